@@ -1,0 +1,1 @@
+//! What CRIU is: its versions, options, runs, logs and images.

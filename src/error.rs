@@ -1,0 +1,138 @@
+//! How a command fails: an exit code that scripts can branch on, and a message for a person.
+//!
+//! Lower layers return `anyhow::Error` (or a small enum where a caller branches on it) with the bare
+//! cause. The stories (`checkpoint`, `restore`, …) know what the user wanted and in which state the
+//! container is now; they turn the cause into a [`Failure`]. `cli` prints it, in one place.
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// What a command's exit status says. Documented in every man page and in the README.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// A failure that has no code of its own.
+    Other = 1,
+    /// The command line is wrong.
+    Usage = 2,
+    /// There is no such container, or it is not in the state that was asked for.
+    WrongState = 3,
+    /// The preflight found something that stands in the way; nothing was touched.
+    Refused = 4,
+    /// CRIU failed; the container is as before.
+    CriuFailed = 5,
+    /// CRIU failed and the container is lost; its images are kept.
+    ContainerLost = 6,
+    /// A time limit was reached.
+    TimeLimit = 7,
+    /// Something could not be undone; the message names it.
+    RollbackIncomplete = 8,
+    /// The checkpoint is damaged, incomplete, or cannot be used here.
+    BadCheckpoint = 9,
+    /// Another operation holds this container.
+    Busy = 10,
+}
+
+impl Exit {
+    /// The status for `exit(3)`.
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Why a command failed, as the user will read it.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit status.
+    pub exit: Exit,
+    /// What could not be done, and the chain of causes.
+    pub cause: anyhow::Error,
+    /// What to do now, in one imperative sentence.
+    pub hint: Option<String>,
+    /// The log that tells more.
+    pub log: Option<PathBuf>,
+    /// The state of the container now, for example "test-lxc is running as before".
+    pub state: Option<String>,
+}
+
+/// The result of a story.
+pub type Result<T> = std::result::Result<T, Failure>;
+
+impl Failure {
+    /// A failure with its exit code and cause, and nothing else to say yet.
+    pub fn new(exit: Exit, cause: impl Into<anyhow::Error>) -> Failure {
+        Failure { exit, cause: cause.into(), hint: None, log: None, state: None }
+    }
+
+    /// A failure whose cause is just this text.
+    pub fn msg(exit: Exit, text: impl fmt::Display) -> Failure {
+        Failure::new(exit, anyhow::anyhow!("{text}"))
+    }
+
+    /// Adds what the user can do.
+    pub fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the log file that tells more.
+    pub fn log(mut self, log: impl Into<PathBuf>) -> Failure {
+        self.log = Some(log.into());
+        self
+    }
+
+    /// Adds the state of the container now.
+    pub fn state(mut self, state: impl Into<String>) -> Failure {
+        self.state = Some(state.into());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    /// The chain of causes on one line; hint, log and state are for `cli` to lay out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.cause)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(cause: anyhow::Error) -> Failure {
+        Failure::new(Exit::Other, cause)
+    }
+}
+
+/// Gives the error of a lower layer its exit code on the way up.
+pub trait OrExit<T> {
+    /// On error: a [`Failure`] with this exit code.
+    fn or_exit(self, exit: Exit) -> Result<T>;
+}
+
+impl<T, E: Into<anyhow::Error>> OrExit<T> for std::result::Result<T, E> {
+    fn or_exit(self, exit: Exit) -> Result<T> {
+        self.map_err(|e| Failure::new(exit, e))
+    }
+}
+
+/// The errors of a clean-up, which goes on after each of them and tells all at the end.
+#[derive(Debug, Default)]
+pub struct ErrorList(Vec<anyhow::Error>);
+
+impl ErrorList {
+    /// Notes the error of one step, if there is one.
+    pub fn note<T>(&mut self, result: anyhow::Result<T>) {
+        if let Err(e) = result {
+            self.0.push(e);
+        }
+    }
+
+    /// Everything that went wrong as one error; `Ok` when nothing did.
+    pub fn into_result(self) -> anyhow::Result<()> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let text: Vec<String> = self.0.iter().map(|e| format!("{e:#}")).collect();
+        Err(anyhow::anyhow!(text.join("; ")))
+    }
+}

@@ -1,0 +1,26 @@
+//! Checkpoint and restart of LXC containers with CRIU.
+//!
+//! The modules form layers and import only downwards; `tests/layers.rs` keeps it so:
+//!
+//! ```text
+//! cli
+//! checkpoint  restore  monitor  action  hooks
+//! net  mounts  cgroup  record  rollback  settings
+//! lxc | criu                                   (these two do not know each other)
+//! sys                                          (the only place that says `unsafe`)
+//! ```
+//!
+//! `error` may be used from everywhere. A newcomer starts with `checkpoint` and `restore`: each
+//! reads as the numbered steps of what its command does.
+
+#![deny(unsafe_code)]
+
+pub mod error;
+
+#[allow(unsafe_code)]
+pub mod sys;
+
+pub mod criu;
+pub mod lxc;
+
+pub mod net;

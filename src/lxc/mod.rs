@@ -1,0 +1,1 @@
+//! What LXC is: its configuration files, its command protocol, how its containers are found.

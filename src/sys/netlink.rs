@@ -1,0 +1,1 @@
+//! rtnetlink behind blocking verbs.
