@@ -1,1 +1,4 @@
 //! What CRIU is: its versions, options, runs, logs and images.
+
+pub mod control;
+pub mod options;

@@ -1,0 +1,341 @@
+//! What we ask of CRIU, as a value, and the command line that says it. Pure: no file is read here.
+//!
+//! CRIU is run as a program, so that `--dry-run` can print the very line that would be run and anyone can
+//! repeat it by hand. The options' meaning and the release that brought each: criu(8) and `criu/config.c`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+/// The log that a dump writes into the image directory.
+pub const DUMP_LOG: &str = "dump.log";
+/// The log that a pre-dump writes.
+pub const PRE_DUMP_LOG: &str = "pre-dump.log";
+/// The log that a restore writes.
+pub const RESTORE_LOG: &str = "restore.log";
+
+/// Something of the container that lives outside it, and the key under which the images name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum External {
+    /// A bind mount from the host. At the dump: the mount point inside; at the restore: the source.
+    Mount {
+        /// The name in the images.
+        key: String,
+        /// The mount point in the container (dump), the path on the host (restore).
+        path: PathBuf,
+    },
+    /// An open file of the host that is in no mount of the container, as `/dev/null` under `lxc.autodev = 0`.
+    File {
+        /// The host's mount id.
+        mount_id: u64,
+        /// The inode.
+        inode: u64,
+    },
+    /// A network device that is made before and handed in. At the restore only.
+    Device {
+        /// The name that it has in the container.
+        inside: String,
+        /// The name of the ready device in our namespace.
+        ready: String,
+    },
+}
+
+/// What becomes of the tasks when their images are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterDump {
+    /// They are ended: the container is stopped.
+    Stop,
+    /// They go on.
+    LeaveRunning,
+}
+
+/// Options that a dump and its restore have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Common {
+    /// The image directory; logs and statistics are written there too.
+    pub images: PathBuf,
+    /// Our action script, and the user's.
+    pub action_scripts: Vec<PathBuf>,
+    /// What lives outside the container.
+    pub externals: Vec<External>,
+    /// Options that the user adds, as they are.
+    pub extra: Vec<OsString>,
+}
+
+/// A dump.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dump {
+    /// What it shares with a restore.
+    pub common: Common,
+    /// Init's pid on the host.
+    pub tree: i32,
+    /// What becomes of the tasks.
+    pub after: AfterDump,
+    /// Deleted files that are still open are copied up to this size, in bytes.
+    pub ghost_limit: u64,
+    /// The payload cgroup, when it is frozen: CRIU waits for ever for a frozen task otherwise.
+    pub freeze_cgroup: Option<PathBuf>,
+    /// The cgroup below which the container's own cgroups are dumped, for example `/lxc.payload.NAME`.
+    pub cgroup_root: Option<String>,
+    /// CRIU's own lock of the network is switched off: the bridge port is the lock (`--network-lock skip`, CRIU ≥ 3.19).
+    pub skip_network_lock: bool,
+    /// The images of the pre-dump that this dump builds on, relative to the image directory.
+    pub parent_images: Option<PathBuf>,
+}
+
+/// A round of copying memory while the tasks run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreDump {
+    /// The image directory.
+    pub images: PathBuf,
+    /// Init's pid on the host.
+    pub tree: i32,
+    /// The images of the round before, relative to the image directory.
+    pub parent_images: Option<PathBuf>,
+    /// Options that the user adds, as they are.
+    pub extra: Vec<OsString>,
+}
+
+/// How the restored tasks come into their cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cgroups {
+    /// CRIU is born in the one cgroup that all tasks have, in a cgroup namespace rooted there; the tasks inherit both.
+    Inherited,
+    /// CRIU moves each task into its cgroup, which is there already, below this root.
+    Moved {
+        /// For example `/lxc.payload.NAME`.
+        root: String,
+    },
+}
+
+/// A descriptor that the restored tasks take over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InheritedFd {
+    /// Its number in CRIU.
+    pub number: i32,
+    /// What the images call it, for example `file[1f:3]`.
+    pub resource: String,
+}
+
+/// A restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restore {
+    /// What it shares with a dump.
+    pub common: Common,
+    /// The container's root: a mount in CRIU's mount namespace.
+    pub root: PathBuf,
+    /// Where CRIU writes init's pid.
+    pub pidfile: PathBuf,
+    /// How tasks come into their cgroups.
+    pub cgroups: Cgroups,
+    /// Descriptors to hand over.
+    pub inherited: Vec<InheritedFd>,
+    /// LSM label to give instead of the dumped one, as CRIU's `TYPE:NAME`.
+    pub lsm_profile: Option<String>,
+}
+
+impl Dump {
+    /// The command line, without the program.
+    pub fn args(&self) -> Vec<OsString> {
+        let mut line = Line::new("dump");
+        line.value("--tree", self.tree.to_string());
+        line.common(&self.common, DUMP_LOG);
+        // These four change nothing where they are not needed; a container that needs one cannot be dumped without it.
+        line.flag("--tcp-established");
+        line.flag("--file-locks");
+        line.flag("--link-remap");
+        line.value("--enable-fs", "all");
+        line.value("--ghost-limit", self.ghost_limit.to_string());
+        if self.skip_network_lock {
+            line.value("--network-lock", "skip");
+        }
+        if let Some(root) = &self.cgroup_root {
+            // The empty controller name is cgroup2.
+            line.value("--cgroup-root", format!(":{root}"));
+        }
+        if let Some(cgroup) = &self.freeze_cgroup {
+            line.value("--freeze-cgroup", cgroup);
+        }
+        if let Some(parent) = &self.parent_images {
+            line.flag("--track-mem");
+            line.value("--prev-images-dir", parent);
+        }
+        for external in &self.common.externals {
+            match external {
+                External::Mount { key, path } => {
+                    line.external(format!("mnt[{}]:{key}", path.display()));
+                }
+                External::File { mount_id, inode } => line.external(format!("file[{mount_id:x}:{inode:x}]")),
+                External::Device { .. } => {}
+            }
+        }
+        if self.after == AfterDump::LeaveRunning {
+            line.flag("--leave-running");
+        }
+        line.end(&self.common.extra)
+    }
+}
+
+impl PreDump {
+    /// The command line, without the program.
+    pub fn args(&self) -> Vec<OsString> {
+        let mut line = Line::new("pre-dump");
+        line.value("--tree", self.tree.to_string());
+        line.place(&self.images, PRE_DUMP_LOG);
+        line.flag("--track-mem");
+        if let Some(parent) = &self.parent_images {
+            line.value("--prev-images-dir", parent);
+        }
+        line.end(&self.extra)
+    }
+}
+
+impl Restore {
+    /// The command line, without the program.
+    pub fn args(&self) -> Vec<OsString> {
+        let mut line = Line::new("restore");
+        line.common(&self.common, RESTORE_LOG);
+        // Init has a parent-death signal: its parent must be the monitor, not CRIU, which ends.
+        line.flag("--restore-detached");
+        line.flag("--restore-sibling");
+        line.value("--pidfile", &self.pidfile);
+        line.value("--root", &self.root);
+        line.flag("--tcp-established");
+        line.flag("--file-locks");
+        line.flag("--link-remap");
+        line.value("--enable-fs", "all");
+        match &self.cgroups {
+            Cgroups::Inherited => line.value("--manage-cgroups=ignore", ""),
+            Cgroups::Moved { root } => {
+                line.value("--manage-cgroups=soft", "");
+                line.value("--cgroup-root", format!(":{root}"));
+            }
+        }
+        if let Some(profile) = &self.lsm_profile {
+            line.value("--lsm-profile", profile);
+        }
+        for external in &self.common.externals {
+            match external {
+                External::Mount { key, path } => line.external(format!("mnt[{key}]:{}", path.display())),
+                External::Device { inside, ready } => line.external(format!("netdev[{inside}]:{ready}")),
+                External::File { .. } => {}
+            }
+        }
+        for fd in &self.inherited {
+            line.value("--inherit-fd", format!("fd[{}]:{}", fd.number, fd.resource));
+        }
+        line.end(&self.common.extra)
+    }
+}
+
+/// A command line while it grows.
+struct Line(Vec<OsString>);
+
+impl Line {
+    fn new(command: &str) -> Line {
+        Line(vec![command.into()])
+    }
+
+    fn flag(&mut self, flag: &str) {
+        self.0.push(flag.into());
+    }
+
+    /// An option and its value; an empty value adds the option alone.
+    fn value(&mut self, option: &str, value: impl Into<OsString>) {
+        self.0.push(option.into());
+        let value = value.into();
+        if !value.is_empty() {
+            self.0.push(value);
+        }
+    }
+
+    fn external(&mut self, resource: String) {
+        self.value("--external", resource);
+    }
+
+    fn place(&mut self, images: &Path, log: &str) {
+        // Without this, files in /etc/criu and $HOME would change what we ask for.
+        self.flag("--no-default-config");
+        self.value("--images-dir", images);
+        self.value("--log-file", log);
+        // The reason of a failure often stands in a debug line; the log costs nothing measurable.
+        self.flag("-v4");
+    }
+
+    fn common(&mut self, common: &Common, log: &str) {
+        self.place(&common.images, log);
+        for script in &common.action_scripts {
+            self.value("--action-script", script);
+        }
+    }
+
+    fn end(mut self, extra: &[OsString]) -> Vec<OsString> {
+        self.0.extend(extra.iter().cloned());
+        self.0
+    }
+}
+
+/// A command line as a person would type it: words that a shell would split or change are quoted.
+pub fn printable(program: &Path, args: &[OsString]) -> String {
+    let mut words = vec![quoted(program.as_os_str().to_string_lossy().as_ref())];
+    words.extend(args.iter().map(|a| quoted(a.to_string_lossy().as_ref())));
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:=,@+%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common() -> Common {
+        Common {
+            images: "/var/lib/lxc/t/dump.partial".into(),
+            action_scripts: vec!["/usr/libexec/lxc-cr/lxc-cr-action".into()],
+            externals: vec![
+                External::Mount { key: "dev_null".into(), path: "/dev/null".into() },
+                External::File { mount_id: 0x1f, inode: 0xab },
+                External::Device { inside: "eth0".into(), ready: "crnew0".into() },
+            ],
+            extra: vec![],
+        }
+    }
+
+    #[test]
+    fn a_dump_names_what_is_outside_and_switches_the_lock_off() {
+        let dump = Dump {
+            common: common(),
+            tree: 812,
+            after: AfterDump::LeaveRunning,
+            ghost_limit: 1 << 20,
+            freeze_cgroup: None,
+            cgroup_root: Some("/lxc.payload.t".into()),
+            skip_network_lock: true,
+            parent_images: None,
+        };
+        insta::assert_snapshot!(printable(Path::new("criu"), &dump.args()), @"criu dump --tree 812 --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file dump.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --tcp-established --file-locks --link-remap --enable-fs all --ghost-limit 1048576 --network-lock skip --cgroup-root :/lxc.payload.t --external 'mnt[/dev/null]:dev_null' --external 'file[1f:ab]' --leave-running");
+    }
+
+    #[test]
+    fn a_restore_hands_in_the_device_and_maps_the_mounts_back() {
+        let restore = Restore {
+            common: common(),
+            root: "/r".into(),
+            pidfile: "/run/lxc-cr/t/pid".into(),
+            cgroups: Cgroups::Inherited,
+            inherited: vec![InheritedFd { number: 20, resource: "file[1f:ab]".into() }],
+            lsm_profile: None,
+        };
+        insta::assert_snapshot!(printable(Path::new("criu"), &restore.args()), @"criu restore --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file restore.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --restore-detached --restore-sibling --pidfile /run/lxc-cr/t/pid --root /r --tcp-established --file-locks --link-remap --enable-fs all --manage-cgroups=ignore --external 'mnt[dev_null]:/dev/null' --external 'netdev[eth0]:crnew0' --inherit-fd 'fd[20]:file[1f:ab]'");
+    }
+
+    #[test]
+    fn words_that_a_shell_would_change_are_quoted() {
+        assert_eq!(printable(Path::new("criu"), &["a b".into(), "it's".into(), "".into()]), r"criu 'a b' 'it'\''s' ''");
+    }
+}

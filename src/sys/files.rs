@@ -1,0 +1,147 @@
+//! Files and directories that only root may have made.
+//!
+//! Everything here runs as root on paths that others may be able to write to. So directories are opened
+//! step by step without following a last symbolic link, owners and modes are checked on the open
+//! descriptor, and files are replaced by a rename.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// Mode of directories that hold images, records and state.
+const PRIVATE_DIR: u32 = 0o700;
+/// Mode of the files in them.
+const PRIVATE_FILE: u32 = 0o600;
+
+/// Makes a directory that only root can enter, or checks that it is one. Its parent must exist.
+pub fn make_private_dir(path: &Path) -> Result<()> {
+    match fs::DirBuilder::new().mode(PRIVATE_DIR).create(path) {
+        Ok(()) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            open_private_dir(path)?;
+            Ok(())
+        }
+        Err(e) => Err(e).with_context(|| format!("make directory {}", path.display())),
+    }
+}
+
+/// Opens a directory that nobody but its owner, root, can have changed.
+pub fn open_private_dir(path: &Path) -> Result<File> {
+    let dir = open_dir(path)?;
+    let meta = dir.metadata().with_context(|| format!("look at {}", path.display()))?;
+    if meta.uid() != nix::unistd::geteuid().as_raw() {
+        bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
+    }
+    if meta.mode() & 0o022 != 0 {
+        bail!("{} can be written by others (mode {:o}): it is not trusted", path.display(), meta.mode() & 0o7777);
+    }
+    Ok(dir)
+}
+
+/// Opens a directory; a symbolic link as the last component is refused.
+pub fn open_dir(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+        .with_context(|| format!("open directory {}", path.display()))
+}
+
+/// Opens a file for reading; a symbolic link as the last component is refused.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)
+}
+
+/// Opens a file for adding to it, made private to root if it is new.
+pub fn open_append(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(PRIVATE_FILE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
+/// Writes a file as a whole: it is there with all of this content, on the disk, or as it was.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    let what = || format!("write {}", path.display());
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut temp = tempfile::Builder::new()
+        .prefix(".lxc-cr-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_FILE))
+        .tempfile_in(parent)
+        .with_context(what)?;
+    temp.write_all(content).with_context(what)?;
+    temp.as_file().sync_all().with_context(what)?;
+    temp.persist(path).map_err(|e| e.error).with_context(what)?;
+    sync_dir(parent)
+}
+
+/// Makes the names in a directory durable.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    open_dir(path)?.sync_all().with_context(|| format!("sync directory {}", path.display()))
+}
+
+/// Writes out everything of the file system that holds this path.
+pub fn sync_file_system(path: &Path) -> Result<()> {
+    let dir = open_dir(path)?;
+    rustix::fs::syncfs(dir.as_fd()).with_context(|| format!("write {} out to the disk", path.display()))
+}
+
+/// The names in a directory, sorted.
+pub fn names(path: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(path).with_context(|| format!("list {}", path.display()))? {
+        found.push(PathBuf::from(entry.with_context(|| format!("list {}", path.display()))?.file_name()));
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The path with a suffix put to its last component: `DIR` → `DIR.partial`.
+pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_in_place_of_a_directory_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let (real, link) = (top.path().join("real"), top.path().join("link"));
+        make_private_dir(&real).unwrap();
+        symlink(&real, &link).unwrap();
+        assert!(make_private_dir(&real).is_ok());
+        assert!(make_private_dir(&link).is_err());
+        assert!(open_private_dir(&link).is_err());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_is_refused() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("open");
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(open_private_dir(&dir).unwrap_err().to_string().contains("can be written by others"));
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_is_private() {
+        let top = tempfile::tempdir().unwrap();
+        let file = top.path().join("record");
+        write_atomically(&file, b"one").unwrap();
+        write_atomically(&file, b"two").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 1);
+    }
+}

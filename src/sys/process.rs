@@ -1,0 +1,135 @@
+//! A process that cannot be mistaken for another one: held by a pidfd, told apart by its start time.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+/// A process, alive when it was opened. Its number may be taken again later; the pidfd may not.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    start_time: u64,
+    pidfd: OwnedFd,
+}
+
+impl Process {
+    /// Opens the process that has this number now.
+    ///
+    /// # Errors
+    /// `ESRCH` when there is none.
+    pub fn open(pid: i32) -> io::Result<Process> {
+        let number = Pid::from_raw(pid).ok_or_else(|| io::Error::from(Errno::ESRCH))?;
+        let pidfd = pidfd_open(number, PidfdFlags::empty())?;
+        // The start time is read after the pidfd is held: if the process had ended in between, its
+        // number could not have been given away while we see it alive through the pidfd.
+        let start_time = start_time(pid)?;
+        let process = Process { pid, start_time, pidfd };
+        if process.is_alive() { Ok(process) } else { Err(Errno::ESRCH.into()) }
+    }
+
+    /// Opens the process only if it is the one that was seen before, by its start time.
+    pub fn reopen(pid: i32, start_time: u64) -> io::Result<Process> {
+        let process = Process::open(pid)?;
+        if process.start_time == start_time { Ok(process) } else { Err(Errno::ESRCH.into()) }
+    }
+
+    /// The number in our own pid namespace.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// When it was started, in clock ticks since boot (field 22 of /proc/PID/stat).
+    pub fn start_time(&self) -> u64 {
+        self.start_time
+    }
+
+    /// Whether it has not ended yet (a zombie has ended).
+    pub fn is_alive(&self) -> bool {
+        matches!(self.wait_exit(Duration::ZERO), Ok(false))
+    }
+
+    /// Sends a signal by number, real-time signals included.
+    pub fn signal(&self, number: i32) -> io::Result<()> {
+        if (1..=libc::SIGRTMAX()).contains(&number) {
+            // SAFETY: the number is a valid signal; rustix only passes it on to the kernel, it
+            // installs no handler for it.
+            let signal = unsafe { Signal::from_raw_unchecked(number) };
+            return Ok(pidfd_send_signal(&self.pidfd, signal)?);
+        }
+        Err(Errno::EINVAL.into())
+    }
+
+    /// Waits until the process has ended, at most this long; says whether it has.
+    pub fn wait_exit(&self, limit: Duration) -> io::Result<bool> {
+        let end = Instant::now() + limit;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) if Instant::now() >= end => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
+/// The start time of a process in clock ticks since boot.
+pub fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The command in parentheses may hold anything, blanks and parentheses too: fields count from the last one.
+    stat.rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no start time")))
+}
+
+/// Takes a descriptor that a call has just returned and that nothing else owns.
+///
+/// The numbers that `nix` returns for accepted sockets are such.
+pub fn own_fd(just_returned: RawFd) -> OwnedFd {
+    // SAFETY: the caller hands over a descriptor that it got from the kernel and keeps no copy of.
+    unsafe { OwnedFd::from_raw_fd(just_returned) }
+}
+
+/// The effective user of this process is root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_process_is_alive_and_keeps_its_start_time() {
+        let me = Process::open(std::process::id() as i32).unwrap();
+        assert!(me.is_alive());
+        assert!(Process::reopen(me.pid(), me.start_time()).is_ok());
+        assert!(Process::reopen(me.pid(), me.start_time() + 1).is_err());
+    }
+
+    #[test]
+    fn an_ended_child_is_seen_and_no_number_is_trusted() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let process = Process::open(child.id() as i32);
+        child.wait().unwrap();
+        if let Ok(process) = process {
+            assert!(process.wait_exit(Duration::from_secs(5)).unwrap());
+            assert!(process.signal(libc::SIGTERM).is_err());
+        }
+        assert!(Process::open(0).is_err());
+    }
+}

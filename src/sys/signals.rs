@@ -1,0 +1,74 @@
+//! Signals as a descriptor: a process that keeps a container blocks them and reads them in its poll loop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+/// A signal that was read, and who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The signal's number; real-time signals included.
+    pub number: i32,
+    /// The sender's pid, 0 for the kernel.
+    pub sender: i32,
+}
+
+/// Signals that are blocked for this process and readable here. Dropping it unblocks them.
+#[derive(Debug)]
+pub struct Signals {
+    fd: SignalFd,
+    before: SigSet,
+}
+
+impl Signals {
+    /// Takes the signals that ask a command to end: INT, TERM and HUP.
+    pub fn of_termination() -> io::Result<Signals> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGINT);
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGHUP);
+        Signals::take(set)
+    }
+
+    /// Takes all signals but those that report a fault of our own, as LXC's monitor does.
+    pub fn of_monitor() -> io::Result<Signals> {
+        let mut set = SigSet::all();
+        for fault in [Signal::SIGILL, Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGWINCH, Signal::SIGFPE, Signal::SIGABRT] {
+            set.remove(fault);
+        }
+        Signals::take(set)
+    }
+
+    fn take(set: SigSet) -> io::Result<Signals> {
+        let mut before = SigSet::empty();
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before))?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Signals { fd, before })
+    }
+
+    /// The next signal that has arrived, if any; does not wait.
+    pub fn next(&self) -> io::Result<Option<Received>> {
+        match self.fd.read_signal() {
+            Ok(Some(info)) => Ok(Some(Received { number: info.ssi_signo as i32, sender: info.ssi_pid as i32 })),
+            Ok(None) | Err(Errno::EINTR) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        if let Err(e) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None) {
+            log::warn!("unblock signals: {e}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Start a program in the place in which it has to live: session, cgroup, namespaces, descriptors.
+//!
+//! `std::process::Command` does the start. What it cannot do is done between fork and exec, where only
+//! system calls are allowed: every string and descriptor is made ready before.
+
+use std::ffi::{CString, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+
+/// The environment of every program we start: nothing of the caller's is trusted.
+pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A bind mount that exists only in the started program's own mount namespace.
+#[derive(Debug)]
+pub struct PrivateBind {
+    source: CString,
+    target: CString,
+}
+
+impl PrivateBind {
+    /// `source` with all that is mounted below it, seen at `target`.
+    pub fn new(source: &Path, target: &Path) -> io::Result<PrivateBind> {
+        Ok(PrivateBind { source: c_string(source.as_os_str())?, target: c_string(target.as_os_str())? })
+    }
+}
+
+/// Where a program starts its life.
+#[derive(Debug, Default)]
+pub struct Place {
+    session: bool,
+    cgroup_procs: Vec<OwnedFd>,
+    cgroup_namespace: bool,
+    private_root: Option<PrivateBind>,
+    kept: Vec<(OwnedFd, RawFd)>,
+}
+
+impl Place {
+    /// Our own place: same session, cgroup and namespaces, no descriptors but the standard ones.
+    pub fn here() -> Place {
+        Place::default()
+    }
+
+    /// In a session of its own, so that a terminal's Ctrl-C does not reach it.
+    pub fn own_session(mut self) -> Place {
+        self.session = true;
+        self
+    }
+
+    /// Born in the cgroups whose `cgroup.procs` files these are (opened for writing).
+    pub fn in_cgroups(mut self, procs: Vec<OwnedFd>) -> Place {
+        self.cgroup_procs = procs;
+        self
+    }
+
+    /// In a new cgroup namespace, rooted where [`Place::in_cgroups`] has put it.
+    pub fn own_cgroup_namespace(mut self) -> Place {
+        self.cgroup_namespace = true;
+        self
+    }
+
+    /// In a new mount namespace that hears of the host's mounts but tells none, with one bind mount added.
+    pub fn private_root(mut self, bind: PrivateBind) -> Place {
+        self.private_root = Some(bind);
+        self
+    }
+
+    /// Hands a descriptor over under this number.
+    pub fn keep(mut self, fd: OwnedFd, number: RawFd) -> Place {
+        self.kept.push((fd, number));
+        self
+    }
+
+    /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
+    /// what the command itself was given stays.
+    pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
+        let Place { session, cgroup_procs, cgroup_namespace, private_root, kept } = self;
+        let numbers: Vec<(RawFd, RawFd)> = kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
+        let procs: Vec<RawFd> = cgroup_procs.iter().map(AsRawFd::as_raw_fd).collect();
+        let enter = move || -> io::Result<()> {
+            if session {
+                // SAFETY: setsid(2) has no arguments and touches no memory.
+                check(unsafe { libc::setsid() })?;
+            }
+            unblock_signals()?;
+            for fd in &procs {
+                // "0" is the writing process itself.
+                // SAFETY: the descriptor is open (its owner outlives the fork) and the buffer is static.
+                check(unsafe { libc::write(*fd, b"0".as_ptr().cast(), 1) } as libc::c_int)?;
+            }
+            if cgroup_namespace {
+                // SAFETY: unshare(2) of a namespace in a process with one thread; no memory is touched.
+                check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })?;
+            }
+            if let Some(bind) = &private_root {
+                enter_private_mounts(bind)?;
+            }
+            for (from, to) in &numbers {
+                if from == to {
+                    // SAFETY: clears CLOEXEC of a descriptor that we own.
+                    check(unsafe { libc::fcntl(*from, libc::F_SETFD, 0) })?;
+                } else {
+                    // SAFETY: both are plain numbers; dup2's copy has no CLOEXEC.
+                    check(unsafe { libc::dup2(*from, *to) })?;
+                }
+            }
+            Ok(())
+        };
+        command.env("PATH", SAFE_PATH);
+        // SAFETY: `enter` makes only system calls on memory and descriptors that were prepared before the
+        // fork; it allocates nothing and takes no lock.
+        unsafe { command.pre_exec(enter) };
+        let child = command.spawn();
+        // These must stay open until the child has used them.
+        drop((kept, cgroup_procs));
+        child
+    }
+}
+
+fn enter_private_mounts(bind: &PrivateBind) -> io::Result<()> {
+    let none = std::ptr::null();
+    // SAFETY: no memory is touched.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    // SAFETY: the target is a static C string, the other pointers may be null for a change of propagation.
+    check(unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, none.cast()) })?;
+    // SAFETY: both strings live in `bind`, which the closure owns.
+    check(unsafe {
+        libc::mount(bind.source.as_ptr(), bind.target.as_ptr(), none, libc::MS_BIND | libc::MS_REC, none.cast())
+    })
+}
+
+/// A child inherits the signal mask; a program that we start must be able to be ended.
+fn unblock_signals() -> io::Result<()> {
+    // SAFETY: an all-zero sigset_t is a valid set, and sigemptyset makes it the empty one.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a local that lives through both calls.
+    unsafe {
+        libc::sigemptyset(&mut set);
+        check(libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()))
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn c_string(text: &OsStr) -> io::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| io::Error::other("a path holds a NUL byte"))
+}
+
+/// Sets the name that `ps` shows beside the command line (at most 15 bytes are kept).
+pub fn set_own_name(name: &str) -> io::Result<()> {
+    std::fs::write("/proc/self/comm", name)
+}
