@@ -23,4 +23,6 @@ pub mod sys;
 pub mod criu;
 pub mod lxc;
 
+pub mod cgroup;
+pub mod mounts;
 pub mod net;

@@ -69,6 +69,11 @@ impl Control {
         Ok(Control { socket, path: path.to_owned() })
     }
 
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The next script that asks; `None` when nobody does or when it was not a question of root's.
     pub fn next(&self) -> io::Result<Option<Question>> {
         let raw = match accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {

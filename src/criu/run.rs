@@ -1,0 +1,218 @@
+//! A run of CRIU: started in its place, watched until it ends.
+//!
+//! While it runs, its action scripts' questions are answered, its log is shown as it grows, and a signal or
+//! the time limit asks it to give up. Giving up means that the next action is answered with no: CRIU then
+//! puts everything back by itself. It is never killed in a dump, for that would leave its tasks half seized.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::control::{CONTROL_VARIABLE, Control};
+use crate::sys::process::Process;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::Place;
+
+/// How often the log is looked at while somebody watches it.
+const LOG_INTERVAL: Duration = Duration::from_millis(50);
+/// How much of what CRIU writes to its standard error is kept, in bytes: enough for a usage error.
+const ERROR_TAIL: u64 = 1024;
+
+/// What to run, and where.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Where it starts its life.
+    pub place: Place,
+    /// Where its action script asks.
+    pub control: Control,
+    /// More for the action script's environment; the path of the socket is put there anyway.
+    pub environment: Vec<(&'static str, OsString)>,
+    /// When it is asked to give up.
+    pub deadline: Option<Instant>,
+}
+
+/// Who watches a run.
+pub trait Watch {
+    /// One of CRIU's actions; an error makes CRIU stop and put everything back, where it still can.
+    fn action(&mut self, action: &str, init_pid: Option<i32>) -> Result<()>;
+
+    /// Whether [`Watch::tick`] is wanted.
+    fn wants_ticks(&self) -> bool {
+        false
+    }
+
+    /// Called some times a second, to show how the log grows.
+    fn tick(&mut self) {}
+
+    /// The run is to be given up; from now on the watch is not asked any more.
+    fn give_up(&mut self, _why: GiveUp) {}
+}
+
+/// Why a run was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GiveUp {
+    /// This signal came.
+    Signal(i32),
+    /// The time limit was reached.
+    TimeLimit,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// CRIU's exit status.
+    pub status: ExitStatus,
+    /// What it wrote to its standard error, at most its last KiB: for failures that come before its log.
+    pub stderr: String,
+    /// Whether and why it was asked to give up.
+    pub given_up: Option<GiveUp>,
+    /// The error with which an action was answered.
+    pub refused: Option<anyhow::Error>,
+    /// How long it ran.
+    pub took: Duration,
+}
+
+impl Ended {
+    /// CRIU says that it did what was asked.
+    pub fn success(&self) -> bool {
+        self.status.success()
+    }
+
+    /// The end in words, for a failure without a log.
+    pub fn status_in_words(&self) -> String {
+        match (self.status.code(), self.status.signal()) {
+            (Some(code), _) => format!("criu ended with status {code}"),
+            (None, Some(signal)) => format!("criu was killed by signal {signal}"),
+            (None, None) => "criu ended".to_owned(),
+        }
+    }
+}
+
+/// Runs CRIU to its end.
+///
+/// # Errors
+/// When it cannot be started or watched. That it failed is not an error of this function.
+pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<Ended> {
+    let Job { program, args, place, control, environment, deadline } = job;
+    let begin = Instant::now();
+    let mut stderr = tempfile::tempfile().context("make a temporary file")?;
+    let mut command = Command::new(program);
+    command
+        .args(&args)
+        .env_clear()
+        .env(CONTROL_VARIABLE, control.path())
+        .envs(environment)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(stderr.try_clone().context("duplicate a descriptor")?);
+    let mut child = place.spawn(&mut command).with_context(|| format!("start {}", program.display()))?;
+    let process = Process::open(child.id() as i32).context("hold criu by its pidfd");
+    let mut given_up = None;
+    let mut refused = None;
+    if let Ok(process) = &process {
+        let mut next_tick = Instant::now();
+        loop {
+            let now = Instant::now();
+            let mut until = deadline.filter(|_| given_up.is_none());
+            if watch.wants_ticks() {
+                until = Some(until.map_or(next_tick, |d| d.min(next_tick)));
+            }
+            let ready = wait(process, &control, signals, until.map(|u| u.saturating_duration_since(now)))?;
+            if ready.control {
+                while let Some(question) = control.next().context("read what the action script asks")? {
+                    let answer = answer(watch, &question.action, question.init_pid, given_up);
+                    let text = answer.as_ref().map(|_| ()).map_err(|e| format!("{e:#}"));
+                    question.answer(text);
+                    if let Err(e) = answer {
+                        refused.get_or_insert(e);
+                    }
+                }
+            }
+            if ready.signal
+                && let Some(received) = signals.next().context("read a signal")?
+                && given_up.is_none()
+            {
+                given_up = Some(GiveUp::Signal(received.number));
+                watch.give_up(GiveUp::Signal(received.number));
+            }
+            let now = Instant::now();
+            if given_up.is_none() && deadline.is_some_and(|d| d <= now) {
+                given_up = Some(GiveUp::TimeLimit);
+                watch.give_up(GiveUp::TimeLimit);
+            }
+            if watch.wants_ticks() && now >= next_tick {
+                watch.tick();
+                next_tick = now + LOG_INTERVAL;
+            }
+            if ready.ended {
+                break;
+            }
+        }
+    }
+    let status = child.wait().context("wait for criu")?;
+    process?;
+    let took = begin.elapsed();
+    if watch.wants_ticks() {
+        watch.tick();
+    }
+    Ok(Ended { status, stderr: tail(&mut stderr)?, given_up, refused, took })
+}
+
+/// An action that comes after the run was given up is refused, unless it is the one that sets the network free.
+fn answer(watch: &mut dyn Watch, action: &str, init_pid: Option<i32>, given_up: Option<GiveUp>) -> Result<()> {
+    match given_up {
+        Some(why) if action != "network-unlock" => Err(anyhow::anyhow!(match why {
+            GiveUp::Signal(number) => format!("interrupted by signal {number}"),
+            GiveUp::TimeLimit => "the time limit is reached".to_owned(),
+        })),
+        _ => watch.action(action, init_pid),
+    }
+}
+
+/// What has come.
+struct Ready {
+    ended: bool,
+    control: bool,
+    signal: bool,
+}
+
+fn wait(process: &Process, control: &Control, signals: &Signals, limit: Option<Duration>) -> Result<Ready> {
+    let timeout = match limit {
+        // A rest of a millisecond must not become a busy loop.
+        Some(limit) => PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+        None => PollTimeout::NONE,
+    };
+    let mut fds = [
+        PollFd::new(process.as_fd(), PollFlags::POLLIN),
+        PollFd::new(control.as_fd(), PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(e) => return Err(e).context("wait for criu"),
+    }
+    let come = |i: usize| fds[i].revents().is_some_and(|r| !r.is_empty());
+    Ok(Ready { ended: come(0), control: come(1), signal: come(2) })
+}
+
+fn tail(file: &mut File) -> Result<String> {
+    let what = "read what criu wrote to its standard error";
+    let length = file.seek(SeekFrom::End(0)).context(what)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(ERROR_TAIL))).context(what)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).context(what)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
