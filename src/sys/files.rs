@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -90,6 +90,20 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 pub fn sync_file_system(path: &Path) -> Result<()> {
     let dir = open_dir(path)?;
     rustix::fs::syncfs(dir.as_fd()).with_context(|| format!("write {} out to the disk", path.display()))
+}
+
+/// Asks the kernel to begin writing a piece of a file out to the disk. Only a wish: what counts is the sync at the
+/// end, which reports errors.
+pub fn begin_writing_out(file: &File, offset: u64, length: u64) {
+    let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
+    // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
+    unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
+}
+
+/// Puts a directory in place of another one in one step; the other one is then found under the first's name.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
 }
 
 /// The names in a directory, sorted.

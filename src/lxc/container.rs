@@ -1,0 +1,167 @@
+//! Find a running container: its init, by whatever still knows it.
+//!
+//! LXC's monitor is asked first. When it is gone (it crashed, it was killed) or does not answer, the container may
+//! still run; then /proc is searched for a process that is the first of a pid namespace and either lives in the
+//! container's payload cgroup or has the container's root directory as its root.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::command::{Client, Error};
+use crate::sys::process::Process;
+
+/// Who told us of the container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// The monitor, over its command socket.
+    Monitor,
+    /// The payload cgroup.
+    Cgroup,
+    /// The root directory of a process.
+    Root,
+}
+
+/// A running container.
+#[derive(Debug)]
+pub struct Running {
+    /// Its first process.
+    pub init: Process,
+    /// Its payload cgroup on cgroup2, relative to that mount's root, as the kernel names it for init.
+    pub cgroup: Option<PathBuf>,
+    /// How it was found.
+    pub found_by: FoundBy,
+}
+
+/// Finds a container; `None` when it does not run. `rootfs` helps where the monitor is gone.
+///
+/// # Errors
+/// When the monitor refuses to talk to us, or /proc cannot be read.
+pub fn find(lxcpath: &str, name: &str, rootfs: Option<&Path>) -> Result<Option<Running>> {
+    let client = Client::new(lxcpath, name);
+    match client.init_pid() {
+        Ok(pid) => {
+            if let Ok(init) = Process::open(pid.as_raw()) {
+                // The number was read before the process was held: ask again, now that it cannot be given away.
+                if client.init_pid().is_ok_and(|again| again == pid) {
+                    return running(init, FoundBy::Monitor).map(Some);
+                }
+            }
+            // It ended between the two: it does not run.
+            Ok(None)
+        }
+        Err(Error::NotRunning) => find_without_monitor(name, rootfs),
+        Err(e @ Error::Denied) => Err(e).context("ask LXC's monitor for the container's init"),
+        Err(e) => {
+            log::debug!("LXC's monitor gives no answer ({e}); looking in /proc");
+            find_without_monitor(name, rootfs)
+        }
+    }
+}
+
+fn running(init: Process, found_by: FoundBy) -> Result<Running> {
+    let cgroup = payload_cgroup(init.pid())?;
+    Ok(Running { init, cgroup, found_by })
+}
+
+/// The cgroup2 path of a process, without the parts that it may have made below its payload cgroup itself.
+fn payload_cgroup(pid: i32) -> Result<Option<PathBuf>> {
+    let file = format!("/proc/{pid}/cgroup");
+    let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
+    let Some(path) = text.lines().find_map(|l| l.strip_prefix("0::")) else { return Ok(None) };
+    Ok(Some(payload_part(Path::new(path))))
+}
+
+/// The path up to the component that liblxc made; the whole path if none looks like it (`lxc.cgroup.dir.container`).
+fn payload_part(path: &Path) -> PathBuf {
+    let mut part = PathBuf::new();
+    for component in path.components() {
+        part.push(component);
+        if component.as_os_str().to_string_lossy().starts_with("lxc.payload") {
+            return part;
+        }
+    }
+    path.to_owned()
+}
+
+fn find_without_monitor(name: &str, rootfs: Option<&Path>) -> Result<Option<Running>> {
+    let root = rootfs.and_then(|r| fs::metadata(r).ok()).map(|m| (m.dev(), m.ino()));
+    let mut by_cgroup = None;
+    for entry in fs::read_dir("/proc").context("list /proc")? {
+        let entry = entry.context("list /proc")?;
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        // Processes come and go while we look: what cannot be read is gone.
+        if !is_first_of_its_namespace(pid) {
+            continue;
+        }
+        let Ok(init) = Process::open(pid) else { continue };
+        let in_cgroup = payload_cgroup(pid).ok().flatten().is_some_and(|c| is_payload_of(&c, name));
+        let has_root = root.is_some() && fs::metadata(format!("/proc/{pid}/root")).ok().map(|m| (m.dev(), m.ino())) == root;
+        match (in_cgroup, has_root) {
+            (true, true) => return running(init, FoundBy::Cgroup).map(Some),
+            (false, true) => return running(init, FoundBy::Root).map(Some),
+            // The name alone may be that of a container in another LXC path.
+            (true, false) if root.is_none() => by_cgroup = Some(init),
+            _ => {}
+        }
+    }
+    by_cgroup.map(|init| running(init, FoundBy::Cgroup)).transpose()
+}
+
+/// Whether the kernel counts this process as number 1 of a pid namespace just below ours.
+fn is_first_of_its_namespace(pid: i32) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status")) else { return false };
+    first_below(&status)
+}
+
+fn first_below(status: &str) -> bool {
+    let Some(line) = status.lines().find_map(|l| l.strip_prefix("NSpid:")) else { return false };
+    let numbers: Vec<&str> = line.split_ascii_whitespace().collect();
+    numbers.len() == 2 && numbers[1] == "1"
+}
+
+/// `lxc.payload.NAME`, with liblxc's `-1`, `-2`, … when the name was taken.
+fn is_payload_of(cgroup: &Path, name: &str) -> bool {
+    let Some(last) = cgroup.file_name().and_then(|n| n.to_str()) else { return false };
+    match last.strip_prefix("lxc.payload.").and_then(|n| n.strip_prefix(name)) {
+        Some("") => true,
+        Some(suffix) => suffix.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_cgroup_belongs_to_one_name() {
+        for (cgroup, name, yes) in [
+            ("/lxc.payload.web", "web", true),
+            ("/lxc.payload.web-3", "web", true),
+            ("/lxc.payload.web-3", "web-3", true),
+            ("/lxc.payload.web2", "web", false),
+            ("/lxc.payload.web-x", "web", false),
+            ("/user.slice", "web", false),
+        ] {
+            assert_eq!(is_payload_of(Path::new(cgroup), name), yes, "{cgroup} {name}");
+        }
+    }
+
+    #[test]
+    fn what_init_made_below_its_cgroup_is_not_the_payload() {
+        assert_eq!(payload_part(Path::new("/lxc.payload.t/init.scope")), Path::new("/lxc.payload.t"));
+        assert_eq!(payload_part(Path::new("/base/lxc.payload.t-1")), Path::new("/base/lxc.payload.t-1"));
+        assert_eq!(payload_part(Path::new("/own/dir")), Path::new("/own/dir"));
+    }
+
+    #[test]
+    fn only_the_first_of_a_namespace_below_ours_counts() {
+        assert!(first_below("Name:\tinit\nNSpid:\t812\t1\n"));
+        assert!(!first_below("NSpid:\t1\n"));
+        assert!(!first_below("NSpid:\t812\t7\n"));
+        assert!(!first_below("NSpid:\t812\t44\t1\n"));
+    }
+}

@@ -1,0 +1,358 @@
+//! The record: the one file of ours in an image directory.
+//!
+//! CRIU's images know the processes. What LXC and the host had around them (where the container lived, its bridge
+//! ports, cgroups, sources of bind mounts) stands in the record, and the checksum of each image. Writing it is
+//! what makes a directory a checkpoint: it is written last, when all images are there.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::cgroup::Tree;
+use crate::mounts::{External, HostFile};
+use crate::net::Port;
+use crate::sys::files;
+
+/// The record's name in the image directory.
+pub const FILE: &str = "lxc-cr.toml";
+/// The version that is written, and the newest that is read.
+pub const VERSION: u32 = 1;
+/// A record is a few KiB and the container's configuration; more than this was not written by us.
+const MAX_SIZE: u64 = 4 << 20;
+/// Read in pieces of this size, in bytes.
+const PIECE: usize = 1 << 18;
+
+/// A checkpoint's record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Version of this format.
+    pub version: u32,
+    /// When the images were complete, in seconds since 1970.
+    pub created: u64,
+    /// The container.
+    pub container: Container,
+    /// Where and by what it was dumped.
+    pub host: Host,
+    /// Its init.
+    pub init: Init,
+    /// Its payload cgroup on cgroup2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<Tree>,
+    /// The host's ends of its veth pairs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Port>,
+    /// Its bind mounts from the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub externals: Vec<External>,
+    /// Files of the host that init had open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_files: Vec<HostFile>,
+    /// CRIU's images.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<Image>,
+}
+
+/// Whose checkpoint it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// The directory that holds its directory.
+    pub lxcpath: PathBuf,
+    /// Its root file system on the host.
+    pub rootfs: PathBuf,
+    /// The root directory's inode: another number is another root.
+    pub rootfs_inode: u64,
+    /// Its configuration with everything included, in the modern spelling.
+    pub config: String,
+}
+
+/// What dumped it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine, as `uname -m` says it.
+    pub machine: String,
+    /// CRIU's version.
+    pub criu: String,
+    /// Our own.
+    pub lxc_cr: String,
+}
+
+/// The container's first process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Init {
+    /// Its pid on the host at the checkpoint.
+    pub pid: i32,
+    /// Its command.
+    pub command: String,
+    /// The namespaces that the container has for itself: `mnt`, `pid`, `net`, …
+    pub namespaces: Vec<String>,
+    /// Lines of `/proc/PID/uid_map`, when it has a user namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uid_map: Vec<String>,
+    /// Lines of `/proc/PID/gid_map`, when it has a user namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gid_map: Vec<String>,
+    /// LSM label, when it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+}
+
+/// One image file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Its name in the directory.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// Why a checkpoint cannot be trusted or used.
+#[derive(Debug, thiserror::Error)]
+pub enum Damage {
+    /// The record is not one that we can read.
+    #[error("its record {FILE} cannot be read: {0}")]
+    Unreadable(String),
+    /// It was written by a newer program.
+    #[error("its record has version {0}; this program reads up to version {VERSION}")]
+    TooNew(u32),
+    /// An image is missing.
+    #[error("image '{0}' is missing")]
+    Missing(String),
+    /// An image has another size than when it was written.
+    #[error("image '{name}' has {found} bytes; {size} were written")]
+    Size {
+        /// Its name.
+        name: String,
+        /// As recorded.
+        size: u64,
+        /// As found.
+        found: u64,
+    },
+    /// An image's content is not what was written.
+    #[error("image '{0}' was changed after it was written (its checksum differs)")]
+    Checksum(String),
+}
+
+impl Record {
+    /// The record of an image directory; `None` when there is none, as in a directory that LXC's tool wrote.
+    ///
+    /// # Errors
+    /// A [`Damage`] when there is one that cannot be used, an I/O error otherwise.
+    pub fn read(dir: &Path) -> Result<Option<Record>> {
+        let path = dir.join(FILE);
+        let file = match files::open_file(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
+        };
+        let meta = file.metadata().with_context(|| format!("look at {}", path.display()))?;
+        if !meta.is_file() || meta.len() > MAX_SIZE {
+            bail!(Damage::Unreadable("it is no file of a sensible size".to_owned()));
+        }
+        let mut text = String::new();
+        file.take(MAX_SIZE)
+            .read_to_string(&mut text)
+            .map_err(|e| Damage::Unreadable(e.to_string()))?;
+        Ok(Some(Record::parse(&text)?))
+    }
+
+    /// Reads a record's text. What it names is checked: nothing may lead out of the directory it lies in.
+    pub fn parse(text: &str) -> Result<Record, Damage> {
+        #[derive(Deserialize)]
+        struct OnlyVersion {
+            version: u32,
+        }
+        let OnlyVersion { version } = toml::from_str(text).map_err(|e| Damage::Unreadable(e.message().to_owned()))?;
+        if version > VERSION {
+            return Err(Damage::TooNew(version));
+        }
+        let record: Record = toml::from_str(text).map_err(|e| Damage::Unreadable(e.message().to_owned()))?;
+        for image in &record.images {
+            let mut parts = Path::new(&image.name).components();
+            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
+                return Err(Damage::Unreadable(format!("'{}' is no name of an image", image.name)));
+            }
+        }
+        Ok(record)
+    }
+
+    /// Writes the record, as a whole or not at all.
+    pub fn write(&self, dir: &Path) -> Result<()> {
+        let text = toml::to_string(self).context("put the record into words")?;
+        files::write_atomically(&dir.join(FILE), text.as_bytes())
+    }
+
+    /// Checks that every image is there and has its size: takes no time worth naming.
+    pub fn check_sizes(&self, dir: &Path) -> Result<()> {
+        for image in &self.images {
+            let meta = match fs::symlink_metadata(dir.join(&image.name)) {
+                Ok(meta) if meta.is_file() => meta,
+                Ok(_) => bail!(Damage::Missing(image.name.clone())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => bail!(Damage::Missing(image.name.clone())),
+                Err(e) => return Err(e).with_context(|| format!("look at image '{}'", image.name)),
+            };
+            if meta.len() != image.size {
+                bail!(Damage::Size { name: image.name.clone(), size: image.size, found: meta.len() });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the content of the images that `which` chooses: reads all of them.
+    pub fn check_content(&self, dir: &Path, which: impl Fn(&Image) -> bool) -> Result<()> {
+        for image in self.images.iter().filter(|i| which(i)) {
+            if checksum(&dir.join(&image.name))? != image.sha256 {
+                bail!(Damage::Checksum(image.name.clone()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes of all images.
+    pub fn size(&self) -> u64 {
+        self.images.iter().map(|i| i.size).sum()
+    }
+}
+
+impl Image {
+    /// Whether it holds memory: these are as large as the container, all others are small.
+    pub fn is_memory(&self) -> bool {
+        self.name.starts_with("pages-")
+    }
+}
+
+/// Measures the images of a directory.
+///
+/// `known` are checksums that were taken while the images were being written; an entry is used only when the
+/// file has exactly that size.
+pub fn measure_images(dir: &Path, known: &[Image]) -> Result<Vec<Image>> {
+    let mut images = Vec::new();
+    for name in files::names(dir)? {
+        let Some(text) = name.to_str().filter(|n| n.ends_with(".img") || n.ends_with(".tar.gz")) else { continue };
+        let path = dir.join(text);
+        let size = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size();
+        if let Some(image) = known.iter().find(|k| k.name == text && k.size == size) {
+            images.push(image.clone());
+            continue;
+        }
+        images.push(Image { name: text.to_owned(), size, sha256: checksum(&path)? });
+    }
+    Ok(images)
+}
+
+/// SHA-256 of a file, hexadecimal, as `sha256sum` prints it.
+fn checksum(path: &Path) -> Result<String> {
+    let what = || format!("read {}", path.display());
+    let mut file = files::open_file(path).with_context(what)?;
+    let mut sum = Checksum::default();
+    let mut buffer = vec![0; PIECE];
+    while sum.update(&mut file, &mut buffer).with_context(what)? > 0 {}
+    Ok(sum.hex())
+}
+
+/// A checksum while the file is read.
+#[derive(Clone, Debug, Default)]
+pub struct Checksum {
+    state: Sha256,
+    length: u64,
+}
+
+impl Checksum {
+    /// Takes in the next piece; says how many bytes it had.
+    pub fn update(&mut self, file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = file.read(buffer)?;
+        self.state.update(&buffer[..length]);
+        self.length += length as u64;
+        Ok(length)
+    }
+
+    /// The bytes taken in.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The sum.
+    pub fn hex(self) -> String {
+        self.state.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Record {
+        Record {
+            version: VERSION,
+            created: 1_790_000_000,
+            container: Container {
+                name: "t".into(),
+                lxcpath: "/var/lib/lxc".into(),
+                rootfs: "/var/lib/lxc/t/rootfs".into(),
+                rootfs_inode: 7,
+                config: "lxc.uts.name = t\n".into(),
+            },
+            host: Host { kernel: "6.12".into(), machine: "x86_64".into(), criu: "4.2.1".into(), lxc_cr: "0.1.0".into() },
+            init: Init {
+                pid: 812,
+                command: "init".into(),
+                namespaces: vec!["mnt".into()],
+                uid_map: vec![],
+                gid_map: vec![],
+                label: None,
+            },
+            cgroup: None,
+            ports: vec![],
+            externals: vec![],
+            host_files: vec![],
+            images: vec![],
+        }
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Record::read(dir.path()).unwrap().is_none());
+        sample().write(dir.path()).unwrap();
+        assert_eq!(Record::read(dir.path()).unwrap(), Some(sample()));
+    }
+
+    #[test]
+    fn an_image_that_was_changed_or_cut_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("pages-1.img"), b"memory").unwrap();
+        fs::write(dir.path().join("dump.log"), b"text").unwrap();
+        let mut record = sample();
+        record.images = measure_images(dir.path(), &[]).unwrap();
+        assert_eq!(record.images.len(), 1);
+        record.check_sizes(dir.path()).unwrap();
+        record.check_content(dir.path(), |_| true).unwrap();
+        fs::write(dir.path().join("pages-1.img"), b"mem0ry").unwrap();
+        record.check_sizes(dir.path()).unwrap();
+        assert!(record.check_content(dir.path(), |_| true).unwrap_err().to_string().contains("was changed"));
+        fs::write(dir.path().join("pages-1.img"), b"mem").unwrap();
+        assert!(record.check_sizes(dir.path()).unwrap_err().to_string().contains("3 bytes; 6 were written"));
+        fs::remove_file(dir.path().join("pages-1.img")).unwrap();
+        assert!(record.check_sizes(dir.path()).unwrap_err().to_string().contains("is missing"));
+    }
+
+    #[test]
+    fn a_record_made_by_hand_cannot_lead_out_of_its_directory() {
+        let mut record = sample();
+        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sha256: String::new() }];
+        let text = toml::to_string(&record).unwrap();
+        assert!(Record::parse(&text).unwrap_err().to_string().contains("no name of an image"));
+        assert!(matches!(Record::parse("version = 99"), Err(Damage::TooNew(99))));
+        assert!(matches!(Record::parse("rubbish"), Err(Damage::Unreadable(_))));
+    }
+}

@@ -1,0 +1,270 @@
+//! The journal: how each change to the host is undone, written down before the change is made.
+//!
+//! It lies under `/run`, so it lives exactly as long as what it speaks of. A failure plays it back, newest entry
+//! first; so does the next command after a crash; and so does the monitor when its container has ended, for what a
+//! running container needs of the host is nothing but a change that is to be undone at its end.
+//!
+//! Every step can be played twice and finds for itself whether there is still something to do. Playing goes on after
+//! an error; entries that failed stay in the journal.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ErrorList;
+use crate::net::{Port, apply, ports};
+use crate::sys::files;
+use crate::sys::netlink::{Mac, Netlink};
+use crate::{cgroup, record};
+
+/// How one change is undone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undo {
+    /// A port was taken off its bridge: it goes back, if it is still there.
+    PutPortBack(Box<Port>),
+    /// A veth pair was made: its host's end goes, and the other with it.
+    RemoveVeth {
+        /// The host's end.
+        host: String,
+        /// Its hardware address, by which a link of somebody else with that name is spared.
+        mac: Option<Mac>,
+    },
+    /// A cgroup was made for the container.
+    RemoveCgroup {
+        /// Its directory.
+        path: PathBuf,
+    },
+    /// An image directory was begun.
+    RemoveImages {
+        /// The directory; only what CRIU and we write there is deleted.
+        path: PathBuf,
+    },
+}
+
+/// One entry of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    step: Vec<Undo>,
+}
+
+/// A journal that is being written or played back.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    steps: Vec<Undo>,
+}
+
+impl Journal {
+    /// Opens the journal at this path, with what an earlier command left in it.
+    pub fn open(path: &Path) -> Result<Journal> {
+        let what = || format!("open the journal {}", path.display());
+        let steps = match fs::read_to_string(path) {
+            Ok(text) => read(&text),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e).with_context(what),
+        };
+        let file = files::open_append(path).with_context(what)?;
+        Ok(Journal { path: path.to_owned(), file, steps })
+    }
+
+    /// Whether there is nothing to undo.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// What is to be undone, in the order in which it was done.
+    pub fn steps(&self) -> &[Undo] {
+        &self.steps
+    }
+
+    /// Notes how a change is undone. To be called before the change.
+    pub fn note(&mut self, undo: Undo) -> Result<()> {
+        let text = toml::to_string(&Entry { step: vec![undo.clone()] }).context("put a journal entry into words")?;
+        // One write: a reader sees the entry whole or not at all.
+        self.file.write_all(text.as_bytes()).with_context(|| format!("write the journal {}", self.path.display()))?;
+        self.steps.push(undo);
+        Ok(())
+    }
+
+    /// Strikes out the steps that need no undoing any more.
+    pub fn forget(&mut self, done: impl Fn(&Undo) -> bool) -> Result<()> {
+        self.steps.retain(|s| !done(s));
+        self.rewrite()
+    }
+
+    /// Undoes everything, the newest change first. What could not be undone stays in the journal and is the error.
+    pub fn play_back(&mut self) -> Result<()> {
+        if self.steps.is_empty() {
+            return self.rewrite();
+        }
+        let mut errors = ErrorList::default();
+        let mut left = Vec::new();
+        let mut netlink = None;
+        for step in self.steps.drain(..).rev() {
+            if let Err(e) = undo(&step, &mut netlink) {
+                errors.note::<()>(Err(e));
+                left.insert(0, step);
+            }
+        }
+        self.steps = left;
+        errors.note(self.rewrite());
+        errors.into_result()
+    }
+
+    /// Writes what is left; an empty journal is no file.
+    fn rewrite(&mut self) -> Result<()> {
+        if self.steps.is_empty() {
+            return match fs::remove_file(&self.path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    Err(e).with_context(|| format!("remove the journal {}", self.path.display()))
+                }
+                _ => {
+                    self.file = files::open_append(&self.path).context("open the journal again")?;
+                    Ok(())
+                }
+            };
+        }
+        let text = toml::to_string(&Entry { step: self.steps.clone() }).context("put the journal into words")?;
+        files::write_atomically(&self.path, text.as_bytes())?;
+        self.file = files::open_append(&self.path).context("open the journal again")?;
+        Ok(())
+    }
+}
+
+impl Drop for Journal {
+    /// An empty journal leaves no file behind.
+    fn drop(&mut self) {
+        if self.steps.is_empty()
+            && let Err(e) = fs::remove_file(&self.path)
+            && e.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("remove the empty journal {}: {e}", self.path.display());
+        }
+    }
+}
+
+/// The entries of a journal's text. One that was torn by a crash is the last and was not acted upon: it is dropped.
+fn read(text: &str) -> Vec<Undo> {
+    let mut end = text.len();
+    loop {
+        if let Ok(entry) = toml::from_str::<Entry>(&text[..end]) {
+            return entry.step;
+        }
+        match text[..end].rfind("[[step") {
+            Some(start) => end = start,
+            None => return Vec::new(),
+        }
+    }
+}
+
+fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<()> {
+    match step {
+        Undo::PutPortBack(port) => {
+            ports::unlock(opened(netlink)?, std::slice::from_ref(port.as_ref()))
+        }
+        Undo::RemoveVeth { host, mac } => apply::remove(opened(netlink)?, host, *mac),
+        Undo::RemoveCgroup { path } => cgroup::remove(path),
+        Undo::RemoveImages { path } => remove_images(path),
+    }
+}
+
+fn opened(netlink: &mut Option<Netlink>) -> Result<&mut Netlink> {
+    if netlink.is_none() {
+        *netlink = Some(Netlink::open().context("open a netlink socket")?);
+    }
+    netlink.as_mut().context("open a netlink socket")
+}
+
+/// Removes a half-written image directory. Only files that CRIU and we write there are deleted; a directory that
+/// holds anything else stays, and is named.
+pub fn remove_images(dir: &Path) -> Result<()> {
+    let names = match fs::symlink_metadata(dir) {
+        Ok(_) => {
+            files::open_private_dir(dir)?;
+            files::names(dir)?
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("look at {}", dir.display())),
+    };
+    for name in names {
+        let text = name.to_string_lossy();
+        let ours = text.ends_with(".img")
+            || text.ends_with(".log")
+            || text.ends_with(".tar.gz")
+            || text.starts_with("stats-")
+            || text == "irmap-cache"
+            || text == record::FILE
+            || text.starts_with(".lxc-cr-")
+            || text == "parent";
+        if !ours {
+            bail!("{} holds '{text}', which is no image: the directory is left as it is", dir.display());
+        }
+        let path = dir.join(&name);
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+    }
+    fs::remove_dir(dir).with_context(|| format!("remove {}", dir.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images(path: &Path) -> Undo {
+        Undo::RemoveImages { path: path.to_owned() }
+    }
+
+    #[test]
+    fn a_journal_is_found_again_and_played_once() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("journal");
+        let dir = top.path().join("dump.partial");
+        let mut journal = Journal::open(&path).unwrap();
+        journal.note(images(&dir)).unwrap();
+        files::make_private_dir(&dir).unwrap();
+        fs::write(dir.join("core-1.img"), b"x").unwrap();
+        // The command is killed here: nothing is dropped in an orderly way.
+        std::mem::forget(journal);
+
+        let mut found = Journal::open(&path).unwrap();
+        assert_eq!(found.steps(), [images(&dir)]);
+        found.play_back().unwrap();
+        assert!(!dir.exists());
+        drop(found);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_undone_stays_and_the_rest_is_undone() {
+        let top = tempfile::tempdir().unwrap();
+        let path = top.path().join("journal");
+        let (good, bad) = (top.path().join("good"), top.path().join("bad"));
+        let mut journal = Journal::open(&path).unwrap();
+        for dir in [&good, &bad] {
+            journal.note(images(dir)).unwrap();
+            files::make_private_dir(dir).unwrap();
+        }
+        fs::write(bad.join("letter.txt"), b"dear").unwrap();
+        let error = journal.play_back().unwrap_err().to_string();
+        assert!(error.contains("letter.txt"), "{error}");
+        assert!(!good.exists());
+        assert_eq!(Journal::open(&path).unwrap().steps(), [images(&bad)]);
+    }
+
+    #[test]
+    fn a_torn_last_entry_is_dropped() {
+        let one = toml::to_string(&Entry { step: vec![images(Path::new("/a"))] }).unwrap();
+        let two = toml::to_string(&Entry { step: vec![images(Path::new("/b"))] }).unwrap();
+        let text = format!("{one}{two}");
+        assert_eq!(read(&text), [images(Path::new("/a")), images(Path::new("/b"))]);
+        for cut in one.len()..text.len() {
+            let found = read(&text[..cut]);
+            assert_eq!(found[0], images(Path::new("/a")), "cut at {cut}");
+        }
+        assert_eq!(read("rubbish"), []);
+    }
+}

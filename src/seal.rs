@@ -1,0 +1,136 @@
+//! Take the checksums of memory images while CRIU still writes them.
+//!
+//! Images of memory are as large as the container. Reading them again when the dump is done would add a second per
+//! gigabyte to the time in which the container stands still; a second processor can do it meanwhile, out of the
+//! page cache. Writing out to the disk is begun at the same time, so that little is left for the sync at the end.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::record::{Checksum, Image};
+use crate::sys::files;
+
+/// How long to wait for more when all that is there has been read.
+const INTERVAL: Duration = Duration::from_millis(10);
+/// Read in pieces of this size, in bytes.
+const PIECE: usize = 1 << 18;
+/// Write-out is begun each time this many bytes have come, so that the disk is neither idle nor asked all the time.
+const WRITE_OUT_STEP: u64 = 32 << 20;
+
+/// A thread that follows the memory images of a directory.
+#[derive(Debug)]
+pub struct Sealer {
+    finish: Arc<AtomicBool>,
+    thread: JoinHandle<Result<Vec<Image>>>,
+}
+
+/// One image that grows.
+struct Followed {
+    name: String,
+    file: File,
+    sum: Checksum,
+    written_out: u64,
+}
+
+impl Sealer {
+    /// Begins to follow the images in this directory, which may still be empty.
+    pub fn start(dir: &Path) -> Result<Sealer> {
+        let finish = Arc::new(AtomicBool::new(false));
+        let (told, dir) = (Arc::clone(&finish), dir.to_owned());
+        let thread = std::thread::Builder::new()
+            .name("seal".to_owned())
+            .spawn(move || follow(&dir, &told))
+            .context("start a thread")?;
+        Ok(Sealer { finish, thread })
+    }
+
+    /// The images are complete: waits for the rest to be read, and gives their checksums.
+    pub fn finish(self) -> Result<Vec<Image>> {
+        self.finish.store(true, Ordering::Release);
+        self.thread.thread().unpark();
+        match self.thread.join() {
+            Ok(images) => images,
+            Err(_) => Err(anyhow::anyhow!("the thread that takes checksums has crashed")),
+        }
+    }
+}
+
+fn follow(dir: &Path, finish: &AtomicBool) -> Result<Vec<Image>> {
+    let mut followed: Vec<Followed> = Vec::new();
+    let mut buffer = vec![0; PIECE];
+    loop {
+        // Looked at before the files: what was written before this moment is then surely read.
+        let last = finish.load(Ordering::Acquire);
+        for name in memory_images(dir)? {
+            if !followed.iter().any(|f| f.name == name) {
+                let path = dir.join(&name);
+                let file = files::open_file(&path).with_context(|| format!("open {}", path.display()))?;
+                followed.push(Followed { name, file, sum: Checksum::default(), written_out: 0 });
+            }
+        }
+        let mut read = 0;
+        for one in &mut followed {
+            read += one.catch_up(&mut buffer)?;
+        }
+        if last {
+            break;
+        }
+        if read == 0 {
+            std::thread::park_timeout(INTERVAL);
+        }
+    }
+    Ok(followed
+        .into_iter()
+        .map(|f| Image { name: f.name, size: f.sum.length(), sha256: f.sum.hex() })
+        .collect())
+}
+
+fn memory_images(dir: &Path) -> Result<Vec<String>> {
+    let names: Vec<PathBuf> = files::names(dir)?;
+    Ok(names
+        .into_iter()
+        .filter_map(|n| n.into_os_string().into_string().ok())
+        .filter(|n| n.starts_with("pages-") && n.ends_with(".img"))
+        .collect())
+}
+
+impl Followed {
+    /// Reads what has come; says how many bytes.
+    fn catch_up(&mut self, buffer: &mut [u8]) -> Result<u64> {
+        let before = self.sum.length();
+        let what = || format!("read {}", self.name);
+        while self.sum.update(&mut self.file, buffer).with_context(what)? > 0 {
+            if self.sum.length() - self.written_out >= WRITE_OUT_STEP {
+                files::begin_writing_out(&self.file, self.written_out, self.sum.length() - self.written_out);
+                self.written_out = self.sum.length();
+            }
+        }
+        Ok(self.sum.length() - before)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn a_growing_image_gets_the_sum_of_all_that_was_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let sealer = Sealer::start(dir.path()).unwrap();
+        let mut file = File::create(dir.path().join("pages-1.img")).unwrap();
+        for piece in 0..200u8 {
+            file.write_all(&[piece; 5000]).unwrap();
+        }
+        let known = sealer.finish().unwrap();
+        let again = crate::record::measure_images(dir.path(), &[]).unwrap();
+        assert_eq!(known, again);
+        assert_eq!(known[0].size, 1_000_000);
+    }
+}
