@@ -1,0 +1,98 @@
+//! Makes what a [`plan`](super::plan) says.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::BorrowedFd;
+
+use anyhow::Context;
+
+use super::Port;
+use super::plan::NewPort;
+use crate::error::ErrorList;
+use crate::sys::netlink::{Error, Mac, Netlink, NewVeth};
+
+/// Where the inner ends of new pairs are born.
+#[derive(Clone, Copy, Debug)]
+pub enum Inner<'a> {
+    /// In our namespace under their temporary names: CRIU moves them (`--external netdev[IF]:TEMP`).
+    Here,
+    /// In the container's namespace under their own names, where we own that namespace.
+    In(BorrowedFd<'a>),
+}
+
+/// Makes the veth pairs of a plan, off their bridges, and gives the ports as [`unlock`] wants them.
+///
+/// The host's end is up from the start: the interface in the container then has its carrier when
+/// CRIU restores routes on it, and no wait for it follows the unlock. Nothing can pass yet, for the
+/// port is on no bridge. `before_each` is called before a pair is made, so that its undo ([`remove`])
+/// is on disk first. When one cannot be made, those made here are deleted again.
+///
+/// [`unlock`]: super::ports::unlock
+pub fn create(
+    nl: &mut Netlink,
+    plan: &[NewPort],
+    inner: Inner<'_>,
+    before_each: &mut dyn FnMut(&NewPort) -> anyhow::Result<()>,
+) -> anyhow::Result<Vec<Port>> {
+    let mut made = Vec::new();
+    for new in plan {
+        let outcome = before_each(new).and_then(|()| Ok(nl.create_veth(&pair(new, inner))?));
+        match outcome {
+            Ok(index) => made.push(Port { host: new.host.clone(), host_index: index, ..new.port.clone() }),
+            Err(cause) => {
+                let mut errors = ErrorList::default();
+                errors.note::<()>(Err(cause.context(format!("make {} for {}", new.host, new.port.inside))));
+                for port in made.iter().rev() {
+                    errors.note(nl.delete_link(port.host_index).with_context(|| format!("delete {}", port.host)));
+                }
+                return errors.into_result().map(|()| Vec::new());
+            }
+        }
+    }
+    Ok(made)
+}
+
+fn pair<'a>(new: &NewPort, inner: Inner<'a>) -> NewVeth<'a> {
+    let port = &new.port;
+    let (inner_name, inner_netns, inner_index) = match inner {
+        Inner::Here => (new.temp.clone(), None, None),
+        Inner::In(netns) => (port.inside.clone(), Some(netns), Some(port.inside_index).filter(|i| *i != 0)),
+    };
+    NewVeth {
+        host_name: new.host.clone(),
+        inner_name,
+        mtu: Some(port.mtu),
+        host_mac: port.mac_host,
+        inner_mac: port.mac_inside,
+        host_txqueuelen: port.txqueuelen_host,
+        inner_txqueuelen: port.txqueuelen_inside,
+        inner_index,
+        inner_netns,
+        host_up: true,
+        controller: None,
+    }
+}
+
+/// Undoes [`create`] for one pair, known by the name of its host's end and the MAC that the plan gave
+/// it; fine if it is gone. A link of this name that is no veth or has another MAC is not ours: the
+/// undo is noted before the pair is made, and someone may have taken the name first.
+pub fn remove(nl: &mut Netlink, host: &str, mac: Mac) -> anyhow::Result<()> {
+    let link = match nl.link(host) {
+        Ok(link) => link,
+        Err(Error::NotFound) => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("look for {host}")),
+    };
+    if link.kind.as_deref() != Some("veth") || link.mac != Some(mac) {
+        log::warn!("{host} is another link by now and is not deleted");
+        return Ok(());
+    }
+    match nl.delete_link(link.index) {
+        Ok(()) | Err(Error::NotFound) => Ok(()),
+        Err(e) => Err(e).with_context(|| format!("delete {host}")),
+    }
+}
+
+/// Random numbers for the names of a plan.
+pub fn random_numbers() -> impl Iterator<Item = u64> {
+    // The standard library's hash keys come from the kernel's random numbers; good enough for names.
+    std::iter::repeat_with(|| RandomState::new().build_hasher().finish())
+}

@@ -1,1 +1,0 @@
-//! rtnetlink behind blocking verbs.
