@@ -1,0 +1,3 @@
+//! The stories, by subject.
+
+pub mod recipe;
