@@ -17,6 +17,8 @@ const EXPECTED: &[&str] = &[
     // LXC's lock files, one a container path, and its runtime directory.
     "file /run/lock/lxc",
     "file /run/lxc",
+    // The state of mount(8).
+    "file /run/mount",
     // CRIU's cache of what the kernel can do.
     "file /run/criu.kdat",
 ];

@@ -4,6 +4,7 @@
 //! Used by several programs, none of which uses all of it.
 #![allow(dead_code)]
 
+pub mod bare;
 pub mod container;
 pub mod enter;
 pub mod leak;
@@ -12,6 +13,4 @@ pub mod trial;
 pub mod witness;
 pub mod world;
 
-pub use run::{Run, wait_for};
-pub use witness::Witness;
 pub use world::World;

@@ -68,6 +68,12 @@ impl Run {
         self
     }
 
+    /// The program and its arguments.
+    pub fn words(&self) -> Vec<std::ffi::OsString> {
+        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
+        words.map(std::ffi::OsStr::to_owned).collect()
+    }
+
     /// Sets a variable.
     pub fn env(mut self, name: &str, value: &str) -> Run {
         self.command.env(name, value);
@@ -102,8 +108,8 @@ impl Run {
         }
         let stream = |file: &File| Stdio::from(file.try_clone().unwrap());
         self.command.process_group(0).stdin(stream(input)).stdout(stream(stdout)).stderr(stream(stderr));
-        let words = std::iter::once(self.command.get_program()).chain(self.command.get_args());
-        let line = words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+        let words: Vec<_> = self.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let line = words.join(" ");
         let started = Instant::now();
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("start {line}: {e}"));
         let in_time = ends_within(&child, self.limit);
