@@ -5,17 +5,18 @@
 //! ```text
 //! cli
 //! checkpoint  restore  monitor  action  hooks
-//! net  mounts  cgroup  record  rollback  settings
+//! net  mounts  cgroup  record  seal  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
 //!
-//! `error` may be used from everywhere. A newcomer starts with `checkpoint` and `restore`: each
+//! `error` and `report` may be used from everywhere. A newcomer starts with `checkpoint` and `restore`: each
 //! reads as the numbered steps of what its command does.
 
 #![deny(unsafe_code)]
 
 pub mod error;
+pub mod report;
 
 #[allow(unsafe_code)]
 pub mod sys;
@@ -26,3 +27,8 @@ pub mod lxc;
 pub mod cgroup;
 pub mod mounts;
 pub mod net;
+pub mod operation;
+pub mod record;
+pub mod rollback;
+pub mod seal;
+pub mod settings;

@@ -31,7 +31,7 @@ pub enum Undo {
         /// The host's end.
         host: String,
         /// Its hardware address, by which a link of somebody else with that name is spared.
-        mac: Option<Mac>,
+        mac: Mac,
     },
     /// A cgroup was made for the container.
     RemoveCgroup {

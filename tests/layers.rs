@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 /// Each layer, the lowest first. A module may name modules of its own entry and of the entries before it.
 const LAYERS: &[&[&str]] = &[
-    &["error"],
+    &["error", "report"],
     &["sys"],
     &["lxc"],
     &["criu"],
-    &["net", "mounts", "cgroup", "record", "rollback", "settings"],
+    &["net", "mounts", "cgroup", "record", "seal", "rollback", "operation", "settings"],
     &["checkpoint", "restore", "monitor", "preflight", "action", "hooks"],
     &["cli"],
 ];
@@ -37,8 +37,7 @@ fn imports(text: &str) -> Vec<String> {
             let group = rest.strip_prefix('{').map_or(rest, |g| g.split('}').next().unwrap_or(g));
             let parts: Vec<&str> = if rest.starts_with('{') { group.split(',').collect() } else { vec![group] };
             for part in parts {
-                let name: String =
-                    part.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+                let name: String = part.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
                 names.push(name);
             }
         }
@@ -78,5 +77,8 @@ fn modules_import_only_downwards() {
 
 #[test]
 fn an_upward_import_is_seen() {
-    assert_eq!(imports("use crate::{sys::fd, cli};\n// crate::monitor\n let x = crate::net::lock();"), ["sys", "cli", "net"]);
+    assert_eq!(
+        imports("use crate::{sys::fd, cli};\n// crate::monitor\n let x = crate::net::lock();"),
+        ["sys", "cli", "net"]
+    );
 }

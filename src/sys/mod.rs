@@ -1,8 +1,8 @@
 //! The kernel's interfaces that this program uses, as safe verbs. The only module with `unsafe`.
 
+pub mod fdpass;
 pub mod files;
+pub mod netlink;
 pub mod process;
 pub mod signals;
 pub mod spawn;
-
-pub mod netlink;

@@ -1,0 +1,43 @@
+# make demo   sets up a test host and shows the whole story       make test    every test (root: real LXC and CRIU, too)
+# make shell  a shell in the test host                            make check   what needs no root
+# make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local
+
+PREFIX ?= /usr/local
+CARGO ?= cargo
+COMMANDS = lxc-checkpoint lxc-restart
+HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
+
+.PHONY: build lint check test demo bench shell test-host install
+
+build:
+	$(CARGO) build --release --bins
+
+# The machine's packages and the Debian root with LXC and CRIU; quick when they are there.
+test-host:
+	@packaging/test-host.sh
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+
+check: lint
+	$(CARGO) test --lib --bins --test layers
+
+test: test-host lint
+	$(CARGO) test
+
+demo: test-host
+	$(CARGO) test --release --test demo
+
+bench: test-host
+	$(CARGO) bench --bench system
+
+shell: test-host
+	@$(CARGO) test --quiet --test system -- --shell
+
+install:
+	@for program in $(COMMANDS) $(HOOKS); do test -x target/release/$$program || { echo "run 'make build' first"; exit 1; }; done
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/lxc-cr $(DESTDIR)$(PREFIX)/share/lxc-cr
+	install -m 755 $(COMMANDS:%=target/release/%) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(HOOKS:%=target/release/%) $(DESTDIR)$(PREFIX)/libexec/lxc-cr
+	for file in lxc-config/*; do test ! -f "$$file" || install -m 644 "$$file" $(DESTDIR)$(PREFIX)/share/lxc-cr; done

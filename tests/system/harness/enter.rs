@@ -1,0 +1,337 @@
+//! The way into the test host: a Debian root with LXC and CRIU in namespaces of its own, entered once, before any
+//! thread exists.
+//!
+//! Four processes: the one that was started stays outside and cleans up; its child enters a cgroup of its own and makes
+//! the namespaces; its child is pid 1 there, builds the file system and collects orphans; its child returns from
+//! [`enter`]. Each dies with its parent, and everything in the host dies with pid 1.
+//!
+//! `/` is an overlay over the cached root, thrown away at the end. Containers and images must not lie on it (CRIU
+//! and overlayfs disagree about devices): they have `/srv/disk` (a plain directory) and `/srv/shm` (a tmpfs).
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, exit};
+use std::time::Duration;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, wait, waitpid};
+use nix::unistd::{ForkResult, Pid, chdir, fork, geteuid, getpid, pivot_root, sethostname};
+
+use super::run::{Run, wait_for};
+
+/// Where containers live on a file system of the disk.
+pub const DISK: &str = "/srv/disk";
+/// The same on a tmpfs.
+pub const SHM: &str = "/srv/shm";
+/// Kept after the run: `target/system/logs` of the machine.
+pub const LOGS: &str = "/srv/logs";
+/// The programs that were built.
+pub const PROGRAMS: &str = "/opt/lxc-cr";
+/// The static witness, see `witness.rs`.
+pub const WITNESS: &str = "/opt/witness";
+/// The bridge of the recipe.
+pub const BRIDGE: &str = "br0";
+/// Its address and network.
+pub const BRIDGE_ADDRESS: &str = "10.99.0.1/24";
+
+/// More than the largest container of the bench with its images.
+const SHM_SIZE: &str = "8G";
+/// What is used up of the exit codes by a host that could not be set up.
+const SETUP_FAILED: i32 = 99;
+/// How long processes in the host may take to be gone once they were killed.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
+
+/// Why the host cannot be entered here.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+/// What stays outside and is cleaned up when the run has ended.
+struct Outside {
+    root: PathBuf,
+    state: PathBuf,
+    run: PathBuf,
+    cgroup: PathBuf,
+    witness: PathBuf,
+}
+
+/// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans up and exits
+/// with its exit code.
+pub fn enter() -> Result<(), Unavailable> {
+    let outside = prepare()?;
+    let threads = fs::read_dir("/proc/self/task").map_err(unavailable)?.count();
+    assert_eq!(threads, 1, "the test host is entered before any thread is started");
+
+    let mut watched = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        watched.add(signal);
+    }
+    let before = watched.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(unavailable)?;
+    // SAFETY: the process has one thread (asserted above), so no lock can be held by another.
+    match unsafe { fork() }.map_err(unavailable)? {
+        ForkResult::Parent { child } => {
+            let code = wait_outside(child, &watched);
+            clean_up(&outside);
+            exit(code)
+        }
+        ForkResult::Child => {
+            sigprocmask(SigmaskHow::SIG_SETMASK, Some(&before), None).map_err(unavailable)?;
+            die_with_parent();
+            or_die("enter its namespaces", make_namespaces(&outside));
+        }
+    }
+    // SAFETY: as above; the child of a process with one thread has one thread.
+    if let ForkResult::Parent { child } = or_die("fork", unsafe { fork() }) {
+        exit(exit_code(or_die("wait for pid 1", waitpid(child, None))))
+    }
+    die_with_parent();
+    or_die("set up its file system", build(&outside));
+    or_die("set up its network", make_network());
+    // SAFETY: as above.
+    if let ForkResult::Parent { child } = or_die("fork", unsafe { fork() }) {
+        exit(reap_until(child))
+    }
+    Ok(())
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Unavailable {
+    Unavailable(error.to_string())
+}
+
+fn or_die<T, E: std::fmt::Display>(what: &str, result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| {
+        eprintln!("test host: cannot {what}: {error}");
+        exit(SETUP_FAILED)
+    })
+}
+
+/// Finds the root, the place for state and the cgroup tree, and builds the witness.
+fn prepare() -> Result<Outside, Unavailable> {
+    if !geteuid().is_root() {
+        return Err(Unavailable("only root can enter the test host".into()));
+    }
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = package.join("packaging/test-host.sh");
+    let told = Command::new(&script).arg("--path").output().map_err(unavailable)?;
+    let root = PathBuf::from(String::from_utf8_lossy(&told.stdout).trim());
+    if !root.join("usr").is_dir() {
+        return Err(Unavailable(format!("no test host in '{}': run packaging/test-host.sh", root.display())));
+    }
+    let state =
+        programs().parent().map(|target| target.join("system")).ok_or_else(|| unavailable("no target directory"))?;
+    let tree = unified_cgroup().ok_or_else(|| unavailable("no cgroup2 mount on this machine"))?;
+    remove_stale(&state, &tree);
+    let name = format!("lxc-cr-{}", std::process::id());
+    let run = state.join(&name);
+    for dir in [run.join("stage"), run.join("disk"), state.join("logs")] {
+        fs::create_dir_all(&dir).map_err(unavailable)?;
+    }
+    let witness = super::witness::build(&state).map_err(Unavailable)?;
+    Ok(Outside { root, state, run, cgroup: tree.join(name), witness })
+}
+
+/// The directory that cargo builds programs into.
+fn programs() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_lxc-checkpoint")).parent().unwrap_or(Path::new("/"))
+}
+
+/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or below it on a hybrid machine.
+fn unified_cgroup() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find_map(|line| {
+        let (mount, kind) = line.split_once(" - ")?;
+        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
+/// What a run that was killed could not remove.
+fn remove_stale(state: &Path, tree: &Path) {
+    for dir in [state, tree] {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|n| n.strip_prefix("lxc-cr-")).and_then(|n| n.parse::<u32>().ok());
+            if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+                if dir == tree {
+                    remove_cgroups(&entry.path());
+                } else {
+                    let _ = fs::remove_dir_all(entry.path());
+                }
+            }
+        }
+    }
+}
+
+/// Removes a cgroup with all below it. Errors are left to the caller's next look: a populated one stays.
+fn remove_cgroups(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+fn wait_outside(child: Pid, watched: &SigSet) -> i32 {
+    loop {
+        let signal = watched.wait();
+        match waitpid(child, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::StillAlive) => {}
+            Ok(status) => return exit_code(status),
+            Err(error) => {
+                eprintln!("test host: cannot wait for it: {error}");
+                return SETUP_FAILED;
+            }
+        }
+        // A shell in the host gets its own interrupts; whoever ends *us* means everything.
+        if let Ok(signal @ (Signal::SIGINT | Signal::SIGTERM | Signal::SIGHUP)) = signal {
+            let _ = kill(child, Signal::SIGKILL);
+            let _ = waitpid(child, None);
+            return 128 + signal as i32;
+        }
+    }
+}
+
+fn clean_up(outside: &Outside) {
+    if outside.cgroup.exists() {
+        let _ = fs::write(outside.cgroup.join("cgroup.kill"), "1");
+        let gone = wait_for("the test host's cgroup to be empty", GONE_LIMIT, || {
+            remove_cgroups(&outside.cgroup);
+            (!outside.cgroup.exists()).then_some(())
+        });
+        if let Err(error) = gone {
+            eprintln!("test host: {error}: {}", outside.cgroup.display());
+        }
+    }
+    if let Err(error) = fs::remove_dir_all(&outside.run) {
+        eprintln!("test host: remove {}: {error}", outside.run.display());
+    }
+}
+
+fn exit_code(status: WaitStatus) -> i32 {
+    match status {
+        WaitStatus::Exited(_, code) => code,
+        WaitStatus::Signaled(_, signal, _) => 128 + signal as i32,
+        _ => SETUP_FAILED,
+    }
+}
+
+fn die_with_parent() {
+    or_die("die with its parent", set_pdeathsig(Signal::SIGKILL));
+}
+
+/// A cgroup namespace of its own keeps runs apart. The processes sit in `init.scope` below its root: LXC, which
+/// takes pid 1's cgroup for its base, cuts that name off, and the root is free to hand on its controllers.
+fn make_namespaces(outside: &Outside) -> Result<(), String> {
+    let scope = outside.cgroup.join("init.scope");
+    fs::create_dir_all(&scope).map_err(|e| format!("make {}: {e}", scope.display()))?;
+    let pid = getpid().to_string();
+    fs::write(outside.cgroup.join("cgroup.procs"), &pid)
+        .map_err(|e| format!("enter {}: {e}", outside.cgroup.display()))?;
+    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("unshare cgroup: {e}"))?;
+    fs::write(scope.join("cgroup.procs"), &pid).map_err(|e| format!("enter {}: {e}", scope.display()))?;
+    unshare(
+        CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWUTS
+            | CloneFlags::CLONE_NEWIPC
+            | CloneFlags::CLONE_NEWPID,
+    )
+    .map_err(|e| format!("unshare: {e}"))
+}
+
+fn build(outside: &Outside) -> Result<(), String> {
+    const NONE: Option<&str> = None;
+    let stage = outside.run.join("stage");
+    let root = stage.join("root");
+    let put = |kind: &str, source: &str, target: &Path, flags: MsFlags, data: &str| {
+        let outcome = mount(Some(source), target, Some(kind), flags, Some(data));
+        outcome.map_err(|e| format!("mount {kind} on {}: {e}", target.display()))
+    };
+    let bind = |source: &Path, inside: &str, read_only: bool| {
+        let target = root.join(inside.trim_start_matches('/'));
+        let failed = |e| format!("bind {} on {}: {e}", source.display(), target.display());
+        let made = if source.is_dir() { fs::create_dir_all(&target) } else { fs::write(&target, "") };
+        made.map_err(|e| format!("make {}: {e}", target.display()))?;
+        mount(Some(source), &target, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).map_err(failed)?;
+        if read_only {
+            let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+            mount(NONE, &target, NONE, flags, NONE).map_err(failed)?;
+        }
+        Ok::<(), String>(())
+    };
+
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(|e| format!("make / private: {e}"))?;
+    put("tmpfs", "stage", &stage, MsFlags::empty(), "mode=755")?;
+    for dir in ["upper", "work", "root"] {
+        fs::create_dir(stage.join(dir)).map_err(|e| format!("make {dir}: {e}"))?;
+    }
+    let layers =
+        format!("lowerdir={},upperdir={s}/upper,workdir={s}/work", outside.root.display(), s = stage.display());
+    put("overlay", "root", &root, MsFlags::empty(), &layers)?;
+    bind(Path::new("/dev"), "/dev", false)?;
+    put("proc", "proc", &root.join("proc"), MsFlags::empty(), "")?;
+    // A fresh sysfs shows the network namespace of whoever mounts it: LXC looks for the bridge there.
+    put("sysfs", "sysfs", &root.join("sys"), MsFlags::empty(), "")?;
+    put("cgroup2", "cgroup2", &root.join("sys/fs/cgroup"), MsFlags::empty(), "")?;
+    put("tmpfs", "tmpfs", &root.join("run"), MsFlags::empty(), "mode=755")?;
+    put("tmpfs", "tmpfs", &root.join("tmp"), MsFlags::empty(), "mode=1777")?;
+    for dir in ["run/lock", &SHM[1..]] {
+        fs::create_dir_all(root.join(dir)).map_err(|e| format!("make {dir}: {e}"))?;
+    }
+    put("tmpfs", "tmpfs", &root.join(&SHM[1..]), MsFlags::empty(), &format!("mode=755,size={SHM_SIZE}"))?;
+    let disk = outside.run.join("disk");
+    let kind = statfs(&disk).map_err(|e| format!("statfs {}: {e}", disk.display()))?.filesystem_type();
+    if [OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC].contains(&kind) {
+        eprintln!("test host: no plain file system below {}: {DISK} is a tmpfs, too", outside.state.display());
+        bind(&root.join(&SHM[1..]), DISK, false)?;
+    } else {
+        bind(&disk, DISK, false)?;
+    }
+    bind(&outside.state.join("logs"), LOGS, false)?;
+    bind(programs(), PROGRAMS, true)?;
+    bind(&outside.witness, WITNESS, true)?;
+
+    chdir(&root).map_err(|e| format!("enter {}: {e}", root.display()))?;
+    // The old root ends up on top of the new one, from where it is let go.
+    pivot_root(".", ".").map_err(|e| format!("pivot_root: {e}"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(|e| format!("let go of the old root: {e}"))?;
+    chdir("/").map_err(|e| format!("chdir /: {e}"))?;
+    sethostname("test-host").map_err(|e| format!("sethostname: {e}"))
+}
+
+/// CRIU's own check of the kernel needs `lo` up.
+fn make_network() -> Result<(), String> {
+    let commands = format!(
+        "link set lo up\nlink add {BRIDGE} type bridge forward_delay 0\naddr add {BRIDGE_ADDRESS} dev {BRIDGE}\nlink set {BRIDGE} up\n"
+    );
+    let told = Run::new("ip").args(["-batch", "-"]).input(commands).output();
+    if told.success() { Ok(()) } else { Err(told.to_string()) }
+}
+
+/// The work of pid 1: collects every process that is left to it.
+fn reap_until(child: Pid) -> i32 {
+    loop {
+        match wait() {
+            Ok(status) if status.pid() == Some(child) => return exit_code(status),
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => {
+                eprintln!("test host: pid 1 cannot wait: {error}");
+                return SETUP_FAILED;
+            }
+        }
+    }
+}
+
+/// Becomes a program in the host, for trying things by hand. Returns only an error.
+pub fn become_program(arguments: &[String]) -> std::io::Error {
+    let (program, rest) = match arguments {
+        [] => ("/bin/bash", &[][..]),
+        [program, rest @ ..] => (program.as_str(), rest),
+    };
+    let path = format!("{PROGRAMS}:{}", super::run::PATH);
+    Command::new(program).args(rest).env("PATH", path).env("HOME", "/root").env("LC_ALL", "C.UTF-8").exec()
+}

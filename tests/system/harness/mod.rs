@@ -1,0 +1,16 @@
+//! The test host and what tests, demo and bench do in it: containers, the witness in them, commands with a time
+//! limit, and the check that nothing is left behind.
+//!
+//! Used by several programs, none of which uses all of it.
+#![allow(dead_code)]
+
+pub mod bare;
+pub mod container;
+pub mod enter;
+pub mod leak;
+pub mod run;
+pub mod trial;
+pub mod witness;
+pub mod world;
+
+pub use world::World;

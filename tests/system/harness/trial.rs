@@ -1,0 +1,121 @@
+//! One trial: a process of its own with a time limit, then a host that must be as it was before.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use super::enter::{self, LOGS};
+use super::leak::Snapshot;
+use super::run::Run;
+use super::world::World;
+
+/// No story takes longer; one that does hangs.
+const LIMIT: Duration = Duration::from_secs(120);
+/// How this program is told to run one trial: it was started in the host by itself.
+const RUN_ONE: &str = "--in-test-host";
+/// How this program is told to become a shell in the host, or the program that follows.
+const SHELL: &str = "--shell";
+/// With one of these in the environment, tests that cannot run here have failed.
+const REQUIRED: &[&str] = &["CI", "LXC_CR_REQUIRE_SYSTEM"];
+
+/// A name and what happens; a panic is a failure.
+pub type Story = (&'static str, fn(&World));
+
+/// The whole program: enters the host and runs the stories that the arguments choose, one by one.
+pub fn run(stories: &'static [Story]) -> ExitCode {
+    let raw: Vec<String> = std::env::args().collect();
+    if let [_, flag, name] = raw.as_slice()
+        && flag == RUN_ONE
+    {
+        let story = stories.iter().find(|story| story.0 == name);
+        return story.map_or(ExitCode::FAILURE, |(name, story)| {
+            story(&World::new(name));
+            ExitCode::SUCCESS
+        });
+    }
+    if raw.get(1).is_some_and(|flag| flag == SHELL) {
+        let error = enter::enter().map_or_else(|e| e.0, |()| enter::become_program(&raw[2..]).to_string());
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    let mut arguments = Arguments::from_args();
+    // They share the bridge, and the leak check looks at the whole host.
+    arguments.test_threads = Some(1);
+    let trial = |entered: Option<String>| {
+        move |(name, _): &Story| {
+            let (name, entered) = (*name, entered.clone());
+            Trial::ignorable_test(name, move || {
+                entered.map_or_else(|| run_one(name), |why| Ok(Completion::ignored_with(why)))
+            })
+        }
+    };
+    if arguments.list {
+        return libtest_mimic::run(&arguments, stories.iter().map(trial(None)).collect()).exit_code();
+    }
+    let unavailable = enter::enter().err().map(|e| e.0);
+    match &unavailable {
+        Some(why) if REQUIRED.iter().any(|name| std::env::var_os(name).is_some()) => {
+            eprintln!("the tests on the test host must run here and cannot: {why}");
+            return ExitCode::FAILURE;
+        }
+        Some(why) => eprintln!("\nskipped, {} tests with real LXC and CRIU: {why}", stories.len()),
+        None => print_versions(),
+    }
+    libtest_mimic::run(&arguments, stories.iter().map(trial(unavailable)).collect()).exit_code()
+}
+
+fn print_versions() {
+    let first_line = |program: &str, argument: &str| {
+        let told = Run::new(program).arg(argument).output();
+        told.stdout.lines().next().unwrap_or("?").to_owned()
+    };
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let (lxc, criu) = (first_line("lxc-start", "--version"), first_line("criu", "--version"));
+    println!("\ntest host: kernel {}, LXC {lxc}, CRIU {}", kernel.trim(), criu.trim_start_matches("Version: "));
+}
+
+fn run_one(name: &'static str) -> Result<Completion, Failed> {
+    let logs = Path::new(LOGS).join(name);
+    let _ = fs::remove_dir_all(&logs);
+    let before = Snapshot::take();
+    let told = Run::new("/proc/self/exe").args([RUN_ONE, name]).env("RUST_BACKTRACE", "1").limit(LIMIT).output();
+    // Removes what the trial could not when it was killed; all is gone already if it ended by itself.
+    drop(World::new(name));
+    let mut wrong = Vec::new();
+    if !told.success() {
+        wrong.push(told.to_string());
+    }
+    if let Err(left) = before.wait_until_as_before() {
+        wrong.push(left);
+    }
+    if wrong.is_empty() {
+        let _ = fs::remove_dir_all(&logs);
+        return Ok(Completion::Completed);
+    }
+    let text = wrong.join("\n");
+    let _ = fs::create_dir_all(&logs).and_then(|()| fs::write(logs.join("output.log"), &text));
+    Err(Failed::from(format!(
+        "{text}\nlast error: {}\nlogs: target/system/logs/{name}",
+        last_error(&logs).unwrap_or_default()
+    )))
+}
+
+/// The last line of a kept log that tells of an error.
+fn last_error(dir: &Path) -> Option<String> {
+    let mut found = None;
+    let mut entries: Vec<_> = fs::read_dir(dir).ok()?.flatten().map(|e| e.path()).collect();
+    entries.sort();
+    for path in entries {
+        if path.is_dir() {
+            found = last_error(&path).or(found);
+        } else if path.file_name().is_some_and(|n| n != "output.log") {
+            let text = fs::read(&path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+            let line = text.lines().rfind(|l| l.contains("Error (") || l.contains(" ERROR "));
+            found = line.map(str::to_owned).or(found);
+        }
+    }
+    found
+}

@@ -1,0 +1,119 @@
+//! What one trial has: a container path of its own, a place for images, names and addresses.
+
+use std::cell::Cell;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+
+use super::container::Container;
+use super::enter::{DISK, LOGS, SHM};
+use super::run::Run;
+
+/// The state of one trial; what it made is stopped and removed when it is dropped.
+#[derive(Debug)]
+pub struct World {
+    name: String,
+    lxcpath: PathBuf,
+    made: Cell<u8>,
+}
+
+impl World {
+    /// The world of a trial. Dropping any `World` of the same name removes all that it made.
+    pub fn new(name: &str) -> World {
+        World::at(name, Path::new(DISK))
+    }
+
+    /// The same with containers and images on the tmpfs.
+    pub fn on_tmpfs(name: &str) -> World {
+        World::at(name, Path::new(SHM))
+    }
+
+    fn at(name: &str, place: &Path) -> World {
+        let lxcpath = place.join(name);
+        fs::create_dir_all(&lxcpath).unwrap();
+        World { name: name.to_owned(), lxcpath, made: Cell::new(0) }
+    }
+
+    /// The container path (`-P`).
+    pub fn lxcpath(&self) -> &Path {
+        &self.lxcpath
+    }
+
+    /// A directory for images, made if it is missing.
+    pub fn images(&self, name: &str) -> PathBuf {
+        let dir = self.lxcpath.join("images").join(name);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// A directory for logs that stay when the trial fails.
+    pub fn logs(&self) -> PathBuf {
+        let dir = Path::new(LOGS).join(&self.name);
+        fs::create_dir_all(&dir).unwrap();
+        dir
+    }
+
+    /// The container of the recipe, with the witness in it.
+    pub fn container(&self) -> Container<'_> {
+        let number = self.made.get() + 1;
+        self.container_named(&format!("test-lxc-{number}"))
+    }
+
+    /// The same with a name.
+    pub fn container_named(&self, name: &str) -> Container<'_> {
+        let number = self.made.replace(self.made.get() + 1) + 1;
+        Container::make(self, name, Ipv4Addr::new(10, 99, 0, 10 + number))
+    }
+
+    /// A command of LXC on a container of this world.
+    pub fn lxc(&self, program: &str, container: &str) -> Run {
+        Run::new(program).arg("-P").arg(&self.lxcpath).args(["-n", container])
+    }
+
+    /// One of our commands on a container of this world.
+    pub fn ours(&self, program: &str, container: &str) -> Run {
+        Run::ours(program).arg("-P").arg(&self.lxcpath).args(["-n", container])
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(&self.lxcpath).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            if entry.path().join("config").exists() {
+                self.lxc("lxc-unfreeze", &name).output();
+                self.lxc("lxc-stop", &name).arg("-k").output();
+                keep_logs(&entry.path(), &self.logs().join(&name));
+            }
+        }
+        keep_logs(&self.lxcpath.join("images"), &self.logs().join("images"));
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
+            if Path::new(point).starts_with(&self.lxcpath) {
+                // The trial fails for it: the snapshot before had one mount less.
+                eprintln!("left mounted: {point}");
+                let _ = umount2(point, MntFlags::MNT_DETACH);
+            }
+        }
+        if let Err(error) = fs::remove_dir_all(&self.lxcpath) {
+            eprintln!("remove {}: {error}", self.lxcpath.display());
+        }
+    }
+}
+
+/// Copies every log file below `from`.
+fn keep_logs(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name() == "rootfs" {
+            continue;
+        }
+        if path.is_dir() {
+            keep_logs(&path, &to.join(entry.file_name()));
+        } else if path.extension().is_some_and(|e| e == "log") {
+            let _ = fs::create_dir_all(to).and_then(|()| fs::copy(&path, to.join(entry.file_name())));
+        }
+    }
+}

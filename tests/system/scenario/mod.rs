@@ -1,0 +1,4 @@
+//! The stories, by subject.
+
+pub mod bare_criu;
+pub mod recipe;
