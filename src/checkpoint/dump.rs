@@ -1,0 +1,201 @@
+//! The dump itself: CRIU runs, and at two of its actions we have something to do.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::{Request, partial};
+use crate::criu::control::Control;
+use crate::criu::log::{Follower, phase_of_line};
+use crate::criu::options::{AfterDump, DUMP_LOG};
+use crate::criu::run::{self, Ended, Job, Watch};
+use crate::criu::version::Criu;
+use crate::net::{Port, ports};
+use crate::operation::Operation;
+use crate::record::{self, Image, Record};
+use crate::report::Report;
+use crate::rollback::{Journal, Undo};
+use crate::seal::Sealer;
+use crate::settings::Settings;
+use crate::sys::files;
+use crate::sys::netlink::Netlink;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::Place;
+
+use super::plan::Plan;
+
+/// How a dump ended.
+#[derive(Debug)]
+pub struct Dumped {
+    /// CRIU's end.
+    pub ended: Ended,
+    /// Whether the checkpoint is already complete under its own name.
+    pub sealed: bool,
+    /// The record; with its images when sealed.
+    pub record: Record,
+}
+
+/// Runs CRIU.
+///
+/// # Errors
+/// When CRIU cannot be started or watched; that it failed is told by [`Dumped`].
+#[allow(clippy::too_many_arguments)]
+pub fn run(
+    request: &Request,
+    settings: &Settings,
+    criu: &Criu,
+    plan: Plan,
+    operation: &Operation,
+    journal: &mut Journal,
+    netlink: &mut Netlink,
+    report: &mut dyn Report,
+) -> Result<Dumped> {
+    let dir = partial(&request.images);
+    let signals = Signals::of_termination().context("take signals")?;
+    let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
+    let job = Job {
+        program: &criu.path,
+        args: plan.dump.args(),
+        // A Ctrl-C at the terminal must reach us, not CRIU: it would leave the tasks half seized.
+        place: Place::here().own_session(),
+        control,
+        environment: Vec::new(),
+        deadline: (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout)),
+    };
+    let mut watch = DumpWatch {
+        request,
+        settings,
+        ports: &plan.ports,
+        record: plan.record,
+        journal,
+        netlink,
+        sealer: Some(Sealer::start(&dir)?),
+        sealed: false,
+        log: LogReader::new(dir.join(DUMP_LOG), report),
+    };
+    watch.log.report.phase("freezing");
+    let ended = run::run(job, &signals, &mut watch)?;
+    Ok(Dumped { ended, sealed: watch.sealed, record: watch.record })
+}
+
+/// What we do while CRIU dumps.
+struct DumpWatch<'a> {
+    request: &'a Request,
+    settings: &'a Settings,
+    ports: &'a [Port],
+    record: Record,
+    journal: &'a mut Journal,
+    netlink: &'a mut Netlink,
+    sealer: Option<Sealer>,
+    sealed: bool,
+    log: LogReader<'a>,
+}
+
+impl Watch for DumpWatch<'_> {
+    fn action(&mut self, action: &str, _init_pid: Option<i32>) -> Result<()> {
+        match action {
+            "network-lock" => {
+                let journal = &mut *self.journal;
+                ports::lock(self.netlink, self.ports, &mut |port| journal.note(Undo::PutPortBack(Box::new(port.clone()))))
+                    .context("take the container off its bridge")
+            }
+            // The tasks are frozen, all images are written, and CRIU waits for us before it ends the tasks.
+            "post-dump" if self.request.after == AfterDump::Stop => {
+                self.log.report.phase("completing the checkpoint");
+                let sealer = self.sealer.take();
+                self.record = seal(self.request, self.settings, self.record.clone(), sealer, self.journal)?;
+                self.sealed = true;
+                Ok(())
+            }
+            "network-unlock" => {
+                ports::unlock(self.netlink, self.ports).context("put the container back on its bridge")?;
+                self.journal.forget(|u| matches!(u, Undo::PutPortBack(_)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wants_ticks(&self) -> bool {
+        self.log.wanted()
+    }
+
+    fn tick(&mut self) {
+        self.log.read();
+    }
+}
+
+/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name.
+pub fn seal(
+    request: &Request,
+    settings: &Settings,
+    mut record: Record,
+    sealer: Option<Sealer>,
+    journal: &mut Journal,
+) -> Result<Record> {
+    let dir = partial(&request.images);
+    let known: Vec<Image> = sealer.map(Sealer::finish).transpose()?.unwrap_or_default();
+    record.images = record::measure_images(&dir, &known)?;
+    record.write(&dir)?;
+    if settings.sync {
+        files::sync_file_system(&dir)?;
+    }
+    put_in_place(&dir, &request.images)?;
+    // The directory under the old name is now a checkpoint that was replaced, or gone.
+    if !dir.exists() {
+        journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
+    }
+    Ok(record)
+}
+
+/// Gives the directory its name. What has it now is swapped for it in one step.
+fn put_in_place(from: &Path, to: &PathBuf) -> Result<()> {
+    let what = || format!("rename {} to {}", from.display(), to.display());
+    let replaces = files::names(to).is_ok_and(|names| !names.is_empty());
+    if replaces {
+        files::exchange(from, to).with_context(what)?;
+    } else {
+        std::fs::rename(from, to).with_context(what)?;
+    }
+    match to.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => files::sync_dir(parent),
+        _ => files::sync_dir(Path::new(".")),
+    }
+}
+
+/// CRIU's log while it grows, told as phases and, if wanted, line by line.
+pub struct LogReader<'a> {
+    follower: Follower,
+    /// Who is told.
+    pub report: &'a mut dyn Report,
+    phase: String,
+}
+
+impl<'a> LogReader<'a> {
+    /// Reads this log, which need not be there yet.
+    pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
+        LogReader { follower: Follower::new(path), report, phase: String::new() }
+    }
+
+    /// Whether anybody wants to be told.
+    pub fn wanted(&self) -> bool {
+        self.report.wants_log() || self.report.wants_phases()
+    }
+
+    /// Tells what has come.
+    pub fn read(&mut self) {
+        // A log that cannot be read now is told of when CRIU has ended.
+        for line in self.follower.new_lines().unwrap_or_default() {
+            if self.report.wants_log() {
+                self.report.log_line(&line);
+            }
+            if let Some(phase) = phase_of_line(&line) {
+                let text = phase.to_string();
+                if text != self.phase {
+                    self.report.phase(&text);
+                    self.phase = text;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! A checkpoint, from the request to the report:
+//!
+//! 1. read the container's definition and take the right to change it;
+//! 2. undo what a command that died has left;
+//! 3. find the container running;
+//! 4. look at it and decide ([`plan`]); a dry run ends here;
+//! 5. run CRIU on `DIR.partial` ([`dump`]): it freezes the container, our action takes its ports off their bridges;
+//! 6. when the images are complete and the container is to stop, it is still frozen: the record is written, all is
+//!    synced to the disk, and the directory gets its name. Only then is CRIU allowed to end the container;
+//! 7. a container that goes on has its ports back by now; its checkpoint is completed afterwards.
+//!
+//! So at each moment the container runs, or can run on, or its checkpoint is complete on the disk. Every failure
+//! plays the journal back and tells how the container is now.
+
+pub mod dump;
+pub mod plan;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+
+use crate::criu::log::{self, Operation as CriuOperation};
+use crate::criu::options::{AfterDump, DUMP_LOG};
+use crate::criu::run::{Ended, GiveUp};
+use crate::criu::version::{self, Criu};
+use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::command::Client;
+use crate::lxc::container::{self, Running};
+use crate::lxc::defined::{self, Defined};
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::protocol::State;
+use crate::operation::{self, Operation};
+use crate::record;
+use crate::report::Report;
+use crate::rollback::{self, Journal, Undo};
+use crate::settings::Settings;
+use crate::sys::files;
+use crate::sys::netlink::Netlink;
+
+use dump::Dumped;
+use plan::Plan;
+
+/// How long LXC's monitor may take to clean up after its container.
+const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The container.
+    pub name: ContainerName,
+    /// Where it is defined.
+    pub lxcpath: LxcPath,
+    /// Another configuration file than its own.
+    pub config: Option<PathBuf>,
+    /// The directory that the checkpoint becomes.
+    pub images: PathBuf,
+    /// A checkpoint that is there already is replaced by this one.
+    pub replace: bool,
+    /// Whether the container stops.
+    pub after: AfterDump,
+    /// Our action script.
+    pub action_script: PathBuf,
+    /// The user's action script.
+    pub user_script: Option<PathBuf>,
+    /// The images of a pre-dump to build on, relative to `images`.
+    pub parent_images: Option<PathBuf>,
+    /// Decide, but do nothing.
+    pub dry_run: bool,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A dry run: what would be done, in words.
+    Planned(Vec<String>),
+    /// A checkpoint was made.
+    Done(Done),
+}
+
+/// A checkpoint that was made.
+#[derive(Debug)]
+pub struct Done {
+    /// Where it is.
+    pub images: PathBuf,
+    /// The size of its images in bytes.
+    pub size: u64,
+    /// How long CRIU ran.
+    pub criu: Duration,
+    /// How long all of it took.
+    pub took: Duration,
+    /// Whether the container was stopped.
+    pub stopped: bool,
+}
+
+/// The directory in which images are written until they are complete.
+pub fn partial(images: &Path) -> PathBuf {
+    files::with_suffix(images, ".partial")
+}
+
+/// Where the log of a failed dump is kept.
+pub fn failed_log(images: &Path) -> PathBuf {
+    files::with_suffix(images, ".failed.log")
+}
+
+/// The action scripts in the order in which CRIU is given them. (It runs them in the reverse order: the user's first
+/// sees the network as it was.)
+fn action_scripts(request: &Request) -> Vec<PathBuf> {
+    let mut scripts = vec![request.action_script.clone()];
+    scripts.extend(request.user_script.clone());
+    scripts
+}
+
+/// Makes a checkpoint.
+pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
+    let begin = Instant::now();
+
+    // 1.
+    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
+    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let operation = begin_operation(&defined, "lxc-checkpoint")?;
+
+    // 2.
+    let mut journal = Journal::open(&operation.journal())?;
+    recover(&mut journal, report)?;
+
+    // 3.
+    let running = container::find(&defined.lxcpath_text(), request.name.as_str(), Some(&defined.rootfs))?
+        .ok_or_else(|| not_running(&defined))?;
+
+    // 4.
+    check_target(request)?;
+    let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+    let plan = plan::plan(request, settings, &defined, &running, &criu, &mut netlink)?;
+    for note in &plan.notes {
+        report.note(note);
+    }
+    if request.dry_run {
+        return Ok(Outcome::Planned(plan.in_words(&criu.path)));
+    }
+
+    // 5. and 6.
+    let monitor = monitor_end(&defined, request.after);
+    make_partial(request, &mut journal)?;
+    let dumped = dump::run(request, settings, &criu, plan, &operation, &mut journal, &mut netlink, report);
+    let dumped = match dumped {
+        Ok(dumped) => dumped,
+        // CRIU could not be started or watched.
+        Err(cause) => return Err(undo(request, &running, &mut journal, Failure::new(Exit::Other, cause))),
+    };
+    if let Some(failure) = failure_of(request, &dumped, &running) {
+        return Err(undo(request, &running, &mut journal, failure));
+    }
+
+    // 7.
+    let Dumped { ended, sealed, record } = dumped;
+    let record = match sealed {
+        true => record,
+        false => match dump::seal(request, settings, record, None, &mut journal) {
+            Ok(record) => record,
+            Err(cause) => {
+                let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
+                return Err(undo(request, &running, &mut journal, failure));
+            }
+        },
+    };
+    if let Some(mut monitor) = monitor
+        && monitor.wait(MONITOR_LIMIT).is_err()
+    {
+        report.note("LXC's monitor has not yet cleaned up after the container");
+    }
+    settle(request, &mut journal, report)?;
+    Ok(Outcome::Done(Done {
+        images: request.images.clone(),
+        size: record.size(),
+        criu: ended.took,
+        took: begin.elapsed(),
+        stopped: request.after == AfterDump::Stop,
+    }))
+}
+
+/// Takes the right to change a container.
+pub fn begin_operation(defined: &Defined, what: &str) -> Result<Operation> {
+    Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), what).map_err(|e| match e {
+        operation::Error::Busy(_) => Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"),
+        operation::Error::Other(e) => Failure::new(Exit::Other, e),
+    })
+}
+
+/// Undoes what a command that died has left on the host.
+pub fn recover(journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
+    if journal.is_empty() {
+        return Ok(());
+    }
+    report.note("an earlier command was cut short: undoing what it left");
+    journal.play_back().map_err(|e| {
+        Failure::new(Exit::RollbackIncomplete, e.context("undo what an earlier command left"))
+            .hint("mend what is named, then run the command again")
+    })
+}
+
+/// The failure for a container that is not defined.
+pub fn not_defined(error: defined::Error) -> Failure {
+    match error {
+        defined::Error::NotDefined(_) => Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory"),
+        defined::Error::Config(e) => {
+            // The line and a caret beneath it, as a compiler shows an error.
+            let text = e.parse_error().map(|p| p.render());
+            match text {
+                Some(text) => Failure::msg(Exit::Other, text),
+                None => Failure::new(Exit::Other, anyhow::Error::new(e)),
+            }
+        }
+        defined::Error::NoRootfs(_) => Failure::new(Exit::Other, error),
+    }
+}
+
+/// The failure for a CRIU that cannot be used.
+pub fn no_criu(error: version::Error) -> Failure {
+    let hint = error.hint();
+    Failure::new(Exit::Other, error).hint(hint)
+}
+
+fn not_running(defined: &Defined) -> Failure {
+    Failure::msg(Exit::WrongState, "it is not running")
+        .hint(format!("start it: lxc-start -n {} -P {}", defined.name, defined.lxcpath.as_path().display()))
+}
+
+/// Refuses a target that holds something already, before anything is touched.
+fn check_target(request: &Request) -> Result<()> {
+    let target = &request.images;
+    let refuse = |text: String| Failure::msg(Exit::Refused, text);
+    match fs::symlink_metadata(target) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context(format!("look at {}", target.display())))),
+        Ok(meta) if !meta.is_dir() => {
+            return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", target.display()))
+                .hint("-D wants a directory, or a path where one can be made"));
+        }
+        Ok(_) => {}
+    }
+    files::open_private_dir(target).or_exit(Exit::Other)?;
+    let names = files::names(target).or_exit(Exit::Other)?;
+    if names.is_empty() || request.replace {
+        return Ok(());
+    }
+    if names.iter().any(|n| [Path::new("inventory.img"), Path::new(record::FILE)].contains(&n.as_path())) {
+        return Err(refuse(format!("{} already holds a checkpoint", target.display()))
+            .hint("choose another directory, remove that one, or replace it with --overwrite"));
+    }
+    Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"))
+}
+
+/// Makes the directory that CRIU writes into, and those above it that are missing.
+fn make_partial(request: &Request, journal: &mut Journal) -> Result<()> {
+    let dir = partial(&request.images);
+    if let Some(parent) = request.images.parent() {
+        use std::os::unix::fs::DirBuilderExt;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(parent)
+            .map_err(|e| Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display()))))?;
+    }
+    journal.note(Undo::RemoveImages { path: dir.clone() })?;
+    // What a killed command left there.
+    rollback::remove_images(&dir)?;
+    files::make_private_dir(&dir)?;
+    Ok(())
+}
+
+/// A line to LXC's monitor that ends when the monitor has cleaned up; it has to be opened while the monitor still
+/// answers.
+fn monitor_end(defined: &Defined, after: AfterDump) -> Option<crate::lxc::command::StateClient> {
+    if after != AfterDump::Stop {
+        return None;
+    }
+    Client::new(&defined.lxcpath_text(), defined.name.as_str()).wait_for(State::Stopped).ok()
+}
+
+/// The failure that a dump ended in, if it did not succeed.
+fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<Failure> {
+    let ended = &dumped.ended;
+    let stopped = !running.init.is_alive();
+    let complete = ended.success() || (dumped.sealed && stopped);
+    if complete {
+        return None;
+    }
+    let exit = match (ended.given_up, stopped) {
+        (Some(GiveUp::TimeLimit), false) => Exit::TimeLimit,
+        (Some(GiveUp::Signal(_)), false) => Exit::Other,
+        (_, true) => Exit::ContainerLost,
+        (None, false) => Exit::CriuFailed,
+    };
+    Some(explain(ended, &partial(&request.images), exit))
+}
+
+/// Puts CRIU's failure into words.
+fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
+    match ended.given_up {
+        Some(GiveUp::TimeLimit) => return Failure::msg(exit, "the time limit was reached"),
+        Some(GiveUp::Signal(number)) => return Failure::msg(exit, format!("interrupted by signal {number}")),
+        None => {}
+    }
+    if let Some(refused) = &ended.refused {
+        return Failure::msg(exit, format!("{refused:#}"));
+    }
+    describe(ended, &dir.join(DUMP_LOG), CriuOperation::Dump, exit)
+}
+
+/// A failure of CRIU with its phase, its reason and the remedy, from its log.
+pub fn describe(ended: &Ended, log_file: &Path, operation: CriuOperation, exit: Exit) -> Failure {
+    let summary = match log::summarise_file(log_file, operation) {
+        Ok(summary) => summary,
+        Err(_) if !ended.stderr.is_empty() => {
+            return Failure::msg(exit, format!("{}: {}", ended.status_in_words(), ended.stderr));
+        }
+        Err(_) => return Failure::msg(exit, format!("{} and left no log", ended.status_in_words())),
+    };
+    let mut failure = Failure::msg(exit, summary.in_words());
+    if let Some(remedy) = summary.remedy() {
+        failure = failure.hint(remedy);
+    }
+    failure
+}
+
+/// Undoes what was done, keeps the log, and completes the failure with the state of the container.
+fn undo(request: &Request, running: &Running, journal: &mut Journal, mut failure: Failure) -> Failure {
+    let (log, kept) = (partial(&request.images).join(DUMP_LOG), failed_log(&request.images));
+    if log.exists() {
+        failure.log = match fs::rename(&log, &kept) {
+            Ok(()) => Some(kept),
+            Err(_) => None,
+        };
+    }
+    let alive = running.init.is_alive();
+    if !alive {
+        // The images may be all that is left of it.
+        let keep = journal.forget(|u| matches!(u, Undo::RemoveImages { .. }));
+        if let Err(e) = keep {
+            failure = failure.hint(format!("the images are in {}: {e:#}", partial(&request.images).display()));
+        }
+    }
+    let rolled_back = journal.play_back();
+    failure.state = Some(match (alive, &rolled_back) {
+        (true, Ok(())) => format!("{} is running as before", request.name),
+        (true, Err(_)) => format!("{} is running, but not all could be put back", request.name),
+        (false, _) => format!("{} has ended; what was written is in {}", request.name, partial(&request.images).display()),
+    });
+    if let Err(e) = rolled_back {
+        failure.exit = Exit::RollbackIncomplete;
+        failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
+    }
+    failure
+}
+
+/// Strikes out what is done for good and removes the checkpoint that was replaced.
+fn settle(request: &Request, journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
+    if request.after == AfterDump::Stop {
+        // The ports went with the container.
+        journal.forget(|u| matches!(u, Undo::PutPortBack(_)))?;
+    }
+    if let Err(e) = journal.play_back() {
+        report.note(&format!("{e:#}"));
+        journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
+    }
+    Ok(())
+}

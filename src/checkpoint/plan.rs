@@ -1,0 +1,189 @@
+//! What a checkpoint will do: all that has to be known of the running container, gathered before anything is
+//! touched.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+
+use super::Request;
+use crate::cgroup::{self, Tree};
+use crate::criu::options::{AfterDump, Common, Dump, External};
+use crate::criu::version::Criu;
+use crate::lxc::container::Running;
+use crate::lxc::defined::Defined;
+use crate::mounts::{self, HostFile};
+use crate::net::{Port, ports};
+use crate::record::{self, Record};
+use crate::settings::Settings;
+use crate::sys::netlink::Netlink;
+
+/// A checkpoint, ready to be done.
+#[derive(Debug)]
+pub struct Plan {
+    /// What CRIU is asked.
+    pub dump: Dump,
+    /// The ports that leave their bridges while the container is frozen.
+    pub ports: Vec<Port>,
+    /// The record, but for the images that are not there yet.
+    pub record: Record,
+    /// Things the user should know beforehand.
+    pub notes: Vec<String>,
+}
+
+/// Looks at the container and decides.
+pub fn plan(
+    request: &Request,
+    settings: &Settings,
+    defined: &Defined,
+    running: &Running,
+    criu: &Criu,
+    netlink: &mut Netlink,
+) -> Result<Plan> {
+    let init = running.init.pid();
+    let netns = fs::File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
+    let survey = ports::survey(netlink, netns.as_fd())?;
+    let container_mounts = mounts::table(init)?;
+    let externals = mounts::externals(&container_mounts, &mounts::table(std::process::id() as i32)?);
+    let host_files = mounts::host_streams(init, &container_mounts)?;
+    let tree = payload(running)?;
+
+    let mut notes = Vec::new();
+    if let Some((_, tree)) = &tree
+        && tree.frozen
+    {
+        notes.push("the container is frozen; it will be frozen again after the restart".to_owned());
+    }
+    let dump = Dump {
+        common: Common {
+            images: super::partial(&request.images),
+            action_scripts: super::action_scripts(request),
+            externals: criu_externals(&externals, &host_files),
+            extra: Vec::new(),
+        },
+        tree: init,
+        after: request.after,
+        ghost_limit: settings.ghost_limit << 20,
+        freeze_cgroup: tree.as_ref().filter(|(_, t)| t.frozen).map(|(dir, _)| dir.clone()),
+        cgroup_root: tree.as_ref().map(|(_, t)| t.path.to_string_lossy().into_owned()),
+        skip_network_lock: criu.version.supports_network_lock_skip(),
+        parent_images: request.parent_images.clone(),
+    };
+    let record = Record {
+        version: record::VERSION,
+        created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        container: record::Container {
+            name: defined.name.as_str().to_owned(),
+            lxcpath: defined.lxcpath.as_path().to_owned(),
+            rootfs: defined.rootfs.clone(),
+            rootfs_inode: inode(&defined.rootfs)?,
+            config: defined.config_text(),
+        },
+        host: host(criu),
+        init: describe_init(init)?,
+        cgroup: tree.map(|(_, tree)| tree),
+        ports: survey.ports.clone(),
+        externals,
+        host_files,
+        images: Vec::new(),
+    };
+    Ok(Plan { dump, ports: survey.ports, record, notes })
+}
+
+impl Plan {
+    /// The plan in words, for `--dry-run`.
+    pub fn in_words(&self, program: &Path) -> Vec<String> {
+        let record = &self.record;
+        let mut lines = vec![format!(
+            "container {} (init {}, {})",
+            record.container.name, record.init.pid, record.init.command
+        )];
+        for port in &self.ports {
+            lines.push(match &port.bridge {
+                Some(bridge) => format!("{} ({}) leaves {bridge} while the container is frozen", port.host, port.inside),
+                None => format!("{} ({}) is on no bridge and is left alone", port.host, port.inside),
+            });
+        }
+        for external in &record.externals {
+            lines.push(format!("{} is a bind mount of {}", external.point.display(), external.source.display()));
+        }
+        lines.push(format!("images go to {}", self.dump.common.images.display()));
+        lines.push(match self.dump.after {
+            AfterDump::Stop => "the container is stopped when they are complete".to_owned(),
+            AfterDump::LeaveRunning => "the container goes on".to_owned(),
+        });
+        lines.push(crate::criu::options::printable(program, &self.dump.args()));
+        lines
+    }
+}
+
+fn criu_externals(externals: &[mounts::External], files: &[HostFile]) -> Vec<External> {
+    let mounts = externals.iter().map(|e| External::Mount { key: e.key.clone(), path: e.point.clone() });
+    let files = files.iter().map(|f| External::File { mount_id: f.mount_id, inode: f.inode });
+    mounts.chain(files).collect()
+}
+
+/// The payload cgroup's directory and what is in it; none where there is no cgroup2 or the container has no cgroup.
+fn payload(running: &Running) -> Result<Option<(PathBuf, Tree)>> {
+    let Some(path) = running.cgroup.as_ref().filter(|p| *p != Path::new("/")) else { return Ok(None) };
+    let mount = cgroup::unified_mount()?;
+    let dir = cgroup::directory(&mount, path)?;
+    Ok(Some((dir, Tree::read(&mount, path)?)))
+}
+
+fn inode(rootfs: &Path) -> Result<u64> {
+    Ok(fs::metadata(rootfs).with_context(|| format!("look at the root file system {}", rootfs.display()))?.ino())
+}
+
+fn host(criu: &Criu) -> record::Host {
+    let (kernel, machine) = match nix::sys::utsname::uname() {
+        Ok(names) => (
+            names.release().to_string_lossy().into_owned(),
+            names.machine().to_string_lossy().into_owned(),
+        ),
+        Err(_) => (String::new(), std::env::consts::ARCH.to_owned()),
+    };
+    record::Host { kernel, machine, criu: criu.version.to_string(), lxc_cr: env!("CARGO_PKG_VERSION").to_owned() }
+}
+
+fn describe_init(pid: i32) -> Result<record::Init> {
+    let read = |file: &str| -> Result<String> {
+        let path = format!("/proc/{pid}/{file}");
+        fs::read_to_string(&path).with_context(|| format!("read {path}"))
+    };
+    let namespaces = own_namespaces(pid)?;
+    let lines = |text: String| -> Vec<String> {
+        text.lines().map(|l| l.split_ascii_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    };
+    let in_user_namespace = namespaces.iter().any(|n| n == "user");
+    // A kernel without an LSM has no such file to read.
+    let label = read("attr/current").ok().map(|l| l.trim_end_matches(['\n', '\0']).to_owned());
+    Ok(record::Init {
+        pid,
+        command: read("comm")?.trim_end().to_owned(),
+        uid_map: if in_user_namespace { lines(read("uid_map")?) } else { Vec::new() },
+        gid_map: if in_user_namespace { lines(read("gid_map")?) } else { Vec::new() },
+        namespaces,
+        label: label.filter(|l| !l.is_empty() && l != "unconfined"),
+    })
+}
+
+/// The namespaces that a process does not share with us.
+fn own_namespaces(pid: i32) -> Result<Vec<String>> {
+    let mut own = Vec::new();
+    for name in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
+        let theirs = match fs::read_link(format!("/proc/{pid}/ns/{name}")) {
+            Ok(link) => link,
+            // This kernel has no such namespaces.
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(e) => return Err(e).with_context(|| format!("read /proc/{pid}/ns/{name}")),
+        };
+        if fs::read_link(format!("/proc/self/ns/{name}")).ok().as_ref() != Some(&theirs) {
+            own.push(name.to_owned());
+        }
+    }
+    Ok(own)
+}
