@@ -210,8 +210,7 @@ fn the_ports_of_a_container_are_found() {
     nl.set_controller(b, None).unwrap();
     in_netns(container.as_fd(), || open().create_bridge("docker0").unwrap()).unwrap();
     let survey = ports::survey(&mut nl, container.as_fd()).unwrap();
-    let seen: Vec<_> =
-        survey.ports.iter().map(|p| (&*p.inside, &*p.host, p.host_index, p.bridge.as_deref())).collect();
+    let seen: Vec<_> = survey.ports.iter().map(|p| (&*p.inside, &*p.host, p.host_index, p.bridge.as_deref())).collect();
     assert_eq!(seen, [("eth0", "vethA", a, Some("br0")), ("eth1", "vethB", b, None)]);
     let eth0 = inside(&container).into_iter().find(|l| l.name == "eth0").unwrap();
     let port = &survey.ports[0];
@@ -478,12 +477,15 @@ fn the_verbs_are_cheap() {
         ("open and ask for one link", cost(|| drop(open().link("vethA").unwrap()))),
         ("list 51 links", cost(|| assert_eq!(nl.links().unwrap().len(), 51))),
         ("find", cost(|| assert_eq!(ports::find(&mut nl, container.as_fd()).unwrap().len(), 1))),
-        ("lock", cost(|| {
-            ports::unlock(&mut nl, &found).unwrap();
-            let start = Instant::now();
-            ports::lock(&mut nl, &found, &mut nothing_to_note).unwrap();
-            switch += start.elapsed().as_micros();
-        })),
+        (
+            "lock",
+            cost(|| {
+                ports::unlock(&mut nl, &found).unwrap();
+                let start = Instant::now();
+                ports::lock(&mut nl, &found, &mut nothing_to_note).unwrap();
+                switch += start.elapsed().as_micros();
+            }),
+        ),
         ("unlock in place", cost(|| ports::unlock(&mut nl, &found).unwrap())),
     ];
     for (what, time) in costs {
