@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::Port;
 use super::plan::NewPort;
+use super::ports::VETH;
 use crate::error::ErrorList;
 use crate::sys::netlink::{Error, Mac, Netlink, NewVeth};
 
@@ -81,7 +82,7 @@ pub fn remove(nl: &mut Netlink, host: &str, mac: Mac) -> anyhow::Result<()> {
         Err(Error::NotFound) => return Ok(()),
         Err(e) => return Err(e).with_context(|| format!("look for {host}")),
     };
-    if link.kind.as_deref() != Some("veth") || link.mac != Some(mac) {
+    if link.kind.as_deref() != Some(VETH) || link.mac != Some(mac) {
         log::warn!("{host} is another link by now and is not deleted");
         return Ok(());
     }

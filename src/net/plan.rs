@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::ports::BRIDGE;
 use super::{NoBridge, Port};
 use crate::sys::netlink::{Link, Mac};
 
@@ -164,7 +165,7 @@ fn check_bridge(name: &str, inside: &str, host: &[Link]) -> Result<(), Error> {
         return Err(NoBridge { name: name.to_owned() }.into());
     };
     match link.kind.as_deref() {
-        Some("bridge") => Ok(()),
+        Some(BRIDGE) => Ok(()),
         kind => Err(Error::NotABridge {
             inside: inside.to_owned(),
             name: name.to_owned(),
@@ -261,7 +262,11 @@ mod tests {
         for (name, on, wanted, want_name, want_bridge) in cases {
             let plan = plan(&[recorded("eth0", name, *on)], wanted, &host(), 1..).unwrap();
             assert_eq!(plan.len(), 1);
-            assert_eq!((&*plan[0].host, plan[0].port.bridge.as_deref()), (*want_name, *want_bridge), "{name} {wanted:?}");
+            assert_eq!(
+                (&*plan[0].host, plan[0].port.bridge.as_deref()),
+                (*want_name, *want_bridge),
+                "{name} {wanted:?}"
+            );
             assert!(plan[0].temp.starts_with("lxcr"), "{}", plan[0].temp);
         }
     }

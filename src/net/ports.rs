@@ -10,7 +10,10 @@ use crate::error::ErrorList;
 use crate::sys::netlink::{Error, Link, Mac, Netlink, in_netns};
 
 /// The kind of a virtual Ethernet pair, as the kernel spells it.
-const VETH: &str = "veth";
+pub(super) const VETH: &str = "veth";
+
+/// The kind of a Linux bridge.
+pub(super) const BRIDGE: &str = "bridge";
 
 /// An interface in the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,6 +144,11 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
     if controller.name != bridge {
         bail!("it has meanwhile been moved to {}", controller.name);
     }
+    if controller.kind.as_deref() != Some(BRIDGE) {
+        // Open vSwitch has ports that only its own tools can take off and put on.
+        let kind = controller.kind.as_deref().unwrap_or("hardware");
+        bail!("{bridge} is {kind}, not a Linux bridge");
+    }
     nl.set_controller(link.index, None)?;
     Ok(true)
 }
@@ -165,8 +173,9 @@ fn put_back(nl: &mut Netlink, port: &Port) -> anyhow::Result<()> {
             Ok(())
         }
         (Ok(Some(link)), None) => set_up(nl, &link).with_context(|| format!("set {} up", port.host)),
-        (Ok(Some(link)), Some(bridge)) => put_on(nl, port, link, bridge)
-            .with_context(|| format!("put {} back on {bridge}", port.host)),
+        (Ok(Some(link)), Some(bridge)) => {
+            put_on(nl, port, link, bridge).with_context(|| format!("put {} back on {bridge}", port.host))
+        }
         (Err(e), _) => Err(e).with_context(|| format!("look for {}", port.host)),
     }
 }
@@ -277,10 +286,7 @@ mod tests {
         let found = matched(&present, &recorded);
         assert_eq!(
             found,
-            [
-                Port { bridge: Some("br0".into()), ..port("eth0", 7, "vethY", 21) },
-                port("renamed", 3, "vethX", 20),
-            ]
+            [Port { bridge: Some("br0".into()), ..port("eth0", 7, "vethY", 21) }, port("renamed", 3, "vethX", 20),]
         );
     }
 

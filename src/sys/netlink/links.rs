@@ -226,11 +226,8 @@ fn veth_message(new: &NewVeth<'_>, host_index: Option<u32>) -> LinkMessage {
 
 fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let mut link = Link {
-        index: message.header.index,
-        up: message.header.flags.contains(LinkFlags::Up),
-        ..Link::default()
-    };
+    let mut link =
+        Link { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Link::default() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
@@ -246,7 +243,9 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
-                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => link.port = Some(PortSettings::read(&port)),
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            link.port = Some(PortSettings::read(&port))
+                        }
                         _ => {}
                     }
                 }
