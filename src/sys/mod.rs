@@ -1,3 +1,4 @@
 //! The kernel's interfaces that this program uses, as safe verbs. The only module with `unsafe`.
 
+pub mod fdpass;
 pub mod netlink;
