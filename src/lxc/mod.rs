@@ -1,5 +1,9 @@
 //! What LXC is: its configuration files, its command protocol, how its containers are found.
 
 pub mod command;
+pub mod config;
 pub mod container;
+pub mod defined;
+pub mod name;
 pub mod protocol;
+pub mod server;
