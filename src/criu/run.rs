@@ -143,6 +143,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
             }
             if ready.signal
                 && let Some(received) = signals.next().context("read a signal")?
+                && [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].contains(&received.number)
                 && given_up.is_none()
             {
                 given_up = Some(GiveUp::Signal(received.number));

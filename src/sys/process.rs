@@ -89,11 +89,21 @@ impl AsFd for Process {
 
 /// The start time of a process in clock ticks since boot.
 pub fn start_time(pid: i32) -> io::Result<u64> {
+    stat_field(pid, 22)
+}
+
+/// The parent of a process.
+pub fn parent(pid: i32) -> io::Result<i32> {
+    stat_field(pid, 4)
+}
+
+/// A numeric field of /proc/PID/stat, by its number in proc(5).
+fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> io::Result<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The command in parentheses may hold anything, blanks and parentheses too: fields count from the last one.
+    // Field 2, the command in parentheses, may hold anything, blanks and parentheses too: the others count from its end.
     stat.rsplit_once(')')
-        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(19)?.parse().ok())
-        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no start time")))
+        .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(number - 3)?.parse().ok())
+        .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no field {number}")))
 }
 
 /// Takes a descriptor that a call has just returned and that nothing else owns.

@@ -1,0 +1,498 @@
+//! A restore, from the request to the running container. It runs in the process that becomes the container's
+//! monitor, for init has to be its child:
+//!
+//! 1. read the container's definition and take the right to change it; undo what a dead command has left;
+//! 2. look at the checkpoint: is it one, of this container, whole?
+//! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
+//! 4. decide what to make ([`plan`]); a dry run ends here;
+//! 5. make cgroups and veth pairs, each noted in the journal first;
+//! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
+//!    memory images' checksums are compared; the container may not run before they are found right;
+//! 7. when CRIU is about to let the network go, the ports join their bridges;
+//! 8. hold init, which is our child now.
+//!
+//! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
+
+pub mod plan;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+
+use crate::checkpoint::dump::LogReader;
+use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover};
+use crate::criu::control::Control;
+use crate::criu::log::Operation as CriuOperation;
+use crate::criu::options::RESTORE_LOG;
+use crate::criu::run::{self, GiveUp, Job, Watch};
+use crate::criu::version::{self, Criu};
+use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::command::Client;
+use crate::lxc::config::RootfsKind;
+use crate::lxc::defined::Defined;
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::protocol::State;
+use crate::lxc::server::{self, Server};
+use crate::net::{Port, apply, ports};
+use crate::operation::Operation;
+use crate::record::{Damage, Record};
+use crate::report::Report;
+use crate::rollback::{Journal, Undo};
+use crate::settings::Settings;
+use crate::sys::files;
+use crate::sys::netlink::Netlink;
+use crate::sys::process::Process;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::{Place, PrivateBind};
+use crate::{cgroup, sys};
+
+use plan::Plan;
+
+/// How long a monitor that is cleaning up may take to let the container's address go.
+const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The container.
+    pub name: ContainerName,
+    /// Where it is defined.
+    pub lxcpath: LxcPath,
+    /// Another configuration file than its own.
+    pub config: Option<PathBuf>,
+    /// The checkpoint.
+    pub images: PathBuf,
+    /// Names for the host's ends of veth pairs, by the name inside.
+    pub veth: BTreeMap<String, String>,
+    /// Our action script.
+    pub action_script: PathBuf,
+    /// The user's action script.
+    pub user_script: Option<PathBuf>,
+    /// Decide, but do nothing.
+    pub dry_run: bool,
+}
+
+/// How it went.
+#[derive(Debug)]
+pub enum Outcome {
+    /// A dry run: what would be done, in words.
+    Planned(Vec<String>),
+    /// The container runs.
+    Running(Box<Restored>),
+}
+
+/// A container that runs again, and all that its monitor needs.
+#[derive(Debug)]
+pub struct Restored {
+    /// Its definition.
+    pub defined: Defined,
+    /// Its first process, our child.
+    pub init: Process,
+    /// LXC's command socket.
+    pub server: Server,
+    /// What is to be undone when it ends.
+    pub journal: Journal,
+    /// The cgroup2 mount.
+    pub cgroup_mount: PathBuf,
+    /// The payload cgroup's directory.
+    pub payload: PathBuf,
+    /// Where the monitor goes at the end.
+    pub pivot: PathBuf,
+    /// The ports that were made.
+    pub ports: Vec<Port>,
+    /// Our right to change the container; given up when it is served.
+    pub operation: Option<Operation>,
+    /// How long CRIU ran.
+    pub criu: Duration,
+}
+
+/// Restores a container. The caller becomes its parent and must live as long as it.
+pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report: &mut dyn Report) -> Result<Outcome> {
+    // 1.
+    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
+    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let operation = begin_operation(&defined, "lxc-restart")?;
+
+    // 2.
+    let record = open_checkpoint(request)?;
+    check_root(&defined)?;
+
+    // 3.
+    let mut server = bind(&defined)?;
+    let mut journal = Journal::open(&operation.journal())?;
+    recover(&mut journal, report)?;
+
+    // 4.
+    let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+    let plan = plan::plan(request, settings, &defined, record.as_ref(), &mut netlink).map_err(no_plan)?;
+    if request.dry_run {
+        let criu_options = plan.criu(request, &defined, &plan.payload, &operation.pidfile());
+        return Ok(Outcome::Planned(plan.in_words(&criu.path, &criu_options)));
+    }
+
+    // 5. to 8.
+    server.set_state(State::Starting);
+    let mut work = Work {
+        request,
+        settings,
+        defined: &defined,
+        record: record.as_ref(),
+        criu: &criu,
+        plan: &plan,
+        operation: &operation,
+        signals,
+        journal: &mut journal,
+        netlink: &mut netlink,
+        payload: None,
+    };
+    let (init, made, took) = match work.run(report) {
+        Ok(done) => done,
+        Err(failure) => return Err(work.undo(failure)),
+    };
+    let cgroup_mount = cgroup::unified_mount()?;
+    let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
+    let pivot = cgroup::directory(&cgroup_mount, &plan.pivot)?;
+    Ok(Outcome::Running(Box::new(Restored {
+        init,
+        server,
+        journal,
+        cgroup_mount,
+        payload,
+        pivot,
+        ports: made,
+        operation: Some(operation),
+        criu: took,
+        defined,
+    })))
+}
+
+/// Opens the checkpoint and checks all that can be checked in no time.
+fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
+    let dir = &request.images;
+    let unusable = |text: String| Failure::msg(Exit::BadCheckpoint, text);
+    match fs::symlink_metadata(dir) {
+        Ok(meta) if meta.is_dir() => {}
+        Ok(_) => return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", dir.display()))),
+        Err(e) => {
+            return Err(Failure::new(Exit::BadCheckpoint, anyhow!(e).context(format!("open {}", dir.display())))
+                .hint("-D names the directory of a checkpoint; without it, the container's own 'dump' is taken"));
+        }
+    }
+    files::open_private_dir(dir).or_exit(Exit::BadCheckpoint)?;
+    if !dir.join("inventory.img").is_file() {
+        return Err(unusable(format!("{} holds no checkpoint", dir.display())));
+    }
+    let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else { return Ok(None) };
+    if record.container.name != request.name.as_str() {
+        return Err(unusable(format!("{} holds a checkpoint of '{}'", dir.display(), record.container.name)));
+    }
+    let damaged = |e: anyhow::Error| damaged(dir, e);
+    record.check_sizes(dir).map_err(damaged)?;
+    record.check_content(dir, |i| !i.is_memory()).map_err(damaged)?;
+    Ok(Some(record))
+}
+
+fn damaged(dir: &Path, error: anyhow::Error) -> Failure {
+    let exit = if error.is::<Damage>() { Exit::BadCheckpoint } else { Exit::Other };
+    Failure::new(exit, error.context(format!("the checkpoint in {} is damaged", dir.display())))
+}
+
+/// Refuses a root that cannot be given to CRIU.
+fn check_root(defined: &Defined) -> Result<()> {
+    match defined.config.rootfs().map(|r| r.kind) {
+        None | Some(RootfsKind::Unspecified | RootfsKind::Dir | RootfsKind::Btrfs) => {}
+        Some(kind) => {
+            return Err(Failure::msg(Exit::Refused, format!("a root file system of the kind {kind:?} cannot be restored yet"))
+                .hint("mount it, and let lxc.rootfs.path name the directory"));
+        }
+    }
+    if !defined.rootfs.is_dir() {
+        return Err(Failure::msg(Exit::BadCheckpoint, format!("its root {} is no directory", defined.rootfs.display())));
+    }
+    Ok(())
+}
+
+/// Takes LXC's address. A monitor that is cleaning up after a checkpoint is waited for.
+fn bind(defined: &Defined) -> Result<Server> {
+    let (lxcpath, name) = (defined.lxcpath_text(), defined.name.as_str());
+    let end = Instant::now() + MONITOR_LIMIT;
+    loop {
+        match Server::bind(&lxcpath, name) {
+            Ok(server) => return Ok(server),
+            Err(server::Error::AlreadyRunning) => {}
+            Err(server::Error::Io(e)) => {
+                return Err(Failure::new(Exit::Other, anyhow!(e).context("take the container's command socket")));
+            }
+        }
+        // A monitor that cleans up does not answer; the question is answered by the end of its socket.
+        let left = end.saturating_duration_since(Instant::now());
+        match Client::new(&lxcpath, name).with_limit(left.max(Duration::from_millis(1))).state() {
+            Ok(State::Stopped) => {}
+            Ok(_) => {
+                return Err(Failure::msg(Exit::WrongState, "it is running")
+                    .hint("stop it first, or replace it by the checkpoint: lxc-restart --replace"));
+            }
+            Err(_) if left.is_zero() => {
+                return Err(Failure::msg(Exit::Busy, "its old monitor does not end"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn no_plan(error: anyhow::Error) -> Failure {
+    use crate::net::plan::Error;
+    let hint = error.downcast_ref::<Error>().and_then(Error::hint);
+    let failure = Failure::new(Exit::Refused, error);
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// The part of a restore that changes the host.
+struct Work<'a> {
+    request: &'a Request,
+    settings: &'a Settings,
+    defined: &'a Defined,
+    record: Option<&'a Record>,
+    criu: &'a Criu,
+    plan: &'a Plan,
+    operation: &'a Operation,
+    signals: &'a Signals,
+    journal: &'a mut Journal,
+    netlink: &'a mut Netlink,
+    /// The payload cgroup's directory, once it is made.
+    payload: Option<PathBuf>,
+}
+
+impl Work<'_> {
+    fn run(&mut self, report: &mut dyn Report) -> Result<(Process, Vec<Port>, Duration)> {
+        report.phase("making cgroups and network");
+        let mount = cgroup::unified_mount()?;
+        let payload = self.make_cgroups(&mount)?;
+        self.payload = Some(payload.clone());
+        let made = {
+            let journal = &mut *self.journal;
+            apply::create(self.netlink, &self.plan.veths, apply::Inner::Here, &mut |new| {
+                let mac = new.port.mac_host.context("the plan gives no hardware address")?;
+                journal.note(Undo::RemoveVeth { host: new.host.clone(), mac })
+            })
+            .context("make the veth pairs")?
+        };
+
+        report.phase("restoring");
+        let relative = Path::new("/").join(payload.strip_prefix(&mount).unwrap_or(&payload));
+        let criu = self.plan.criu(self.request, self.defined, &relative, &self.operation.pidfile());
+        remove_if_there(&self.operation.pidfile())?;
+        let job = Job {
+            program: &self.criu.path,
+            args: criu.args(),
+            place: self.place(&payload)?,
+            control: Control::listen(&self.operation.control()).context("listen for CRIU's actions")?,
+            environment: Vec::new(),
+            deadline: (self.settings.timeout > 0)
+                .then(|| Instant::now() + Duration::from_secs(self.settings.timeout)),
+        };
+        let log_file = self.request.images.join(RESTORE_LOG);
+        let mut watch = RestoreWatch {
+            netlink: self.netlink,
+            ports: &made,
+            payload: &payload,
+            verification: self.start_verification()?,
+            log: LogReader::new(log_file.clone(), report),
+        };
+        let ended = run::run(job, self.signals, &mut watch)?;
+        if !ended.success() {
+            // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
+            watch.verified().map_err(|e| damaged(&self.request.images, e))?;
+            return Err(match (ended.given_up, &ended.refused) {
+                (Some(GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, "the time limit was reached"),
+                (Some(GiveUp::Signal(number)), _) => {
+                    Failure::msg(Exit::Other, format!("interrupted by signal {number}"))
+                }
+                (None, Some(refused)) => Failure::msg(Exit::Other, format!("{refused:#}")),
+                (None, None) => describe(&ended, &log_file, CriuOperation::Restore, Exit::CriuFailed),
+            }
+            .log(log_file));
+        }
+        let init = self.hold_init()?;
+        if self.record.and_then(|r| r.cgroup.as_ref()).is_some_and(|c| c.frozen) {
+            cgroup::set_frozen(&payload, true)?;
+        }
+        Ok((init, made, ended.took))
+    }
+
+    /// Makes the monitor's cgroup and goes there; makes the payload cgroup with all that is below it.
+    fn make_cgroups(&mut self, mount: &Path) -> Result<PathBuf> {
+        for path in [&self.plan.monitor, &self.plan.payload] {
+            if let Some(base) = path.parent() {
+                let base = cgroup::directory(mount, base)?;
+                fs::create_dir_all(&base).with_context(|| format!("make cgroup {}", base.display()))?;
+            }
+        }
+        let journal = &mut *self.journal;
+        let mut note = |path: &Path| journal.note(Undo::RemoveCgroup { path: path.to_owned() });
+        let monitor = cgroup::make_new(mount, &self.plan.monitor, &mut note)?;
+        cgroup::enter(&monitor, 0)?;
+        let payload = cgroup::make_new(mount, &self.plan.payload, &mut note)?;
+        if let Some(tree) = self.record.and_then(|r| r.cgroup.as_ref()) {
+            tree.make_below(&payload)?;
+        }
+        Ok(payload)
+    }
+
+    /// Where CRIU starts its life.
+    fn place(&self, payload: &Path) -> Result<Place> {
+        let root = &self.defined.rootfs;
+        let bind = PrivateBind::new(root, root).context("name the root")?;
+        // A Ctrl-C at the terminal must reach us, who can undo things.
+        let mut place = Place::here().own_session().private_root(bind);
+        if self.plan.born_there {
+            place = place.in_cgroups(vec![cgroup::open_procs(payload)?]);
+            if self.plan.cgroup_namespace {
+                place = place.own_cgroup_namespace();
+            }
+        }
+        for (file, inherited) in
+            self.plan.host_files.iter().zip(&self.plan.criu(self.request, self.defined, payload, payload).inherited)
+        {
+            place = place.keep(open_host_file(&file.path)?, inherited.number);
+        }
+        Ok(place)
+    }
+
+    /// Begins to compare the memory images' checksums.
+    fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
+        let Some(record) = self.record.filter(|_| self.settings.verify).cloned() else { return Ok(None) };
+        let dir = self.request.images.clone();
+        let thread = std::thread::Builder::new()
+            .name("verify".to_owned())
+            .spawn(move || record.check_content(&dir, |i| i.is_memory()))
+            .context("start a thread")?;
+        Ok(Some(thread))
+    }
+
+    fn hold_init(&self) -> Result<Process> {
+        let path = self.operation.pidfile();
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        remove_if_there(&path)?;
+        let pid: i32 = text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
+        let init = Process::open(pid).context("hold the restored init")?;
+        if sys::process::parent(pid).ok() != Some(std::process::id() as i32) {
+            return Err(Failure::msg(Exit::Other, format!("process {pid}, which CRIU restored, is not our child")));
+        }
+        Ok(init)
+    }
+
+    /// Ends what CRIU may have begun, plays the journal back, and tells how things stand.
+    fn undo(&mut self, mut failure: Failure) -> Failure {
+        let mut errors = crate::error::ErrorList::default();
+        if let Some(payload) = self.payload.take()
+            && payload.exists()
+        {
+            errors.note(cgroup::kill(&payload));
+        }
+        // Our own cgroup goes, too.
+        errors.note(leave_cgroup(&self.plan.pivot));
+        errors.note(self.journal.play_back());
+        reap_children();
+        let name = &self.request.name;
+        failure.state = Some(format!("{name} is stopped, its checkpoint is as before"));
+        if let Err(e) = errors.into_result() {
+            failure.exit = Exit::RollbackIncomplete;
+            failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
+        }
+        failure
+    }
+}
+
+/// Moves us out of a cgroup that is to be removed. (Where liblxc's monitor goes, too: it is never removed.)
+pub fn leave_cgroup(pivot: &Path) -> anyhow::Result<()> {
+    let dir = cgroup::directory(&cgroup::unified_mount()?, pivot)?;
+    match fs::create_dir(&dir) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(e).with_context(|| format!("make cgroup {}", dir.display()));
+        }
+        _ => {}
+    }
+    cgroup::enter(&dir, 0)
+}
+
+/// Takes the exit status of children that have ended, so that no zombie keeps a cgroup busy.
+fn reap_children() {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            break;
+        }
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Failure::new(Exit::Other, anyhow!(e).context(format!("remove {}", path.display()))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_host_file(path: &Path) -> Result<OwnedFd> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("open {}", path.display()))?;
+    Ok(file.into())
+}
+
+/// What we do while CRIU restores.
+struct RestoreWatch<'a> {
+    netlink: &'a mut Netlink,
+    ports: &'a [Port],
+    payload: &'a Path,
+    verification: Option<JoinHandle<anyhow::Result<()>>>,
+    log: LogReader<'a>,
+}
+
+impl RestoreWatch<'_> {
+    fn verified(&mut self) -> anyhow::Result<()> {
+        match self.verification.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(anyhow!("the thread that compares checksums has crashed")),
+        }
+    }
+}
+
+impl Watch for RestoreWatch<'_> {
+    fn action(&mut self, action: &str, _init_pid: Option<i32>) -> anyhow::Result<()> {
+        match action {
+            // All is restored and stands still: the last moment at which CRIU heeds a no.
+            "post-restore" => self.verified(),
+            "network-unlock" => ports::unlock(self.netlink, self.ports).context("put the container on its bridge"),
+            _ => Ok(()),
+        }
+    }
+
+    fn wants_ticks(&self) -> bool {
+        self.log.wanted()
+    }
+
+    fn tick(&mut self) {
+        self.log.read();
+    }
+
+    fn give_up(&mut self, _why: GiveUp) {
+        // Unlike a dump, a restore can be ended at any moment: all that it has made is in this cgroup.
+        if let Err(e) = cgroup::kill(self.payload) {
+            log::warn!("{e:#}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a restore will do: decided from the record and the configuration before anything is made.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Request;
+use crate::cgroup;
+use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore};
+use crate::lxc::config::{Config, NicKind};
+use crate::lxc::defined::Defined;
+use crate::mounts::HostFile;
+use crate::net::plan::{NewPort, Wanted};
+use crate::net::{self, Port, apply};
+use crate::record::Record;
+use crate::settings::Settings;
+use crate::sys::netlink::Netlink;
+
+/// Descriptors that are handed to CRIU get numbers from here on.
+const FIRST_INHERITED_FD: i32 = 100;
+
+/// A restore, ready to be done.
+#[derive(Debug)]
+pub struct Plan {
+    /// The payload cgroup's path; its last component gets a number when it is taken.
+    pub payload: PathBuf,
+    /// The monitor's.
+    pub monitor: PathBuf,
+    /// Where the monitor goes before its cgroup is removed.
+    pub pivot: PathBuf,
+    /// Whether CRIU is born in the payload cgroup, and all tasks with it.
+    pub born_there: bool,
+    /// Whether the container has a cgroup namespace of its own.
+    pub cgroup_namespace: bool,
+    /// The veth pairs to make.
+    pub veths: Vec<NewPort>,
+    /// Files of the host that the container's init had open.
+    pub host_files: Vec<HostFile>,
+    /// Bind mounts from the host.
+    pub mounts: Vec<External>,
+}
+
+/// Decides.
+pub fn plan(
+    request: &Request,
+    settings: &Settings,
+    defined: &Defined,
+    record: Option<&Record>,
+    netlink: &mut Netlink,
+) -> Result<Plan> {
+    let name = defined.name.as_str();
+    let tree = record.and_then(|r| r.cgroup.as_ref());
+    let payload = match tree {
+        Some(tree) => payload_path(&tree.path, name),
+        None => base_of_pid_one()?.join(format!("lxc.payload.{name}")),
+    };
+    let base = payload.parent().unwrap_or(Path::new("/")).to_owned();
+    let config = &defined.config;
+    let monitor = match config.cgroup_dir_monitor() {
+        Some(dir) => Path::new("/").join(dir),
+        None => base.join(format!("lxc.monitor.{name}")),
+    };
+    let pivot = match config.cgroup_dir_pivot() {
+        Some(dir) => Path::new("/").join(dir).join("lxc.pivot"),
+        None => base.join("lxc.pivot"),
+    };
+    let links = netlink.links().context("list the host's links")?;
+    let recorded = match record {
+        Some(record) => record.ports.clone(),
+        None => ports_of(config),
+    };
+    let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
+    let veths = net::plan::plan(&recorded, &wanted, &links, apply::random_numbers())?;
+    let mounts = record.map(|r| r.externals.as_slice()).unwrap_or_default();
+    Ok(Plan {
+        payload,
+        monitor,
+        pivot,
+        born_there: tree.is_some_and(cgroup::Tree::is_flat),
+        cgroup_namespace: record.is_none_or(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
+        veths,
+        host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
+        mounts: mounts.iter().map(|e| External::Mount { key: e.key.clone(), path: e.source.clone() }).collect(),
+    })
+}
+
+impl Plan {
+    /// What CRIU is asked, once it is known which payload cgroup was made.
+    pub fn criu(&self, request: &Request, defined: &Defined, payload: &Path, pidfile: &Path) -> Restore {
+        let devices = self
+            .veths
+            .iter()
+            .map(|v| External::Device { inside: v.port.inside.clone(), ready: v.temp.clone() });
+        let mut scripts = vec![request.action_script.clone()];
+        scripts.extend(request.user_script.clone());
+        Restore {
+            common: Common {
+                images: request.images.clone(),
+                action_scripts: scripts,
+                externals: self.mounts.iter().cloned().chain(devices).collect(),
+                extra: Vec::new(),
+            },
+            root: defined.rootfs.clone(),
+            pidfile: pidfile.to_owned(),
+            cgroups: match self.born_there {
+                true => Cgroups::Inherited,
+                false => Cgroups::Moved { root: payload.to_string_lossy().into_owned() },
+            },
+            inherited: self
+                .host_files
+                .iter()
+                .zip(FIRST_INHERITED_FD..)
+                .map(|(file, number)| InheritedFd {
+                    number,
+                    resource: format!("file[{:x}:{:x}]", file.mount_id, file.inode),
+                })
+                .collect(),
+            lsm_profile: None,
+        }
+    }
+
+    /// The plan in words, for `--dry-run`.
+    pub fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
+        let mut lines = vec![
+            format!("cgroups {} and {}", self.payload.display(), self.monitor.display()),
+            format!("the root {} is bind-mounted in CRIU's own mount namespace", criu.root.display()),
+        ];
+        for veth in &self.veths {
+            lines.push(match &veth.port.bridge {
+                Some(bridge) => format!("{} is made for {} and joins {bridge} at the end", veth.host, veth.port.inside),
+                None => format!("{} is made for {} and joins no bridge", veth.host, veth.port.inside),
+            });
+        }
+        lines.push(crate::criu::options::printable(program, &criu.args()));
+        lines
+    }
+}
+
+/// Where liblxc would put the container now: the recorded place, with the name as if it were not taken.
+fn payload_path(recorded: &Path, name: &str) -> PathBuf {
+    let by_liblxc = recorded.file_name().and_then(OsStr::to_str).is_some_and(|n| n.starts_with("lxc.payload."));
+    match (by_liblxc, recorded.parent()) {
+        (true, Some(base)) => base.join(format!("lxc.payload.{name}")),
+        _ => recorded.to_owned(),
+    }
+}
+
+/// liblxc's base for containers of root: the cgroup of pid 1, without systemd's own part of it.
+fn base_of_pid_one() -> Result<PathBuf> {
+    let path = cgroup::of_process(1)?;
+    Ok(match path.file_name() {
+        Some(last) if last == "init.scope" => path.parent().unwrap_or(Path::new("/")).to_owned(),
+        _ => path,
+    })
+}
+
+/// The interfaces that the configuration gives a container of which nothing was recorded.
+fn ports_of(config: &Config) -> Vec<Port> {
+    config
+        .nics()
+        .iter()
+        .filter(|nic| nic.kind == NicKind::Veth)
+        .map(|nic| {
+            let mut port = Port::unrecorded(nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index)));
+            port.host = nic.veth_pair.clone().unwrap_or_default();
+            port.bridge = nic.link.clone();
+            port
+        })
+        .collect()
+}
+
+/// The bridge of each interface: what the configuration says now counts more than what was recorded.
+fn bridges_of(config: &Config, record: Option<&Record>, settings: &Settings) -> BTreeMap<String, Option<String>> {
+    let mut bridges = BTreeMap::new();
+    for nic in config.nics().iter().filter(|n| n.kind == NicKind::Veth) {
+        let name = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+        // A veth without a link is on no bridge, unless nobody has recorded where it was.
+        let link = nic.link.clone().or_else(|| record.is_none().then(|| settings.bridge.clone()));
+        bridges.insert(name, link);
+    }
+    bridges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_gets_the_name_it_would_have_had() {
+        assert_eq!(payload_path(Path::new("/lxc.payload.t-3"), "t"), Path::new("/lxc.payload.t"));
+        assert_eq!(payload_path(Path::new("/base/lxc.payload.t"), "u"), Path::new("/base/lxc.payload.u"));
+        assert_eq!(payload_path(Path::new("/own/place"), "t"), Path::new("/own/place"));
+    }
+}
