@@ -5,7 +5,7 @@
 //! process that forks later finds nothing running. It is cheap (well under a millisecond), so it is
 //! opened where it is needed and not handed around between namespaces.
 //!
-//! Three traps of the crates below are closed here, in [`Netlink::request`]: the connection must be
+//! Three traps of the crates below are closed here, in `request` and `answer`: the connection must be
 //! spawned or every request waits for ever; a connection that died ends its answers like one that
 //! succeeded; and a dump that the kernel calls inconsistent (a link came or went meanwhile) is given
 //! to the caller as if it were whole.
