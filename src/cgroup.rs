@@ -68,9 +68,8 @@ pub struct Tree {
 /// # Errors
 /// When it is not.
 pub fn unified_mount() -> Result<PathBuf> {
-    let mounts = procfs::process::Process::myself()
-        .and_then(|me| me.mountinfo())
-        .context("read /proc/self/mountinfo")?;
+    let mounts =
+        procfs::process::Process::myself().and_then(|me| me.mountinfo()).context("read /proc/self/mountinfo")?;
     mounts
         .into_iter()
         .find(|m| m.fs_type == "cgroup2")
@@ -309,7 +308,8 @@ mod tests {
 
     #[test]
     fn a_tree_is_flat_when_only_its_top_has_tasks() {
-        let mut tree = Tree { path: "/lxc.payload.t".into(), frozen: false, directories: vec![dir("", true), dir("a", false)] };
+        let mut tree =
+            Tree { path: "/lxc.payload.t".into(), frozen: false, directories: vec![dir("", true), dir("a", false)] };
         assert!(tree.is_flat());
         tree.directories.push(dir("init.scope", true));
         assert!(!tree.is_flat());

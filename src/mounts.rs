@@ -13,8 +13,24 @@ use serde::{Deserialize, Serialize};
 /// File systems of which the kernel has one for all (or one for each namespace): CRIU mounts them anew, and that
 /// the host has the same one mounted does not make them external.
 const KERNEL_FILE_SYSTEMS: &[&str] = &[
-    "autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "efivarfs", "fusectl",
-    "hugetlbfs", "mqueue", "proc", "pstore", "securityfs", "selinuxfs", "sysfs", "tracefs",
+    "autofs",
+    "binfmt_misc",
+    "bpf",
+    "cgroup",
+    "cgroup2",
+    "configfs",
+    "debugfs",
+    "devpts",
+    "efivarfs",
+    "fusectl",
+    "hugetlbfs",
+    "mqueue",
+    "proc",
+    "pstore",
+    "securityfs",
+    "selinuxfs",
+    "sysfs",
+    "tracefs",
 ];
 
 /// One line of a mount table, as far as it matters here.
@@ -78,11 +94,14 @@ pub fn externals(container: &[Mount], host: &[Mount]) -> Vec<External> {
             continue;
         }
         // A piece of something that was mounted in the container as a whole, as LXC's own boot id file is.
-        if container.iter().any(|m| m.device == mount.device && m.id != mount.id && m.root == Path::new("/")) && !on_host(mount, host) {
+        if container.iter().any(|m| m.device == mount.device && m.id != mount.id && m.root == Path::new("/"))
+            && !on_host(mount, host)
+        {
             continue;
         }
         let Some(source) = source_on_host(mount, host) else { continue };
-        let name = mount.point.to_string_lossy().trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let name =
+            mount.point.to_string_lossy().trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let key = format!("{name}_{}", found.len());
         found.push(External { key, point: mount.point.clone(), source, read_only: mount.read_only });
     }
@@ -125,9 +144,8 @@ pub fn host_streams(init: i32, container: &[Mount]) -> Result<Vec<HostFile>> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e).with_context(|| format!("read /proc/{init}/fdinfo/{number}")),
         };
-        let field = |name: &str| {
-            info.lines().find_map(|l| l.strip_prefix(name)).and_then(|v| v.trim().parse::<u64>().ok())
-        };
+        let field =
+            |name: &str| info.lines().find_map(|l| l.strip_prefix(name)).and_then(|v| v.trim().parse::<u64>().ok());
         let (Some(mount_id), Some(inode)) = (field("mnt_id:"), field("ino:")) else { continue };
         if container.iter().any(|m| u64::try_from(m.id) == Ok(mount_id)) {
             continue;

@@ -62,7 +62,11 @@ impl Operation {
                 let mut holder = String::new();
                 lock.read_to_string(&mut holder).context("read who holds the lock")?;
                 let holder = holder.trim();
-                return Err(Error::Busy(if holder.is_empty() { "another operation".to_owned() } else { holder.to_owned() }));
+                return Err(Error::Busy(if holder.is_empty() {
+                    "another operation".to_owned()
+                } else {
+                    holder.to_owned()
+                }));
             }
             Err(TryLockError::Error(e)) => return Err(Error::Other(e.into())),
         }

@@ -160,9 +160,7 @@ impl Record {
             bail!(Damage::Unreadable("it is no file of a sensible size".to_owned()));
         }
         let mut text = String::new();
-        file.take(MAX_SIZE)
-            .read_to_string(&mut text)
-            .map_err(|e| Damage::Unreadable(e.to_string()))?;
+        file.take(MAX_SIZE).read_to_string(&mut text).map_err(|e| Damage::Unreadable(e.to_string()))?;
         Ok(Some(Record::parse(&text)?))
     }
 
@@ -302,7 +300,12 @@ mod tests {
                 rootfs_inode: 7,
                 config: "lxc.uts.name = t\n".into(),
             },
-            host: Host { kernel: "6.12".into(), machine: "x86_64".into(), criu: "4.2.1".into(), lxc_cr: "0.1.0".into() },
+            host: Host {
+                kernel: "6.12".into(),
+                machine: "x86_64".into(),
+                criu: "4.2.1".into(),
+                lxc_cr: "0.1.0".into(),
+            },
             init: Init {
                 pid: 812,
                 command: "init".into(),

@@ -164,9 +164,7 @@ fn read(text: &str) -> Vec<Undo> {
 
 fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<()> {
     match step {
-        Undo::PutPortBack(port) => {
-            ports::unlock(opened(netlink)?, std::slice::from_ref(port.as_ref()))
-        }
+        Undo::PutPortBack(port) => ports::unlock(opened(netlink)?, std::slice::from_ref(port.as_ref())),
         Undo::RemoveVeth { host, mac } => apply::remove(opened(netlink)?, host, *mac),
         Undo::RemoveCgroup { path } => cgroup::remove(path),
         Undo::RemoveImages { path } => remove_images(path),

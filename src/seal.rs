@@ -85,10 +85,7 @@ fn follow(dir: &Path, finish: &AtomicBool) -> Result<Vec<Image>> {
             std::thread::park_timeout(INTERVAL);
         }
     }
-    Ok(followed
-        .into_iter()
-        .map(|f| Image { name: f.name, size: f.sum.length(), sha256: f.sum.hex() })
-        .collect())
+    Ok(followed.into_iter().map(|f| Image { name: f.name, size: f.sum.length(), sha256: f.sum.hex() }).collect())
 }
 
 fn memory_images(dir: &Path) -> Result<Vec<String>> {

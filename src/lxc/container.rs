@@ -98,7 +98,8 @@ fn find_without_monitor(name: &str, rootfs: Option<&Path>) -> Result<Option<Runn
         }
         let Ok(init) = Process::open(pid) else { continue };
         let in_cgroup = payload_cgroup(pid).ok().flatten().is_some_and(|c| is_payload_of(&c, name));
-        let has_root = root.is_some() && fs::metadata(format!("/proc/{pid}/root")).ok().map(|m| (m.dev(), m.ino())) == root;
+        let has_root =
+            root.is_some() && fs::metadata(format!("/proc/{pid}/root")).ok().map(|m| (m.dev(), m.ino())) == root;
         match (in_cgroup, has_root) {
             (true, true) => return running(init, FoundBy::Cgroup).map(Some),
             (false, true) => return running(init, FoundBy::Root).map(Some),
@@ -127,7 +128,9 @@ fn is_payload_of(cgroup: &Path, name: &str) -> bool {
     let Some(last) = cgroup.file_name().and_then(|n| n.to_str()) else { return false };
     match last.strip_prefix("lxc.payload.").and_then(|n| n.strip_prefix(name)) {
         Some("") => true,
-        Some(suffix) => suffix.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())),
+        Some(suffix) => {
+            suffix.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+        }
         None => false,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -112,6 +112,22 @@ fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> io::Result<T> {
 pub fn own_fd(just_returned: RawFd) -> OwnedFd {
     // SAFETY: the caller hands over a descriptor that it got from the kernel and keeps no copy of.
     unsafe { OwnedFd::from_raw_fd(just_returned) }
+}
+
+/// Puts this descriptor in place of standard input, output and error.
+pub fn replace_standard_streams(with: BorrowedFd<'_>) -> io::Result<()> {
+    for number in 0..3 {
+        // SAFETY: dup2 on the three standard numbers; nothing in this program owns them as an `OwnedFd`.
+        if unsafe { libc::dup2(with.as_raw_fd(), number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Sets the name that `ps` shows beside the command line (at most 15 bytes are kept).
+pub fn set_own_name(name: &str) -> io::Result<()> {
+    fs::write("/proc/self/comm", name)
 }
 
 /// The effective user of this process is root.

@@ -36,7 +36,9 @@ impl Signals {
     /// Takes all signals but those that report a fault of our own, as LXC's monitor does.
     pub fn of_monitor() -> io::Result<Signals> {
         let mut set = SigSet::all();
-        for fault in [Signal::SIGILL, Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGWINCH, Signal::SIGFPE, Signal::SIGABRT] {
+        for fault in
+            [Signal::SIGILL, Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGWINCH, Signal::SIGFPE, Signal::SIGABRT]
+        {
             set.remove(fault);
         }
         Signals::take(set)

@@ -150,8 +150,3 @@ fn check(result: libc::c_int) -> io::Result<()> {
 fn c_string(text: &OsStr) -> io::Result<CString> {
     CString::new(text.as_bytes()).map_err(|_| io::Error::other("a path holds a NUL byte"))
 }
-
-/// Sets the name that `ps` shows beside the command line (at most 15 bytes are kept).
-pub fn set_own_name(name: &str) -> io::Result<()> {
-    std::fs::write("/proc/self/comm", name)
-}

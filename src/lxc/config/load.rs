@@ -174,7 +174,8 @@ mod tests {
         assert_eq!((place.file.clone(), place.line, place.column), (path("b"), 1, 15), "{e}");
 
         for n in 0..20 {
-            fs::write(path(&format!("n{n}")), format!("lxc.include = {}\n", path(&format!("n{}", n + 1)).display())).unwrap();
+            fs::write(path(&format!("n{n}")), format!("lxc.include = {}\n", path(&format!("n{}", n + 1)).display()))
+                .unwrap();
         }
         assert!(Loader::load(&path("n0")).unwrap_err().to_string().contains("deeper"));
 
@@ -185,7 +186,8 @@ mod tests {
         fs::write(path("d12"), "").unwrap();
         for n in 0..12 {
             let next = path(&format!("d{}", n + 1));
-            fs::write(path(&format!("d{n}")), format!("lxc.include = {0}\nlxc.include = {0}\n", next.display())).unwrap();
+            fs::write(path(&format!("d{n}")), format!("lxc.include = {0}\nlxc.include = {0}\n", next.display()))
+                .unwrap();
         }
         assert!(Loader::load(&path("d0")).unwrap_err().to_string().contains("more than"));
     }

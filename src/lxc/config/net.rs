@@ -63,7 +63,8 @@ pub struct HwAddr(String);
 impl HwAddr {
     /// An address in the form of `lxc.net.N.hwaddr`.
     pub fn parse(text: &str) -> Option<HwAddr> {
-        let octet = |o: &str| (1..=2).contains(&o.len()) && o.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, 'x' | 'X'));
+        let octet =
+            |o: &str| (1..=2).contains(&o.len()) && o.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, 'x' | 'X'));
         (text.split(':').count() == 6 && text.split(':').all(octet)).then(|| HwAddr(text.to_owned()))
     }
 
@@ -291,9 +292,7 @@ impl Nic {
     /// Keys of one kind of interface are refused before `type` has made it that kind.
     fn check_kind(&self, sub: &str) -> Result<(), String> {
         match needs_kind(sub) {
-            Some(kind) if kind != self.kind => {
-                Err(format!("this needs 'type = {}' before it", kind.as_str()))
-            }
+            Some(kind) if kind != self.kind => Err(format!("this needs 'type = {}' before it", kind.as_str())),
             _ => Ok(()),
         }
     }

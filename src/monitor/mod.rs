@@ -1,0 +1,146 @@
+//! The monitor: the parent of a restored container's init, and its voice towards LXC's tools.
+//!
+//! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command socket, passes
+//! signals on to init, and when init has ended it cleans up in liblxc's order. It sleeps otherwise.
+
+mod served;
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::error::ErrorList;
+use crate::lxc::hook;
+use crate::lxc::protocol::State;
+use crate::restore::{Restored, leave_cgroup};
+use crate::sys::process::Process;
+use crate::sys::signals::{Received, Signals};
+
+use served::Container;
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Its init has ended.
+    Stopped,
+    /// It asked for a reboot.
+    Reboot,
+}
+
+/// Serves a restored container until its init ends, then cleans up.
+///
+/// # Errors
+/// What could not be cleaned up; it stays in the journal for the next command.
+pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
+    let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, .. } = restored;
+    let mut container = Container::new(defined, init, &cgroup_mount, &payload, &ports)?;
+    server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
+
+    loop {
+        let ready = wait(&container.init, server.as_fd(), signals, server.next_deadline())?;
+        if ready.server {
+            server.on_ready(&mut container).context("answer on the command socket")?;
+        }
+        server.expire(Instant::now());
+        while let Some(received) = signals.next().context("read a signal")? {
+            pass_on(received, &container.init);
+        }
+        if ready.ended {
+            break;
+        }
+    }
+
+    // liblxc's order: exit status, network, STOPPING, stop hooks, cgroups, STOPPED, post-stop hooks, connections.
+    let status = reap(container.init.pid())?;
+    server.send_exit_code(status);
+    let end = if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
+    let mut errors = ErrorList::default();
+    let stage = hook::AtEnd { defined: &container.defined, init: container.init.pid(), target: end == End::Reboot };
+    errors.note(stage.network_down(&ports));
+    server.set_state(State::Stopping);
+    errors.note(stage.run_stop());
+    container.close_cgroup();
+    errors.note(leave_cgroup(&pivot));
+    errors.note(journal.play_back());
+    server.end();
+    errors.note(stage.run_post_stop());
+    drop(server);
+    errors.into_result().map(|()| end)
+}
+
+/// What has come.
+struct Ready {
+    ended: bool,
+    server: bool,
+}
+
+fn wait(
+    init: &Process,
+    server: std::os::fd::BorrowedFd<'_>,
+    signals: &Signals,
+    deadline: Option<Instant>,
+) -> Result<Ready> {
+    let timeout = match deadline {
+        Some(at) => {
+            let left = at.saturating_duration_since(Instant::now()) + std::time::Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        }
+        None => PollTimeout::NONE,
+    };
+    let mut fds = [
+        PollFd::new(init.as_fd(), PollFlags::POLLIN),
+        PollFd::new(server, PollFlags::POLLIN),
+        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
+    ];
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(e) => return Err(e).context("wait for something to do"),
+    }
+    let come = |i: usize| fds[i].revents().is_some_and(|r| !r.is_empty());
+    Ok(Ready { ended: come(0), server: come(1) })
+}
+
+/// liblxc passes every signal on to init; SIGHUP becomes SIGTERM, for a hang-up means a reboot to an init.
+fn pass_on(received: Received, init: &Process) {
+    let number = match received.number {
+        libc::SIGCHLD => return,
+        libc::SIGHUP => libc::SIGTERM,
+        other => other,
+    };
+    if let Err(e) = init.signal(number) {
+        log::warn!("pass signal {number} on to init: {e}");
+    }
+}
+
+/// Takes init's exit status, as wait(2) gives it.
+fn reap(pid: i32) -> Result<i32> {
+    loop {
+        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::empty())) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code << 8),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e).context("take init's exit status"),
+        }
+    }
+}
+
+/// Becomes what LXC's tools look for: its own session, no terminal, `/` as its directory, and the name that LXC's
+/// monitors have. (The title is our first argument; it was given to us when we were started.)
+pub fn detach(name: &str) -> io::Result<()> {
+    std::env::set_current_dir("/")?;
+    crate::sys::process::set_own_name(name)
+}
+
+/// Lets go of standard streams, so that whoever waits for their end is not kept waiting by a container.
+pub fn let_go_of_streams() -> Result<()> {
+    let null = fs::OpenOptions::new().read(true).write(true).open(Path::new("/dev/null")).context("open /dev/null")?;
+    crate::sys::process::replace_standard_streams(null.as_fd()).context("let go of the standard streams")
+}
