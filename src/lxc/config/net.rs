@@ -162,6 +162,8 @@ pub struct Nic {
     pub ipvlan_isolation: Option<&'static str>,
     /// `l2proxy`.
     pub l2proxy: bool,
+    /// `type` was emptied: liblxc then has no name for the kind, unlike before any `type`.
+    kind_emptied: bool,
 }
 
 /// Whether liblxc knows the part of a key behind `lxc.net.N.`.
@@ -300,7 +302,7 @@ impl Nic {
 
     fn clear(&mut self, sub: &str) {
         match sub {
-            "type" => *self = Nic::new(self.index),
+            "type" => *self = Nic { kind_emptied: true, ..Nic::new(self.index) },
             "flags" => self.flags_up = false,
             "hwaddr" => self.hwaddr = None,
             "mtu" => self.mtu = None,
@@ -329,6 +331,11 @@ impl Nic {
         }
     }
 
+    /// The kind as liblxc lists it for `lxc.net`.
+    pub(super) fn listed_kind(&self) -> &'static str {
+        if self.kind_emptied { "(invalid)" } else { self.kind.as_str() }
+    }
+
     /// The value of one key as liblxc prints it; empty when it is unset, `None` for a key of another kind.
     pub(super) fn get(&self, sub: &str) -> Option<String> {
         if needs_kind(sub).is_some_and(|kind| kind != self.kind) {
@@ -338,6 +345,7 @@ impl Nic {
         let mode = |value: Option<&'static str>| value.unwrap_or("(invalid)").to_owned();
         let number = |value: Option<u32>| value.map(|n| n.to_string()).unwrap_or_default();
         Some(match sub {
+            "type" if self.kind_emptied => "(null)".to_owned(),
             "type" => self.kind.as_str().to_owned(),
             "flags" => if self.flags_up { "up" } else { "" }.to_owned(),
             "hwaddr" => self.hwaddr.as_ref().map(|h| h.0.clone()).unwrap_or_default(),
