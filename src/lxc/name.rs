@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn an_lxc_path_keeps_its_spelling() {
-        for (given, want) in [("/var/lib/lxc", "/var/lib/lxc"), ("/a//b/../c//", "/a//b/../c"), ("//", "/"), ("/", "/")] {
+        for (given, want) in [("/var/lib/lxc", "/var/lib/lxc"), ("/a//b/../c//", "/a//b/../c"), ("//", "/"), ("/", "/")]
+        {
             assert_eq!(LxcPath::new(given).unwrap().as_os_str(), want);
         }
         for bad in ["", "a", "./a"] {

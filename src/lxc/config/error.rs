@@ -129,26 +129,15 @@ mod tests {
 
     #[test]
     fn shows_the_line_and_a_caret_below_the_place() {
-        let e = ParseError {
-            file: "/c".into(),
-            line: 3,
-            column: 4,
-            message: "no".into(),
-            text: "\tab=cd".into(),
-        };
+        let e = ParseError { file: "/c".into(), line: 3, column: 4, message: "no".into(), text: "\tab=cd".into() };
         assert_eq!(e.to_string(), "/c:3:4: no");
         assert_eq!(e.render(), "/c:3:4: no\n  \tab=cd\n  \t  ^");
     }
 
     #[test]
     fn cuts_a_long_line_and_survives_a_column_outside_of_it() {
-        let mut e = ParseError {
-            file: "/c".into(),
-            line: 1,
-            column: 500,
-            message: "no".into(),
-            text: "x".repeat(1000),
-        };
+        let mut e =
+            ParseError { file: "/c".into(), line: 1, column: 500, message: "no".into(), text: "x".repeat(1000) };
         assert!(e.render().lines().all(|l| l.chars().count() < 200));
         e.column = 5000;
         assert!(e.render().ends_with('^'));

@@ -106,8 +106,10 @@ impl Loader {
         // Not sorted: liblxc takes them as readdir gives them, and so must we to end with the same values.
         for entry in entries {
             let name = entry.map_err(error)?.file_name();
-            if name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf") {
-                self.file(&path.join(&name), Some(item))?;
+            let file = path.join(&name);
+            // A directory among them is passed over: liblxc complains about it and goes on.
+            if name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf") && !file.is_dir() {
+                self.file(&file, Some(item))?;
             }
         }
         Ok(())
@@ -149,6 +151,7 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         fs::create_dir(path("d")).unwrap();
         fs::write(path("d/a.conf"), "lxc.uts.name = from-dir\n").unwrap();
+        fs::create_dir(path("d/sub.conf")).unwrap();
         fs::write(path("d/b.txt"), "lxc.uts.name = never\n").unwrap();
         fs::write(path("d/.conf"), "lxc.uts.name = never\n").unwrap();
         fs::write(path("one"), "lxc.uts.name = from-one\nlxc.hook.start = /one\n").unwrap();
@@ -174,7 +177,8 @@ mod tests {
         assert_eq!((place.file.clone(), place.line, place.column), (path("b"), 1, 15), "{e}");
 
         for n in 0..20 {
-            fs::write(path(&format!("n{n}")), format!("lxc.include = {}\n", path(&format!("n{}", n + 1)).display())).unwrap();
+            fs::write(path(&format!("n{n}")), format!("lxc.include = {}\n", path(&format!("n{}", n + 1)).display()))
+                .unwrap();
         }
         assert!(Loader::load(&path("n0")).unwrap_err().to_string().contains("deeper"));
 
@@ -185,7 +189,8 @@ mod tests {
         fs::write(path("d12"), "").unwrap();
         for n in 0..12 {
             let next = path(&format!("d{}", n + 1));
-            fs::write(path(&format!("d{n}")), format!("lxc.include = {0}\nlxc.include = {0}\n", next.display())).unwrap();
+            fs::write(path(&format!("d{n}")), format!("lxc.include = {0}\nlxc.include = {0}\n", next.display()))
+                .unwrap();
         }
         assert!(Loader::load(&path("d0")).unwrap_err().to_string().contains("more than"));
     }

@@ -108,7 +108,7 @@ impl MountAuto {
             self.shmounts = Some((host.into(), inside.into()));
             return Some(());
         }
- if word.ends_with(':') {
+        if word.ends_with(':') {
             return None;
         }
         let (what, how) = word.split_once(':').unwrap_or((word, ""));
@@ -197,7 +197,8 @@ fn entry(at: Position, line: &OsStr, text: &str) -> Result<Option<MountEntry>, P
         return Err(wrong("a mount needs a source, a target and a type".to_owned()));
     };
     let utf8 = |field: &[u8]| {
-        String::from_utf8(unescape(field).into_vec()).map_err(|_| wrong("a mount's type or options are not UTF-8".to_owned()))
+        String::from_utf8(unescape(field).into_vec())
+            .map_err(|_| wrong("a mount's type or options are not UTF-8".to_owned()))
     };
     let options = utf8(fields.next().unwrap_or_default())?;
     let number = |field: Option<&[u8]>| match field {

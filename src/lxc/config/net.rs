@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::address::{Gateway, Net, clear_gateway, gateway, ipv4, ipv6, lines, route, set_gateway};
 use super::value::{signed32, unsigned32};
 
 /// An interface name has at most this many bytes (`IFNAMSIZ` without the NUL); liblxc cuts longer ones.
@@ -63,7 +64,8 @@ pub struct HwAddr(String);
 impl HwAddr {
     /// An address in the form of `lxc.net.N.hwaddr`.
     pub fn parse(text: &str) -> Option<HwAddr> {
-        let octet = |o: &str| (1..=2).contains(&o.len()) && o.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, 'x' | 'X'));
+        let octet =
+            |o: &str| (1..=2).contains(&o.len()) && o.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, 'x' | 'X'));
         (text.split(':').count() == 6 && text.split(':').all(octet)).then(|| HwAddr(text.to_owned()))
     }
 
@@ -77,34 +79,6 @@ impl HwAddr {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-}
-
-/// An address with the length of its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Net<A> {
-    /// The address.
-    pub address: A,
-    /// The length of the network's prefix in bits.
-    pub prefix: u32,
-    /// The broadcast address, where the line names one.
-    pub broadcast: Option<A>,
-}
-
-impl<A> Net<A> {
-    fn new(address: A, prefix: u32) -> Net<A> {
-        Net { address, prefix, broadcast: None }
-    }
-}
-
-/// Where the default route goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gateway<A> {
-    /// To the address of the bridge.
-    Auto,
-    /// To the interface, without an address.
-    Dev,
-    /// To this address.
-    Address(A),
 }
 
 /// A network interface of the container.
@@ -293,9 +267,7 @@ impl Nic {
     /// Keys of one kind of interface are refused before `type` has made it that kind.
     fn check_kind(&self, sub: &str) -> Result<(), String> {
         match needs_kind(sub) {
-            Some(kind) if kind != self.kind => {
-                Err(format!("this needs 'type = {}' before it", kind.as_str()))
-            }
+            Some(kind) if kind != self.kind => Err(format!("this needs 'type = {}' before it", kind.as_str())),
             _ => Ok(()),
         }
     }
@@ -403,73 +375,6 @@ fn queues(value: &str) -> Option<u32> {
 
 fn vlan(value: &str) -> Option<u16> {
     unsigned32(value).and_then(|n| u16::try_from(n).ok())
-}
-
-/// `ADDRESS[/PREFIX] [BROADCAST]`; without a prefix it is that of the address's class.
-fn ipv4(value: &str) -> Option<Net<Ipv4Addr>> {
-    let (address, broadcast) = match value.split_once(' ') {
-        Some((address, broadcast)) => (address, Some(broadcast.parse().ok()?)),
-        None => (value, None),
-    };
-    let (address, prefix) = match address.split_once('/') {
-        Some((address, prefix)) => (address.parse().ok()?, unsigned32(prefix)?),
-        None => {
-            let address: Ipv4Addr = address.parse().ok()?;
-            let prefix = match address.octets()[0] {
-                0..=127 => 8,
-                128..=191 => 16,
-                192..=223 => 24,
-                _ => 0,
-            };
-            (address, prefix)
-        }
-    };
-    (prefix <= 32).then_some(Net { address, prefix, broadcast })
-}
-
-/// `ADDRESS[/PREFIX]`; without a prefix it is 64.
-fn ipv6(value: &str) -> Option<Net<Ipv6Addr>> {
-    let (address, prefix) = value.split_once('/').unwrap_or((value, "64"));
-    Some(Net::new(address.parse().ok()?, unsigned32(prefix)?))
-}
-
-fn route<A: std::str::FromStr>(value: &str, longest: u32) -> Option<Net<A>> {
-    let (address, prefix) = value.split_once('/')?;
-    let prefix = unsigned32(prefix).filter(|p| *p <= longest)?;
-    Some(Net::new(address.parse().ok()?, prefix))
-}
-
-/// liblxc never takes `dev` back when an address follows.
-fn set_gateway<A: std::str::FromStr>(gateway: &mut Option<Gateway<A>>, value: &str) -> Option<()> {
-    let new = match value {
-        "auto" => Gateway::Auto,
-        "dev" => Gateway::Dev,
-        _ => Gateway::Address(value.parse().ok()?),
-    };
-    if !matches!((&gateway, &new), (Some(Gateway::Dev), Gateway::Address(_))) {
-        *gateway = Some(new);
-    }
-    Some(())
-}
-
-/// liblxc forgets the address only: `auto` and `dev` outlive an empty value.
-fn clear_gateway<A>(gateway: &mut Option<Gateway<A>>) {
-    if matches!(gateway, Some(Gateway::Address(_))) {
-        *gateway = None;
-    }
-}
-
-fn gateway<A: ToString>(gateway: &Option<Gateway<A>>) -> String {
-    match gateway {
-        None => String::new(),
-        Some(Gateway::Auto) => "auto".to_owned(),
-        Some(Gateway::Dev) => "dev".to_owned(),
-        Some(Gateway::Address(address)) => address.to_string(),
-    }
-}
-
-fn lines<A: ToString>(nets: &[Net<A>]) -> String {
-    nets.iter().map(|n| format!("{}/{}", n.address.to_string(), n.prefix)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

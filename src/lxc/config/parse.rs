@@ -74,13 +74,7 @@ pub fn items<'a>(file: &Arc<Path>, text: &'a [u8]) -> impl Iterator<Item = Resul
 }
 
 /// The item on `part`, which begins at byte `start` of the line `whole`.
-fn item(
-    file: &Arc<Path>,
-    line: usize,
-    whole: &[u8],
-    start: usize,
-    part: &[u8],
-) -> Option<Result<Item, ParseError>> {
+fn item(file: &Arc<Path>, line: usize, whole: &[u8], start: usize, part: &[u8]) -> Option<Result<Item, ParseError>> {
     let indent = part.iter().take_while(|b| is_blank(b)).count();
     let body = part.get(indent..)?;
     if body.first().is_none_or(|b| *b == b'#') {
@@ -149,8 +143,7 @@ fn lossy(bytes: &[u8]) -> String {
 pub(super) fn printable(text: impl AsRef<OsStr>) -> String {
     const MOST: usize = 80;
     let text = text.as_ref().to_string_lossy();
-    let mut shown: String =
-        text.chars().take(MOST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut shown: String = text.chars().take(MOST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(MOST).is_some() {
         shown.push('…');
     }
@@ -172,14 +165,9 @@ mod tests {
         read(text)
             .into_iter()
             .map(|i| match i {
-                Ok(i) => format!(
-                    "{}:{} {}={}@{}",
-                    i.at.line,
-                    i.at.column,
-                    i.key,
-                    i.value.to_string_lossy(),
-                    i.value_column
-                ),
+                Ok(i) => {
+                    format!("{}:{} {}={}@{}", i.at.line, i.at.column, i.key, i.value.to_string_lossy(), i.value_column)
+                }
                 Err(e) => e.to_string(),
             })
             .collect()

@@ -110,13 +110,7 @@ impl Config {
         Ok(())
     }
 
-    fn set_simple(
-        &mut self,
-        item: &Item,
-        key: &'static str,
-        form: Form,
-        sub: Option<&str>,
-    ) -> Result<(), ParseError> {
+    fn set_simple(&mut self, item: &Item, key: &'static str, form: Form, sub: Option<&str>) -> Result<(), ParseError> {
         let empty = item.value.is_empty();
         match form {
             Form::Table | Form::Map => return self.set_table(item, key, form, sub),
@@ -165,13 +159,7 @@ impl Config {
         Ok(())
     }
 
-    fn set_table(
-        &mut self,
-        item: &Item,
-        key: &'static str,
-        form: Form,
-        sub: Option<&str>,
-    ) -> Result<(), ParseError> {
+    fn set_table(&mut self, item: &Item, key: &'static str, form: Form, sub: Option<&str>) -> Result<(), ParseError> {
         let table = self.tables.entry(key).or_default();
         match sub {
             None if item.value.is_empty() => table.clear(),

@@ -49,10 +49,14 @@ fn reads_the_old_language() {
 #[test]
 fn an_emptied_network_starts_again_at_zero() {
     for clear in ["lxc.network =", "lxc.network.type =", "lxc.net ="] {
-        let c = parse(&format!("lxc.network.type = veth\nlxc.network.type = phys\n{clear}\nlxc.network.type = empty\n"));
+        let c =
+            parse(&format!("lxc.network.type = veth\nlxc.network.type = phys\n{clear}\nlxc.network.type = empty\n"));
         assert_eq!(c.nics().iter().map(|n| (n.index, n.kind)).collect::<Vec<_>>(), [(0, NicKind::Empty)], "{clear}");
     }
-    assert_eq!(answer("lxc.net.0.type = veth\nlxc.net.1.type = none\nlxc.net.0 =\n", "lxc.net").as_deref(), Some("none\n"));
+    assert_eq!(
+        answer("lxc.net.0.type = veth\nlxc.net.1.type = none\nlxc.net.0 =\n", "lxc.net").as_deref(),
+        Some("none\n")
+    );
 }
 
 #[test]
@@ -111,7 +115,8 @@ fn wrong_values_are_errors_with_their_place() {
 
 #[test]
 fn unknown_keys_are_kept_and_ignored() {
-    let c = parse("lxc.future = 1\nlxc.net.0.future = 2\nlxc.network.future = 3\nother = 4\nlxc.procs.x = 5\nnonsense\n");
+    let c =
+        parse("lxc.future = 1\nlxc.net.0.future = 2\nlxc.network.future = 3\nother = 4\nlxc.procs.x = 5\nnonsense\n");
     assert_eq!(c.items().len(), 5);
     assert!(c.nics().is_empty());
     assert_eq!(c.item("lxc.future"), None);
@@ -120,7 +125,8 @@ fn unknown_keys_are_kept_and_ignored() {
 #[test]
 fn paths_keep_their_bytes() {
     use std::os::unix::ffi::OsStrExt;
-    let c = Config::parse(Path::new("/c"), b"lxc.rootfs.path = dir:/a\xff\nlxc.mount.entry = /\xfe x none bind\n").unwrap();
+    let c =
+        Config::parse(Path::new("/c"), b"lxc.rootfs.path = dir:/a\xff\nlxc.mount.entry = /\xfe x none bind\n").unwrap();
     assert_eq!(c.rootfs().unwrap().path.as_os_str().as_bytes(), b"/a\xff");
     assert_eq!(c.item_os("lxc.mount.entry").unwrap().as_bytes(), b"/\xfe x none bind\n");
     assert_eq!(c.mount_entries().unwrap()[0].source.as_os_str().as_bytes(), b"/\xfe");

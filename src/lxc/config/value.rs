@@ -174,12 +174,9 @@ pub fn id_map(text: &str) -> Option<IdMap> {
     let rest = text.get(1..)?;
     let fields: Vec<&str> = rest.split([' ', '\t', '\r']).filter(|f| !f.is_empty()).collect();
     match fields.as_slice() {
-        [inside, host, count] if rest.starts_with([' ', '\t', '\r']) => Some(IdMap {
-            kind,
-            inside: unsigned(inside)?,
-            host: unsigned(host)?,
-            count: unsigned(count)?,
-        }),
+        [inside, host, count] if rest.starts_with([' ', '\t', '\r']) => {
+            Some(IdMap { kind, inside: unsigned(inside)?, host: unsigned(host)?, count: unsigned(count)? })
+        }
         _ => None,
     }
 }
