@@ -32,3 +32,10 @@ pub mod record;
 pub mod rollback;
 pub mod seal;
 pub mod settings;
+
+pub mod action;
+pub mod checkpoint;
+pub mod monitor;
+pub mod restore;
+
+pub mod cli;

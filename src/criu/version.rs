@@ -1,0 +1,275 @@
+//! Which CRIU is installed, and what that version can do.
+//!
+//! A run of `criu --version` takes 4 ms (4.2.1, measured), no more than the checks that a file with
+//! its remembered answer would need; so the answer is not kept.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Where CRIU is looked for when the settings don't name it. A fixed list: `$PATH` is the caller's.
+const PLACES: &[&str] = &["/usr/sbin/criu", "/usr/local/sbin/criu", "/usr/bin/criu", "/usr/local/bin/criu"];
+
+/// The `$PATH` that CRIU gets; it runs `ip`, `tar`, `iptables-save` and the like itself.
+pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much of the output of a program that says it is CRIU is quoted in a message.
+const QUOTED: usize = 120;
+
+/// A version of CRIU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// The 4 of 4.2.1.
+    pub major: u32,
+    /// The 2 of 4.2.1.
+    pub minor: u32,
+    /// The 1 of 4.2.1; 0 when there is none.
+    pub sub: u32,
+    /// The `GitID:` line of a build from git, for example `v4.2-20-g2cf8f13`.
+    pub git: Option<String>,
+}
+
+/// The oldest CRIU that this program works with.
+pub const OLDEST: Version = Version::new(3, 17, 0);
+
+impl Version {
+    /// A released version.
+    pub const fn new(major: u32, minor: u32, sub: u32) -> Version {
+        Version { major, minor, sub, git: None }
+    }
+
+    /// Reads the output of `criu --version`: a line `Version: 4.2.1`, and `GitID: …` if built from git.
+    ///
+    /// Anything after the numbers (`4.2.1-3`, `4.2-rc1`) is left out.
+    pub fn parse(output: &str) -> Option<Version> {
+        let value = |key: &str| output.lines().find_map(|l| l.trim().strip_prefix(key)).map(str::trim);
+        let text = value("Version:")?;
+        let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
+        let mut parts = numbers.split('.');
+        let major = parts.next()?.parse().ok()?;
+        let minor = parts.next()?.parse().ok()?;
+        let sub = match parts.next() {
+            Some(text) if !text.is_empty() => text.parse().ok()?,
+            _ => 0,
+        };
+        let git = value("GitID:").filter(|id| !id.is_empty()).map(str::to_owned);
+        Some(Version { major, minor, sub, git })
+    }
+
+    /// Whether this is the given version or a newer one.
+    pub fn at_least(&self, major: u32, minor: u32) -> bool {
+        (self.major, self.minor) >= (major, minor)
+    }
+
+    /// `--network-lock skip`: CRIU leaves the lock to its caller.
+    pub fn supports_network_lock_skip(&self) -> bool {
+        self.at_least(3, 19)
+    }
+
+    /// `--external netdev[IF]:NAME`: a device that the caller made moves into the container.
+    pub fn supports_external_netdev(&self) -> bool {
+        self.at_least(3, 16)
+    }
+
+    /// `--mntns-compat-mode`: the mount engine of before 3.17.
+    pub fn supports_mntns_compat_mode(&self) -> bool {
+        self.at_least(3, 17)
+    }
+
+    /// `--skip-file-rwx-check`: files may have other permission bits at the restore.
+    pub fn supports_skip_file_rwx_check(&self) -> bool {
+        self.at_least(3, 18)
+    }
+
+    /// `--ghost-fiemap`: sparse unlinked files are stored by extents.
+    pub fn supports_ghost_fiemap(&self) -> bool {
+        self.at_least(3, 18)
+    }
+
+    /// `--allow-uprobes`.
+    pub fn supports_allow_uprobes(&self) -> bool {
+        self.at_least(4, 2)
+    }
+
+    /// `--compress` (LZ4), which makes images that an older CRIU refuses.
+    pub fn supports_compress(&self) -> bool {
+        self.at_least(4, 3)
+    }
+
+    /// Whether inet and packet sockets can be dumped on Linux ≥ 6.16, where the kernel refuses
+    /// SO_PASSCRED on them.
+    pub fn dumps_sockets_on_new_kernels(&self) -> bool {
+        self.at_least(4, 2)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)?;
+        if self.sub != 0 {
+            write!(f, ".{}", self.sub)?;
+        }
+        match &self.git {
+            Some(git) => write!(f, " (git {git})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An installed CRIU.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Criu {
+    /// The program.
+    pub path: PathBuf,
+    /// What it says it is.
+    pub version: Version,
+}
+
+/// Why there is no usable CRIU.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No such program.
+    #[error("criu is not installed (looked for {})", places(.looked_at))]
+    NotInstalled {
+        /// The paths that were looked at.
+        looked_at: Vec<PathBuf>,
+    },
+    /// It is there, but older than what we work with.
+    #[error("{} is CRIU {found}; {needed} or newer is needed", path.display())]
+    TooOld {
+        /// The program.
+        path: PathBuf,
+        /// Its version.
+        found: Version,
+        /// The oldest version that serves.
+        needed: Version,
+    },
+    /// It ran, but did not say which version it is.
+    #[error("'{} --version' says no version: {said:?}", path.display())]
+    Unreadable {
+        /// The program.
+        path: PathBuf,
+        /// The beginning of what it printed.
+        said: String,
+    },
+    /// It could not be run.
+    #[error("run {}", path.display())]
+    NotRun {
+        /// The program.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn places(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    names.join(", ")
+}
+
+/// Finds CRIU (at the path from the settings, else at its usual places) and asks for its version.
+///
+/// # Errors
+/// See [`Error`]; a CRIU older than [`OLDEST`] is an error too.
+pub fn find(setting: Option<&Path>) -> Result<Criu, Error> {
+    let looked_at: Vec<PathBuf> = match setting {
+        Some(path) => vec![path.to_owned()],
+        None => PLACES.iter().map(PathBuf::from).collect(),
+    };
+    let Some(path) = looked_at.iter().find(|p| is_program(p)).cloned() else {
+        return Err(Error::NotInstalled { looked_at });
+    };
+    let version = ask(&path)?;
+    if !version.at_least(OLDEST.major, OLDEST.minor) {
+        return Err(Error::TooOld { path, found: version, needed: OLDEST });
+    }
+    Ok(Criu { path, version })
+}
+
+fn is_program(path: &Path) -> bool {
+    // A relative path would be looked up in $PATH by Command.
+    path.is_absolute() && path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+fn ask(path: &Path) -> Result<Version, Error> {
+    // The environment is cleared because CRIU takes a configuration file from CRIU_CONFIG_FILE.
+    let output = Command::new(path)
+        .args(["--no-default-config", "--version"])
+        .env_clear()
+        .env("PATH", SAFE_PATH)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::NotRun { path: path.to_owned(), source })?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    Version::parse(&said).ok_or_else(|| {
+        let all = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+        Error::Unreadable { path: path.to_owned(), said: all.trim().chars().take(QUOTED).collect() }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn fake(script: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("criu");
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn reads_what_criu_prints() {
+        assert_eq!(Version::parse("Version: 4.2.1\n"), Some(Version::new(4, 2, 1)));
+        assert_eq!(Version::parse("Version: 4.0\n"), Some(Version::new(4, 0, 0)));
+        assert_eq!(Version::parse("Version: 4.2.1-3\n"), Some(Version::new(4, 2, 1)));
+        assert_eq!(Version::parse("Version: 4.2-rc1\n"), Some(Version::new(4, 2, 0)));
+        assert_eq!(Version::parse("Warn\nVersion: 3.17.1\n"), Some(Version::new(3, 17, 1)));
+        let git = Version::parse("Version: 4.2\nGitID: v4.2-20-g2cf8f13\n").unwrap();
+        assert_eq!(git.git.as_deref(), Some("v4.2-20-g2cf8f13"));
+        assert_eq!(git.to_string(), "4.2 (git v4.2-20-g2cf8f13)");
+    }
+
+    #[test]
+    fn refuses_what_is_no_version() {
+        for text in ["", "Version:", "Version: x", "Version: 4", "4.2.1", "Version: 99999999999.1", "Version: 4.2.99999999999"] {
+            assert_eq!(Version::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn knows_what_a_version_can_do() {
+        let v = |major, minor| Version::new(major, minor, 0);
+        assert!(!v(3, 18).supports_network_lock_skip() && v(3, 19).supports_network_lock_skip());
+        assert!(v(4, 0).supports_network_lock_skip() && v(3, 17).supports_external_netdev());
+        assert!(!v(4, 1).dumps_sockets_on_new_kernels() && v(4, 2).dumps_sockets_on_new_kernels());
+        assert!(!v(4, 2).supports_compress());
+    }
+
+    #[test]
+    fn runs_criu_with_a_cleared_environment() {
+        let (_dir, path) = fake("[ -z \"$CARGO_MANIFEST_DIR\" ] && echo 'Version: 4.2.1'");
+        assert_eq!(find(Some(&path)).unwrap(), Criu { path, version: Version::new(4, 2, 1) });
+    }
+
+    #[test]
+    fn says_why_criu_cannot_be_used() {
+        let (_dir, old) = fake("echo Version: 3.16.1");
+        let text = find(Some(&old)).unwrap_err().to_string();
+        assert!(text.ends_with("is CRIU 3.16.1; 3.17 or newer is needed"), "{text}");
+        let (_dir, odd) = fake("echo hello; echo oops >&2");
+        assert!(matches!(find(Some(&odd)), Err(Error::Unreadable { said, .. }) if said == "hello\noops"));
+        let (_dir, broken) = fake("");
+        fs::write(&broken, "#!/nonexistent/shell\n").unwrap();
+        assert!(matches!(find(Some(&broken)), Err(Error::NotRun { .. })));
+        for none in ["/nonexistent/criu", "criu", "/"] {
+            assert!(matches!(find(Some(Path::new(none))), Err(Error::NotInstalled { .. })), "{none}");
+        }
+    }
+}
