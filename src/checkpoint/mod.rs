@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 use anyhow::anyhow;
 
 use crate::criu::log::{self, Operation as CriuOperation};
-use crate::criu::options::{AfterDump, DUMP_LOG};
+use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
 use crate::criu::run::{Ended, GiveUp};
-use crate::criu::version::{self, Criu};
+use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::container::{self, Running};
@@ -40,7 +40,6 @@ use crate::sys::files;
 use crate::sys::netlink::Netlink;
 
 use dump::Dumped;
-use plan::Plan;
 
 /// How long LXC's monitor may take to clean up after its container.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
@@ -147,10 +146,10 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let dumped = match dumped {
         Ok(dumped) => dumped,
         // CRIU could not be started or watched.
-        Err(cause) => return Err(undo(request, &running, &mut journal, Failure::new(Exit::Other, cause))),
+        Err(cause) => return Err(undo(request, &running, DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause))),
     };
     if let Some(failure) = failure_of(request, &dumped, &running) {
-        return Err(undo(request, &running, &mut journal, failure));
+        return Err(undo(request, &running, DUMP_LOG, &mut journal, failure));
     }
 
     // 7.
@@ -161,7 +160,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
-                return Err(undo(request, &running, &mut journal, failure));
+                return Err(undo(request, &running, DUMP_LOG, &mut journal, failure));
             }
         },
     };
@@ -177,6 +176,51 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         criu: ended.took,
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
+    }))
+}
+
+/// Copies memory while the container runs, for a later checkpoint to build on: `criu pre-dump`.
+///
+/// # Errors
+/// Where the kernel cannot track which memory changes, CRIU refuses; the container is never touched.
+pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
+    let begin = Instant::now();
+    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
+    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let operation = begin_operation(&defined, "lxc-checkpoint --pre-dump")?;
+    let mut journal = Journal::open(&operation.journal())?;
+    recover(&mut journal, report)?;
+    let running = container::find(&defined.lxcpath_text(), request.name.as_str(), Some(&defined.rootfs))?
+        .ok_or_else(|| not_running(&defined))?;
+    check_target(request)?;
+    let options = PreDump {
+        images: partial(&request.images),
+        tree: running.init.pid(),
+        parent_images: request.parent_images.clone(),
+        extra: Vec::new(),
+    };
+    if request.dry_run {
+        return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
+    }
+    make_partial(request, &mut journal)?;
+    let ended = match dump::run_pre_dump(&options, settings, &criu, &operation, report) {
+        Ok(ended) => ended,
+        Err(cause) => return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause))),
+    };
+    if !ended.success() {
+        let log = partial(&request.images).join(PRE_DUMP_LOG);
+        let failure = describe(&ended, &log, CriuOperation::Dump, Exit::CriuFailed);
+        return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
+    }
+    dump::put_in_place(&partial(&request.images), &request.images)?;
+    journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
+    let size = dump::size_of(&request.images)?;
+    Ok(Outcome::Done(Done {
+        images: request.images.clone(),
+        size,
+        criu: ended.took,
+        took: begin.elapsed(),
+        stopped: false,
     }))
 }
 
@@ -218,8 +262,11 @@ pub fn not_defined(error: defined::Error) -> Failure {
 
 /// The failure for a CRIU that cannot be used.
 pub fn no_criu(error: version::Error) -> Failure {
-    let hint = error.hint();
-    Failure::new(Exit::Other, error).hint(hint)
+    let hint = match &error {
+        version::Error::NotInstalled { .. } => "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml",
+        _ => "install CRIU 4.2 or newer, or name another one in /etc/lxc/lxc-cr.toml",
+    };
+    Failure::new(Exit::Refused, error).hint(hint)
 }
 
 fn not_running(defined: &Defined) -> Failure {
@@ -276,7 +323,9 @@ fn monitor_end(defined: &Defined, after: AfterDump) -> Option<crate::lxc::comman
     if after != AfterDump::Stop {
         return None;
     }
-    Client::new(&defined.lxcpath_text(), defined.name.as_str()).wait_for(State::Stopped).ok()
+    let mut wanted = [0; State::COUNT];
+    wanted[State::Stopped.index()] = 1;
+    Client::new(&defined.lxcpath_text(), defined.name.as_str()).add_state_client(&wanted).ok()
 }
 
 /// The failure that a dump ended in, if it did not succeed.
@@ -326,8 +375,14 @@ pub fn describe(ended: &Ended, log_file: &Path, operation: CriuOperation, exit: 
 }
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
-fn undo(request: &Request, running: &Running, journal: &mut Journal, mut failure: Failure) -> Failure {
-    let (log, kept) = (partial(&request.images).join(DUMP_LOG), failed_log(&request.images));
+fn undo(
+    request: &Request,
+    running: &Running,
+    log: &str,
+    journal: &mut Journal,
+    mut failure: Failure,
+) -> Failure {
+    let (log, kept) = (partial(&request.images).join(log), failed_log(&request.images));
     if log.exists() {
         failure.log = match fs::rename(&log, &kept) {
             Ok(()) => Some(kept),

@@ -196,6 +196,7 @@ fn tell_failure(failure: &Failure) {
 }
 
 /// Reports as lines on standard output.
+#[derive(Debug)]
 struct Lines {
     wants_log: bool,
 }

@@ -3,6 +3,7 @@
 //! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command socket, passes
 //! signals on to init, and when init has ended it cleans up in liblxc's order. It sleeps otherwise.
 
+mod end;
 mod served;
 
 use std::fs;
@@ -18,7 +19,6 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::error::ErrorList;
-use crate::lxc::hook;
 use crate::lxc::protocol::State;
 use crate::restore::{Restored, leave_cgroup};
 use crate::sys::process::Process;
@@ -63,11 +63,11 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     server.send_exit_code(status);
     let end = if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
     let mut errors = ErrorList::default();
-    let stage = hook::AtEnd { defined: &container.defined, init: container.init.pid(), target: end == End::Reboot };
+    let (defined, init) = container.close();
+    let stage = end::AtEnd { defined: &defined, init: init.pid(), reboot: end == End::Reboot };
     errors.note(stage.network_down(&ports));
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());
-    container.close_cgroup();
     errors.note(leave_cgroup(&pivot));
     errors.note(journal.play_back());
     server.end();

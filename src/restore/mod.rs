@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::checkpoint::dump::LogReader;
+use crate::checkpoint::dump::{LogReader, deadline};
 use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover};
 use crate::criu::control::Control;
 use crate::criu::log::Operation as CriuOperation;
@@ -296,15 +296,15 @@ impl Work<'_> {
             place: self.place(&payload)?,
             control: Control::listen(&self.operation.control()).context("listen for CRIU's actions")?,
             environment: Vec::new(),
-            deadline: (self.settings.timeout > 0)
-                .then(|| Instant::now() + Duration::from_secs(self.settings.timeout)),
+            deadline: deadline(self.settings),
         };
         let log_file = self.request.images.join(RESTORE_LOG);
+        let verification = self.start_verification()?;
         let mut watch = RestoreWatch {
             netlink: self.netlink,
             ports: &made,
             payload: &payload,
-            verification: self.start_verification()?,
+            verification,
             log: LogReader::new(log_file.clone(), report),
         };
         let ended = run::run(job, self.signals, &mut watch)?;
