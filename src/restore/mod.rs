@@ -101,7 +101,7 @@ pub struct Restored {
     pub cgroup_mount: PathBuf,
     /// The payload cgroup's directory.
     pub payload: PathBuf,
-    /// Where the monitor goes at the end.
+    /// The cgroup that the monitor goes to at the end.
     pub pivot: PathBuf,
     /// The ports that were made.
     pub ports: Vec<Port>,
@@ -156,14 +156,13 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     };
     let cgroup_mount = cgroup::unified_mount()?;
     let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
-    let pivot = cgroup::directory(&cgroup_mount, &plan.pivot)?;
     Ok(Outcome::Running(Box::new(Restored {
         init,
         server,
         journal,
         cgroup_mount,
         payload,
-        pivot,
+        pivot: plan.pivot,
         ports: made,
         operation: Some(operation),
         criu: took,
