@@ -97,8 +97,10 @@ impl Watch for DumpWatch<'_> {
         match action {
             "network-lock" => {
                 let journal = &mut *self.journal;
-                ports::lock(self.netlink, self.ports, &mut |port| journal.note(Undo::PutPortBack(Box::new(port.clone()))))
-                    .context("take the container off its bridge")
+                ports::lock(self.netlink, self.ports, &mut |port| {
+                    journal.note(Undo::PutPortBack(Box::new(port.clone())))
+                })
+                .context("take the container off its bridge")
             }
             // The tasks are frozen, all images are written, and CRIU waits for us before it ends the tasks.
             "post-dump" if self.request.after == AfterDump::Stop => {

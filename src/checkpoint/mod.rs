@@ -121,12 +121,10 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let operation = begin_operation(&defined, "lxc-checkpoint")?;
 
     // 2.
-    let mut journal = Journal::open(&operation.journal())?;
-    recover(&mut journal, report)?;
+    let mut journal = recover(&operation, report)?;
 
     // 3.
-    let running = container::find(&defined.lxcpath_text(), request.name.as_str(), Some(&defined.rootfs))?
-        .ok_or_else(|| not_running(&defined))?;
+    let running = find_running(&defined, &operation, report)?;
 
     // 4.
     check_target(request)?;
@@ -188,10 +186,8 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
     let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
     let operation = begin_operation(&defined, "lxc-checkpoint --pre-dump")?;
-    let mut journal = Journal::open(&operation.journal())?;
-    recover(&mut journal, report)?;
-    let running = container::find(&defined.lxcpath_text(), request.name.as_str(), Some(&defined.rootfs))?
-        .ok_or_else(|| not_running(&defined))?;
+    let mut journal = recover(&operation, report)?;
+    let running = find_running(&defined, &operation, report)?;
     check_target(request)?;
     let options = PreDump {
         images: partial(&request.images),
@@ -205,7 +201,9 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     make_partial(request, &mut journal)?;
     let ended = match dump::run_pre_dump(&options, settings, &criu, &operation, report) {
         Ok(ended) => ended,
-        Err(cause) => return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause))),
+        Err(cause) => {
+            return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause)));
+        }
     };
     if !ended.success() {
         let log = partial(&request.images).join(PRE_DUMP_LOG);
@@ -232,22 +230,44 @@ pub fn begin_operation(defined: &Defined, what: &str) -> Result<Operation> {
     })
 }
 
-/// Undoes what a command that died has left on the host.
-pub fn recover(journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
-    if journal.is_empty() {
-        return Ok(());
+/// Undoes what a command that died has left on the host, and opens the journal for a new one.
+pub fn recover(operation: &Operation, report: &mut dyn Report) -> Result<Journal> {
+    play_back_left(&operation.journal(), "an earlier command was cut short: undoing what it left", report)
+}
+
+/// Undoes what a monitor that died has held for its container, which does not run any more.
+pub fn recover_held(operation: &Operation, report: &mut dyn Report) -> Result<()> {
+    play_back_left(&operation.held(), "its last monitor has died: undoing what it held", report).map(drop)
+}
+
+fn play_back_left(path: &Path, note: &str, report: &mut dyn Report) -> Result<Journal> {
+    let mut journal = Journal::open(path)?;
+    if !journal.is_empty() {
+        report.note(note);
+        journal.play_back().map_err(|e| {
+            Failure::new(Exit::RollbackIncomplete, e.context("undo what an earlier command left"))
+                .hint("mend what is named, then run the command again")
+        })?;
     }
-    report.note("an earlier command was cut short: undoing what it left");
-    journal.play_back().map_err(|e| {
-        Failure::new(Exit::RollbackIncomplete, e.context("undo what an earlier command left"))
-            .hint("mend what is named, then run the command again")
-    })
+    Ok(journal)
+}
+
+fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {
+    match container::find(&defined.lxcpath_text(), defined.name.as_str(), Some(&defined.rootfs))? {
+        Some(running) => Ok(running),
+        None => {
+            recover_held(operation, report)?;
+            Err(not_running(defined))
+        }
+    }
 }
 
 /// The failure for a container that is not defined.
 pub fn not_defined(error: defined::Error) -> Failure {
     match error {
-        defined::Error::NotDefined(_) => Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory"),
+        defined::Error::NotDefined(_) => {
+            Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory")
+        }
         defined::Error::Config(e) => {
             // The line and a caret beneath it, as a compiler shows an error.
             let text = e.parse_error().map(|p| p.render());
@@ -263,15 +283,20 @@ pub fn not_defined(error: defined::Error) -> Failure {
 /// The failure for a CRIU that cannot be used.
 pub fn no_criu(error: version::Error) -> Failure {
     let hint = match &error {
-        version::Error::NotInstalled { .. } => "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml",
+        version::Error::NotInstalled { .. } => {
+            "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml"
+        }
         _ => "install CRIU 4.2 or newer, or name another one in /etc/lxc/lxc-cr.toml",
     };
     Failure::new(Exit::Refused, error).hint(hint)
 }
 
 fn not_running(defined: &Defined) -> Failure {
-    Failure::msg(Exit::WrongState, "it is not running")
-        .hint(format!("start it: lxc-start -n {} -P {}", defined.name, defined.lxcpath.as_path().display()))
+    Failure::msg(Exit::WrongState, "it is not running").hint(format!(
+        "start it: lxc-start -n {} -P {}",
+        defined.name,
+        defined.lxcpath.as_path().display()
+    ))
 }
 
 /// Refuses a target that holds something already, before anything is touched.
@@ -304,11 +329,9 @@ fn make_partial(request: &Request, journal: &mut Journal) -> Result<()> {
     let dir = partial(&request.images);
     if let Some(parent) = request.images.parent() {
         use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(|e| Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display()))))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|e| {
+            Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display())))
+        })?;
     }
     journal.note(Undo::RemoveImages { path: dir.clone() })?;
     // What a killed command left there.
@@ -375,13 +398,7 @@ pub fn describe(ended: &Ended, log_file: &Path, operation: CriuOperation, exit: 
 }
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
-fn undo(
-    request: &Request,
-    running: &Running,
-    log: &str,
-    journal: &mut Journal,
-    mut failure: Failure,
-) -> Failure {
+fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, mut failure: Failure) -> Failure {
     let (log, kept) = (partial(&request.images).join(log), failed_log(&request.images));
     if log.exists() {
         failure.log = match fs::rename(&log, &kept) {
@@ -401,7 +418,9 @@ fn undo(
     failure.state = Some(match (alive, &rolled_back) {
         (true, Ok(())) => format!("{} is running as before", request.name),
         (true, Err(_)) => format!("{} is running, but not all could be put back", request.name),
-        (false, _) => format!("{} has ended; what was written is in {}", request.name, partial(&request.images).display()),
+        (false, _) => {
+            format!("{} has ended; what was written is in {}", request.name, partial(&request.images).display())
+        }
     });
     if let Err(e) = rolled_back {
         failure.exit = Exit::RollbackIncomplete;

@@ -73,9 +73,11 @@ pub struct LxcOptions {
 impl LxcOptions {
     /// The container that is meant.
     pub fn container(&self) -> Result<(ContainerName, LxcPath)> {
-        let name = self.name.as_ref().or(self.positional.as_ref()).ok_or_else(|| {
-            Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME")
-        })?;
+        let name = self
+            .name
+            .as_ref()
+            .or(self.positional.as_ref())
+            .ok_or_else(|| Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME"))?;
         let name = ContainerName::new(name).map_err(|e| Failure::new(Exit::Usage, e))?;
         let path = match &self.lxcpath {
             Some(path) => path.clone(),
@@ -150,7 +152,8 @@ pub fn require_root() -> Result<()> {
     if crate::sys::process::is_root() {
         return Ok(());
     }
-    Err(Failure::msg(Exit::Other, "only root can checkpoint and restart containers").hint("run it with sudo, or as root"))
+    Err(Failure::msg(Exit::Other, "only root can checkpoint and restart containers")
+        .hint("run it with sudo, or as root"))
 }
 
 /// The administrator's settings.
@@ -160,8 +163,8 @@ pub fn load_settings() -> Result<Settings> {
 
 /// Our action script: beside this program (a build tree), or where the package puts it.
 pub fn action_script() -> Result<PathBuf> {
-    let program = std::env::current_exe()
-        .map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
+    let program =
+        std::env::current_exe().map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
     let dir = program.parent().unwrap_or(Path::new("/"));
     let beside = dir.join(ACTION_SCRIPT);
     let installed = dir.parent().unwrap_or(Path::new("/")).join(LIBEXEC).join(ACTION_SCRIPT);

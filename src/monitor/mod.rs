@@ -61,7 +61,8 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     // liblxc's order: exit status, network, STOPPING, stop hooks, cgroups, STOPPED, post-stop hooks, connections.
     let status = reap(container.init.pid())?;
     server.send_exit_code(status);
-    let end = if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
+    let end =
+        if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
     let mut errors = ErrorList::default();
     let (defined, init) = container.close();
     let stage = end::AtEnd { defined: &defined, init: init.pid(), reboot: end == End::Reboot };

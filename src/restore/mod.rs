@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 
 use crate::checkpoint::dump::{LogReader, deadline};
-use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover};
+use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover, recover_held};
 use crate::criu::control::Control;
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::RESTORE_LOG;
@@ -124,8 +124,8 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 3.
     let mut server = bind(&defined)?;
-    let mut journal = Journal::open(&operation.journal())?;
-    recover(&mut journal, report)?;
+    let mut journal = recover(&operation, report)?;
+    recover_held(&operation, report)?;
 
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
@@ -159,7 +159,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     Ok(Outcome::Running(Box::new(Restored {
         init,
         server,
-        journal,
+        journal: journal.hand_over(&operation.held())?,
         cgroup_mount,
         payload,
         pivot: plan.pivot,
@@ -206,12 +206,18 @@ fn check_root(defined: &Defined) -> Result<()> {
     match defined.config.rootfs().map(|r| r.kind) {
         None | Some(RootfsKind::Unspecified | RootfsKind::Dir | RootfsKind::Btrfs) => {}
         Some(kind) => {
-            return Err(Failure::msg(Exit::Refused, format!("a root file system of the kind {kind:?} cannot be restored yet"))
-                .hint("mount it, and let lxc.rootfs.path name the directory"));
+            return Err(Failure::msg(
+                Exit::Refused,
+                format!("a root file system of the kind {kind:?} cannot be restored yet"),
+            )
+            .hint("mount it, and let lxc.rootfs.path name the directory"));
         }
     }
     if !defined.rootfs.is_dir() {
-        return Err(Failure::msg(Exit::BadCheckpoint, format!("its root {} is no directory", defined.rootfs.display())));
+        return Err(Failure::msg(
+            Exit::BadCheckpoint,
+            format!("its root {} is no directory", defined.rootfs.display()),
+        ));
     }
     Ok(())
 }
@@ -443,11 +449,8 @@ fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 fn open_host_file(path: &Path) -> Result<OwnedFd> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))?;
+    let file =
+        fs::OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))?;
     Ok(file.into())
 }
 
