@@ -44,6 +44,10 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let mut container = Container::new(defined, init, &cgroup_mount, &payload, &ports)?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
+    if let Err(e) = crate::sys::memory::give_back() {
+        log::debug!("give memory back: {e}");
+    }
+
     loop {
         let ready = wait(&container.init, server.as_fd(), signals, server.next_deadline())?;
         if ready.server {
