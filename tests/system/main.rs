@@ -20,5 +20,23 @@ fn main() -> ExitCode {
     harness::trial::run(&[
         ("container_of_the_recipe_runs_and_echoes", scenario::recipe::runs_and_echoes),
         ("bare_criu_dump_and_restore_keeps_the_connection", scenario::bare_criu::dump_and_restore_keeps_the_connection),
+        ("suspended_container_comes_back_with_its_connection", scenario::story::suspended_container_comes_back_with_its_connection),
+        ("a_container_left_running_is_as_before", scenario::story::a_container_left_running_is_as_before),
+        ("the_port_is_off_the_bridge_while_the_container_stands_still", scenario::story::the_port_is_off_the_bridge_while_the_container_stands_still),
+        ("a_frozen_container_comes_back_frozen", scenario::story::a_frozen_container_comes_back_frozen),
+        ("the_host_side_gets_the_asked_name", scenario::story::the_host_side_gets_the_asked_name),
+        ("what_the_host_lends_is_there_again", scenario::story::what_the_host_lends_is_there_again),
+        ("an_init_on_the_hosts_null_comes_back", scenario::story::an_init_on_the_hosts_null_comes_back),
+        ("the_command_returns_or_stays_as_asked", scenario::story::the_command_returns_or_stays_as_asked),
+        ("all_of_lxcs_tools_work_on_it", scenario::monitor::all_of_lxcs_tools_work_on_it),
+        ("it_stops_in_every_way", scenario::monitor::it_stops_in_every_way),
+        ("it_is_small_and_idle", scenario::monitor::it_is_small_and_idle),
+        ("what_a_killed_monitor_held_is_cleared_away", scenario::monitor::what_a_killed_monitor_held_is_cleared_away),
+        ("refusal_of_containers_that_cannot_be_meant", scenario::refusals::of_containers_that_cannot_be_meant),
+        ("refusal_of_hosts_that_cannot_do_it", scenario::refusals::of_hosts_that_cannot_do_it),
+        ("refusal_of_directories_that_are_not_right", scenario::refusals::of_directories_that_are_not_right),
+        ("refusal_of_a_full_disk", scenario::refusals::of_a_full_disk),
+        ("refusal_of_configurations_that_cannot_be_read", scenario::refusals::of_configurations_that_cannot_be_read),
+        ("refusal_of_a_second_operation_at_the_same_time", scenario::refusals::of_a_second_operation_at_the_same_time),
     ])
 }
