@@ -238,7 +238,9 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_version() {
-        for text in ["", "Version:", "Version: x", "Version: 4", "4.2.1", "Version: 99999999999.1", "Version: 4.2.99999999999"] {
+        for text in
+            ["", "Version:", "Version: x", "Version: 4", "4.2.1", "Version: 99999999999.1", "Version: 4.2.99999999999"]
+        {
             assert_eq!(Version::parse(text), None, "{text:?}");
         }
     }

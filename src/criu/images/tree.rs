@@ -114,8 +114,7 @@ mod tests {
     #[test]
     fn reads_a_real_tree() {
         let tree = process_tree(&real()).unwrap();
-        let shape: Vec<(u32, u32, u32, &str)> =
-            tree.iter().map(|p| (p.pid, p.ppid, p.sid, p.comm.as_str())).collect();
+        let shape: Vec<(u32, u32, u32, &str)> = tree.iter().map(|p| (p.pid, p.ppid, p.sid, p.comm.as_str())).collect();
         assert_eq!(shape, [(37, 0, 37, "sh"), (39, 37, 37, "sleep"), (40, 37, 37, "sleep")]);
         assert!(tree.iter().all(|p| p.threads == [p.pid] && p.pdeath_sig.is_none() && !p.zombie));
     }
