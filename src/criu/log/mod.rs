@@ -167,7 +167,7 @@ pub fn summarise(text: &str, operation: Operation) -> Summary {
     let mut outcome = Outcome::Unfinished;
     let mut phase = None;
     let mut first_error = None;
-    let mut best: Option<(rules::Weight, Class, Option<LogError>)> = None;
+    let mut best: Option<(rules::Weight, Class, Option<LogError>, Option<Phase>)> = None;
     for line in text.lines() {
         let stripped = strip_prefixes(line);
         let last_word = outcome_of(stripped);
@@ -184,7 +184,7 @@ pub fn summarise(text: &str, operation: Operation) -> Summary {
         if let Some((weight, class)) = rules::classify(stripped, level, operation)
             && best.as_ref().is_none_or(|(old, ..)| weight > *old)
         {
-            best = Some((weight, class, error.clone()));
+            best = Some((weight, class, error.clone(), phase));
         }
         if level == Level::Error && first_error.is_none() {
             first_error = error;
@@ -192,7 +192,11 @@ pub fn summarise(text: &str, operation: Operation) -> Summary {
     }
     // A run that succeeded may have logged errors on its way; they were not its end.
     let (class, reason) = match best {
-        Some((_, class, error)) if outcome != Outcome::Succeeded => (class, error),
+        Some((weight, class, error, at)) if outcome != Outcome::Succeeded => {
+            // A warning comes before the error that it explains, and undoing may lie between them.
+            phase = if weight == rules::Weight::Hint { at } else { phase };
+            (class, error)
+        }
         _ => (Class::Unknown, None),
     };
     if outcome == Outcome::Succeeded {

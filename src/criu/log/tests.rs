@@ -180,6 +180,7 @@ fn reads_recorded_logs() {
         ("enospc.dump.log", Dump, Outcome::Failed, Some(Phase::DumpingMemory), Class::DiskFull),
         ("mntns.dump.log", Dump, Outcome::Failed, Some(Phase::CollectingMounts), Class::ExternalMount),
         ("freeze.dump.log", Dump, Outcome::Failed, Some(Phase::Freezing), Class::FreezeTimeout),
+        ("traced.dump.log", Dump, Outcome::Failed, Some(Phase::Freezing), Class::Traced),
         ("pidinuse.restore.log", Restore, Outcome::Failed, Some(Phase::ForkingTasks), Class::PidInUse),
         ("fsize.restore.log", Restore, Outcome::Failed, Some(Phase::RestoringFiles), Class::FileChanged),
         ("nobr.restore.log", Restore, Outcome::Failed, Some(Phase::RestoringMemory), Class::BridgeMissing),
