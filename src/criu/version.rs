@@ -1,11 +1,12 @@
 //! Which CRIU is installed, and what that version can do.
 //!
-//! A run of `criu --version` takes 4 ms (4.2.1, measured), no more than the checks that a file with
-//! its remembered answer would need; so the answer is not kept.
+//! `criu --version` takes 4 to 5 ms (4.2.1, measured; most of it is the loading of its libraries), so
+//! [`find_cached`] remembers the answer for as long as the program file is the same.
 
 use std::fmt;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -136,6 +137,14 @@ pub enum Error {
         /// The paths that were looked at.
         looked_at: Vec<PathBuf>,
     },
+    /// Somebody else could have put another program there.
+    #[error("{} could have been replaced by another user: {} is not root's alone to write", path.display(), culprit.display())]
+    Untrusted {
+        /// The program.
+        path: PathBuf,
+        /// The file or directory with the wrong owner or mode.
+        culprit: PathBuf,
+    },
     /// It is there, but older than what we work with.
     #[error("{} is CRIU {found}; {needed} or newer is needed", path.display())]
     TooOld {
@@ -175,6 +184,52 @@ fn places(paths: &[PathBuf]) -> String {
 /// # Errors
 /// See [`Error`]; a CRIU older than [`OLDEST`] is an error too.
 pub fn find(setting: Option<&Path>) -> Result<Criu, Error> {
+    let path = locate(setting)?;
+    let version = ask(&path)?;
+    accept(path, version)
+}
+
+/// Like [`find`], but takes the version from the file `cache` if that was written for the same program
+/// file, and writes it otherwise. Only root may be able to write the cache's directory.
+///
+/// # Errors
+/// As [`find`]. A cache that cannot be read or written is no error.
+pub fn find_cached(setting: Option<&Path>, cache: &Path) -> Result<Criu, Error> {
+    let path = locate(setting)?;
+    let Some(key) = identity(&path) else { return find(Some(&path)) };
+    let kept = fs::read_to_string(cache).ok();
+    let kept = kept.as_deref().and_then(|text| text.split_once('\n')).filter(|(k, _)| *k == key);
+    if let Some(version) = kept.and_then(|(_, text)| Version::parse(text)) {
+        return accept(path, version);
+    }
+    let version = ask(&path)?;
+    if let Err(e) = remember(cache, &key, &version) {
+        log::debug!("write {}: {e}", cache.display());
+    }
+    accept(path, version)
+}
+
+/// What changes when another program is installed at the path.
+fn identity(path: &Path) -> Option<String> {
+    let m = path.metadata().ok()?;
+    let changed = (m.ctime(), m.ctime_nsec(), m.mtime(), m.mtime_nsec());
+    // A path with a newline in it would only miss the cache.
+    Some(format!("{} {} {} {} {changed:?}", path.display(), m.dev(), m.ino(), m.size()))
+}
+
+fn remember(cache: &Path, key: &str, version: &Version) -> io::Result<()> {
+    let dir = cache.parent().unwrap_or(Path::new("/"));
+    let mut file = tempfile::NamedTempFile::new_in(dir)?;
+    writeln!(file, "{key}\nVersion: {}.{}.{}", version.major, version.minor, version.sub)?;
+    if let Some(git) = &version.git {
+        writeln!(file, "GitID: {git}")?;
+    }
+    // Renamed into place: another run reads the old file or the new one, never half of it.
+    file.persist(cache)?;
+    Ok(())
+}
+
+fn locate(setting: Option<&Path>) -> Result<PathBuf, Error> {
     let looked_at: Vec<PathBuf> = match setting {
         Some(path) => vec![path.to_owned()],
         None => PLACES.iter().map(PathBuf::from).collect(),
@@ -182,16 +237,40 @@ pub fn find(setting: Option<&Path>) -> Result<Criu, Error> {
     let Some(path) = looked_at.iter().find(|p| is_program(p)).cloned() else {
         return Err(Error::NotInstalled { looked_at });
     };
-    let version = ask(&path)?;
-    if !version.at_least(OLDEST.major, OLDEST.minor) {
-        return Err(Error::TooOld { path, found: version, needed: OLDEST });
+    match writable_by_others(&path) {
+        Some(culprit) => Err(Error::Untrusted { path, culprit }),
+        None => Ok(path),
     }
-    Ok(Criu { path, version })
+}
+
+fn accept(path: PathBuf, version: Version) -> Result<Criu, Error> {
+    if version.at_least(OLDEST.major, OLDEST.minor) {
+        Ok(Criu { path, version })
+    } else {
+        Err(Error::TooOld { path, found: version, needed: OLDEST })
+    }
 }
 
 fn is_program(path: &Path) -> bool {
     // A relative path would be looked up in $PATH by Command.
     path.is_absolute() && path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+}
+
+/// The file itself or the directory above it through which another user could replace it.
+fn writable_by_others(path: &Path) -> Option<PathBuf> {
+    const OTHERS_WRITE: u32 = 0o022;
+    // In a directory with this bit, like /tmp, only the owner of a file can replace it.
+    const STICKY: u32 = 0o1000;
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let me = nix::unistd::geteuid().as_raw();
+    let open = |p: &&Path| match p.metadata() {
+        Ok(m) => {
+            let kept = m.mode() & OTHERS_WRITE == 0 || (m.is_dir() && m.mode() & STICKY != 0);
+            !kept || (m.uid() != 0 && m.uid() != me)
+        }
+        Err(_) => true,
+    };
+    real.ancestors().find(open).map(Path::to_owned)
 }
 
 fn ask(path: &Path) -> Result<Version, Error> {
@@ -214,7 +293,6 @@ fn ask(path: &Path) -> Result<Version, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn fake(script: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -258,6 +336,40 @@ mod tests {
     fn runs_criu_with_a_cleared_environment() {
         let (_dir, path) = fake("[ -z \"$CARGO_MANIFEST_DIR\" ] && echo 'Version: 4.2.1'");
         assert_eq!(find(Some(&path)).unwrap(), Criu { path, version: Version::new(4, 2, 1) });
+    }
+
+    #[test]
+    fn remembers_the_version_of_the_same_file() {
+        let (dir, path) = fake("echo run >>\"${0%/*}\"/runs; echo Version: 4.2.1; echo GitID: v4.2");
+        let runs = || fs::read_to_string(dir.path().join("runs")).unwrap().lines().count();
+        let cache = dir.path().join("criu-version");
+        let first = find_cached(Some(&path), &cache).unwrap();
+        assert_eq!(find_cached(Some(&path), &cache).unwrap(), first);
+        assert_eq!(runs(), 1);
+        assert_eq!(find(Some(&path)).unwrap(), first);
+        fs::write(&path, "#!/bin/sh\necho Version: 4.3\n").unwrap();
+        assert_eq!(find_cached(Some(&path), &cache).unwrap().version, Version::new(4, 3, 0));
+        for bad in ["", "x", "x\nVersion: 9.9\n"] {
+            fs::write(&cache, bad).unwrap();
+            assert_eq!(find_cached(Some(&path), &cache).unwrap().version, Version::new(4, 3, 0), "{bad:?}");
+        }
+        assert!(find_cached(Some(&path), Path::new("/nonexistent/cache")).is_ok());
+        fs::write(&path, "#!/bin/sh\necho Version: 3.1\n").unwrap();
+        for _ in 0..2 {
+            assert!(matches!(find_cached(Some(&path), &cache), Err(Error::TooOld { .. })));
+        }
+    }
+
+    #[test]
+    fn refuses_a_program_that_others_can_write() {
+        let (dir, path) = fake("echo Version: 4.2.1");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(matches!(find(Some(&path)), Err(Error::Untrusted { culprit, .. }) if culprit.ends_with("criu")));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(find(Some(&path)), Err(Error::Untrusted { .. })));
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        assert!(find(Some(&path)).is_ok());
     }
 
     #[test]
