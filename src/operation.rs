@@ -129,6 +129,11 @@ pub fn key(lxcpath: &Path, name: &str) -> String {
     format!("{short}-{hash:016x}")
 }
 
+/// Where CRIU's version is remembered: asking the program costs more than all the rest of our own work.
+pub fn criu_version_cache() -> PathBuf {
+    Path::new(STATE_ROOT).join("criu-version")
+}
+
 /// The journal of a container, for those who find it after a crash.
 pub fn journal_of(lxcpath: &Path, name: &str) -> PathBuf {
     Path::new(STATE_ROOT).join(key(lxcpath, name)).join("journal")

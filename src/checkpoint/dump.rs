@@ -214,7 +214,7 @@ pub struct LogReader<'a> {
 impl<'a> LogReader<'a> {
     /// Reads this log, which need not be there yet.
     pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
-        LogReader { follower: Follower::new(path), report, phase: String::new() }
+        LogReader { follower: Follower::new(&path), report, phase: String::new() }
     }
 
     /// Whether anybody wants to be told.
@@ -225,7 +225,7 @@ impl<'a> LogReader<'a> {
     /// Tells what has come.
     pub fn read(&mut self) {
         // A log that cannot be read now is told of when CRIU has ended.
-        for line in self.follower.new_lines().unwrap_or_default() {
+        for line in self.follower.lines().unwrap_or_default() {
             if self.report.wants_log() {
                 self.report.log_line(&line);
             }

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::criu::log::{self, Operation as CriuOperation};
+use crate::criu::log::{self, Class, Operation as CriuOperation};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
 use crate::criu::run::{Ended, GiveUp};
 use crate::criu::version;
@@ -117,7 +117,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let operation = begin_operation(&defined, "lxc-checkpoint")?;
 
     // 2.
@@ -184,7 +184,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
     let begin = Instant::now();
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let operation = begin_operation(&defined, "lxc-checkpoint --pre-dump")?;
     let mut journal = recover(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
@@ -390,9 +390,20 @@ pub fn describe(ended: &Ended, log_file: &Path, operation: CriuOperation, exit: 
         }
         Err(_) => return Failure::msg(exit, format!("{} and left no log", ended.status_in_words())),
     };
-    let mut failure = Failure::msg(exit, summary.in_words());
-    if let Some(remedy) = summary.remedy() {
-        failure = failure.hint(remedy);
+    let mut text = match summary.phase {
+        Some(phase) => format!("CRIU failed while {phase}"),
+        None => "CRIU failed".to_owned(),
+    };
+    if summary.class != Class::Unknown {
+        text = format!("{text}: {}", summary.class.explain());
+    }
+    text = match summary.shown_error() {
+        Some(error) => format!("{text}: {error}"),
+        None => format!("{text}: {}", ended.status_in_words()),
+    };
+    let mut failure = Failure::msg(exit, text);
+    if summary.class != Class::Unknown {
+        failure = failure.hint(summary.class.remedy());
     }
     failure
 }

@@ -39,7 +39,7 @@ use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::lxc::server::{self, Server};
 use crate::net::{Port, apply, ports};
-use crate::operation::Operation;
+use crate::operation::{self, Operation};
 use crate::record::{Damage, Record};
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
@@ -115,7 +115,7 @@ pub struct Restored {
 pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report: &mut dyn Report) -> Result<Outcome> {
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let operation = begin_operation(&defined, "lxc-restart")?;
 
     // 2.

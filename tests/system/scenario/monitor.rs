@@ -102,7 +102,7 @@ pub fn what_a_killed_monitor_held_is_cleared_away(world: &World) {
 }
 
 /// What lxc-info and lxc-ls say, but for pids and counts.
-fn told(container: &crate::harness::Container) -> Vec<String> {
+fn told(container: &crate::harness::container::Container) -> Vec<String> {
     let info = container.lxc("lxc-info").ok().stdout;
     info.lines().filter(|l| !l.starts_with("PID") && !l.contains("bytes")).map(str::to_owned).collect()
 }

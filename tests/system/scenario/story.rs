@@ -208,7 +208,7 @@ pub fn the_command_returns_or_stays_as_asked(world: &World) {
     assert!(!pidfile.exists());
 }
 
-fn inside_mac(container: &crate::harness::Container) -> String {
+fn inside_mac(container: &crate::harness::container::Container) -> String {
     container.exec(["/bin/cat", "/sys/class/net/eth0/address"]).stdout
 }
 
