@@ -5,7 +5,7 @@
 //! ```text
 //! cli
 //! checkpoint  restore  monitor  action  hooks
-//! net  mounts  cgroup  record  seal  rollback  operation  settings
+//! net  mounts  mend  cgroup  record  seal  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -25,6 +25,7 @@ pub mod criu;
 pub mod lxc;
 
 pub mod cgroup;
+pub mod mend;
 pub mod mounts;
 pub mod net;
 pub mod operation;

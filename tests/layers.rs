@@ -9,7 +9,7 @@ const LAYERS: &[&[&str]] = &[
     &["sys"],
     &["lxc"],
     &["criu"],
-    &["net", "mounts", "cgroup", "record", "seal", "rollback", "operation", "settings"],
+    &["net", "mounts", "mend", "cgroup", "record", "seal", "rollback", "operation", "settings"],
     &["checkpoint", "restore", "monitor", "preflight", "action", "hooks"],
     &["cli"],
 ];

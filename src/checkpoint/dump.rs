@@ -54,11 +54,17 @@ pub fn run(
     let dir = partial(&request.images);
     let signals = Signals::of_termination().context("take signals")?;
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
+    // A Ctrl-C at the terminal must reach us, not CRIU: it would leave the tasks half seized.
+    let mut place = Place::here().own_session();
+    if plan.in_cgroup_namespace {
+        let path = format!("/proc/{}/ns/cgroup", plan.dump.tree);
+        let namespace = std::fs::File::open(&path).with_context(|| format!("open {path}"))?;
+        place = place.in_namespace(namespace.into());
+    }
     let job = Job {
         program: &criu.path,
         args: plan.dump.args(),
-        // A Ctrl-C at the terminal must reach us, not CRIU: it would leave the tasks half seized.
-        place: Place::here().own_session(),
+        place,
         control,
         environment: Vec::new(),
         deadline: deadline(settings),

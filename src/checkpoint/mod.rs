@@ -17,13 +17,14 @@ pub mod plan;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
 use crate::criu::log::{self, Class, Operation as CriuOperation};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
-use crate::criu::run::{Ended, GiveUp};
+use crate::criu::run::{Ended, GiveUp, status_in_words};
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
@@ -207,7 +208,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     };
     if !ended.success() {
         let log = partial(&request.images).join(PRE_DUMP_LOG);
-        let failure = describe(&ended, &log, CriuOperation::Dump, Exit::CriuFailed);
+        let failure = describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
         return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
     }
     dump::put_in_place(&partial(&request.images), &request.images)?;
@@ -378,17 +379,23 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
     if let Some(refused) = &ended.refused {
         return Failure::msg(exit, format!("{refused:#}"));
     }
-    describe(ended, &dir.join(DUMP_LOG), CriuOperation::Dump, exit)
+    describe(&ended.status, &ended.stderr, &dir.join(DUMP_LOG), CriuOperation::Dump, exit)
 }
 
 /// A failure of CRIU with its phase, its reason and the remedy, from its log.
-pub fn describe(ended: &Ended, log_file: &Path, operation: CriuOperation, exit: Exit) -> Failure {
+pub fn describe(
+    status: &ExitStatus,
+    stderr: &str,
+    log_file: &Path,
+    operation: CriuOperation,
+    exit: Exit,
+) -> Failure {
     let summary = match log::summarise_file(log_file, operation) {
         Ok(summary) => summary,
-        Err(_) if !ended.stderr.is_empty() => {
-            return Failure::msg(exit, format!("{}: {}", ended.status_in_words(), ended.stderr));
+        Err(_) if !stderr.is_empty() => {
+            return Failure::msg(exit, format!("{}: {stderr}", status_in_words(status)));
         }
-        Err(_) => return Failure::msg(exit, format!("{} and left no log", ended.status_in_words())),
+        Err(_) => return Failure::msg(exit, format!("{} and left no log", status_in_words(status))),
     };
     let mut text = match summary.phase {
         Some(phase) => format!("CRIU failed while {phase}"),
@@ -399,7 +406,7 @@ pub fn describe(ended: &Ended, log_file: &Path, operation: CriuOperation, exit: 
     }
     text = match summary.shown_error() {
         Some(error) => format!("{text}: {error}"),
-        None => format!("{text}: {}", ended.status_in_words()),
+        None => format!("{text}: {}", status_in_words(status)),
     };
     let mut failure = Failure::msg(exit, text);
     if summary.class != Class::Unknown {

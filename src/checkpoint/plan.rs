@@ -26,6 +26,11 @@ use crate::sys::netlink::Netlink;
 pub struct Plan {
     /// What CRIU is asked.
     pub dump: Dump,
+    /// Whether CRIU runs in the container's cgroup namespace.
+    ///
+    /// From outside, CRIU (4.2, cgroup.c: `get_cg_set`) takes each thread's cgroups for other ones than init's, and
+    /// a restore has to move every thread. From inside, all tasks in the payload cgroup have one and the same set.
+    pub in_cgroup_namespace: bool,
     /// The ports that leave their bridges while the container is frozen.
     pub ports: Vec<Port>,
     /// The record, but for the images that are not there yet.
@@ -51,6 +56,9 @@ pub fn plan(
     let host_files = mounts::host_streams(init, &container_mounts)?;
     let tree = payload(running)?;
 
+    let described = describe_init(init)?;
+    let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
+
     let mut notes = Vec::new();
     if let Some((_, tree)) = &tree
         && tree.frozen
@@ -68,7 +76,10 @@ pub fn plan(
         after: request.after,
         ghost_limit: settings.ghost_limit << 20,
         freeze_cgroup: tree.as_ref().filter(|(_, t)| t.frozen).map(|(dir, _)| dir.clone()),
-        cgroup_root: tree.as_ref().map(|(_, t)| t.path.to_string_lossy().into_owned()),
+        cgroup_root: tree
+            .as_ref()
+            .filter(|_| !in_cgroup_namespace)
+            .map(|(_, t)| t.path.to_string_lossy().into_owned()),
         skip_network_lock: criu.version.supports_network_lock_skip(),
         parent_images: request.parent_images.clone(),
     };
@@ -83,14 +94,14 @@ pub fn plan(
             config: defined.config_text(),
         },
         host: host(criu),
-        init: describe_init(init)?,
+        init: described,
         cgroup: tree.map(|(_, tree)| tree),
         ports: survey.ports.clone(),
         externals,
         host_files,
         images: Vec::new(),
     };
-    Ok(Plan { dump, ports: survey.ports, record, notes })
+    Ok(Plan { dump, in_cgroup_namespace, ports: survey.ports, record, notes })
 }
 
 impl Plan {

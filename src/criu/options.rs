@@ -74,7 +74,8 @@ pub struct Dump {
     pub ghost_limit: u64,
     /// The payload cgroup, when it is frozen: CRIU waits for ever for a frozen task otherwise.
     pub freeze_cgroup: Option<PathBuf>,
-    /// The cgroup below which the container's own cgroups are dumped, for example `/lxc.payload.NAME`.
+    /// The cgroup below which the container's own cgroups are dumped, for example `/lxc.payload.NAME`; none where CRIU
+    /// itself is in the container's cgroup namespace.
     pub cgroup_root: Option<String>,
     /// CRIU's own lock of the network is switched off: the bridge port is the lock (`--network-lock skip`, CRIU ≥ 3.19).
     pub skip_network_lock: bool,
@@ -100,10 +101,11 @@ pub struct PreDump {
 pub enum Cgroups {
     /// CRIU is born in the one cgroup that all tasks have, in a cgroup namespace rooted there; the tasks inherit both.
     Inherited,
-    /// CRIU moves each task into its cgroup, which is there already, below this root.
+    /// CRIU moves each task into its cgroup, which is there already.
     Moved {
-        /// For example `/lxc.payload.NAME`.
-        root: String,
+        /// The root to put before the cgroups in the images, for example `/lxc.payload.NAME`; none where CRIU itself
+        /// is in a cgroup namespace with that root.
+        root: Option<String>,
     },
 }
 
@@ -207,7 +209,9 @@ impl Restore {
             Cgroups::Inherited => line.value("--manage-cgroups=ignore", ""),
             Cgroups::Moved { root } => {
                 line.value("--manage-cgroups=soft", "");
-                line.value("--cgroup-root", format!(":{root}"));
+                if let Some(root) = root {
+                    line.value("--cgroup-root", format!(":{root}"));
+                }
             }
         }
         if let Some(profile) = &self.lsm_profile {

@@ -90,14 +90,14 @@ impl Ended {
     pub fn success(&self) -> bool {
         self.status.success()
     }
+}
 
-    /// The end in words, for a failure without a log.
-    pub fn status_in_words(&self) -> String {
-        match (self.status.code(), self.status.signal()) {
-            (Some(code), _) => format!("criu ended with status {code}"),
-            (None, Some(signal)) => format!("criu was killed by signal {signal}"),
-            (None, None) => "criu ended".to_owned(),
-        }
+/// The end of CRIU in words, for a failure without a log.
+pub fn status_in_words(status: &ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("criu ended with status {code}"),
+        (None, Some(signal)) => format!("criu was killed by signal {signal}"),
+        (None, None) => "criu ended".to_owned(),
     }
 }
 

@@ -8,7 +8,8 @@
 //! 5. make cgroups and veth pairs, each noted in the journal first;
 //! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
 //!    memory images' checksums are compared; the container may not run before they are found right;
-//! 7. when CRIU is about to let the network go, the ports join their bridges;
+//! 7. when CRIU is about to let the network go, the ports join their bridges; what CRIU has not brought back as it
+//!    was is mended before the tasks go on;
 //! 8. hold init, which is our child now.
 //!
 //! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
@@ -49,7 +50,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Place, PrivateBind};
-use crate::{cgroup, sys};
+use crate::{cgroup, mend, sys};
 
 use plan::Plan;
 
@@ -316,13 +317,16 @@ impl Work<'_> {
         if !ended.success() {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&self.request.images, e))?;
-            return Err(match (ended.given_up, &ended.refused) {
+            return Err(match (ended.given_up, ended.refused) {
                 (Some(GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, "the time limit was reached"),
                 (Some(GiveUp::Signal(number)), _) => {
                     Failure::msg(Exit::Other, format!("interrupted by signal {number}"))
                 }
-                (None, Some(refused)) => Failure::msg(Exit::Other, format!("{refused:#}")),
-                (None, None) => describe(&ended, &log_file, CriuOperation::Restore, Exit::CriuFailed),
+                (None, Some(refused)) if refused.is::<Damage>() => damaged(&self.request.images, refused),
+                (None, Some(refused)) => Failure::new(Exit::Other, refused),
+                (None, None) => {
+                    describe(&ended.status, &ended.stderr, &log_file, CriuOperation::Restore, Exit::CriuFailed)
+                }
             }
             .log(log_file));
         }
@@ -358,11 +362,11 @@ impl Work<'_> {
         let bind = PrivateBind::new(root, root).context("name the root")?;
         // A Ctrl-C at the terminal must reach us, who can undo things.
         let mut place = Place::here().own_session().private_root(bind);
-        if self.plan.born_there {
+        if self.plan.born_there || self.plan.cgroup_namespace {
             place = place.in_cgroups(vec![cgroup::open_procs(payload)?]);
-            if self.plan.cgroup_namespace {
-                place = place.own_cgroup_namespace();
-            }
+        }
+        if self.plan.cgroup_namespace {
+            place = place.own_cgroup_namespace();
         }
         for (file, inherited) in
             self.plan.host_files.iter().zip(&self.plan.criu(self.request, self.defined, payload, payload).inherited)
@@ -479,6 +483,13 @@ impl Watch for RestoreWatch<'_> {
             // All is restored and stands still: the last moment at which CRIU heeds a no.
             "post-restore" => self.verified(),
             "network-unlock" => ports::unlock(self.netlink, self.ports).context("put the container on its bridge"),
+            // All is back and still stopped. CRIU does not heed a no any more.
+            "pre-resume" => {
+                if let Err(e) = mend::tasks_of(self.payload) {
+                    self.log.report.note(&format!("{e:#}"));
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

@@ -32,7 +32,8 @@ pub struct Plan {
     pub pivot: PathBuf,
     /// Whether CRIU is born in the payload cgroup, and all tasks with it.
     pub born_there: bool,
-    /// Whether the container has a cgroup namespace of its own.
+    /// Whether CRIU starts in a new cgroup namespace, which the tasks inherit: they had one, and were dumped from
+    /// inside it.
     pub cgroup_namespace: bool,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
@@ -79,7 +80,7 @@ pub fn plan(
         monitor,
         pivot,
         born_there: tree.is_some_and(cgroup::Tree::is_flat),
-        cgroup_namespace: record.is_none_or(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
+        cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
         veths,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
         mounts: mounts.iter().map(|e| External::Mount { key: e.key.clone(), path: e.source.clone() }).collect(),
@@ -102,9 +103,10 @@ impl Plan {
             },
             root: defined.rootfs.clone(),
             pidfile: pidfile.to_owned(),
-            cgroups: match self.born_there {
-                true => Cgroups::Inherited,
-                false => Cgroups::Moved { root: payload.to_string_lossy().into_owned() },
+            cgroups: match (self.born_there, self.cgroup_namespace) {
+                (true, _) => Cgroups::Inherited,
+                (false, true) => Cgroups::Moved { root: None },
+                (false, false) => Cgroups::Moved { root: Some(payload.to_string_lossy().into_owned()) },
             },
             inherited: self
                 .host_files

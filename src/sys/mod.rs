@@ -7,3 +7,4 @@ pub mod netlink;
 pub mod process;
 pub mod signals;
 pub mod spawn;
+pub mod timerfd;

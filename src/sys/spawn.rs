@@ -34,6 +34,7 @@ pub struct Place {
     session: bool,
     cgroup_procs: Vec<OwnedFd>,
     cgroup_namespace: bool,
+    joined: Option<OwnedFd>,
     private_root: Option<PrivateBind>,
     kept: Vec<(OwnedFd, RawFd)>,
 }
@@ -62,6 +63,12 @@ impl Place {
         self
     }
 
+    /// In this existing namespace.
+    pub fn in_namespace(mut self, namespace: OwnedFd) -> Place {
+        self.joined = Some(namespace);
+        self
+    }
+
     /// In a new mount namespace that hears of the host's mounts but tells none, with one bind mount added.
     pub fn private_root(mut self, bind: PrivateBind) -> Place {
         self.private_root = Some(bind);
@@ -77,7 +84,8 @@ impl Place {
     /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
     /// what the command itself was given stays.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
-        let Place { session, cgroup_procs, cgroup_namespace, private_root, kept } = self;
+        let Place { session, cgroup_procs, cgroup_namespace, joined, private_root, kept } = self;
+        let namespace: Option<RawFd> = joined.as_ref().map(AsRawFd::as_raw_fd);
         let numbers: Vec<(RawFd, RawFd)> = kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
         let procs: Vec<RawFd> = cgroup_procs.iter().map(AsRawFd::as_raw_fd).collect();
         let enter = move || -> io::Result<()> {
@@ -94,6 +102,10 @@ impl Place {
             if cgroup_namespace {
                 // SAFETY: unshare(2) of a namespace in a process with one thread; no memory is touched.
                 check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })?;
+            }
+            if let Some(fd) = namespace {
+                // SAFETY: the descriptor is open (its owner outlives the fork); no memory is touched.
+                check(unsafe { libc::setns(fd, 0) })?;
             }
             if let Some(bind) = &private_root {
                 enter_private_mounts(bind)?;
@@ -115,7 +127,7 @@ impl Place {
         unsafe { command.pre_exec(enter) };
         let child = command.spawn();
         // These must stay open until the child has used them.
-        drop((kept, cgroup_procs));
+        drop((kept, cgroup_procs, joined));
         child
     }
 }
