@@ -32,3 +32,7 @@ pub mod record;
 pub mod rollback;
 pub mod seal;
 pub mod settings;
+
+pub mod hooks;
+
+pub mod cli;

@@ -3,6 +3,7 @@
 //! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command socket, passes
 //! signals on to init, and when init has ended it cleans up in liblxc's order. It sleeps otherwise.
 
+pub mod end;
 mod served;
 
 use std::fs;
@@ -18,12 +19,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::error::ErrorList;
-use crate::lxc::hook;
 use crate::lxc::protocol::State;
 use crate::restore::{Restored, leave_cgroup};
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 
+use end::{AtEnd, Namespaces};
 use served::Container;
 
 /// How a container ended.
@@ -42,6 +43,7 @@ pub enum End {
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, .. } = restored;
     let mut container = Container::new(defined, init, &cgroup_mount, &payload, &ports)?;
+    let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
     loop {
@@ -63,7 +65,9 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     server.send_exit_code(status);
     let end = if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
     let mut errors = ErrorList::default();
-    let stage = hook::AtEnd { defined: &container.defined, init: container.init.pid(), target: end == End::Reboot };
+    // A copy, for the container itself lets things go between the hooks.
+    let (defined, init) = (container.defined.clone(), container.init.pid());
+    let stage = AtEnd { defined: &defined, init, reboot: end == End::Reboot, namespaces };
     errors.note(stage.network_down(&ports));
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());

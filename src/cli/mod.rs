@@ -1,0 +1,3 @@
+//! The programs: arguments, messages, exit codes. The only place that prints.
+
+pub mod hook;
