@@ -144,7 +144,9 @@ impl<'a> Context<'a> {
         if Path::new("/proc/self/ns/cgroup").exists() {
             put("LXC_CGNS_AWARE", "1".as_ref());
         }
-        put("LXC_LOG_LEVEL", config.item("lxc.log.level").unwrap_or_else(|| "NOTSET".to_owned()).as_ref());
+        // Unset, it is what LXC's monitor logs by itself.
+        let level = config.item("lxc.log.level").filter(|level| level != "NOTSET");
+        put("LXC_LOG_LEVEL", level.as_deref().unwrap_or("ERROR").as_ref());
         put("LXC_HOOK_VERSION", config.hook_version().to_string().as_ref());
         if let Some(pid) = self.pid {
             put("LXC_PID", pid.to_string().as_ref());
