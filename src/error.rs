@@ -40,6 +40,25 @@ impl Exit {
     pub fn code(self) -> u8 {
         self as u8
     }
+
+    /// The exit that a status stands for; a status of nobody's is a failure of the other kind.
+    pub fn from_code(code: u8) -> Exit {
+        use Exit::*;
+        let all = [
+            Done,
+            Other,
+            Usage,
+            WrongState,
+            Refused,
+            CriuFailed,
+            ContainerLost,
+            TimeLimit,
+            RollbackIncomplete,
+            BadCheckpoint,
+            Busy,
+        ];
+        all.into_iter().find(|e| e.code() == code).unwrap_or(Other)
+    }
 }
 
 /// Why a command failed, as the user will read it.

@@ -33,6 +33,10 @@ pub mod rollback;
 pub mod seal;
 pub mod settings;
 
+pub mod action;
+pub mod checkpoint;
 pub mod hooks;
+pub mod monitor;
+pub mod restore;
 
 pub mod cli;

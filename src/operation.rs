@@ -1,7 +1,7 @@
 //! One operation at a time on a container, and the private directory that it works in.
 //!
 //! `/run/lxc-cr/NAME-HASH/` belongs to one container (the hash tells equal names in different LXC paths apart). It
-//! holds the lock, the journal of changes to the host, and the socket to CRIU's action script.
+//! holds the lock, the journals of changes to the host, and the socket to CRIU's action script.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -101,6 +101,11 @@ impl Operation {
         self.dir.join("journal")
     }
 
+    /// What the monitor of a restored container holds of the host: the journal of its restore.
+    pub fn held(&self) -> PathBuf {
+        self.dir.join("held")
+    }
+
     /// The socket to CRIU's action script.
     pub fn control(&self) -> PathBuf {
         self.dir.join("control")
@@ -132,6 +137,11 @@ fn make_state_dir_at(root: &Path, lxcpath: &Path, name: &str) -> Result<PathBuf>
     let dir = root.join(key(lxcpath, name));
     files::make_private_dir(&dir)?;
     Ok(dir)
+}
+
+/// Where CRIU's version is remembered: asking the program costs more than all the rest of our own work.
+pub fn criu_version_cache() -> PathBuf {
+    Path::new(STATE_ROOT).join("criu-version")
 }
 
 /// The journal of a container, for those who find it after a crash.

@@ -1,7 +1,7 @@
 //! What a story tells while it goes on. `cli` decides what of it a person sees, and how.
 
 /// Somebody who is told.
-pub trait Report {
+pub trait Report: std::fmt::Debug {
     /// A phase begins: "writing memory".
     fn phase(&mut self, text: &str);
 

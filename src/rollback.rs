@@ -1,13 +1,14 @@
 //! The journal: how each change to the host is undone, written down before the change is made.
 //!
 //! It lies under `/run`, so it lives exactly as long as what it speaks of. A failure plays it back, newest entry
-//! first; so does the next command after a crash; and so does the monitor when its container has ended, for what a
-//! running container needs of the host is nothing but a change that is to be undone at its end.
+//! first; so does the next command after a crash. What a restored container needs of the host is nothing but a change
+//! that is to be undone at its end: so a restore that succeeds hands its journal over to the monitor, which plays it
+//! back when the container has ended.
 //!
 //! Every step can be played twice and finds for itself whether there is still something to do. Playing goes on after
 //! an error; entries that failed stay in the journal.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -51,25 +52,22 @@ struct Entry {
     step: Vec<Undo>,
 }
 
-/// A journal that is being written or played back.
+/// A journal that is being written or played back. An empty journal is no file.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
-    file: File,
     steps: Vec<Undo>,
 }
 
 impl Journal {
     /// Opens the journal at this path, with what an earlier command left in it.
     pub fn open(path: &Path) -> Result<Journal> {
-        let what = || format!("open the journal {}", path.display());
         let steps = match fs::read_to_string(path) {
             Ok(text) => read(&text),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(e).with_context(what),
+            Err(e) => return Err(e).with_context(|| format!("read the journal {}", path.display())),
         };
-        let file = files::open_append(path).with_context(what)?;
-        Ok(Journal { path: path.to_owned(), file, steps })
+        Ok(Journal { path: path.to_owned(), steps })
     }
 
     /// Whether there is nothing to undo.
@@ -84,9 +82,10 @@ impl Journal {
 
     /// Notes how a change is undone. To be called before the change.
     pub fn note(&mut self, undo: Undo) -> Result<()> {
-        let text = toml::to_string(&Entry { step: vec![undo.clone()] }).context("put a journal entry into words")?;
+        let what = || format!("write the journal {}", self.path.display());
+        let text = toml::to_string(&Entry { step: vec![undo.clone()] }).with_context(what)?;
         // One write: a reader sees the entry whole or not at all.
-        self.file.write_all(text.as_bytes()).with_context(|| format!("write the journal {}", self.path.display()))?;
+        files::open_append(&self.path).and_then(|mut f| f.write_all(text.as_bytes())).with_context(what)?;
         self.steps.push(undo);
         Ok(())
     }
@@ -97,11 +96,18 @@ impl Journal {
         self.rewrite()
     }
 
+    /// Gives the journal to somebody else, who keeps it at another path.
+    pub fn hand_over(mut self, path: &Path) -> Result<Journal> {
+        let steps = std::mem::take(&mut self.steps);
+        let mut theirs = Journal { path: path.to_owned(), steps };
+        // Written there before it goes here: an entry that is found twice is only undone twice.
+        theirs.rewrite()?;
+        self.rewrite()?;
+        Ok(theirs)
+    }
+
     /// Undoes everything, the newest change first. What could not be undone stays in the journal and is the error.
     pub fn play_back(&mut self) -> Result<()> {
-        if self.steps.is_empty() {
-            return self.rewrite();
-        }
         let mut errors = ErrorList::default();
         let mut left = Vec::new();
         let mut netlink = None;
@@ -116,50 +122,31 @@ impl Journal {
         errors.into_result()
     }
 
-    /// Writes what is left; an empty journal is no file.
+    /// Writes what is left.
     fn rewrite(&mut self) -> Result<()> {
         if self.steps.is_empty() {
             return match fs::remove_file(&self.path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => {
                     Err(e).with_context(|| format!("remove the journal {}", self.path.display()))
                 }
-                _ => {
-                    self.file = files::open_append(&self.path).context("open the journal again")?;
-                    Ok(())
-                }
+                _ => Ok(()),
             };
         }
         let text = toml::to_string(&Entry { step: self.steps.clone() }).context("put the journal into words")?;
-        files::write_atomically(&self.path, text.as_bytes())?;
-        self.file = files::open_append(&self.path).context("open the journal again")?;
-        Ok(())
+        files::write_atomically(&self.path, text.as_bytes())
     }
 }
 
-impl Drop for Journal {
-    /// An empty journal leaves no file behind.
-    fn drop(&mut self) {
-        if self.steps.is_empty()
-            && let Err(e) = fs::remove_file(&self.path)
-            && e.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("remove the empty journal {}: {e}", self.path.display());
-        }
-    }
-}
+/// How each entry begins.
+const HEAD: &str = "[[step]]";
 
 /// The entries of a journal's text. One that was torn by a crash is the last and was not acted upon: it is dropped.
 fn read(text: &str) -> Vec<Undo> {
-    let mut end = text.len();
-    loop {
-        if let Ok(entry) = toml::from_str::<Entry>(&text[..end]) {
-            return entry.step;
-        }
-        match text[..end].rfind("[[step") {
-            Some(start) => end = start,
-            None => return Vec::new(),
-        }
-    }
+    // A head that was torn itself would spoil the entry before it.
+    let line = text.rfind('\n').map_or(0, |at| at + 1);
+    let text = if HEAD.starts_with(&text[line..]) { &text[..line] } else { text };
+    let entries = text.split(HEAD).skip(1).map(|body| toml::from_str::<Entry>(&format!("{HEAD}{body}")));
+    entries.map_while(|entry| entry.ok()).flat_map(|entry| entry.step).collect()
 }
 
 fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<()> {
@@ -225,15 +212,26 @@ mod tests {
         journal.note(images(&dir)).unwrap();
         files::make_private_dir(&dir).unwrap();
         fs::write(dir.join("core-1.img"), b"x").unwrap();
-        // The command is killed here: nothing is dropped in an orderly way.
-        std::mem::forget(journal);
+        // The command is killed here.
+        drop(journal);
 
         let mut found = Journal::open(&path).unwrap();
         assert_eq!(found.steps(), [images(&dir)]);
         found.play_back().unwrap();
         assert!(!dir.exists());
-        drop(found);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_journal_that_was_handed_over_is_found_at_its_new_place_only() {
+        let top = tempfile::tempdir().unwrap();
+        let (path, other) = (top.path().join("journal"), top.path().join("held"));
+        let mut journal = Journal::open(&path).unwrap();
+        journal.note(images(Path::new("/nowhere/x"))).unwrap();
+        let theirs = journal.hand_over(&other).unwrap();
+        assert_eq!(theirs.steps().len(), 1);
+        assert!(!path.exists());
+        assert_eq!(Journal::open(&other).unwrap().steps(), theirs.steps());
     }
 
     #[test]

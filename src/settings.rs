@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
 
@@ -14,7 +14,7 @@ pub const FILE: &str = "/etc/lxc/lxc-cr.toml";
 const MAX_SIZE: u64 = 1 << 20;
 
 /// What an administrator can choose.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
     /// The criu program; looked for in the system's directories when not set.

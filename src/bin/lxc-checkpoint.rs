@@ -1,1 +1,4 @@
-fn main() {}
+//! `lxc-checkpoint`: see `lxc_cr::cli::checkpoint`.
+fn main() -> std::process::ExitCode {
+    lxc_cr::cli::checkpoint::main()
+}

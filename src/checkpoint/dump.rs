@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::{Request, partial};
 use crate::criu::control::Control;
 use crate::criu::log::{Follower, phase_of_line};
-use crate::criu::options::{AfterDump, DUMP_LOG};
+use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
 use crate::criu::run::{self, Ended, Job, Watch};
 use crate::criu::version::Criu;
 use crate::net::{Port, ports};
@@ -61,7 +61,7 @@ pub fn run(
         place: Place::here().own_session(),
         control,
         environment: Vec::new(),
-        deadline: (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout)),
+        deadline: deadline(settings),
     };
     let mut watch = DumpWatch {
         request,
@@ -97,8 +97,10 @@ impl Watch for DumpWatch<'_> {
         match action {
             "network-lock" => {
                 let journal = &mut *self.journal;
-                ports::lock(self.netlink, self.ports, &mut |port| journal.note(Undo::PutPortBack(Box::new(port.clone()))))
-                    .context("take the container off its bridge")
+                ports::lock(self.netlink, self.ports, &mut |port| {
+                    journal.note(Undo::PutPortBack(Box::new(port.clone())))
+                })
+                .context("take the container off its bridge")
             }
             // The tasks are frozen, all images are written, and CRIU waits for us before it ends the tasks.
             "post-dump" if self.request.after == AfterDump::Stop => {
@@ -125,6 +127,43 @@ impl Watch for DumpWatch<'_> {
     }
 }
 
+/// Runs `criu pre-dump`: it stops the tasks for moments only, and no action of ours is needed.
+pub fn run_pre_dump(
+    options: &PreDump,
+    settings: &Settings,
+    criu: &Criu,
+    operation: &Operation,
+    report: &mut dyn Report,
+) -> Result<Ended> {
+    let signals = Signals::of_termination().context("take signals")?;
+    let job = Job {
+        program: &criu.path,
+        args: options.args(),
+        place: Place::here().own_session(),
+        control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
+        environment: Vec::new(),
+        deadline: deadline(settings),
+    };
+    let mut watch = LogReader::new(options.images.join(PRE_DUMP_LOG), report);
+    watch.report.phase("copying memory");
+    run::run(job, &signals, &mut watch)
+}
+
+/// The bytes of all files in a directory.
+pub fn size_of(dir: &Path) -> Result<u64> {
+    let mut size = 0;
+    for name in files::names(dir)? {
+        let path = dir.join(name);
+        size += std::fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();
+    }
+    Ok(size)
+}
+
+/// When a run of CRIU is to be given up.
+pub fn deadline(settings: &Settings) -> Option<Instant> {
+    (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout))
+}
+
 /// Makes a checkpoint of the images in `DIR.partial`: record, disk, name.
 pub fn seal(
     request: &Request,
@@ -149,7 +188,7 @@ pub fn seal(
 }
 
 /// Gives the directory its name. What has it now is swapped for it in one step.
-fn put_in_place(from: &Path, to: &PathBuf) -> Result<()> {
+pub fn put_in_place(from: &Path, to: &Path) -> Result<()> {
     let what = || format!("rename {} to {}", from.display(), to.display());
     let replaces = files::names(to).is_ok_and(|names| !names.is_empty());
     if replaces {
@@ -164,6 +203,7 @@ fn put_in_place(from: &Path, to: &PathBuf) -> Result<()> {
 }
 
 /// CRIU's log while it grows, told as phases and, if wanted, line by line.
+#[derive(Debug)]
 pub struct LogReader<'a> {
     follower: Follower,
     /// Who is told.
@@ -174,7 +214,7 @@ pub struct LogReader<'a> {
 impl<'a> LogReader<'a> {
     /// Reads this log, which need not be there yet.
     pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
-        LogReader { follower: Follower::new(path), report, phase: String::new() }
+        LogReader { follower: Follower::new(&path), report, phase: String::new() }
     }
 
     /// Whether anybody wants to be told.
@@ -185,7 +225,7 @@ impl<'a> LogReader<'a> {
     /// Tells what has come.
     pub fn read(&mut self) {
         // A log that cannot be read now is told of when CRIU has ended.
-        for line in self.follower.new_lines().unwrap_or_default() {
+        for line in self.follower.lines().unwrap_or_default() {
             if self.report.wants_log() {
                 self.report.log_line(&line);
             }
@@ -197,5 +237,20 @@ impl<'a> LogReader<'a> {
                 }
             }
         }
+    }
+}
+
+/// A run in which nothing is to be done but to watch.
+impl Watch for LogReader<'_> {
+    fn action(&mut self, _action: &str, _init_pid: Option<i32>) -> Result<()> {
+        Ok(())
+    }
+
+    fn wants_ticks(&self) -> bool {
+        self.wanted()
+    }
+
+    fn tick(&mut self) {
+        self.read();
     }
 }

@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::criu::log::{self, Operation as CriuOperation};
-use crate::criu::options::{AfterDump, DUMP_LOG};
+use crate::criu::log::{self, Class, Operation as CriuOperation};
+use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
 use crate::criu::run::{Ended, GiveUp};
-use crate::criu::version::{self, Criu};
+use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::container::{self, Running};
@@ -40,7 +40,6 @@ use crate::sys::files;
 use crate::sys::netlink::Netlink;
 
 use dump::Dumped;
-use plan::Plan;
 
 /// How long LXC's monitor may take to clean up after its container.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
@@ -118,16 +117,14 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let operation = begin_operation(&defined, "lxc-checkpoint")?;
 
     // 2.
-    let mut journal = Journal::open(&operation.journal())?;
-    recover(&mut journal, report)?;
+    let mut journal = recover(&operation, report)?;
 
     // 3.
-    let running = container::find(&defined.lxcpath_text(), request.name.as_str(), Some(&defined.rootfs))?
-        .ok_or_else(|| not_running(&defined))?;
+    let running = find_running(&defined, &operation, report)?;
 
     // 4.
     check_target(request)?;
@@ -147,10 +144,10 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let dumped = match dumped {
         Ok(dumped) => dumped,
         // CRIU could not be started or watched.
-        Err(cause) => return Err(undo(request, &running, &mut journal, Failure::new(Exit::Other, cause))),
+        Err(cause) => return Err(undo(request, &running, DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause))),
     };
     if let Some(failure) = failure_of(request, &dumped, &running) {
-        return Err(undo(request, &running, &mut journal, failure));
+        return Err(undo(request, &running, DUMP_LOG, &mut journal, failure));
     }
 
     // 7.
@@ -161,7 +158,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
-                return Err(undo(request, &running, &mut journal, failure));
+                return Err(undo(request, &running, DUMP_LOG, &mut journal, failure));
             }
         },
     };
@@ -180,6 +177,51 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     }))
 }
 
+/// Copies memory while the container runs, for a later checkpoint to build on: `criu pre-dump`.
+///
+/// # Errors
+/// Where the kernel cannot track which memory changes, CRIU refuses; the container is never touched.
+pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
+    let begin = Instant::now();
+    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
+    let operation = begin_operation(&defined, "lxc-checkpoint --pre-dump")?;
+    let mut journal = recover(&operation, report)?;
+    let running = find_running(&defined, &operation, report)?;
+    check_target(request)?;
+    let options = PreDump {
+        images: partial(&request.images),
+        tree: running.init.pid(),
+        parent_images: request.parent_images.clone(),
+        extra: Vec::new(),
+    };
+    if request.dry_run {
+        return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
+    }
+    make_partial(request, &mut journal)?;
+    let ended = match dump::run_pre_dump(&options, settings, &criu, &operation, report) {
+        Ok(ended) => ended,
+        Err(cause) => {
+            return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause)));
+        }
+    };
+    if !ended.success() {
+        let log = partial(&request.images).join(PRE_DUMP_LOG);
+        let failure = describe(&ended, &log, CriuOperation::Dump, Exit::CriuFailed);
+        return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
+    }
+    dump::put_in_place(&partial(&request.images), &request.images)?;
+    journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
+    let size = dump::size_of(&request.images)?;
+    Ok(Outcome::Done(Done {
+        images: request.images.clone(),
+        size,
+        criu: ended.took,
+        took: begin.elapsed(),
+        stopped: false,
+    }))
+}
+
 /// Takes the right to change a container.
 pub fn begin_operation(defined: &Defined, what: &str) -> Result<Operation> {
     Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), what).map_err(|e| match e {
@@ -188,22 +230,44 @@ pub fn begin_operation(defined: &Defined, what: &str) -> Result<Operation> {
     })
 }
 
-/// Undoes what a command that died has left on the host.
-pub fn recover(journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
-    if journal.is_empty() {
-        return Ok(());
+/// Undoes what a command that died has left on the host, and opens the journal for a new one.
+pub fn recover(operation: &Operation, report: &mut dyn Report) -> Result<Journal> {
+    play_back_left(&operation.journal(), "an earlier command was cut short: undoing what it left", report)
+}
+
+/// Undoes what a monitor that died has held for its container, which does not run any more.
+pub fn recover_held(operation: &Operation, report: &mut dyn Report) -> Result<()> {
+    play_back_left(&operation.held(), "its last monitor has died: undoing what it held", report).map(drop)
+}
+
+fn play_back_left(path: &Path, note: &str, report: &mut dyn Report) -> Result<Journal> {
+    let mut journal = Journal::open(path)?;
+    if !journal.is_empty() {
+        report.note(note);
+        journal.play_back().map_err(|e| {
+            Failure::new(Exit::RollbackIncomplete, e.context("undo what an earlier command left"))
+                .hint("mend what is named, then run the command again")
+        })?;
     }
-    report.note("an earlier command was cut short: undoing what it left");
-    journal.play_back().map_err(|e| {
-        Failure::new(Exit::RollbackIncomplete, e.context("undo what an earlier command left"))
-            .hint("mend what is named, then run the command again")
-    })
+    Ok(journal)
+}
+
+fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {
+    match container::find(&defined.lxcpath_text(), defined.name.as_str(), Some(&defined.rootfs))? {
+        Some(running) => Ok(running),
+        None => {
+            recover_held(operation, report)?;
+            Err(not_running(defined))
+        }
+    }
 }
 
 /// The failure for a container that is not defined.
 pub fn not_defined(error: defined::Error) -> Failure {
     match error {
-        defined::Error::NotDefined(_) => Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory"),
+        defined::Error::NotDefined(_) => {
+            Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory")
+        }
         defined::Error::Config(e) => {
             // The line and a caret beneath it, as a compiler shows an error.
             let text = e.parse_error().map(|p| p.render());
@@ -218,13 +282,21 @@ pub fn not_defined(error: defined::Error) -> Failure {
 
 /// The failure for a CRIU that cannot be used.
 pub fn no_criu(error: version::Error) -> Failure {
-    let hint = error.hint();
-    Failure::new(Exit::Other, error).hint(hint)
+    let hint = match &error {
+        version::Error::NotInstalled { .. } => {
+            "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml"
+        }
+        _ => "install CRIU 4.2 or newer, or name another one in /etc/lxc/lxc-cr.toml",
+    };
+    Failure::new(Exit::Refused, error).hint(hint)
 }
 
 fn not_running(defined: &Defined) -> Failure {
-    Failure::msg(Exit::WrongState, "it is not running")
-        .hint(format!("start it: lxc-start -n {} -P {}", defined.name, defined.lxcpath.as_path().display()))
+    Failure::msg(Exit::WrongState, "it is not running").hint(format!(
+        "start it: lxc-start -n {} -P {}",
+        defined.name,
+        defined.lxcpath.as_path().display()
+    ))
 }
 
 /// Refuses a target that holds something already, before anything is touched.
@@ -257,11 +329,9 @@ fn make_partial(request: &Request, journal: &mut Journal) -> Result<()> {
     let dir = partial(&request.images);
     if let Some(parent) = request.images.parent() {
         use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(parent)
-            .map_err(|e| Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display()))))?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|e| {
+            Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display())))
+        })?;
     }
     journal.note(Undo::RemoveImages { path: dir.clone() })?;
     // What a killed command left there.
@@ -276,7 +346,9 @@ fn monitor_end(defined: &Defined, after: AfterDump) -> Option<crate::lxc::comman
     if after != AfterDump::Stop {
         return None;
     }
-    Client::new(&defined.lxcpath_text(), defined.name.as_str()).wait_for(State::Stopped).ok()
+    let mut wanted = [0; State::COUNT];
+    wanted[State::Stopped.index()] = 1;
+    Client::new(&defined.lxcpath_text(), defined.name.as_str()).add_state_client(&wanted).ok()
 }
 
 /// The failure that a dump ended in, if it did not succeed.
@@ -318,16 +390,27 @@ pub fn describe(ended: &Ended, log_file: &Path, operation: CriuOperation, exit: 
         }
         Err(_) => return Failure::msg(exit, format!("{} and left no log", ended.status_in_words())),
     };
-    let mut failure = Failure::msg(exit, summary.in_words());
-    if let Some(remedy) = summary.remedy() {
-        failure = failure.hint(remedy);
+    let mut text = match summary.phase {
+        Some(phase) => format!("CRIU failed while {phase}"),
+        None => "CRIU failed".to_owned(),
+    };
+    if summary.class != Class::Unknown {
+        text = format!("{text}: {}", summary.class.explain());
+    }
+    text = match summary.shown_error() {
+        Some(error) => format!("{text}: {error}"),
+        None => format!("{text}: {}", ended.status_in_words()),
+    };
+    let mut failure = Failure::msg(exit, text);
+    if summary.class != Class::Unknown {
+        failure = failure.hint(summary.class.remedy());
     }
     failure
 }
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
-fn undo(request: &Request, running: &Running, journal: &mut Journal, mut failure: Failure) -> Failure {
-    let (log, kept) = (partial(&request.images).join(DUMP_LOG), failed_log(&request.images));
+fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, mut failure: Failure) -> Failure {
+    let (log, kept) = (partial(&request.images).join(log), failed_log(&request.images));
     if log.exists() {
         failure.log = match fs::rename(&log, &kept) {
             Ok(()) => Some(kept),
@@ -346,7 +429,9 @@ fn undo(request: &Request, running: &Running, journal: &mut Journal, mut failure
     failure.state = Some(match (alive, &rolled_back) {
         (true, Ok(())) => format!("{} is running as before", request.name),
         (true, Err(_)) => format!("{} is running, but not all could be put back", request.name),
-        (false, _) => format!("{} has ended; what was written is in {}", request.name, partial(&request.images).display()),
+        (false, _) => {
+            format!("{} has ended; what was written is in {}", request.name, partial(&request.images).display())
+        }
     });
     if let Err(e) = rolled_back {
         failure.exit = Exit::RollbackIncomplete;

@@ -97,13 +97,13 @@ impl Plan {
     /// The plan in words, for `--dry-run`.
     pub fn in_words(&self, program: &Path) -> Vec<String> {
         let record = &self.record;
-        let mut lines = vec![format!(
-            "container {} (init {}, {})",
-            record.container.name, record.init.pid, record.init.command
-        )];
+        let mut lines =
+            vec![format!("container {} (init {}, {})", record.container.name, record.init.pid, record.init.command)];
         for port in &self.ports {
             lines.push(match &port.bridge {
-                Some(bridge) => format!("{} ({}) leaves {bridge} while the container is frozen", port.host, port.inside),
+                Some(bridge) => {
+                    format!("{} ({}) leaves {bridge} while the container is frozen", port.host, port.inside)
+                }
                 None => format!("{} ({}) is on no bridge and is left alone", port.host, port.inside),
             });
         }
@@ -140,10 +140,7 @@ fn inode(rootfs: &Path) -> Result<u64> {
 
 fn host(criu: &Criu) -> record::Host {
     let (kernel, machine) = match nix::sys::utsname::uname() {
-        Ok(names) => (
-            names.release().to_string_lossy().into_owned(),
-            names.machine().to_string_lossy().into_owned(),
-        ),
+        Ok(names) => (names.release().to_string_lossy().into_owned(), names.machine().to_string_lossy().into_owned()),
         Err(_) => (String::new(), std::env::consts::ARCH.to_owned()),
     };
     record::Host { kernel, machine, criu: criu.version.to_string(), lxc_cr: env!("CARGO_PKG_VERSION").to_owned() }

@@ -1,3 +1,11 @@
-//! The programs: arguments, messages, exit codes. The only place that prints.
+//! The command lines: arguments in, messages and an exit status out. The only place that prints.
 
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+pub mod action;
+pub mod checkpoint;
+pub mod common;
 pub mod hook;
+pub mod monitor;
+pub mod progress;
+pub mod restart;

@@ -1,5 +1,9 @@
 //! What CRIU is: its versions, options, runs, logs and images.
 
+pub mod action_env;
 pub mod control;
+pub mod images;
+pub mod log;
 pub mod options;
 pub mod run;
+pub mod version;

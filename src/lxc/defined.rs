@@ -8,7 +8,7 @@ use super::config::{Config, ConfigError};
 use super::name::{ContainerName, LxcPath};
 
 /// A container whose configuration has been read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Defined {
     /// Its name.
     pub name: ContainerName,

@@ -3,7 +3,7 @@
 //! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command socket, passes
 //! signals on to init, and when init has ended it cleans up in liblxc's order. It sleeps otherwise.
 
-pub mod end;
+mod end;
 mod served;
 
 use std::fs;
@@ -46,6 +46,10 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
+    if let Err(e) = crate::sys::memory::give_back() {
+        log::debug!("give memory back: {e}");
+    }
+
     loop {
         let ready = wait(&container.init, server.as_fd(), signals, server.next_deadline())?;
         if ready.server {
@@ -63,15 +67,14 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     // liblxc's order: exit status, network, STOPPING, stop hooks, cgroups, STOPPED, post-stop hooks, connections.
     let status = reap(container.init.pid())?;
     server.send_exit_code(status);
-    let end = if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
+    let end =
+        if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
     let mut errors = ErrorList::default();
-    // A copy, for the container itself lets things go between the hooks.
-    let (defined, init) = (container.defined.clone(), container.init.pid());
-    let stage = AtEnd { defined: &defined, init, reboot: end == End::Reboot, namespaces };
+    let (defined, init) = container.close();
+    let stage = AtEnd { defined: &defined, init: init.pid(), reboot: end == End::Reboot, namespaces };
     errors.note(stage.network_down(&ports));
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());
-    container.close_cgroup();
     errors.note(leave_cgroup(&pivot));
     errors.note(journal.play_back());
     server.end();

@@ -78,10 +78,9 @@ impl Container {
         cgroup::is_frozen(&self.cgroup_dir).unwrap_or(false)
     }
 
-    /// Lets the payload cgroup go, which is about to be removed.
-    pub fn close_cgroup(&mut self) {
-        self.cgroup_fd = None;
-        self.devpts = None;
+    /// The container has ended: lets its cgroup and devpts go, which are about to be removed.
+    pub fn close(self) -> (Defined, Process) {
+        (self.defined, self.init)
     }
 
     fn set_frozen(&self, frozen: bool, limit: Option<Duration>) -> io::Result<()> {

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::checkpoint::dump::LogReader;
-use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover};
+use crate::checkpoint::dump::{LogReader, deadline};
+use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover, recover_held};
 use crate::criu::control::Control;
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::RESTORE_LOG;
@@ -39,7 +39,7 @@ use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::lxc::server::{self, Server};
 use crate::net::{Port, apply, ports};
-use crate::operation::Operation;
+use crate::operation::{self, Operation};
 use crate::record::{Damage, Record};
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
@@ -101,7 +101,7 @@ pub struct Restored {
     pub cgroup_mount: PathBuf,
     /// The payload cgroup's directory.
     pub payload: PathBuf,
-    /// Where the monitor goes at the end.
+    /// The cgroup that the monitor goes to at the end.
     pub pivot: PathBuf,
     /// The ports that were made.
     pub ports: Vec<Port>,
@@ -115,7 +115,7 @@ pub struct Restored {
 pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report: &mut dyn Report) -> Result<Outcome> {
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find(settings.criu.as_deref()).map_err(no_criu)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let operation = begin_operation(&defined, "lxc-restart")?;
 
     // 2.
@@ -124,8 +124,8 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 3.
     let mut server = bind(&defined)?;
-    let mut journal = Journal::open(&operation.journal())?;
-    recover(&mut journal, report)?;
+    let mut journal = recover(&operation, report)?;
+    recover_held(&operation, report)?;
 
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
@@ -156,14 +156,13 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     };
     let cgroup_mount = cgroup::unified_mount()?;
     let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
-    let pivot = cgroup::directory(&cgroup_mount, &plan.pivot)?;
     Ok(Outcome::Running(Box::new(Restored {
         init,
         server,
-        journal,
+        journal: journal.hand_over(&operation.held())?,
         cgroup_mount,
         payload,
-        pivot,
+        pivot: plan.pivot,
         ports: made,
         operation: Some(operation),
         criu: took,
@@ -207,12 +206,18 @@ fn check_root(defined: &Defined) -> Result<()> {
     match defined.config.rootfs().map(|r| r.kind) {
         None | Some(RootfsKind::Unspecified | RootfsKind::Dir | RootfsKind::Btrfs) => {}
         Some(kind) => {
-            return Err(Failure::msg(Exit::Refused, format!("a root file system of the kind {kind:?} cannot be restored yet"))
-                .hint("mount it, and let lxc.rootfs.path name the directory"));
+            return Err(Failure::msg(
+                Exit::Refused,
+                format!("a root file system of the kind {kind:?} cannot be restored yet"),
+            )
+            .hint("mount it, and let lxc.rootfs.path name the directory"));
         }
     }
     if !defined.rootfs.is_dir() {
-        return Err(Failure::msg(Exit::BadCheckpoint, format!("its root {} is no directory", defined.rootfs.display())));
+        return Err(Failure::msg(
+            Exit::BadCheckpoint,
+            format!("its root {} is no directory", defined.rootfs.display()),
+        ));
     }
     Ok(())
 }
@@ -296,15 +301,15 @@ impl Work<'_> {
             place: self.place(&payload)?,
             control: Control::listen(&self.operation.control()).context("listen for CRIU's actions")?,
             environment: Vec::new(),
-            deadline: (self.settings.timeout > 0)
-                .then(|| Instant::now() + Duration::from_secs(self.settings.timeout)),
+            deadline: deadline(self.settings),
         };
         let log_file = self.request.images.join(RESTORE_LOG);
+        let verification = self.start_verification()?;
         let mut watch = RestoreWatch {
             netlink: self.netlink,
             ports: &made,
             payload: &payload,
-            verification: self.start_verification()?,
+            verification,
             log: LogReader::new(log_file.clone(), report),
         };
         let ended = run::run(job, self.signals, &mut watch)?;
@@ -444,11 +449,8 @@ fn remove_if_there(path: &Path) -> Result<()> {
 }
 
 fn open_host_file(path: &Path) -> Result<OwnedFd> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))?;
+    let file =
+        fs::OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))?;
     Ok(file.into())
 }
 

@@ -89,10 +89,8 @@ pub fn plan(
 impl Plan {
     /// What CRIU is asked, once it is known which payload cgroup was made.
     pub fn criu(&self, request: &Request, defined: &Defined, payload: &Path, pidfile: &Path) -> Restore {
-        let devices = self
-            .veths
-            .iter()
-            .map(|v| External::Device { inside: v.port.inside.clone(), ready: v.temp.clone() });
+        let devices =
+            self.veths.iter().map(|v| External::Device { inside: v.port.inside.clone(), ready: v.temp.clone() });
         let mut scripts = vec![request.action_script.clone()];
         scripts.extend(request.user_script.clone());
         Restore {

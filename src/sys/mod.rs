@@ -2,6 +2,7 @@
 
 pub mod fdpass;
 pub mod files;
+pub mod memory;
 pub mod netlink;
 pub mod process;
 pub mod signals;

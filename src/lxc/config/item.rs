@@ -95,7 +95,7 @@ impl Config {
             "lxc.mount.auto" => self.auto.print(),
             "lxc.namespace.clone" => namespaces(&self.ns_clone),
             "lxc.namespace.keep" => namespaces(&self.ns_keep),
-            "lxc.net" => self.nics.iter().map(|nic| format!("{}\n", nic.kind.as_str())).collect(),
+            "lxc.net" => self.nics.iter().map(|nic| format!("{}\n", nic.listed_kind())).collect(),
             "lxc.seccomp.notify.proxy" => self.seccomp_proxy.clone().unwrap_or_default(),
             "lxc.time.offset.boot" => self.time_boot.print(),
             "lxc.time.offset.monotonic" => self.time_monotonic.print(),

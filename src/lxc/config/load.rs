@@ -106,8 +106,10 @@ impl Loader {
         // Not sorted: liblxc takes them as readdir gives them, and so must we to end with the same values.
         for entry in entries {
             let name = entry.map_err(error)?.file_name();
-            if name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf") {
-                self.file(&path.join(&name), Some(item))?;
+            let file = path.join(&name);
+            // A directory among them is passed over: liblxc complains about it and goes on.
+            if name.len() > ".conf".len() && name.as_bytes().ends_with(b".conf") && !file.is_dir() {
+                self.file(&file, Some(item))?;
             }
         }
         Ok(())
@@ -149,6 +151,7 @@ mod tests {
         let path = |name: &str| dir.path().join(name);
         fs::create_dir(path("d")).unwrap();
         fs::write(path("d/a.conf"), "lxc.uts.name = from-dir\n").unwrap();
+        fs::create_dir(path("d/sub.conf")).unwrap();
         fs::write(path("d/b.txt"), "lxc.uts.name = never\n").unwrap();
         fs::write(path("d/.conf"), "lxc.uts.name = never\n").unwrap();
         fs::write(path("one"), "lxc.uts.name = from-one\nlxc.hook.start = /one\n").unwrap();

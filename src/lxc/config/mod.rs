@@ -12,13 +12,14 @@
 //! | `legacy` | old names → new names |
 //! | `keys`, `value` | which key takes which form, and the forms |
 //! | `set` | what an item changes |
-//! | `net`, `mounts` | interfaces; mounts |
+//! | `net`, `address`, `mounts` | interfaces; their addresses; mounts |
 //! | `item` | what liblxc answers for a key |
 //! | `system` | `/etc/lxc/lxc.conf` |
 //!
 //! Unknown keys are kept and ignored: they belong to an LXC that is newer than we are. What LXC 7.0 does in the
 //! odd cases was compared with its `lxc-info -c`; `tests/system/config_cases/` holds the cases.
 
+mod address;
 mod error;
 mod item;
 mod keys;
@@ -37,10 +38,11 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+pub use address::{Gateway, Net};
 pub use error::{ConfigError, ParseError, Position};
 pub use keys::{HookKind, SignalKind};
 pub use mounts::{AutoCgroup, AutoMode, MountAuto, MountEntry};
-pub use net::{Gateway, HwAddr, Net, Nic, NicKind, VethMode};
+pub use net::{HwAddr, Nic, NicKind, VethMode};
 pub use parse::{Item, items};
 pub use value::{IdKind, IdMap};
 

@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::address::{Gateway, Net, clear_gateway, gateway, ipv4, ipv6, lines, route, set_gateway};
 use super::value::{signed32, unsigned32};
 
 /// An interface name has at most this many bytes (`IFNAMSIZ` without the NUL); liblxc cuts longer ones.
@@ -80,34 +81,6 @@ impl HwAddr {
     }
 }
 
-/// An address with the length of its prefix.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Net<A> {
-    /// The address.
-    pub address: A,
-    /// The length of the network's prefix in bits.
-    pub prefix: u32,
-    /// The broadcast address, where the line names one.
-    pub broadcast: Option<A>,
-}
-
-impl<A> Net<A> {
-    fn new(address: A, prefix: u32) -> Net<A> {
-        Net { address, prefix, broadcast: None }
-    }
-}
-
-/// Where the default route goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Gateway<A> {
-    /// To the address of the bridge.
-    Auto,
-    /// To the interface, without an address.
-    Dev,
-    /// To this address.
-    Address(A),
-}
-
 /// A network interface of the container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Nic {
@@ -163,6 +136,8 @@ pub struct Nic {
     pub ipvlan_isolation: Option<&'static str>,
     /// `l2proxy`.
     pub l2proxy: bool,
+    /// `type` was emptied: liblxc then has no name for the kind, unlike before any `type`.
+    kind_emptied: bool,
 }
 
 /// Whether liblxc knows the part of a key behind `lxc.net.N.`.
@@ -299,7 +274,7 @@ impl Nic {
 
     fn clear(&mut self, sub: &str) {
         match sub {
-            "type" => *self = Nic::new(self.index),
+            "type" => *self = Nic { kind_emptied: true, ..Nic::new(self.index) },
             "flags" => self.flags_up = false,
             "hwaddr" => self.hwaddr = None,
             "mtu" => self.mtu = None,
@@ -328,6 +303,11 @@ impl Nic {
         }
     }
 
+    /// The kind as liblxc lists it for `lxc.net`.
+    pub(super) fn listed_kind(&self) -> &'static str {
+        if self.kind_emptied { "(invalid)" } else { self.kind.as_str() }
+    }
+
     /// The value of one key as liblxc prints it; empty when it is unset, `None` for a key of another kind.
     pub(super) fn get(&self, sub: &str) -> Option<String> {
         if needs_kind(sub).is_some_and(|kind| kind != self.kind) {
@@ -337,6 +317,7 @@ impl Nic {
         let mode = |value: Option<&'static str>| value.unwrap_or("(invalid)").to_owned();
         let number = |value: Option<u32>| value.map(|n| n.to_string()).unwrap_or_default();
         Some(match sub {
+            "type" if self.kind_emptied => "(null)".to_owned(),
             "type" => self.kind.as_str().to_owned(),
             "flags" => if self.flags_up { "up" } else { "" }.to_owned(),
             "hwaddr" => self.hwaddr.as_ref().map(|h| h.0.clone()).unwrap_or_default(),
@@ -394,73 +375,6 @@ fn queues(value: &str) -> Option<u32> {
 
 fn vlan(value: &str) -> Option<u16> {
     unsigned32(value).and_then(|n| u16::try_from(n).ok())
-}
-
-/// `ADDRESS[/PREFIX] [BROADCAST]`; without a prefix it is that of the address's class.
-fn ipv4(value: &str) -> Option<Net<Ipv4Addr>> {
-    let (address, broadcast) = match value.split_once(' ') {
-        Some((address, broadcast)) => (address, Some(broadcast.parse().ok()?)),
-        None => (value, None),
-    };
-    let (address, prefix) = match address.split_once('/') {
-        Some((address, prefix)) => (address.parse().ok()?, unsigned32(prefix)?),
-        None => {
-            let address: Ipv4Addr = address.parse().ok()?;
-            let prefix = match address.octets()[0] {
-                0..=127 => 8,
-                128..=191 => 16,
-                192..=223 => 24,
-                _ => 0,
-            };
-            (address, prefix)
-        }
-    };
-    (prefix <= 32).then_some(Net { address, prefix, broadcast })
-}
-
-/// `ADDRESS[/PREFIX]`; without a prefix it is 64.
-fn ipv6(value: &str) -> Option<Net<Ipv6Addr>> {
-    let (address, prefix) = value.split_once('/').unwrap_or((value, "64"));
-    Some(Net::new(address.parse().ok()?, unsigned32(prefix)?))
-}
-
-fn route<A: std::str::FromStr>(value: &str, longest: u32) -> Option<Net<A>> {
-    let (address, prefix) = value.split_once('/')?;
-    let prefix = unsigned32(prefix).filter(|p| *p <= longest)?;
-    Some(Net::new(address.parse().ok()?, prefix))
-}
-
-/// liblxc never takes `dev` back when an address follows.
-fn set_gateway<A: std::str::FromStr>(gateway: &mut Option<Gateway<A>>, value: &str) -> Option<()> {
-    let new = match value {
-        "auto" => Gateway::Auto,
-        "dev" => Gateway::Dev,
-        _ => Gateway::Address(value.parse().ok()?),
-    };
-    if !matches!((&gateway, &new), (Some(Gateway::Dev), Gateway::Address(_))) {
-        *gateway = Some(new);
-    }
-    Some(())
-}
-
-/// liblxc forgets the address only: `auto` and `dev` outlive an empty value.
-fn clear_gateway<A>(gateway: &mut Option<Gateway<A>>) {
-    if matches!(gateway, Some(Gateway::Address(_))) {
-        *gateway = None;
-    }
-}
-
-fn gateway<A: ToString>(gateway: &Option<Gateway<A>>) -> String {
-    match gateway {
-        None => String::new(),
-        Some(Gateway::Auto) => "auto".to_owned(),
-        Some(Gateway::Dev) => "dev".to_owned(),
-        Some(Gateway::Address(address)) => address.to_string(),
-    }
-}
-
-fn lines<A: ToString>(nets: &[Net<A>]) -> String {
-    nets.iter().map(|n| format!("{}/{}", n.address.to_string(), n.prefix)).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

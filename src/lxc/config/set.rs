@@ -64,6 +64,9 @@ impl Config {
             }
             _ => {}
         }
+        if item.key == "lxc.rootfs.options" {
+            root_options(item)?;
+        }
         if let Some((key, form, sub)) = keys::lookup(&item.key) {
             return self.set_simple(item, key, form, sub);
         }
@@ -75,13 +78,17 @@ impl Config {
             "lxc.cap.drop" => self.set_caps(item, false)?,
             "lxc.cap.keep" => self.set_caps(item, true)?,
             "lxc.hook" if item.value.is_empty() => self.lists.retain(|key, _| !key.starts_with("lxc.hook.")),
+            "lxc.hook" => return Err(item.wrong("only an empty value is taken here, which forgets all hooks")),
             "lxc.idmap" if item.value.is_empty() => self.idmap.clear(),
             "lxc.idmap" => {
                 let map = value::id_map(text(item)?);
                 self.idmap.push(map.ok_or_else(|| item.wrong("'u' or 'g' and three numbers are needed"))?);
             }
             "lxc.init.groups" => self.set_groups(item)?,
-            "lxc.log.level" => self.log_level = log_level(text(item)?),
+            "lxc.log.level" if item.value.is_empty() => self.log_level = "NOTSET",
+            "lxc.log.level" => {
+                self.log_level = log_level(text(item)?).ok_or_else(|| not(item, "a level of the log"))?;
+            }
             "lxc.mount.auto" => self.auto.set(text(item)?).map_err(wrong)?,
             "lxc.namespace.clone" => self.set_namespaces(item, false)?,
             "lxc.namespace.keep" => self.set_namespaces(item, true)?,
@@ -221,6 +228,8 @@ impl Config {
         let value = text(item)?;
         if value.is_empty() {
             self.init_groups.clear();
+        } else if value.bytes().all(|b| b == b',') {
+            return Err(not(item, "a list of group ids"));
         }
         for word in value.split(',').filter(|w| !w.is_empty()) {
             self.init_groups.push(value::unsigned32(word).ok_or_else(|| not(item, "a list of group ids"))?);
@@ -361,6 +370,12 @@ fn path(item: &Item) -> Result<OsString, ParseError> {
     Ok(path)
 }
 
+/// The options that LXC has for the mounts inside mean nothing for the root.
+fn root_options(item: &Item) -> Result<(), ParseError> {
+    let option = text(item)?.split(',').find(|o| matches!(*o, "create=dir" | "create=file" | "optional" | "relative"));
+    option.map_or(Ok(()), |option| Err(item.wrong(format!("'{option}' is no option for the root file system"))))
+}
+
 fn cgroup_path(item: &Item, form: Form) -> Result<OsString, ParseError> {
     let value = text(item)?;
     if value.starts_with('/') {
@@ -390,9 +405,9 @@ fn personality(arch: &str) -> Option<&'static str> {
     }
 }
 
-fn log_level(value: &str) -> &'static str {
+fn log_level(value: &str) -> Option<&'static str> {
     const LEVELS: [&str; 9] = ["TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "CRIT", "ALERT", "FATAL"];
     let by_number = value::unsigned32(value).and_then(|n| LEVELS.get(usize::try_from(n).ok()?));
     let by_name = || LEVELS.iter().find(|level| level.eq_ignore_ascii_case(value));
-    by_number.or_else(by_name).copied().unwrap_or("NOTSET")
+    by_number.or_else(by_name).copied()
 }

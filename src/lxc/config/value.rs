@@ -45,7 +45,6 @@ const SIGNALS: &[(&str, i32)] = &[
     ("POLL", 29),
     ("PWR", 30),
     ("SYS", 31),
-    ("UNUSED", 31),
 ];
 
 /// A number in the forms of `strtoul(…, 0)`: decimal, `0x…`, or octal with a leading zero.
@@ -184,12 +183,15 @@ pub fn id_map(text: &str) -> Option<IdMap> {
 
 /// The value of `lxc.prlimit.X`, `soft` or `soft:hard`, in the form in which liblxc prints it.
 pub fn limit(text: &str) -> Option<String> {
-    let one = |text: &str| match text {
-        "unlimited" => Some("unlimited".to_owned()),
-        _ => text.parse::<u64>().ok().map(|n| match n {
-            u64::MAX => "unlimited".to_owned(),
-            _ => n.to_string(),
-        }),
+    // strtoull: nothing is 0, and a sign counts down from the top, so -1 is no limit at all.
+    let one = |text: &str| {
+        let number = match text.strip_prefix('-') {
+            _ if text == "unlimited" => Some(u64::MAX),
+            _ if text.is_empty() => Some(0),
+            Some(rest) => rest.parse::<u64>().ok().map(u64::wrapping_neg),
+            None => text.parse::<u64>().ok(),
+        };
+        number.map(|n| if n == u64::MAX { "unlimited".to_owned() } else { n.to_string() })
     };
     let (soft, hard) = match text.split_once(':') {
         Some((soft, hard)) if !hard.trim().is_empty() => (one(soft.trim())?, one(hard.trim())?),
@@ -322,6 +324,9 @@ mod tests {
             ("10 : unlimited", Some("10:unlimited")),
             ("unlimited", Some("unlimited")),
             ("10:", Some("10")),
+            (":5", Some("0:5")),
+            ("-1", Some("unlimited")),
+            ("10 20", None),
             ("x", None),
             ("10:x", None),
         ] {

@@ -5,10 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lxc_cr::lxc::config::{Config, HookKind};
-use lxc_cr::lxc::defined::Defined;
-use lxc_cr::lxc::hook;
-use lxc_cr::lxc::name::{ContainerName, LxcPath};
+use lxc_cr::lxc::config::Config;
 
 use crate::harness::World;
 use crate::harness::container::Container;
@@ -278,6 +275,30 @@ pub fn the_samples_start(world: &World) {
     }
 }
 
+/// A checkpoint and a restart take back what the hooks did, and leave nothing behind when the container ends.
+pub fn ours_through_a_checkpoint(world: &World) {
+    for version in [0, 1] {
+        let container = world.container().configure(&lines(version));
+        container.start();
+        let mut witness = container.witness();
+        for _ in 0..2 {
+            container.ours("lxc-checkpoint").ok();
+            assert_eq!(mounts_of_root(&container), 0);
+            assert_no_state(&container);
+            container.ours("lxc-restart").ok();
+            witness.echo("with hooks");
+            // The journal of what runs is not taken for that of a dead command.
+            for program in ["pre-start", "post-stop"] {
+                by_hand(&container, program, version).assert_code(0);
+            }
+            witness.echo("still there");
+        }
+        container.kill();
+        assert_eq!(mounts_of_root(&container), 0);
+        assert_no_state(&container);
+    }
+}
+
 /// A program in the wrong line, a typing error, a call by hand: said, and exit code 1.
 pub fn wrong_use_is_explained(world: &World) {
     let container = world.container();
@@ -297,57 +318,6 @@ pub fn wrong_use_is_explained(world: &World) {
         assert!(told.stderr.contains(text), "{told}");
     }
     drop(container);
-}
-
-/// What a hook sees when we run it is what it sees when LXC does: directory, arguments, variables.
-pub fn ours_run_like_those_of_lxc(world: &World) {
-    for version in [0, 1] {
-        let notes = world.lxcpath().join(format!("notes-{version}"));
-        let probe = world.lxcpath().join("probe");
-        // Numbers of processes and descriptors differ. LXC lets the variables of network scripts leak into hooks.
-        let script = "#!/bin/sh
-{ echo \"in $PWD: $*\"; env | grep ^LXC_ | sort; } | sed 's|/proc/[0-9]*/fd/[0-9]*|NAMESPACE|g' >> NOTES
-";
-        fs::write(&probe, script.replace("NOTES", &notes.to_string_lossy())).unwrap();
-        fs::set_permissions(&probe, fs::Permissions::from_mode(0o755)).unwrap();
-        let probe = probe.display();
-        let container = world.container().configure(&format!(
-            "lxc.hook.version = {version}
-lxc.hook.pre-start = {probe} own
-lxc.hook.stop = {probe} own
-lxc.network.veth.pair = vethProbe
-lxc.network.script.down = {probe} own
-"
-        ));
-        // No log level is asked for, as it is on an ordinary start.
-        container.lxc("lxc-start").arg("-d").ok();
-        container.wait_state("RUNNING");
-        let init = container.init_pid().cast_signed();
-        let present = |name: &&str| {
-            let link = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/{name}")).ok();
-            link(&init.to_string()) != link("self")
-        };
-        let namespaces = hook::NAMESPACES.into_iter().filter(present);
-        let namespaces: Vec<_> = namespaces.map(|n| (n, PathBuf::from("/proc/1/fd/1"))).collect();
-        container.kill();
-        let of_lxc = fs::read_to_string(&notes).unwrap();
-        fs::remove_file(&notes).unwrap();
-
-        let name = ContainerName::new(container.name()).unwrap();
-        let defined = Defined::load(&name, &LxcPath::new(world.lxcpath()).unwrap(), None).unwrap();
-        hook::run_all(HookKind::PreStart, &hook::Context::new(&defined)).unwrap();
-        let at_end = || hook::Context::new(&defined).with_pid(init).with_namespaces(namespaces.clone());
-        let nic = &defined.config.nics()[0];
-        hook::run_net_script(nic, hook::Direction::Down, Some("vethProbe"), &at_end()).unwrap();
-        hook::run_all(HookKind::Stop, &at_end().with_target(hook::Target::Stop)).unwrap();
-        let ours = fs::read_to_string(&notes).unwrap();
-
-        let last = of_lxc.rfind("in /").unwrap();
-        let (before, stop) = of_lxc.split_at(last);
-        let stop: String =
-            stop.split_inclusive('\n').filter(|l| !l.starts_with("LXC_NET_") || l.starts_with("LXC_NET_NS")).collect();
-        assert_eq!(ours, format!("{before}{stop}"), "version {version}");
-    }
 }
 
 /// A hook as LXC runs it, with the words and variables of this version.

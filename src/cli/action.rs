@@ -1,0 +1,27 @@
+//! CRIU's action script. No arguments: CRIU speaks by the environment. What it prints goes into CRIU's log.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::criu::action_env::ActionEnv;
+use crate::criu::control::CONTROL_VARIABLE;
+
+/// The program's `main`.
+pub fn main() -> ExitCode {
+    let lookup = |name: &str| std::env::var_os(name);
+    let env = match ActionEnv::from_env(lookup) {
+        Ok(env) => env,
+        Err(e) => {
+            eprintln!("lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-action(8)");
+            return ExitCode::FAILURE;
+        }
+    };
+    let command = lookup(CONTROL_VARIABLE).map(PathBuf::from);
+    match crate::action::run(&env, command.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("lxc-cr[{}]: {e:#}", env.action.name());
+            ExitCode::FAILURE
+        }
+    }
+}

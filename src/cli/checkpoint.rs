@@ -1,0 +1,182 @@
+//! `lxc-checkpoint`: every option of LXC's tool of that name, and some of our own.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use super::common::{
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, require_root, start_log,
+};
+use super::progress::Progress;
+use super::restart::{self, Restart};
+use crate::checkpoint::{self, Done, Outcome, Request};
+use crate::criu::options::AfterDump;
+use crate::error::{Exit, Failure, Result};
+use crate::report::{bytes, seconds};
+
+const PROGRAM: &str = "lxc-checkpoint";
+
+/// Checkpoint a running LXC container
+///
+/// Without -D the container is suspended: its checkpoint goes to LXCPATH/NAME/dump and it is stopped; lxc-restart
+/// brings it back. With -D it goes on after the checkpoint, as with LXC's own tool, unless -s is given.
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(flatten)]
+    lxc: LxcOptions,
+
+    /// Restore the container from its checkpoint, as lxc-restart does
+    #[arg(short = 'r', long)]
+    restore: bool,
+
+    /// The directory of the checkpoint
+    #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Show CRIU's log while it works
+    #[arg(short = 'v', long)]
+    verbose: bool,
+
+    /// Stop the container when its checkpoint is complete
+    #[arg(short = 's', long, conflicts_with = "leave_running")]
+    stop: bool,
+
+    /// Let the container go on, also without -D
+    #[arg(long)]
+    leave_running: bool,
+
+    /// Only copy memory while the container runs, to make a later checkpoint shorter
+    #[arg(short = 'p', long)]
+    pre_dump: bool,
+
+    /// Build on the pre-dump in this directory, which is relative to the checkpoint's
+    #[arg(long, value_name = "DIR")]
+    predump_dir: Option<PathBuf>,
+
+    /// Also run this program at each of CRIU's actions
+    #[arg(short = 'A', long, value_name = "FILE")]
+    action_script: Option<PathBuf>,
+
+    /// With -r: leave the container in the background (the default)
+    #[arg(short = 'd', long, conflicts_with = "foreground")]
+    daemon: bool,
+
+    /// With -r: stay until the container ends
+    #[arg(short = 'F', long)]
+    foreground: bool,
+
+    /// Replace a checkpoint that is in the directory already
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Show what would be done, and CRIU's command line; do nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Give up and undo everything after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+
+    /// Do not wait until the checkpoint is on the disk
+    #[arg(long)]
+    no_sync: bool,
+}
+
+/// The program's `main`.
+pub fn main() -> ExitCode {
+    if super::monitor::is_meant() {
+        return super::monitor::main();
+    }
+    let arguments: Arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    if arguments.lxc.usage {
+        println!("{}", Arguments::command().render_usage());
+        return ExitCode::SUCCESS;
+    }
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(failure) => fail(PROGRAM, arguments.lxc.called(), &failure),
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    start_log(arguments.lxc.level()?, arguments.lxc.logfile.as_deref())?;
+    let (name, lxcpath) = arguments.lxc.container()?;
+    require_root()?;
+    if arguments.restore {
+        return restart::run(
+            PROGRAM,
+            &Restart {
+                lxc: arguments.lxc.clone(),
+                dir: arguments.dir.clone(),
+                foreground: arguments.foreground,
+                verbose: arguments.verbose,
+                action_script: arguments.action_script.clone(),
+                dry_run: arguments.dry_run,
+                timeout: arguments.timeout,
+                ..Restart::default()
+            },
+        );
+    }
+    let mut settings = load_settings()?;
+    if let Some(seconds) = arguments.timeout {
+        settings.timeout = seconds;
+    }
+    settings.sync &= !arguments.no_sync;
+    let (images, replace) = match &arguments.dir {
+        Some(dir) => (absolute(dir)?, arguments.overwrite),
+        // A suspended container's directory: the container runs again, so what is in there is of the past.
+        None => (lxcpath.container_dir(&name).join(restart::SUSPEND_DIR), true),
+    };
+    let stop = arguments.stop || (arguments.dir.is_none() && !arguments.leave_running);
+    let request = Request {
+        name,
+        lxcpath,
+        config: arguments.lxc.rcfile.clone(),
+        images,
+        replace,
+        after: if stop { AfterDump::Stop } else { AfterDump::LeaveRunning },
+        action_script: action_script()?,
+        user_script: arguments.action_script.as_deref().map(user_script).transpose()?,
+        parent_images: arguments.predump_dir.clone(),
+        dry_run: arguments.dry_run,
+    };
+    let mut progress = Progress::new(arguments.lxc.quiet, arguments.verbose);
+    let outcome = if arguments.pre_dump {
+        checkpoint::pre_dump(&request, &settings, &mut progress)
+    } else {
+        checkpoint::checkpoint(&request, &settings, &mut progress)
+    };
+    progress.clear();
+    match outcome? {
+        Outcome::Planned(lines) => lines.iter().for_each(|line| println!("{line}")),
+        Outcome::Done(done) if !arguments.lxc.quiet => tell(&request, &done),
+        Outcome::Done(_) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell(request: &Request, done: &Done) {
+    println!(
+        "{}: {} in {} ({}, CRIU {}); the container {}",
+        request.name,
+        bytes(done.size),
+        done.images.display(),
+        seconds(done.took),
+        seconds(done.criu),
+        if done.stopped { "is stopped" } else { "goes on" },
+    );
+}
+
+/// A user's action script, as CRIU wants it: one program, by its full path.
+pub(super) fn user_script(path: &Path) -> Result<PathBuf> {
+    let path = absolute(path)?;
+    match path.is_file() {
+        true => Ok(path),
+        false => Err(Failure::msg(Exit::Usage, format!("the action script {} is not a file", path.display()))),
+    }
+}

@@ -1,0 +1,203 @@
+//! What all commands have in common: the options of every LXC tool, the log, and how a failure is printed.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser};
+use log::LevelFilter;
+
+use crate::error::{Exit, Failure, Result};
+use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::settings::{self, Settings};
+
+/// The hook directory below the prefix that the commands are installed in.
+const LIBEXEC: &str = "libexec/lxc-cr";
+/// Our CRIU action script.
+const ACTION_SCRIPT: &str = "lxc-cr-action";
+
+/// Exit codes, for the end of `--help`.
+pub const EXIT_CODES: &str = "\
+Exit status:
+  0 done   1 other failure   2 usage   3 no such container, or not in the state asked for
+  4 refused, nothing was touched   5 CRIU failed, container as before   6 CRIU failed, container lost (images kept)
+  7 time limit   8 something could not be undone (it is named)   9 checkpoint damaged or not usable here
+  10 another operation holds this container";
+
+/// The options of every LXC tool.
+#[derive(Args, Clone, Debug, Default)]
+pub struct LxcOptions {
+    /// Name of the container
+    #[arg(short = 'n', long = "name", value_name = "NAME", conflicts_with = "positional")]
+    pub name: Option<String>,
+
+    /// Name of the container, where -n is not given
+    #[arg(value_name = "NAME")]
+    pub positional: Option<String>,
+
+    /// Use this directory of containers instead of LXC's own
+    #[arg(short = 'P', long = "lxcpath", value_name = "PATH")]
+    pub lxcpath: Option<PathBuf>,
+
+    /// Read this configuration instead of the container's own
+    #[arg(long, value_name = "FILE")]
+    pub rcfile: Option<PathBuf>,
+
+    /// Write our own log to FILE
+    #[arg(short = 'o', long = "logfile", value_name = "FILE")]
+    pub logfile: Option<PathBuf>,
+
+    /// How much is logged: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, CRIT, ALERT, FATAL
+    #[arg(short = 'l', long = "logpriority", value_name = "LEVEL")]
+    pub logpriority: Option<String>,
+
+    /// Say nothing but errors
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+
+    /// Show this help
+    #[arg(short = '?', long, short_alias = 'h', action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+
+    /// Show a short usage message
+    #[arg(long, exclusive = true)]
+    pub usage: bool,
+
+    /// Show the version
+    #[arg(long, action = clap::ArgAction::Version)]
+    pub version: Option<bool>,
+}
+
+impl LxcOptions {
+    /// The container that is meant.
+    pub fn container(&self) -> Result<(ContainerName, LxcPath)> {
+        let name = self
+            .name
+            .as_ref()
+            .or(self.positional.as_ref())
+            .ok_or_else(|| Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME"))?;
+        let name = ContainerName::new(name).map_err(|e| Failure::new(Exit::Usage, e))?;
+        let path = match &self.lxcpath {
+            Some(path) => path.clone(),
+            None => SystemConfig::load(Path::new(SYSTEM_CONFIG)).map_err(|e| Failure::new(Exit::Other, e))?.lxcpath,
+        };
+        let lxcpath = LxcPath::new(path).map_err(|e| Failure::new(Exit::Usage, e))?;
+        Ok((name, lxcpath))
+    }
+
+    /// What the user calls the container, for messages that come before it is known to be one.
+    pub fn called(&self) -> Option<&str> {
+        self.name.as_deref().or(self.positional.as_deref())
+    }
+
+    /// The level of our own log.
+    pub fn level(&self) -> Result<LevelFilter> {
+        let Some(text) = &self.logpriority else { return Ok(LevelFilter::Warn) };
+        Ok(match text.to_ascii_uppercase().as_str() {
+            "TRACE" => LevelFilter::Trace,
+            "DEBUG" => LevelFilter::Debug,
+            "INFO" | "NOTICE" => LevelFilter::Info,
+            "WARN" => LevelFilter::Warn,
+            "ERROR" | "CRIT" | "ALERT" | "FATAL" => LevelFilter::Error,
+            _ => return Err(Failure::msg(Exit::Usage, format!("'{text}' is no log level"))),
+        })
+    }
+}
+
+/// Reads a command line. `Err` is the exit status: help was shown, or the usage was wrong.
+pub fn parse<T: Parser>() -> std::result::Result<T, ExitCode> {
+    T::try_parse().map_err(|e| {
+        // Help and version are no errors and go to standard output.
+        let code = if e.use_stderr() { Exit::Usage } else { Exit::Done };
+        if let Err(e) = e.print() {
+            log::debug!("print the usage: {e}");
+        }
+        ExitCode::from(code.code())
+    })
+}
+
+/// Begins our own log.
+pub fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level);
+    match file {
+        Some(path) => {
+            let file = OpenOptions::new()
+                .append(true)
+                .create(true)
+                .mode(0o600)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .open(path)
+                .map_err(|e| Failure::msg(Exit::Other, format!("open the log file {}: {e}", path.display())))?;
+            builder.target(env_logger::Target::Pipe(Box::new(file)));
+        }
+        None => {
+            builder.format(|out, record| {
+                use std::io::Write;
+                writeln!(out, "{}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
+            });
+        }
+    }
+    // A second start in one process (tests) keeps the first.
+    if builder.try_init().is_err() {
+        log::debug!("the log is already there");
+    }
+    Ok(())
+}
+
+/// Refuses everybody but root, before anything is looked at.
+pub fn require_root() -> Result<()> {
+    if crate::sys::process::is_root() {
+        return Ok(());
+    }
+    Err(Failure::msg(Exit::Other, "only root can checkpoint and restart containers")
+        .hint("run it with sudo, or as root"))
+}
+
+/// The administrator's settings.
+pub fn load_settings() -> Result<Settings> {
+    Ok(Settings::load(Path::new(settings::FILE))?)
+}
+
+/// Our action script: beside this program (a build tree), or where the package puts it.
+pub fn action_script() -> Result<PathBuf> {
+    let program =
+        std::env::current_exe().map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
+    let dir = program.parent().unwrap_or(Path::new("/"));
+    let beside = dir.join(ACTION_SCRIPT);
+    let installed = dir.parent().unwrap_or(Path::new("/")).join(LIBEXEC).join(ACTION_SCRIPT);
+    for path in [&beside, &installed] {
+        if path.is_file() {
+            return Ok(path.clone());
+        }
+    }
+    Err(Failure::msg(
+        Exit::Other,
+        format!("our action script is missing: neither {} nor {} is there", beside.display(), installed.display()),
+    ))
+}
+
+/// A path as the user gave it, made absolute: CRIU and the monitor run in other directories.
+pub fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is no path: {e}", path.display())))
+}
+
+/// Prints a failure and gives the exit status.
+pub fn fail(program: &str, container: Option<&str>, failure: &Failure) -> ExitCode {
+    match container {
+        Some(name) => eprintln!("{program}: {name}: {failure}"),
+        None => eprintln!("{program}: {failure}"),
+    }
+    if let Some(hint) = &failure.hint {
+        eprintln!("hint: {hint}");
+    }
+    if let Some(log) = &failure.log {
+        eprintln!("log: {}", log.display());
+    }
+    if let Some(state) = &failure.state {
+        eprintln!("now: {state}");
+    }
+    ExitCode::from(failure.exit.code())
+}

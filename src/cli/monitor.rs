@@ -1,0 +1,247 @@
+//! The process that restores a container and stays as its monitor. `lxc-restart` starts it; nobody calls it by hand.
+//!
+//! It is this same program, started again under the title of an LXC monitor: so `ps` and LXC's tools recognise it,
+//! and it begins with a clean address space and a single thread. Its job comes over standard input, as TOML; what it
+//! has to tell goes to standard output, a line for each thing: `phase …`, `note …`, `log …`, then `running PID TIME`,
+//! or `failed` and the failure as TOML. After that it lets go of all three streams.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, anyhow};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::{Deserialize, Serialize};
+
+use super::common::{LxcOptions, start_log};
+use crate::error::{Exit, Failure, Result};
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::monitor::{self, End};
+use crate::report::{Report, seconds};
+use crate::restore::{self, Outcome, Request, Restored};
+use crate::settings::Settings;
+use crate::sys::files;
+use crate::sys::signals::Signals;
+
+/// How the title of every LXC monitor begins.
+const TITLE: &str = "[lxc monitor] ";
+/// The name beside it, as LXC's own monitors carry that of the tool they came from.
+const COMMAND_NAME: &str = "lxc-restart";
+
+/// What the monitor is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Job {
+    pub name: String,
+    pub lxcpath: PathBuf,
+    pub config: Option<PathBuf>,
+    pub images: PathBuf,
+    pub action_script: PathBuf,
+    pub user_script: Option<PathBuf>,
+    pub dry_run: bool,
+    pub pidfile: Option<PathBuf>,
+    pub program: String,
+    pub logfile: Option<PathBuf>,
+    pub logpriority: Option<String>,
+    pub wants_log: bool,
+    pub settings: Settings,
+    pub veth: BTreeMap<String, String>,
+}
+
+/// A failure on its way from the monitor to the command.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FailureMessage {
+    exit: u8,
+    cause: String,
+    hint: Option<String>,
+    log: Option<PathBuf>,
+    state: Option<String>,
+}
+
+impl FailureMessage {
+    fn new(failure: &Failure) -> FailureMessage {
+        FailureMessage {
+            exit: failure.exit.code(),
+            cause: failure.to_string(),
+            hint: failure.hint.clone(),
+            log: failure.log.clone(),
+            state: failure.state.clone(),
+        }
+    }
+
+    /// The failure as it was.
+    pub fn into_failure(self) -> Failure {
+        let FailureMessage { exit, cause, hint, log, state } = self;
+        Failure { exit: Exit::from_code(exit), cause: anyhow!(cause), hint, log, state }
+    }
+}
+
+/// The title of a container's monitor, as liblxc makes it (start.c, `lxc_setproctitle`).
+pub fn title(lxcpath: &Path, name: &str) -> String {
+    format!("{TITLE}{} {name}", lxcpath.display())
+}
+
+/// Whether this process was started to be a monitor.
+pub fn is_meant() -> bool {
+    let mut arguments = std::env::args_os();
+    let first = arguments.next().unwrap_or_default();
+    first.as_bytes().starts_with(TITLE.as_bytes()) && arguments.next().is_none()
+}
+
+/// The monitor's `main`.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tell_failure(&failure);
+            ExitCode::from(failure.exit.code())
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let signals = Signals::of_monitor().context("take signals")?;
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text).context("read the job")?;
+    let job: Job = toml::from_str(&text).context("read the job")?;
+    drop(text);
+    let level = LxcOptions { logpriority: job.logpriority.clone(), ..LxcOptions::default() }.level()?;
+    start_log(level, job.logfile.as_deref())?;
+    monitor::detach(COMMAND_NAME).context("become a monitor")?;
+    let request = Request {
+        name: ContainerName::new(&job.name).map_err(|e| Failure::new(Exit::Usage, e))?,
+        lxcpath: LxcPath::new(&job.lxcpath).map_err(|e| Failure::new(Exit::Usage, e))?,
+        config: job.config.clone(),
+        images: job.images.clone(),
+        veth: job.veth.clone(),
+        action_script: job.action_script.clone(),
+        user_script: job.user_script.clone(),
+        dry_run: job.dry_run,
+    };
+    let mut lines = Lines { wants_log: job.wants_log };
+    match restore::restore(&request, &job.settings, &signals, &mut lines)? {
+        Outcome::Planned(plan) => {
+            plan.iter().for_each(|line| say("plan", line));
+            say("planned", "");
+            Ok(())
+        }
+        Outcome::Running(restored) => live(*restored, &job, &signals),
+    }
+}
+
+/// The container runs: tells so, lets go of the streams, and serves until its end.
+fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
+    if let Some(path) = &job.pidfile
+        && let Err(e) = files::write_atomically(path, format!("{}\n", std::process::id()).as_bytes())
+    {
+        say("note", &format!("the pid file could not be written: {e:#}"));
+    }
+    // Before the command returns: who calls the next one at once must not find this one in its way.
+    restored.operation = None;
+    say("running", &format!("{} {}", restored.init.pid(), seconds(restored.criu)));
+    monitor::let_go_of_streams()?;
+    let ended = monitor::serve(restored, signals);
+    if let Some(path) = &job.pidfile
+        && let Err(e) = std::fs::remove_file(path)
+    {
+        log::debug!("remove {}: {e}", path.display());
+    }
+    match ended {
+        Ok(End::Stopped) => Ok(()),
+        Ok(End::Reboot) => start_afresh(job),
+        Err(e) => {
+            log::error!("{}: {e:#}", job.name);
+            Err(Failure::new(Exit::RollbackIncomplete, e))
+        }
+    }
+}
+
+/// A reboot: the container starts from its configuration, as under LXC's own monitor.
+fn start_afresh(job: &Job) -> Result<()> {
+    let status = Command::new("lxc-start")
+        .env_clear()
+        .env("PATH", crate::sys::spawn::SAFE_PATH)
+        .args(["-d", "-n", &job.name, "-P"])
+        .arg(&job.lxcpath)
+        .status()
+        .context("start the container afresh with lxc-start")?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Failure::msg(Exit::Other, format!("lxc-start after a reboot: {status}"))),
+    }
+}
+
+/// Tells the command; when it is gone there is nobody to tell.
+fn say(word: &str, text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(e) = writeln!(out, "{word} {}", text.replace('\n', " ")).and_then(|()| out.flush()) {
+        log::debug!("tell the command: {e}");
+    }
+}
+
+fn tell_failure(failure: &Failure) {
+    match toml::to_string(&FailureMessage::new(failure)) {
+        Ok(text) => {
+            say("failed", "");
+            let mut out = std::io::stdout().lock();
+            if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+                log::debug!("tell the command: {e}");
+            }
+        }
+        Err(e) => log::error!("put a failure into words: {e}"),
+    }
+}
+
+/// Reports as lines on standard output.
+#[derive(Debug)]
+struct Lines {
+    wants_log: bool,
+}
+
+impl Report for Lines {
+    fn phase(&mut self, text: &str) {
+        say("phase", text);
+    }
+
+    fn note(&mut self, text: &str) {
+        say("note", text);
+    }
+
+    fn log_line(&mut self, line: &str) {
+        say("log", line);
+    }
+
+    fn wants_log(&self) -> bool {
+        self.wants_log
+    }
+}
+
+/// A pipe that is read with an eye on signals.
+pub(super) struct Interruptible<'a, R> {
+    pub output: R,
+    pub signals: &'a Signals,
+    pub forward: &'a dyn Fn(),
+}
+
+impl<R: Read + AsFd> Read for Interruptible<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        loop {
+            let mut fds = [
+                PollFd::new(self.output.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            let readable = fds[0].any().unwrap_or(true);
+            (self.forward)();
+            if readable {
+                return self.output.read(buffer);
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What a person sees while a command works: phases on a terminal, CRIU's log with `-v`.
+
+use std::io::{IsTerminal, Write};
+use std::time::Instant;
+
+use crate::report::{Report, seconds};
+
+/// Tells a person on standard error.
+#[derive(Debug)]
+pub struct Progress {
+    quiet: bool,
+    log: bool,
+    terminal: bool,
+    begin: Instant,
+    /// Whether a phase stands on the last line of the terminal.
+    shown: bool,
+}
+
+impl Progress {
+    /// `log` passes CRIU's log on.
+    pub fn new(quiet: bool, log: bool) -> Progress {
+        let terminal = std::io::stderr().is_terminal() && !quiet && !log;
+        Progress { quiet, log, terminal, begin: Instant::now(), shown: false }
+    }
+
+    /// Wipes the phase off the terminal, so that the next line begins at the left.
+    pub fn clear(&mut self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+            self.shown = false;
+        }
+    }
+}
+
+impl Report for Progress {
+    fn phase(&mut self, text: &str) {
+        if !self.terminal {
+            return;
+        }
+        eprint!("\r\x1b[K{text} … {}", seconds(self.begin.elapsed()));
+        self.shown = true;
+        // Only a terminal's line: that it cannot be written is no reason to stop.
+        let _ = std::io::stderr().flush();
+    }
+
+    fn note(&mut self, text: &str) {
+        self.clear();
+        if !self.quiet {
+            eprintln!("note: {text}");
+        }
+    }
+
+    fn log_line(&mut self, line: &str) {
+        eprintln!("{line}");
+    }
+
+    fn wants_log(&self) -> bool {
+        self.log
+    }
+
+    fn wants_phases(&self) -> bool {
+        self.terminal
+    }
+}

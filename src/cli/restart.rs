@@ -1,0 +1,277 @@
+//! `lxc-restart`: brings a container back. The work is done by the process that stays behind as its monitor; this one
+//! starts it, shows what it tells, and returns when the container runs.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, anyhow};
+use clap::{Args, CommandFactory, Parser};
+
+use super::common::{
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, require_root, start_log,
+};
+use super::monitor::{FailureMessage, Job, title};
+use super::progress::Progress;
+use crate::error::{Exit, Failure, Result};
+use crate::lxc::command::Client;
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::report::{Report, seconds};
+use crate::sys::process::Process;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::Place;
+
+const PROGRAM: &str = "lxc-restart";
+
+/// Where a suspended container's checkpoint is, in its own directory.
+pub const SUSPEND_DIR: &str = "dump";
+
+/// Restart an LXC container from its checkpoint
+///
+/// DIR is taken as it is if it exists, else as a directory of the container. Without -D it is LXCPATH/NAME/dump, where
+/// lxc-checkpoint puts a suspended container.
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(flatten)]
+    restart: Restart,
+}
+
+/// What is asked for.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Restart {
+    #[command(flatten)]
+    pub lxc: LxcOptions,
+
+    /// The directory of the checkpoint
+    #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+
+    /// Leave the container in the background (the default)
+    #[arg(short = 'd', long, conflicts_with = "foreground")]
+    pub daemon: bool,
+
+    /// Stay until the container ends
+    #[arg(short = 'F', long)]
+    pub foreground: bool,
+
+    /// Name of the host's end of a veth pair
+    #[arg(long, value_name = "IF=NAME", value_parser = veth)]
+    pub veth: Vec<(String, String)>,
+
+    /// Write the monitor's pid to FILE
+    #[arg(long, value_name = "FILE")]
+    pub pidfile: Option<PathBuf>,
+
+    /// Stop the container first if it runs: it goes back to the checkpoint
+    #[arg(long)]
+    pub replace: bool,
+
+    /// Show CRIU's log while it works
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+
+    /// Also run this program at each of CRIU's actions
+    #[arg(short = 'A', long, value_name = "FILE")]
+    pub action_script: Option<PathBuf>,
+
+    /// Show what would be done, and CRIU's command line; do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+
+    /// Do not compare the checksums of memory images
+    #[arg(long)]
+    pub no_verify: bool,
+
+    /// Give up and undo everything after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+}
+
+fn veth(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((inside, name)) if !inside.is_empty() && !name.is_empty() => Ok((inside.to_owned(), name.to_owned())),
+        _ => Err("it has to be IF=NAME, for example eth0=vethweb".to_owned()),
+    }
+}
+
+/// The program's `main`.
+pub fn main() -> ExitCode {
+    if super::monitor::is_meant() {
+        return super::monitor::main();
+    }
+    let Arguments { restart } = match parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    if restart.lxc.usage {
+        println!("{}", Arguments::command().render_usage());
+        return ExitCode::SUCCESS;
+    }
+    let started = restart.lxc.level().and_then(|level| start_log(level, restart.lxc.logfile.as_deref()));
+    match started.and_then(|()| run(PROGRAM, &restart)) {
+        Ok(code) => code,
+        Err(failure) => fail(PROGRAM, restart.lxc.called(), &failure),
+    }
+}
+
+/// Brings a container back.
+pub(super) fn run(program: &str, restart: &Restart) -> Result<ExitCode> {
+    let begin = Instant::now();
+    let (name, lxcpath) = restart.lxc.container()?;
+    require_root()?;
+    let mut settings = load_settings()?;
+    if let Some(seconds) = restart.timeout {
+        settings.timeout = seconds;
+    }
+    settings.verify &= !restart.no_verify;
+    let job = Job {
+        name: name.as_str().to_owned(),
+        lxcpath: lxcpath.as_path().to_owned(),
+        config: restart.lxc.rcfile.as_deref().map(absolute).transpose()?,
+        images: checkpoint_dir(restart.dir.as_deref(), &name, &lxcpath)?,
+        veth: restart.veth.iter().cloned().collect::<BTreeMap<_, _>>(),
+        action_script: action_script()?,
+        user_script: restart.action_script.as_deref().map(super::checkpoint::user_script).transpose()?,
+        dry_run: restart.dry_run,
+        pidfile: restart.pidfile.as_deref().map(absolute).transpose()?,
+        program: program.to_owned(),
+        logfile: restart.lxc.logfile.as_deref().map(absolute).transpose()?,
+        logpriority: restart.lxc.logpriority.clone(),
+        wants_log: restart.verbose,
+        settings,
+    };
+    if restart.replace && !restart.dry_run {
+        stop_first(&name, &lxcpath)?;
+    }
+    let mut progress = Progress::new(restart.lxc.quiet, restart.verbose);
+    let signals = Signals::of_termination().context("take signals")?;
+    let mut monitor = start(&job).context("start the monitor")?;
+    let told = listen(&mut monitor, &signals, &mut progress);
+    progress.clear();
+    match told? {
+        Told::Planned => {
+            monitor.wait().context("wait for the monitor")?;
+        }
+        Told::Running { pid, criu } => {
+            if !restart.lxc.quiet {
+                println!("{name}: running again, init is process {pid} ({}, CRIU {criu})", seconds(begin.elapsed()));
+            }
+            if restart.foreground {
+                stay(&mut monitor, &signals)?;
+            }
+        }
+        Told::Failed(failure) => {
+            monitor.wait().context("wait for the monitor")?;
+            return Err(failure);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where the checkpoint is: `DIR` as given if it is there, else below the container's own directory.
+fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
+    let own = lxcpath.container_dir(name);
+    let Some(dir) = dir else { return Ok(own.join(SUSPEND_DIR)) };
+    let given = absolute(dir)?;
+    if given.symlink_metadata().is_err() && dir.is_relative() && own.join(dir).is_dir() {
+        return Ok(own.join(dir));
+    }
+    Ok(given)
+}
+
+/// `--replace`: what runs now is stopped, as `lxc-stop -k` stops it.
+fn stop_first(name: &ContainerName, lxcpath: &LxcPath) -> Result<()> {
+    use crate::lxc::command::Error;
+    match Client::new(&lxcpath.as_os_str().to_string_lossy(), name.as_str()).stop() {
+        Ok(()) | Err(Error::NotRunning) => Ok(()),
+        Err(e) => Err(Failure::new(Exit::Other, anyhow!(e).context("stop the container that runs"))),
+    }
+}
+
+/// Starts this program again as the monitor. The job goes over its standard input; its standard output tells us how
+/// it goes on. It gets a session of its own, and the title that LXC's monitors have.
+fn start(job: &Job) -> anyhow::Result<Child> {
+    let mut input = tempfile::tempfile().context("make a temporary file")?;
+    let text = toml::to_string(job).context("put the job into words")?;
+    input.write_all(text.as_bytes()).context("write the job")?;
+    input.seek(SeekFrom::Start(0)).context("write the job")?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(title(&job.lxcpath, &job.name)).env_clear().stdin(input).stdout(Stdio::piped());
+    Place::here().own_session().spawn(&mut command).context("start ourselves again")
+}
+
+/// What the monitor has told.
+enum Told {
+    Running { pid: i32, criu: String },
+    Planned,
+    Failed(Failure),
+}
+
+/// Passes on what the monitor tells, until it has come to an end of some kind.
+fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Result<Told> {
+    let output = monitor.stdout.take().context("the monitor's output")?;
+    let process = Process::open(monitor.id() as i32).context("hold the monitor")?;
+    // A Ctrl-C is passed on: the monitor undoes what it has begun and tells the failure.
+    let forward = || {
+        while let Ok(Some(received)) = signals.next() {
+            log::debug!("signal {}: the monitor gives up", received.number);
+            if let Err(e) = process.signal(libc::SIGTERM) {
+                log::warn!("tell the monitor to give up: {e}");
+            }
+        }
+    };
+    let mut reader = BufReader::new(super::monitor::Interruptible { output, signals, forward: &forward });
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).context("listen to the monitor")? == 0 {
+            return Err(Failure::msg(Exit::Other, "the monitor has died without a word"));
+        }
+        let (word, rest) = line.trim_end_matches('\n').split_once(' ').unwrap_or((line.trim_end(), ""));
+        match word {
+            "phase" => progress.phase(rest),
+            "note" => progress.note(rest),
+            "log" => progress.log_line(rest),
+            "plan" => println!("{rest}"),
+            "planned" => return Ok(Told::Planned),
+            "running" => {
+                let (pid, criu) = rest.split_once(' ').unwrap_or((rest, ""));
+                let pid = pid.parse().context("the monitor names no pid")?;
+                return Ok(Told::Running { pid, criu: criu.to_owned() });
+            }
+            "failed" => {
+                let mut text = String::new();
+                reader.read_to_string(&mut text).context("listen to the monitor")?;
+                let message: FailureMessage = toml::from_str(&text).context("read the monitor's failure")?;
+                return Ok(Told::Failed(message.into_failure()));
+            }
+            other => log::debug!("the monitor says '{other}'"),
+        }
+    }
+}
+
+/// `-F`: waits for the container's end; signals go to it.
+fn stay(monitor: &mut Child, signals: &Signals) -> Result<()> {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use std::os::fd::AsFd;
+    let process = Process::open(monitor.id() as i32).context("hold the monitor")?;
+    while process.is_alive() {
+        let mut fds =
+            [PollFd::new(process.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+            Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context("wait for the container"))),
+        }
+        while let Some(received) = signals.next().context("read a signal")? {
+            if let Err(e) = process.signal(received.number) {
+                log::warn!("pass signal {} on: {e}", received.number);
+            }
+        }
+    }
+    monitor.wait().context("wait for the monitor")?;
+    Ok(())
+}

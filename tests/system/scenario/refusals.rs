@@ -1,0 +1,206 @@
+//! Bad input: one clear message, the right exit status, and nothing on the host has changed.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::harness::World;
+use crate::harness::run::{Output, Run};
+
+/// Asserts status and words; the message begins with the program's name and no line of it is a second error.
+fn refused(output: &Output, code: i32, words: &[&str]) {
+    output.assert_code(code);
+    let program = Path::new(output.line.split(' ').next().unwrap()).file_name().unwrap().to_string_lossy().into_owned();
+    let first = output.stderr.lines().next().unwrap_or_default();
+    assert!(code == 2 || first.starts_with(&format!("{program}: ")), "{output}");
+    for word in words {
+        assert!(output.stderr.contains(word), "'{word}' is missing: {output}");
+    }
+    assert!(!output.stderr.contains("panicked"), "{output}");
+    let errors = output.stderr.lines().filter(|l| l.starts_with(&format!("{program}: "))).count();
+    assert!(errors <= 1, "more than one message: {output}");
+    assert_eq!(output.stdout, "", "{output}");
+}
+
+/// Names and states.
+pub fn of_containers_that_cannot_be_meant(world: &World) {
+    let container = world.container();
+    for program in ["lxc-checkpoint", "lxc-restart"] {
+        refused(&world.ours(program, "nobody").output(), 3, &["nobody", "no container of this name"]);
+        for name in ["a/b", "..", ".", ""] {
+            refused(&world.ours(program, name).output(), 2, &[]);
+        }
+        refused(&Run::ours(program).output(), 2, &["-n NAME"]);
+        refused(&Run::ours(program).args(["-n", "x", "-P", "relative"]).output(), 2, &["not absolute"]);
+        refused(&container.ours(program).arg("--no-such-option").output(), 2, &["--no-such-option"]);
+    }
+    refused(&container.ours("lxc-checkpoint").output(), 3, &["not running", "lxc-start"]);
+    refused(&container.ours("lxc-restart").output(), 9, &["dump"]);
+    container.start();
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").ok();
+    refused(&container.ours("lxc-restart").output(), 3, &["it is running", "--replace"]);
+    container.exec(["/bin/true"]).assert_code(0);
+    container.kill();
+}
+
+/// Users and programs.
+pub fn of_hosts_that_cannot_do_it(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+
+    let as_nobody = |run: Run| {
+        let words: Vec<_> = run.words();
+        Run::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(words).output()
+    };
+    for program in ["lxc-checkpoint", "lxc-restart"] {
+        let told = as_nobody(container.ours(program));
+        told.assert_code(1);
+        assert!(told.stderr.contains("only root") && told.stderr.contains("sudo"), "{told}");
+    }
+
+    let settings = Path::new("/etc/lxc/lxc-cr.toml");
+    let with = |text: &str, run: Run| {
+        fs::write(settings, text).unwrap();
+        let output = run.output();
+        fs::remove_file(settings).unwrap();
+        output
+    };
+    let missing = with("criu = \"/no/criu\"\n", container.ours("lxc-checkpoint"));
+    refused(&missing, 4, &["criu is not installed", "/no/criu"]);
+    let old = world.lxcpath().join("images/criu");
+    fs::create_dir_all(old.parent().unwrap()).unwrap();
+    fs::write(&old, "#!/bin/sh\necho Version: 3.11\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    let too_old = with(&format!("criu = \"{}\"\n", old.display()), container.ours("lxc-checkpoint"));
+    refused(&too_old, 4, &["3.11", "or newer is needed"]);
+    refused(&with("brigde = 1\n", container.ours("lxc-checkpoint")), 1, &["lxc-cr.toml", "brigde"]);
+
+    witness.assert_goes_on_from(&before);
+
+    container.ours("lxc-checkpoint").ok();
+    Run::new("ip").args(["link", "set", "br0", "name", "br1"]).ok();
+    let no_bridge = container.ours("lxc-restart").output();
+    Run::new("ip").args(["link", "set", "br1", "name", "br0"]).ok();
+    refused(&no_bridge, 4, &["bridge 'br0' does not exist", "ip link add br0 type bridge"]);
+    assert_eq!(container.state(), "STOPPED");
+    container.ours("lxc-restart").ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
+/// Directories.
+pub fn of_directories_that_are_not_right(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let dir = world.images("d");
+    let file = dir.join("file");
+    fs::write(&file, "x").unwrap();
+    let dump = |dir: &Path| container.ours("lxc-checkpoint").arg("-D").arg(dir).output();
+
+    refused(&dump(&file), 2, &["not a directory"]);
+    refused(&dump(&dir), 4, &["is not empty"]);
+    let good = dir.join("good");
+    dump(&good).assert_code(0);
+    refused(&dump(&good), 4, &["already holds a checkpoint", "--overwrite"]);
+    container.ours("lxc-checkpoint").arg("--overwrite").arg("-D").arg(&good).ok();
+    let link = dir.join("link");
+    std::os::unix::fs::symlink(&good, &link).unwrap();
+    refused(&dump(&link), 2, &["not a directory"]);
+    let open = dir.join("open");
+    fs::create_dir(&open).unwrap();
+    fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+    refused(&dump(&open), 1, &["can be written by others"]);
+    witness.assert_goes_on_from(&before);
+    container.kill();
+
+    let restore = |dir: &Path| container.ours("lxc-restart").arg("-D").arg(dir).output();
+    refused(&restore(&file), 2, &["not a directory"]);
+    refused(&restore(&dir), 9, &["holds no checkpoint"]);
+    refused(&restore(&dir.join("nowhere")), 9, &["nowhere"]);
+    let other = world.container();
+    let foreign = other.ours("lxc-restart").arg("-D").arg(&good).output();
+    refused(&foreign, 9, &["a checkpoint of", container.name()]);
+
+    let pages = good.join("pages-1.img");
+    let mut bytes = fs::read(&pages).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&pages, &bytes).unwrap();
+    refused(&restore(&good), 9, &["pages-1.img", "was changed"]);
+    bytes[middle] ^= 1;
+    fs::write(&pages, &bytes[..middle]).unwrap();
+    refused(&restore(&good), 9, &["pages-1.img", "were written"]);
+    fs::remove_file(&pages).unwrap();
+    refused(&restore(&good), 9, &["pages-1.img", "is missing"]);
+    fs::write(&pages, &bytes).unwrap();
+    restore(&good).assert_code(0);
+    container.exec(["/bin/true"]).assert_code(0);
+    container.kill();
+}
+
+/// A disk that is full: the container goes on, and nothing is left.
+pub fn of_a_full_disk(world: &World) {
+    let container = world.container().memory(16);
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let small = world.images("small");
+    Run::new("mount").args(["-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs"]).arg(&small).ok();
+    let told = container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(small.join("c")).output();
+    let left: Vec<_> = fs::read_dir(&small).unwrap().flatten().map(|e| e.file_name()).collect();
+    Run::new("umount").arg(&small).ok();
+    refused(&told, 5, &["No space left", "running as before"]);
+    assert_eq!(left, ["c.failed.log"]);
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
+/// Configurations that cannot be read.
+pub fn of_configurations_that_cannot_be_read(world: &World) {
+    let container = world.container();
+    container.start();
+    let config = container.dir().join("config");
+    let good = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{good}lxc.tty.max = many\n")).unwrap();
+    let lines = good.lines().count() + 1;
+    let told = container.ours("lxc-checkpoint").output();
+    refused(&told, 1, &[&format!("config:{lines}:"), "lxc.tty.max = many", "^"]);
+    fs::write(&config, "lxc.include = /no/such/file\n").unwrap();
+    refused(&container.ours("lxc-checkpoint").output(), 1, &["/no/such/file"]);
+    fs::write(&config, "lxc.uts.name = x\n").unwrap();
+    refused(&container.ours("lxc-checkpoint").output(), 1, &["lxc.rootfs.path"]);
+    fs::write(&config, &good).unwrap();
+    container.kill();
+}
+
+/// Two at once.
+pub fn of_a_second_operation_at_the_same_time(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    // The first waits in its action script until it is told to go on.
+    let dir = world.images("two");
+    let (script, gate) = (dir.join("wait.sh"), dir.join("gate"));
+    Run::new("mkfifo").arg(&gate).ok();
+    fs::write(
+        &script,
+        format!("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = pre-dump ] && read line < {}\nexit 0\n", gate.display()),
+    )
+    .unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut first = container.ours("lxc-checkpoint").arg("-A").arg(&script).arg("-D").arg(dir.join("c")).spawn();
+    // Opening the gate for writing waits until the script has come to it.
+    let mut open_gate = fs::OpenOptions::new().write(true).open(&gate).unwrap();
+    refused(&container.ours("lxc-checkpoint").output(), 10, &["lxc-checkpoint (pid ", "holds this container"]);
+    refused(&container.ours("lxc-restart").arg("-D").arg(&dir).output(), 10, &["holds this container"]);
+    std::io::Write::write_all(&mut open_gate, b"go\n").unwrap();
+    assert!(first.wait().unwrap().success());
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
