@@ -5,6 +5,10 @@
 PREFIX ?= /usr/local
 CARGO ?= cargo
 COMMANDS = lxc-checkpoint lxc-restart
+# Where the hooks are, and where LXC's configuration files to include are.
+LIBEXECDIR = $(PREFIX)/libexec/lxc-cr
+CONFIGDIR = $(PREFIX)/share/lxc/config
+FILL_IN = sed -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@CONFIGDIR@|$(CONFIGDIR)|g'
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
 .PHONY: build lint check test demo bench shell test-host install
@@ -37,7 +41,13 @@ shell: test-host
 
 install:
 	@for program in $(COMMANDS) $(HOOKS); do test -x target/release/$$program || { echo "run 'make build' first"; exit 1; }; done
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/lxc-cr $(DESTDIR)$(PREFIX)/share/lxc-cr
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(CONFIGDIR) $(DESTDIR)$(PREFIX)/share/lxc-cr
 	install -m 755 $(COMMANDS:%=target/release/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(HOOKS:%=target/release/%) $(DESTDIR)$(PREFIX)/libexec/lxc-cr
-	for file in lxc-config/*; do test ! -f "$$file" || install -m 644 "$$file" $(DESTDIR)$(PREFIX)/share/lxc-cr; done
+	install -m 755 $(HOOKS:%=target/release/%) $(DESTDIR)$(LIBEXECDIR)
+	install -m 644 lxc-config/lxc-cr.toml $(DESTDIR)$(PREFIX)/share/lxc-cr
+	@# Shell's redirection keeps no mode: install makes the files, sed fills them.
+	for file in recipe.conf recipe-modern.conf; do \
+		install -m 644 /dev/null $(DESTDIR)$(PREFIX)/share/lxc-cr/$$file && \
+		$(FILL_IN) lxc-config/$$file > $(DESTDIR)$(PREFIX)/share/lxc-cr/$$file || exit 1; done
+	install -m 644 /dev/null $(DESTDIR)$(CONFIGDIR)/lxc-cr.conf
+	$(FILL_IN) lxc-config/lxc-cr.conf.in > $(DESTDIR)$(CONFIGDIR)/lxc-cr.conf

@@ -1,1 +1,5 @@
-fn main() {}
+//! The program for `lxc.net.N.script.down`.
+
+fn main() -> std::process::ExitCode {
+    lxc_cr::cli::hook::net_down()
+}

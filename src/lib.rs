@@ -36,6 +36,7 @@ pub mod settings;
 
 pub mod action;
 pub mod checkpoint;
+pub mod hooks;
 pub mod monitor;
 pub mod restore;
 

@@ -43,9 +43,7 @@ impl Operation {
 
     /// As [`Operation::begin`], with the state kept elsewhere.
     pub fn begin_at(root: &Path, lxcpath: &Path, name: &str, what: &str) -> Result<Operation, Error> {
-        files::make_private_dir(root)?;
-        let dir = root.join(key(lxcpath, name));
-        files::make_private_dir(&dir)?;
+        let dir = make_state_dir_at(root, lxcpath, name)?;
         let path = dir.join("lock");
         let mut lock = fs::OpenOptions::new()
             .read(true)
@@ -127,6 +125,18 @@ pub fn key(lxcpath: &Path, name: &str) -> String {
     }
     let short: String = name.chars().filter(|c| c.is_ascii_graphic()).take(MAX_NAME).collect();
     format!("{short}-{hash:016x}")
+}
+
+/// The directory of a container's state, made if it is not there; refused if another user could have changed it.
+pub fn make_state_dir(lxcpath: &Path, name: &str) -> Result<PathBuf> {
+    make_state_dir_at(Path::new(STATE_ROOT), lxcpath, name)
+}
+
+fn make_state_dir_at(root: &Path, lxcpath: &Path, name: &str) -> Result<PathBuf> {
+    files::make_private_dir(root)?;
+    let dir = root.join(key(lxcpath, name));
+    files::make_private_dir(&dir)?;
+    Ok(dir)
 }
 
 /// Where CRIU's version is remembered: asking the program costs more than all the rest of our own work.

@@ -5,6 +5,7 @@
 pub mod action;
 pub mod checkpoint;
 pub mod common;
+pub mod hook;
 pub mod monitor;
 pub mod progress;
 pub mod restart;

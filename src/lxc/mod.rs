@@ -4,6 +4,7 @@ pub mod command;
 pub mod config;
 pub mod container;
 pub mod defined;
+pub mod hook;
 pub mod name;
 pub mod protocol;
 pub mod server;

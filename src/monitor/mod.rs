@@ -24,6 +24,7 @@ use crate::restore::{Restored, leave_cgroup};
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 
+use end::{AtEnd, Namespaces};
 use served::Container;
 
 /// How a container ended.
@@ -42,6 +43,7 @@ pub enum End {
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, .. } = restored;
     let mut container = Container::new(defined, init, &cgroup_mount, &payload, &ports)?;
+    let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
     if let Err(e) = crate::sys::memory::give_back() {
@@ -69,7 +71,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
         if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
     let mut errors = ErrorList::default();
     let (defined, init) = container.close();
-    let stage = end::AtEnd { defined: &defined, init: init.pid(), reboot: end == End::Reboot };
+    let stage = AtEnd { defined: &defined, init: init.pid(), reboot: end == End::Reboot, namespaces };
     errors.note(stage.network_down(&ports));
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());

@@ -38,5 +38,21 @@ fn main() -> ExitCode {
         ("refusal_of_a_full_disk", scenario::refusals::of_a_full_disk),
         ("refusal_of_configurations_that_cannot_be_read", scenario::refusals::of_configurations_that_cannot_be_read),
         ("refusal_of_a_second_operation_at_the_same_time", scenario::refusals::of_a_second_operation_at_the_same_time),
+        ("hooks_of_version_0_through_a_whole_life", scenario::hooks::in_version_0),
+        ("hooks_of_version_1_through_a_whole_life", scenario::hooks::in_version_1),
+        ("hooks_leave_a_mount_of_somebody_else", scenario::hooks::a_mount_of_somebody_else_stays),
+        ("hooks_keep_mounts_below_the_root", scenario::hooks::mounts_below_the_root_are_kept),
+        ("hooks_name_a_missing_bridge", scenario::hooks::a_missing_bridge_is_named),
+        ("hooks_refuse_a_start_during_a_restart", scenario::hooks::a_start_is_refused_during_a_restart),
+        (
+            "hooks_play_back_the_journal_of_a_dead_command",
+            scenario::hooks::the_journal_of_a_dead_command_is_played_back,
+        ),
+        ("hooks_put_a_port_on_a_bridge_lxc_does_not_know", scenario::hooks::the_network_scripts_know_the_bridge),
+        ("hooks_through_a_checkpoint", scenario::hooks::ours_through_a_checkpoint),
+        ("hooks_of_a_user_see_the_same_from_us", scenario::user_hooks::see_the_same),
+        ("hooks_of_a_user_end_the_same_after_a_restart", scenario::user_hooks::end_the_same),
+        ("hooks_of_the_samples_run", scenario::hooks::the_samples_start),
+        ("hooks_explain_wrong_use", scenario::hooks::wrong_use_is_explained),
     ])
 }

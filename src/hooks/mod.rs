@@ -1,0 +1,234 @@
+//! What our hook programs do. LXC (or our own monitor) runs them around the life of a container:
+//!
+//! | program | when | what |
+//! |---|---|---|
+//! | `pre-start` | before anything is made | refuses while the container is being restored, undoes what a dead command left, looks for the bridges, binds the root if it is asked to |
+//! | `start-host` | init is about to run | notes init and its ports, so that both are found without a monitor |
+//! | `post-stop` | all is over | takes back what the other two did |
+//! | `net-up`, `net-down` | with each interface | puts the host's end on a bridge that LXC does not know of |
+//!
+//! Each can be run twice, for a hook may stand in the configuration twice, and LXC runs them anew at each reboot.
+
+mod note;
+mod port;
+mod root;
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::error::{ErrorList, Exit, Failure};
+use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
+use crate::lxc::config::{Config, NicKind, VethMode};
+use crate::lxc::container;
+use crate::lxc::hook::{HookCall, Target};
+use crate::lxc::name::LxcPath;
+use crate::net::NoBridge;
+use crate::operation::{self, Operation};
+use crate::rollback::Journal;
+use crate::sys::netlink::{Error as NetlinkError, Netlink};
+use crate::sys::process;
+
+pub use note::{Owner, Running};
+pub use port::{net_down, net_up};
+
+/// What LXC's monitors call themselves, before their LXC path and their container's name.
+const MONITOR_TITLE: &str = "[lxc monitor] ";
+/// How `lxc-restart` names itself as the holder of a container.
+const RESTORE: &str = "lxc-restart";
+/// More generations than any hook is away from its monitor.
+const GENERATIONS: usize = 32;
+
+/// The `pre-start` hook. `--bind-root` makes the root a mount point.
+pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
+    let wants_root = flag(call, "--bind-root")?;
+    let lxcpath = lxcpath(call)?;
+    refuse_during_restore(lxcpath.as_path(), call)?;
+    if let Err(e) = undo_dead_command(lxcpath.as_path(), call) {
+        // It does not harm a start, and whoever has to mend it may need the container for that.
+        log::warn!("{e:#}");
+    }
+    check_bridges(call)?;
+    if wants_root {
+        let path = call.rootfs.as_deref().context("LXC names no root: --bind-root needs lxc.rootfs.path")?;
+        let state = operation::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
+        root::bind(&state, path, Owner::parent()?).with_context(|| format!("bind the root {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The `start-host` hook. Only state that is not to be trusted makes it fail.
+pub fn start_host(call: &HookCall) -> Result<(), Failure> {
+    no_arguments(call)?;
+    let lxcpath = lxcpath(call)?;
+    let state = operation::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
+    let noted = call.pid.context("LXC tells no pid").and_then(|pid| Running::of(pid)?.write(&state));
+    if let Err(e) = noted {
+        log::warn!("note what runs: {e:#}");
+    }
+    Ok(())
+}
+
+/// The `post-stop` hook.
+pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
+    no_arguments(call)?;
+    let lxcpath = lxcpath(call)?;
+    let mut errors = ErrorList::default();
+    if let Some(state) = note::state_dir(lxcpath.as_path(), call.name.as_str())? {
+        match Running::read(&state) {
+            Ok(Some(running)) if running.is_alive() => {
+                log::warn!("init (pid {}) still runs: nothing is taken back", running.init.pid);
+                return Ok(());
+            }
+            Ok(Some(_)) => errors.note(Running::remove(&state)),
+            Ok(None) => {}
+            Err(e) => {
+                log::warn!("{e:#}; it is removed");
+                errors.note(Running::remove(&state));
+            }
+        }
+        errors.note(Owner::parent().and_then(|parent| root::unbind(&state, parent)));
+        errors.note(undo_dead_command(lxcpath.as_path(), call));
+    }
+    match (errors.into_result(), call.target) {
+        (Ok(()), _) => Ok(()),
+        (Err(e), Some(Target::Reboot)) => {
+            // LXC would stop the container for it.
+            log::warn!("{e:#}");
+            Ok(())
+        }
+        (Err(e), _) => Err(Failure::new(Exit::RollbackIncomplete, e)),
+    }
+}
+
+/// The LXC path: by the configuration's place, else by the monitor's title, else by LXC's own settings.
+fn lxcpath(call: &HookCall) -> Result<LxcPath> {
+    if let Some(lxcpath) = &call.lxcpath {
+        return Ok(lxcpath.clone());
+    }
+    let parent = nix::unistd::getppid();
+    let title = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+    match titled(&String::from_utf8_lossy(&title), call.name.as_str()) {
+        Some(lxcpath) => Ok(lxcpath),
+        None => Ok(LxcPath::new(SystemConfig::load(Path::new(SYSTEM_CONFIG))?.lxcpath)?),
+    }
+}
+
+fn titled(title: &str, name: &str) -> Option<LxcPath> {
+    let rest = title.strip_prefix(MONITOR_TITLE)?.trim_end_matches('\0');
+    LxcPath::new(rest.strip_suffix(name)?.strip_suffix(' ')?).ok()
+}
+
+/// Two inits on one root are worse than a start that has to be repeated. A restore that runs *us* goes on.
+fn refuse_during_restore(lxcpath: &Path, call: &HookCall) -> Result<(), Failure> {
+    let Some(holder) = Operation::holder(lxcpath, call.name.as_str())? else { return Ok(()) };
+    // A checkpoint that is still being completed does not mind: its container may go on, and may reboot.
+    if !holder.starts_with(RESTORE) || pid_of(&holder).is_some_and(is_ancestor) {
+        return Ok(());
+    }
+    Err(Failure::msg(Exit::Busy, format!("the container is being restored: {holder} holds it"))
+        .hint("wait until that is done; the container runs then"))
+}
+
+/// The pid in `lxc-restart (pid 812)`.
+fn pid_of(holder: &str) -> Option<i32> {
+    holder.split_once("(pid ")?.1.split_once(')')?.0.parse().ok()
+}
+
+fn is_ancestor(pid: i32) -> bool {
+    let above = std::iter::successors(Some(nix::unistd::getppid().as_raw()), |p| process::parent(*p).ok());
+    above.take_while(|p| *p > 0).take(GENERATIONS).any(|p| p == pid)
+}
+
+/// Plays back the journal of a command that died, unless the container runs or somebody is at work on it.
+fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
+    let name = call.name.as_str();
+    if !operation::journal_of(lxcpath, name).exists() {
+        return Ok(());
+    }
+    let operation = match Operation::begin(lxcpath, name, "a hook") {
+        Ok(operation) => operation,
+        Err(operation::Error::Busy(_)) => return Ok(()),
+        Err(operation::Error::Other(e)) => return Err(e),
+    };
+    // A restored container's journal is full as long as it runs. (Its monitor cannot be asked: it may wait for us.)
+    if container::find_without_monitor(name, call.rootfs.as_deref())?.is_some() {
+        return Ok(());
+    }
+    let mut journal = Journal::open(&operation.journal())?;
+    if journal.is_empty() {
+        return Ok(());
+    }
+    log::warn!("an earlier command was cut short: undoing what it left");
+    journal.play_back().context("undo what an earlier command left")
+}
+
+/// LXC says of a missing bridge that the network could not be created; we say which, and what to do.
+fn check_bridges(call: &HookCall) -> Result<(), Failure> {
+    let Some(file) = &call.config_file else { return Ok(()) };
+    let config = match Config::load(file) {
+        Ok(config) => config,
+        Err(e) => {
+            // LXC has read it: what stops us need not stop the container.
+            log::warn!("the bridges are not checked: {e}");
+            return Ok(());
+        }
+    };
+    let ports = config.nics().iter().filter(|n| n.kind == NicKind::Veth && n.veth_mode == Some(VethMode::Bridge));
+    let mut netlink = None;
+    for bridge in ports.filter_map(|nic| nic.link.as_deref()) {
+        let netlink = match &mut netlink {
+            Some(netlink) => netlink,
+            none => none.insert(Netlink::open().context("open a netlink socket")?),
+        };
+        match netlink.link(bridge) {
+            Ok(_) => {}
+            Err(NetlinkError::NotFound) => return Err(no_bridge(bridge)),
+            Err(e) => return Err(anyhow!(e).context(format!("look for the bridge {bridge}")).into()),
+        }
+    }
+    Ok(())
+}
+
+fn no_bridge(name: &str) -> Failure {
+    let missing = NoBridge { name: name.to_owned() };
+    let hint = missing.hint();
+    Failure::new(Exit::Other, missing).hint(hint)
+}
+
+/// Whether the hook's only possible argument is given.
+fn flag(call: &HookCall, flag: &str) -> Result<bool> {
+    match call.own.iter().find(|a| *a != flag) {
+        Some(unknown) => Err(anyhow!("'{unknown}' is no argument of this hook; {flag} is")),
+        None => Ok(!call.own.is_empty()),
+    }
+}
+
+fn no_arguments(call: &HookCall) -> Result<()> {
+    match call.own.first() {
+        Some(unknown) => Err(anyhow!("'{unknown}' is no argument of this hook; it takes none")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_monitors_title_tells_the_lxc_path() {
+        let path = |t: &str, name: &str| titled(t, name).map(|p| p.to_string());
+        assert_eq!(path("[lxc monitor] /srv/a b web\0", "web").as_deref(), Some("/srv/a b"));
+        assert_eq!(path("[lxc monitor] /srv/lxc web\0", "eb"), None);
+        assert_eq!(path("/bin/bash\0", "web"), None);
+    }
+
+    #[test]
+    fn our_own_ancestors_do_not_keep_us_out() {
+        assert_eq!(pid_of("lxc-restart (pid 812)"), Some(812));
+        assert_eq!(pid_of("another operation"), None);
+        assert!(is_ancestor(nix::unistd::getppid().as_raw()));
+        assert!(!is_ancestor(std::process::id().cast_signed()));
+    }
+}
