@@ -214,7 +214,7 @@ enum Told {
 /// Passes on what the monitor tells, until it has come to an end of some kind.
 fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Result<Told> {
     let output = monitor.stdout.take().context("the monitor's output")?;
-    let process = Process::open(monitor.id() as i32).context("hold the monitor")?;
+    let process = Process::of_child(monitor).context("hold the monitor")?;
     // A Ctrl-C is passed on: the monitor undoes what it has begun and tells the failure.
     let forward = || {
         while let Ok(Some(received)) = signals.next() {
@@ -258,7 +258,7 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
 fn stay(monitor: &mut Child, signals: &Signals) -> Result<()> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::os::fd::AsFd;
-    let process = Process::open(monitor.id() as i32).context("hold the monitor")?;
+    let process = Process::of_child(monitor).context("hold the monitor")?;
     while process.is_alive() {
         let mut fds =
             [PollFd::new(process.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];

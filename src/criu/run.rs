@@ -119,7 +119,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
         .stdout(Stdio::null())
         .stderr(stderr.try_clone().context("duplicate a descriptor")?);
     let mut child = place.spawn(&mut command).with_context(|| format!("start {}", program.display()))?;
-    let process = Process::open(child.id() as i32).context("hold criu by its pidfd");
+    let process = Process::of_child(&child).context("hold criu by its pidfd");
     let mut given_up = None;
     let mut refused = None;
     if let Ok(process) = &process {

@@ -32,6 +32,13 @@ impl Process {
         if process.is_alive() { Ok(process) } else { Err(Errno::ESRCH.into()) }
     }
 
+    /// Holds a child, which may have ended already: its number cannot be given away before it is waited for.
+    pub fn of_child(child: &std::process::Child) -> io::Result<Process> {
+        let pid = child.id().cast_signed();
+        let number = Pid::from_raw(pid).ok_or_else(|| io::Error::from(Errno::ESRCH))?;
+        Ok(Process { pid, start_time: start_time(pid)?, pidfd: pidfd_open(number, PidfdFlags::empty())? })
+    }
+
     /// Opens the process only if it is the one that was seen before, by its start time.
     pub fn reopen(pid: i32, start_time: u64) -> io::Result<Process> {
         let process = Process::open(pid)?;
