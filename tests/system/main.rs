@@ -19,9 +19,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     harness::trial::run(&[
         ("container_of_the_recipe_runs_and_echoes", scenario::recipe::runs_and_echoes),
-        (
-            "bare_criu_dump_and_restore_keeps_the_connection",
-            scenario::bare_criu::dump_and_restore_keeps_the_connection,
-        ),
+        ("bare_criu_dump_and_restore_keeps_the_connection", scenario::bare_criu::dump_and_restore_keeps_the_connection),
     ])
 }
