@@ -383,13 +383,7 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
 }
 
 /// A failure of CRIU with its phase, its reason and the remedy, from its log.
-pub fn describe(
-    status: &ExitStatus,
-    stderr: &str,
-    log_file: &Path,
-    operation: CriuOperation,
-    exit: Exit,
-) -> Failure {
+pub fn describe(status: &ExitStatus, stderr: &str, log_file: &Path, operation: CriuOperation, exit: Exit) -> Failure {
     let summary = match log::summarise_file(log_file, operation) {
         Ok(summary) => summary,
         Err(_) if !stderr.is_empty() => {

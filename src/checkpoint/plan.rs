@@ -76,10 +76,7 @@ pub fn plan(
         after: request.after,
         ghost_limit: settings.ghost_limit << 20,
         freeze_cgroup: tree.as_ref().filter(|(_, t)| t.frozen).map(|(dir, _)| dir.clone()),
-        cgroup_root: tree
-            .as_ref()
-            .filter(|_| !in_cgroup_namespace)
-            .map(|(_, t)| t.path.to_string_lossy().into_owned()),
+        cgroup_root: tree.as_ref().filter(|_| !in_cgroup_namespace).map(|(_, t)| t.path.to_string_lossy().into_owned()),
         skip_network_lock: criu.version.supports_network_lock_skip(),
         parent_images: request.parent_images.clone(),
     };

@@ -20,9 +20,15 @@ fn main() -> ExitCode {
     harness::trial::run(&[
         ("container_of_the_recipe_runs_and_echoes", scenario::recipe::runs_and_echoes),
         ("bare_criu_dump_and_restore_keeps_the_connection", scenario::bare_criu::dump_and_restore_keeps_the_connection),
-        ("suspended_container_comes_back_with_its_connection", scenario::story::suspended_container_comes_back_with_its_connection),
+        (
+            "suspended_container_comes_back_with_its_connection",
+            scenario::story::suspended_container_comes_back_with_its_connection,
+        ),
         ("a_container_left_running_is_as_before", scenario::story::a_container_left_running_is_as_before),
-        ("the_port_is_off_the_bridge_while_the_container_stands_still", scenario::story::the_port_is_off_the_bridge_while_the_container_stands_still),
+        (
+            "the_port_is_off_the_bridge_while_the_container_stands_still",
+            scenario::story::the_port_is_off_the_bridge_while_the_container_stands_still,
+        ),
         ("a_frozen_container_comes_back_frozen", scenario::story::a_frozen_container_comes_back_frozen),
         ("the_host_side_gets_the_asked_name", scenario::story::the_host_side_gets_the_asked_name),
         ("what_the_host_lends_is_there_again", scenario::story::what_the_host_lends_is_there_again),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
@@ -9,7 +10,10 @@ use nix::unistd::Pid;
 
 use super::container::Container;
 use super::enter::BRIDGE;
-use super::run::{Output, Run};
+use super::run::{Output, Run, wait_for};
+
+/// For LXC's monitor to clean up after a container that ended.
+const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What dump and restore must both be told.
 const BOTH: &[&str] =
@@ -20,6 +24,7 @@ const BOTH: &[&str] =
 pub struct Dumped {
     images: PathBuf,
     rootfs: PathBuf,
+    /// A name that is free: the old one may be there for a moment yet.
     veth: String,
     cgroup: PathBuf,
     /// The run of `criu dump`.
@@ -40,8 +45,10 @@ pub fn dump(container: &Container, images: &Path) -> Dumped {
     let init = container.init_pid().to_string();
     let cgroups = fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap();
     let payload = cgroups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
-    let (veth, cgroup) = (container.veth(), Path::new("/sys/fs/cgroup").join(payload));
+    let (veth, cgroup) = (format!("veth{init}"), Path::new("/sys/fs/cgroup").join(payload));
     let dump = criu("dump", images).args(["-t", &init]).ok();
+    // LXC's monitor would remove a cgroup that CRIU makes anew before it is done.
+    wait_for("LXC to remove the cgroup", GONE_LIMIT, || (!cgroup.exists()).then_some(())).unwrap();
     Dumped { images: images.to_owned(), rootfs: container.rootfs(), veth, cgroup, dump }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::enter::{BRIDGE, WITNESS};
@@ -167,6 +167,27 @@ lxc.rootfs = {dir}/rootfs
         names.concat()
     }
 
+    /// Waits until its syslogd has written a line with this text.
+    pub fn wait_syslog(&self, text: &str) {
+        let read = || fs::read_to_string(self.rootfs().join("var/log/messages")).unwrap_or_default();
+        let written = wait_for(&format!("'{text}' in the syslog"), STATE_LIMIT, || read().contains(text).then_some(()));
+        written.unwrap_or_else(|e| panic!("{e}:\n{}", read()));
+    }
+
+    /// Runs LXC's own `lxc-checkpoint` on it. That moves to the root of the cgroup tree, which is forbidden in a cgroup
+    /// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
+    pub fn stock_checkpoint<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+        let (root, scope) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/init.scope"));
+        let control = root.join("cgroup.subtree_control");
+        for controller in fs::read_to_string(&control).unwrap().split_whitespace() {
+            fs::write(&control, format!("-{controller}")).unwrap();
+        }
+        move_processes(scope, root);
+        let output = self.lxc("lxc-checkpoint").args(arguments).output();
+        move_processes(root, scope);
+        output
+    }
+
     /// Stops it as a user does and waits until it is.
     pub fn stop(&self) {
         self.lxc("lxc-stop").ok();
@@ -177,5 +198,11 @@ lxc.rootfs = {dir}/rootfs
     pub fn kill(&self) {
         self.lxc("lxc-stop").arg("-k").ok();
         self.wait_state("STOPPED");
+    }
+}
+
+fn move_processes(from: &Path, to: &Path) {
+    for pid in fs::read_to_string(from.join("cgroup.procs")).unwrap().lines() {
+        fs::write(to.join("cgroup.procs"), pid).unwrap_or_else(|e| panic!("move {pid} to {}: {e}", to.display()));
     }
 }

@@ -28,6 +28,8 @@ use super::run::{Run, wait_for};
 pub const DISK: &str = "/srv/disk";
 /// The same on a tmpfs.
 pub const SHM: &str = "/srv/shm";
+/// LXC's own container path; on the disk, too.
+pub const DEFAULT_LXCPATH: &str = "/var/lib/lxc";
 /// Kept after the run: `target/system/logs` of the machine.
 pub const LOGS: &str = "/srv/logs";
 /// The programs that were built.
@@ -57,6 +59,8 @@ struct Outside {
     run: PathBuf,
     cgroup: PathBuf,
     witness: PathBuf,
+    /// Undoes [`hand_on_controllers`].
+    take_back: Option<(PathBuf, String)>,
 }
 
 /// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans up and exits
@@ -127,11 +131,12 @@ fn prepare() -> Result<Outside, Unavailable> {
     remove_stale(&state, &tree);
     let name = format!("lxc-cr-{}", std::process::id());
     let run = state.join(&name);
-    for dir in [run.join("stage"), run.join("disk"), state.join("logs")] {
+    for dir in [run.join("stage"), run.join("disk"), run.join("lxc"), state.join("logs")] {
         fs::create_dir_all(&dir).map_err(unavailable)?;
     }
     let witness = super::witness::build(&state).map_err(Unavailable)?;
-    Ok(Outside { root, state, run, cgroup: tree.join(name), witness })
+    let take_back = hand_on_controllers(&tree);
+    Ok(Outside { take_back, root, state, run, cgroup: tree.join(name), witness })
 }
 
 /// The directory that cargo builds programs into.
@@ -146,6 +151,16 @@ fn unified_cgroup() -> Option<PathBuf> {
         let (mount, kind) = line.split_once(" - ")?;
         kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
     })
+}
+
+/// On a hybrid machine nobody manages the cgroup2 tree, and what its root does not hand on is missing below: without
+/// any controller LXC's own checkpoint fails.
+fn hand_on_controllers(tree: &Path) -> Option<(PathBuf, String)> {
+    let control = tree.join("cgroup.subtree_control");
+    let offered = fs::read_to_string(tree.join("cgroup.controllers")).ok()?;
+    let signed = |sign| offered.split_whitespace().map(|c| format!("{sign}{c} ")).collect::<String>();
+    let unmanaged = fs::read_to_string(&control).ok()?.trim().is_empty();
+    (unmanaged && fs::write(&control, signed('+')).is_ok()).then(|| (control.clone(), signed('-')))
 }
 
 /// What a run that was killed could not remove.
@@ -205,6 +220,10 @@ fn clean_up(outside: &Outside) {
         if let Err(error) = gone {
             eprintln!("test host: {error}: {}", outside.cgroup.display());
         }
+    }
+    if let Some((control, back)) = &outside.take_back {
+        // Refused while another run uses them.
+        let _ = fs::write(control, back);
     }
     if let Err(error) = fs::remove_dir_all(&outside.run) {
         eprintln!("test host: remove {}: {error}", outside.run.display());
@@ -279,17 +298,21 @@ fn build(outside: &Outside) -> Result<(), String> {
     put("cgroup2", "cgroup2", &root.join("sys/fs/cgroup"), MsFlags::empty(), "")?;
     put("tmpfs", "tmpfs", &root.join("run"), MsFlags::empty(), "mode=755")?;
     put("tmpfs", "tmpfs", &root.join("tmp"), MsFlags::empty(), "mode=1777")?;
-    for dir in ["run/lock", &SHM[1..]] {
+    for dir in ["run/lock", &SHM[1..], &DISK[1..]] {
         fs::create_dir_all(root.join(dir)).map_err(|e| format!("make {dir}: {e}"))?;
     }
     put("tmpfs", "tmpfs", &root.join(&SHM[1..]), MsFlags::empty(), &format!("mode=755,size={SHM_SIZE}"))?;
-    let disk = outside.run.join("disk");
-    let kind = statfs(&disk).map_err(|e| format!("statfs {}: {e}", disk.display()))?.filesystem_type();
-    if [OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC].contains(&kind) {
+    let kind = statfs(&outside.run).map_err(|e| format!("statfs {}: {e}", outside.run.display()))?.filesystem_type();
+    let plain = ![OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC].contains(&kind);
+    if !plain {
         eprintln!("test host: no plain file system below {}: {DISK} is a tmpfs, too", outside.state.display());
-        bind(&root.join(&SHM[1..]), DISK, false)?;
-    } else {
-        bind(&disk, DISK, false)?;
+    }
+    for (name, place) in [("disk", DISK), ("lxc", DEFAULT_LXCPATH)] {
+        if plain {
+            bind(&outside.run.join(name), place, false)?;
+        } else {
+            put("tmpfs", "tmpfs", &root.join(&place[1..]), MsFlags::empty(), &format!("mode=755,size={SHM_SIZE}"))?;
+        }
     }
     bind(&outside.state.join("logs"), LOGS, false)?;
     bind(programs(), PROGRAMS, true)?;

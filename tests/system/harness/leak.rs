@@ -60,7 +60,8 @@ impl Snapshot {
             });
         }
         found.retain(|line| {
-            !is_our_lock(line) && !EXPECTED.iter().any(|e| line.strip_prefix(e).is_some_and(|r| r.is_empty() || r.starts_with('/')))
+            !is_our_lock(line)
+                && !EXPECTED.iter().any(|e| line.strip_prefix(e).is_some_and(|r| r.is_empty() || r.starts_with('/')))
         });
         Snapshot(found)
     }

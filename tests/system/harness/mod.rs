@@ -13,4 +13,5 @@ pub mod trial;
 pub mod witness;
 pub mod world;
 
+pub use container::Container;
 pub use world::World;

@@ -10,6 +10,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use super::enter::{self, LOGS};
 use super::leak::Snapshot;
 use super::run::Run;
+use super::witness::PORT;
 use super::world::World;
 
 /// No story takes longer; one that does hangs.
@@ -37,9 +38,7 @@ pub fn run(stories: &'static [Story]) -> ExitCode {
         });
     }
     if raw.get(1).is_some_and(|flag| flag == SHELL) {
-        let error = enter::enter().map_or_else(|e| e.0, |()| enter::become_program(&raw[2..]).to_string());
-        eprintln!("{error}");
-        return ExitCode::FAILURE;
+        return shell(&raw[2..]);
     }
     let mut arguments = Arguments::from_args();
     // They share the bridge, and the leak check looks at the whole host.
@@ -65,6 +64,25 @@ pub fn run(stories: &'static [Story]) -> ExitCode {
         None => print_versions(),
     }
     libtest_mimic::run(&arguments, stories.iter().map(trial(unavailable)).collect()).exit_code()
+}
+
+/// With a container to try things on.
+fn shell(arguments: &[String]) -> ExitCode {
+    if let Err(error) = enter::enter() {
+        eprintln!("{}", error.0);
+        return ExitCode::FAILURE;
+    }
+    let world = World::in_default_lxcpath("shell");
+    let container = world.container_named("test-lxc").memory(64);
+    println!(
+        "container '{}' is ready to be started; its witness will listen on {}:{PORT}",
+        container.name(),
+        container.address()
+    );
+    // It stays until the host ends.
+    std::mem::forget(world);
+    eprintln!("{}", enter::become_program(arguments));
+    ExitCode::FAILURE
 }
 
 fn print_versions() {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, umount2};
 
 use super::container::Container;
-use super::enter::{DISK, LOGS, SHM};
+use super::enter::{DEFAULT_LXCPATH, DISK, LOGS, SHM};
 use super::run::Run;
 
 /// The state of one trial; what it made is stopped and removed when it is dropped.
@@ -30,8 +30,16 @@ impl World {
         World::at(name, Path::new(SHM))
     }
 
+    /// The same in LXC's own container path: its commands need no `-P`.
+    pub fn in_default_lxcpath(name: &str) -> World {
+        World::with_lxcpath(name, DEFAULT_LXCPATH.into())
+    }
+
     fn at(name: &str, place: &Path) -> World {
-        let lxcpath = place.join(name);
+        World::with_lxcpath(name, place.join(name))
+    }
+
+    fn with_lxcpath(name: &str, lxcpath: PathBuf) -> World {
         fs::create_dir_all(&lxcpath).unwrap();
         World { name: name.to_owned(), lxcpath, made: Cell::new(0) }
     }
@@ -69,12 +77,17 @@ impl World {
 
     /// A command of LXC on a container of this world.
     pub fn lxc(&self, program: &str, container: &str) -> Run {
-        Run::new(program).arg("-P").arg(&self.lxcpath).args(["-n", container])
+        self.on(Run::new(program), container)
     }
 
     /// One of our commands on a container of this world.
     pub fn ours(&self, program: &str, container: &str) -> Run {
-        Run::ours(program).arg("-P").arg(&self.lxcpath).args(["-n", container])
+        self.on(Run::ours(program), container)
+    }
+
+    fn on(&self, run: Run, container: &str) -> Run {
+        let run = if self.lxcpath == Path::new(DEFAULT_LXCPATH) { run } else { run.arg("-P").arg(&self.lxcpath) };
+        run.args(["-n", container])
     }
 }
 
@@ -91,15 +104,19 @@ impl Drop for World {
         keep_logs(&self.lxcpath.join("images"), &self.logs().join("images"));
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
         for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
-            if Path::new(point).starts_with(&self.lxcpath) {
+            if Path::new(point) != self.lxcpath && Path::new(point).starts_with(&self.lxcpath) {
                 // The trial fails for it: the snapshot before had one mount less.
                 eprintln!("left mounted: {point}");
                 let _ = umount2(point, MntFlags::MNT_DETACH);
             }
         }
-        if let Err(error) = fs::remove_dir_all(&self.lxcpath) {
-            eprintln!("remove {}: {error}", self.lxcpath.display());
+        for entry in fs::read_dir(&self.lxcpath).into_iter().flatten().flatten() {
+            if let Err(error) = fs::remove_dir_all(entry.path()) {
+                eprintln!("remove {}: {error}", entry.path().display());
+            }
         }
+        // The default one is a mount point and stays.
+        let _ = fs::remove_dir(&self.lxcpath);
     }
 }
 

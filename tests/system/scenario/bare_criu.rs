@@ -1,7 +1,5 @@
 //! CRIU by itself on the container of the recipe: it can be done here, and the harness sees what comes back.
 
-use std::fs;
-
 use crate::harness::bare;
 use crate::harness::world::World;
 
@@ -19,6 +17,5 @@ pub fn dump_and_restore_keeps_the_connection(world: &World) {
 
     assert_eq!(witness.receive(), "said to a stopped container");
     let after = witness.assert_goes_on_from(&before);
-    let log = fs::read_to_string(container.rootfs().join("var/log/messages")).unwrap();
-    assert!(log.contains(&format!("status at {}", after.get("elapsed_ms"))), "{log}");
+    container.wait_syslog(&format!("status at {}", after.get("elapsed_ms")));
 }

@@ -30,7 +30,7 @@ pub fn suspended_container_comes_back_with_its_connection(world: &World) {
         assert_eq!(container.state(), "RUNNING");
         assert_eq!(inside_mac(&container), mac);
         container.exec(["/bin/hostname"]).assert_code(0);
-        //SYSLOG         container.wait_syslog(&format!("status at {}", before.get("elapsed_ms")));
+        container.wait_syslog(&format!("status at {}", before.get("elapsed_ms")));
     }
     container.stop();
 }
@@ -151,7 +151,9 @@ pub fn what_the_host_lends_is_there_again(world: &World) {
     let network = || {
         // `eth0@if26`: the index of the host's end may change.
         let text = container.exec(["/bin/ip", "-o", "link"]).stdout;
-        text.lines().map(|l| l.split_once('@').map_or(l.to_owned(), |(a, b)| format!("{a}{}", &b[b.find(':').unwrap()..]))).collect::<Vec<_>>()
+        text.lines()
+            .map(|l| l.split_once('@').map_or(l.to_owned(), |(a, b)| format!("{a}{}", &b[b.find(':').unwrap()..])))
+            .collect::<Vec<_>>()
     };
     let before_network = network();
     assert_eq!(seen("/mnt/letter"), "dear");

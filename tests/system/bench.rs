@@ -1,0 +1,201 @@
+//! How long a checkpoint and a restart take, and how long a client waits: `make bench`.
+//!
+//! `cargo bench --bench system -- [RUNS [MIB…]]`
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::exit,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod harness;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use harness::bare;
+use harness::run::{Output, wait_for};
+use harness::witness::PORT;
+use harness::{Container, World, enter};
+
+/// Fewer say nothing on a shared machine.
+const RUNS: usize = 9;
+const MEBIBYTES: &[usize] = &[0, 256, 1024];
+/// How often the client asks: the resolution of "down".
+const ASK_EVERY: Duration = Duration::from_millis(1);
+/// For answers to come before the checkpoint and after the restart.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+/// Who checkpoints and restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Criu,
+    Lxc,
+    Ours,
+}
+
+const WAYS: &[(Way, &str)] = &[(Way::Criu, "bare criu"), (Way::Lxc, "LXC's own"), (Way::Ours, "lxc-cr")];
+
+/// One checkpoint and restart.
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    dump: Duration,
+    restore: Duration,
+    down: Duration,
+}
+
+fn main() -> ExitCode {
+    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|a| a.parse().ok()).collect();
+    let (runs, sizes) = match numbers.split_first() {
+        None => (RUNS, MEBIBYTES),
+        Some((runs, [])) => (*runs, MEBIBYTES),
+        Some((runs, sizes)) => (*runs, sizes),
+    };
+    if let Err(error) = enter::enter() {
+        eprintln!("bench: {}", error.0);
+        return ExitCode::FAILURE;
+    }
+    println!(
+        "\nmilliseconds, medians of {runs} interleaved runs; down: the longest time without an answer that a client saw\n"
+    );
+    println!("| images on | MiB | by | dump | restore | down |\n|---|---|---|---|---|---|");
+    for (place, world) in [("tmpfs", World::on_tmpfs("bench")), ("disk", World::new("bench"))] {
+        for mebibytes in sizes {
+            let mut rows: Vec<Vec<Times>> = WAYS.iter().map(|_| Vec::new()).collect();
+            for run in 0..runs {
+                for (row, (way, _)) in rows.iter_mut().zip(WAYS) {
+                    row.extend(cycle(&world, *way, &format!("b{run}-{mebibytes}"), *mebibytes));
+                }
+            }
+            for (row, (_, name)) in rows.iter().zip(WAYS) {
+                let median = |of: fn(&Times) -> Duration| {
+                    let mut all: Vec<_> = row.iter().map(of).collect();
+                    all.sort();
+                    all.get(all.len() / 2).map_or("failed".to_owned(), |t| t.as_millis().to_string())
+                };
+                let missed = if row.len() < runs {
+                    format!(" ({} of {runs} runs failed)", runs - row.len())
+                } else {
+                    String::new()
+                };
+                println!(
+                    "| {place} | {mebibytes} | {name}{missed} | {} | {} | {} |",
+                    median(|t| t.dump),
+                    median(|t| t.restore),
+                    median(|t| t.down)
+                );
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+/// A new container, one checkpoint and restart, a client asking all the time. `None` if a command failed: it is told.
+fn cycle(world: &World, way: Way, name: &str, mebibytes: usize) -> Option<Times> {
+    let container = world.container_named(&format!("{name}-{way:?}").to_lowercase()).memory(mebibytes);
+    container.start();
+    drop(container.witness());
+    let client = Client::start(container.address());
+    let images = world.images(container.name());
+    let took = match way {
+        Way::Criu => {
+            let dumped = bare::dump(&container, &images);
+            let restored = bare::restore(&dumped);
+            client.wait_for_answer();
+            Some((dumped.dump.took, restored.restore.took))
+        }
+        Way::Lxc => {
+            let stock = |how: &str| container.stock_checkpoint([how.as_ref(), "-D".as_ref(), images.as_os_str()]);
+            both(&client, || stock("-s"), || stock("-r"))
+        }
+        Way::Ours => both(
+            &client,
+            || container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(&images).output(),
+            || container.ours("lxc-restart").arg("-D").arg(&images).output(),
+        ),
+    };
+    if way != Way::Criu {
+        container.lxc("lxc-stop").arg("-k").output();
+        container.wait_state("STOPPED");
+    }
+    let down = client.stop();
+    std::fs::remove_dir_all(container.dir()).unwrap();
+    std::fs::remove_dir_all(&images).unwrap();
+    took.map(|(dump, restore)| Times { dump, restore, down })
+}
+
+fn both(client: &Client, dump: impl Fn() -> Output, restore: impl Fn() -> Output) -> Option<(Duration, Duration)> {
+    let dumped = checked(dump())?;
+    let restored = checked(restore())?;
+    client.wait_for_answer();
+    Some((dumped.took, restored.took))
+}
+
+fn checked(output: Output) -> Option<Output> {
+    if !output.success() {
+        eprintln!("{output}");
+    }
+    output.success().then_some(output)
+}
+
+/// Asks without waiting for the answers and notes the longest time between two of them.
+struct Client {
+    answers: Arc<std::sync::atomic::AtomicU64>,
+    stop: Arc<AtomicBool>,
+    asking: JoinHandle<()>,
+    listening: JoinHandle<Duration>,
+}
+
+impl Client {
+    fn start(address: Ipv4Addr) -> Client {
+        let stream = TcpStream::connect((address, PORT)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let answers = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let mut writer = stream.try_clone().unwrap();
+        let stopping = stop.clone();
+        let asking = thread::spawn(move || {
+            while !stopping.load(Ordering::SeqCst) && writer.write_all(b"?\n").is_ok() {
+                thread::sleep(ASK_EVERY);
+            }
+            let _ = writer.shutdown(std::net::Shutdown::Both);
+        });
+        let (counting, stopping) = (answers.clone(), stop.clone());
+        let listening = thread::spawn(move || {
+            let (mut longest, mut last) = (Duration::ZERO, Instant::now());
+            for line in BufReader::new(stream).lines() {
+                if line.is_err() || stopping.load(Ordering::SeqCst) {
+                    break;
+                }
+                longest = longest.max(last.elapsed());
+                last = Instant::now();
+                counting.fetch_add(1, Ordering::SeqCst);
+            }
+            longest
+        });
+        let client = Client { answers, stop, asking, listening };
+        client.wait_for_answer();
+        client
+    }
+
+    /// Waits for an answer that comes from now on.
+    fn wait_for_answer(&self) {
+        let before = self.answers.load(Ordering::SeqCst);
+        let answered =
+            wait_for("an answer", ANSWER_LIMIT, || (self.answers.load(Ordering::SeqCst) > before).then_some(()));
+        answered.unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    fn stop(self) -> Duration {
+        self.stop.store(true, Ordering::SeqCst);
+        self.asking.join().unwrap();
+        self.listening.join().unwrap()
+    }
+}
