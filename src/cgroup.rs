@@ -332,7 +332,7 @@ mod tests {
         })
         .unwrap();
         assert_eq!(made, mount.path().join("lxc.payload.t-1"));
-        assert_eq!(noted, [made.clone()]);
+        assert_eq!(noted, std::slice::from_ref(&made));
         remove(&made).unwrap();
         remove(&made).unwrap();
     }

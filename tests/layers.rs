@@ -1,4 +1,5 @@
 //! Modules import only downwards: the order stands in the module docs of `src/lib.rs`.
+#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

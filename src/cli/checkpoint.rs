@@ -108,19 +108,16 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (name, lxcpath) = arguments.lxc.container()?;
     require_root()?;
     if arguments.restore {
-        return restart::run(
-            PROGRAM,
-            &Restart {
-                lxc: arguments.lxc.clone(),
-                dir: arguments.dir.clone(),
-                foreground: arguments.foreground,
-                verbose: arguments.verbose,
-                action_script: arguments.action_script.clone(),
-                dry_run: arguments.dry_run,
-                timeout: arguments.timeout,
-                ..Restart::default()
-            },
-        );
+        return restart::run(&Restart {
+            lxc: arguments.lxc.clone(),
+            dir: arguments.dir.clone(),
+            foreground: arguments.foreground,
+            verbose: arguments.verbose,
+            action_script: arguments.action_script.clone(),
+            dry_run: arguments.dry_run,
+            timeout: arguments.timeout,
+            ..Restart::default()
+        });
     }
     let mut settings = load_settings()?;
     if let Some(seconds) = arguments.timeout {

@@ -35,19 +35,31 @@ const COMMAND_NAME: &str = "lxc-restart";
 /// What the monitor is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
+    /// The container.
     pub name: String,
+    /// The directory that holds its directory.
     pub lxcpath: PathBuf,
+    /// Another configuration file than its own.
     pub config: Option<PathBuf>,
+    /// The checkpoint.
     pub images: PathBuf,
+    /// Our action script.
     pub action_script: PathBuf,
+    /// The user's action script.
     pub user_script: Option<PathBuf>,
+    /// Decide, but do nothing.
     pub dry_run: bool,
+    /// Where the pid of the monitor is written.
     pub pidfile: Option<PathBuf>,
-    pub program: String,
+    /// Where our own log goes.
     pub logfile: Option<PathBuf>,
+    /// How much is logged.
     pub logpriority: Option<String>,
+    /// Whether CRIU's log is passed on.
     pub wants_log: bool,
+    /// The settings, with what the command line changes.
     pub settings: Settings,
+    /// Names for the host's ends of veth pairs.
     pub veth: BTreeMap<String, String>,
 }
 

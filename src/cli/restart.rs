@@ -43,6 +43,7 @@ struct Arguments {
 /// What is asked for.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Restart {
+    /// The options of every LXC tool.
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -112,14 +113,14 @@ pub fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let started = restart.lxc.level().and_then(|level| start_log(level, restart.lxc.logfile.as_deref()));
-    match started.and_then(|()| run(PROGRAM, &restart)) {
+    match started.and_then(|()| run(&restart)) {
         Ok(code) => code,
         Err(failure) => fail(PROGRAM, restart.lxc.called(), &failure),
     }
 }
 
 /// Brings a container back.
-pub(super) fn run(program: &str, restart: &Restart) -> Result<ExitCode> {
+pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     let begin = Instant::now();
     let (name, lxcpath) = restart.lxc.container()?;
     require_root()?;
@@ -138,7 +139,6 @@ pub(super) fn run(program: &str, restart: &Restart) -> Result<ExitCode> {
         user_script: restart.action_script.as_deref().map(super::checkpoint::user_script).transpose()?,
         dry_run: restart.dry_run,
         pidfile: restart.pidfile.as_deref().map(absolute).transpose()?,
-        program: program.to_owned(),
         logfile: restart.lxc.logfile.as_deref().map(absolute).transpose()?,
         logpriority: restart.lxc.logpriority.clone(),
         wants_log: restart.verbose,

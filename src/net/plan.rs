@@ -249,7 +249,8 @@ mod tests {
     #[test]
     fn names_and_bridges() {
         // (recorded host name, recorded bridge, wanted) → (host name, bridge)
-        let cases: &[(&str, Option<&str>, Wanted, &str, Option<&str>)] = &[
+        type Case = (&'static str, Option<&'static str>, Wanted, &'static str, Option<&'static str>);
+        let cases: &[Case] = &[
             ("vethA", Some("br0"), Wanted::default(), "vethA", Some("br0")),
             ("vethOLD", Some("br0"), Wanted::default(), "vethBAAAAA", Some("br0")),
             ("", Some("br0"), Wanted::default(), "vethBAAAAA", Some("br0")),

@@ -2,7 +2,7 @@
 //! limit, and the check that nothing is left behind.
 //!
 //! Used by several programs, none of which uses all of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod bare;
 pub mod container;
