@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use harness::bare;
 use harness::run::{Output, wait_for};
 use harness::witness::PORT;
-use harness::{Container, World, enter};
+use harness::{World, enter};
 
 /// Fewer say nothing on a shared machine.
 const RUNS: usize = 9;
