@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
 use super::{NoBridge, Port};
 use crate::error::ErrorList;
 use crate::sys::netlink::{Error, Link, Mac, Netlink, in_netns};
+
+/// How long a port that has joined its bridge may take until packets pass.
+const RUNNING_LIMIT: Duration = Duration::from_millis(500);
 
 /// The kind of a virtual Ethernet pair, as the kernel spells it.
 pub(super) const VETH: &str = "veth";
@@ -149,8 +153,23 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
         let kind = controller.kind.as_deref().unwrap_or("hardware");
         bail!("{bridge} is {kind}, not a Linux bridge");
     }
-    nl.set_controller(link.index, None)?;
+    match port.mac_host {
+        Some(_) => nl.set_mac_and_controller(link.index, nobodys_mac(link.index), None)?,
+        None => nl.set_controller(link.index, None)?,
+    }
     Ok(true)
+}
+
+/// A hardware address to which nobody sends, for a port that is off its bridge.
+///
+/// The kernel of a frozen container goes on sending (delayed acknowledgements, retransmissions). The bridge mostly has
+/// the address of one of its ports; what the container sends to the bridge would then be taken for the host's own by
+/// the port itself, and reach the host past the lock. A peer that has seen such a packet throws away what the restored
+/// container sends, for it bears an older time stamp (RFC 7323, PAWS). `fe:ff` is also higher than any address that a
+/// bridge would take over from its port.
+fn nobodys_mac(index: u32) -> Mac {
+    let [a, b, c, d] = index.to_be_bytes();
+    Mac([0xfe, 0xff, a, b, c, d])
 }
 
 /// Puts each port on its bridge again with the settings and VLANs it had, and sets it up.
@@ -158,12 +177,36 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
 /// Goes on after an error and reports all of them. What is in place already is left alone. A port
 /// that is gone is no error: a pair disappears with its container's namespace, and then there is
 /// nothing to put back.
+///
+/// When it returns packets can pass. A bridge that had no other port has lost its carrier, and the kernel sets its
+/// queue to work only some time after the port is back; what is sent before is lost, and with it the one packet by
+/// which a restored TCP connection makes itself heard: its peer would say the next word when its retransmission
+/// timer ends, up to seconds later.
 pub fn unlock(nl: &mut Netlink, ports: &[Port]) -> anyhow::Result<()> {
     let mut errors = ErrorList::default();
     for port in ports {
         errors.note(put_back(nl, port));
     }
+    for port in ports.iter().filter(|p| p.bridge.is_some()) {
+        wait_until_running(nl, port);
+    }
     errors.into_result()
+}
+
+/// Waits until packets can pass between a port and its bridge. That they cannot in time is no failure: it only costs
+/// time.
+fn wait_until_running(nl: &mut Netlink, port: &Port) {
+    let end = Instant::now() + RUNNING_LIMIT;
+    while Instant::now() < end {
+        let Ok(Some(link)) = own_link(nl, port) else { return };
+        let Some(bridge) = link.controller.and_then(|index| nl.link_by_index(index).ok()) else { return };
+        // Without a carrier (the interface in the container is down) or a bridge that is up there is nothing to wait for.
+        if !link.carrier || !bridge.up || (link.running && bridge.running) {
+            return;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    log::warn!("{} has joined its bridge, but is not running yet", port.host);
 }
 
 fn put_back(nl: &mut Netlink, port: &Port) -> anyhow::Result<()> {
@@ -185,8 +228,13 @@ fn put_on(nl: &mut Netlink, port: &Port, link: Link, bridge: &str) -> anyhow::Re
         Err(Error::NotFound) => return Err(NoBridge { name: bridge.to_owned() }.into()),
         found => found?,
     };
-    if link.controller != Some(controller.index) {
-        nl.set_controller(link.index, Some(controller.index))?;
+    let joined = link.controller == Some(controller.index);
+    match port.mac_host {
+        Some(mac) if !joined || link.mac != Some(mac) => {
+            nl.set_mac_and_controller(link.index, mac, Some(controller.index))?;
+        }
+        None if !joined => nl.set_controller(link.index, Some(controller.index))?,
+        _ => {}
     }
     // The container must not be left cut off because one setting is refused: first all the way up.
     let mut errors = ErrorList::default();

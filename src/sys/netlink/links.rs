@@ -6,6 +6,7 @@ use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    State,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -30,6 +31,11 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is set up (not whether it has a carrier).
     pub up: bool,
+    /// Whether it can carry packets: up, with a carrier, and its queue at work (IFLA_OPERSTATE up, or a kind of link
+    /// that knows no such state).
+    pub running: bool,
+    /// Whether there is a carrier (IFF_LOWER_UP): the kernel has then begun to set its queue to work.
+    pub carrier: bool,
     /// The index of the bridge (bond, VRF, …) that it is a port of.
     pub controller: Option<u32>,
     /// IFLA_LINK: the index of a veth's other end, or of the link that a macvlan sits on.
@@ -124,6 +130,12 @@ impl Netlink {
     pub fn set_controller(&mut self, index: u32, controller: Option<u32>) -> Result<(), Error> {
         // 0 is the kernel's word for "none".
         self.set(LinkUnspec::new_with_index(index).controller(controller.unwrap_or(0)))
+    }
+
+    /// As [`Netlink::set_controller`], and gives the link this hardware address in the same step: the kernel sets it
+    /// before the controller (net/core/rtnetlink.c, do_setlink).
+    pub fn set_mac_and_controller(&mut self, index: u32, mac: Mac, controller: Option<u32>) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).controller(controller.unwrap_or(0)))
     }
 
     /// Sets a link up or down.
@@ -227,12 +239,18 @@ fn veth_message(new: &NewVeth<'_>, host_index: Option<u32>) -> LinkMessage {
 fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
     let mut link =
-        Link { index: message.header.index, up: message.header.flags.contains(LinkFlags::Up), ..Link::default() };
+        Link {
+            index: message.header.index,
+            up: message.header.flags.contains(LinkFlags::Up),
+            carrier: message.header.flags.contains(LinkFlags::LowerUp),
+            ..Link::default()
+        };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::OperState(state) => link.running = matches!(state, State::Up | State::Unknown),
             LinkAttribute::Controller(index) => link.controller = Some(index).filter(|i| *i != 0),
             // 0 says that the other end is in a namespace that we may not know.
             LinkAttribute::Link(index) => link.peer_index = Some(index).filter(|i| *i != 0),
