@@ -25,10 +25,11 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 
 check: lint
-	$(CARGO) test --lib --bins --test layers
+	$(CARGO) test --lib --bins --test layers --test cli
 
+# What is tested is what is installed: the release build.
 test: test-host lint
-	$(CARGO) test
+	$(CARGO) test --release
 
 demo: test-host
 	$(CARGO) test --release --test demo
@@ -37,7 +38,7 @@ bench: test-host
 	$(CARGO) bench --bench system
 
 shell: test-host
-	@$(CARGO) test --quiet --test system -- --shell
+	@$(CARGO) test --release --quiet --test system -- --shell
 
 install:
 	@for program in $(COMMANDS) $(HOOKS); do test -x target/release/$$program || { echo "run 'make build' first"; exit 1; }; done

@@ -5,7 +5,7 @@
 //! 2. look at the checkpoint: is it one, of this container, whole?
 //! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
 //! 4. decide what to make ([`plan`]); a dry run ends here;
-//! 5. make cgroups and veth pairs, each noted in the journal first;
+//! 5. run the container's pre-start hooks; make cgroups and veth pairs, each noted in the journal first;
 //! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
 //!    memory images' checksums are compared; the container may not run before they are found right;
 //! 7. when CRIU is about to let the network go, the ports join their bridges; what CRIU has not brought back as it
@@ -34,8 +34,9 @@ use crate::criu::run::{self, GiveUp, Job, Watch};
 use crate::criu::version::{self, Criu};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
-use crate::lxc::config::RootfsKind;
+use crate::lxc::config::{HookKind, RootfsKind};
 use crate::lxc::defined::Defined;
+use crate::lxc::hook;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::lxc::server::{self, Server};
@@ -150,6 +151,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         journal: &mut journal,
         netlink: &mut netlink,
         payload: None,
+        hooks_ran: false,
     };
     let (init, made, took) = match work.run(report) {
         Ok(done) => done,
@@ -275,10 +277,16 @@ struct Work<'a> {
     netlink: &'a mut Netlink,
     /// The payload cgroup's directory, once it is made.
     payload: Option<PathBuf>,
+    /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
+    hooks_ran: bool,
 }
 
 impl Work<'_> {
     fn run(&mut self, report: &mut dyn Report) -> Result<(Process, Vec<Port>, Duration)> {
+        report.phase("running hooks");
+        self.hooks_ran = true;
+        hook::run_all(HookKind::PreStart, &hook::Context::new(self.defined)).context("before the restart")?;
+
         report.phase("making cgroups and network");
         let mount = cgroup::unified_mount()?;
         let payload = self.make_cgroups(&mount)?;
@@ -411,6 +419,9 @@ impl Work<'_> {
         errors.note(leave_cgroup(&self.plan.pivot));
         errors.note(self.journal.play_back());
         reap_children();
+        if self.hooks_ran {
+            errors.note(hook::run_all(HookKind::PostStop, &hook::Context::new(self.defined)));
+        }
         let name = &self.request.name;
         failure.state = Some(format!("{name} is stopped, its checkpoint is as before"));
         if let Err(e) = errors.into_result() {

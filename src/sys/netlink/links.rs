@@ -5,8 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
-    State,
+    InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -238,13 +237,12 @@ fn veth_message(new: &NewVeth<'_>, host_index: Option<u32>) -> LinkMessage {
 
 fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
     let RouteNetlinkMessage::NewLink(message) = message else { return None };
-    let mut link =
-        Link {
-            index: message.header.index,
-            up: message.header.flags.contains(LinkFlags::Up),
-            carrier: message.header.flags.contains(LinkFlags::LowerUp),
-            ..Link::default()
-        };
+    let mut link = Link {
+        index: message.header.index,
+        up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        ..Link::default()
+    };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,

@@ -111,7 +111,9 @@ impl Drop for World {
             }
         }
         for entry in fs::read_dir(&self.lxcpath).into_iter().flatten().flatten() {
-            if let Err(error) = fs::remove_dir_all(entry.path()) {
+            let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
+            let removed = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            if let Err(error) = removed {
                 eprintln!("remove {}: {error}", entry.path().display());
             }
         }
