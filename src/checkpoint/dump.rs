@@ -114,6 +114,7 @@ impl Watch for DumpWatch<'_> {
                 let sealer = self.sealer.take();
                 self.record = seal(self.request, self.settings, self.record.clone(), sealer, self.journal)?;
                 self.sealed = true;
+                self.log.moved(&self.request.images.join(DUMP_LOG));
                 Ok(())
             }
             "network-unlock" => {
@@ -221,6 +222,11 @@ impl<'a> LogReader<'a> {
     /// Reads this log, which need not be there yet.
     pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
         LogReader { follower: Follower::new(&path), report, phase: String::new() }
+    }
+
+    /// The log has another name now.
+    fn moved(&mut self, path: &Path) {
+        self.follower = Follower::from_offset(path, self.follower.offset());
     }
 
     /// Whether anybody wants to be told.

@@ -22,13 +22,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use crate::cgroup;
 use crate::criu::log::{self, Class, Operation as CriuOperation};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
 use crate::criu::run::{Ended, GiveUp, status_in_words};
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
-use crate::lxc::container::{self, Running};
+use crate::lxc::container::{self, FoundBy, Running};
 use crate::lxc::defined::{self, Defined};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
@@ -169,6 +170,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         report.note("LXC's monitor has not yet cleaned up after the container");
     }
     settle(request, &mut journal, report)?;
+    if request.after == AfterDump::Stop && running.found_by != FoundBy::Monitor {
+        remove_orphaned_cgroup(&running, report);
+    }
     Ok(Outcome::Done(Done {
         images: request.images.clone(),
         size: record.size(),
@@ -439,6 +443,17 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
         failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
     }
     failure
+}
+
+/// Removes the cgroup of a container that had no monitor any more, who would have done it. Were it to stay, the
+/// container would get another one with a number at its restart.
+fn remove_orphaned_cgroup(running: &Running, report: &mut dyn Report) {
+    let Some(path) = &running.cgroup else { return };
+    let removed =
+        cgroup::unified_mount().and_then(|mount| cgroup::directory(&mount, path)).and_then(|dir| cgroup::remove(&dir));
+    if let Err(e) = removed {
+        report.note(&format!("{e:#}"));
+    }
 }
 
 /// Strikes out what is done for good and removes the checkpoint that was replaced.

@@ -26,6 +26,7 @@ use crate::restore::{self, Outcome, Request, Restored};
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::signals::Signals;
+use crate::sys::spawn::Place;
 
 /// How the title of every LXC monitor begins.
 const TITLE: &str = "[lxc monitor] ";
@@ -173,13 +174,11 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
 
 /// A reboot: the container starts from its configuration, as under LXC's own monitor.
 fn start_afresh(job: &Job) -> Result<()> {
-    let status = Command::new("lxc-start")
-        .env_clear()
-        .env("PATH", crate::sys::spawn::SAFE_PATH)
-        .args(["-d", "-n", &job.name, "-P"])
-        .arg(&job.lxcpath)
-        .status()
-        .context("start the container afresh with lxc-start")?;
+    let what = "start the container afresh with lxc-start";
+    let mut command = Command::new("lxc-start");
+    command.env_clear().args(["-d", "-n", &job.name, "-P"]).arg(&job.lxcpath);
+    // Not with our own signal mask: the new init would inherit it.
+    let status = Place::here().spawn(&mut command).and_then(|mut child| child.wait()).context(what)?;
     match status.success() {
         true => Ok(()),
         false => Err(Failure::msg(Exit::Other, format!("lxc-start after a reboot: {status}"))),
