@@ -28,11 +28,9 @@ use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable
 use crate::criu::run::{Ended, GiveUp, status_in_words};
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::lxc::command::Client;
 use crate::lxc::container::{self, FoundBy, Running};
 use crate::lxc::defined::{self, Defined};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::lxc::protocol::State;
 use crate::operation::{self, Operation};
 use crate::record;
 use crate::report::Report;
@@ -43,7 +41,8 @@ use crate::sys::netlink::Netlink;
 
 use dump::Dumped;
 
-/// How long LXC's monitor may take to clean up after its container.
+/// How long LXC's monitor may take to notice that its container has ended. From then on it answers nobody, so LXC's
+/// tools say STOPPED; its cleaning up takes longer and is waited for by a restart.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is asked for.
@@ -140,7 +139,6 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     }
 
     // 5. and 6.
-    let monitor = monitor_end(&defined, request.after);
     make_partial(request, &mut journal)?;
     let dumped = dump::run(request, settings, &criu, plan, &operation, &mut journal, &mut netlink, report);
     let dumped = match dumped {
@@ -164,10 +162,8 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
             }
         },
     };
-    if let Some(mut monitor) = monitor
-        && monitor.wait(MONITOR_LIMIT).is_err()
-    {
-        report.note("LXC's monitor has not yet cleaned up after the container");
+    if request.after == AfterDump::Stop && !running.init.wait_reaped(MONITOR_LIMIT) {
+        report.note("LXC's monitor has not yet noticed that the container has ended");
     }
     settle(request, &mut journal, report)?;
     if request.after == AfterDump::Stop && running.found_by != FoundBy::Monitor {
@@ -343,17 +339,6 @@ fn make_partial(request: &Request, journal: &mut Journal) -> Result<()> {
     rollback::remove_images(&dir)?;
     files::make_private_dir(&dir)?;
     Ok(())
-}
-
-/// A line to LXC's monitor that ends when the monitor has cleaned up; it has to be opened while the monitor still
-/// answers.
-fn monitor_end(defined: &Defined, after: AfterDump) -> Option<crate::lxc::command::StateClient> {
-    if after != AfterDump::Stop {
-        return None;
-    }
-    let mut wanted = [0; State::COUNT];
-    wanted[State::Stopped.index()] = 1;
-    Client::new(&defined.lxcpath_text(), defined.name.as_str()).add_state_client(&wanted).ok()
 }
 
 /// The failure that a dump ended in, if it did not succeed.
