@@ -13,8 +13,10 @@ use nix::unistd::Pid;
 
 use crate::harness::World;
 use crate::harness::bare;
+use crate::harness::container::Container;
 use crate::harness::enter::BRIDGE;
-use crate::harness::run::{Run, ends_within, wait_for};
+use crate::harness::run::{Output, Run, ends_within, wait_for};
+use crate::harness::witness::Witness;
 
 /// For a command to get somewhere, or to be gone.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -24,7 +26,38 @@ const ACTION: &str = "/opt/lxc-cr/lxc-cr-action";
 /// LXC's monitor was killed and its container lives on: it is found in /proc, and has a monitor after the restart.
 pub fn a_container_whose_monitor_is_gone_is_found(world: &World) {
     let container = world.container();
-    // Else the kernel kills init with its monitor. `lxc-update-config` need not know this key.
+    let mut witness = start_and_kill_the_monitor(&container);
+    let init = init_by_hand(&container);
+    let before = witness.status();
+
+    container.ours("lxc-checkpoint").ok();
+    assert!(!Path::new(&format!("/proc/{init}")).exists());
+    witness.send("said to a stopped container");
+    container.ours("lxc-restart").ok();
+    assert_eq!(witness.receive(), "said to a stopped container");
+    witness.assert_goes_on_from(&before);
+    assert_eq!(container.state(), "RUNNING");
+    container.stop();
+    // The killed monitor's, and what it would have removed; no command of LXC removes them either.
+    for kind in ["monitor", "payload"] {
+        let _ = fs::remove_dir(format!("/sys/fs/cgroup/lxc.{kind}.{}", container.name()));
+    }
+}
+
+/// Nobody but us is there to remove the payload cgroup of a container that we stop and that has no monitor.
+#[expect(dead_code, reason = "fails: the cgroup stays, and the restored container is in lxc.payload.NAME-1")]
+pub fn a_container_whose_monitor_is_gone_leaves_no_cgroup(world: &World) {
+    let container = world.container();
+    start_and_kill_the_monitor(&container);
+    let _ = fs::remove_dir(format!("/sys/fs/cgroup/lxc.monitor.{}", container.name()));
+    container.ours("lxc-checkpoint").ok();
+    assert!(!Path::new(&format!("/sys/fs/cgroup/lxc.payload.{}", container.name())).exists());
+    container.ours("lxc-restart").ok();
+    container.kill();
+}
+
+fn start_and_kill_the_monitor(container: &Container) -> Witness {
+    // Else the kernel kills init with its monitor.
     let config = container.dir().join("config");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, format!("{text}lxc.monitor.signal.pdeath = 0\n")).unwrap();
@@ -36,16 +69,14 @@ pub fn a_container_whose_monitor_is_gone_is_found(world: &World) {
     kill(pid(monitor), Signal::SIGKILL).unwrap();
     wait_for("the monitor to be gone", LIMIT, || (parent_of(init) != monitor).then_some(())).unwrap();
     assert_eq!(container.state(), "STOPPED", "LXC does not see it any more");
-    let before = witness.assert_goes_on_from(&before);
-
-    container.ours("lxc-checkpoint").ok();
-    assert!(!Path::new(&format!("/proc/{init}")).exists());
-    witness.send("said to a stopped container");
-    container.ours("lxc-restart").ok();
-    assert_eq!(witness.receive(), "said to a stopped container");
     witness.assert_goes_on_from(&before);
-    assert_eq!(container.state(), "RUNNING");
-    container.stop();
+    witness
+}
+
+/// The first process of the payload cgroup: LXC cannot be asked.
+fn init_by_hand(container: &Container) -> u32 {
+    let file = format!("/sys/fs/cgroup/lxc.payload.{}/cgroup.procs", container.name());
+    fs::read_to_string(&file).unwrap().lines().map(|line| line.parse::<u32>().unwrap()).min().unwrap()
 }
 
 /// `criu --action-script`, without any command of ours.
@@ -123,6 +154,24 @@ pub fn a_reboot_inside_starts_it_afresh(world: &World) {
     // And it is one like any other.
     container.ours("lxc-checkpoint").ok();
     container.ours("lxc-restart").ok();
+    container.kill();
+}
+
+/// What LXC's monitor starts after a reboot hears signals as before: `lxc-stop` asks it to halt by one.
+#[expect(dead_code, reason = "fails: our monitor's own signal mask goes on to lxc-start, and so to the new init")]
+pub fn an_init_started_afresh_hears_signals(world: &World) {
+    let container = world.container();
+    container.start();
+    let init = container.init_pid();
+    let blocked = signals_blocked(init);
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").ok();
+    let init = container.init_pid();
+    container.exec(["/bin/reboot"]);
+    let asked = || container.lxc("lxc-info").args(["-p", "-H"]).output().stdout.trim().parse().ok();
+    let new = wait_for("a new init", LIMIT, || asked().filter(|now: &u32| *now != init)).unwrap();
+    container.witness();
+    assert_eq!(signals_blocked(new), blocked);
     container.stop();
 }
 
@@ -174,16 +223,35 @@ pub fn verbose_shows_crius_log(world: &World) {
     let container = world.container();
     container.start();
     for flag in ["-v", "--verbose"] {
-        for (program, last) in
-            [("lxc-checkpoint", "Dumping finished successfully"), ("lxc-restart", "Restore finished successfully")]
-        {
-            let told = container.ours(program).arg(flag).ok();
-            assert!(told.stderr.contains(last), "'{last}' is missing: {told}");
-            assert!(told.stderr.lines().count() > 20, "{told}");
-            assert!(!told.stdout.contains(last), "{told}");
-        }
+        let images = world.images("verbose").join(flag);
+        let told = container.ours("lxc-checkpoint").args([flag, "-D"]).arg(&images).ok();
+        assert_log(&told, &images.join("dump.log"), "Dumping finished successfully");
+        let told = container.ours("lxc-restart").args([flag, "--replace", "-D"]).arg(&images).ok();
+        assert_log(&told, &images.join("restore.log"), "Restore finished successfully");
     }
     container.kill();
+}
+
+/// The same where the checkpoint gets its name while CRIU still writes its log, and where it replaces another.
+#[expect(dead_code, reason = "fails: the log is looked for under DIR.partial, which is not its name any more")]
+pub fn verbose_shows_crius_log_of_a_suspended_container(world: &World) {
+    let container = world.container();
+    container.start();
+    for _ in 0..2 {
+        let told = container.ours("lxc-checkpoint").arg("-v").ok();
+        assert_log(&told, &container.dir().join("dump/dump.log"), "Dumping finished successfully");
+        container.ours("lxc-restart").ok();
+    }
+    container.kill();
+}
+
+/// Standard error is the log, from the first line to the last; standard output has none of it.
+fn assert_log(told: &Output, log: &Path, last: &str) {
+    let log = fs::read_to_string(log).unwrap();
+    assert!(log.contains(last), "{log}");
+    let missing = log.lines().find(|line| !told.stderr.contains(line));
+    assert_eq!(missing, None, "a line of the log: {told}");
+    assert!(!told.stdout.contains(last), "{told}");
 }
 
 /// `-q` leaves nothing but errors, and those it leaves.
@@ -339,6 +407,11 @@ fn parent_of(process: u32) -> u32 {
 
 fn program_of(process: u32) -> PathBuf {
     fs::read_link(format!("/proc/{process}/exe")).unwrap()
+}
+
+fn signals_blocked(process: u32) -> String {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    status.lines().find_map(|l| l.strip_prefix("SigBlk:")).unwrap().trim().to_owned()
 }
 
 /// Whether a process of this name runs.
