@@ -60,5 +60,23 @@ fn main() -> ExitCode {
         ("hooks_of_a_user_end_the_same_after_a_restart", scenario::user_hooks::end_the_same),
         ("hooks_of_the_samples_run", scenario::hooks::the_samples_start),
         ("hooks_explain_wrong_use", scenario::hooks::wrong_use_is_explained),
+        ("configurations_read_as_lxc_reads_them", scenario::configs::read_as_lxc_reads_them),
+        (
+            "configurations_are_served_as_lxcs_monitor_serves_them",
+            scenario::configs::served_as_lxcs_monitor_serves_them,
+        ),
+        ("a_container_whose_monitor_is_gone_is_found", scenario::others::a_container_whose_monitor_is_gone_is_found),
+        (
+            "bare_criu_with_our_action_script_keeps_the_network",
+            scenario::others::bare_criu_with_our_action_script_keeps_the_network,
+        ),
+        ("lxcs_own_checkpoint_with_our_action_script", scenario::others::lxcs_own_checkpoint_with_our_action_script),
+        ("a_reboot_inside_starts_it_afresh", scenario::others::a_reboot_inside_starts_it_afresh),
+        ("dry_run_prints_and_changes_nothing", scenario::others::dry_run_prints_and_changes_nothing),
+        ("verbose_shows_crius_log", scenario::others::verbose_shows_crius_log),
+        ("quiet_says_nothing", scenario::others::quiet_says_nothing),
+        ("the_users_interrupt_leaves_it_running", scenario::others::the_users_interrupt_leaves_it_running),
+        ("a_time_limit_leaves_it_running", scenario::others::a_time_limit_leaves_it_running),
+        ("killed_in_the_middle", scenario::others::killed_in_the_middle),
     ])
 }

@@ -1,8 +1,10 @@
 //! The stories, by subject.
 
 pub mod bare_criu;
+pub mod configs;
 pub mod hooks;
 pub mod monitor;
+pub mod others;
 pub mod recipe;
 pub mod refusals;
 pub mod story;
