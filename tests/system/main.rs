@@ -78,5 +78,14 @@ fn main() -> ExitCode {
         ("the_users_interrupt_leaves_it_running", scenario::others::the_users_interrupt_leaves_it_running),
         ("a_time_limit_leaves_it_running", scenario::others::a_time_limit_leaves_it_running),
         ("killed_in_the_middle", scenario::others::killed_in_the_middle),
+        (
+            "a_container_whose_monitor_is_gone_leaves_no_cgroup",
+            scenario::others::a_container_whose_monitor_is_gone_leaves_no_cgroup,
+        ),
+        ("an_init_started_afresh_hears_signals", scenario::others::an_init_started_afresh_hears_signals),
+        (
+            "verbose_shows_crius_log_of_a_suspended_container",
+            scenario::others::verbose_shows_crius_log_of_a_suspended_container,
+        ),
     ])
 }

@@ -45,7 +45,6 @@ pub fn a_container_whose_monitor_is_gone_is_found(world: &World) {
 }
 
 /// Nobody but us is there to remove the payload cgroup of a container that we stop and that has no monitor.
-#[expect(dead_code, reason = "fails: the cgroup stays, and the restored container is in lxc.payload.NAME-1")]
 pub fn a_container_whose_monitor_is_gone_leaves_no_cgroup(world: &World) {
     let container = world.container();
     start_and_kill_the_monitor(&container);
@@ -158,7 +157,6 @@ pub fn a_reboot_inside_starts_it_afresh(world: &World) {
 }
 
 /// What LXC's monitor starts after a reboot hears signals as before: `lxc-stop` asks it to halt by one.
-#[expect(dead_code, reason = "fails: our monitor's own signal mask goes on to lxc-start, and so to the new init")]
 pub fn an_init_started_afresh_hears_signals(world: &World) {
     let container = world.container();
     container.start();
@@ -233,7 +231,6 @@ pub fn verbose_shows_crius_log(world: &World) {
 }
 
 /// The same where the checkpoint gets its name while CRIU still writes its log, and where it replaces another.
-#[expect(dead_code, reason = "fails: the log is looked for under DIR.partial, which is not its name any more")]
 pub fn verbose_shows_crius_log_of_a_suspended_container(world: &World) {
     let container = world.container();
     container.start();
