@@ -28,9 +28,11 @@ use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable
 use crate::criu::run::{Ended, GiveUp, status_in_words};
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::command::{Client, StateClient};
 use crate::lxc::container::{self, FoundBy, Running};
 use crate::lxc::defined::{self, Defined};
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::protocol::State;
 use crate::operation::{self, Operation};
 use crate::record;
 use crate::report::Report;
@@ -41,8 +43,8 @@ use crate::sys::netlink::Netlink;
 
 use dump::Dumped;
 
-/// How long LXC's monitor may take to notice that its container has ended. From then on it answers nobody, so LXC's
-/// tools say STOPPED; its cleaning up takes longer and is waited for by a restart.
+/// How long the monitor may take to clean up after its container, its post-stop hooks included. As after an `lxc-stop`,
+/// all of it is done when we return.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is asked for.
@@ -88,6 +90,8 @@ pub struct Done {
     pub size: u64,
     /// How long CRIU ran.
     pub criu: Duration,
+    /// How long the container's monitor took to clean up.
+    pub cleanup: Duration,
     /// How long all of it took.
     pub took: Duration,
     /// Whether the container was stopped.
@@ -139,6 +143,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     }
 
     // 5. and 6.
+    let monitor = monitor_end(&defined, request.after);
     make_partial(request, &mut journal)?;
     let dumped = dump::run(request, settings, &criu, plan, &operation, &mut journal, &mut netlink, report);
     let dumped = match dumped {
@@ -162,9 +167,13 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
             }
         },
     };
-    if request.after == AfterDump::Stop && !running.init.wait_reaped(MONITOR_LIMIT) {
-        report.note("LXC's monitor has not yet noticed that the container has ended");
+    let ended_at = Instant::now();
+    if let Some(mut monitor) = monitor
+        && monitor.wait(MONITOR_LIMIT).is_err()
+    {
+        report.note("LXC's monitor has not yet cleaned up after the container");
     }
+    let cleanup = ended_at.elapsed();
     settle(request, &mut journal, report)?;
     if request.after == AfterDump::Stop && running.found_by != FoundBy::Monitor {
         remove_orphaned_cgroup(&running, report);
@@ -173,6 +182,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         images: request.images.clone(),
         size: record.size(),
         criu: ended.took,
+        cleanup,
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
     }))
@@ -218,6 +228,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         images: request.images.clone(),
         size,
         criu: ended.took,
+        cleanup: Duration::ZERO,
         took: begin.elapsed(),
         stopped: false,
     }))
@@ -339,6 +350,17 @@ fn make_partial(request: &Request, journal: &mut Journal) -> Result<()> {
     rollback::remove_images(&dir)?;
     files::make_private_dir(&dir)?;
     Ok(())
+}
+
+/// A line to the container's monitor that ends when the monitor has cleaned up; it has to be opened while the monitor
+/// still answers.
+fn monitor_end(defined: &Defined, after: AfterDump) -> Option<StateClient> {
+    if after != AfterDump::Stop {
+        return None;
+    }
+    let mut wanted = [0; State::COUNT];
+    wanted[State::Stopped.index()] = 1;
+    Client::new(&defined.lxcpath_text(), defined.name.as_str()).add_state_client(&wanted).ok()
 }
 
 /// The failure that a dump ended in, if it did not succeed.

@@ -158,8 +158,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 fn tell(request: &Request, done: &Done) {
+    let cleanup = match done.stopped {
+        true => format!(", its monitor's clean-up {}", seconds(done.cleanup)),
+        false => String::new(),
+    };
     println!(
-        "{}: {} in {} ({}, CRIU {}); the container {}",
+        "{}: {} in {} ({}: CRIU {}{cleanup}); the container {}",
         request.name,
         bytes(done.size),
         done.images.display(),

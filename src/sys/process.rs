@@ -71,19 +71,6 @@ impl Process {
         Err(Errno::EINVAL.into())
     }
 
-    /// Waits until a process that has ended was taken note of by its parent, at most this long; says whether it was.
-    pub fn wait_reaped(&self, limit: Duration) -> bool {
-        let end = Instant::now() + limit;
-        // Nothing announces this moment: pidfds report the end, not the reaping.
-        while start_time(self.pid).is_ok_and(|start| start == self.start_time) {
-            if Instant::now() >= end {
-                return false;
-            }
-            std::thread::sleep(Duration::from_micros(200));
-        }
-        true
-    }
-
     /// Waits until the process has ended, at most this long; says whether it has.
     pub fn wait_exit(&self, limit: Duration) -> io::Result<bool> {
         let end = Instant::now() + limit;
