@@ -46,9 +46,9 @@ pub fn bytes(count: u64) -> String {
     format!("{value:.1} {}", UNITS[unit])
 }
 
-/// A duration as a person reads it: "0.18 s".
+/// A duration as a person reads it: "0.184 s".
 pub fn seconds(time: std::time::Duration) -> String {
-    format!("{:.2} s", time.as_secs_f64())
+    format!("{:.3} s", time.as_secs_f64())
 }
 
 #[cfg(test)]
