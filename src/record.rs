@@ -112,8 +112,9 @@ pub struct Image {
     pub name: String,
     /// Its size in bytes.
     pub size: u64,
-    /// SHA-256, hexadecimal.
-    pub sha256: String,
+    /// SHA-256, hexadecimal. Missing only where the command died before it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// Why a checkpoint cannot be trusted or used.
@@ -209,11 +210,21 @@ impl Record {
     /// Checks the content of the images that `which` chooses: reads all of them.
     pub fn check_content(&self, dir: &Path, which: impl Fn(&Image) -> bool) -> Result<()> {
         for image in self.images.iter().filter(|i| which(i)) {
-            if checksum(&dir.join(&image.name))? != image.sha256 {
+            let Some(sum) = &image.sha256 else { continue };
+            if checksum(&dir.join(&image.name))? != *sum {
                 bail!(Damage::Checksum(image.name.clone()));
             }
         }
         Ok(())
+    }
+
+    /// Adds checksums that were taken apart. One of an image that has another size is none.
+    pub fn add_sums(&mut self, taken: &[Image]) {
+        for image in &mut self.images {
+            if let Some(found) = taken.iter().find(|t| t.name == image.name && t.size == image.size) {
+                image.sha256.clone_from(&found.sha256);
+            }
+        }
     }
 
     /// The bytes of all images.
@@ -229,21 +240,27 @@ impl Image {
     }
 }
 
+/// Whether [`measure_images`] takes the checksums of memory images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Somebody else is at it: see `seal`.
+    SumsFollow,
+    /// It does.
+    WithSums,
+}
+
 /// Measures the images of a directory.
-///
-/// `known` are checksums that were taken while the images were being written; an entry is used only when the
-/// file has exactly that size.
-pub fn measure_images(dir: &Path, known: &[Image]) -> Result<Vec<Image>> {
+pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
     let mut images = Vec::new();
     for name in files::names(dir)? {
         let Some(text) = name.to_str().filter(|n| n.ends_with(".img") || n.ends_with(".tar.gz")) else { continue };
         let path = dir.join(text);
         let size = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size();
-        if let Some(image) = known.iter().find(|k| k.name == text && k.size == size) {
-            images.push(image.clone());
-            continue;
+        let mut image = Image { name: text.to_owned(), size, sha256: None };
+        if !(image.is_memory() && memory == Memory::SumsFollow) {
+            image.sha256 = Some(checksum(&path)?);
         }
-        images.push(Image { name: text.to_owned(), size, sha256: checksum(&path)? });
+        images.push(image);
     }
     Ok(images)
 }
@@ -336,7 +353,7 @@ mod tests {
         fs::write(dir.path().join("pages-1.img"), b"memory").unwrap();
         fs::write(dir.path().join("dump.log"), b"text").unwrap();
         let mut record = sample();
-        record.images = measure_images(dir.path(), &[]).unwrap();
+        record.images = measure_images(dir.path(), Memory::WithSums).unwrap();
         assert_eq!(record.images.len(), 1);
         record.check_sizes(dir.path()).unwrap();
         record.check_content(dir.path(), |_| true).unwrap();
@@ -352,7 +369,7 @@ mod tests {
     #[test]
     fn a_record_made_by_hand_cannot_lead_out_of_its_directory() {
         let mut record = sample();
-        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sha256: String::new() }];
+        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sha256: None }];
         let text = toml::to_string(&record).unwrap();
         assert!(Record::parse(&text).unwrap_err().to_string().contains("no name of an image"));
         assert!(matches!(Record::parse("version = 99"), Err(Damage::TooNew(99))));

@@ -2,9 +2,10 @@
 //!
 //! Images of memory are as large as the container. Reading them again when the dump is done would add a second per
 //! gigabyte to the time in which the container stands still; a second processor can do it meanwhile, out of the
-//! page cache. Writing out to the disk is begun at the same time, so that little is left for the sync at the end.
+//! page cache, and end while CRIU ends the tasks. Writing out to the disk is begun at the same time, so that little is left for the sync at the end.
 
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,10 +40,10 @@ struct Followed {
 }
 
 impl Sealer {
-    /// Begins to follow the images in this directory, which may still be empty.
+    /// Begins to follow the images in this directory, which may still be empty, and may be renamed meanwhile.
     pub fn start(dir: &Path) -> Result<Sealer> {
         let finish = Arc::new(AtomicBool::new(false));
-        let (told, dir) = (Arc::clone(&finish), dir.to_owned());
+        let (told, dir) = (Arc::clone(&finish), files::open_dir(dir)?);
         let thread = std::thread::Builder::new()
             .name("seal".to_owned())
             .spawn(move || follow(&dir, &told))
@@ -61,7 +62,9 @@ impl Sealer {
     }
 }
 
-fn follow(dir: &Path, finish: &AtomicBool) -> Result<Vec<Image>> {
+fn follow(dir: &File, finish: &AtomicBool) -> Result<Vec<Image>> {
+    // The directory itself, whatever its name is by now.
+    let dir = &PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     let mut followed: Vec<Followed> = Vec::new();
     let mut buffer = vec![0; PIECE];
     loop {
@@ -85,7 +88,7 @@ fn follow(dir: &Path, finish: &AtomicBool) -> Result<Vec<Image>> {
             std::thread::park_timeout(INTERVAL);
         }
     }
-    Ok(followed.into_iter().map(|f| Image { name: f.name, size: f.sum.length(), sha256: f.sum.hex() }).collect())
+    Ok(followed.into_iter().map(|f| Image { name: f.name, size: f.sum.length(), sha256: Some(f.sum.hex()) }).collect())
 }
 
 fn memory_images(dir: &Path) -> Result<Vec<String>> {
@@ -126,7 +129,7 @@ mod tests {
             file.write_all(&[piece; 5000]).unwrap();
         }
         let known = sealer.finish().unwrap();
-        let again = crate::record::measure_images(dir.path(), &[]).unwrap();
+        let again = crate::record::measure_images(dir.path(), crate::record::Memory::WithSums).unwrap();
         assert_eq!(known, again);
         assert_eq!(known[0].size, 1_000_000);
     }

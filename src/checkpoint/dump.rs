@@ -13,7 +13,7 @@ use crate::criu::run::{self, Ended, Job, Watch};
 use crate::criu::version::Criu;
 use crate::net::{Port, ports};
 use crate::operation::Operation;
-use crate::record::{self, Image, Record};
+use crate::record::{self, Memory, Record};
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::seal::Sealer;
@@ -34,6 +34,8 @@ pub struct Dumped {
     pub sealed: bool,
     /// The record; with its images when sealed.
     pub record: Record,
+    /// Who takes the checksums of the memory images.
+    pub sealer: Sealer,
 }
 
 /// Runs CRIU.
@@ -69,6 +71,7 @@ pub fn run(
         environment: Vec::new(),
         deadline: deadline(settings),
     };
+    let sealer = Sealer::start(&dir)?;
     let mut watch = DumpWatch {
         request,
         settings,
@@ -76,13 +79,12 @@ pub fn run(
         record: plan.record,
         journal,
         netlink,
-        sealer: Some(Sealer::start(&dir)?),
         sealed: false,
         log: LogReader::new(dir.join(DUMP_LOG), report),
     };
     watch.log.report.phase("freezing");
     let ended = run::run(job, &signals, &mut watch)?;
-    Ok(Dumped { ended, sealed: watch.sealed, record: watch.record })
+    Ok(Dumped { ended, sealed: watch.sealed, record: watch.record, sealer })
 }
 
 /// What we do while CRIU dumps.
@@ -93,7 +95,6 @@ struct DumpWatch<'a> {
     record: Record,
     journal: &'a mut Journal,
     netlink: &'a mut Netlink,
-    sealer: Option<Sealer>,
     sealed: bool,
     log: LogReader<'a>,
 }
@@ -111,8 +112,7 @@ impl Watch for DumpWatch<'_> {
             // The tasks are frozen, all images are written, and CRIU waits for us before it ends the tasks.
             "post-dump" if self.request.after == AfterDump::Stop => {
                 self.log.report.phase("completing the checkpoint");
-                let sealer = self.sealer.take();
-                self.record = seal(self.request, self.settings, self.record.clone(), sealer, self.journal)?;
+                self.record = seal(self.request, self.settings, self.record.clone(), self.journal)?;
                 self.sealed = true;
                 self.log.moved(&self.request.images.join(DUMP_LOG));
                 Ok(())
@@ -171,17 +171,11 @@ pub fn deadline(settings: &Settings) -> Option<Instant> {
     (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout))
 }
 
-/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name.
-pub fn seal(
-    request: &Request,
-    settings: &Settings,
-    mut record: Record,
-    sealer: Option<Sealer>,
-    journal: &mut Journal,
-) -> Result<Record> {
+/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. The checksums of memory images follow by
+/// [`add_sums`]: the container need not stand still for them.
+pub fn seal(request: &Request, settings: &Settings, mut record: Record, journal: &mut Journal) -> Result<Record> {
     let dir = partial(&request.images);
-    let known: Vec<Image> = sealer.map(Sealer::finish).transpose()?.unwrap_or_default();
-    record.images = record::measure_images(&dir, &known)?;
+    record.images = record::measure_images(&dir, Memory::SumsFollow)?;
     record.write(&dir)?;
     if settings.sync {
         files::sync_file_system(&dir)?;
@@ -192,6 +186,12 @@ pub fn seal(
         journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
     }
     Ok(record)
+}
+
+/// Completes the record of a checkpoint that is in its place.
+pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> Result<()> {
+    record.add_sums(&sealer.finish()?);
+    record.write(&request.images)
 }
 
 /// Gives the directory its name. What has it now is swapped for it in one step.

@@ -7,7 +7,8 @@
 //! 5. run CRIU on `DIR.partial` ([`dump`]): it freezes the container, our action takes its ports off their bridges;
 //! 6. when the images are complete and the container is to stop, it is still frozen: the record is written, all is
 //!    synced to the disk, and the directory gets its name. Only then is CRIU allowed to end the container;
-//! 7. a container that goes on has its ports back by now; its checkpoint is completed afterwards.
+//! 7. a container that goes on has its ports back by now; its checkpoint is completed afterwards. The checksums of
+//!    memory images, which are taken all the while, are added last.
 //!
 //! So at each moment the container runs, or can run on, or its checkpoint is complete on the disk. Every failure
 //! plays the journal back and tells how the container is now.
@@ -156,10 +157,10 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     }
 
     // 7.
-    let Dumped { ended, sealed, record } = dumped;
-    let record = match sealed {
+    let Dumped { ended, sealed, record, sealer } = dumped;
+    let mut record = match sealed {
         true => record,
-        false => match dump::seal(request, settings, record, None, &mut journal) {
+        false => match dump::seal(request, settings, record, &mut journal) {
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
@@ -167,6 +168,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
             }
         },
     };
+    if let Err(e) = dump::add_sums(request, &mut record, sealer) {
+        report.note(&format!("the checkpoint is complete, but the checksums of its memory are missing: {e:#}"));
+    }
     let ended_at = Instant::now();
     if let Some(mut monitor) = monitor
         && monitor.wait(MONITOR_LIMIT).is_err()
