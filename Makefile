@@ -4,7 +4,7 @@
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
-COMMANDS = lxc-checkpoint lxc-restart
+COMMANDS = lxc-checkpoint lxc-restart lxc-cr
 # Where the hooks are, and where LXC's configuration files to include are.
 LIBEXECDIR = $(PREFIX)/libexec/lxc-cr
 CONFIGDIR = $(PREFIX)/share/lxc/config

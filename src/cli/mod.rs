@@ -6,6 +6,7 @@ pub mod action;
 pub mod checkpoint;
 pub mod common;
 pub mod hook;
+pub mod lxc_cr;
 pub mod monitor;
 pub mod progress;
 pub mod restart;

@@ -1,0 +1,45 @@
+//! `lxc-cr`: all that is not a checkpoint or a restart. A module for each subcommand.
+
+mod recover;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::common::{EXIT_CODES, fail, parse, require_root};
+use crate::error::{Failure, Result};
+
+const PROGRAM: &str = "lxc-cr";
+
+/// Look after LXC containers that are checkpointed and restarted
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM, version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Recover(recover::Recover),
+}
+
+/// What a subcommand ends in where it does not end in a success: the container that it was about, and why.
+type Outcome = std::result::Result<ExitCode, (Option<String>, Failure)>;
+
+/// The program's `main`.
+pub fn main() -> ExitCode {
+    let arguments: Arguments = match parse() {
+        Ok(arguments) => arguments,
+        Err(code) => return code,
+    };
+    let outcome = match &arguments.command {
+        Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),
+    };
+    outcome.unwrap_or_else(|(container, failure)| fail(PROGRAM, container.as_deref(), &failure))
+}
+
+/// Runs a subcommand that is about one container, or about all.
+fn about(container: Option<&str>, run: impl FnOnce() -> Result<ExitCode>) -> Outcome {
+    require_root().and_then(|()| run()).map_err(|failure| (container.map(str::to_owned), failure))
+}
