@@ -13,7 +13,7 @@ const PROGRAM: &str = "lxc-cr";
 
 /// Look after LXC containers that are checkpointed and restarted
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = PROGRAM, version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -12,7 +12,7 @@ use crate::lxc::defined::Defined;
 
 /// Undo what a command that was killed has left on the host
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Recover {
     #[command(flatten)]
     pub lxc: LxcOptions,
