@@ -111,6 +111,11 @@ impl Operation {
         self.dir.join("control")
     }
 
+    /// An image that CRIU is shown in place of the checkpoint's own.
+    pub fn image(&self) -> PathBuf {
+        self.dir.join("netdev.img")
+    }
+
     /// Where CRIU writes init's pid.
     pub fn pidfile(&self) -> PathBuf {
         self.dir.join("pid")

@@ -11,11 +11,13 @@ use std::path::{Path, PathBuf};
 
 use prost::Message;
 
+mod netdev;
 mod stats;
 mod tree;
 
+pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_ready_made};
 pub use stats::{DumpStats, RestoreStats};
-pub use tree::{Process, process_tree};
+pub use tree::{Process, process_tree, root_of_tree};
 
 /// More than any image that is read here: a tree of 32768 tasks has a pstree.img of about 1 MiB.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -132,6 +134,7 @@ fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
 pub fn decode_anything(bytes: &[u8]) {
     let path = Path::new("fuzz");
     let _ = decode::<InventoryEntry>(path, bytes, Head::Bare(INVENTORY_MAGIC));
+    netdev::decode_anything(path, bytes);
     tree::decode_anything(path, bytes);
     stats::decode_anything(path, bytes);
 }
@@ -146,6 +149,11 @@ fn decode<M: Message + Default>(path: &Path, bytes: &[u8], head: Head) -> Result
 }
 
 fn read<M: Message + Default>(path: &Path, head: Head) -> Result<Vec<M>, Error> {
+    decode(path, &bytes_of(path)?, head)
+}
+
+/// All of an image.
+fn bytes_of(path: &Path) -> Result<Vec<u8>, Error> {
     let io_error = |source| Error::Io { path: path.to_owned(), source };
     let file = File::open(path).map_err(io_error)?;
     let mut bytes = Vec::new();
@@ -153,7 +161,7 @@ fn read<M: Message + Default>(path: &Path, head: Head) -> Result<Vec<M>, Error> 
     if bytes.len() as u64 > MAX_IMAGE {
         return Err(Error::TooLarge { path: path.to_owned() });
     }
-    decode(path, &bytes, head)
+    Ok(bytes)
 }
 
 /// The first message of an image that has one.
@@ -292,16 +300,7 @@ impl From<InventoryEntry> for Inventory {
     fn from(entry: InventoryEntry) -> Inventory {
         Inventory {
             img_version: entry.img_version,
-            root_ids: entry.root_ids.map(|ids| NamespaceIds {
-                pid: ids.pid_ns,
-                net: ids.net_ns,
-                ipc: ids.ipc_ns,
-                uts: ids.uts_ns,
-                mnt: ids.mnt_ns,
-                user: ids.user_ns,
-                cgroup: ids.cgroup_ns,
-                time: ids.time_ns,
-            }),
+            root_ids: entry.root_ids.map(NamespaceIds::from),
             lsm: match entry.lsmtype.unwrap_or(0) {
                 0 => Lsm::None,
                 1 => Lsm::Selinux,
@@ -314,6 +313,21 @@ impl From<InventoryEntry> for Inventory {
             plugins: entry.plugins.map(|p| p.plugins).unwrap_or_default(),
             run_id: entry.dump_criu_run_id,
             allow_uprobes: entry.allow_uprobes.unwrap_or(false),
+        }
+    }
+}
+
+impl From<KobjIdsEntry> for NamespaceIds {
+    fn from(ids: KobjIdsEntry) -> NamespaceIds {
+        NamespaceIds {
+            pid: ids.pid_ns,
+            net: ids.net_ns,
+            ipc: ids.ipc_ns,
+            uts: ids.uts_ns,
+            mnt: ids.mnt_ns,
+            user: ids.user_ns,
+            cgroup: ids.cgroup_ns,
+            time: ids.time_ns,
         }
     }
 }

@@ -30,13 +30,6 @@ pub enum External {
         /// The inode.
         inode: u64,
     },
-    /// A network device that is made before and handed in. At the restore only.
-    Device {
-        /// The name that it has in the container.
-        inside: String,
-        /// The name of the ready device in our namespace.
-        ready: String,
-    },
 }
 
 /// What becomes of the tasks when their images are written.
@@ -167,7 +160,6 @@ impl Dump {
                     line.external(format!("mnt[{}]:{key}", path.display()));
                 }
                 External::File { mount_id, inode } => line.external(format!("file[{mount_id:x}:{inode:x}]")),
-                External::Device { .. } => {}
             }
         }
         if self.after == AfterDump::LeaveRunning {
@@ -220,7 +212,6 @@ impl Restore {
         for external in &self.common.externals {
             match external {
                 External::Mount { key, path } => line.external(format!("mnt[{key}]:{}", path.display())),
-                External::Device { inside, ready } => line.external(format!("netdev[{inside}]:{ready}")),
                 External::File { .. } => {}
             }
         }
@@ -304,7 +295,6 @@ mod tests {
             externals: vec![
                 External::Mount { key: "dev_null".into(), path: "/dev/null".into() },
                 External::File { mount_id: 0x1f, inode: 0xab },
-                External::Device { inside: "eth0".into(), ready: "crnew0".into() },
             ],
             extra: vec![],
         }
@@ -326,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restore_hands_in_the_device_and_maps_the_mounts_back() {
+    fn a_restore_maps_the_mounts_back() {
         let restore = Restore {
             common: common(),
             root: "/r".into(),
@@ -335,7 +325,7 @@ mod tests {
             inherited: vec![InheritedFd { number: 20, resource: "file[1f:ab]".into() }],
             lsm_profile: None,
         };
-        insta::assert_snapshot!(printable(Path::new("criu"), &restore.args()), @"criu restore --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file restore.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --restore-detached --restore-sibling --pidfile /run/lxc-cr/t/pid --root /r --tcp-established --file-locks --link-remap --enable-fs all --manage-cgroups=ignore --external 'mnt[dev_null]:/dev/null' --external 'netdev[eth0]:crnew0' --inherit-fd 'fd[20]:file[1f:ab]'");
+        insta::assert_snapshot!(printable(Path::new("criu"), &restore.args()), @"criu restore --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file restore.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --restore-detached --restore-sibling --pidfile /run/lxc-cr/t/pid --root /r --tcp-established --file-locks --link-remap --enable-fs all --manage-cgroups=ignore --external 'mnt[dev_null]:/dev/null' --inherit-fd 'fd[20]:file[1f:ab]'");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::os::fd::BorrowedFd;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 
 use super::Port;
 use super::plan::NewPort;
@@ -11,16 +11,9 @@ use super::ports::VETH;
 use crate::error::ErrorList;
 use crate::sys::netlink::{Error, Mac, Netlink, NewVeth};
 
-/// Where the inner ends of new pairs are born.
-#[derive(Clone, Copy, Debug)]
-pub enum Inner<'a> {
-    /// In our namespace under their temporary names: CRIU moves them (`--external netdev[IF]:TEMP`).
-    Here,
-    /// In the container's namespace under their own names, where we own that namespace.
-    In(BorrowedFd<'a>),
-}
-
-/// Makes the veth pairs of a plan, off their bridges, and gives the ports as [`unlock`] wants them.
+/// Makes the veth pairs of a plan, off their bridges, and gives the ports as [`unlock`] wants them. The inner ends
+/// are born in the container's network namespace: to move one there later takes some 40 ms, for the kernel waits
+/// until nobody uses it any more.
 ///
 /// The host's end is up from the start: the interface in the container then has its carrier when
 /// CRIU restores routes on it, and no wait for it follows the unlock. Nothing can pass yet, for the
@@ -31,12 +24,15 @@ pub enum Inner<'a> {
 pub fn create(
     nl: &mut Netlink,
     plan: &[NewPort],
-    inner: Inner<'_>,
+    container: BorrowedFd<'_>,
     before_each: &mut dyn FnMut(&NewPort) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Port>> {
+    if super::ports::is_own_namespace(container).context("look at the container's network namespace")? {
+        bail!("the container has no network namespace of its own");
+    }
     let mut made = Vec::new();
     for new in plan {
-        let outcome = before_each(new).and_then(|()| Ok(nl.create_veth(&pair(new, inner))?));
+        let outcome = before_each(new).and_then(|()| Ok(nl.create_veth(&pair(new, container))?));
         match outcome {
             Ok(index) => made.push(Port { host: new.host.clone(), host_index: index, ..new.port.clone() }),
             Err(cause) => {
@@ -52,22 +48,18 @@ pub fn create(
     Ok(made)
 }
 
-fn pair<'a>(new: &NewPort, inner: Inner<'a>) -> NewVeth<'a> {
+fn pair<'a>(new: &NewPort, container: BorrowedFd<'a>) -> NewVeth<'a> {
     let port = &new.port;
-    let (inner_name, inner_netns, inner_index) = match inner {
-        Inner::Here => (new.temp.clone(), None, None),
-        Inner::In(netns) => (port.inside.clone(), Some(netns), Some(port.inside_index).filter(|i| *i != 0)),
-    };
     NewVeth {
         host_name: new.host.clone(),
-        inner_name,
+        inner_name: port.inside.clone(),
         mtu: Some(port.mtu),
         host_mac: port.mac_host,
         inner_mac: port.mac_inside,
         host_txqueuelen: port.txqueuelen_host,
         inner_txqueuelen: port.txqueuelen_inside,
-        inner_index,
-        inner_netns,
+        inner_index: Some(port.inside_index).filter(|i| *i != 0),
+        inner_netns: Some(container),
         host_up: true,
         controller: None,
     }

@@ -12,9 +12,9 @@
 //! 3. The dump failed, or the container stays: [`ports::unlock`] puts them back as they were, with
 //!    the settings and VLANs that the kernel forgets when a port leaves a bridge.
 //! 4. At a restore [`plan::plan`] decides from the record and the configuration which pairs to
-//!    make, under which names, on which bridges, and [`apply::create`] makes them, still off the
-//!    bridges. CRIU moves each inner end into the container (`--external netdev[eth0]:TEMP`) and
-//!    gives it the name, index, MAC and MTU of its images (criu/net.c, `move_veth`).
+//!    make, under which names, on which bridges. When CRIU has made the container's network namespace
+//!    (`setup-namespaces`), [`apply::create`] makes them, the inner ends there, still off the bridges. CRIU gives
+//!    the inner ends the settings of its images.
 //! 5. CRIU says `network-unlock`, when all is restored and the sockets are about to go live:
 //!    [`ports::unlock`] again.
 //!

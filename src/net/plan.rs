@@ -28,8 +28,6 @@ pub struct Wanted {
 pub struct NewPort {
     /// The name of the host's end.
     pub host: String,
-    /// The name of the inner end until CRIU moves it into the container.
-    pub temp: String,
     /// What the port is to be. Its `host` and `host_index` are the recorded ones, of the past.
     pub port: Port,
 }
@@ -140,10 +138,9 @@ pub fn plan(
         // VLANs are the affair of a bridge: on another one they mean something else.
         let vlans = port.vlans.clone().filter(|_| bridge == port.bridge);
         let settings = port.settings.clone().filter(|_| bridge.is_some());
-        let temp = names.fresh("lxcr")?;
         let mac_host = Some(port.mac_host.map_or_else(|| names.host_mac(), Ok)?);
         let port = Port { bridge, vlans, settings, mac_host, ..port.clone() };
-        plan.push(NewPort { host: name, temp, port });
+        plan.push(NewPort { host: name, port });
     }
     Ok(plan)
 }
@@ -268,7 +265,6 @@ mod tests {
                 (*want_name, *want_bridge),
                 "{name} {wanted:?}"
             );
-            assert!(plan[0].temp.starts_with("lxcr"), "{}", plan[0].temp);
         }
     }
 
@@ -308,8 +304,9 @@ mod tests {
         let two = [recorded("eth0", "vethA", None), recorded("eth1", "vethB", None)];
         let error = plan(&two, &names(&[("eth0", "web"), ("eth1", "web")]), &host(), 1..).unwrap_err();
         assert_eq!(error, Error::NameTwice { name: "web".into() });
-        assert_eq!(plan(&two, &Wanted::default(), &host(), []).unwrap_err(), Error::NoFreeName);
-        assert_eq!(plan(&two, &Wanted::default(), &host(), std::iter::repeat(1)).unwrap_err(), Error::NoFreeName);
+        let nameless = [recorded("eth0", "", None), recorded("eth1", "", None)];
+        assert_eq!(plan(&nameless, &Wanted::default(), &host(), []).unwrap_err(), Error::NoFreeName);
+        assert_eq!(plan(&nameless, &Wanted::default(), &host(), std::iter::repeat(1)).unwrap_err(), Error::NoFreeName);
     }
 
     #[test]
@@ -330,15 +327,15 @@ mod tests {
     fn all_names_of_a_plan_differ() {
         let ports: Vec<Port> = (0..50).map(|i| recorded(&format!("eth{i}"), "vethSAME", None)).collect();
         let plan = plan(&ports, &Wanted::default(), &host(), (0..).map(|n| n / 3)).unwrap();
-        let all: BTreeSet<&str> = plan.iter().flat_map(|p| [&*p.host, &*p.temp]).collect();
-        assert_eq!(all.len(), 100);
+        let all: BTreeSet<&str> = plan.iter().map(|p| &*p.host).collect();
+        assert_eq!(all.len(), 50);
         assert!(all.iter().all(|n| n.len() <= NAME_LIMIT));
     }
 
     #[test]
     fn a_host_end_always_has_an_address_that_no_bridge_takes() {
         let plan = plan(&[Port::unrecorded("eth0")], &Wanted::default(), &host(), 1..).unwrap();
-        assert_eq!(plan[0].port.mac_host, Some(Mac([0xfe, 3, 0, 0, 0, 0])));
+        assert_eq!(plan[0].port.mac_host, Some(Mac([0xfe, 2, 0, 0, 0, 0])));
     }
 
     #[test]

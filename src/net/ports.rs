@@ -94,7 +94,7 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
     Ok(survey)
 }
 
-fn is_own_namespace(netns: BorrowedFd<'_>) -> std::io::Result<bool> {
+pub(super) fn is_own_namespace(netns: BorrowedFd<'_>) -> std::io::Result<bool> {
     // Not /proc/self: the namespace is the thread's.
     let own = nix::sys::stat::fstat(File::open("/proc/thread-self/ns/net")?.as_fd())?;
     let other = nix::sys::stat::fstat(netns)?;

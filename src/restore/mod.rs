@@ -5,16 +5,18 @@
 //! 2. look at the checkpoint: is it one, of this container, whole?
 //! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
 //! 4. decide what to make ([`plan`]); a dry run ends here;
-//! 5. run the container's pre-start hooks; make cgroups and veth pairs, each noted in the journal first;
+//! 5. run the container's pre-start hooks; make the cgroups, each noted in the journal first;
 //! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
 //!    memory images' checksums are compared; the container may not run before they are found right;
-//! 7. when CRIU is about to let the network go, the ports join their bridges; what CRIU has not brought back as it
-//!    was is mended before the tasks go on;
+//! 7. watch it ([`watch`]): when it has made the network namespace, the veth pairs are made; when it is about to let
+//!    the network go, the ports join their bridges; what it has not brought back as it was is mended before the
+//!    tasks go on;
 //! 8. hold init, which is our child now.
 //!
 //! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
 
 pub mod plan;
+mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -28,9 +30,10 @@ use anyhow::{Context, anyhow};
 use crate::checkpoint::dump::{LogReader, deadline};
 use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover, recover_held};
 use crate::criu::control::Control;
+use crate::criu::images;
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::RESTORE_LOG;
-use crate::criu::run::{self, GiveUp, Job, Watch};
+use crate::criu::run::{self, GiveUp, Job};
 use crate::criu::version::{self, Criu};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
@@ -40,7 +43,7 @@ use crate::lxc::hook;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::lxc::server::{self, Server};
-use crate::net::{Port, apply, ports};
+use crate::net::Port;
 use crate::operation::{self, Operation};
 use crate::record::{Damage, Record};
 use crate::report::Report;
@@ -51,9 +54,10 @@ use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Place, PrivateBind};
-use crate::{cgroup, mend, sys};
+use crate::{cgroup, sys};
 
 use plan::Plan;
+use watch::RestoreWatch;
 
 /// How long a monitor that is cleaning up may take to let the container's address go.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
@@ -256,7 +260,8 @@ fn bind(defined: &Defined) -> Result<Server> {
 fn no_plan(error: anyhow::Error) -> Failure {
     use crate::net::plan::Error;
     let hint = error.downcast_ref::<Error>().and_then(Error::hint);
-    let failure = Failure::new(Exit::Refused, error);
+    let exit = if error.is::<images::Error>() { Exit::BadCheckpoint } else { Exit::Refused };
+    let failure = Failure::new(exit, error);
     match hint {
         Some(hint) => failure.hint(hint),
         None => failure,
@@ -287,18 +292,10 @@ impl Work<'_> {
         self.hooks_ran = true;
         hook::run_all(HookKind::PreStart, &hook::Context::new(self.defined)).context("before the restart")?;
 
-        report.phase("making cgroups and network");
+        report.phase("making cgroups");
         let mount = cgroup::unified_mount()?;
         let payload = self.make_cgroups(&mount)?;
         self.payload = Some(payload.clone());
-        let made = {
-            let journal = &mut *self.journal;
-            apply::create(self.netlink, &self.plan.veths, apply::Inner::Here, &mut |new| {
-                let mac = new.port.mac_host.context("the plan gives no hardware address")?;
-                journal.note(Undo::RemoveVeth { host: new.host.clone(), mac })
-            })
-            .context("make the veth pairs")?
-        };
 
         report.phase("restoring");
         let relative = Path::new("/").join(payload.strip_prefix(&mount).unwrap_or(&payload));
@@ -316,12 +313,15 @@ impl Work<'_> {
         let verification = self.start_verification()?;
         let mut watch = RestoreWatch {
             netlink: self.netlink,
-            ports: &made,
+            journal: self.journal,
+            veths: &self.plan.veths,
+            made: Vec::new(),
             payload: &payload,
             verification,
             log: LogReader::new(log_file.clone(), report),
         };
         let ended = run::run(job, self.signals, &mut watch)?;
+        remove_if_there(&self.operation.image())?;
         if !ended.success() {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&self.request.images, e))?;
@@ -338,6 +338,7 @@ impl Work<'_> {
             }
             .log(log_file));
         }
+        let made = std::mem::take(&mut watch.made);
         let init = self.hold_init()?;
         if self.record.and_then(|r| r.cgroup.as_ref()).is_some_and(|c| c.frozen) {
             cgroup::set_frozen(&payload, true)?;
@@ -367,9 +368,14 @@ impl Work<'_> {
     /// Where CRIU starts its life.
     fn place(&self, payload: &Path) -> Result<Place> {
         let root = &self.defined.rootfs;
-        let bind = PrivateBind::new(root, root).context("name the root")?;
+        let mut binds = vec![PrivateBind::new(root, root).context("name the root")?];
+        if let Some(image) = &self.plan.interfaces {
+            let shown = self.operation.image();
+            files::write_atomically(&shown, &image.content)?;
+            binds.push(PrivateBind::new(&shown, &self.request.images.join(&image.name)).context("name an image")?);
+        }
         // A Ctrl-C at the terminal must reach us, who can undo things.
-        let mut place = Place::here().own_session().private_root(bind);
+        let mut place = Place::here().own_session().private_mounts(binds);
         if self.plan.born_there || self.plan.cgroup_namespace {
             place = place.in_cgroups(vec![cgroup::open_procs(payload)?]);
         }
@@ -467,56 +473,4 @@ fn open_host_file(path: &Path) -> Result<OwnedFd> {
     let file =
         fs::OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))?;
     Ok(file.into())
-}
-
-/// What we do while CRIU restores.
-struct RestoreWatch<'a> {
-    netlink: &'a mut Netlink,
-    ports: &'a [Port],
-    payload: &'a Path,
-    verification: Option<JoinHandle<anyhow::Result<()>>>,
-    log: LogReader<'a>,
-}
-
-impl RestoreWatch<'_> {
-    fn verified(&mut self) -> anyhow::Result<()> {
-        match self.verification.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(anyhow!("the thread that compares checksums has crashed")),
-        }
-    }
-}
-
-impl Watch for RestoreWatch<'_> {
-    fn action(&mut self, action: &str, _init_pid: Option<i32>) -> anyhow::Result<()> {
-        match action {
-            // All is restored and stands still: the last moment at which CRIU heeds a no.
-            "post-restore" => self.verified(),
-            "network-unlock" => ports::unlock(self.netlink, self.ports).context("put the container on its bridge"),
-            // All is back and still stopped. CRIU does not heed a no any more.
-            "pre-resume" => {
-                if let Err(e) = mend::tasks_of(self.payload) {
-                    self.log.report.note(&format!("{e:#}"));
-                }
-                Ok(())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn wants_ticks(&self) -> bool {
-        self.log.wanted()
-    }
-
-    fn tick(&mut self) {
-        self.log.read();
-    }
-
-    fn give_up(&mut self, _why: GiveUp) {
-        // Unlike a dump, a restore can be ended at any moment: all that it has made is in this cgroup.
-        if let Err(e) = cgroup::kill(self.payload) {
-            log::warn!("{e:#}");
-        }
-    }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Request;
 use crate::cgroup;
+use crate::criu::images::{self, NamespaceIds};
 use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore};
 use crate::lxc::config::{Config, NicKind};
 use crate::lxc::defined::Defined;
@@ -39,8 +40,19 @@ pub struct Plan {
     pub veths: Vec<NewPort>,
     /// Files of the host that the container's init had open.
     pub host_files: Vec<HostFile>,
+    /// The image of interfaces as CRIU is to see it; `None` for a container without interfaces of its own.
+    pub interfaces: Option<InterfacesImage>,
     /// Bind mounts from the host.
     pub mounts: Vec<External>,
+}
+
+/// An image that CRIU is shown in place of the checkpoint's own.
+#[derive(Debug)]
+pub struct InterfacesImage {
+    /// Its name in the image directory.
+    pub name: String,
+    /// What CRIU reads.
+    pub content: Vec<u8>,
 }
 
 /// Decides.
@@ -68,12 +80,13 @@ pub fn plan(
         None => base.join("lxc.pivot"),
     };
     let links = netlink.links().context("list the host's links")?;
-    let recorded = match record {
+    let mut ports = match record {
         Some(record) => record.ports.clone(),
         None => ports_of(config),
     };
+    let interfaces = interfaces(&request.images, &mut ports).context("read the container's interfaces")?;
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
-    let veths = net::plan::plan(&recorded, &wanted, &links, apply::random_numbers())?;
+    let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
     let mounts = record.map(|r| r.externals.as_slice()).unwrap_or_default();
     Ok(Plan {
         payload,
@@ -82,6 +95,7 @@ pub fn plan(
         born_there: tree.is_some_and(cgroup::Tree::is_flat),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
         veths,
+        interfaces,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
         mounts: mounts.iter().map(|e| External::Mount { key: e.key.clone(), path: e.source.clone() }).collect(),
     })
@@ -90,15 +104,13 @@ pub fn plan(
 impl Plan {
     /// What CRIU is asked, once it is known which payload cgroup was made.
     pub fn criu(&self, request: &Request, defined: &Defined, payload: &Path, pidfile: &Path) -> Restore {
-        let devices =
-            self.veths.iter().map(|v| External::Device { inside: v.port.inside.clone(), ready: v.temp.clone() });
         let mut scripts = vec![request.action_script.clone()];
         scripts.extend(request.user_script.clone());
         Restore {
             common: Common {
                 images: request.images.clone(),
                 action_scripts: scripts,
-                externals: self.mounts.iter().cloned().chain(devices).collect(),
+                externals: self.mounts.clone(),
                 extra: Vec::new(),
             },
             root: defined.rootfs.clone(),
@@ -136,6 +148,34 @@ impl Plan {
         lines.push(crate::criu::options::printable(program, &criu.args()));
         lines
     }
+}
+
+/// The image of interfaces, in which those that we make are marked as there. Ports whose interface is not in the
+/// checkpoint are dropped, and the others learn their index.
+fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<InterfacesImage>, images::Error> {
+    let root = images::root_of_tree(images)?;
+    let Some(netns) = NamespaceIds::of_task(images, root)?.net else {
+        ports.clear();
+        return Ok(None);
+    };
+    let found = match images::interfaces(images, netns) {
+        Ok(found) => found,
+        // It was in the host's namespace.
+        Err(e) if e.is_not_found() => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    ports.retain_mut(|port| match found.iter().find(|i| i.veth && i.name == port.inside) {
+        Some(interface) => {
+            port.inside_index = interface.index;
+            true
+        }
+        None => false,
+    });
+    if ports.is_empty() {
+        return Ok(None);
+    }
+    let content = images::with_ready_made(images, netns, |name| ports.iter().any(|p| p.inside == name))?;
+    Ok(Some(InterfacesImage { name: images::netdev_file_name(netns), content }))
 }
 
 /// Where liblxc would put the container now: the recorded place, with the name as if it were not taken.

@@ -35,7 +35,7 @@ pub struct Place {
     cgroup_procs: Vec<OwnedFd>,
     cgroup_namespace: bool,
     joined: Option<OwnedFd>,
-    private_root: Option<PrivateBind>,
+    private_mounts: Vec<PrivateBind>,
     kept: Vec<(OwnedFd, RawFd)>,
 }
 
@@ -69,9 +69,9 @@ impl Place {
         self
     }
 
-    /// In a new mount namespace that hears of the host's mounts but tells none, with one bind mount added.
-    pub fn private_root(mut self, bind: PrivateBind) -> Place {
-        self.private_root = Some(bind);
+    /// In a new mount namespace that hears of the host's mounts but tells none, with these added.
+    pub fn private_mounts(mut self, binds: Vec<PrivateBind>) -> Place {
+        self.private_mounts = binds;
         self
     }
 
@@ -84,7 +84,7 @@ impl Place {
     /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
     /// what the command itself was given stays.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
-        let Place { session, cgroup_procs, cgroup_namespace, joined, private_root, kept } = self;
+        let Place { session, cgroup_procs, cgroup_namespace, joined, private_mounts, kept } = self;
         let namespace: Option<RawFd> = joined.as_ref().map(AsRawFd::as_raw_fd);
         let numbers: Vec<(RawFd, RawFd)> = kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
         let procs: Vec<RawFd> = cgroup_procs.iter().map(AsRawFd::as_raw_fd).collect();
@@ -107,8 +107,8 @@ impl Place {
                 // SAFETY: the descriptor is open (its owner outlives the fork); no memory is touched.
                 check(unsafe { libc::setns(fd, 0) })?;
             }
-            if let Some(bind) = &private_root {
-                enter_private_mounts(bind)?;
+            if !private_mounts.is_empty() {
+                enter_private_mounts(&private_mounts)?;
             }
             for (from, to) in &numbers {
                 if from == to {
@@ -132,16 +132,19 @@ impl Place {
     }
 }
 
-fn enter_private_mounts(bind: &PrivateBind) -> io::Result<()> {
+fn enter_private_mounts(binds: &[PrivateBind]) -> io::Result<()> {
     let none = std::ptr::null();
     // SAFETY: no memory is touched.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     // SAFETY: the target is a static C string, the other pointers may be null for a change of propagation.
     check(unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, none.cast()) })?;
-    // SAFETY: both strings live in `bind`, which the closure owns.
-    check(unsafe {
-        libc::mount(bind.source.as_ptr(), bind.target.as_ptr(), none, libc::MS_BIND | libc::MS_REC, none.cast())
-    })
+    for bind in binds {
+        // SAFETY: both strings live in `bind`, which the closure owns.
+        check(unsafe {
+            libc::mount(bind.source.as_ptr(), bind.target.as_ptr(), none, libc::MS_BIND | libc::MS_REC, none.cast())
+        })?;
+    }
+    Ok(())
 }
 
 /// A child inherits the signal mask; a program that we start must be able to be ended.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::bail;
-use lxc_cr::net::apply::{self, Inner};
+use lxc_cr::net::apply;
 use lxc_cr::net::plan::{Wanted, plan};
 use lxc_cr::net::{NoBridge, Port, ports};
 use lxc_cr::sys::netlink::{Error, Mac, NewVeth, PortSettings, Vlan, in_netns};
@@ -253,7 +253,7 @@ fn restored_ports_are_recognised() {
     // Meanwhile someone got the index that the host's end had.
     nl.create_veth(&NewVeth { host_name: "x".into(), inner_name: "y".into(), ..NewVeth::default() }).unwrap();
     let plan = plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
-    apply::create(&mut nl, &plan, Inner::In(new.as_fd()), &mut |_| Ok(())).unwrap();
+    apply::create(&mut nl, &plan, new.as_fd(), &mut |_| Ok(())).unwrap();
     let restored = ports::match_restored(&mut nl, new.as_fd(), &recorded).unwrap();
     assert_ne!(restored[0].host_index, recorded[0].host_index);
     assert_eq!(restored, [Port { host_index: restored[0].host_index, ..recorded[0].clone() }]);
@@ -264,13 +264,13 @@ fn restored_ports_are_recognised() {
 }
 
 fn a_plan_is_carried_out_and_undone() {
-    let mut nl = open();
+    let (mut nl, container) = (open(), container());
     nl.create_bridge("br0").unwrap();
     let recorded = [Port { bridge: Some("br0".into()), ..Port::unrecorded("eth0") }];
     let plan = plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
-    let made = apply::create(&mut nl, &plan, Inner::Here, &mut |_| Ok(())).unwrap();
-    let (host, temp) = (nl.link(&plan[0].host).unwrap(), nl.link(&plan[0].temp).unwrap());
-    assert_eq!((host.peer_index, host.up, temp.up), (Some(temp.index), true, false));
+    let made = apply::create(&mut nl, &plan, container.as_fd(), &mut |_| Ok(())).unwrap();
+    let host = nl.link(&plan[0].host).unwrap();
+    assert!(host.up && host.peer_netns.is_some());
     // Not on its bridge yet: nothing may reach what is half restored.
     assert_eq!(host.controller, None);
     assert_eq!((made[0].host_index, host.mac), (host.index, made[0].mac_host));
@@ -283,16 +283,15 @@ fn a_plan_is_carried_out_and_undone() {
         apply::remove(&mut nl, &plan[0].host, host.mac.unwrap()).unwrap();
         assert!(matches!(nl.link(&plan[0].host), Err(Error::NotFound)));
     }
-    assert!(matches!(nl.link(&plan[0].temp), Err(Error::NotFound)));
 }
 
 fn a_half_made_plan_is_undone() {
-    let mut nl = open();
+    let (mut nl, container) = (open(), container());
     let recorded = [Port::unrecorded("eth0"), Port::unrecorded("eth1")];
     let plan = plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
     // Someone takes the second name after the plan was made.
     nl.create_bridge(&plan[1].host).unwrap();
-    let error = apply::create(&mut nl, &plan, Inner::Here, &mut |_| Ok(())).unwrap_err();
+    let error = apply::create(&mut nl, &plan, container.as_fd(), &mut |_| Ok(())).unwrap_err();
     assert_eq!(format!("{error:#}"), format!("make {} for eth1: it exists already", plan[1].host));
     assert!(matches!(nl.link(&plan[0].host), Err(Error::NotFound)));
     assert!(nl.link(&plan[1].host).is_ok());

@@ -33,6 +33,11 @@ fn main() -> ExitCode {
         ("the_host_side_gets_the_asked_name", scenario::story::the_host_side_gets_the_asked_name),
         ("what_the_host_lends_is_there_again", scenario::story::what_the_host_lends_is_there_again),
         ("an_init_on_the_hosts_null_comes_back", scenario::story::an_init_on_the_hosts_null_comes_back),
+        ("network_settings_come_back", scenario::network::its_settings_come_back),
+        (
+            "network_settings_come_back_with_a_user_namespace",
+            scenario::network::its_settings_come_back_with_a_user_namespace,
+        ),
         ("the_command_returns_or_stays_as_asked", scenario::story::the_command_returns_or_stays_as_asked),
         ("all_of_lxcs_tools_work_on_it", scenario::monitor::all_of_lxcs_tools_work_on_it),
         ("it_stops_in_every_way", scenario::monitor::it_stops_in_every_way),

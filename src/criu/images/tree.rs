@@ -80,6 +80,12 @@ pub fn process_tree(dir: &Path) -> Result<Vec<Process>, Error> {
     entries.into_iter().map(|entry| process(dir, entry)).collect()
 }
 
+/// The pid of the root of the tree, inside the container.
+pub fn root_of_tree(dir: &Path) -> Result<u32, Error> {
+    let root: PstreeEntry = read_one(&dir.join("pstree.img"), Head::Common(PSTREE_MAGIC))?;
+    Ok(root.pid)
+}
+
 fn process(dir: &Path, entry: PstreeEntry) -> Result<Process, Error> {
     let path = dir.join(format!("core-{}.img", entry.pid));
     // A session or group leader that had gone already is in the tree without threads and without a core.

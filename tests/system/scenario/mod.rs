@@ -4,6 +4,7 @@ pub mod bare_criu;
 pub mod configs;
 pub mod hooks;
 pub mod monitor;
+pub mod network;
 pub mod others;
 pub mod recipe;
 pub mod refusals;

@@ -149,8 +149,8 @@ pub fn what_the_host_lends_is_there_again(world: &World) {
     let before = witness.status();
     let seen = |file: &str| container.exec(["/bin/cat", file]).stdout;
     let network = || {
-        // `eth0@if26`: the index of the host's end may change.
-        let text = container.exec(["/bin/ip", "-o", "link"]).stdout;
+        // `eth0@if26`: the index of the host's end may change. M-DOWN: ip looks that index up among the container's.
+        let text = container.exec(["/bin/ip", "-o", "link"]).stdout.replace(",M-DOWN", "");
         text.lines()
             .map(|l| l.split_once('@').map_or(l.to_owned(), |(a, b)| format!("{a}{}", &b[b.find(':').unwrap()..])))
             .collect::<Vec<_>>()

@@ -1,0 +1,145 @@
+//! `ids-PID.img` and `netdev-NETNS.img`: the interfaces of a container.
+
+use std::path::Path;
+
+use prost::Message;
+use prost::encoding::{DecodeContext, decode_key, decode_varint, skip_field};
+
+use super::{Error, Head, KobjIdsEntry, NamespaceIds, bytes_of, decode, messages, read_one};
+
+const IDS_MAGIC: u32 = 0x5443_2030;
+const NETDEV_MAGIC: u32 = 0x5737_3951;
+
+/// `type` of CRIU's `net_device_entry`.
+const TYPE_TAG: u32 = 1;
+/// `LOOPBACK` of CRIU's `nd_type`: a device that its namespace has already.
+const LOOPBACK: u32 = 1;
+/// `VETH` of CRIU's `nd_type`.
+const VETH: u32 = 2;
+
+#[derive(Clone, PartialEq, Message)]
+struct NetDeviceEntry {
+    #[prost(uint32, required, tag = "1")]
+    kind: u32,
+    #[prost(uint32, required, tag = "2")]
+    ifindex: u32,
+    #[prost(string, required, tag = "5")]
+    name: String,
+}
+
+/// An interface of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name in the container.
+    pub name: String,
+    /// Its index in the container; the images of addresses and routes name it by this.
+    pub index: u32,
+    /// Whether it is an end of a veth pair.
+    pub veth: bool,
+}
+
+impl NamespaceIds {
+    /// CRIU's numbers for the namespaces of a task of a checkpoint.
+    pub fn of_task(dir: &Path, pid: u32) -> Result<NamespaceIds, Error> {
+        let ids: KobjIdsEntry = read_one(&dir.join(format!("ids-{pid}.img")), Head::Common(IDS_MAGIC))?;
+        Ok(ids.into())
+    }
+}
+
+/// The name of the image that holds the interfaces of a network namespace.
+pub fn file_name(netns: u32) -> String {
+    format!("netdev-{netns}.img")
+}
+
+/// The interfaces of a network namespace.
+pub fn interfaces(dir: &Path, netns: u32) -> Result<Vec<Interface>, Error> {
+    let path = dir.join(file_name(netns));
+    decode_interfaces(&path, &bytes_of(&path)?)
+}
+
+fn decode_interfaces(path: &Path, bytes: &[u8]) -> Result<Vec<Interface>, Error> {
+    let entries: Vec<NetDeviceEntry> = decode(path, bytes, Head::Common(NETDEV_MAGIC))?;
+    Ok(entries.into_iter().map(|e| Interface { name: e.name, index: e.ifindex, veth: e.kind == VETH }).collect())
+}
+
+/// The image of a network namespace's interfaces, changed so that CRIU finds those that `ready` holds for in the
+/// namespace and gives them their settings, instead of making or moving them.
+///
+/// CRIU's word for such a device is EXTLINK, and the moment at which it must be there is the action
+/// `setup-namespaces`. But for an EXTLINK it writes only those settings that differ from the namespace's defaults
+/// (criu/net.c, `restore_link`), although the device was made before these; for the loopback device, which is there
+/// before them too, it writes all. Apart from that it does the same with both.
+pub fn with_ready_made(dir: &Path, netns: u32, ready: impl Fn(&str) -> bool) -> Result<Vec<u8>, Error> {
+    let path = dir.join(file_name(netns));
+    let bytes = bytes_of(&path)?;
+    let interfaces = decode_interfaces(&path, &bytes)?;
+    let damaged = |source| Error::Damaged { path: path.clone(), source };
+    let mut changed = bytes.clone();
+    // What was decoded above has these, one for each interface.
+    let found = messages(&bytes, Head::Common(NETDEV_MAGIC)).unwrap_or_default();
+    for (interface, message) in interfaces.iter().zip(found) {
+        if interface.veth && ready(&interface.name) {
+            let start = message.as_ptr().addr() - bytes.as_ptr().addr();
+            for at in places_of_type(message).map_err(damaged)? {
+                if let Some(byte) = changed.get_mut(start + at) {
+                    // Both are numbers of one byte.
+                    *byte = LOOPBACK as u8;
+                }
+            }
+        }
+    }
+    Ok(changed)
+}
+
+/// Where in a message the values of its `type` lie.
+fn places_of_type(message: &[u8]) -> Result<Vec<usize>, prost::DecodeError> {
+    let mut rest = message;
+    let mut places = Vec::new();
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest)?;
+        if tag == TYPE_TAG {
+            places.push(message.len() - rest.len());
+            decode_varint(&mut rest)?;
+        } else {
+            skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
+        }
+    }
+    Ok(places)
+}
+
+pub(super) fn decode_anything(path: &Path, bytes: &[u8]) {
+    let _ = decode::<KobjIdsEntry>(path, bytes, Head::Common(IDS_MAGIC));
+    let _ = decode_interfaces(path, bytes);
+    let _ = places_of_type(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+
+    /// Images that CRIU 4.2.1 wrote of a container with one veth interface.
+    fn real() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/criu-4.2.1/container")
+    }
+
+    #[test]
+    fn reads_real_interfaces() {
+        let dir = real();
+        let netns = NamespaceIds::of_task(&dir, 1).unwrap().net.unwrap();
+        let interface = |name: &str, index, veth| Interface { name: name.into(), index, veth };
+        assert_eq!(interfaces(&dir, netns).unwrap(), [interface("lo", 1, false), interface("eth0", 2, true)]);
+    }
+
+    #[test]
+    fn only_the_kind_of_what_is_ready_changes() {
+        let dir = real();
+        let netns = NamespaceIds::of_task(&dir, 1).unwrap().net.unwrap();
+        let before = bytes_of(&dir.join(file_name(netns))).unwrap();
+        assert_eq!(with_ready_made(&dir, netns, |_| false).unwrap(), before);
+        let after = with_ready_made(&dir, netns, |name| name == "eth0").unwrap();
+        let different: Vec<(u8, u8)> =
+            before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, b)| (*a, *b)).collect();
+        assert_eq!((before.len(), different), (after.len(), vec![(VETH as u8, LOOPBACK as u8)]));
+    }
+}

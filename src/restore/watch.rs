@@ -1,0 +1,93 @@
+//! What we do at CRIU's actions, while it restores.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::checkpoint::dump::LogReader;
+use crate::criu::run::{GiveUp, Watch};
+use crate::net::plan::NewPort;
+use crate::net::{Port, apply, ports};
+use crate::rollback::{Journal, Undo};
+use crate::sys::netlink::Netlink;
+use crate::{cgroup, mend};
+
+/// The watch over a restore.
+pub(super) struct RestoreWatch<'a> {
+    pub netlink: &'a mut Netlink,
+    pub journal: &'a mut Journal,
+    /// The veth pairs to make.
+    pub veths: &'a [NewPort],
+    /// Those that were made.
+    pub made: Vec<Port>,
+    /// The payload cgroup's directory.
+    pub payload: &'a Path,
+    /// The thread that compares the checksums of memory images.
+    pub verification: Option<JoinHandle<Result<()>>>,
+    pub log: LogReader<'a>,
+}
+
+impl RestoreWatch<'_> {
+    /// Waits for the checksums, and says whether they were right.
+    pub fn verified(&mut self) -> Result<()> {
+        match self.verification.take().map(JoinHandle::join) {
+            None => Ok(()),
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(anyhow!("the thread that compares checksums has crashed")),
+        }
+    }
+
+    /// Makes the veth pairs, their inner ends in the namespace that CRIU has just made for init.
+    fn make_veths(&mut self, init_pid: Option<i32>) -> Result<()> {
+        if self.veths.is_empty() {
+            return Ok(());
+        }
+        let init = init_pid.context("CRIU does not say which process init is")?;
+        let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
+        let journal = &mut *self.journal;
+        let made = apply::create(self.netlink, self.veths, netns.as_fd(), &mut |new| {
+            let mac = new.port.mac_host.context("the plan gives no hardware address")?;
+            journal.note(Undo::RemoveVeth { host: new.host.clone(), mac })
+        });
+        self.made = made.context("make the veth pairs")?;
+        Ok(())
+    }
+}
+
+impl Watch for RestoreWatch<'_> {
+    fn action(&mut self, action: &str, init_pid: Option<i32>) -> Result<()> {
+        match action {
+            // Init is there, in namespaces that are still empty.
+            "setup-namespaces" => self.make_veths(init_pid),
+            // All is restored and stands still: the last moment at which CRIU heeds a no.
+            "post-restore" => self.verified(),
+            "network-unlock" => ports::unlock(self.netlink, &self.made).context("put the container on its bridge"),
+            // All is back and still stopped. CRIU does not heed a no any more.
+            "pre-resume" => {
+                if let Err(e) = mend::tasks_of(self.payload) {
+                    self.log.report.note(&format!("{e:#}"));
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn wants_ticks(&self) -> bool {
+        self.log.wanted()
+    }
+
+    fn tick(&mut self) {
+        self.log.read();
+    }
+
+    fn give_up(&mut self, _why: GiveUp) {
+        // Unlike a dump, a restore can be ended at any moment: all that it has made is in this cgroup.
+        if let Err(e) = cgroup::kill(self.payload) {
+            log::warn!("{e:#}");
+        }
+    }
+}
