@@ -17,6 +17,7 @@ use crate::cgroup::Tree;
 use crate::mounts::{External, HostFile};
 use crate::net::Port;
 use crate::sys::files;
+use crate::sys::netlink::Route;
 
 /// The record's name in the image directory.
 pub const FILE: &str = "lxc-cr.toml";
@@ -46,6 +47,9 @@ pub struct Record {
     /// The host's ends of its veth pairs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// Its routes in tables that policy rules lead to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<Route>,
     /// Its bind mounts from the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub externals: Vec<External>,
@@ -333,6 +337,7 @@ mod tests {
             },
             cgroup: None,
             ports: vec![],
+            routes: vec![],
             externals: vec![],
             host_files: vec![],
             images: vec![],

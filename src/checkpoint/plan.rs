@@ -94,6 +94,7 @@ pub fn plan(
         init: described,
         cgroup: tree.map(|(_, tree)| tree),
         ports: survey.ports.clone(),
+        routes: survey.routes,
         externals,
         host_files,
         images: Vec::new(),

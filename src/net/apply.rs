@@ -9,7 +9,7 @@ use super::Port;
 use super::plan::NewPort;
 use super::ports::VETH;
 use crate::error::ErrorList;
-use crate::sys::netlink::{Error, Mac, Netlink, NewVeth};
+use crate::sys::netlink::{Error, Mac, Netlink, NewVeth, Route, in_netns};
 
 /// Makes the veth pairs of a plan, off their bridges, and gives the ports as [`unlock`] wants them. The inner ends
 /// are born in the container's network namespace: to move one there later takes some 40 ms, for the kernel waits
@@ -63,6 +63,26 @@ fn pair<'a>(new: &NewPort, container: BorrowedFd<'a>) -> NewVeth<'a> {
         host_up: true,
         controller: None,
     }
+}
+
+/// Gives a container back its routes in tables of their own, when its interfaces have their addresses.
+///
+/// # Errors
+/// All that could not be added.
+pub fn add_routes(container: BorrowedFd<'_>, routes: &[Route]) -> anyhow::Result<()> {
+    if routes.is_empty() {
+        return Ok(());
+    }
+    let mut errors = ErrorList::default();
+    let outcome = in_netns(container, || {
+        let mut theirs = Netlink::open()?;
+        for route in routes {
+            errors.note(theirs.add_route(route).context("add a route of a table of its own"));
+        }
+        Ok(())
+    });
+    errors.note(outcome.and_then(|done| done).context("add routes"));
+    errors.into_result()
 }
 
 /// Undoes [`create`] for one pair, known by the name of its host's end and the MAC that the plan gave

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 
 use super::{NoBridge, Port};
 use crate::error::ErrorList;
-use crate::sys::netlink::{Error, Link, Mac, Netlink, in_netns};
+use crate::sys::netlink::{Error, Link, Mac, Netlink, Route, in_netns};
 
 /// How long a port that has joined its bridge may take until packets pass.
 const RUNNING_LIMIT: Duration = Duration::from_millis(500);
@@ -42,6 +42,8 @@ pub struct Survey {
     /// The other interfaces in it: `lo`, macvlan, hardware that was moved in, and veth whose other
     /// end is not on this host's side (between two containers, or a pair within this one).
     pub others: Vec<Inner>,
+    /// Its routes in tables of their own, which CRIU does not keep.
+    pub routes: Vec<Route>,
 }
 
 /// The host-side ends of the veth pairs that lead into a network namespace.
@@ -59,12 +61,15 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
     // In this order: describing a veth is what gives the namespace of its other end an id.
     let outside = nl.links().context("list the host's links")?;
     let id = nl.netns_id(container_netns).context("ask for the id of the container's network namespace")?;
-    let inside = in_netns(container_netns, || Netlink::open()?.links())
-        .and_then(|links| links)
-        .context("list the container's links")?;
+    let (inside, routes) = in_netns(container_netns, || {
+        let mut theirs = Netlink::open()?;
+        Ok((theirs.links()?, theirs.policy_routes()?))
+    })
+    .and_then(|found| found)
+    .context("list the container's links and routes")?;
     let vlans = nl.port_vlans().context("list the VLANs of the bridge ports")?;
 
-    let mut survey = Survey::default();
+    let mut survey = Survey { routes, ..Survey::default() };
     for inner in inside {
         let host = outside.iter().find(|l| {
             id.is_some() && is_veth(l) && is_veth(&inner) && l.peer_netns == id && l.peer_index == Some(inner.index)

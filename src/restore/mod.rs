@@ -314,7 +314,7 @@ impl Work<'_> {
         let mut watch = RestoreWatch {
             netlink: self.netlink,
             journal: self.journal,
-            veths: &self.plan.veths,
+            plan: self.plan,
             made: Vec::new(),
             payload: &payload,
             verification,

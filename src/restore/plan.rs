@@ -17,7 +17,7 @@ use crate::net::plan::{NewPort, Wanted};
 use crate::net::{self, Port, apply};
 use crate::record::Record;
 use crate::settings::Settings;
-use crate::sys::netlink::Netlink;
+use crate::sys::netlink::{Netlink, Route};
 
 /// Descriptors that are handed to CRIU get numbers from here on.
 const FIRST_INHERITED_FD: i32 = 100;
@@ -40,6 +40,8 @@ pub struct Plan {
     pub veths: Vec<NewPort>,
     /// Files of the host that the container's init had open.
     pub host_files: Vec<HostFile>,
+    /// Its routes that CRIU does not bring back.
+    pub routes: Vec<Route>,
     /// The image of interfaces as CRIU is to see it; `None` for a container without interfaces of its own.
     pub interfaces: Option<InterfacesImage>,
     /// Bind mounts from the host.
@@ -95,6 +97,7 @@ pub fn plan(
         born_there: tree.is_some_and(cgroup::Tree::is_flat),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
         veths,
+        routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
         interfaces,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
         mounts: mounts.iter().map(|e| External::Mount { key: e.key.clone(), path: e.source.clone() }).collect(),

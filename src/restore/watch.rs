@@ -9,8 +9,8 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::checkpoint::dump::LogReader;
 use crate::criu::run::{GiveUp, Watch};
-use crate::net::plan::NewPort;
 use crate::net::{Port, apply, ports};
+use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::Netlink;
 use crate::{cgroup, mend};
@@ -19,9 +19,8 @@ use crate::{cgroup, mend};
 pub(super) struct RestoreWatch<'a> {
     pub netlink: &'a mut Netlink,
     pub journal: &'a mut Journal,
-    /// The veth pairs to make.
-    pub veths: &'a [NewPort],
-    /// Those that were made.
+    pub plan: &'a Plan,
+    /// The veth pairs that were made.
     pub made: Vec<Port>,
     /// The payload cgroup's directory.
     pub payload: &'a Path,
@@ -42,13 +41,12 @@ impl RestoreWatch<'_> {
 
     /// Makes the veth pairs, their inner ends in the namespace that CRIU has just made for init.
     fn make_veths(&mut self, init_pid: Option<i32>) -> Result<()> {
-        if self.veths.is_empty() {
+        if self.plan.veths.is_empty() {
             return Ok(());
         }
-        let init = init_pid.context("CRIU does not say which process init is")?;
-        let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
+        let netns = network_namespace(init_pid)?;
         let journal = &mut *self.journal;
-        let made = apply::create(self.netlink, self.veths, netns.as_fd(), &mut |new| {
+        let made = apply::create(self.netlink, &self.plan.veths, netns.as_fd(), &mut |new| {
             let mac = new.port.mac_host.context("the plan gives no hardware address")?;
             journal.note(Undo::RemoveVeth { host: new.host.clone(), mac })
         });
@@ -57,11 +55,26 @@ impl RestoreWatch<'_> {
     }
 }
 
+fn network_namespace(init_pid: Option<i32>) -> Result<File> {
+    let init = init_pid.context("CRIU does not say which process init is")?;
+    File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")
+}
+
 impl Watch for RestoreWatch<'_> {
     fn action(&mut self, action: &str, init_pid: Option<i32>) -> Result<()> {
         match action {
             // Init is there, in namespaces that are still empty.
             "setup-namespaces" => self.make_veths(init_pid),
+            // Its interfaces have their addresses.
+            "post-setup-namespaces" => {
+                let routes = &self.plan.routes;
+                if !routes.is_empty()
+                    && let Err(e) = network_namespace(init_pid).and_then(|n| apply::add_routes(n.as_fd(), routes))
+                {
+                    self.log.report.note(&format!("{e:#}"));
+                }
+                Ok(())
+            }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
             "post-restore" => self.verified(),
             "network-unlock" => ports::unlock(self.netlink, &self.made).context("put the container on its bridge"),

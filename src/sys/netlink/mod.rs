@@ -23,10 +23,12 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 mod bridge;
 mod links;
 mod mac;
+mod routes;
 
 pub use bridge::{PortSettings, Vlan};
 pub use links::{Link, NewVeth};
 pub use mac::Mac;
+pub use routes::Route;
 
 /// How long a verb waits for the kernel. It answers within microseconds, unless someone holds the
 /// kernel's RTNL lock; a namespace with thousands of links being torn down holds it for a second.

@@ -41,6 +41,8 @@ fn changed_settings_come_back(container: &Container<'_>) {
         "addr add fd00:99::7/64 dev eth0 nodad",
         "addr add 192.0.2.9/32 dev lo",
         "route add 198.51.100.0/24 via 192.0.2.1 dev eth0 onlink",
+        "route add 203.0.113.0/24 dev eth0 table 77",
+        "-6 route add 2001:db8::/32 via fd00:99::1 dev eth0 table 4711",
         "rule add from 192.0.2.9 lookup main",
         "link set eth0 txqueuelen 555",
     ] {
