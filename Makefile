@@ -1,5 +1,6 @@
 # make demo   sets up a test host and shows the whole story       make test    every test (root: real LXC and CRIU, too)
 # make shell  a shell in the test host                            make check   what needs no root
+# make test-vm  a part of the tests in a whole machine, under qemu
 # make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local
 
 PREFIX ?= /usr/local
@@ -11,7 +12,7 @@ CONFIGDIR = $(PREFIX)/share/lxc/config
 FILL_IN = sed -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@CONFIGDIR@|$(CONFIGDIR)|g'
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build lint check test demo bench shell test-host install
+.PHONY: build lint check test test-vm demo bench shell test-host install
 
 build:
 	$(CARGO) build --release --bins
@@ -30,6 +31,10 @@ check: lint
 # What is tested is what is installed: the release build.
 test: test-host lint
 	$(CARGO) test --release
+
+# The trials that another kernel can change, in a whole machine: Debian 13's under qemu, some ten minutes.
+test-vm:
+	packaging/test-vm.sh $(TRIALS)
 
 demo: test-host
 	$(CARGO) test --release --test demo

@@ -5,7 +5,7 @@
 set -eu
 
 # What a kernel of another kind can change; the rest is tested on this one.
-chosen='suspended_container a_container_left_running a_frozen_container what_the_host_lends network_settings all_of_lxcs_tools it_stops_in_every_way a_reboot_inside lxcs_own_checkpoint'
+chosen='suspended_container a_container_left_running a_frozen_container what_the_host_lends network_settings all_of_lxcs_tools it_stops_in_every_way a_reboot_inside lxcs_own_checkpoint builds_on_copies'
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${LXC_CR_CACHE:-/var/cache/lxc-cr}

@@ -19,6 +19,10 @@ use crate::net::Port;
 use crate::sys::files;
 use crate::sys::netlink::Route;
 
+mod lineage;
+
+pub use lineage::Lineage;
+
 /// The record's name in the image directory.
 pub const FILE: &str = "lxc-cr.toml";
 /// The version that is written, and the newest that is read.
@@ -33,6 +37,9 @@ const PIECE: usize = 1 << 18;
 pub struct Record {
     /// Version of this format.
     pub version: u32,
+    /// Whether it is no checkpoint, only a copy of memory to build one on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory_only: bool,
     /// When the images were complete, in seconds since 1970.
     pub created: u64,
     /// The container.
@@ -313,6 +320,7 @@ mod tests {
     fn sample() -> Record {
         Record {
             version: VERSION,
+            memory_only: false,
             created: 1_790_000_000,
             container: Container {
                 name: "t".into(),

@@ -112,7 +112,7 @@ impl Watch for DumpWatch<'_> {
             // The tasks are frozen, all images are written, and CRIU waits for us before it ends the tasks.
             "post-dump" if self.request.after == AfterDump::Stop => {
                 self.log.report.phase("completing the checkpoint");
-                self.record = seal(self.request, self.settings, self.record.clone(), self.journal)?;
+                self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow, self.journal)?;
                 self.sealed = true;
                 self.log.moved(&self.request.images.join(DUMP_LOG));
                 Ok(())
@@ -156,26 +156,22 @@ pub fn run_pre_dump(
     run::run(job, &signals, &mut watch)
 }
 
-/// The bytes of all files in a directory.
-pub fn size_of(dir: &Path) -> Result<u64> {
-    let mut size = 0;
-    for name in files::names(dir)? {
-        let path = dir.join(name);
-        size += std::fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();
-    }
-    Ok(size)
-}
-
 /// When a run of CRIU is to be given up.
 pub fn deadline(settings: &Settings) -> Option<Instant> {
     (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout))
 }
 
-/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. The checksums of memory images follow by
-/// [`add_sums`]: the container need not stand still for them.
-pub fn seal(request: &Request, settings: &Settings, mut record: Record, journal: &mut Journal) -> Result<Record> {
+/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of memory images are to
+/// follow, [`add_sums`] does it: the container need not stand still for them.
+pub fn seal(
+    request: &Request,
+    settings: &Settings,
+    mut record: Record,
+    memory: Memory,
+    journal: &mut Journal,
+) -> Result<Record> {
     let dir = partial(&request.images);
-    record.images = record::measure_images(&dir, Memory::SumsFollow)?;
+    record.images = record::measure_images(&dir, memory)?;
     record.write(&dir)?;
     if settings.sync {
         files::sync_file_system(&dir)?;

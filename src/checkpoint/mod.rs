@@ -35,7 +35,7 @@ use crate::lxc::defined::{self, Defined};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::operation::{self, Operation};
-use crate::record;
+use crate::record::{self, Memory, Record};
 use crate::report::Report;
 use crate::rollback::{self, Journal, Undo};
 use crate::settings::Settings;
@@ -160,7 +160,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let Dumped { ended, sealed, record, sealer } = dumped;
     let mut record = match sealed {
         true => record,
-        false => match dump::seal(request, settings, record, &mut journal) {
+        false => match dump::seal(request, settings, record, Memory::SumsFollow, &mut journal) {
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
@@ -204,6 +204,8 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let mut journal = recover(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     check_target(request)?;
+    let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
+    let record = Record { memory_only: true, ..plan.record };
     let options = PreDump {
         images: partial(&request.images),
         tree: running.init.pid(),
@@ -225,12 +227,18 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         let failure = describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
         return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
     }
-    dump::put_in_place(&partial(&request.images), &request.images)?;
-    journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
-    let size = dump::size_of(&request.images)?;
+    let sealed = dump::seal(request, settings, record, Memory::WithSums, &mut journal);
+    let record = match sealed {
+        Ok(record) => record,
+        Err(cause) => {
+            let failure = Failure::new(Exit::Other, cause.context("complete the copy of memory"));
+            return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
+        }
+    };
+    settle(request, &mut journal, report)?;
     Ok(Outcome::Done(Done {
         images: request.images.clone(),
-        size,
+        size: record.size(),
         criu: ended.took,
         cleanup: Duration::ZERO,
         took: begin.elapsed(),

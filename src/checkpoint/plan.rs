@@ -82,6 +82,7 @@ pub fn plan(
     };
     let record = Record {
         version: record::VERSION,
+        memory_only: false,
         created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         container: record::Container {
             name: defined.name.as_str().to_owned(),

@@ -45,7 +45,7 @@ use crate::lxc::protocol::State;
 use crate::lxc::server::{self, Server};
 use crate::net::Port;
 use crate::operation::{self, Operation};
-use crate::record::{Damage, Record};
+use crate::record::{Damage, Image, Lineage, Record};
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::settings::Settings;
@@ -197,9 +197,15 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
     if record.container.name != request.name.as_str() {
         return Err(unusable(format!("{} holds a checkpoint of '{}'", dir.display(), record.container.name)));
     }
+    if record.memory_only {
+        return Err(unusable(format!("{} holds a copy of memory and no checkpoint", dir.display()))
+            .hint("restart the checkpoint that builds on it (lxc-checkpoint --predump-dir)"));
+    }
     let damaged = |e: anyhow::Error| damaged(dir, e);
-    record.check_sizes(dir).map_err(damaged)?;
-    record.check_content(dir, |i| !i.is_memory()).map_err(damaged)?;
+    let lineage = Lineage::of(dir).map_err(damaged)?;
+    record.check_sizes(dir).and_then(|()| lineage.check_sizes()).map_err(damaged)?;
+    let small = |i: &Image| !i.is_memory();
+    record.check_content(dir, small).and_then(|()| lineage.check_content(small)).map_err(damaged)?;
     Ok(Some(record))
 }
 
@@ -396,7 +402,10 @@ impl Work<'_> {
         let dir = self.request.images.clone();
         let thread = std::thread::Builder::new()
             .name("verify".to_owned())
-            .spawn(move || record.check_content(&dir, |i| i.is_memory()))
+            .spawn(move || {
+                record.check_content(&dir, Image::is_memory)?;
+                Lineage::of(&dir)?.check_content(Image::is_memory)
+            })
             .context("start a thread")?;
         Ok(Some(thread))
     }

@@ -78,6 +78,7 @@ fn main() -> ExitCode {
         ("lxcs_own_checkpoint_with_our_action_script", scenario::others::lxcs_own_checkpoint_with_our_action_script),
         ("a_reboot_inside_starts_it_afresh", scenario::others::a_reboot_inside_starts_it_afresh),
         ("dry_run_prints_and_changes_nothing", scenario::others::dry_run_prints_and_changes_nothing),
+        ("a_checkpoint_builds_on_copies_of_memory", scenario::predump::a_checkpoint_builds_on_copies_of_memory),
         ("verbose_shows_crius_log", scenario::others::verbose_shows_crius_log),
         ("quiet_says_nothing", scenario::others::quiet_says_nothing),
         ("the_users_interrupt_leaves_it_running", scenario::others::the_users_interrupt_leaves_it_running),

@@ -6,6 +6,7 @@ pub mod hooks;
 pub mod monitor;
 pub mod network;
 pub mod others;
+pub mod predump;
 pub mod recipe;
 pub mod refusals;
 pub mod story;

@@ -1,0 +1,111 @@
+//! What a checkpoint builds on: the copies of memory that were taken while the container ran (`criu pre-dump`).
+//!
+//! CRIU leaves a symbolic link `parent` in each image directory that needs another one. Pages that had not changed
+//! since are read from there, so a checkpoint is whole only with all of its line.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Damage, Image, Record};
+use crate::sys::files;
+
+/// CRIU's link (criu/image.c).
+const LINK: &str = "parent";
+/// More copies than anybody takes; a line that is longer leads in a circle.
+const MOST: usize = 1000;
+
+/// The directories that a checkpoint builds on, the nearest first, each with its record. One that another program
+/// wrote has none.
+#[derive(Debug, Default)]
+pub struct Lineage(Vec<(PathBuf, Option<Record>)>);
+
+impl Lineage {
+    /// Follows the line of an image directory.
+    ///
+    /// # Errors
+    /// A [`Damage`] where a part is missing or is not what it was.
+    pub fn of(dir: &Path) -> Result<Lineage> {
+        let mut line = Lineage::default();
+        let mut child = dir.to_owned();
+        loop {
+            let link = child.join(LINK);
+            let parent = match fs::read_link(&link) {
+                Ok(target) => child.join(target),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(line),
+                Err(e) => return Err(e).with_context(|| format!("read the link {}", link.display())),
+            };
+            if line.0.len() == MOST {
+                bail!(Damage::Unreadable(format!("what it builds on leads in a circle at {}", parent.display())));
+            }
+            let parent = match parent.canonicalize() {
+                Ok(parent) => parent,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    bail!(Damage::Missing(parent.to_string_lossy().into_owned()));
+                }
+                Err(e) => return Err(e).with_context(|| format!("find {}", parent.display())),
+            };
+            files::open_private_dir(&parent)?;
+            let record = Record::read(&parent)?;
+            line.0.push((parent.clone(), record));
+            child = parent;
+        }
+    }
+
+    /// As [`Record::check_sizes`], for all of them.
+    pub fn check_sizes(&self) -> Result<()> {
+        self.each(|record, dir| record.check_sizes(dir))
+    }
+
+    /// As [`Record::check_content`], for all of them.
+    pub fn check_content(&self, which: impl Fn(&Image) -> bool) -> Result<()> {
+        self.each(|record, dir| record.check_content(dir, &which))
+    }
+
+    fn each(&self, check: impl Fn(&Record, &Path) -> Result<()>) -> Result<()> {
+        for (dir, record) in &self.0 {
+            if let Some(record) = record {
+                check(record, dir).with_context(|| format!("it builds on {}", dir.display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{DirBuilderExt, symlink};
+
+    fn dirs(names: &[&str]) -> tempfile::TempDir {
+        let top = tempfile::tempdir().unwrap();
+        for name in names {
+            fs::DirBuilder::new().mode(0o700).create(top.path().join(name)).unwrap();
+        }
+        top
+    }
+
+    #[test]
+    fn a_line_is_followed_to_its_end() {
+        let top = dirs(&["a", "b", "c"]);
+        symlink("../b", top.path().join("c/parent")).unwrap();
+        symlink("../a", top.path().join("b/parent")).unwrap();
+        let line = Lineage::of(&top.path().join("c")).unwrap();
+        let names: Vec<_> = line.0.iter().map(|(dir, _)| dir.file_name().unwrap().to_owned()).collect();
+        assert_eq!(names, ["b", "a"]);
+        assert!(Lineage::of(&top.path().join("a")).unwrap().0.is_empty());
+    }
+
+    #[test]
+    fn a_missing_part_and_a_circle_are_damage() {
+        let top = dirs(&["a", "b"]);
+        symlink("../gone", top.path().join("a/parent")).unwrap();
+        let error = Lineage::of(&top.path().join("a")).unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Damage::Missing(name)) if name.ends_with("gone")), "{error}");
+        symlink("../b", top.path().join("b/parent")).unwrap();
+        let error = Lineage::of(&top.path().join("b")).unwrap_err();
+        assert!(error.to_string().contains("circle"), "{error}");
+    }
+}
