@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::devices::Program;
+
 /// liblxc tries this many suffixes when a name is taken.
 const MAX_SUFFIX: u32 = 999;
 /// How long the tasks of a cgroup may take to be gone after they were killed.
@@ -36,6 +38,9 @@ pub struct Directory {
     /// Whether tasks of the container are in this very directory.
     #[serde(default)]
     pub tasks: bool,
+    /// The device programs on it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Program>,
 }
 
 /// A cgroup file that was given to somebody.
@@ -174,6 +179,7 @@ fn read_directory(top: &Path, relative: &Path, found: &mut Vec<Directory>) -> Re
         mode: meta.mode() & 0o7777,
         files,
         tasks,
+        devices: Vec::new(),
     });
     for child in children {
         read_directory(top, &child, found)?;
@@ -303,7 +309,7 @@ mod tests {
     use super::*;
 
     fn dir(path: &str, tasks: bool) -> Directory {
-        Directory { path: path.into(), uid: 0, gid: 0, mode: 0o755, files: vec![], tasks }
+        Directory { path: path.into(), uid: 0, gid: 0, mode: 0o755, files: vec![], tasks, devices: vec![] }
     }
 
     #[test]

@@ -10,7 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["sys"],
     &["lxc"],
     &["criu"],
-    &["net", "mounts", "mend", "cgroup", "record", "seal", "rollback", "operation", "settings"],
+    &["net", "mounts", "mend", "cgroup", "devices", "confine", "record", "seal", "rollback", "operation", "settings"],
     &["checkpoint", "restore", "monitor", "preflight", "action", "hooks"],
     &["cli"],
 ];

@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 
 use super::Request;
 use crate::cgroup::{self, Tree};
+use crate::confine;
 use crate::criu::options::{AfterDump, Common, Dump, External};
 use crate::criu::version::Criu;
 use crate::lxc::container::Running;
@@ -54,12 +55,15 @@ pub fn plan(
     let container_mounts = mounts::table(init)?;
     let externals = mounts::externals(&container_mounts, &mounts::table(std::process::id() as i32)?);
     let host_files = mounts::host_streams(init, &container_mounts)?;
-    let tree = payload(running)?;
+    let mut tree = payload(running)?;
 
     let described = describe_init(init)?;
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
-    let mut notes = Vec::new();
+    let mut notes = match &mut tree {
+        Some((dir, tree)) => confine::read_devices(tree, dir, &defined.config)?,
+        None => Vec::new(),
+    };
     if let Some((_, tree)) = &tree
         && tree.frozen
     {

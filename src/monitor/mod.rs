@@ -41,8 +41,9 @@ pub enum End {
 /// # Errors
 /// What could not be cleaned up; it stays in the journal for the next command.
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
-    let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, .. } = restored;
-    let mut container = Container::new(defined, init, &cgroup_mount, &payload, &ports)?;
+    let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, devices, .. } =
+        restored;
+    let mut container = Container::new(defined, init, &cgroup_mount, &payload, &ports, devices)?;
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 

@@ -10,8 +10,10 @@ use anyhow::{Context, Result};
 use nix::unistd::Pid;
 
 use crate::cgroup;
+use crate::devices::Attached;
 use crate::lxc::config::SignalKind;
 use crate::lxc::defined::Defined;
+use crate::lxc::protocol::DeviceItem;
 use crate::lxc::server::Served;
 use crate::net::Port;
 use crate::sys::process::Process;
@@ -41,10 +43,18 @@ pub(super) struct Container {
     cgroup_fd: Option<OwnedFd>,
     devpts: Option<OwnedFd>,
     controllers: Vec<String>,
+    devices: Attached,
 }
 
 impl Container {
-    pub fn new(mut defined: Defined, init: Process, mount: &Path, payload: &Path, ports: &[Port]) -> Result<Container> {
+    pub fn new(
+        mut defined: Defined,
+        init: Process,
+        mount: &Path,
+        payload: &Path,
+        ports: &[Port],
+        devices: Attached,
+    ) -> Result<Container> {
         // lxc-info reads the traffic of the interface that these name.
         let names: Vec<(u32, String)> = defined
             .config
@@ -69,6 +79,7 @@ impl Container {
             },
             controllers: controllers(payload),
             cgroup_dir: payload.to_owned(),
+            devices,
             defined,
             init,
         })
@@ -121,7 +132,7 @@ fn open_devpts(init: i32) -> Option<OwnedFd> {
 fn controllers(payload: &Path) -> Vec<String> {
     let text = fs::read_to_string(payload.join("cgroup.controllers")).unwrap_or_default();
     let mut names: Vec<String> = text.split_ascii_whitespace().map(str::to_owned).collect();
-    names.push("freezer".to_owned());
+    names.extend(["devices".to_owned(), "freezer".to_owned()]);
     names
 }
 
@@ -171,5 +182,9 @@ impl Served for Container {
 
     fn unfreeze(&mut self, limit: Option<Duration>) -> io::Result<()> {
         self.set_frozen(false, limit)
+    }
+
+    fn add_device_rule(&mut self, rule: &DeviceItem) -> io::Result<()> {
+        self.devices.request(rule)
     }
 }

@@ -29,12 +29,14 @@ use anyhow::{Context, anyhow};
 
 use crate::checkpoint::dump::{LogReader, deadline};
 use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover, recover_held};
+use crate::confine::InForce;
 use crate::criu::control::Control;
 use crate::criu::images;
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::RESTORE_LOG;
 use crate::criu::run::{self, GiveUp, Job};
 use crate::criu::version::{self, Criu};
+use crate::devices::Attached;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::config::{HookKind, RootfsKind};
@@ -113,6 +115,8 @@ pub struct Restored {
     pub ports: Vec<Port>,
     /// Our right to change the container; given up when it is served.
     pub operation: Option<Operation>,
+    /// Its device rules.
+    pub devices: Attached,
     /// How long CRIU ran.
     pub criu: Duration,
 }
@@ -156,6 +160,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         netlink: &mut netlink,
         payload: None,
         hooks_ran: false,
+        in_force: InForce::default(),
     };
     let (init, made, took) = match work.run(report) {
         Ok(done) => done,
@@ -163,6 +168,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     };
     let cgroup_mount = cgroup::unified_mount()?;
     let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
+    let devices = std::mem::take(&mut work.in_force).hold(&payload, &plan.confinement)?;
     Ok(Outcome::Running(Box::new(Restored {
         init,
         server,
@@ -172,6 +178,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         pivot: plan.pivot,
         ports: made,
         operation: Some(operation),
+        devices,
         criu: took,
         defined,
     })))
@@ -290,6 +297,8 @@ struct Work<'a> {
     payload: Option<PathBuf>,
     /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
     hooks_ran: bool,
+    /// The device programs on the payload cgroup.
+    in_force: InForce,
 }
 
 impl Work<'_> {
@@ -323,6 +332,8 @@ impl Work<'_> {
             plan: self.plan,
             made: Vec::new(),
             payload: &payload,
+            confinement: &self.plan.confinement,
+            in_force: InForce::default(),
             verification,
             log: LogReader::new(log_file.clone(), report),
         };
@@ -345,6 +356,7 @@ impl Work<'_> {
             .log(log_file));
         }
         let made = std::mem::take(&mut watch.made);
+        self.in_force = std::mem::take(&mut watch.in_force);
         let init = self.hold_init()?;
         if self.record.and_then(|r| r.cgroup.as_ref()).is_some_and(|c| c.frozen) {
             cgroup::set_frozen(&payload, true)?;

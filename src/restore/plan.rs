@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Request;
 use crate::cgroup;
+use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds};
 use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore};
 use crate::lxc::config::{Config, NicKind};
@@ -36,6 +37,8 @@ pub struct Plan {
     /// Whether CRIU starts in a new cgroup namespace, which the tasks inherit: they had one, and were dumped from
     /// inside it.
     pub cgroup_namespace: bool,
+    /// What holds it back, in force before it runs.
+    pub confinement: Confinement,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
     /// Files of the host that the container's init had open.
@@ -96,6 +99,7 @@ pub fn plan(
         pivot,
         born_there: tree.is_some_and(cgroup::Tree::is_flat),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
+        confinement: Confinement::new(tree, config)?,
         veths,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
         interfaces,

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 
 use crate::checkpoint::dump::LogReader;
+use crate::confine::{Confinement, InForce};
 use crate::criu::run::{GiveUp, Watch};
 use crate::net::{Port, apply, ports};
 use crate::restore::plan::Plan;
@@ -24,6 +25,10 @@ pub(super) struct RestoreWatch<'a> {
     pub made: Vec<Port>,
     /// The payload cgroup's directory.
     pub payload: &'a Path,
+    /// What holds it back, which CRIU must not feel.
+    pub confinement: &'a Confinement,
+    /// What of it is in force.
+    pub in_force: InForce,
     /// The thread that compares the checksums of memory images.
     pub verification: Option<JoinHandle<Result<()>>>,
     pub log: LogReader<'a>,
@@ -76,7 +81,10 @@ impl Watch for RestoreWatch<'_> {
                 Ok(())
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
-            "post-restore" => self.verified(),
+            "post-restore" => {
+                self.in_force = self.confinement.apply(self.payload).context("confine the container as before")?;
+                self.verified()
+            }
             "network-unlock" => ports::unlock(self.netlink, &self.made).context("put the container on its bridge"),
             // All is back and still stopped. CRIU does not heed a no any more.
             "pre-resume" => {

@@ -1,5 +1,6 @@
 //! The kernel's interfaces that this program uses, as safe verbs. The only module with `unsafe`.
 
+pub mod bpf;
 pub mod fdpass;
 pub mod files;
 pub mod memory;
