@@ -91,10 +91,12 @@ pub fn read_devices(tree: &mut Tree, payload: &Path, config: &Config) -> Result<
                 None => {
                     let configured = Policy::configured(config.cgroup2_items())?;
                     let policy = configured.filter(|_| directory.path.as_os_str().is_empty());
-                    let policy = policy.ok_or_else(|| anyhow::anyhow!(
-                        "on cgroup {} is a device program that uses more than itself: it cannot be carried over",
-                        dir.display()
-                    ))?;
+                    let policy = policy.ok_or_else(|| {
+                        anyhow::anyhow!(
+                            "on cgroup {} is a device program that uses more than itself: it cannot be carried over",
+                            dir.display()
+                        )
+                    })?;
                     notes.push(
                         "the kernel does not show the device rules in force: those of the configuration are recorded"
                             .to_owned(),

@@ -72,7 +72,7 @@ fn of_digits(text: &str) -> Option<Vec<Instruction>> {
             immediate: number(text.get(8..16)?)?.cast_signed(),
         })
     };
-    (text.len() % DIGITS == 0).then(|| text.as_bytes().chunks(DIGITS).map(one).collect())?
+    text.len().is_multiple_of(DIGITS).then(|| text.as_bytes().chunks(DIGITS).map(one).collect())?
 }
 
 impl Program {
@@ -116,11 +116,11 @@ impl Attached {
     /// program of rules is in force.
     pub fn new(dir: &Path, programs: &[Program], attached: Vec<OwnedFd>, otherwise: Policy) -> Result<Attached> {
         let cgroup = File::open(dir).with_context(|| format!("open cgroup {}", dir.display()))?.into();
-        let rules = programs.iter().zip(attached).filter_map(|(program, fd)| match program {
+        let mut rules = programs.iter().zip(attached).filter_map(|(program, fd)| match program {
             Program::Rules(policy) => Some((policy.clone(), fd)),
             Program::Instructions { .. } => None,
         });
-        Ok(match rules.last() {
+        Ok(match rules.next_back() {
             Some((policy, fd)) => Attached { cgroup, policy, program: Some(fd) },
             None => Attached { cgroup, policy: otherwise, program: None },
         })

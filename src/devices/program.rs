@@ -149,9 +149,8 @@ impl Reader<'_> {
                 (i == instruction(AND_32, SCRATCH, 0, 0, i.immediate) && i.immediate & !7 == 0).then_some(i.immediate)
             })?;
             rule.access = Access { make: mask & MAKE != 0, read: mask & READ != 0, write: mask & WRITE != 0 };
-            let skips = self.take(|i| {
-                (i == instruction(JUMP_UNLESS_SAME, SCRATCH, ACCESS, i.offset, 0)).then_some(i.offset)
-            })?;
+            let skips =
+                self.take(|i| (i == instruction(JUMP_UNLESS_SAME, SCRATCH, ACCESS, i.offset, 0)).then_some(i.offset))?;
             targets.push(self.target(skips)?);
         }
         if let Some((number, target)) = self.test(TYPE) {
