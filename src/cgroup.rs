@@ -15,6 +15,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::devices::Program;
+use crate::limits::{self, Limits};
 
 /// liblxc tries this many suffixes when a name is taken.
 const MAX_SUFFIX: u32 = 999;
@@ -38,6 +39,9 @@ pub struct Directory {
     /// Whether tasks of the container are in this very directory.
     #[serde(default)]
     pub tasks: bool,
+    /// Its settings: files and what is in them.
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    pub limits: Limits,
     /// The device programs on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Program>,
@@ -179,6 +183,7 @@ fn read_directory(top: &Path, relative: &Path, found: &mut Vec<Directory>) -> Re
         mode: meta.mode() & 0o7777,
         files,
         tasks,
+        limits: limits::read(&path)?,
         devices: Vec::new(),
     });
     for child in children {
@@ -220,6 +225,26 @@ pub fn make_new(mount: &Path, path: &Path, before: &mut dyn FnMut(&Path) -> Resu
         }
     }
     bail!("no name is left for the cgroup {}", wanted.display())
+}
+
+/// Hands on all controllers from the hierarchy's root down to a directory that is made or about to be, as liblxc does
+/// at every start (cgfsng.c, `__cgfsng_delegate_controllers`). Like there, nobody takes them back.
+///
+/// A controller that cannot be handed on is left out: whether a limit needs it is seen later.
+pub fn hand_on_controllers(mount: &Path, dir: &Path) {
+    let above: Vec<&Path> = dir.ancestors().skip(1).take_while(|a| a.starts_with(mount)).collect();
+    for above in above.into_iter().rev() {
+        let words = |file| -> Vec<String> {
+            let text = fs::read_to_string(above.join(file)).unwrap_or_default();
+            text.split_ascii_whitespace().map(str::to_owned).collect()
+        };
+        let handed_on = words("cgroup.subtree_control");
+        for controller in words("cgroup.controllers").iter().filter(|c| !handed_on.contains(c)) {
+            if let Err(e) = write_control(above, "cgroup.subtree_control", &format!("+{controller}")) {
+                log::debug!("{e:#}");
+            }
+        }
+    }
 }
 
 /// A cgroup's `cgroup.procs`, open so that a process can put itself there.
@@ -286,6 +311,13 @@ fn remove_tree(dir: &Path) -> io::Result<()> {
     fs::remove_dir(dir)
 }
 
+/// The pids of the processes in this very cgroup.
+pub fn own_tasks(dir: &Path) -> Result<Vec<i32>> {
+    let path = dir.join("cgroup.procs");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok(text.lines().filter_map(|l| l.parse().ok()).collect())
+}
+
 /// The pids of all tasks in a cgroup and below it.
 pub fn tasks(dir: &Path) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
@@ -309,7 +341,16 @@ mod tests {
     use super::*;
 
     fn dir(path: &str, tasks: bool) -> Directory {
-        Directory { path: path.into(), uid: 0, gid: 0, mode: 0o755, files: vec![], tasks, devices: vec![] }
+        Directory {
+            path: path.into(),
+            uid: 0,
+            gid: 0,
+            mode: 0o755,
+            files: vec![],
+            tasks,
+            limits: Limits::new(),
+            devices: vec![],
+        }
     }
 
     #[test]

@@ -1,22 +1,32 @@
-//! What holds a container's cgroups back: the device programs on them.
+//! What holds a container's cgroups back: limits, and the device programs on them.
 //!
-//! CRIU is born in the payload cgroup and has to open and make devices there, so all of it is put in force when CRIU
-//! has done its part, while the restored tasks still stand still.
+//! CRIU is born in the payload cgroup, has to open and make devices there, and needs more memory and processes than
+//! the container. So all of it is put in force when CRIU has done its part, while the restored tasks still stand
+//! still. Controllers can only be handed on by a cgroup without tasks; so CRIU moves aside when init has gone to its
+//! place, and before it makes the other tasks.
 
+use std::fs;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::cgroup::{self, Tree};
 use crate::devices::{self, Attached, NoRule, Policy, Program};
+use crate::limits::{self, Limits};
 use crate::lxc::config::Config;
+
+/// Where CRIU waits; no part of the container, by its name.
+const ASIDE: &str = ".lxc-cr-criu";
 
 /// What holds one directory of the payload cgroup back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confined {
     /// Relative to the payload cgroup; empty for itself.
     pub path: PathBuf,
+    /// Settings.
+    pub limits: Limits,
     /// Device programs.
     pub devices: Vec<Program>,
 }
@@ -38,15 +48,48 @@ impl Confinement {
             Some(tree) => tree
                 .directories
                 .iter()
-                .map(|d| Confined { path: d.path.clone(), devices: d.devices.clone() })
-                .filter(|c| !c.devices.is_empty())
+                .map(|d| Confined { path: d.path.clone(), limits: d.limits.clone(), devices: d.devices.clone() })
+                .filter(|c| !c.limits.is_empty() || !c.devices.is_empty())
                 .collect(),
-            None => Policy::configured(config.cgroup2_items())?
-                .map(|policy| Confined { path: PathBuf::new(), devices: vec![Program::Rules(policy)] })
-                .into_iter()
-                .collect(),
+            None => vec![Confined {
+                path: PathBuf::new(),
+                limits: limits::of_config(config.cgroup2_items()),
+                devices: Policy::configured(config.cgroup2_items())?.map(Program::Rules).into_iter().collect(),
+            }],
         };
         Ok(Confinement { directories, devices_at_start })
+    }
+
+    /// Limits that this host does not have for the payload cgroup that is made.
+    pub fn missing(&self, payload: &Path) -> Vec<String> {
+        let top = self.directories.iter().find(|c| c.path.as_os_str().is_empty());
+        top.map(|c| limits::missing(payload, &c.limits)).unwrap_or_default()
+    }
+
+    /// Makes the directories what they were, while there is nobody but CRIU's init in them, at its place. CRIU's other
+    /// processes, which are in the payload cgroup itself, move aside where they are in the way.
+    pub fn set_structure(&self, payload: &Path) -> Result<()> {
+        if self.directories.iter().any(|c| limits::has_structure(&c.limits)) {
+            let aside = payload.join(ASIDE);
+            match fs::create_dir(&aside) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(e).with_context(|| format!("make cgroup {}", aside.display()));
+                }
+                _ => {}
+            }
+            for pid in cgroup::own_tasks(payload)? {
+                cgroup::enter(&aside, pid)?;
+            }
+        }
+        for confined in &self.directories {
+            limits::set_structure(&cgroup::directory(payload, &confined.path)?, &confined.limits)?;
+        }
+        Ok(())
+    }
+
+    /// Takes away what [`Confinement::set_structure`] has made for CRIU, which has ended.
+    pub fn tidy(&self, payload: &Path) -> Result<()> {
+        cgroup::remove(&payload.join(ASIDE))
     }
 
     /// Puts it in force below a payload cgroup that is made.
@@ -54,18 +97,22 @@ impl Confinement {
         let mut in_force = InForce::default();
         for confined in &self.directories {
             let dir = cgroup::directory(payload, &confined.path)?;
+            in_force.notes.extend(limits::apply(&dir, &confined.limits)?);
             let attached = devices::attach(&dir, &confined.devices)?;
             if confined.path.as_os_str().is_empty() {
-                in_force = InForce { programs: confined.devices.clone(), attached };
+                in_force.programs.clone_from(&confined.devices);
+                in_force.attached = attached;
             }
         }
         Ok(in_force)
     }
 }
 
-/// The device programs that are in force on a payload cgroup.
+/// What is in force.
 #[derive(Debug, Default)]
 pub struct InForce {
+    /// What could not be set, and confines nobody.
+    pub notes: Vec<String>,
     programs: Vec<Program>,
     attached: Vec<OwnedFd>,
 }

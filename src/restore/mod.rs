@@ -355,6 +355,7 @@ impl Work<'_> {
             }
             .log(log_file));
         }
+        self.plan.confinement.tidy(&payload)?;
         let made = std::mem::take(&mut watch.made);
         self.in_force = std::mem::take(&mut watch.in_force);
         let init = self.hold_init()?;
@@ -377,8 +378,17 @@ impl Work<'_> {
         let monitor = cgroup::make_new(mount, &self.plan.monitor, &mut note)?;
         cgroup::enter(&monitor, 0)?;
         let payload = cgroup::make_new(mount, &self.plan.payload, &mut note)?;
+        cgroup::hand_on_controllers(mount, &payload);
         if let Some(tree) = self.record.and_then(|r| r.cgroup.as_ref()) {
             tree.make_below(&payload)?;
+        }
+        let missing = self.plan.confinement.missing(&payload);
+        if !missing.is_empty() {
+            return Err(Failure::msg(
+                Exit::Refused,
+                format!("this host cannot limit it as before: {}", missing.join(", ")),
+            )
+            .hint("enable the controllers in cgroup.subtree_control of the cgroups above, or change the limits back before the checkpoint"));
         }
         Ok(payload)
     }

@@ -58,6 +58,16 @@ impl RestoreWatch<'_> {
         self.made = made.context("make the veth pairs")?;
         Ok(())
     }
+
+    /// Adds the routes that CRIU does not bring back; one that cannot be added is told.
+    fn add_routes(&mut self, init_pid: Option<i32>) {
+        let routes = &self.plan.routes;
+        if !routes.is_empty()
+            && let Err(e) = network_namespace(init_pid).and_then(|n| apply::add_routes(n.as_fd(), routes))
+        {
+            self.log.report.note(&format!("{e:#}"));
+        }
+    }
 }
 
 fn network_namespace(init_pid: Option<i32>) -> Result<File> {
@@ -70,19 +80,17 @@ impl Watch for RestoreWatch<'_> {
         match action {
             // Init is there, in namespaces that are still empty.
             "setup-namespaces" => self.make_veths(init_pid),
-            // Its interfaces have their addresses.
+            // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
             "post-setup-namespaces" => {
-                let routes = &self.plan.routes;
-                if !routes.is_empty()
-                    && let Err(e) = network_namespace(init_pid).and_then(|n| apply::add_routes(n.as_fd(), routes))
-                {
-                    self.log.report.note(&format!("{e:#}"));
-                }
-                Ok(())
+                self.add_routes(init_pid);
+                self.confinement.set_structure(self.payload)
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
             "post-restore" => {
                 self.in_force = self.confinement.apply(self.payload).context("confine the container as before")?;
+                for note in &self.in_force.notes {
+                    self.log.report.note(note);
+                }
                 self.verified()
             }
             "network-unlock" => ports::unlock(self.netlink, &self.made).context("put the container on its bridge"),

@@ -68,6 +68,9 @@ fn main() -> ExitCode {
         ("device_rules_are_in_force_again", scenario::devices::are_in_force_again),
         ("device_rules_that_are_none_stay_none", scenario::devices::that_are_none_stay_none),
         ("device_rules_hold_from_the_first_instruction_on", scenario::devices::hold_from_the_first_instruction_on),
+        ("limits_survive", scenario::limits::survive),
+        ("limits_of_the_containers_own_cgroups_survive", scenario::limits::of_the_containers_own_cgroups_survive),
+        ("limits_that_cannot_be_had_are_refused", scenario::limits::that_cannot_be_had_are_refused),
         ("configurations_read_as_lxc_reads_them", scenario::configs::read_as_lxc_reads_them),
         (
             "configurations_are_served_as_lxcs_monitor_serves_them",

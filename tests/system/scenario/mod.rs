@@ -4,6 +4,7 @@ pub mod bare_criu;
 pub mod configs;
 pub mod devices;
 pub mod hooks;
+pub mod limits;
 pub mod monitor;
 pub mod network;
 pub mod others;
