@@ -5,7 +5,7 @@
 //! ```text
 //! cli
 //! checkpoint  restore  monitor  action  hooks
-//! net  mounts  mend  cgroup  devices  limits  confine  record  seal  rollback  operation  settings
+//! net  mounts  mend  cgroup  devices  limits  confine  sysctl  record  seal  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -36,6 +36,7 @@ pub mod record;
 pub mod rollback;
 pub mod seal;
 pub mod settings;
+pub mod sysctl;
 
 pub mod action;
 pub mod checkpoint;

@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_limit_that_cannot_be_set_is_an_error_and_a_share_is_told() {
-        let dir = directory(&[("pids.max", "max\n")]);
+        let dir = directory(&[("pids.max", "0\n")]);
         let wanted =
             limits(&[("memory.max", "4096"), ("memory.high", "max"), ("cpu.weight", "200"), ("pids.max", "7")]);
         assert_eq!(missing(dir.path(), &wanted), ["memory.max = 4096"]);

@@ -18,6 +18,7 @@ use crate::mounts::{External, HostFile};
 use crate::net::Port;
 use crate::sys::files;
 use crate::sys::netlink::Route;
+use crate::sysctl::Sysctls;
 
 mod lineage;
 
@@ -63,6 +64,9 @@ pub struct Record {
     /// Files of the host that init had open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_files: Vec<HostFile>,
+    /// Settings of its network namespace that CRIU does not save, by their path below /proc/sys/net.
+    #[serde(default, skip_serializing_if = "Sysctls::is_empty")]
+    pub net_settings: Sysctls,
     /// CRIU's images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
@@ -348,6 +352,7 @@ mod tests {
             routes: vec![],
             externals: vec![],
             host_files: vec![],
+            net_settings: Sysctls::new(),
             images: vec![],
         }
     }

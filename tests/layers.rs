@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
         "devices",
         "limits",
         "confine",
+        "sysctl",
         "record",
         "seal",
         "rollback",

@@ -1,6 +1,9 @@
 //! The dump itself: CRIU runs, and at two of its actions we have something to do.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -22,6 +25,7 @@ use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
+use crate::sysctl::{self, Sysctls};
 
 use super::plan::Plan;
 
@@ -72,11 +76,13 @@ pub fn run(
         deadline: deadline(settings),
     };
     let sealer = Sealer::start(&dir)?;
+    let net_settings = plan.netns.map(read_net_settings).transpose()?;
     let mut watch = DumpWatch {
         request,
         settings,
         ports: &plan.ports,
         record: plan.record,
+        net_settings,
         journal,
         netlink,
         sealed: false,
@@ -93,10 +99,29 @@ struct DumpWatch<'a> {
     settings: &'a Settings,
     ports: &'a [Port],
     record: Record,
+    /// Who reads the settings of the container's network.
+    net_settings: Option<JoinHandle<Result<Sysctls>>>,
     journal: &'a mut Journal,
     netlink: &'a mut Netlink,
     sealed: bool,
     log: LogReader<'a>,
+}
+
+impl DumpWatch<'_> {
+    fn add_net_settings(&mut self) {
+        match self.net_settings.take().map(JoinHandle::join) {
+            None => {}
+            Some(Ok(Ok(settings))) => self.record.net_settings = settings,
+            Some(Ok(Err(e))) => self.log.report.note(&format!("settings of its network are not in the record: {e:#}")),
+            Some(Err(_)) => self.log.report.note("settings of its network are not in the record: a thread has crashed"),
+        }
+    }
+}
+
+/// Reads the settings of the container's network while CRIU works.
+fn read_net_settings(netns: File) -> Result<JoinHandle<Result<Sysctls>>> {
+    let read = move || sysctl::read(netns.as_fd());
+    std::thread::Builder::new().name("sysctl".to_owned()).spawn(read).context("start a thread")
 }
 
 impl Watch for DumpWatch<'_> {
@@ -110,7 +135,11 @@ impl Watch for DumpWatch<'_> {
                 .context("take the container off its bridge")
             }
             // The tasks are frozen, all images are written, and CRIU waits for us before it ends the tasks.
-            "post-dump" if self.request.after == AfterDump::Stop => {
+            "post-dump" => {
+                self.add_net_settings();
+                if self.request.after != AfterDump::Stop {
+                    return Ok(());
+                }
                 self.log.report.phase("completing the checkpoint");
                 self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow, self.journal)?;
                 self.sealed = true;

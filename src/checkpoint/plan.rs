@@ -21,6 +21,7 @@ use crate::net::{Port, ports};
 use crate::record::{self, Record};
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
+use crate::sysctl::Sysctls;
 
 /// A checkpoint, ready to be done.
 #[derive(Debug)]
@@ -34,7 +35,10 @@ pub struct Plan {
     pub in_cgroup_namespace: bool,
     /// The ports that leave their bridges while the container is frozen.
     pub ports: Vec<Port>,
-    /// The record, but for the images that are not there yet.
+    /// Its network namespace, if it has one for itself.
+    pub netns: Option<fs::File>,
+    /// The record, but for the images that are not there yet and the settings of the network, which take some
+    /// milliseconds to read.
     pub record: Record,
     /// Things the user should know beforehand.
     pub notes: Vec<String>,
@@ -58,6 +62,7 @@ pub fn plan(
     let mut tree = payload(running)?;
 
     let described = describe_init(init)?;
+    let has_netns = described.namespaces.iter().any(|n| n == "net");
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
     let mut notes = match &mut tree {
@@ -102,9 +107,10 @@ pub fn plan(
         routes: survey.routes,
         externals,
         host_files,
+        net_settings: Sysctls::new(),
         images: Vec::new(),
     };
-    Ok(Plan { dump, in_cgroup_namespace, ports: survey.ports, record, notes })
+    Ok(Plan { dump, in_cgroup_namespace, ports: survey.ports, netns: has_netns.then_some(netns), record, notes })
 }
 
 impl Plan {

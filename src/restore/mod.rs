@@ -332,7 +332,6 @@ impl Work<'_> {
             plan: self.plan,
             made: Vec::new(),
             payload: &payload,
-            confinement: &self.plan.confinement,
             in_force: InForce::default(),
             verification,
             log: LogReader::new(log_file.clone(), report),
@@ -404,6 +403,9 @@ impl Work<'_> {
         }
         // A Ctrl-C at the terminal must reach us, who can undo things.
         let mut place = Place::here().own_session().private_mounts(binds);
+        if self.defined.config.has_own_keyring() {
+            place = place.own_keyring();
+        }
         if self.plan.born_there || self.plan.cgroup_namespace {
             place = place.in_cgroups(vec![cgroup::open_procs(payload)?]);
         }

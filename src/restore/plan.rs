@@ -19,6 +19,7 @@ use crate::net::{self, Port, apply};
 use crate::record::Record;
 use crate::settings::Settings;
 use crate::sys::netlink::{Netlink, Route};
+use crate::sysctl::Sysctls;
 
 /// Descriptors that are handed to CRIU get numbers from here on.
 const FIRST_INHERITED_FD: i32 = 100;
@@ -39,6 +40,8 @@ pub struct Plan {
     pub cgroup_namespace: bool,
     /// What holds it back, in force before it runs.
     pub confinement: Confinement,
+    /// Settings of its network namespace that CRIU does not bring back.
+    pub net_settings: Sysctls,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
     /// Files of the host that the container's init had open.
@@ -100,6 +103,7 @@ pub fn plan(
         born_there: tree.is_some_and(cgroup::Tree::is_flat),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
         confinement: Confinement::new(tree, config)?,
+        net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
         interfaces,

@@ -8,13 +8,13 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 
 use crate::checkpoint::dump::LogReader;
-use crate::confine::{Confinement, InForce};
+use crate::confine::InForce;
 use crate::criu::run::{GiveUp, Watch};
 use crate::net::{Port, apply, ports};
 use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::Netlink;
-use crate::{cgroup, mend};
+use crate::{cgroup, mend, sysctl};
 
 /// The watch over a restore.
 pub(super) struct RestoreWatch<'a> {
@@ -25,9 +25,7 @@ pub(super) struct RestoreWatch<'a> {
     pub made: Vec<Port>,
     /// The payload cgroup's directory.
     pub payload: &'a Path,
-    /// What holds it back, which CRIU must not feel.
-    pub confinement: &'a Confinement,
-    /// What of it is in force.
+    /// What holds it back, as far as it is in force.
     pub in_force: InForce,
     /// The thread that compares the checksums of memory images.
     pub verification: Option<JoinHandle<Result<()>>>,
@@ -68,6 +66,23 @@ impl RestoreWatch<'_> {
             self.log.report.note(&format!("{e:#}"));
         }
     }
+
+    /// Sets what CRIU has left as in a new network namespace; one that cannot be set is told.
+    fn set_net(&mut self, init_pid: Option<i32>) -> Result<()> {
+        if self.plan.net_settings.is_empty() {
+            return Ok(());
+        }
+        let notes = sysctl::apply(network_namespace(init_pid)?.as_fd(), &self.plan.net_settings)?;
+        notes.iter().for_each(|note| self.log.report.note(note));
+        Ok(())
+    }
+
+    /// Puts limits and device rules in force.
+    fn confine(&mut self) -> Result<()> {
+        self.in_force = self.plan.confinement.apply(self.payload).context("confine the container as before")?;
+        self.in_force.notes.iter().for_each(|note| self.log.report.note(note));
+        Ok(())
+    }
 }
 
 fn network_namespace(init_pid: Option<i32>) -> Result<File> {
@@ -83,14 +98,12 @@ impl Watch for RestoreWatch<'_> {
             // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
             "post-setup-namespaces" => {
                 self.add_routes(init_pid);
-                self.confinement.set_structure(self.payload)
+                self.plan.confinement.set_structure(self.payload)
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
             "post-restore" => {
-                self.in_force = self.confinement.apply(self.payload).context("confine the container as before")?;
-                for note in &self.in_force.notes {
-                    self.log.report.note(note);
-                }
+                self.set_net(init_pid)?;
+                self.confine()?;
                 self.verified()
             }
             "network-unlock" => ports::unlock(self.netlink, &self.made).context("put the container on its bridge"),

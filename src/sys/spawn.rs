@@ -32,6 +32,7 @@ impl PrivateBind {
 #[derive(Debug, Default)]
 pub struct Place {
     session: bool,
+    keyring: bool,
     cgroup_procs: Vec<OwnedFd>,
     cgroup_namespace: bool,
     joined: Option<OwnedFd>,
@@ -48,6 +49,12 @@ impl Place {
     /// In a session of its own, so that a terminal's Ctrl-C does not reach it.
     pub fn own_session(mut self) -> Place {
         self.session = true;
+        self
+    }
+
+    /// With a session keyring of its own, so that it and its children have no part in the keys of our caller.
+    pub fn own_keyring(mut self) -> Place {
+        self.keyring = true;
         self
     }
 
@@ -84,7 +91,7 @@ impl Place {
     /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
     /// what the command itself was given stays.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
-        let Place { session, cgroup_procs, cgroup_namespace, joined, private_mounts, kept } = self;
+        let Place { session, keyring, cgroup_procs, cgroup_namespace, joined, private_mounts, kept } = self;
         let namespace: Option<RawFd> = joined.as_ref().map(AsRawFd::as_raw_fd);
         let numbers: Vec<(RawFd, RawFd)> = kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
         let procs: Vec<RawFd> = cgroup_procs.iter().map(AsRawFd::as_raw_fd).collect();
@@ -94,6 +101,9 @@ impl Place {
                 check(unsafe { libc::setsid() })?;
             }
             unblock_signals()?;
+            if keyring {
+                join_new_keyring()?;
+            }
             for fd in &procs {
                 // "0" is the writing process itself.
                 // SAFETY: the descriptor is open (its owner outlives the fork) and the buffer is static.
@@ -129,6 +139,22 @@ impl Place {
         // These must stay open until the child has used them.
         drop((kept, cgroup_procs, joined));
         child
+    }
+}
+
+/// `KEYCTL_JOIN_SESSION_KEYRING`, include/uapi/linux/keyctl.h.
+const JOIN_SESSION_KEYRING: libc::c_long = 1;
+
+fn join_new_keyring() -> io::Result<()> {
+    let none: libc::c_long = 0;
+    // SAFETY: a name of null asks for a new keyring without one; no memory is touched.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, none, none, none, none) };
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        _ if result >= 0 => Ok(()),
+        // A kernel without keys, or a host that forbids them: nobody has any.
+        Some(libc::ENOSYS | libc::EPERM | libc::EACCES) => Ok(()),
+        _ => Err(error),
     }
 }
 

@@ -338,6 +338,11 @@ impl Config {
         self.flag("lxc.no_new_privs", false)
     }
 
+    /// Whether the container gets a session keyring of its own: `lxc.keyring.session = 1` is LXC's word for "no".
+    pub fn has_own_keyring(&self) -> bool {
+        !self.flag("lxc.keyring.session", false)
+    }
+
     /// `lxc.apparmor.profile`.
     pub fn apparmor_profile(&self) -> Option<&str> {
         self.text("lxc.apparmor.profile")

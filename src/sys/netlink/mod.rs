@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::Handle;
 use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
@@ -182,14 +182,25 @@ async fn answer(handle: &mut Handle, request: NetlinkMessage<RouteNetlinkMessage
 /// Runs `f` in another network namespace, on a thread of its own: `setns` changes the calling
 /// thread only, and a thread that came back by a second `setns` could fail half-way.
 pub fn in_netns<T: Send>(netns: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let enter =
+        || setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| Error::Setup("enter the network namespace", e.into()));
+    on_a_thread(enter, f)
+}
+
+/// Runs `f` in a new network namespace that nobody else is in; it goes when `f` is done.
+pub fn in_new_netns<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, Error> {
+    let enter = || unshare(CloneFlags::CLONE_NEWNET).map_err(|e| Error::Setup("make a network namespace", e.into()));
+    on_a_thread(enter, f)
+}
+
+fn on_a_thread<T: Send>(
+    enter: impl FnOnce() -> Result<(), Error> + Send,
+    f: impl FnOnce() -> T + Send,
+) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
             .name("netns".to_owned())
-            .spawn_scoped(scope, move || {
-                setns(netns, CloneFlags::CLONE_NEWNET)
-                    .map_err(|e| Error::Setup("enter the network namespace", e.into()))?;
-                Ok(f())
-            })
+            .spawn_scoped(scope, move || enter().map(|()| f()))
             .map_err(|e| Error::Setup("start a thread", e))?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

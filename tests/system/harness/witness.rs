@@ -22,7 +22,8 @@ pub fn build(state: &Path) -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/witness/main.rs");
     let program = state.join("witness");
     let age = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    if age(&program).is_some_and(|built| age(&source).is_some_and(|written| written < built)) {
+    let written = age(&source).max(age(&source.with_file_name("probe.rs")));
+    if age(&program).is_some_and(|built| written.is_some_and(|written| written < built)) {
         return Ok(program);
     }
     let new = state.join(format!("witness.{}", std::process::id()));
@@ -104,12 +105,24 @@ impl Witness {
 
     /// How it is.
     pub fn status(&mut self) -> Status {
-        self.send("status");
+        Status(self.ask("status"))
+    }
+
+    /// All that it can see of its confinement and its surroundings, see `tests/system/witness/probe.rs`.
+    pub fn probe(&mut self) -> BTreeMap<String, String> {
+        self.ask("probe")
+            .into_iter()
+            .map(|(key, value)| (key, value.replace("\\n", "\n").replace("\\\\", "\\")))
+            .collect()
+    }
+
+    fn ask(&mut self, question: &str) -> BTreeMap<String, String> {
+        self.send(question);
         let mut values = BTreeMap::new();
         loop {
             let line = self.receive();
             if line == "end" {
-                return Status(values);
+                return values;
             }
             let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("not a status line: {line}"));
             values.insert(key.to_owned(), value.to_owned());

@@ -9,6 +9,7 @@ pub mod monitor;
 pub mod network;
 pub mod others;
 pub mod predump;
+pub mod probe;
 pub mod recipe;
 pub mod refusals;
 pub mod story;

@@ -3,6 +3,8 @@
 //! Built by `rustc` alone into one static program: it runs in a container that has no library. A line `status` is
 //! answered with lines `key=value` and a line `end`; any other line comes back as it is.
 
+mod probe;
+
 use std::env;
 use std::ffi::{c_int, c_long, c_void};
 use std::fs::{self, File, OpenOptions};
@@ -227,7 +229,11 @@ impl Service {
         let mut answers = stream.try_clone()?;
         for line in BufReader::new(stream).lines() {
             let line = line?;
-            let answer = if line == "status" { self.status().unwrap_or_else(|e| format!("error={e}\nend\n")) } else { line + "\n" };
+            let answer = match line.as_str() {
+                "status" => self.status().unwrap_or_else(|e| format!("error={e}\nend\n")),
+                "probe" => probe::all(),
+                _ => line + "\n",
+            };
             answers.write_all(answer.as_bytes())?;
         }
         Ok(())
