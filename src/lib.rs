@@ -5,7 +5,7 @@
 //! ```text
 //! cli
 //! checkpoint  restore  monitor  action  hooks
-//! net  mounts  mend  cgroup  devices  limits  confine  sysctl  record  seal  rollback  operation  settings
+//! net  mounts  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -28,6 +28,7 @@ pub mod cgroup;
 pub mod confine;
 pub mod devices;
 pub mod limits;
+pub mod contents;
 pub mod mend;
 pub mod mounts;
 pub mod net;

@@ -149,6 +149,11 @@ pub fn criu_version_cache() -> PathBuf {
     Path::new(STATE_ROOT).join("criu-version")
 }
 
+/// Where LXC's version is remembered.
+pub fn lxc_version_cache() -> PathBuf {
+    Path::new(STATE_ROOT).join("lxc-version")
+}
+
 /// The journal of a container, for those who find it after a crash.
 pub fn journal_of(lxcpath: &Path, name: &str) -> PathBuf {
     Path::new(STATE_ROOT).join(key(lxcpath, name)).join("journal")

@@ -96,6 +96,9 @@ pub struct Host {
     pub machine: String,
     /// CRIU's version.
     pub criu: String,
+    /// LXC's version; none where LXC's tools are not installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lxc: Option<String>,
     /// Our own.
     pub lxc_cr: String,
 }
@@ -191,13 +194,37 @@ impl Record {
             return Err(Damage::TooNew(version));
         }
         let record: Record = toml::from_str(text).map_err(|e| Damage::Unreadable(e.message().to_owned()))?;
-        for image in &record.images {
-            let mut parts = Path::new(&image.name).components();
-            if !matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None)) {
-                return Err(Damage::Unreadable(format!("'{}' is no name of an image", image.name)));
-            }
+        match record.out_of_place() {
+            None => Ok(record),
+            Some(what) => Err(Damage::Unreadable(what)),
         }
-        Ok(record)
+    }
+
+    /// What in a record that was made by hand would lead a restore elsewhere than to what it says it is about.
+    fn out_of_place(&self) -> Option<String> {
+        let file = |name: &str| is_one_component(Path::new(name)) && !name.contains('\0');
+        if !file(&self.container.name) {
+            return Some(format!("'{}' is no name of a container", self.container.name));
+        }
+        if let Some(image) = self.images.iter().find(|i| !file(&i.name)) {
+            return Some(format!("'{}' is no name of an image", image.name));
+        }
+        let directories = self.cgroup.iter().flat_map(|c| &c.directories);
+        let owned = directories.clone().flat_map(|d| &d.files);
+        if let Some(owned) = owned.into_iter().find(|f| !file(&f.name)) {
+            return Some(format!("'{}' is no name of a file", owned.name));
+        }
+        let host = [&self.container.lxcpath, &self.container.rootfs].into_iter();
+        let host = host.chain(self.externals.iter().map(|e| &e.source)).chain(self.cgroup.iter().map(|c| &c.path));
+        if let Some(path) = host.into_iter().find(|p| !p.is_absolute() || has_parent(p)) {
+            return Some(format!("'{}' is not a plain path", path.display()));
+        }
+        if let Some(path) = directories.map(|d| &d.path).find(|p| p.is_absolute() || has_parent(p)) {
+            return Some(format!("'{}' is no cgroup of the container", path.display()));
+        }
+        // The only one that is ever written, see `mounts::host_streams`.
+        let strange = self.host_files.iter().find(|f| f.path != Path::new("/dev/null"));
+        strange.map(|file| format!("a file of the host, '{}', would be given to the container", file.path.display()))
     }
 
     /// Writes the record, as a whole or not at all.
@@ -248,6 +275,18 @@ impl Record {
     }
 }
 
+fn is_one_component(path: &Path) -> bool {
+    let mut parts = path.components();
+    // Components leaves a slash at the end out.
+    let plain =
+        matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == path.as_os_str());
+    plain
+}
+
+fn has_parent(path: &Path) -> bool {
+    path.components().any(|c| c == Component::ParentDir) || path.as_os_str().as_encoded_bytes().contains(&0)
+}
+
 impl Image {
     /// Whether it holds memory: these are as large as the container, all others are small.
     pub fn is_memory(&self) -> bool {
@@ -264,11 +303,16 @@ pub enum Memory {
     WithSums,
 }
 
+/// Whether a file of this name is one of CRIU's images.
+pub fn is_image(name: &Path) -> bool {
+    name.to_str().is_some_and(|n| n.ends_with(".img") || n.ends_with(".tar.gz"))
+}
+
 /// Measures the images of a directory.
 pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
     let mut images = Vec::new();
     for name in files::names(dir)? {
-        let Some(text) = name.to_str().filter(|n| n.ends_with(".img") || n.ends_with(".tar.gz")) else { continue };
+        let Some(text) = name.to_str().filter(|_| is_image(&name)) else { continue };
         let path = dir.join(text);
         let size = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size();
         let mut image = Image { name: text.to_owned(), size, sha256: None };
@@ -337,6 +381,7 @@ mod tests {
                 kernel: "6.12".into(),
                 machine: "x86_64".into(),
                 criu: "4.2.1".into(),
+                lxc: Some("7.0.0".into()),
                 lxc_cr: "0.1.0".into(),
             },
             init: Init {
@@ -390,6 +435,33 @@ mod tests {
         record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sha256: None }];
         let text = toml::to_string(&record).unwrap();
         assert!(Record::parse(&text).unwrap_err().to_string().contains("no name of an image"));
+        let refused = |change: &dyn Fn(&mut Record)| {
+            let mut record = sample();
+            change(&mut record);
+            Record::parse(&toml::to_string(&record).unwrap()).unwrap_err().to_string()
+        };
+        assert!(refused(&|r| r.container.name = "..".into()).contains("no name of a container"));
+        assert!(refused(&|r| r.container.name = "a/".into()).contains("no name of a container"));
+        assert!(refused(&|r| r.container.rootfs = "/var/../etc".into()).contains("'/var/../etc' is not a plain path"));
+        let tree = |path: &str, below: &str, file: &str| Tree {
+            path: path.into(),
+            frozen: false,
+            directories: vec![crate::cgroup::Directory {
+                path: below.into(),
+                uid: 0,
+                gid: 0,
+                mode: 0o755,
+                files: vec![crate::cgroup::OwnedFile { name: file.into(), uid: 0, gid: 0, mode: 0o644 }],
+                tasks: true,
+            }],
+        };
+        assert!(refused(&|r| r.cgroup = Some(tree("/../etc", "", "x"))).contains("not a plain path"));
+        assert!(refused(&|r| r.cgroup = Some(tree("/a", "../etc", "x"))).contains("no cgroup of the container"));
+        assert!(refused(&|r| r.cgroup = Some(tree("/a", "", "../../../etc/shadow"))).contains("no name of a file"));
+        let file = HostFile { mount_id: 1, inode: 2, path: "/etc/shadow".into() };
+        assert!(refused(&|r| r.host_files = vec![file.clone()]).contains("would be given to the container"));
+        let external = External { key: "k".into(), point: "/a".into(), source: "/srv/../etc".into(), read_only: false };
+        assert!(refused(&|r| r.externals = vec![external.clone()]).contains("'/srv/../etc' is not a plain path"));
         assert!(matches!(Record::parse("version = 99"), Err(Damage::TooNew(99))));
         assert!(matches!(Record::parse("rubbish"), Err(Damage::Unreadable(_))));
     }

@@ -176,23 +176,26 @@ pub fn remove_images(dir: &Path) -> Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e).with_context(|| format!("look at {}", dir.display())),
     };
+    if let Some(other) = names.iter().find(|n| !is_of_a_checkpoint(n)) {
+        bail!("{} holds '{}', which is no image: the directory is left as it is", dir.display(), other.display());
+    }
     for name in names {
-        let text = name.to_string_lossy();
-        let ours = text.ends_with(".img")
-            || text.ends_with(".log")
-            || text.ends_with(".tar.gz")
-            || text.starts_with("stats-")
-            || text == "irmap-cache"
-            || text == record::FILE
-            || text.starts_with(".lxc-cr-")
-            || text == "parent";
-        if !ours {
-            bail!("{} holds '{text}', which is no image: the directory is left as it is", dir.display());
-        }
         let path = dir.join(&name);
         fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
     }
     fs::remove_dir(dir).with_context(|| format!("remove {}", dir.display()))
+}
+
+/// Whether a file of this name is one that CRIU and we write into an image directory.
+pub fn is_of_a_checkpoint(name: &Path) -> bool {
+    let text = name.to_string_lossy();
+    record::is_image(name)
+        || text.ends_with(".log")
+        || text.starts_with("stats-")
+        || text == "irmap-cache"
+        || text == record::FILE
+        || text.starts_with(".lxc-cr-")
+        || text == "parent"
 }
 
 #[cfg(test)]

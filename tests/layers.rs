@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
         "confine",
         "sysctl",
         "record",
+        "contents",
         "seal",
         "rollback",
         "operation",

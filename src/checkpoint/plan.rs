@@ -14,10 +14,12 @@ use crate::cgroup::{self, Tree};
 use crate::confine;
 use crate::criu::options::{AfterDump, Common, Dump, External};
 use crate::criu::version::Criu;
+use crate::lxc;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::mounts::{self, HostFile};
 use crate::net::{Port, ports};
+use crate::operation;
 use crate::record::{self, Record};
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
@@ -163,7 +165,13 @@ fn host(criu: &Criu) -> record::Host {
         Ok(names) => (names.release().to_string_lossy().into_owned(), names.machine().to_string_lossy().into_owned()),
         Err(_) => (String::new(), std::env::consts::ARCH.to_owned()),
     };
-    record::Host { kernel, machine, criu: criu.version.to_string(), lxc_cr: env!("CARGO_PKG_VERSION").to_owned() }
+    record::Host {
+        kernel,
+        machine,
+        criu: criu.version.to_string(),
+        lxc: lxc::version::find_cached(&operation::lxc_version_cache()),
+        lxc_cr: env!("CARGO_PKG_VERSION").to_owned(),
+    }
 }
 
 fn describe_init(pid: i32) -> Result<record::Init> {

@@ -1,17 +1,16 @@
 //! What all commands have in common: the options of every LXC tool, the log, and how a failure is printed.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser};
 use log::LevelFilter;
 
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::settings::{self, Settings};
+use crate::sys::files;
 
 /// The hook directory below the prefix that the commands are installed in.
 const LIBEXEC: &str = "libexec/lxc-cr";
@@ -79,12 +78,33 @@ impl LxcOptions {
             .or(self.positional.as_ref())
             .ok_or_else(|| Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME"))?;
         let name = ContainerName::new(name).map_err(|e| Failure::new(Exit::Usage, e))?;
+        Ok((name, self.all_containers()?))
+    }
+
+    /// The directory of all containers.
+    pub fn all_containers(&self) -> Result<LxcPath> {
         let path = match &self.lxcpath {
             Some(path) => path.clone(),
             None => SystemConfig::load(Path::new(SYSTEM_CONFIG)).map_err(|e| Failure::new(Exit::Other, e))?.lxcpath,
         };
-        let lxcpath = LxcPath::new(path).map_err(|e| Failure::new(Exit::Usage, e))?;
-        Ok((name, lxcpath))
+        LxcPath::new(path).map_err(|e| Failure::new(Exit::Usage, e))
+    }
+
+    /// The checkpoint that is meant by `DIR|NAME`: what has a slash in it is a directory; a name is the suspended
+    /// container of that name, or else a directory here.
+    pub fn checkpoint(&self) -> Result<PathBuf> {
+        let called = self.called().ok_or_else(|| {
+            Failure::msg(Exit::Usage, "no checkpoint is named").hint("name its directory, or its container")
+        })?;
+        let lxcpath = self.all_containers()?;
+        if !called.contains('/') && !matches!(called, "." | "..") {
+            let name = ContainerName::new(called).map_err(|e| Failure::new(Exit::Usage, e))?;
+            let suspended = lxcpath.container_dir(&name).join(super::restart::SUSPEND_DIR);
+            if suspended.symlink_metadata().is_ok() || !Path::new(called).is_dir() {
+                return Ok(suspended);
+            }
+        }
+        absolute(Path::new(called))
     }
 
     /// What the user calls the container, for messages that come before it is known to be one.
@@ -124,13 +144,7 @@ pub fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
     builder.filter_level(level);
     match file {
         Some(path) => {
-            let file = OpenOptions::new()
-                .append(true)
-                .create(true)
-                .mode(0o600)
-                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-                .open(path)
-                .map_err(|e| Failure::msg(Exit::Other, format!("open the log file {}: {e}", path.display())))?;
+            let file = files::open_log(path).or_exit(Exit::Other)?;
             builder.target(env_logger::Target::Pipe(Box::new(file)));
         }
         None => {

@@ -48,6 +48,8 @@ pub struct Job {
     pub action_script: PathBuf,
     /// The user's action script.
     pub user_script: Option<PathBuf>,
+    /// Go ahead in spite of doubts.
+    pub force: bool,
     /// Decide, but do nothing.
     pub dry_run: bool,
     /// Where the pid of the monitor is written.
@@ -132,6 +134,7 @@ fn run() -> Result<()> {
         veth: job.veth.clone(),
         action_script: job.action_script.clone(),
         user_script: job.user_script.clone(),
+        force: job.force,
         dry_run: job.dry_run,
     };
     let mut lines = Lines { wants_log: job.wants_log };

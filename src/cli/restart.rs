@@ -79,6 +79,10 @@ pub struct Restart {
     #[arg(short = 'A', long, value_name = "FILE")]
     pub action_script: Option<PathBuf>,
 
+    /// Go ahead although configuration, root or CRIU are not those of the checkpoint
+    #[arg(long)]
+    pub force: bool,
+
     /// Show what would be done, and CRIU's command line; do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -137,6 +141,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         veth: restart.veth.iter().cloned().collect::<BTreeMap<_, _>>(),
         action_script: action_script()?,
         user_script: restart.action_script.as_deref().map(super::checkpoint::user_script).transpose()?,
+        force: restart.force,
         dry_run: restart.dry_run,
         pidfile: restart.pidfile.as_deref().map(absolute).transpose()?,
         logfile: restart.lxc.logfile.as_deref().map(absolute).transpose()?,

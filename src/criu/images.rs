@@ -5,19 +5,30 @@
 //! its length as a little-endian u32 (`criu/protobuf.c`). The messages here name only the fields that
 //! are used; their numbers are those of CRIU's `images/*.proto`, which never change.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
 
+use crate::sys::files::open_file;
+
+mod addresses;
+mod files;
+mod memory;
+mod mounts;
 mod netdev;
 mod stats;
 mod tree;
 
+pub use addresses::{Address, addresses};
+pub use files::{
+    Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, open_files, without_name,
+};
+pub use memory::{Memory, memory};
+pub use mounts::{Mount, mounts};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_ready_made};
 pub use stats::{DumpStats, RestoreStats};
-pub use tree::{Process, process_tree, root_of_tree};
+pub use tree::{Process, machine_of, process_tree, root_of_tree};
 
 /// More than any image that is read here: a tree of 32768 tasks has a pstree.img of about 1 MiB.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -85,6 +96,16 @@ enum Flaw {
     Truncated,
 }
 
+impl Flaw {
+    /// As the error of this file.
+    fn of(self, path: &Path, bytes: &[u8]) -> Error {
+        match self {
+            Flaw::Magic(magic) => Error::NotAnImage { path: path.to_owned(), magic },
+            Flaw::Truncated => Error::Truncated { path: path.to_owned(), size: bytes.len() },
+        }
+    }
+}
+
 /// Which numbers an image begins with.
 #[derive(Clone, Copy, Debug)]
 enum Head {
@@ -134,16 +155,17 @@ fn take_u32(bytes: &[u8]) -> Option<(u32, &[u8])> {
 pub fn decode_anything(bytes: &[u8]) {
     let path = Path::new("fuzz");
     let _ = decode::<InventoryEntry>(path, bytes, Head::Bare(INVENTORY_MAGIC));
+    addresses::decode_anything(bytes);
+    files::decode_anything(path, bytes);
+    memory::decode_anything(path, bytes);
+    mounts::decode_anything(path, bytes);
     netdev::decode_anything(path, bytes);
     tree::decode_anything(path, bytes);
     stats::decode_anything(path, bytes);
 }
 
 fn decode<M: Message + Default>(path: &Path, bytes: &[u8], head: Head) -> Result<Vec<M>, Error> {
-    let found = messages(bytes, head).map_err(|flaw| match flaw {
-        Flaw::Magic(magic) => Error::NotAnImage { path: path.to_owned(), magic },
-        Flaw::Truncated => Error::Truncated { path: path.to_owned(), size: bytes.len() },
-    })?;
+    let found = messages(bytes, head).map_err(|flaw| flaw.of(path, bytes))?;
     let decoded: Result<Vec<M>, prost::DecodeError> = found.into_iter().map(M::decode).collect();
     decoded.map_err(|source| Error::Damaged { path: path.to_owned(), source })
 }
@@ -155,7 +177,7 @@ fn read<M: Message + Default>(path: &Path, head: Head) -> Result<Vec<M>, Error> 
 /// All of an image.
 fn bytes_of(path: &Path) -> Result<Vec<u8>, Error> {
     let io_error = |source| Error::Io { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io_error)?;
+    let file = open_file(path).map_err(io_error)?;
     let mut bytes = Vec::new();
     file.take(MAX_IMAGE + 1).read_to_end(&mut bytes).map_err(io_error)?;
     if bytes.len() as u64 > MAX_IMAGE {
@@ -204,6 +226,8 @@ struct PluginsEntry {
 
 #[derive(Clone, PartialEq, Message)]
 struct KobjIdsEntry {
+    #[prost(uint32, optional, tag = "2")]
+    files: Option<u32>,
     #[prost(uint32, optional, tag = "5")]
     pid_ns: Option<u32>,
     #[prost(uint32, optional, tag = "6")]
@@ -248,10 +272,11 @@ pub enum NetworkLock {
     Other(u32),
 }
 
-/// CRIU's numbers for the namespaces of a task, one for each that the kernel knows.
+/// CRIU's numbers for the namespaces of a task, one for each that the kernel knows, and for its table of descriptors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct NamespaceIds {
+    pub files: Option<u32>,
     pub pid: Option<u32>,
     pub net: Option<u32>,
     pub ipc: Option<u32>,
@@ -320,6 +345,7 @@ impl From<InventoryEntry> for Inventory {
 impl From<KobjIdsEntry> for NamespaceIds {
     fn from(ids: KobjIdsEntry) -> NamespaceIds {
         NamespaceIds {
+            files: ids.files,
             pid: ids.pid_ns,
             net: ids.net_ns,
             ipc: ids.ipc_ns,
@@ -347,7 +373,7 @@ impl NetworkLock {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::fs;
+    use std::fs::{self, File};
 
     /// Images that CRIU 4.2.1 wrote of `sh -c 'sleep 1000 & sleep 1001 & wait'`.
     pub(super) fn real() -> PathBuf {

@@ -8,3 +8,4 @@ pub mod hook;
 pub mod name;
 pub mod protocol;
 pub mod server;
+pub mod version;

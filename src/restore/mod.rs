@@ -4,7 +4,7 @@
 //! 1. read the container's definition and take the right to change it; undo what a dead command has left;
 //! 2. look at the checkpoint: is it one, of this container, whole?
 //! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
-//! 4. decide what to make ([`plan`]); a dry run ends here;
+//! 4. compare the checkpoint with what is here by now ([`trust`]): machine, configuration, files that were open; decide what to make ([`plan`]); a dry run ends here;
 //! 5. run the container's pre-start hooks; make the cgroups, each noted in the journal first;
 //! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
 //!    memory images' checksums are compared; the container may not run before they are found right;
@@ -16,6 +16,7 @@
 //! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
 
 pub mod plan;
+mod trust;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -53,16 +54,21 @@ use crate::rollback::{Journal, Undo};
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
+use crate::sys::place;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Place, PrivateBind};
 use crate::{cgroup, sys};
 
 use plan::Plan;
+use trust::Subject;
 use watch::RestoreWatch;
 
 /// How long a monitor that is cleaning up may take to let the container's address go.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// The link by which CRIU finds the images that others build on.
+const PARENT: &str = "parent";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -81,6 +87,8 @@ pub struct Request {
     pub action_script: PathBuf,
     /// The user's action script.
     pub user_script: Option<PathBuf>,
+    /// Go ahead in spite of doubts about the checkpoint.
+    pub force: bool,
     /// Decide, but do nothing.
     pub dry_run: bool,
 }
@@ -139,6 +147,8 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+    let subject = Subject { images: &request.images, record: record.as_ref(), defined: &defined, criu: &criu };
+    let root_is_good = judge(request, &subject, &mut netlink, report)?;
     let plan = plan::plan(request, settings, &defined, record.as_ref(), &mut netlink).map_err(no_plan)?;
     if request.dry_run {
         let criu_options = plan.criu(request, &defined, &plan.payload, &operation.pidfile());
@@ -154,6 +164,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         record: record.as_ref(),
         criu: &criu,
         plan: &plan,
+        subject: (!root_is_good).then_some(subject),
         operation: &operation,
         signals,
         journal: &mut journal,
@@ -184,6 +195,19 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     })))
 }
 
+/// Tells all that speaks against the checkpoint here and now. Says whether that holds for the root, too: where a hook of
+/// the user's may be what puts the root into its place, it has to be looked at after that.
+fn judge(request: &Request, subject: &Subject<'_>, netlink: &mut Netlink, report: &mut dyn Report) -> Result<bool> {
+    let mut reasons = subject.of_host(netlink).map_err(no_plan)?;
+    let of_root = subject.of_root().map_err(no_plan)?;
+    let waits = !of_root.is_empty() && subject.root_may_come_from_hooks();
+    if !waits {
+        reasons.extend(of_root);
+    }
+    trust::judge(&request.images, reasons, request.force)?.iter().for_each(|note| report.note(note));
+    Ok(!waits)
+}
+
 /// Opens the checkpoint and checks all that can be checked in no time.
 fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
     let dir = &request.images;
@@ -196,7 +220,9 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
                 .hint("-D names the directory of a checkpoint; without it, the container's own 'dump' is taken"));
         }
     }
+    place::check(dir).or_exit(Exit::BadCheckpoint)?;
     files::open_private_dir(dir).or_exit(Exit::BadCheckpoint)?;
+    files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
     if !dir.join("inventory.img").is_file() {
         return Err(unusable(format!("{} holds no checkpoint", dir.display())));
     }
@@ -289,6 +315,8 @@ struct Work<'a> {
     record: Option<&'a Record>,
     criu: &'a Criu,
     plan: &'a Plan,
+    /// What is to be compared with the root once the hooks have run.
+    subject: Option<Subject<'a>>,
     operation: &'a Operation,
     signals: &'a Signals,
     journal: &'a mut Journal,
@@ -306,6 +334,10 @@ impl Work<'_> {
         report.phase("running hooks");
         self.hooks_ran = true;
         hook::run_all(HookKind::PreStart, &hook::Context::new(self.defined)).context("before the restart")?;
+        if let Some(subject) = &self.subject {
+            let reasons = subject.of_root().map_err(no_plan)?;
+            trust::judge(&self.request.images, reasons, self.request.force)?.iter().for_each(|n| report.note(n));
+        }
 
         report.phase("making cgroups");
         let mount = cgroup::unified_mount()?;

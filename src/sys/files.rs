@@ -42,6 +42,30 @@ pub fn open_private_dir(path: &Path) -> Result<File> {
     Ok(dir)
 }
 
+/// Checks that all in a directory is what root made there: files and directories of root's that nobody else can write
+/// to. Anything else, and a link above all, would be opened by whoever works in it (CRIU) without a look at what it is.
+/// A link with one of the names in `links` is allowed.
+pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
+    for name in names(dir)? {
+        let path = dir.join(&name);
+        let meta = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?;
+        if !super::place::is_ours(meta.uid()) {
+            bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
+        }
+        if meta.is_symlink() && links.iter().any(|l| name == Path::new(l)) {
+            continue;
+        }
+        if !meta.is_file() && !meta.is_dir() {
+            let what = if meta.is_symlink() { "a symbolic link" } else { "a special file" };
+            bail!("{} is {what}: it is not trusted", path.display());
+        }
+        if meta.mode() & 0o022 != 0 {
+            bail!("{} can be written by others (mode {:o}): it is not trusted", path.display(), meta.mode() & 0o7777);
+        }
+    }
+    Ok(())
+}
+
 /// Opens a directory; a symbolic link as the last component is refused.
 pub fn open_dir(path: &Path) -> Result<File> {
     OpenOptions::new()
@@ -64,6 +88,33 @@ pub fn open_append(path: &Path) -> io::Result<File> {
         .mode(PRIVATE_FILE)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(path)
+}
+
+/// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is refused, and so is a
+/// pipe, which would hold us up; a terminal or `/dev/null` is as good as a file.
+pub fn open_log(path: &Path) -> Result<File> {
+    let what = || format!("open the log file {}", path.display());
+    let at = std::path::absolute(path).with_context(what)?;
+    super::place::check(&at).with_context(what)?;
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(PRIVATE_FILE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(&at)
+        .with_context(what)?;
+    let meta = file.metadata().with_context(what)?;
+    let kind = meta.file_type();
+    if std::os::unix::fs::FileTypeExt::is_char_device(&kind) {
+        return Ok(file);
+    }
+    if !kind.is_file() {
+        bail!("{} is no file", path.display());
+    }
+    if !super::place::is_ours(meta.uid()) {
+        bail!("{} belongs to user {}, not to root", path.display(), meta.uid());
+    }
+    Ok(file)
 }
 
 /// Writes a file as a whole: it is there with all of this content, on the disk, or as it was.
@@ -146,6 +197,39 @@ mod tests {
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         assert!(open_private_dir(&dir).unwrap_err().to_string().contains("can be written by others"));
+    }
+
+    #[test]
+    fn only_what_root_made_may_be_in_a_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let path = |name: &str| top.path().join(name);
+        fs::write(path("core-1.img"), "x").unwrap();
+        symlink("/somewhere", path("parent")).unwrap();
+        check_content(top.path(), &["parent"]).unwrap();
+        assert!(check_content(top.path(), &[]).unwrap_err().to_string().contains("parent is a symbolic link"));
+        symlink("/etc/shadow", path("restore.log")).unwrap();
+        assert!(check_content(top.path(), &["parent"]).unwrap_err().to_string().contains("restore.log is a symbolic"));
+        fs::remove_file(path("restore.log")).unwrap();
+        nix::unistd::mkfifo(&path("pages-1.img"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(check_content(top.path(), &["parent"]).unwrap_err().to_string().contains("is a special file"));
+        fs::remove_file(path("pages-1.img")).unwrap();
+        fs::set_permissions(path("core-1.img"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+        assert!(check_content(top.path(), &["parent"]).unwrap_err().to_string().contains("written by others"));
+    }
+
+    #[test]
+    fn a_log_is_no_link_and_no_pipe() {
+        let top = tempfile::tempdir().unwrap();
+        let path = |name: &str| top.path().join(name);
+        open_log(&path("log")).unwrap();
+        assert_eq!(fs::metadata(path("log")).unwrap().mode() & 0o777, 0o600);
+        symlink("log", path("link")).unwrap();
+        assert!(open_log(&path("link")).is_err());
+        nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        assert!(open_log(&path("pipe")).is_err());
+        open_log(Path::new("/dev/null")).unwrap();
+        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(format!("{:#}", open_log(&path("log")).unwrap_err()).contains("others can write to"));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The kernel's interfaces that this program uses, as safe verbs. The only module with `unsafe`.
 
 pub mod bpf;
+pub mod below;
 pub mod fdpass;
 pub mod files;
 pub mod memory;
 pub mod netlink;
+pub mod place;
 pub mod process;
 pub mod signals;
 pub mod spawn;

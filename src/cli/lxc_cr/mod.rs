@@ -1,6 +1,9 @@
 //! `lxc-cr`: all that is not a checkpoint or a restart. A module for each subcommand.
 
+mod list;
 mod recover;
+mod remove;
+mod show;
 
 use std::process::ExitCode;
 
@@ -21,7 +24,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    List(list::List),
     Recover(recover::Recover),
+    Remove(remove::Remove),
+    Show(show::Show),
 }
 
 /// What a subcommand ends in where it does not end in a success: the container that it was about, and why.
@@ -34,7 +40,10 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     let outcome = match &arguments.command {
+        Command::List(list) => about(list.lxc.called(), || list.run()),
         Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),
+        Command::Remove(remove) => about(remove.lxc.called(), || remove.run()),
+        Command::Show(show) => about(show.lxc.called(), || show.run()),
     };
     outcome.unwrap_or_else(|(container, failure)| fail(PROGRAM, container.as_deref(), &failure))
 }

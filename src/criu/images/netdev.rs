@@ -23,8 +23,12 @@ struct NetDeviceEntry {
     kind: u32,
     #[prost(uint32, required, tag = "2")]
     ifindex: u32,
+    #[prost(uint32, required, tag = "3")]
+    mtu: u32,
     #[prost(string, required, tag = "5")]
     name: String,
+    #[prost(bytes = "vec", optional, tag = "7")]
+    address: Option<Vec<u8>>,
 }
 
 /// An interface of a checkpoint.
@@ -36,6 +40,10 @@ pub struct Interface {
     pub index: u32,
     /// Whether it is an end of a veth pair.
     pub veth: bool,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Its hardware address; none for one that has none of Ethernet's length.
+    pub mac: Option<[u8; 6]>,
 }
 
 impl NamespaceIds {
@@ -59,7 +67,16 @@ pub fn interfaces(dir: &Path, netns: u32) -> Result<Vec<Interface>, Error> {
 
 fn decode_interfaces(path: &Path, bytes: &[u8]) -> Result<Vec<Interface>, Error> {
     let entries: Vec<NetDeviceEntry> = decode(path, bytes, Head::Common(NETDEV_MAGIC))?;
-    Ok(entries.into_iter().map(|e| Interface { name: e.name, index: e.ifindex, veth: e.kind == VETH }).collect())
+    Ok(entries
+        .into_iter()
+        .map(|e| Interface {
+            name: e.name,
+            index: e.ifindex,
+            veth: e.kind == VETH,
+            mtu: e.mtu,
+            mac: e.address.and_then(|a| a.try_into().ok()),
+        })
+        .collect())
 }
 
 /// The image of a network namespace's interfaces, changed so that CRIU finds those that `ready` holds for in the
@@ -127,8 +144,10 @@ mod tests {
     fn reads_real_interfaces() {
         let dir = real();
         let netns = NamespaceIds::of_task(&dir, 1).unwrap().net.unwrap();
-        let interface = |name: &str, index, veth| Interface { name: name.into(), index, veth };
-        assert_eq!(interfaces(&dir, netns).unwrap(), [interface("lo", 1, false), interface("eth0", 2, true)]);
+        let found = interfaces(&dir, netns).unwrap();
+        let told: Vec<_> = found.iter().map(|i| (i.name.as_str(), i.index, i.veth, i.mtu)).collect();
+        assert_eq!(told, [("lo", 1, false, 65536), ("eth0", 2, true, 1500)]);
+        assert!(found.iter().all(|i| i.mac.is_some()) && found[0].mac == Some([0; 6]));
     }
 
     #[test]

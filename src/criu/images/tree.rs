@@ -40,8 +40,9 @@ struct CoreEntry {
 struct TaskCoreEntry {
     #[prost(uint32, required, tag = "1")]
     task_state: u32,
-    #[prost(string, required, tag = "6")]
-    comm: String,
+    // Any bytes that somebody gave to prctl(2).
+    #[prost(bytes = "vec", required, tag = "6")]
+    comm: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -86,6 +87,24 @@ pub fn root_of_tree(dir: &Path) -> Result<u32, Error> {
     Ok(root.pid)
 }
 
+/// The machine that the root of the tree ran on, as `uname -m` calls it; none for one that this program does not know.
+pub fn machine_of(dir: &Path) -> Result<Option<&'static str>, Error> {
+    let root = root_of_tree(dir)?;
+    let core: CoreEntry = read_one(&dir.join(format!("core-{root}.img")), Head::Common(CORE_MAGIC))?;
+    // `march` of CRIU's core_entry.
+    Ok(match core.mtype {
+        1 => Some("x86_64"),
+        2 => Some("armv7l"),
+        3 => Some("aarch64"),
+        4 => Some("ppc64le"),
+        5 => Some("s390x"),
+        6 => Some("mips64"),
+        7 => Some("loongarch64"),
+        8 => Some("riscv64"),
+        _ => None,
+    })
+}
+
 fn process(dir: &Path, entry: PstreeEntry) -> Result<Process, Error> {
     let path = dir.join(format!("core-{}.img", entry.pid));
     // A session or group leader that had gone already is in the tree without threads and without a core.
@@ -102,7 +121,7 @@ fn process(dir: &Path, entry: PstreeEntry) -> Result<Process, Error> {
         sid: entry.sid,
         threads: entry.threads,
         zombie: task.as_ref().is_some_and(|t| t.task_state == TASK_DEAD),
-        comm: task.map(|t| t.comm).unwrap_or_default(),
+        comm: task.map(|t| String::from_utf8_lossy(&t.comm).into_owned()).unwrap_or_default(),
         pdeath_sig: thread.and_then(|t| t.pdeath_sig).filter(|signal| *signal != 0),
     })
 }

@@ -7,11 +7,12 @@ use rtnetlink::packet_route::link::{
     AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask,
     LinkMessage,
 };
+use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkBridgePort, LinkBridgeVlan};
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Netlink};
+use super::{Error, Mac, Netlink};
 
 /// Declares each setting once: its field, its type, the kernel's attribute.
 macro_rules! port_settings {
@@ -127,6 +128,26 @@ pub struct Vlan {
 }
 
 impl Netlink {
+    /// The hardware addresses that bridges know of, each with the index of the port behind which it is.
+    pub fn heard(&mut self) -> Result<Vec<(Mac, u32)>, Error> {
+        let mut query = NeighbourMessage::default();
+        query.header.family = AddressFamily::Bridge;
+        let mut found = Vec::new();
+        for answer in self.dump(RouteNetlinkMessage::GetNeighbour(query))? {
+            let RouteNetlinkMessage::NewNeighbour(message) = answer else { continue };
+            let mac = message.attributes.iter().find_map(|a| match a {
+                NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+                _ => None,
+            });
+            // Without a bridge it is a link's own filter, as macvlan and hardware have.
+            let bridge = message.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Controller(_)));
+            if let Some(mac) = mac.filter(|_| bridge) {
+                found.push((mac, message.header.ifindex));
+            }
+        }
+        Ok(found)
+    }
+
     /// The settings of a bridge port; none if the link is not one.
     pub fn port_settings(&mut self, index: u32) -> Result<Option<PortSettings>, Error> {
         Ok(self.link_by_index(index)?.port)

@@ -1,0 +1,41 @@
+//! `lxc-cr remove`: a checkpoint goes.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::common::{LxcOptions, start_log};
+use crate::contents::catalogue;
+use crate::error::{Exit, Failure, OrExit, Result};
+use crate::operation::{self, Operation};
+
+/// Remove a checkpoint
+///
+/// It is named by its directory, or by its container when that is suspended. Nothing is asked; what is no checkpoint,
+/// holds other files too, is in use, or is built upon by another checkpoint stays.
+#[derive(Args, Debug)]
+#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr remove [OPTIONS] DIR|NAME")]
+pub struct Remove {
+    #[command(flatten)]
+    pub lxc: LxcOptions,
+}
+
+impl Remove {
+    /// Removes it.
+    pub fn run(&self) -> Result<ExitCode> {
+        start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
+        let dir = self.lxc.checkpoint()?;
+        let lxcpath = self.lxc.all_containers()?;
+        catalogue::check_removable(&dir).or_exit(Exit::Refused)?;
+        // A command that reads or writes it holds its container.
+        let _held = match catalogue::container_of(&dir, &lxcpath)? {
+            Some((lxcpath, name)) => Some(Operation::begin(&lxcpath, &name, "lxc-cr remove").map_err(|e| match e {
+                operation::Error::Busy(_) => Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"),
+                operation::Error::Other(e) => Failure::new(Exit::Other, e),
+            })?),
+            None => None,
+        };
+        catalogue::remove(&dir)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

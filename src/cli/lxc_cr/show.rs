@@ -1,0 +1,44 @@
+//! `lxc-cr show`: what a checkpoint holds.
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::common::{LxcOptions, start_log};
+use crate::contents::Contents;
+use crate::error::{Exit, Failure, OrExit, Result};
+
+/// Show what a checkpoint holds: processes, memory, open files, sockets, network, mounts, and what made it
+///
+/// A checkpoint is named by its directory, or by its container when that is suspended. Those that LXC's own tool wrote
+/// are shown, too.
+#[derive(Args, Debug)]
+#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr show [OPTIONS] DIR|NAME")]
+pub struct Show {
+    #[command(flatten)]
+    pub lxc: LxcOptions,
+
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Show {
+    /// Prints it. A checkpoint that is damaged is shown as far as it can be read, and the exit status tells.
+    pub fn run(&self) -> Result<ExitCode> {
+        start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
+        let dir = self.lxc.checkpoint()?;
+        if !dir.join("inventory.img").is_file() {
+            return Err(Failure::msg(Exit::BadCheckpoint, format!("{} holds no checkpoint", dir.display()))
+                .hint("lxc-cr list shows which checkpoints there are"));
+        }
+        let contents = Contents::read(&dir).or_exit(Exit::BadCheckpoint)?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&contents).or_exit(Exit::Other)?);
+        } else {
+            print!("{contents}");
+        }
+        let exit = if contents.problems.is_empty() { Exit::Done } else { Exit::BadCheckpoint };
+        Ok(ExitCode::from(exit.code()))
+    }
+}

@@ -1,0 +1,292 @@
+//! Which checkpoints there are below an LXC path, and how one is removed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use serde::Serialize;
+
+use super::{measure, written};
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::record::{self, Record};
+use crate::rollback;
+use crate::sys::{files, place};
+
+/// What is added to a directory's name while a checkpoint is written.
+const PARTIAL: &str = ".partial";
+/// The link by which CRIU finds the images that others build on.
+const PARENT: &str = "parent";
+/// How many directories below a container's own one are gone down.
+const DEPTH: usize = 2;
+/// A container's root is not looked through.
+const ROOTFS: &str = "rootfs";
+
+/// A checkpoint that there is.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Its container, by its record or else by the place where it lies.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// How it is.
+    pub state: State,
+    /// What is wrong with a damaged one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub damage: Option<String>,
+    /// The bytes of its images.
+    pub size: u64,
+    /// When it was made, in seconds since 1970.
+    pub created: u64,
+}
+
+/// How a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// Its record and its images are there.
+    Complete,
+    /// It has no record: LXC's tool or `criu dump` wrote it.
+    WithoutRecord,
+    /// Memory only, copied beforehand for another checkpoint to build on.
+    PreDump,
+    /// It was never completed.
+    Partial,
+    /// Its record cannot be read, or images are missing or of another size.
+    Damaged,
+}
+
+impl State {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Complete => "complete",
+            State::WithoutRecord => "without record",
+            State::PreDump => "pre-dump",
+            State::Partial => "half-written",
+            State::Damaged => "damaged",
+        }
+    }
+}
+
+/// The checkpoints in the containers' directories below an LXC path, or in that of one container. Links are not
+/// followed.
+pub fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Vec<Entry>> {
+    let top = lxcpath.as_path();
+    let places: Vec<PathBuf> = match name {
+        Some(name) => vec![lxcpath.container_dir(name)],
+        None => directories(top)?,
+    };
+    let mut found = Vec::new();
+    for place in places {
+        look_below(&place, DEPTH, &mut found)?;
+    }
+    let mut entries: Vec<Entry> = found.into_iter().map(|dir| Entry::of(dir, lxcpath)).collect::<Result<_>>()?;
+    entries.sort_by(|a, b| a.directory.cmp(&b.directory));
+    Ok(entries)
+}
+
+fn look_below(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
+    for below in directories(dir)? {
+        if is_checkpoint(&below) {
+            found.push(below);
+        } else if depth > 1 && below.file_name().is_some_and(|n| n != ROOTFS) {
+            look_below(&below, depth - 1, found)?;
+        }
+    }
+    Ok(())
+}
+
+/// The directories in a directory.
+fn directories(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(|| format!("list {}", dir.display())),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.with_context(|| format!("list {}", dir.display()))?;
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a directory holds images or a record. A half-written one may hold nothing yet but its name.
+fn is_checkpoint(dir: &Path) -> bool {
+    let has = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
+    has("inventory.img") || has("pstree.img") || has(record::FILE) || is_partial(dir)
+}
+
+fn is_partial(dir: &Path) -> bool {
+    let named = dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.ends_with(PARTIAL));
+    named && files::names(dir).is_ok_and(|names| names.iter().all(|n| rollback::is_of_a_checkpoint(n)))
+}
+
+impl Entry {
+    fn of(directory: PathBuf, lxcpath: &LxcPath) -> Result<Entry> {
+        let record = Record::read(&directory);
+        let damage = match &record {
+            Err(e) => Some(format!("{e:#}")),
+            Ok(Some(record)) => record.check_sizes(&directory).err().map(|e| format!("{e:#}")),
+            Ok(None) => None,
+        };
+        let state = match (&record, &damage) {
+            _ if is_partial(&directory) => State::Partial,
+            (_, Some(_)) => State::Damaged,
+            (Ok(Some(_)), None) => State::Complete,
+            // A pre-dump has memory, but no tree of processes.
+            _ if directory.join("pstree.img").exists() => State::WithoutRecord,
+            _ => State::PreDump,
+        };
+        let record = record.ok().flatten();
+        let by_place = || {
+            let first = directory.strip_prefix(lxcpath.as_path()).ok()?.components().next()?;
+            let name = ContainerName::new(first.as_os_str().to_str()?).ok()?;
+            lxcpath.config_file(&name).exists().then(|| name.as_str().to_owned())
+        };
+        Ok(Entry {
+            container: record.as_ref().map(|r| r.container.name.clone()).or_else(by_place),
+            state,
+            damage: damage.filter(|_| state == State::Damaged),
+            size: measure(&directory)?.0,
+            created: match &record {
+                Some(record) => record.created,
+                None => written(&directory)?,
+            },
+            directory,
+        })
+    }
+}
+
+/// The container that a checkpoint is of, as far as it can be told: by its record, or by the container's directory that
+/// it lies in.
+pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, String)>> {
+    // A damaged record does not keep a checkpoint from being removed.
+    if let Ok(Some(record)) = Record::read(dir) {
+        return Ok(Some((record.container.lxcpath, record.container.name)));
+    }
+    let entry = Entry::of(dir.to_owned(), lxcpath)?;
+    Ok(entry.container.map(|name| (lxcpath.as_path().to_owned(), name)))
+}
+
+/// Refuses what is no checkpoint, what others could have put there, and what another checkpoint builds on.
+pub fn check_removable(dir: &Path) -> Result<()> {
+    place::check(dir)?;
+    let meta = fs::symlink_metadata(dir).with_context(|| format!("look at {}", dir.display()))?;
+    if meta.is_symlink() {
+        bail!("{} is a symbolic link: name the directory itself", dir.display());
+    }
+    if !meta.is_dir() || !is_checkpoint(dir) {
+        bail!("{} is no checkpoint", dir.display());
+    }
+    files::open_private_dir(dir)?;
+    let names = files::names(dir)?;
+    if let Some(other) = names.iter().find(|n| !rollback::is_of_a_checkpoint(n)) {
+        bail!("{} holds '{}' too, which is not of a checkpoint: it is left as it is", dir.display(), other.display());
+    }
+    match built_upon(dir)? {
+        Some(other) => Err(anyhow!("{} builds on {}: remove that one first", other.display(), dir.display())),
+        None => Ok(()),
+    }
+}
+
+/// A checkpoint beside this one that has its memory from here.
+fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
+    let real = fs::canonicalize(dir).with_context(|| format!("look at {}", dir.display()))?;
+    let Some(beside) = real.parent() else { return Ok(None) };
+    let builds_on_it = |other: &PathBuf| {
+        let link = other.join(PARENT);
+        *other != real
+            && fs::symlink_metadata(&link).is_ok_and(|m| m.is_symlink())
+            && fs::canonicalize(&link).is_ok_and(|p| p == real)
+    };
+    Ok(directories(beside)?.into_iter().find(builds_on_it))
+}
+
+/// Removes a checkpoint of which [`check_removable`] has found no fault.
+pub fn remove(dir: &Path) -> Result<()> {
+    // What is removed has no name that anybody would restore from while it goes.
+    let doomed = if is_partial(dir) { dir.to_owned() } else { files::with_suffix(dir, ".removed.partial") };
+    if doomed != dir {
+        fs::rename(dir, &doomed).with_context(|| format!("rename {} to {}", dir.display(), doomed.display()))?;
+    }
+    rollback::remove_images(&doomed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lxcpath() -> (tempfile::TempDir, LxcPath) {
+        let top = tempfile::tempdir().unwrap();
+        let path = LxcPath::new(top.path()).unwrap();
+        (top, path)
+    }
+
+    fn make(dir: &Path, names: &[&str]) {
+        fs::create_dir_all(dir).unwrap();
+        fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+        names.iter().for_each(|n| fs::write(dir.join(n), "x").unwrap());
+    }
+
+    #[test]
+    fn all_kinds_are_found_and_roots_are_not_looked_through() {
+        let (top, path) = lxcpath();
+        let web = top.path().join("web");
+        make(&web, &["config"]);
+        make(&web.join("dump"), &["inventory.img", "pstree.img"]);
+        make(&web.join("dump.partial"), &["core-1.img", "dump.log"]);
+        make(&web.join("old/pre"), &["inventory.img", "pages-1.img"]);
+        make(&web.join("bad"), &["inventory.img", record::FILE]);
+        make(&web.join("rootfs/root/dump"), &["inventory.img"]);
+        make(&web.join("letters.partial"), &["to-mother.txt"]);
+        std::os::unix::fs::symlink(web.join("dump"), web.join("link")).unwrap();
+        make(&top.path().join("mail/dump"), &["inventory.img", "pstree.img"]);
+        let found = |name: Option<&str>| -> Vec<(String, &'static str, Option<String>)> {
+            let name = name.map(|n| ContainerName::new(n).unwrap());
+            let entries = find(&path, name.as_ref()).unwrap().into_iter();
+            let relative = |d: PathBuf| d.strip_prefix(top.path()).unwrap().display().to_string();
+            entries.map(|e| (relative(e.directory), e.state.as_str(), e.container)).collect()
+        };
+        let web = Some("web".to_owned());
+        let all = [
+            ("mail/dump".to_owned(), "without record", None),
+            ("web/bad".to_owned(), "damaged", web.clone()),
+            ("web/dump".to_owned(), "without record", web.clone()),
+            ("web/dump.partial".to_owned(), "half-written", web.clone()),
+            ("web/old/pre".to_owned(), "pre-dump", web.clone()),
+        ];
+        assert_eq!(found(None), all);
+        assert_eq!(found(Some("web")), all[1..]);
+        assert_eq!(found(Some("nobody")), []);
+    }
+
+    #[test]
+    fn only_checkpoints_are_removed() {
+        let (top, _) = lxcpath();
+        let dir = |name: &str| top.path().join(name);
+        let refused = |name: &str| check_removable(&dir(name)).unwrap_err().to_string();
+        make(&dir("letters"), &["to-mother.txt"]);
+        assert!(refused("letters").contains("is no checkpoint"));
+        make(&dir("mixed"), &["inventory.img", "to-mother.txt"]);
+        assert!(refused("mixed").contains("to-mother.txt"));
+        make(&dir("good"), &["inventory.img", "pages-1.img", "stats-dump", "dump.log", record::FILE]);
+        std::os::unix::fs::symlink("good", dir("link")).unwrap();
+        assert!(refused("link").contains("symbolic link"));
+        make(&dir("later"), &["inventory.img"]);
+        std::os::unix::fs::symlink("../good", dir("later/parent")).unwrap();
+        assert!(refused("good").contains("builds on"));
+        for name in ["later", "good"] {
+            check_removable(&dir(name)).unwrap();
+            remove(&dir(name)).unwrap();
+            assert!(!dir(name).exists());
+        }
+        assert!(dir("mixed/to-mother.txt").exists());
+        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(refused("mixed").contains("others can write to"));
+    }
+}

@@ -1,0 +1,124 @@
+//! A checkpoint's contents as a person reads them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::{By, Contents, Process};
+use crate::report::{bytes, moment};
+
+/// Deeper than this a tree of processes is not drawn to the right any more.
+const MAX_INDENT: usize = 20;
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "checkpoint  {}", self.directory.display())?;
+        match &self.container {
+            Some(c) => {
+                writeln!(f, "container   {} in {}, root {}", c.name, c.lxcpath.display(), c.rootfs.display())?;
+            }
+            None => writeln!(f, "container   not recorded: this is not a checkpoint of lxc-cr")?,
+        }
+        writeln!(f, "made        {} by {}", moment(self.created), self.by)?;
+        writeln!(f, "size        {} in {} images", bytes(self.size), self.images)?;
+        writeln!(f, "\nprocesses ({})", self.processes.len())?;
+        self.tree(f)?;
+        writeln!(f, "\nopen files")?;
+        for process in self.processes.iter().filter(|p| !p.open.is_empty()) {
+            writeln!(f, "  {} {}", process.pid, shown(&process.name))?;
+            for descriptor in &process.open {
+                writeln!(f, "    {:>3}  {}", descriptor.fd, shown(&descriptor.what))?;
+            }
+        }
+        writeln!(f, "\nsockets ({})", self.sockets.len())?;
+        for s in &self.sockets {
+            let remote = if s.remote.is_empty() { String::new() } else { format!(" to {}", s.remote) };
+            let pids: Vec<String> = s.pids.iter().map(u32::to_string).collect();
+            let of = if pids.is_empty() { "no process".to_owned() } else { format!("process {}", pids.join(", ")) };
+            writeln!(f, "  {} {} {}{remote}, of {of}", s.kind, s.state, shown(&s.local))?;
+        }
+        writeln!(f, "\nnetwork")?;
+        for i in &self.interfaces {
+            let mac = i.mac.as_ref().map(|m| format!(" {m}")).unwrap_or_default();
+            let bridge = i.bridge.as_ref().map(|b| format!(" on {b}")).unwrap_or_default();
+            writeln!(f, "  {}{mac}{bridge}, MTU {}: {}", shown(&i.name), i.mtu, i.addresses.join(", "))?;
+        }
+        writeln!(f, "\nmounts ({})", self.mounts.len())?;
+        for m in &self.mounts {
+            let from = match &m.from_host {
+                Some(path) if path.as_os_str().is_empty() => ", from the host".to_owned(),
+                Some(path) => format!(", {} of the host", path.display()),
+                None => String::new(),
+            };
+            writeln!(f, "  {} ({}{from})", shown(&m.point.to_string_lossy()), shown(&m.kind))?;
+        }
+        if !self.problems.is_empty() {
+            writeln!(f, "\nproblems")?;
+        }
+        self.problems.iter().try_for_each(|p| writeln!(f, "  {}", shown(p)))
+    }
+}
+
+impl Contents {
+    /// The processes, children beneath their parent.
+    fn tree(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut children: BTreeMap<u32, Vec<&Process>> = BTreeMap::new();
+        let known: BTreeSet<u32> = self.processes.iter().map(|p| p.pid).collect();
+        for process in &self.processes {
+            // One whose parent is not in the images is drawn as a root, so that none is left out.
+            let parent = if known.contains(&process.parent) { process.parent } else { 0 };
+            children.entry(parent).or_default().push(process);
+        }
+        // Each is taken out as it is drawn: images made by hand may hold a ring.
+        let mut stack: Vec<(usize, &Process)> =
+            children.remove(&0).unwrap_or_default().into_iter().rev().map(|p| (1, p)).collect();
+        while let Some((depth, process)) = stack.pop() {
+            writeln!(f, "{:indent$}{}", "", Line(process), indent = 2 * depth.min(MAX_INDENT))?;
+            let below = children.remove(&process.pid).unwrap_or_default();
+            stack.extend(below.into_iter().rev().map(|p| (depth + 1, p)));
+        }
+        children.into_values().flatten().try_for_each(|p| writeln!(f, "  {}", Line(p)))
+    }
+}
+
+/// A process on its line.
+struct Line<'a>(&'a Process);
+
+impl fmt::Display for Line<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Line(p) = self;
+        write!(f, "{} {}", p.pid, shown(&p.name))?;
+        if p.zombie {
+            return write!(f, " (zombie)");
+        }
+        write!(f, "  {} of {}", bytes(p.memory), bytes(p.mapped))?;
+        if p.memory_in_parent > 0 {
+            write!(f, " and {} in the parent checkpoint", bytes(p.memory_in_parent))?;
+        }
+        if p.threads > 1 {
+            write!(f, ", {} threads", p.threads)?;
+        }
+        p.program.as_ref().map_or(Ok(()), |program| write!(f, ", {}", shown(program)))
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let said = |name: &str, version: &Option<String>| version.as_ref().map(|v| format!("{name} {v}"));
+        let parts: Vec<String> = [
+            said("lxc-cr", &self.lxc_cr),
+            said("CRIU", &self.criu),
+            said("LXC", &self.lxc),
+            said("Linux", &self.kernel),
+            self.machine.clone(),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        f.write_str(&shown(&if parts.is_empty() { "an unknown program".to_owned() } else { parts.join(", ") }))
+    }
+}
+
+/// Text from a container: nothing of it may steer the terminal it is shown on.
+fn shown(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}

@@ -1,0 +1,71 @@
+//! Which LXC is installed.
+//!
+//! liblxc tells its version only to those who load it, so one of its tools is asked. That takes some milliseconds; the
+//! answer is remembered for as long as the program file is the same.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// Where the tool is looked for. A fixed list: `$PATH` is the caller's.
+const PLACES: &[&str] = &["/usr/bin/lxc-info", "/usr/local/bin/lxc-info"];
+/// More than this is no version.
+const LONGEST: usize = 40;
+
+/// LXC's version; none where its tools are not installed, or do not tell.
+pub fn find_cached(cache: &Path) -> Option<String> {
+    let program = PLACES.iter().map(Path::new).find(|p| p.is_file())?;
+    let meta = program.metadata().ok()?;
+    let changed = (meta.ctime(), meta.ctime_nsec(), meta.mtime(), meta.mtime_nsec());
+    let key = format!("{} {} {} {} {changed:?}", program.display(), meta.dev(), meta.ino(), meta.size());
+    let kept = fs::read_to_string(cache).ok();
+    if let Some((_, version)) = kept.as_deref().and_then(|text| text.split_once('\n')).filter(|(k, _)| *k == key) {
+        return parse(version);
+    }
+    let version = ask(program)?;
+    if let Err(e) = remember(cache, &key, &version) {
+        log::debug!("write {}: {e}", cache.display());
+    }
+    Some(version)
+}
+
+fn ask(program: &Path) -> Option<String> {
+    let told = Command::new(program).arg("--version").env_clear().current_dir("/").stdin(Stdio::null()).output();
+    match told {
+        Ok(told) => parse(&String::from_utf8_lossy(&told.stdout)),
+        Err(e) => {
+            log::debug!("run {}: {e}", program.display());
+            None
+        }
+    }
+}
+
+/// `7.0.0`, or `5.0.0~git…` of a build from git.
+fn parse(text: &str) -> Option<String> {
+    let text = text.trim();
+    let version = text.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= LONGEST;
+    (version && text.chars().all(|c| c.is_ascii_graphic())).then(|| text.to_owned())
+}
+
+fn remember(cache: &Path, key: &str, version: &str) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(cache.parent().unwrap_or(Path::new("/")))?;
+    writeln!(file, "{key}\n{version}")?;
+    // Renamed into place: another run reads the old file or the new one, never half of it.
+    file.persist(cache)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_version_is_taken_for_one() {
+        assert_eq!(parse("7.0.0\n").as_deref(), Some("7.0.0"));
+        for bad in ["", "lxc-info: no", "7.0.0 and more", &"7".repeat(50)] {
+            assert_eq!(parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Files that were open at the checkpoint, and have gone or changed since.
+//!
+//! CRIU opens each of them again by its path and gives up where type, permissions or size differ (files-reg.c,
+//! `open_path`), in the middle of a restore. The same comparison costs nothing beforehand.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::Reason;
+use crate::criu::images::{self, FileKind, Mount, NamespaceIds, PathFile};
+use crate::record::Record;
+use crate::sys::below::Below;
+
+/// How many files are named; the rest is counted.
+const MOST_NAMED: usize = 3;
+
+/// Compares the files of a checkpoint with those below `root` and the sources of its bind mounts.
+pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Option<Reason>> {
+    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else { return Ok(None) };
+    let mounts = match images::mounts(dir, mntns) {
+        Ok(mounts) => mounts,
+        // It was in the host's mount namespace.
+        Err(e) if e.is_not_found() => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let remade = images::without_name(dir)?;
+    let inside = Below::open(root).with_context(|| format!("open the root {}", root.display()))?;
+    let mut wrong = Vec::new();
+    for file in images::open_files(dir)?.into_iter().filter(|f| !remade.contains(&f.id)) {
+        let FileKind::Path(file) = file.kind else { continue };
+        if file.external {
+            continue;
+        }
+        if let Some(place) = place_of(&file, &mounts, record) {
+            wrong.extend(compare(&file, &place, &inside)?);
+        }
+    }
+    let more = wrong.len().saturating_sub(MOST_NAMED);
+    wrong.truncate(MOST_NAMED);
+    if more > 0 {
+        wrong.push(format!("and {more} more files are not as they were"));
+    }
+    Ok((!wrong.is_empty()).then(|| Reason::certain(wrong.join(", "))))
+}
+
+/// Where a file is, as far as the host can see it before the restore.
+enum Place {
+    /// Below the root.
+    Root(PathBuf),
+    /// Below this path of the host.
+    Host(PathBuf),
+}
+
+/// What lies in a file system that CRIU makes afresh (a tmpfs, proc) cannot be looked at, and need not be.
+fn place_of(file: &PathFile, mounts: &[Mount], record: Option<&Record>) -> Option<Place> {
+    let mount = mounts.iter().find(|m| Some(m.id) == file.mount)?;
+    if let Some(key) = &mount.external {
+        let external = record?.externals.iter().find(|e| e.key == *key)?;
+        let below = file.path.strip_prefix(&mount.point).ok()?;
+        // A file that is mounted by itself has nothing below it.
+        let empty = below.as_os_str().is_empty();
+        return Some(Place::Host(if empty { external.source.clone() } else { external.source.join(below) }));
+    }
+    (mount.point == Path::new("/")).then(|| Place::Root(file.path.clone()))
+}
+
+fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Option<String>> {
+    let found = match place {
+        Place::Root(path) => root.look(path),
+        Place::Host(path) => Below::host().and_then(|host| host.look(path)),
+    };
+    let path = file.path.display();
+    let found = match found {
+        Ok(found) => found,
+        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+            return Ok(Some(format!("{path}, which was open, is gone")));
+        }
+        Err(e) => return Err(e).with_context(|| format!("look at {path} in the container")),
+    };
+    if let Some(size) = file.size.filter(|size| file.is_regular() && *size != found.size) {
+        return Ok(Some(format!("{path}, which was open, had {size} bytes and has {}", found.size)));
+    }
+    if let Some(mode) = file.mode.filter(|mode| *mode != found.mode) {
+        return Ok(Some(format!("{path}, which was open, had mode {mode:o} and has {:o}", found.mode)));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    /// Images of the recipe's container: its root has `/bin/busybox` and `/bin/witness` and more.
+    fn images() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/criu-4.2.1/suspended")
+    }
+
+    /// A root in which all is as the images have it.
+    fn root() -> tempfile::TempDir {
+        let top = tempfile::tempdir().unwrap();
+        let remade = images::without_name(&images()).unwrap();
+        for file in images::open_files(&images()).unwrap() {
+            let FileKind::Path(path) = file.kind else { continue };
+            if remade.contains(&file.id) || !matches!(path.mount, Some(m) if root_mount() == m) {
+                continue;
+            }
+            let at = top.path().join(path.path.strip_prefix("/").unwrap());
+            if !path.is_regular() {
+                fs::create_dir_all(&at).unwrap();
+            } else {
+                fs::create_dir_all(at.parent().unwrap()).unwrap();
+                fs::File::create(&at).unwrap().set_len(path.size.unwrap_or(0)).unwrap();
+            }
+            fs::set_permissions(&at, fs::Permissions::from_mode(path.mode.unwrap() & 0o7777)).unwrap();
+        }
+        top
+    }
+
+    fn root_mount() -> u32 {
+        let mounts = images::mounts(&images(), 13).unwrap();
+        mounts.iter().find(|m| m.point == Path::new("/")).unwrap().id
+    }
+
+    fn told(root: &Path) -> String {
+        changed(&images(), root, None).unwrap().map(|r| r.text).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_difference_is_named() {
+        let root = root();
+        assert_eq!(told(root.path()), "");
+        let witness = root.path().join("bin/witness");
+        let mode = fs::metadata(&witness).unwrap().permissions();
+        fs::write(&witness, "another").unwrap();
+        assert!(told(root.path()).starts_with("/bin/witness, which was open, had "), "{}", told(root.path()));
+        assert!(told(root.path()).ends_with(" bytes and has 7"));
+        fs::remove_file(&witness).unwrap();
+        assert_eq!(told(root.path()), "/bin/witness, which was open, is gone");
+        // A link to a file of the host is a link within the root, where there is no such file.
+        symlink("/bin/sh", &witness).unwrap();
+        assert_eq!(told(root.path()), "/bin/witness, which was open, is gone");
+        fs::remove_file(&witness).unwrap();
+        fs::create_dir(&witness).unwrap();
+        fs::set_permissions(&witness, mode).unwrap();
+        assert!(told(root.path()).contains("had mode 100755 and has 40755"), "{}", told(root.path()));
+        fs::remove_dir_all(root.path().join("bin")).unwrap();
+        assert!(told(root.path()).contains("/bin/busybox, which was open, is gone"));
+    }
+}

@@ -1,0 +1,191 @@
+//! Whether a checkpoint can be restarted here and now: all that can be known before anything is touched.
+//!
+//! CRIU would find most of this, too, but late, one at a time, and in its own words; some of it nobody would find: a
+//! configuration or root that is not the one of the checkpoint any more. All reasons are told at once. Those that are
+//! no certain failure can be passed over with `--force`, and are then told as notes.
+
+mod config;
+mod files;
+mod network;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::anyhow;
+
+use crate::criu::images::{self, Inventory, Lsm};
+use crate::criu::version::{Criu, Version};
+use crate::error::{Exit, Failure, Result};
+use crate::lxc::config::HookKind;
+use crate::lxc::defined::Defined;
+use crate::record::Record;
+use crate::sys::netlink::Netlink;
+
+/// Our own pre-start hook, which changes nothing of what is in the root.
+const OWN_HOOK: &str = "lxc-cr-pre-start";
+/// How many reasons are told; the rest is counted.
+const MOST_TOLD: usize = 5;
+
+/// What a restart is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The checkpoint.
+    pub images: &'a Path,
+    /// Its record, if it has one.
+    pub record: Option<&'a Record>,
+    /// The container as it is defined now.
+    pub defined: &'a Defined,
+    /// The CRIU that is here.
+    pub criu: &'a Criu,
+}
+
+/// Why a checkpoint should not be restarted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// In words.
+    pub text: String,
+    /// It fails for certain, and going ahead is not offered.
+    pub certain: bool,
+}
+
+impl Reason {
+    fn certain(text: impl Into<String>) -> Reason {
+        Reason { text: text.into(), certain: true }
+    }
+
+    fn doubtful(text: impl Into<String>) -> Reason {
+        Reason { text: text.into(), certain: false }
+    }
+}
+
+impl Subject<'_> {
+    /// What speaks against it whatever is in the root: machine, kernel, CRIU, configuration, addresses.
+    pub fn of_host(&self, netlink: &mut Netlink) -> anyhow::Result<Vec<Reason>> {
+        let mut reasons = self.of_machine()?;
+        if let Some(record) = self.record {
+            reasons.extend(newer_criu(&record.host.criu, &self.criu.version));
+            reasons.extend(config::changes(&record.container.config, &self.defined.config_text()));
+            reasons.extend(network::taken(&record.ports, netlink)?);
+        }
+        Ok(reasons)
+    }
+
+    fn of_machine(&self) -> anyhow::Result<Vec<Reason>> {
+        let here = nix::sys::utsname::uname()?.machine().to_string_lossy().into_owned();
+        let machine = match self.record {
+            Some(record) => Some(record.host.machine.clone()),
+            None => images::machine_of(self.images)?.map(str::to_owned),
+        };
+        let mut reasons = Vec::new();
+        if let Some(machine) = machine.filter(|m| *m != here) {
+            reasons
+                .push(Reason::certain(format!("it was made on a machine of the kind {machine}; this one is {here}")));
+        }
+        for namespace in self.record.iter().flat_map(|r| &r.init.namespaces) {
+            // Of a record made by hand, nothing but a name is looked for.
+            if namespace.contains('/') || !Path::new("/proc/self/ns").join(namespace).exists() {
+                reasons.push(Reason::certain(format!("this kernel has no {namespace} namespaces")));
+            }
+        }
+        reasons.extend(missing_lsm(Inventory::read(self.images)?.lsm));
+        Ok(reasons)
+    }
+
+    /// What in the root speaks against it: another one, or files that CRIU would find missing or changed.
+    pub fn of_root(&self) -> anyhow::Result<Vec<Reason>> {
+        let root = &self.defined.rootfs;
+        let mut reasons = Vec::new();
+        let inode = fs::metadata(root).map(|m| m.ino()).ok();
+        if let Some(record) = self.record
+            && inode.is_some_and(|inode| inode != record.container.rootfs_inode)
+        {
+            reasons.push(Reason::doubtful(format!("its root {} is not the one of the checkpoint", root.display())));
+        }
+        reasons.extend(files::changed(self.images, root, self.record)?);
+        Ok(reasons)
+    }
+
+    /// Whether hooks of the user's run before the start, which may be what mounts the root.
+    pub fn root_may_come_from_hooks(&self) -> bool {
+        let own = |hook: &String| {
+            let program = hook.split_ascii_whitespace().next().unwrap_or_default();
+            Path::new(program).file_name().is_some_and(|n| n == OWN_HOOK)
+        };
+        !self.defined.config.hooks(HookKind::PreStart).iter().all(own)
+    }
+}
+
+/// Refuses for these reasons. With `force`, those that may be passed over are given back, to be told as notes.
+pub fn judge(images: &Path, reasons: Vec<Reason>, force: bool) -> Result<Vec<String>> {
+    let (against, passed): (Vec<Reason>, Vec<Reason>) = reasons.into_iter().partition(|r| r.certain || !force);
+    if against.is_empty() {
+        return Ok(passed.into_iter().map(|r| format!("going ahead although {}", r.text)).collect());
+    }
+    let mut told: Vec<&str> = against.iter().take(MOST_TOLD).map(|r| r.text.as_str()).collect();
+    let more = format!("and {} more reasons", against.len().saturating_sub(MOST_TOLD));
+    if against.len() > MOST_TOLD {
+        told.push(&more);
+    }
+    let text = format!("the checkpoint in {} cannot be used here: {}", images.display(), told.join("; "));
+    let failure = Failure::new(Exit::BadCheckpoint, anyhow!(text));
+    Err(match against.iter().any(|r| r.certain) {
+        true => failure,
+        false => failure.hint("put it back as it was, or go ahead in spite of it: lxc-restart --force"),
+    })
+}
+
+/// An older CRIU does not know what a newer one writes.
+fn newer_criu(recorded: &str, here: &Version) -> Option<Reason> {
+    let theirs = Version::parse(&format!("Version: {recorded}"))?;
+    let newer = (theirs.major, theirs.minor) > (here.major, here.minor);
+    newer.then(|| Reason::doubtful(format!("CRIU {theirs} wrote it, which is newer than the {here} that is here")))
+}
+
+/// Tasks get their labels back from the security module that they had.
+fn missing_lsm(lsm: Lsm) -> Option<Reason> {
+    let (name, sign) = match lsm {
+        Lsm::Apparmor => ("AppArmor", "/sys/kernel/security/apparmor"),
+        Lsm::Selinux => ("SELinux", "/sys/fs/selinux/enforce"),
+        Lsm::None | Lsm::Other(_) => return None,
+    };
+    // Where securityfs is not mounted the module's own parameters tell.
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.trim() == "Y");
+    let there = Path::new(sign).exists() || (lsm == Lsm::Apparmor && enabled);
+    (!there)
+        .then(|| Reason::doubtful(format!("its processes were confined by {name}, which this kernel does not have")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_newer_criu_is_in_the_way() {
+        let here = Version::new(4, 1, 0);
+        for (recorded, newer) in
+            [("3.19", false), ("4.1.2", false), ("4.2", true), ("5.0.0 (git v5)", true), ("?", false)]
+        {
+            assert_eq!(newer_criu(recorded, &here).is_some(), newer, "{recorded}");
+        }
+    }
+
+    #[test]
+    fn all_reasons_are_told_and_only_doubts_are_passed_over() {
+        let dir = Path::new("/c");
+        let doubt = Reason::doubtful("the bridge is another");
+        let certain = Reason::certain("its file is gone");
+        assert_eq!(judge(dir, vec![], false).unwrap(), Vec::<String>::new());
+        let told = judge(dir, vec![doubt.clone(), certain.clone()], false).unwrap_err();
+        assert_eq!(
+            told.to_string(),
+            "the checkpoint in /c cannot be used here: the bridge is another; its file is gone"
+        );
+        assert!(told.hint.is_none() && told.exit == Exit::BadCheckpoint);
+        assert!(judge(dir, vec![doubt.clone()], false).unwrap_err().hint.is_some_and(|h| h.contains("--force")));
+        assert_eq!(judge(dir, vec![doubt.clone()], true).unwrap(), ["going ahead although the bridge is another"]);
+        assert!(!judge(dir, vec![doubt, certain], true).unwrap_err().to_string().contains("bridge"));
+        let many = judge(dir, vec![Reason::certain("x"); 9], false).unwrap_err().to_string();
+        assert!(many.ends_with("x; x; and 4 more reasons"), "{many}");
+    }
+}
