@@ -200,6 +200,7 @@ pub fn seal(
     journal: &mut Journal,
 ) -> Result<Record> {
     let dir = partial(&request.images);
+    files::make_files_private(&dir)?;
     record.images = record::measure_images(&dir, memory)?;
     record.write(&dir)?;
     if settings.sync {

@@ -39,7 +39,7 @@ use crate::record::{self, Memory, Record};
 use crate::report::Report;
 use crate::rollback::{self, Journal, Undo};
 use crate::settings::Settings;
-use crate::sys::files;
+use crate::sys::{files, place};
 use crate::sys::netlink::Netlink;
 
 use dump::Dumped;
@@ -133,6 +133,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let running = find_running(&defined, &operation, report)?;
 
     // 4.
+    check_places(&defined, &request.images)?;
     check_target(request)?;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut netlink)?;
@@ -203,6 +204,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let operation = begin_operation(&defined, "lxc-checkpoint --pre-dump")?;
     let mut journal = recover(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
+    check_places(&defined, &request.images)?;
     check_target(request)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
     let record = Record { memory_only: true, ..plan.record };
@@ -321,6 +323,24 @@ fn not_running(defined: &Defined) -> Failure {
         defined.name,
         defined.lxcpath.as_path().display()
     ))
+}
+
+/// Refuses what somebody else than root could have written or put into its place: the container's configuration with
+/// what it includes (hooks of it are run), its root, and the directory of images.
+pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
+    let mut files: Vec<&Path> = defined.config.items().iter().map(|i| i.at.file.as_ref()).collect();
+    files.sort_unstable();
+    files.dedup();
+    let check = || -> anyhow::Result<()> {
+        files.iter().try_for_each(|file| files::check_own_file(file))?;
+        place::check(&defined.rootfs)?;
+        place::check(images)?;
+        Ok(())
+    };
+    check().map_err(|e| {
+        Failure::new(Exit::Refused, e)
+            .hint("let root own all directories on the way, and nobody else write to them; or use another path")
+    })
 }
 
 /// Refuses a target that holds something already, before anything is touched.

@@ -1,5 +1,6 @@
 //! What all commands have in common: the options of every LXC tool, the log, and how a failure is printed.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -196,6 +197,14 @@ pub fn action_script() -> Result<PathBuf> {
 /// A path as the user gave it, made absolute: CRIU and the monitor run in other directories.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is no path: {e}", path.display())))
+}
+
+/// Prints what a command was asked for. A reader that has seen enough (`| head`) is no failure.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        log::debug!("print: {e}");
+    }
 }
 
 /// Prints a failure and gives the exit status.

@@ -16,10 +16,11 @@ use super::common::{
 };
 use super::monitor::{FailureMessage, Job, title};
 use super::progress::Progress;
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::{Report, seconds};
+use crate::sys::place;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
@@ -149,6 +150,9 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         wants_log: restart.verbose,
         settings,
     };
+    if let Some(path) = &job.pidfile {
+        place::check(path).context("write the pid file").or_exit(Exit::Refused)?;
+    }
     if restart.replace && !restart.dry_run {
         stop_first(&name, &lxcpath)?;
     }

@@ -137,6 +137,7 @@ impl Entry {
         let state = match (&record, &damage) {
             _ if is_partial(&directory) => State::Partial,
             (_, Some(_)) => State::Damaged,
+            (Ok(Some(record)), None) if record.memory_only => State::PreDump,
             (Ok(Some(_)), None) => State::Complete,
             // A pre-dump has memory, but no tree of processes.
             _ if directory.join("pstree.img").exists() => State::WithoutRecord,

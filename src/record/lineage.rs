@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::{Damage, Image, Record};
-use crate::sys::files;
+use crate::sys::{files, place};
 
 /// CRIU's link (criu/image.c).
 const LINK: &str = "parent";
@@ -40,6 +40,7 @@ impl Lineage {
             if line.0.len() == MOST {
                 bail!(Damage::Unreadable(format!("what it builds on leads in a circle at {}", parent.display())));
             }
+            place::check(&parent)?;
             let parent = match parent.canonicalize() {
                 Ok(parent) => parent,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -48,6 +49,7 @@ impl Lineage {
                 Err(e) => return Err(e).with_context(|| format!("find {}", parent.display())),
             };
             files::open_private_dir(&parent)?;
+            files::check_content(&parent, &[LINK])?;
             let record = Record::read(&parent)?;
             line.0.push((parent.clone(), record));
             child = parent;

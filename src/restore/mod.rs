@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 
 use crate::checkpoint::dump::{LogReader, deadline};
-use crate::checkpoint::{begin_operation, describe, no_criu, not_defined, recover, recover_held};
+use crate::checkpoint::{begin_operation, check_places, describe, no_criu, not_defined, recover, recover_held};
 use crate::confine::InForce;
 use crate::criu::control::Control;
 use crate::criu::images;
@@ -54,7 +54,6 @@ use crate::rollback::{Journal, Undo};
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
-use crate::sys::place;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Place, PrivateBind};
@@ -137,6 +136,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let operation = begin_operation(&defined, "lxc-restart")?;
 
     // 2.
+    check_places(&defined, &request.images)?;
     let record = open_checkpoint(request)?;
     check_root(&defined)?;
 
@@ -220,7 +220,6 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
                 .hint("-D names the directory of a checkpoint; without it, the container's own 'dump' is taken"));
         }
     }
-    place::check(dir).or_exit(Exit::BadCheckpoint)?;
     files::open_private_dir(dir).or_exit(Exit::BadCheckpoint)?;
     files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
     if !dir.join("inventory.img").is_file() {

@@ -90,6 +90,37 @@ pub fn open_append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
+/// Checks that nobody but root can have written a file that root acts upon, nor put another one in its place.
+pub fn check_own_file(path: &Path) -> Result<()> {
+    let at = super::place::walk(&std::path::absolute(path).with_context(|| format!("find {}", path.display()))?)?;
+    let meta = match fs::symlink_metadata(&at) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e).with_context(|| format!("look at {}", path.display())),
+    };
+    if !super::place::is_ours(meta.uid()) {
+        bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
+    }
+    let by_group = meta.mode() & 0o020 != 0 && meta.gid() != 0;
+    // Of a device, as of /dev/null, nothing is read that anybody has written.
+    if meta.is_file() && (by_group || meta.mode() & 0o002 != 0) {
+        bail!("{} can be written by others (mode {:o}): it is not trusted", path.display(), meta.mode() & 0o7777);
+    }
+    Ok(())
+}
+
+/// Makes the files in a directory readable for root alone. CRIU writes its images with mode 0644.
+pub fn make_files_private(dir: &Path) -> Result<()> {
+    for name in names(dir)? {
+        let path = dir.join(&name);
+        let what = || format!("make {} private", path.display());
+        if fs::symlink_metadata(&path).with_context(what)?.is_file() {
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_FILE)).with_context(what)?;
+        }
+    }
+    Ok(())
+}
+
 /// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is refused, and so is a
 /// pipe, which would hold us up; a terminal or `/dev/null` is as good as a file.
 pub fn open_log(path: &Path) -> Result<File> {
@@ -215,6 +246,21 @@ mod tests {
         fs::remove_file(path("pages-1.img")).unwrap();
         fs::set_permissions(path("core-1.img"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
         assert!(check_content(top.path(), &["parent"]).unwrap_err().to_string().contains("written by others"));
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_not_acted_upon() {
+        let top = tempfile::tempdir().unwrap();
+        let file = top.path().join("config");
+        check_own_file(&file).unwrap();
+        fs::write(&file, "").unwrap();
+        check_own_file(&file).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o602)).unwrap();
+        assert!(check_own_file(&file).unwrap_err().to_string().contains("written by others"));
+        make_files_private(top.path()).unwrap();
+        check_own_file(&file).unwrap();
+        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(check_own_file(&file).unwrap_err().to_string().contains("could be replaced"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, start_log};
+use crate::cli::common::{LxcOptions, print, start_log};
 use crate::contents::catalogue::{self, Entry};
 use crate::error::{Exit, OrExit, Result};
 use crate::report::{bytes, span};
@@ -34,10 +34,10 @@ impl List {
         };
         let found = catalogue::find(&lxcpath, name.as_ref())?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&found).or_exit(Exit::Other)?);
+            print(&(serde_json::to_string_pretty(&found).or_exit(Exit::Other)? + "\n"));
         } else {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            print!("{}", in_words(&found, now));
+            print(&in_words(&found, now));
         }
         Ok(ExitCode::SUCCESS)
     }

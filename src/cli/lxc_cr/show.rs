@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, start_log};
+use crate::cli::common::{LxcOptions, print, start_log};
 use crate::contents::Contents;
 use crate::error::{Exit, Failure, OrExit, Result};
 
@@ -34,9 +34,9 @@ impl Show {
         }
         let contents = Contents::read(&dir).or_exit(Exit::BadCheckpoint)?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&contents).or_exit(Exit::Other)?);
+            print(&(serde_json::to_string_pretty(&contents).or_exit(Exit::Other)? + "\n"));
         } else {
-            print!("{contents}");
+            print(&contents.to_string());
         }
         let exit = if contents.problems.is_empty() { Exit::Done } else { Exit::BadCheckpoint };
         Ok(ExitCode::from(exit.code()))
