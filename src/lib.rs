@@ -26,9 +26,9 @@ pub mod lxc;
 
 pub mod cgroup;
 pub mod confine;
+pub mod contents;
 pub mod devices;
 pub mod limits;
-pub mod contents;
 pub mod mend;
 pub mod mounts;
 pub mod net;

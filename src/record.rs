@@ -453,6 +453,8 @@ mod tests {
                 mode: 0o755,
                 files: vec![crate::cgroup::OwnedFile { name: file.into(), uid: 0, gid: 0, mode: 0o644 }],
                 tasks: true,
+                limits: crate::limits::Limits::new(),
+                devices: vec![],
             }],
         };
         assert!(refused(&|r| r.cgroup = Some(tree("/../etc", "", "x"))).contains("not a plain path"));

@@ -49,7 +49,7 @@ impl Settings {
             Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
         };
         // It names programs that root runs.
-        files::check_own_file(path)?;
+        files::check_own_file(None, path)?;
         let mut text = String::new();
         file.by_ref().take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
         toml::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))

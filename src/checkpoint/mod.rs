@@ -39,8 +39,9 @@ use crate::record::{self, Memory, Record};
 use crate::report::Report;
 use crate::rollback::{self, Journal, Undo};
 use crate::settings::Settings;
-use crate::sys::{files, place};
+use crate::sys::files;
 use crate::sys::netlink::Netlink;
+use crate::sys::place;
 
 use dump::Dumped;
 
@@ -331,10 +332,11 @@ pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
     let mut files: Vec<&Path> = defined.config.items().iter().map(|i| i.at.file.as_ref()).collect();
     files.sort_unstable();
     files.dedup();
+    let guest = defined.config.guest();
     let check = || -> anyhow::Result<()> {
-        files.iter().try_for_each(|file| files::check_own_file(file))?;
-        place::check(&defined.rootfs)?;
-        place::check(images)?;
+        files.iter().try_for_each(|file| files::check_own_file(guest, file))?;
+        place::check_of(guest, &defined.rootfs)?;
+        place::check_of(guest, images)?;
         Ok(())
     };
     check().map_err(|e| {

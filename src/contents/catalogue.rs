@@ -11,7 +11,8 @@ use super::{measure, written};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::record::{self, Record};
 use crate::rollback;
-use crate::sys::{files, place};
+use crate::sys::files;
+use crate::sys::place::{self, Guest};
 
 /// What is added to a directory's name while a checkpoint is written.
 const PARTIAL: &str = ".partial";
@@ -175,8 +176,8 @@ pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, St
 }
 
 /// Refuses what is no checkpoint, what others could have put there, and what another checkpoint builds on.
-pub fn check_removable(dir: &Path) -> Result<()> {
-    place::check(dir)?;
+pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
+    place::check_of(guest, dir)?;
     let meta = fs::symlink_metadata(dir).with_context(|| format!("look at {}", dir.display()))?;
     if meta.is_symlink() {
         bail!("{} is a symbolic link: name the directory itself", dir.display());
@@ -270,7 +271,7 @@ mod tests {
     fn only_checkpoints_are_removed() {
         let (top, _) = lxcpath();
         let dir = |name: &str| top.path().join(name);
-        let refused = |name: &str| check_removable(&dir(name)).unwrap_err().to_string();
+        let refused = |name: &str| check_removable(None, &dir(name)).unwrap_err().to_string();
         make(&dir("letters"), &["to-mother.txt"]);
         assert!(refused("letters").contains("is no checkpoint"));
         make(&dir("mixed"), &["inventory.img", "to-mother.txt"]);
@@ -282,7 +283,7 @@ mod tests {
         std::os::unix::fs::symlink("../good", dir("later/parent")).unwrap();
         assert!(refused("good").contains("builds on"));
         for name in ["later", "good"] {
-            check_removable(&dir(name)).unwrap();
+            check_removable(None, &dir(name)).unwrap();
             remove(&dir(name)).unwrap();
             assert!(!dir(name).exists());
         }

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -33,14 +33,20 @@ impl Lineage {
         loop {
             let link = child.join(LINK);
             let parent = match fs::read_link(&link) {
-                Ok(target) => child.join(target),
+                Ok(target) => {
+                    let parent = child.join(&target);
+                    // Beside its child it is as safe as that, whose place the command has looked at.
+                    if !is_beside(&target) {
+                        place::check(&parent)?;
+                    }
+                    parent
+                }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(line),
                 Err(e) => return Err(e).with_context(|| format!("read the link {}", link.display())),
             };
             if line.0.len() == MOST {
                 bail!(Damage::Unreadable(format!("what it builds on leads in a circle at {}", parent.display())));
             }
-            place::check(&parent)?;
             let parent = match parent.canonicalize() {
                 Ok(parent) => parent,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -74,6 +80,12 @@ impl Lineage {
         }
         Ok(())
     }
+}
+
+/// Whether a link's target is `../NAME`.
+fn is_beside(target: &Path) -> bool {
+    let mut parts = target.components();
+    matches!((parts.next(), parts.next(), parts.next()), (Some(Component::ParentDir), Some(Component::Normal(_)), None))
 }
 
 #[cfg(test)]

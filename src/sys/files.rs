@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use super::place::Guest;
+
 /// Mode of directories that hold images, records and state.
 const PRIVATE_DIR: u32 = 0o700;
 /// Mode of the files in them.
@@ -90,9 +92,11 @@ pub fn open_append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Checks that nobody but root can have written a file that root acts upon, nor put another one in its place.
-pub fn check_own_file(path: &Path) -> Result<()> {
-    let at = super::place::walk(&std::path::absolute(path).with_context(|| format!("find {}", path.display()))?)?;
+/// Checks that nobody but root can have written a file that root acts upon, nor put another one in its place. The
+/// directory of a container, where its own configuration lies, may be its root's.
+pub fn check_own_file(guest: Option<Guest>, path: &Path) -> Result<()> {
+    let at =
+        super::place::walk(guest, &std::path::absolute(path).with_context(|| format!("find {}", path.display()))?)?;
     let meta = match fs::symlink_metadata(&at) {
         Ok(meta) => meta,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -115,7 +119,8 @@ pub fn make_files_private(dir: &Path) -> Result<()> {
         let path = dir.join(&name);
         let what = || format!("make {} private", path.display());
         if fs::symlink_metadata(&path).with_context(what)?.is_file() {
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_FILE)).with_context(what)?;
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_FILE))
+                .with_context(what)?;
         }
     }
     Ok(())
@@ -252,15 +257,15 @@ mod tests {
     fn a_file_that_others_can_write_is_not_acted_upon() {
         let top = tempfile::tempdir().unwrap();
         let file = top.path().join("config");
-        check_own_file(&file).unwrap();
+        check_own_file(None, &file).unwrap();
         fs::write(&file, "").unwrap();
-        check_own_file(&file).unwrap();
+        check_own_file(None, &file).unwrap();
         fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o602)).unwrap();
-        assert!(check_own_file(&file).unwrap_err().to_string().contains("written by others"));
+        assert!(check_own_file(None, &file).unwrap_err().to_string().contains("written by others"));
         make_files_private(top.path()).unwrap();
-        check_own_file(&file).unwrap();
+        check_own_file(None, &file).unwrap();
         fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        assert!(check_own_file(&file).unwrap_err().to_string().contains("could be replaced"));
+        assert!(check_own_file(None, &file).unwrap_err().to_string().contains("could be replaced"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The kernel's interfaces that this program uses, as safe verbs. The only module with `unsafe`.
 
-pub mod bpf;
 pub mod below;
+pub mod bpf;
 pub mod fdpass;
 pub mod files;
 pub mod memory;

@@ -50,6 +50,18 @@ pub enum Untrusted {
     },
 }
 
+/// The root of a user namespace, as the host sees it.
+///
+/// `lxc-create` gives it the directory of a container with `lxc.idmap` (lxccontainer.c, `do_create_container_dir`): it
+/// could change names there, but inside the container there is no way to that directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Guest {
+    /// User id on the host.
+    pub uid: u32,
+    /// Group id on the host.
+    pub gid: u32,
+}
+
 /// Walks an absolute path. What is at its end may be anything, or nothing yet; a symbolic link there is followed, if
 /// root made it.
 ///
@@ -58,11 +70,16 @@ pub enum Untrusted {
 /// # Errors
 /// The first place at which somebody else could turn the path elsewhere.
 pub fn check(path: &Path) -> Result<(), Untrusted> {
-    walk(path).map(drop)
+    check_of(None, path)
 }
 
-/// As [`check`], and gives the path free of links.
-pub fn walk(path: &Path) -> Result<PathBuf, Untrusted> {
+/// As [`check`] for a container's own path: its directories may be its root's.
+pub fn check_of(guest: Option<Guest>, path: &Path) -> Result<(), Untrusted> {
+    walk(guest, path).map(drop)
+}
+
+/// As [`check_of`], and gives the path free of links.
+pub fn walk(guest: Option<Guest>, path: &Path) -> Result<PathBuf, Untrusted> {
     let io_error = |at: &Path, source| Untrusted::Io { at: at.to_owned(), source };
     let mut here = PathBuf::from("/");
     let mut ahead: VecDeque<OsString> = path.components().filter_map(name_of).collect();
@@ -73,7 +90,7 @@ pub fn walk(path: &Path) -> Result<PathBuf, Untrusted> {
             continue;
         }
         let directory = fs::metadata(&here).map_err(|e| io_error(&here, e))?;
-        check_directory(path, &here, &directory)?;
+        check_directory(guest, path, &here, &directory)?;
         let next = here.join(&name);
         let meta = match fs::symlink_metadata(&next) {
             Ok(meta) => meta,
@@ -115,11 +132,11 @@ fn name_of(part: Component<'_>) -> Option<OsString> {
     }
 }
 
-fn check_directory(path: &Path, at: &Path, meta: &Metadata) -> Result<(), Untrusted> {
-    if !is_ours(meta.uid()) {
+fn check_directory(guest: Option<Guest>, path: &Path, at: &Path, meta: &Metadata) -> Result<(), Untrusted> {
+    if !is_ours(meta.uid()) && guest.is_none_or(|g| g.uid != meta.uid()) {
         return Err(Untrusted::Owner { path: path.to_owned(), at: at.to_owned(), uid: meta.uid() });
     }
-    let by_group = meta.mode() & 0o020 != 0 && meta.gid() != 0;
+    let by_group = meta.mode() & 0o020 != 0 && meta.gid() != 0 && guest.is_none_or(|g| g.gid != meta.gid());
     if (by_group || meta.mode() & 0o002 != 0) && meta.mode() & STICKY == 0 {
         return Err(Untrusted::Writable { path: path.to_owned(), at: at.to_owned(), mode: meta.mode() & 0o7777 });
     }
@@ -149,10 +166,10 @@ mod tests {
         symlink("../dir/../link", dir.join("round")).unwrap();
         let real = top.path().canonicalize().unwrap().join("dir");
         for good in ["dir", "dir/new/newer", "link/x", "dir/round/x", "link/../dir"] {
-            let walked = walk(&top.path().join(good)).unwrap();
+            let walked = walk(None, &top.path().join(good)).unwrap();
             assert!(walked.starts_with(real.parent().unwrap()), "{good} is {}", walked.display());
         }
-        assert_eq!(walk(&top.path().join("link/new/newer")).unwrap(), real.join("new/newer"));
+        assert_eq!(walk(None, &top.path().join("link/new/newer")).unwrap(), real.join("new/newer"));
         // /tmp is everybody's, but a name in it belongs to its owner.
         chmod(&dir, 0o1777);
         check(&dir.join("x")).unwrap();
@@ -184,6 +201,9 @@ mod tests {
         fs::create_dir(&theirs).unwrap();
         std::os::unix::fs::chown(&theirs, Some(1000), None).unwrap();
         assert!(matches!(check(&theirs.join("x")), Err(Untrusted::Owner { uid: 1000, .. })));
+        let guest = |uid| Some(Guest { uid, gid: 1000 });
+        check_of(guest(1000), &theirs.join("x")).unwrap();
+        assert!(matches!(check_of(guest(1001), &theirs.join("x")), Err(Untrusted::Owner { uid: 1000, .. })));
         let link = top.path().join("link");
         symlink("/", &link).unwrap();
         std::os::unix::fs::lchown(&link, Some(1000), None).unwrap();

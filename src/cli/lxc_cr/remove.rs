@@ -1,5 +1,6 @@
 //! `lxc-cr remove`: a checkpoint goes.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,7 +8,10 @@ use clap::Args;
 use crate::cli::common::{LxcOptions, start_log};
 use crate::contents::catalogue;
 use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::defined::Defined;
+use crate::lxc::name::{ContainerName, LxcPath};
 use crate::operation::{self, Operation};
+use crate::sys::place::Guest;
 
 /// Remove a checkpoint
 ///
@@ -26,9 +30,11 @@ impl Remove {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let dir = self.lxc.checkpoint()?;
         let lxcpath = self.lxc.all_containers()?;
-        catalogue::check_removable(&dir).or_exit(Exit::Refused)?;
+        let container = catalogue::container_of(&dir, &lxcpath)?;
+        let guest = container.as_ref().and_then(|(lxcpath, name)| guest(lxcpath, name));
+        catalogue::check_removable(guest, &dir).or_exit(Exit::Refused)?;
         // A command that reads or writes it holds its container.
-        let _held = match catalogue::container_of(&dir, &lxcpath)? {
+        let _held = match container {
             Some((lxcpath, name)) => Some(Operation::begin(&lxcpath, &name, "lxc-cr remove").map_err(|e| match e {
                 operation::Error::Busy(_) => Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"),
                 operation::Error::Other(e) => Failure::new(Exit::Other, e),
@@ -38,4 +44,10 @@ impl Remove {
         catalogue::remove(&dir)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Its container's root; a container that is gone or cannot be read has none.
+fn guest(lxcpath: &Path, name: &str) -> Option<Guest> {
+    let (name, lxcpath) = (ContainerName::new(name).ok()?, LxcPath::new(lxcpath).ok()?);
+    Defined::load(&name, &lxcpath, None).ok()?.config.guest()
 }

@@ -46,6 +46,8 @@ pub use net::{HwAddr, Nic, NicKind, VethMode};
 pub use parse::{Item, items};
 pub use value::{IdKind, IdMap};
 
+use crate::sys::place::Guest;
+
 /// A container's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -242,6 +244,15 @@ impl Config {
     /// The id map; empty without a user namespace.
     pub fn idmap(&self) -> &[IdMap] {
         &self.idmap
+    }
+
+    /// Its root as the host sees it, where a user namespace is configured.
+    pub fn guest(&self) -> Option<Guest> {
+        let on_host = |kind| {
+            let map = self.idmap.iter().find(|m| m.kind == kind && m.inside == 0)?;
+            u32::try_from(map.host).ok()
+        };
+        Some(Guest { uid: on_host(IdKind::Uid)?, gid: on_host(IdKind::Gid)? })
     }
 
     /// The hooks of one kind, in order.
