@@ -221,10 +221,10 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
         }
     }
     files::open_private_dir(dir).or_exit(Exit::BadCheckpoint)?;
-    files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
     if !dir.join("inventory.img").is_file() {
         return Err(unusable(format!("{} holds no checkpoint", dir.display())));
     }
+    files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
     let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else { return Ok(None) };
     if record.container.name != request.name.as_str() {
         return Err(unusable(format!("{} holds a checkpoint of '{}'", dir.display(), record.container.name)));

@@ -78,11 +78,11 @@ fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Option<String
         }
         Err(e) => return Err(e).with_context(|| format!("look at {path} in the container")),
     };
-    if let Some(size) = file.size.filter(|size| file.is_regular() && *size != found.size) {
-        return Ok(Some(format!("{path}, which was open, had {size} bytes and has {}", found.size)));
-    }
     if let Some(mode) = file.mode.filter(|mode| *mode != found.mode) {
         return Ok(Some(format!("{path}, which was open, had mode {mode:o} and has {:o}", found.mode)));
+    }
+    if let Some(size) = file.size.filter(|size| file.is_regular() && *size != found.size) {
+        return Ok(Some(format!("{path}, which was open, had {size} bytes and has {}", found.size)));
     }
     Ok(None)
 }
@@ -147,6 +147,6 @@ mod tests {
         fs::set_permissions(&witness, mode).unwrap();
         assert!(told(root.path()).contains("had mode 100755 and has 40755"), "{}", told(root.path()));
         fs::remove_dir_all(root.path().join("bin")).unwrap();
-        assert!(told(root.path()).contains("/bin/busybox, which was open, is gone"));
+        assert!(told(root.path()).contains("/bin/busybox, which was open, is gone"), "{}", told(root.path()));
     }
 }
