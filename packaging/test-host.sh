@@ -1,12 +1,21 @@
 #!/bin/sh
 # Makes the test host: a Debian forky root with LXC 7.0 and CRIU 4.2.1, once, in a cache outside the tree.
 # Installs by apt what building it and the tests needs and this machine lacks.
-# usage: test-host.sh            make it, print its versions and its path
-#        test-host.sh --path     print the path where it is or would be
+# usage: test-host.sh [--systemd]           make it, print its versions and its path
+#        test-host.sh [--systemd] --path    print the path where it is or would be
+# --systemd: not the host but the root of a container to try in it, Debian 13 with systemd 257.
 set -eu
 
 suite=forky
 packages=lxc,criu,iproute2,iptables,nftables,mount,busybox-static,procps,iputils-ping,strace
+versions_of='lxc criu libc6'
+if [ "${1-}" = --systemd ]; then
+    shift
+    suite=trixie
+    # What a user's container has: logins, timers, and services that shut themselves in namespaces.
+    packages=systemd-sysv,dbus,libpam-systemd,systemd-timesyncd,cron,procps,iproute2,iputils-ping
+    versions_of='systemd libc6'
+fi
 recipe=$(printf '%s' "1 $suite $packages $(dpkg --print-architecture)" | sha256sum | cut -c1-12)
 cache=${LXC_CR_CACHE:-/var/cache/lxc-cr}
 dir=$cache/$suite-$recipe
@@ -55,5 +64,5 @@ if [ ! -d "$dir" ]; then
       debootstrap --variant=minbase --include="$packages" "$suite" "$new/root" "$mirror" /usr/share/debootstrap/scripts/sid; }
     mv "$new" "$dir"
 fi
-# shellcheck disable=SC2016 # dpkg-query's own variables
-say "$(chroot "$dir/root" dpkg-query -W -f '${Package} ${Version}, ' lxc criu libc6 | sed 's/, $//') in $dir/root"
+# shellcheck disable=SC2016,SC2086 # dpkg-query's own variables, and a list of words
+say "$(chroot "$dir/root" dpkg-query -W -f '${Package} ${Version}, ' $versions_of | sed 's/, $//') in $dir/root"

@@ -36,6 +36,8 @@ pub const LOGS: &str = "/srv/logs";
 pub const PROGRAMS: &str = "/opt/lxc-cr";
 /// The static witness, see `witness.rs`.
 pub const WITNESS: &str = "/opt/witness";
+/// The root of a Debian container with systemd, if it was made; read-only.
+pub const SYSTEMD_ROOT: &str = "/opt/systemd";
 /// The bridge of the recipe.
 pub const BRIDGE: &str = "br0";
 /// Its address and network.
@@ -55,6 +57,7 @@ pub struct Unavailable(pub String);
 /// What stays outside and is cleaned up when the run has ended.
 struct Outside {
     root: PathBuf,
+    systemd_root: PathBuf,
     state: PathBuf,
     run: PathBuf,
     cgroup: PathBuf,
@@ -118,10 +121,7 @@ fn prepare() -> Result<Outside, Unavailable> {
     if !geteuid().is_root() {
         return Err(Unavailable("only root can enter the test host".into()));
     }
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let script = package.join("packaging/test-host.sh");
-    let told = Command::new(&script).arg("--path").output().map_err(unavailable)?;
-    let root = PathBuf::from(String::from_utf8_lossy(&told.stdout).trim());
+    let root = cached_root(&["--path"])?;
     if !root.join("usr").is_dir() {
         return Err(Unavailable(format!("no test host in '{}': run packaging/test-host.sh", root.display())));
     }
@@ -136,7 +136,15 @@ fn prepare() -> Result<Outside, Unavailable> {
     }
     let witness = super::witness::build(&state).map_err(Unavailable)?;
     let take_back = hand_on_controllers(&tree);
-    Ok(Outside { take_back, root, state, run, cgroup: tree.join(name), witness })
+    let systemd_root = cached_root(&["--systemd", "--path"])?;
+    Ok(Outside { take_back, root, systemd_root, state, run, cgroup: tree.join(name), witness })
+}
+
+/// What packaging/test-host.sh has made with these arguments, or would make.
+fn cached_root(arguments: &[&str]) -> Result<PathBuf, Unavailable> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/test-host.sh");
+    let told = Command::new(script).args(arguments).output().map_err(unavailable)?;
+    Ok(PathBuf::from(String::from_utf8_lossy(&told.stdout).trim()))
 }
 
 /// The directory that cargo builds programs into.
@@ -317,6 +325,9 @@ fn build(outside: &Outside) -> Result<(), String> {
     bind(&outside.state.join("logs"), LOGS, false)?;
     bind(programs(), PROGRAMS, true)?;
     bind(&outside.witness, WITNESS, true)?;
+    if outside.systemd_root.is_dir() {
+        bind(&outside.systemd_root, SYSTEMD_ROOT, true)?;
+    }
 
     chdir(&root).map_err(|e| format!("enter {}: {e}", root.display()))?;
     // The old root ends up on top of the new one, from where it is let go.
