@@ -1,6 +1,7 @@
 # make demo   sets up a test host and shows the whole story       make test    every test (root: real LXC and CRIU, too)
 # make shell  a shell in the test host                            make check   what needs no root
 # make test-vm  a part of the tests in a whole machine, under qemu
+# make test-lxc  the tests with LXC 5.0 and 6.0
 # make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local
 
 PREFIX ?= /usr/local
@@ -12,7 +13,7 @@ CONFIGDIR = $(PREFIX)/share/lxc/config
 FILL_IN = sed -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@CONFIGDIR@|$(CONFIGDIR)|g'
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build lint check test test-vm demo bench shell test-host install
+.PHONY: build lint check test test-vm test-lxc demo bench shell test-host install
 
 build:
 	$(CARGO) build --release --bins
@@ -35,6 +36,13 @@ test: test-host lint
 # The trials that another kernel can change, in a whole machine: Debian 13's under qemu, some ten minutes.
 test-vm:
 	packaging/test-vm.sh $(TRIALS)
+
+# With the LXC of Debian 12 and of Debian 13, and forky's CRIU: two minutes each.
+test-lxc: test-host
+	packaging/test-host.sh --lxc 5
+	packaging/test-host.sh --lxc 6
+	LXC_CR_TEST_LXC=5 $(CARGO) test --release --test system
+	LXC_CR_TEST_LXC=6 $(CARGO) test --release --test system
 
 demo: test-host
 	$(CARGO) test --release --test demo

@@ -1,21 +1,29 @@
 #!/bin/sh
 # Makes the test host: a Debian forky root with LXC 7.0 and CRIU 4.2.1, once, in a cache outside the tree.
 # Installs by apt what building it and the tests needs and this machine lacks.
-# usage: test-host.sh [--systemd]           make it, print its versions and its path
-#        test-host.sh [--systemd] --path    print the path where it is or would be
-# --systemd: not the host but the root of a container to try in it, Debian 13 with systemd 257.
+# usage: test-host.sh [--lxc 5|6|7] [--path]    make it, print its versions and its path; --path only prints the path
+#        test-host.sh --systemd [--path]        not the host but the root of a container to try in it, Debian 13
+# --lxc: Debian 12 with LXC 5.0, or Debian 13 with LXC 6.0, and forky's CRIU.
 set -eu
 
 suite=forky
-packages=lxc,criu,iproute2,iptables,nftables,mount,busybox-static,procps,iputils-ping,strace
+tools=iproute2,iptables,nftables,mount,busybox-static,procps,iputils-ping,strace
+packages=lxc,criu,$tools
 versions_of='lxc criu libc6'
-if [ "${1-}" = --systemd ]; then
-    shift
-    suite=trixie
+arguments=0
+case "${1-} ${2-}" in
+"--lxc 7") arguments=2 ;;
+"--lxc 6") suite=trixie arguments=2 ;;
+"--lxc 5") suite=bookworm arguments=2 ;;
+"--lxc "*) echo "test-host: LXC 5, 6 or 7?" >&2; exit 2 ;;
+"--systemd "*)
+    suite=trixie arguments=1
     # What a user's container has: logins, timers, and services that shut themselves in namespaces.
     packages=systemd-sysv,dbus,libpam-systemd,systemd-timesyncd,cron,procps,iproute2,iputils-ping
     versions_of='systemd libc6'
-fi
+    ;;
+esac
+shift "$arguments"
 recipe=$(printf '%s' "1 $suite $packages $(dpkg --print-architecture)" | sha256sum | cut -c1-12)
 cache=${LXC_CR_CACHE:-/var/cache/lxc-cr}
 dir=$cache/$suite-$recipe
@@ -47,6 +55,7 @@ exec 9>"$cache/lock"
 flock 9
 if [ ! -d "$dir" ]; then
     # A mirror that this machine uses already, unless it is a snapshot, which may be older than what we need.
+    # shellcheck disable=SC2016 # apt's own variables
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
         grep -v snapshot | head -n 1)
     mirror=${mirror:-http://deb.debian.org/debian}
@@ -55,9 +64,27 @@ if [ ! -d "$dir" ]; then
     trap 'rm -rf "$new"' EXIT
     chmod 755 "$new"
     # The Release file of a frozen mirror may have expired; its signature is still checked.
-    mmdebstrap --quiet --mode=root --variant=apt --components=main --include="$packages" \
-        --aptopt='Acquire::Check-Valid-Until "false"' "$suite" "$new/root" "$mirror" ||
-    { say "mmdebstrap did not do it, trying debootstrap"
+    bootstrap() {
+        mmdebstrap --quiet --mode=root --variant=apt --components=main --aptopt='Acquire::Check-Valid-Until "false"' "$@"
+    }
+    # Of forky, CRIU and the libraries that it alone needs. Debian 12's libc is too old for it and goes along.
+    # shellcheck disable=SC2016 # mmdebstrap's shell expands them
+    case "$suite $packages" in
+    "trixie "*criu*)
+        pins='Package: *\nPin: release n=forky\nPin-Priority: -10\n\nPackage: src:criu src:libnl3 src:libnet\nPin: release n=forky\nPin-Priority: 990\n'
+        bootstrap --include="$packages" \
+            --setup-hook="mkdir -p \"\$1/etc/apt/preferences.d\"; printf '$pins' > \"\$1/etc/apt/preferences.d/criu\"" \
+            "$suite" "$new/root" "deb $mirror $suite main" "deb $mirror forky main" ;;
+    "bookworm "*)
+        pins='Package: *\nPin: release n=forky\nPin-Priority: 100\n'
+        bootstrap --include="$(echo "$packages" | sed 's/criu,//')" \
+            --setup-hook="mkdir -p \"\$1/etc/apt/preferences.d\"; printf '$pins' > \"\$1/etc/apt/preferences.d/criu\"" \
+            --customize-hook='chroot "$1" apt-get -q -y install --no-install-recommends -t forky criu' \
+            "$suite" "$new/root" "deb $mirror $suite main" "deb $mirror forky main" ;;
+    *) bootstrap --include="$packages" "$suite" "$new/root" "$mirror" ;;
+    esac ||
+    { [ "$suite" = forky ] || fail "mmdebstrap did not do it"
+      say "mmdebstrap did not do it, trying debootstrap"
       rm -rf "$new/root"
       apt-get -q -y install --no-install-recommends debootstrap
       # An older debootstrap has no script of that name; sid's serves.

@@ -167,7 +167,11 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
     }
     match ended {
         Ok(End::Stopped) => Ok(()),
-        Ok(End::Reboot) => start_afresh(job),
+        Ok(End::Reboot(server)) => {
+            start_afresh(job)?;
+            server.started_afresh();
+            Ok(())
+        }
         Err(e) => {
             log::error!("{}: {e:#}", job.name);
             Err(Failure::new(Exit::RollbackIncomplete, e))

@@ -20,6 +20,7 @@ use nix::unistd::Pid;
 
 use crate::error::ErrorList;
 use crate::lxc::protocol::State;
+use crate::lxc::server::Server;
 use crate::restore::{Restored, leave_cgroup};
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
@@ -28,12 +29,12 @@ use end::{AtEnd, Namespaces};
 use served::Container;
 
 /// How a container ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum End {
     /// Its init has ended.
     Stopped,
-    /// It asked for a reboot.
-    Reboot,
+    /// It asked for a reboot; there may be clients who wait until it runs again.
+    Reboot(Box<Server>),
 }
 
 /// Serves a restored container until its init ends, then cleans up.
@@ -68,19 +69,23 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     // liblxc's order: exit status, network, STOPPING, stop hooks, cgroups, STOPPED, post-stop hooks, connections.
     let status = reap(container.init.pid())?;
     server.send_exit_code(status);
-    let end =
-        if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP { End::Reboot } else { End::Stopped };
+    let reboot = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP;
     let mut errors = ErrorList::default();
     let (defined, init) = container.close();
-    let stage = AtEnd { defined: &defined, init: init.pid(), reboot: end == End::Reboot, namespaces };
+    let stage = AtEnd { defined: &defined, init: init.pid(), reboot, namespaces };
     errors.note(stage.network_down(&ports));
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());
     errors.note(leave_cgroup(&pivot));
     errors.note(journal.play_back());
-    server.end();
+    if reboot {
+        server.end_for_reboot();
+    } else {
+        server.end();
+    }
     errors.note(stage.run_post_stop());
-    drop(server);
+    // Now the connections end, but for those of a reboot.
+    let end = if reboot { End::Reboot(Box::new(server)) } else { End::Stopped };
     errors.into_result().map(|()| end)
 }
 

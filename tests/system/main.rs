@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         ),
         ("the_command_returns_or_stays_as_asked", scenario::story::the_command_returns_or_stays_as_asked),
         ("all_of_lxcs_tools_work_on_it", scenario::monitor::all_of_lxcs_tools_work_on_it),
+        ("lxcs_tools_say_the_same_of_it", scenario::tools::say_the_same),
+        ("lxcs_tools_end_it_the_same", scenario::tools::end_it_the_same),
         ("it_stops_in_every_way", scenario::monitor::it_stops_in_every_way),
         ("it_is_small_and_idle", scenario::monitor::it_is_small_and_idle),
         ("what_a_killed_monitor_held_is_cleared_away", scenario::monitor::what_a_killed_monitor_held_is_cleared_away),

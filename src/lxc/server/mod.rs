@@ -171,8 +171,21 @@ impl Server {
         }
     }
 
+    /// The container has stopped and will be started afresh, by a monitor that listens in our place: tells all, and
+    /// keeps only those who wait for RUNNING after the reboot (`lxc-stop -r`).
+    pub fn end_for_reboot(&mut self) {
+        self.close_listener();
+        self.set_state(State::Stopped);
+        self.drop_state_clients_for_reboot();
+    }
+
+    /// The container runs again: tells those who have waited for that. lxc-monitor hears it from the new monitor.
+    pub fn started_afresh(mut self) {
+        self.tell_clients(State::Running);
+    }
+
     /// Drops who waits for a state, but for those that wait for RUNNING after a reboot.
-    pub fn drop_state_clients_for_reboot(&mut self) {
+    pub(super) fn drop_state_clients_for_reboot(&mut self) {
         let gone = self.marks(|c| match &c.phase {
             Phase::Held(Held::StateClient(wanted)) => wanted.get(State::Running.index()) != Some(&2),
             Phase::Held(_) | Phase::Reading(_) => false,

@@ -38,6 +38,8 @@ pub const PROGRAMS: &str = "/opt/lxc-cr";
 pub const WITNESS: &str = "/opt/witness";
 /// The root of a Debian container with systemd, if it was made; read-only.
 pub const SYSTEMD_ROOT: &str = "/opt/systemd";
+/// Names the LXC of the test host in the environment: 5, 6 or 7.
+const LXC_VERSION: &str = "LXC_CR_TEST_LXC";
 /// The bridge of the recipe.
 pub const BRIDGE: &str = "br0";
 /// Its address and network.
@@ -121,9 +123,11 @@ fn prepare() -> Result<Outside, Unavailable> {
     if !geteuid().is_root() {
         return Err(Unavailable("only root can enter the test host".into()));
     }
-    let root = cached_root(&["--path"])?;
+    let lxc = std::env::var(LXC_VERSION).unwrap_or_else(|_| "7".to_owned());
+    let root = cached_root(&["--lxc", &lxc, "--path"])?;
     if !root.join("usr").is_dir() {
-        return Err(Unavailable(format!("no test host in '{}': run packaging/test-host.sh", root.display())));
+        let path = root.display();
+        return Err(Unavailable(format!("no test host in '{path}': run packaging/test-host.sh --lxc {lxc}")));
     }
     let state =
         programs().parent().map(|target| target.join("system")).ok_or_else(|| unavailable("no target directory"))?;

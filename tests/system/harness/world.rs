@@ -1,9 +1,9 @@
 //! What one trial has: a container path of its own, a place for images, names and addresses.
 
-use std::cell::Cell;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::mount::{MntFlags, umount2};
 
@@ -16,7 +16,7 @@ use super::run::Run;
 pub struct World {
     name: String,
     lxcpath: PathBuf,
-    made: Cell<u8>,
+    made: AtomicU8,
 }
 
 impl World {
@@ -41,7 +41,7 @@ impl World {
 
     fn with_lxcpath(name: &str, lxcpath: PathBuf) -> World {
         fs::create_dir_all(&lxcpath).unwrap();
-        World { name: name.to_owned(), lxcpath, made: Cell::new(0) }
+        World { name: name.to_owned(), lxcpath, made: AtomicU8::new(0) }
     }
 
     /// The container path (`-P`).
@@ -65,13 +65,13 @@ impl World {
 
     /// The container of the recipe, with the witness in it.
     pub fn container(&self) -> Container<'_> {
-        let number = self.made.get() + 1;
+        let number = self.made.load(Ordering::Relaxed) + 1;
         self.container_named(&format!("test-lxc-{number}"))
     }
 
     /// The same with a name.
     pub fn container_named(&self, name: &str) -> Container<'_> {
-        let number = self.made.replace(self.made.get() + 1) + 1;
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
         Container::make(self, name, Ipv4Addr::new(10, 99, 0, 10 + number))
     }
 
@@ -85,9 +85,17 @@ impl World {
         self.on(Run::ours(program), container)
     }
 
+    /// A command of LXC on all containers of this world.
+    pub fn of_all(&self, program: &str) -> Run {
+        self.in_lxcpath(Run::new(program))
+    }
+
     fn on(&self, run: Run, container: &str) -> Run {
-        let run = if self.lxcpath == Path::new(DEFAULT_LXCPATH) { run } else { run.arg("-P").arg(&self.lxcpath) };
-        run.args(["-n", container])
+        self.in_lxcpath(run).args(["-n", container])
+    }
+
+    fn in_lxcpath(&self, run: Run) -> Run {
+        if self.lxcpath == Path::new(DEFAULT_LXCPATH) { run } else { run.arg("-P").arg(&self.lxcpath) }
     }
 }
 

@@ -13,4 +13,5 @@ pub mod probe;
 pub mod recipe;
 pub mod refusals;
 pub mod story;
+pub mod tools;
 pub mod user_hooks;
