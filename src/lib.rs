@@ -5,6 +5,7 @@
 //! ```text
 //! cli
 //! checkpoint  restore  monitor  action  hooks
+//! preflight                                    (what a checkpoint looks at first)
 //! net  mounts  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
@@ -38,6 +39,8 @@ pub mod rollback;
 pub mod seal;
 pub mod settings;
 pub mod sysctl;
+
+pub mod preflight;
 
 pub mod action;
 pub mod checkpoint;

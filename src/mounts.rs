@@ -38,6 +38,8 @@ const KERNEL_FILE_SYSTEMS: &[&str] = &[
 pub struct Mount {
     /// The mount's id (unique in the kernel while it lives).
     pub id: i32,
+    /// The id of the mount that it is mounted on.
+    pub parent: i32,
     /// major:minor of its file system.
     pub device: String,
     /// The path in that file system which is mounted.
@@ -72,6 +74,7 @@ pub fn table(pid: i32) -> Result<Vec<Mount>> {
         .into_iter()
         .map(|m| Mount {
             id: m.mnt_id,
+            parent: m.pid,
             device: m.majmin,
             root: PathBuf::from(m.root),
             point: m.mount_point,
@@ -166,7 +169,7 @@ mod tests {
     use super::*;
 
     fn mount(id: i32, device: &str, root: &str, point: &str, kind: &str) -> Mount {
-        Mount { id, device: device.into(), root: root.into(), point: point.into(), kind: kind.into(), read_only: false }
+        Mount { id, parent: 0, device: device.into(), root: root.into(), point: point.into(), kind: kind.into(), read_only: false }
     }
 
     #[test]

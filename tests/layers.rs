@@ -26,7 +26,8 @@ const LAYERS: &[&[&str]] = &[
         "operation",
         "settings",
     ],
-    &["checkpoint", "restore", "monitor", "preflight", "action", "hooks"],
+    &["preflight"],
+    &["checkpoint", "restore", "monitor", "action", "hooks"],
     &["cli"],
 ];
 

@@ -3,7 +3,7 @@
 //! 1. read the container's definition and take the right to change it;
 //! 2. undo what a command that died has left;
 //! 3. find the container running;
-//! 4. look at it and decide ([`plan`]); a dry run ends here;
+//! 4. look for what stands in the way ([`preflight`]), and decide ([`plan`]); a dry run ends here;
 //! 5. run CRIU on `DIR.partial` ([`dump`]): it freezes the container, our action takes its ports off their bridges;
 //! 6. when the images are complete and the container is to stop, it is still frozen: the record is written, all is
 //!    synced to the disk, and the directory gets its name. Only then is CRIU allowed to end the container;
@@ -35,6 +35,7 @@ use crate::lxc::defined::{self, Defined};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::operation::{self, Operation};
+use crate::preflight::{self, Findings, Severity, Subject};
 use crate::record::{self, Memory, Record};
 use crate::report::Report;
 use crate::rollback::{self, Journal, Undo};
@@ -70,6 +71,8 @@ pub struct Request {
     pub user_script: Option<PathBuf>,
     /// The images of a pre-dump to build on, relative to `images`.
     pub parent_images: Option<PathBuf>,
+    /// Go ahead although something stands in the way.
+    pub force: bool,
     /// Decide, but do nothing.
     pub dry_run: bool,
 }
@@ -137,10 +140,16 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     check_places(&defined, &request.images)?;
     check_target(request)?;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+    let subject = Subject {
+        defined: &defined,
+        running: &running,
+        criu: &criu,
+        settings,
+        images: &request.images,
+        incremental: request.parent_images.is_some(),
+    };
+    heed(&preflight::look(&subject, &mut netlink)?, request.force, report)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut netlink)?;
-    for note in &plan.notes {
-        report.note(note);
-    }
     if request.dry_run {
         return Ok(Outcome::Planned(plan.in_words(&criu.path)));
     }
@@ -318,7 +327,8 @@ pub fn no_criu(error: version::Error) -> Failure {
     Failure::new(Exit::Refused, error).hint(hint)
 }
 
-fn not_running(defined: &Defined) -> Failure {
+/// The failure for a container that does not run.
+pub fn not_running(defined: &Defined) -> Failure {
     Failure::msg(Exit::WrongState, "it is not running").hint(format!(
         "start it: lxc-start -n {} -P {}",
         defined.name,
@@ -368,6 +378,29 @@ fn check_target(request: &Request) -> Result<()> {
             .hint("choose another directory, remove that one, or replace it with --overwrite"));
     }
     Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"))
+}
+
+/// Tells what the preflight has found, and refuses if something stands in the way.
+fn heed(findings: &Findings, force: bool, report: &mut dyn Report) -> Result<()> {
+    for finding in findings.iter().filter(|f| force || f.severity != Severity::Blocker) {
+        match finding.remedy.as_str() {
+            "" => report.note(&finding.to_string()),
+            remedy => report.note(&format!("{finding}; {remedy}")),
+        }
+    }
+    let blockers: Vec<_> = findings.blockers().collect();
+    match blockers.as_slice() {
+        _ if force => Ok(()),
+        [] => Ok(()),
+        [one] => {
+            Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {one}")).hint(one.remedy.as_str()))
+        }
+        several => {
+            let lines: Vec<String> = several.iter().map(|f| format!("\n  {f}\n    remedy: {}", f.remedy)).collect();
+            Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed:{}", lines.concat()))
+                .hint("--force tries it nevertheless"))
+        }
+    }
 }
 
 /// Makes the directory that CRIU writes into, and those above it that are missing.

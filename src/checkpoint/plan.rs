@@ -42,7 +42,7 @@ pub struct Plan {
     /// The record, but for the images that are not there yet and the settings of the network, which take some
     /// milliseconds to read.
     pub record: Record,
-    /// Things the user should know beforehand.
+    /// What the user should know of the device rules.
     pub notes: Vec<String>,
 }
 
@@ -67,15 +67,10 @@ pub fn plan(
     let has_netns = described.namespaces.iter().any(|n| n == "net");
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
-    let mut notes = match &mut tree {
+    let notes = match &mut tree {
         Some((dir, tree)) => confine::read_devices(tree, dir, &defined.config)?,
         None => Vec::new(),
     };
-    if let Some((_, tree)) = &tree
-        && tree.frozen
-    {
-        notes.push("the container is frozen; it will be frozen again after the restart".to_owned());
-    }
     let dump = Dump {
         common: Common {
             images: super::partial(&request.images),

@@ -71,6 +71,10 @@ struct Arguments {
     #[arg(long)]
     overwrite: bool,
 
+    /// Go ahead although the look at the container has found something that stands in the way
+    #[arg(long)]
+    force: bool,
+
     /// Show what would be done, and CRIU's command line; do nothing
     #[arg(long)]
     dry_run: bool,
@@ -140,6 +144,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         action_script: action_script()?,
         user_script: arguments.action_script.as_deref().map(user_script).transpose()?,
         parent_images: arguments.predump_dir.clone(),
+        force: arguments.force,
         dry_run: arguments.dry_run,
     };
     let mut progress = Progress::new(arguments.lxc.quiet, arguments.verbose);

@@ -1,6 +1,7 @@
 //! `lxc-cr`: all that is not a checkpoint or a restart. A module for each subcommand.
 
 mod list;
+mod check;
 mod recover;
 mod remove;
 mod show;
@@ -25,6 +26,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     List(list::List),
+    Check(check::Check),
     Recover(recover::Recover),
     Remove(remove::Remove),
     Show(show::Show),
@@ -41,6 +43,7 @@ pub fn main() -> ExitCode {
     };
     let outcome = match &arguments.command {
         Command::List(list) => about(list.lxc.called(), || list.run()),
+        Command::Check(check) => about(check.lxc.called(), || check.run()),
         Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),
         Command::Remove(remove) => about(remove.lxc.called(), || remove.run()),
         Command::Show(show) => about(show.lxc.called(), || show.run()),

@@ -21,11 +21,13 @@ use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUE
 use rtnetlink::packet_route::RouteNetlinkMessage;
 
 mod bridge;
+mod diag;
 mod links;
 mod mac;
 mod routes;
 
 pub use bridge::{PortSettings, Vlan};
+pub use diag::unix_peers;
 pub use links::{Link, NewVeth};
 pub use mac::Mac;
 pub use routes::Route;

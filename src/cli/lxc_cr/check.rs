@@ -1,0 +1,117 @@
+//! `lxc-cr check`: what stands in the way of a checkpoint.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::checkpoint;
+use crate::cli::common::{LxcOptions, absolute, load_settings, start_log};
+use crate::cli::restart::SUSPEND_DIR;
+use crate::criu::version;
+use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::container;
+use crate::lxc::defined::Defined;
+use crate::operation;
+use crate::preflight::{self, Findings, Subject};
+use crate::sys::netlink::Netlink;
+
+/// Tell what stands in the way of a checkpoint, and the remedy; nothing is changed
+#[derive(Args, Debug)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub struct Check {
+    #[command(flatten)]
+    pub lxc: LxcOptions,
+
+    /// The directory that the checkpoint would go to
+    #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
+    dir: Option<PathBuf>,
+
+    /// Tell it as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Told<'a> {
+    container: &'a str,
+    blocked: bool,
+    findings: &'a Findings,
+}
+
+impl Check {
+    /// Looks, and prints what was found. The exit status says whether a checkpoint would be refused.
+    pub fn run(&self) -> Result<ExitCode> {
+        start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
+        let (name, lxcpath) = self.lxc.container()?;
+        let settings = load_settings()?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(checkpoint::not_defined)?;
+        let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache())
+            .map_err(checkpoint::no_criu)?;
+        let running = container::find(&defined.lxcpath_text(), name.as_str(), Some(&defined.rootfs))?
+            .ok_or_else(|| checkpoint::not_running(&defined))?;
+        let images = match &self.dir {
+            Some(dir) => absolute(dir)?,
+            None => defined.dir().join(SUSPEND_DIR),
+        };
+        let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+        let subject = Subject {
+            defined: &defined,
+            running: &running,
+            criu: &criu,
+            settings: &settings,
+            images: &images,
+            incremental: false,
+        };
+        let findings = preflight::look(&subject, &mut netlink)?;
+        if self.json {
+            let told = Told { container: name.as_str(), blocked: findings.blocked(), findings: &findings };
+            let text = serde_json::to_string_pretty(&told).map_err(|e| Failure::new(Exit::Other, e))?;
+            println!("{text}");
+        } else if !self.lxc.quiet {
+            print!("{}", in_words(name.as_str(), &findings));
+        }
+        Ok(ExitCode::from(if findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
+    }
+}
+
+/// The findings as a person reads them.
+fn in_words(name: &str, findings: &Findings) -> String {
+    let mut text = String::new();
+    for finding in findings.iter() {
+        text += &format!("{}: {}\n  why: {}\n", finding.severity, finding.what, finding.why);
+        if !finding.remedy.is_empty() {
+            text += &format!("  remedy: {}\n", finding.remedy);
+        }
+    }
+    text + &match findings.blockers().count() {
+        0 => format!("{name} can be checkpointed\n"),
+        1 => format!("{name} cannot be checkpointed: there is 1 blocker\n"),
+        many => format!("{name} cannot be checkpointed: there are {many} blockers\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::preflight::Finding;
+
+    #[test]
+    fn findings_in_words() {
+        let findings = Findings::new([
+            Finding::note("it is frozen", "it stays so"),
+            Finding::blocker("process 7 (x) is traced", "CRIU traces it").remedy("kill 9"),
+        ]);
+        insta::assert_snapshot!(in_words("web", &findings), @r"
+        blocker: process 7 (x) is traced
+          why: CRIU traces it
+          remedy: kill 9
+        note: it is frozen
+          why: it stays so
+        web cannot be checkpointed: there is 1 blocker
+        ");
+        assert_eq!(in_words("web", &Findings::default()), "web can be checkpointed\n");
+    }
+}

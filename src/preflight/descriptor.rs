@@ -1,0 +1,203 @@
+//! Open files: what there is in `/proc/PID/fd`, and which files have been mapped and then deleted.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::task::{self, Task, is_gone};
+
+/// The name of the protocol of a socket (socket.c: `sockfs_xattr_get`).
+const PROTOCOL: &str = "system.sockprotoname";
+
+/// The device of all masters of pseudo terminals.
+pub const PTMX: (u32, u32) = (5, 2);
+
+/// A file system object behind a path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct File {
+    /// Type and permissions.
+    pub mode: u32,
+    /// Its device number, if it is a device.
+    pub device: (u32, u32),
+    /// How many names it has; 0 when it was deleted.
+    pub names: u64,
+    /// What it takes of its disk, in bytes.
+    pub size: u64,
+    /// Its inode.
+    pub inode: u64,
+    /// The mount that it was opened on.
+    pub mount: Option<i32>,
+    /// For the master of a pseudo terminal: the number of the terminal.
+    pub terminal: Option<u32>,
+    /// Only a place in the file system (`O_PATH`).
+    pub path_only: bool,
+}
+
+/// What a descriptor stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A file with a path.
+    File(File),
+    /// A socket, with the name of its protocol.
+    Socket {
+        /// The inode.
+        inode: u64,
+        /// `TCP`, `UNIX`, …; empty when the kernel does not tell.
+        protocol: String,
+    },
+    /// A file without a path: `inotify`, `[eventfd]`, `bpf-prog`, …
+    Anonymous(String),
+    /// A pipe, a namespace, a memfd: whatever CRIU dumps without a question.
+    Other,
+}
+
+/// An open descriptor of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Its number.
+    pub number: u32,
+    /// What `/proc/PID/fd` says of it.
+    pub target: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// A deleted file that is mapped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapped {
+    /// Its former path, or what the kernel calls it.
+    pub target: String,
+    /// What it takes of its disk, in bytes.
+    pub size: u64,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// A process with its files.
+#[derive(Clone, Debug)]
+pub struct Opened<'a> {
+    /// The process.
+    pub task: &'a Task,
+    /// Its descriptors.
+    pub descriptors: Vec<Descriptor>,
+    /// What it has mapped of deleted and of nameless files.
+    pub mapped: Vec<Mapped>,
+}
+
+impl<'a> Opened<'a> {
+    /// Reads the files of a process. One that has ended has none.
+    pub fn read(task: &'a Task) -> Result<Opened<'a>> {
+        let mut descriptors = Vec::new();
+        let dir = format!("/proc/{}/fd", task.pid);
+        match fs::read_dir(&dir) {
+            Ok(entries) => {
+                let numbers = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+                descriptors.extend(numbers.filter_map(|number| descriptor(task.pid, number)));
+            }
+            Err(e) if is_gone(&e) => {}
+            Err(e) => return Err(e).with_context(|| format!("list {dir}")),
+        }
+        descriptors.sort_by_key(|d| d.number);
+        Ok(Opened { task, descriptors, mapped: mapped(task.pid)? })
+    }
+}
+
+/// None when it was closed meanwhile.
+fn descriptor(pid: i32, number: u32) -> Option<Descriptor> {
+    let link = format!("/proc/{pid}/fd/{number}");
+    let target = fs::read_link(&link).ok()?.to_string_lossy().into_owned();
+    let inode = || target.split_once('[')?.1.strip_suffix(']')?.parse::<u64>().ok();
+    let kind = if target.starts_with("socket:") {
+        Kind::Socket { inode: inode()?, protocol: protocol(&link) }
+    } else if let Some(name) = target.strip_prefix("anon_inode:") {
+        Kind::Anonymous(name.to_owned())
+    } else if target.starts_with('/') && !target.starts_with("/memfd:") {
+        Kind::File(file(pid, number, &link)?)
+    } else {
+        Kind::Other
+    };
+    Some(Descriptor { number, target, kind })
+}
+
+fn file(pid: i32, number: u32, link: &str) -> Option<File> {
+    let meta = fs::metadata(link).ok()?;
+    let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
+    let field = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
+    let device = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+    let flags = field("flags:").and_then(|f| i32::from_str_radix(f, 8).ok()).unwrap_or_default();
+    Some(File {
+        mode: meta.mode(),
+        device: (u32::try_from(device.0).ok()?, u32::try_from(device.1).ok()?),
+        names: meta.nlink(),
+        size: meta.blocks() * 512,
+        inode: meta.ino(),
+        mount: field("mnt_id:").and_then(|id| id.parse().ok()),
+        terminal: field("tty-index:").and_then(|index| index.parse().ok()),
+        path_only: flags & libc::O_PATH != 0,
+    })
+}
+
+fn protocol(link: &str) -> String {
+    let mut name = [0u8; 64];
+    match rustix::fs::getxattr(Path::new(link), PROTOCOL, &mut name[..]) {
+        Ok(length) => String::from_utf8_lossy(&name[..length]).trim_end_matches('\0').to_owned(),
+        Err(_) => String::new(),
+    }
+}
+
+/// Memory maps of files that have no name any more, and of those that never had one.
+fn mapped(pid: i32) -> Result<Vec<Mapped>> {
+    let mut found: Vec<Mapped> = Vec::new();
+    for line in task::read(pid, "maps")?.unwrap_or_default().lines() {
+        let Some((range, target)) = mapped_file(line) else { continue };
+        // Shared memory without a name looks like a deleted file of the kernel's own.
+        let meta = fs::metadata(format!("/proc/{pid}/map_files/{range}")).ok();
+        let (size, inode) = meta.map_or((0, 0), |m| (m.blocks() * 512, m.ino()));
+        if !found.iter().any(|f| f.target == target && f.inode == inode) {
+            found.push(Mapped { target: target.to_owned(), size, inode });
+        }
+    }
+    Ok(found)
+}
+
+/// The range and the name of a mapping that deserves a look.
+fn mapped_file(line: &str) -> Option<(&str, &str)> {
+    const SHARED_MEMORY: &[&str] = &["/memfd:", "/dev/zero (deleted)", "/SYSV", "/[aio]", "/anon_hugepage"];
+    let (range, rest) = line.split_once(' ')?;
+    let target = rest.splitn(5, ' ').nth(4)?.trim_start();
+    let nameless = target.starts_with("anon_inode:");
+    let deleted = target.starts_with('/') && target.ends_with(" (deleted)");
+    let ours = (nameless || deleted) && !SHARED_MEMORY.iter().any(|known| target.starts_with(known));
+    ours.then_some((range, target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn deleted_and_nameless_maps_are_picked() {
+        let line = |target: &str| format!("7f00-7f10 rw-s 00000000 00:01 2 {target}");
+        let pick = |target: &str| mapped_file(&line(target)).map(|(r, t)| (r.to_owned(), t.to_owned()));
+        let picked = |target: &str| Some(("7f00-7f10".to_owned(), target.to_owned()));
+        assert_eq!(pick("     /tmp/a b (deleted)"), picked("/tmp/a b (deleted)"));
+        assert_eq!(pick("anon_inode:[io_uring]"), picked("anon_inode:[io_uring]"));
+        for known in ["/usr/bin/x", "/dev/zero (deleted)", "/memfd:x (deleted)", "/SYSV0000 (deleted)", "[heap]", ""] {
+            assert_eq!(pick(known), None, "{known}");
+        }
+    }
+
+    #[test]
+    fn the_files_of_this_process_are_read() {
+        let file = tempfile::tempfile().unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let task = Task { pid: std::process::id().cast_signed(), ..Task::default() };
+        let opened = Opened::read(&task).unwrap();
+        let kind = |fd: i32| &opened.descriptors.iter().find(|d| d.number == fd.cast_unsigned()).unwrap().kind;
+        assert!(matches!(kind(file.as_raw_fd()), Kind::File(File { names: 0, mount: Some(_), .. })));
+        assert!(matches!(kind(socket.as_raw_fd()), Kind::Socket { protocol, .. } if protocol == "UDP"));
+    }
+}

@@ -1,0 +1,164 @@
+//! What stands in the way of a checkpoint, looked for before anything is touched.
+//!
+//! CRIU finds what it cannot dump when the container is frozen already, and what it cannot restore when the container is
+//! gone. Nearly all of it can be seen beforehand in /proc and over netlink. [`look`] gathers what there is to see and
+//! has it judged; each subject has its own file, in which reading is apart from judging. What it finds is a blocker
+//! only if CRIU is known to fail on it with the very options that a checkpoint gives it.
+//!
+//! | file | what it judges |
+//! |---|---|
+//! | [`processes`] | sessions from outside, debuggers, attached shells, limits, profiles |
+//! | [`namespaces`] | kinds that cannot be nested |
+//! | [`files`] | eBPF, io_uring, devices, deleted and hidden files, files from outside |
+//! | [`sockets`] | kinds, unread data, other ends outside |
+//! | [`terminals`] | terminals whose other end is outside |
+//! | [`mounts`] | file systems that cannot be mounted again |
+//! | [`network`] | interfaces and bridges |
+//! | [`space`] | room for the memory |
+//! | [`host`] | kernel, tools, CRIU |
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::cgroup;
+use crate::criu::version::Criu;
+use crate::lxc::config::NicKind;
+use crate::lxc::container::Running;
+use crate::lxc::defined::Defined;
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::net::ports::{self, Survey};
+use crate::settings::Settings;
+use crate::sys::netlink::{Link, Netlink};
+
+pub mod descriptor;
+pub mod files;
+mod finding;
+pub mod host;
+pub mod mounts;
+pub mod namespaces;
+pub mod network;
+pub mod processes;
+pub mod sockets;
+pub mod space;
+pub mod task;
+pub mod terminals;
+
+pub use finding::{Finding, Findings, Place, Severity};
+
+use descriptor::{Kind, Opened};
+
+/// Who is looked at, and for what checkpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The container as it is defined.
+    pub defined: &'a Defined,
+    /// The same as it runs.
+    pub running: &'a Running,
+    /// The CRIU that will dump it.
+    pub criu: &'a Criu,
+    /// The administrator's settings.
+    pub settings: &'a Settings,
+    /// Where the checkpoint is to go.
+    pub images: &'a Path,
+    /// Whether it builds on a pre-dump.
+    pub incremental: bool,
+}
+
+/// Looks at a running container. Nothing is changed, and nothing in the container notices.
+///
+/// # Errors
+/// When /proc or netlink cannot be read, or the container ends meanwhile.
+pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
+    let Subject { defined, running, criu, settings, images, incremental } = *subject;
+    let init = running.init.pid();
+    let names = Names::of(&defined.name, &defined.lxcpath);
+
+    let tasks = task::Tasks::read(init)?;
+    let alive = tasks.tree.iter().filter(|t| !t.is_zombie());
+    let opened = alive.map(Opened::read).collect::<Result<Vec<Opened<'_>>>>()?;
+    let tables = mounts::Tables::read(&tasks)?;
+    let own = crate::mounts::table(std::process::id().cast_signed())?;
+    let externals = crate::mounts::externals(tables.main(), &own);
+    let host_files = crate::mounts::host_streams(init, tables.main())?;
+    let sockets = sockets::Sockets::read(&tasks, &opened)?;
+    let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
+    let survey = ports::survey(netlink, netns.as_fd())?;
+    let links = netlink.links().context("list the host's links")?;
+    let bridges = bridges(defined, &survey, &links);
+    let loopback_up = links.iter().any(|l| l.name == "lo" && l.up);
+    let cures = files::Cures {
+        ghost_limit: settings.ghost_limit << 20,
+        host_files: &host_files,
+        bpf_maps: has_bpf_map(&opened) && host::dumps_bpf_maps(&criu.path),
+    };
+    let target = space::Target::read(images, incremental)?;
+    let host = host::Host::read(loopback_up, tasks.no_children, is_frozen(running));
+    // With a network of the host's own there is nothing of it to dump.
+    let own_network = !survey.ports.is_empty() || !survey.others.is_empty();
+
+    let mut found = host::judge(&host, criu, &opened, &tables, own_network);
+    found.extend(processes::judge(&tasks, &host::Caller::read()?));
+    found.extend(namespaces::judge(&tasks, &names));
+    found.extend(mounts::judge(&tables, &externals, &names));
+    found.extend(files::judge(&opened, &tables, &cures));
+    // The checkpoint hands no terminal over yet.
+    found.extend(terminals::judge(&opened, &tables, &[]));
+    found.extend(sockets::judge(&opened, &sockets));
+    found.extend(network::judge(&survey, &bridges));
+    found.extend(space::judge(&tasks, &target));
+    Ok(Findings::new(found))
+}
+
+fn has_bpf_map(opened: &[Opened<'_>]) -> bool {
+    opened.iter().flat_map(|o| &o.descriptors).any(|d| d.kind == Kind::Anonymous("bpf-map".to_owned()))
+}
+
+/// The bridges that a restart will ask for: what the configuration names where it differs from what there is now.
+fn bridges(defined: &Defined, survey: &Survey, links: &[Link]) -> Vec<network::Bridge> {
+    let nics = defined.config.nics().iter().filter(|n| n.kind == NicKind::Veth);
+    let named = nics.filter_map(|nic| {
+        let interface = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+        let name = nic.link.clone()?;
+        survey.ports.iter().any(|p| p.inside == interface).then(|| network::Bridge {
+            exists: links.iter().any(|l| l.name == name),
+            interface,
+            name,
+        })
+    });
+    named.collect()
+}
+
+fn is_frozen(running: &Running) -> bool {
+    let Some(path) = &running.cgroup else { return false };
+    let dir = cgroup::unified_mount().and_then(|mount| cgroup::directory(&mount, path));
+    dir.and_then(|dir| cgroup::is_frozen(&dir)).unwrap_or(false)
+}
+
+/// How a command in the container is typed on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    attach: String,
+}
+
+impl Names {
+    fn of(name: &ContainerName, lxcpath: &LxcPath) -> Names {
+        let path = match lxcpath.as_path() == Path::new(crate::lxc::config::system::DEFAULT_LXCPATH) {
+            true => String::new(),
+            false => format!(" -P {}", lxcpath.as_path().display()),
+        };
+        Names { attach: format!("lxc-attach -n {name}{path} --") }
+    }
+
+    /// The command to paste.
+    pub fn attach(&self, command: &str) -> String {
+        format!("{} {command}", self.attach)
+    }
+
+    #[cfg(test)]
+    fn test() -> Names {
+        Names { attach: "lxc-attach -n web --".to_owned() }
+    }
+}

@@ -1,0 +1,257 @@
+//! Mounts that CRIU cannot dump or cannot make again.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use super::Names;
+use super::finding::{Finding, Place};
+use super::task::Tasks;
+use crate::mounts::{self, External, Mount};
+
+/// The mount tables of the container: of init's mount namespace, and of each other one in it.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    /// Init's first.
+    tables: Vec<Vec<Mount>>,
+}
+
+impl Tables {
+    /// Reads one table for each mount namespace of the container.
+    pub fn read(tasks: &Tasks) -> Result<Tables> {
+        let mut tables = Vec::new();
+        for (at, task) in tasks.one_of_each("mnt").into_iter().enumerate() {
+            match mounts::table(task.pid) {
+                Ok(table) => tables.push(table),
+                // It has ended meanwhile, and its namespace with it; init has not.
+                Err(e) if at == 0 => return Err(e),
+                Err(e) => log::debug!("{e:#}"),
+            }
+        }
+        Ok(Tables { tables })
+    }
+
+    /// Init's.
+    pub fn main(&self) -> &[Mount] {
+        self.tables.first().map_or(&[], Vec::as_slice)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Mount> {
+        self.tables.iter().flatten()
+    }
+
+    /// Whether one of the tables has this mount.
+    pub fn has(&self, id: i32) -> bool {
+        self.all().any(|m| m.id == id)
+    }
+
+    /// The mount point that hides a file of this mount: a mount upon it, or upon one below it, at or above the file.
+    pub fn hidden_by(&self, id: i32, path: &Path) -> Option<PathBuf> {
+        let table = self.tables.iter().find(|t| t.iter().any(|m| m.id == id))?;
+        let (mut at, mut from) = (id, id);
+        // From the file's own mount down to the root: as many steps as there are mounts, at most.
+        for _ in table {
+            let covers = |m: &&Mount| m.parent == at && m.id != at && m.id != from && path.starts_with(&m.point);
+            if let Some(cover) = table.iter().find(covers) {
+                return Some(cover.point.clone());
+            }
+            from = at;
+            at = table.iter().find(|m| m.id == at)?.parent;
+        }
+        None
+    }
+}
+
+/// Judges the mounts; pure.
+pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Finding> {
+    let main = tables.main();
+    let Some(root) = main.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
+    let mut found = Vec::new();
+    for mount in main.iter().filter(|m| m.id != root.id) {
+        if externals.iter().any(|e| e.point == mount.point) {
+            continue;
+        }
+        found.extend(of_a_kind(mount, names));
+        found.extend(rootless(mount, tables));
+    }
+    found.extend(pressure(tables));
+    found
+}
+
+fn place(mount: &Mount) -> Place {
+    Place { mount: Some(mount.point.clone()), ..Place::default() }
+}
+
+/// The last resort of the remedies.
+fn unmount(mount: &Mount, names: &Names) -> String {
+    format!("unmount it: {}", names.attach(&format!("umount {}", mount.point.display())))
+}
+
+/// File systems that cannot be mounted again.
+fn of_a_kind(mount: &Mount, names: &Names) -> Option<Finding> {
+    let (point, kind) = (mount.point.display(), mount.kind.as_str());
+    let is_fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
+    let finding = if is_fuse {
+        // filesystems.c: `failed to dump fs … (fuse): always fail`.
+        Finding::blocker(
+            format!("a FUSE file system ({kind}) is mounted on {point}"),
+            "its contents are made by a process, and CRIU cannot mount it again",
+        )
+    } else if kind == "overlay" {
+        // The layers are named by paths that are not there yet when CRIU mounts it anew.
+        Finding::blocker(
+            format!("an overlay is mounted on {point}"),
+            "CRIU can dump it, but cannot mount it again: it does not find the layers",
+        )
+    } else if kind == "autofs" {
+        return Some(
+            Finding::warning(
+                format!("an automount waits on {point}"),
+                "CRIU can restore it only if its daemon is in the container, and /dev/autofs is there",
+            )
+            .at(place(mount))
+            .remedy(format!(
+                "if it is systemd's: {}",
+                names.attach(&format!("sh -c 'systemctl mask --now $(systemd-escape -p --suffix=automount {point})'"))
+            )),
+        );
+    } else {
+        return None;
+    };
+    Some(finding.at(place(mount)).remedy(unmount(mount, names)))
+}
+
+/// A piece of a file system of which CRIU sees no wider piece, and of which the host has no mount any more.
+///
+/// mount.c: `… doesn't have a proper root mount`.
+fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
+    if mount.root == Path::new("/") || mount.kind.starts_with("cgroup") {
+        return None;
+    }
+    let wider = |m: &Mount| m.id != mount.id && m.device == mount.device && mount.root.starts_with(&m.root);
+    if tables.all().any(|m| wider(m) && (m.root != mount.root || m.root == Path::new("/"))) {
+        return None;
+    }
+    Some(
+        Finding::blocker(
+            format!("{} is a bind mount of something that the host has unmounted", mount.point.display()),
+            "neither CRIU nor lxc-cr can tell where to mount it from at a restart",
+        )
+        .at(place(mount))
+        .remedy("mount its file system on the host again and restart the container, or unmount it in the container"),
+    )
+}
+
+/// systemd ≥ 254 binds a unit's memory.pressure file over a read-only cgroup tree; CRIU binds the whole tree over it.
+fn pressure(tables: &Tables) -> Option<Finding> {
+    let mount = tables
+        .tables
+        .iter()
+        .skip(1)
+        .flatten()
+        .find(|m| m.kind == "cgroup2" && m.point.file_name().is_some_and(|n| n == "memory.pressure"))?;
+    Some(
+        Finding::warning(
+            format!("a systemd unit has {} mounted in a mount namespace of its own", mount.point.display()),
+            "CRIU can dump it, but fails to mount it again (Failed to move_mount)",
+        )
+        .at(place(mount))
+        .remedy("in the container, set DefaultMemoryPressureWatch=off under [Manager] in /etc/systemd/system.conf, and restart the units or the container"),
+    )
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::super::finding::Severity;
+    use super::*;
+
+    /// A mount for the judges' tests.
+    pub fn mount(id: i32, parent: i32, root: &str, point: &str) -> Mount {
+        Mount {
+            id,
+            parent,
+            device: format!("0:{id}"),
+            root: root.into(),
+            point: point.into(),
+            kind: "tmpfs".into(),
+            read_only: false,
+        }
+    }
+
+    /// A container with one mount namespace.
+    pub fn tables(table: Vec<Mount>) -> Tables {
+        Tables { tables: vec![table] }
+    }
+
+    fn kind(kind: &str, mount: Mount) -> Mount {
+        Mount { kind: kind.into(), ..mount }
+    }
+
+    #[test]
+    fn a_file_is_hidden_by_a_mount_above_it() {
+        let tables = tables(vec![
+            mount(1, 0, "/", "/"),
+            mount(2, 1, "/", "/data"),
+            mount(3, 2, "/", "/data/deep"),
+            mount(4, 1, "/", "/other"),
+        ]);
+        let hidden = |id, path: &str| tables.hidden_by(id, Path::new(path));
+        assert_eq!(hidden(1, "/data/x"), Some("/data".into()));
+        assert_eq!(hidden(1, "/datum"), None);
+        assert_eq!(hidden(2, "/data/x"), None);
+        assert_eq!(hidden(2, "/data/deep/x"), Some("/data/deep".into()));
+        assert_eq!(hidden(3, "/data/deep/x"), None);
+        assert_eq!(hidden(9, "/x"), None);
+        let late = self::tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/a/b"), mount(3, 1, "/", "/a")]);
+        assert_eq!(late.hidden_by(2, Path::new("/a/b/x")), Some("/a".into()));
+    }
+
+    #[test]
+    fn file_systems_are_judged_by_their_kind() {
+        let judged = |m: Mount| {
+            let found = judge(&tables(vec![mount(1, 0, "/", "/"), m]), &[], &Names::test());
+            found.into_iter().map(|f| f.severity).collect::<Vec<_>>()
+        };
+        for good in ["tmpfs", "proc", "sysfs", "fusectl", "cgroup2", "mqueue", "ext4"] {
+            assert_eq!(judged(kind(good, mount(2, 1, "/", "/m"))), [], "{good}");
+        }
+        for bad in ["fuse", "fuse.sshfs", "overlay"] {
+            assert_eq!(judged(kind(bad, mount(2, 1, "/", "/m"))), [Severity::Blocker], "{bad}");
+        }
+        assert_eq!(judged(kind("autofs", mount(2, 1, "/", "/m"))), [Severity::Warning]);
+    }
+
+    #[test]
+    fn what_the_host_lends_is_no_finding_as_long_as_the_host_has_it() {
+        let lent = kind("fuse.lxcfs", mount(2, 1, "/proc/uptime", "/proc/uptime"));
+        let table = tables(vec![mount(1, 0, "/", "/"), lent]);
+        let external = External {
+            key: "k".into(),
+            point: "/proc/uptime".into(),
+            source: "/var/lib/lxcfs/proc/uptime".into(),
+            read_only: false,
+        };
+        assert_eq!(judge(&table, &[external], &Names::test()), []);
+        assert_eq!(judge(&table, &[], &Names::test()).len(), 2);
+    }
+
+    #[test]
+    fn a_piece_of_what_is_mounted_here_needs_nobody_else() {
+        let piece = Mount { device: "0:2".into(), ..mount(3, 1, "/sys", "/proc/sys") };
+        assert_eq!(
+            judge(&tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc"), piece]), &[], &Names::test()),
+            []
+        );
+        let orphan = mount(4, 1, "/srv/x", "/data");
+        let found = judge(&tables(vec![mount(1, 0, "/", "/"), orphan]), &[], &Names::test());
+        assert_eq!(found[0].severity, Severity::Blocker);
+        assert_eq!(found[0].place.mount.as_deref(), Some(Path::new("/data")));
+    }
+
+    #[test]
+    fn a_pressure_file_in_a_units_namespace_is_told() {
+        let pressure = kind("cgroup2", mount(5, 1, "/u/memory.pressure", "/sys/fs/cgroup/u/memory.pressure"));
+        let tables = Tables { tables: vec![vec![mount(1, 0, "/", "/")], vec![mount(9, 0, "/", "/"), pressure]] };
+        assert_eq!(judge(&tables, &[], &Names::test())[0].severity, Severity::Warning);
+    }
+}

@@ -1,0 +1,97 @@
+//! Network interfaces that cannot be dumped or made again, and bridges that a restart will not find.
+
+use super::finding::{Finding, Place};
+use crate::net::ports::{Inner, Survey};
+
+/// Kinds that CRIU dumps and restores by itself (net.c: `dump_one_link`).
+const KNOWN: &[&str] = &["veth", "tun", "bridge", "sit", "venet"];
+
+/// What the kernel makes by itself in a new namespace, and CRIU passes over.
+const FALLBACK: &[&str] = &["lo", "gre0", "gretap0", "sit0"];
+
+/// A bridge that the configuration names for an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// The interface in the container.
+    pub interface: String,
+    /// The bridge.
+    pub name: String,
+    /// Whether it is there.
+    pub exists: bool,
+}
+
+/// Judges the interfaces; pure.
+pub fn judge(survey: &Survey, bridges: &[Bridge]) -> Vec<Finding> {
+    let mut found: Vec<Finding> = survey.others.iter().filter_map(interface).collect();
+    found.extend(bridges.iter().filter(|b| !b.exists).map(bridge));
+    found
+}
+
+fn place(interface: &str) -> Place {
+    Place { interface: Some(interface.to_owned()), ..Place::default() }
+}
+
+fn interface(inner: &Inner) -> Option<Finding> {
+    let name = &inner.name;
+    let finding = match inner.kind.as_deref() {
+        _ if FALLBACK.contains(&name.as_str()) => return None,
+        Some(kind) if KNOWN.contains(&kind) => return None,
+        Some("macvlan") => Finding::blocker(
+            format!("{name} is a macvlan interface"),
+            "it can be dumped, but a restart cannot make it again yet",
+        )
+        .remedy("give the container a veth interface on a bridge (lxc.net.0.type = veth)"),
+        // `Unsupported link … (type … kind …)`.
+        Some(kind) => Finding::blocker(format!("{name} is an interface of the kind {kind}"), "CRIU cannot dump it")
+            .remedy(format!("delete it in the container for the time of the checkpoint: ip link del {name}")),
+        None => Finding::blocker(
+            format!("{name} is a device of the host that was moved into the container"),
+            "CRIU cannot dump it",
+        )
+        .remedy("give the container a veth interface on a bridge (lxc.net.0.type = veth)"),
+    };
+    Some(finding.at(place(name)))
+}
+
+fn bridge(bridge: &Bridge) -> Finding {
+    let Bridge { interface, name, .. } = bridge;
+    Finding::warning(
+        format!("the configuration connects {interface} to the bridge '{name}', which does not exist"),
+        "the checkpoint can be made, but a restart will be refused",
+    )
+    .at(place(interface))
+    .remedy(format!("make it before the restart: ip link add {name} type bridge && ip link set {name} up"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::Severity;
+    use super::*;
+
+    fn inner(name: &str, kind: Option<&str>) -> Inner {
+        Inner { name: name.into(), kind: kind.map(str::to_owned), mac: None, mtu: 1500, index: 3 }
+    }
+
+    #[test]
+    fn kinds_of_interfaces() {
+        let judged = |name, kind| {
+            let survey = Survey { others: vec![inner(name, kind)], ..Survey::default() };
+            judge(&survey, &[]).first().map(|f| f.severity)
+        };
+        for (name, kind) in [("lo", None), ("t0", Some("tun")), ("b", Some("bridge")), ("gre0", Some("gre"))] {
+            assert_eq!(judged(name, kind), None, "{name}");
+        }
+        for (name, kind) in [("m", Some("macvlan")), ("x", Some("vxlan")), ("eno1", None), ("gre1", Some("gre"))] {
+            assert_eq!(judged(name, kind), Some(Severity::Blocker), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_missing_bridge_is_a_matter_of_the_restart() {
+        let bridge = |exists| Bridge { interface: "eth0".into(), name: "br7".into(), exists };
+        assert_eq!(judge(&Survey::default(), &[bridge(true)]), []);
+        let found = judge(&Survey::default(), &[bridge(false)]);
+        assert_eq!(found[0].severity, Severity::Warning);
+        assert!(found[0].remedy.contains("ip link add br7 type bridge"));
+    }
+}

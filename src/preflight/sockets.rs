@@ -1,0 +1,269 @@
+//! Sockets that CRIU does not know, that hold data it would lose, or whose other end is outside.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+
+use anyhow::{Context, Result};
+
+use super::descriptor::{Kind, Opened};
+use super::finding::{Finding, Place};
+use super::task::{Task, Tasks, kill};
+use crate::sys::netlink::{in_netns, unix_peers};
+
+/// Protocols that CRIU 4.2 dumps, as the kernel calls them (sockets.c: `dump_socket`; sk-inet.c: `can_dump_ipproto`).
+const KNOWN: &[&str] = &[
+    "TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6", "UNIX", "UNIX-STREAM",
+    "PACKET", "NETLINK",
+];
+
+/// Protocols of which it is known that CRIU refuses them; of others it is only guessed.
+const REFUSED: &[&str] = &[
+    "MPTCP", "MPTCPv6", "SCTP", "SCTPv6", "AF_VSOCK", "XDP", "ALG", "KEY", "CAN", "CAN_RAW", "CAN_BCM", "TIPC", "RDS",
+    "SMC", "SMC6", "DCCP", "DCCPv6", "HCI", "L2CAP", "RFCOMM",
+];
+
+/// The state of a listening socket in `/proc/net/tcp`.
+const LISTEN: &str = "0A";
+
+/// What the kernel tells of the sockets of all network namespaces of a container.
+#[derive(Clone, Debug, Default)]
+pub struct Sockets {
+    /// Netlink sockets with unread data, by inode.
+    pub unread: BTreeSet<u64>,
+    /// Listening TCP sockets with connections that nobody has accepted yet, by inode.
+    pub waiting: BTreeSet<u64>,
+    /// The other end of each connected unix socket.
+    pub peers: BTreeMap<u64, u64>,
+    /// Who outside the container holds the other end of one of its sockets.
+    pub holders: BTreeMap<u64, (i32, String)>,
+}
+
+impl Sockets {
+    /// Asks the kernel, in each network namespace of the container.
+    pub fn read(tasks: &Tasks, opened: &[Opened<'_>]) -> Result<Sockets> {
+        let mut found = Sockets::default();
+        let inside: BTreeSet<u64> = inodes(opened).map(|(_, inode, _)| inode).collect();
+        for task in tasks.one_of_each("net") {
+            found.unread.extend(unread(task.pid));
+            for table in ["tcp", "tcp6"] {
+                found.waiting.extend(waiting(task.pid, table));
+            }
+            if inodes(opened).any(|(_, _, protocol)| protocol.starts_with("UNIX")) {
+                let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
+                let peers = in_netns(std::os::fd::AsFd::as_fd(&netns), unix_peers)
+                    .and_then(|peers| peers)
+                    .context("list the container's unix sockets")?;
+                found.peers.extend(peers.into_iter().map(|(one, other)| (u64::from(one), u64::from(other))));
+            }
+        }
+        let outside: BTreeSet<u64> = inside.iter().filter_map(|i| found.peers.get(i)).copied().collect();
+        let outside: BTreeSet<u64> = outside.difference(&inside).copied().collect();
+        if !outside.is_empty() {
+            found.holders = holders(&outside)?;
+        }
+        Ok(found)
+    }
+}
+
+fn inodes<'a>(opened: &'a [Opened<'_>]) -> impl Iterator<Item = (&'a Task, u64, &'a str)> {
+    opened.iter().flat_map(|o| {
+        o.descriptors.iter().filter_map(|d| match &d.kind {
+            Kind::Socket { inode, protocol } => Some((o.task, *inode, protocol.as_str())),
+            _ => None,
+        })
+    })
+}
+
+/// `/proc/PID/net/netlink`: the fifth column counts what waits to be read, the last is the inode.
+fn unread(pid: i32) -> Vec<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/netlink")).unwrap_or_default();
+    text.lines().filter_map(unread_line).collect()
+}
+
+fn unread_line(line: &str) -> Option<u64> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let waits = words.get(4)?.parse::<u64>().ok()? > 0;
+    if waits { words.last()?.parse().ok() } else { None }
+}
+
+/// `/proc/PID/net/tcp`: listening sockets come first; their receive queue counts connections.
+fn waiting(pid: i32, table: &str) -> Vec<u64> {
+    let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { return Vec::new() };
+    let lines = BufReader::new(file).lines().map_while(std::io::Result::ok).skip(1);
+    lines.map_while(|line| listening_line(&line)).filter(|(queued, _)| *queued > 0).map(|(_, inode)| inode).collect()
+}
+
+/// How many connections wait, and the inode; none for a socket that does not listen.
+fn listening_line(line: &str) -> Option<(u64, u64)> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    if *words.get(3)? != LISTEN {
+        return None;
+    }
+    let queued = u64::from_str_radix(words.get(4)?.split_once(':')?.1, 16).ok()?;
+    Some((queued, words.get(9)?.parse().ok()?))
+}
+
+/// Looks through all processes of the host for those that hold one of these sockets.
+fn holders(wanted: &BTreeSet<u64>) -> Result<BTreeMap<u64, (i32, String)>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir("/proc").context("list /proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for descriptor in descriptors.flatten() {
+            let Ok(target) = fs::read_link(descriptor.path()) else { continue };
+            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            if let Some(inode) = inode.filter(|i| wanted.contains(i)) {
+                let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+                found.insert(inode, (pid, command.trim_end().to_owned()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Judges the sockets; pure.
+pub fn judge(opened: &[Opened<'_>], sockets: &Sockets) -> Vec<Finding> {
+    let inside: BTreeSet<u64> = inodes(opened).map(|(_, inode, _)| inode).collect();
+    let mut told = BTreeSet::new();
+    let mut found = Vec::new();
+    for (task, inode, protocol) in inodes(opened) {
+        // Processes share sockets: the first that has it is named.
+        if !told.insert(inode) {
+            continue;
+        }
+        found.extend(unknown(task, inode, protocol));
+        if sockets.unread.contains(&inode) {
+            found.push(unread_data(task, inode));
+        }
+        if sockets.waiting.contains(&inode) {
+            found.push(waiting_connection(task, inode));
+        }
+        let peer = sockets.peers.get(&inode).filter(|peer| !inside.contains(peer));
+        if let Some(peer) = peer {
+            found.push(external(task, inode, sockets.holders.get(peer)));
+        }
+    }
+    found
+}
+
+fn place(task: &Task, inode: u64) -> Place {
+    Place { file: Some(format!("socket:[{inode}]")), ..task.place() }
+}
+
+fn unknown(task: &Task, inode: u64, protocol: &str) -> Option<Finding> {
+    if protocol.is_empty() || KNOWN.contains(&protocol) {
+        return None;
+    }
+    let what = format!("{} has a socket of the kind {protocol}", task.name());
+    let finding = match REFUSED.contains(&protocol) {
+        true => Finding::blocker(what, "CRIU cannot dump it"),
+        false => Finding::warning(what, "CRIU may not know it and fail"),
+    };
+    let remedy = match protocol {
+        "MPTCP" | "MPTCPv6" => format!(
+            "start the program without MPTCP (a Go program: with GODEBUG=multipathtcp=0 in its environment), or end it: {}",
+            kill(task)
+        ),
+        _ => format!("end the process, or have it close that socket: {}", kill(task)),
+    };
+    Some(finding.at(place(task, inode)).remedy(remedy))
+}
+
+/// sk-netlink.c: `The socket has data to read`. It is mostly read in a moment, so a dump is tried again.
+fn unread_data(task: &Task, inode: u64) -> Finding {
+    Finding::warning(
+        format!("{} has not yet read what the kernel told it (netlink)", task.name()),
+        "CRIU cannot dump a netlink socket with unread data; a checkpoint tries three times",
+    )
+    .at(place(task, inode))
+    .remedy(format!("if it stays so, the process hangs: restart it, or end it: {}", kill(task)))
+}
+
+/// sk-inet.c: `In-flight connection`.
+fn waiting_connection(task: &Task, inode: u64) -> Finding {
+    Finding::warning(
+        format!("{} has not yet accepted a TCP connection", task.name()),
+        "CRIU cannot dump a connection that nobody has accepted; a checkpoint tries three times",
+    )
+    .at(place(task, inode))
+    .remedy(format!("if it stays so, the process hangs: restart it, or end it: {}", kill(task)))
+}
+
+/// sk-unix.c: `External socket is used`, `Can't dump half of stream unix connection`.
+fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding {
+    let why = "CRIU cannot restore half of a connection";
+    let finding = match holder {
+        Some((pid, command)) => Finding::blocker(
+            format!("{} is connected by a unix socket to process {pid} ({command}) outside of the container", task.name()),
+            why,
+        ),
+        // Perhaps it is on its way between two processes of the container.
+        None => Finding::warning(
+            format!("{} is connected by a unix socket to nobody that can be found", task.name()),
+            why,
+        ),
+    };
+    finding
+        .at(place(task, inode))
+        .remedy(format!("close the connection (is a socket of the host bind-mounted?), or end the process: {}", kill(task)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::descriptor::Descriptor;
+    use super::super::finding::Severity;
+    use super::super::task::tests::task;
+    use super::*;
+
+    fn judged(of: &[(u64, &str)], sockets: &Sockets) -> Vec<Finding> {
+        let task = task(105, "x");
+        let descriptors = of.iter().map(|(inode, protocol)| Descriptor {
+            number: 3,
+            target: format!("socket:[{inode}]"),
+            kind: Kind::Socket { inode: *inode, protocol: (*protocol).to_owned() },
+        });
+        judge(&[Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new() }], sockets)
+    }
+
+    #[test]
+    fn protocols_are_known_refused_or_guessed() {
+        for good in KNOWN.iter().chain(&[""]) {
+            assert_eq!(judged(&[(1, good)], &Sockets::default()), [], "{good}");
+        }
+        assert_eq!(judged(&[(1, "AF_VSOCK")], &Sockets::default())[0].severity, Severity::Blocker);
+        assert_eq!(judged(&[(1, "NEW")], &Sockets::default())[0].severity, Severity::Warning);
+        let mptcp = judged(&[(1, "MPTCP"), (1, "MPTCP")], &Sockets::default());
+        assert!(mptcp.len() == 1 && mptcp[0].remedy.contains("GODEBUG=multipathtcp=0"));
+    }
+
+    #[test]
+    fn the_other_end_of_a_connection_must_be_inside() {
+        let peers = BTreeMap::from([(1, 2), (2, 1), (3, 9), (4, 8)]);
+        let sockets = Sockets { peers, holders: BTreeMap::from([(9, (77, "sshd".into()))]), ..Sockets::default() };
+        let found = judged(&[(1, "UNIX"), (2, "UNIX"), (3, "UNIX"), (4, "UNIX"), (5, "UNIX")], &sockets);
+        assert_eq!(found.iter().map(|f| f.severity).collect::<Vec<_>>(), [Severity::Blocker, Severity::Warning]);
+        assert!(found[0].what.contains("process 77 (sshd)"));
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_a_warning() {
+        let sockets = Sockets { unread: [1].into(), waiting: [2].into(), ..Sockets::default() };
+        let found = judged(&[(1, "NETLINK"), (2, "TCP"), (3, "TCP")], &sockets);
+        assert_eq!(found.iter().map(|f| f.severity).collect::<Vec<_>>(), [Severity::Warning; 2]);
+    }
+
+    #[test]
+    fn the_kernels_tables_are_read() {
+        let netlink = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode";
+        assert_eq!(unread_line(netlink), None);
+        assert_eq!(unread_line("000000004f7a58e3 0   1          00000111 0        0        0     2        0   15861"), None);
+        assert_eq!(
+            unread_line("000000004f7a58e3 0   1          00000111 212992   0        0     2        0   15861"),
+            Some(15861)
+        );
+        let listen = "   0: 00000000:1B58 00000000:0000 0A 00000000:00000002 00:00000000 00000000     0        0 2669475 1 0 100 0 0 10 0";
+        assert_eq!(listening_line(listen), Some((2, 2669475)));
+        assert_eq!(listening_line(&listen.replace(" 0A ", " 01 ")), None);
+    }
+}

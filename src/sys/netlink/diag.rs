@@ -1,0 +1,142 @@
+//! Who is connected to whom by unix sockets: sock_diag(7), which the crates of rtnetlink do not speak.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::sys::socket::sockopt::ReceiveTimeout;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::{ANSWER_LIMIT, Error};
+
+/// linux/sock_diag.h.
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// linux/unix_diag.h: show the other end.
+const UDIAG_SHOW_PEER: u32 = 4;
+/// linux/unix_diag.h: the attribute with the inode of the other end.
+const UNIX_DIAG_PEER: u16 = 2;
+/// linux/netlink.h.
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLM_F_REQUEST_DUMP: u16 = 0x301;
+/// The headers that every message begins with: nlmsghdr, then unix_diag_msg.
+const HEADER: usize = 16;
+const MESSAGE: usize = 16;
+
+/// The connected unix sockets of this thread's network namespace: the inode of each, and of its other end.
+///
+/// # Errors
+/// When the kernel cannot list them (`unix_diag` is a module).
+pub fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
+    let setup = |what: &'static str| move |e: nix::errno::Errno| Error::Setup(what, e.into());
+    let fd: OwnedFd =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
+            .map_err(setup("open a sock_diag socket"))?;
+    setsockopt(&fd, ReceiveTimeout, &TimeVal::seconds(i64::try_from(ANSWER_LIMIT.as_secs()).unwrap_or(1)))
+        .map_err(setup("set a time limit"))?;
+    send(fd.as_raw_fd(), &request(), MsgFlags::empty()).map_err(|e| Error::Kernel(e.into()))?;
+    let mut peers = Vec::new();
+    let mut buffer = vec![0u8; 64 << 10];
+    loop {
+        let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(|e| match e {
+            nix::errno::Errno::EAGAIN => Error::NoAnswer,
+            other => Error::Kernel(other.into()),
+        })?;
+        if !messages(&buffer[..length], &mut peers)? {
+            return Ok(peers);
+        }
+    }
+}
+
+fn request() -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(40);
+    bytes.extend(40u32.to_ne_bytes());
+    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    bytes.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    bytes.extend([0; 8]);
+    // Family, protocol, padding; all states; any inode; what to show; no cookie.
+    bytes.extend([1, 0, 0, 0]);
+    bytes.extend(u32::MAX.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend(UDIAG_SHOW_PEER.to_ne_bytes());
+    bytes.extend([0xff; 8]);
+    bytes
+}
+
+/// Reads what one datagram holds; whether more is to come.
+fn messages(mut bytes: &[u8], peers: &mut Vec<(u32, u32)>) -> Result<bool, Error> {
+    while let (Some(length), Some(kind)) = (u32_at(bytes, 0), u16_at(bytes, 4)) {
+        let length = length as usize;
+        let message = bytes.get(HEADER..length).ok_or(Error::Incomplete("end"))?;
+        match kind {
+            NLMSG_DONE => return Ok(false),
+            NLMSG_ERROR => {
+                let code = u32_at(message, 0).map_or(0, u32::cast_signed);
+                return Err(Error::Kernel(std::io::Error::from_raw_os_error(code.wrapping_neg())));
+            }
+            _ => {}
+        }
+        if let Some(inode) = u32_at(message, 4)
+            && let Some(peer) = message.get(MESSAGE..).and_then(peer_of)
+            && peer != 0
+        {
+            peers.push((inode, peer));
+        }
+        bytes = bytes.get(aligned(length)..).unwrap_or_default();
+    }
+    Ok(true)
+}
+
+fn peer_of(mut attributes: &[u8]) -> Option<u32> {
+    while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
+        if kind == UNIX_DIAG_PEER {
+            return u32_at(attributes, 4);
+        }
+        attributes = attributes.get(aligned(usize::from(length).max(4))..)?;
+    }
+    None
+}
+
+/// Messages and attributes begin at multiples of four bytes.
+fn aligned(length: usize) -> usize {
+    length.next_multiple_of(4)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn a_pair_is_each_others_peer() {
+        let (one, other) = UnixStream::pair().unwrap();
+        let inode = |s: &UnixStream| {
+            let meta = std::fs::metadata(format!("/proc/self/fd/{}", s.as_raw_fd())).unwrap();
+            u32::try_from(meta.ino()).unwrap()
+        };
+        let peers = unix_peers().unwrap();
+        assert!(peers.contains(&(inode(&one), inode(&other))) && peers.contains(&(inode(&other), inode(&one))));
+    }
+
+    #[test]
+    fn damaged_answers_end_the_reading() {
+        let mut peers = Vec::new();
+        assert!(messages(&[], &mut peers).unwrap());
+        assert!(messages(&[9; 40], &mut peers).is_err());
+        let mut zero = [0; 32];
+        zero[0] = 16;
+        assert!(messages(&zero[..16], &mut peers).unwrap());
+        assert!(peers.is_empty());
+    }
+}
