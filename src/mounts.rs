@@ -169,7 +169,15 @@ mod tests {
     use super::*;
 
     fn mount(id: i32, device: &str, root: &str, point: &str, kind: &str) -> Mount {
-        Mount { id, parent: 0, device: device.into(), root: root.into(), point: point.into(), kind: kind.into(), read_only: false }
+        Mount {
+            id,
+            parent: 0,
+            device: device.into(),
+            root: root.into(),
+            point: point.into(),
+            kind: kind.into(),
+            read_only: false,
+        }
     }
 
     #[test]

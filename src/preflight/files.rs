@@ -148,7 +148,12 @@ fn foreign(task: &Task, descriptor: &Descriptor) -> Finding {
 fn hidden(task: &Task, descriptor: &Descriptor, by: PathBuf) -> Finding {
     let at = Place { mount: Some(by.clone()), ..place(task, descriptor) };
     Finding::blocker(
-        format!("{} has opened {}, which is now hidden by the mount on {}", task.name(), descriptor.target, by.display()),
+        format!(
+            "{} has opened {}, which is now hidden by the mount on {}",
+            task.name(),
+            descriptor.target,
+            by.display()
+        ),
         "CRIU cannot open it again by its path",
     )
     .at(at)
@@ -236,7 +241,11 @@ mod tests {
             ("/null", Kind::File(File { mount: Some(3), ..REGULAR }), "/null on a mount"),
             ("/data/file", Kind::File(REGULAR), "hidden by the mount on /data"),
             ("/data/file", Kind::File(File { mount: Some(70), ..REGULAR }), "hidden by the mount on /data"),
-            ("/tmp/ghost (deleted)", Kind::File(File { names: 0, size: 3 << 20, ..REGULAR }), "deleted file /tmp/ghost"),
+            (
+                "/tmp/ghost (deleted)",
+                Kind::File(File { names: 0, size: 3 << 20, ..REGULAR }),
+                "deleted file /tmp/ghost",
+            ),
         ];
         for (target, kind, words) in bad {
             let found = judged(&[(target, kind)]);

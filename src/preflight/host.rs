@@ -17,6 +17,9 @@ const CAP_SYS_RESOURCE: u32 = 24;
 /// Linux 6.16 refuses SO_PASSCRED for all sockets but unix and netlink, which CRIU before 4.2 asks for.
 const NO_PASSCRED: (u32, u32) = (6, 16);
 
+/// Where CRIU keeps what it found out about the kernel (kerndat.c).
+const CRIU_CACHE: &str = "/run/criu.kdat";
+
 /// Who asks: CRIU will run as the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
@@ -52,6 +55,8 @@ pub struct Host {
     pub kernel: (u32, u32),
     /// Whether the loopback interface of our network namespace is up.
     pub loopback_up: bool,
+    /// CRIU has kept what it found out about this kernel.
+    pub criu_knows_kernel: bool,
     /// The kernel does not tell the children of a process.
     pub no_children: bool,
     /// Programs that CRIU runs, and that are missing.
@@ -65,7 +70,14 @@ impl Host {
     pub fn read(loopback_up: bool, no_children: bool, frozen: bool) -> Host {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let missing = ["ip", "tar"].into_iter().filter(|name| !is_installed(name));
-        Host { kernel: version(&release), loopback_up, no_children, missing: missing.collect(), frozen }
+        Host {
+            kernel: version(&release),
+            loopback_up,
+            criu_knows_kernel: Path::new(CRIU_CACHE).exists(),
+            no_children,
+            missing: missing.collect(),
+            frozen,
+        }
     }
 }
 
@@ -96,8 +108,8 @@ pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, o
             .remedy("use a kernel with CONFIG_CHECKPOINT_RESTORE=y"),
         );
     }
-    if !host.loopback_up {
-        // kerndat.c tries TCP's repair mode on it before anything else.
+    if !host.loopback_up && !host.criu_knows_kernel {
+        // kerndat.c tries TCP's repair mode on it before anything else, unless it did so since the host was started.
         found.push(
             Finding::blocker("the host's loopback interface is down", "CRIU needs it for its own tests")
                 .at(Place { interface: Some("lo".to_owned()), ..Place::default() })
@@ -135,15 +147,16 @@ pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, o
 }
 
 fn tool(name: &str, what: &str, package: &str) -> Finding {
-    Finding::blocker(format!("the program '{name}' is not installed on this host"), format!("CRIU saves {what} with it"))
-        .remedy(format!("install it (Debian: apt install {package})"))
+    Finding::blocker(
+        format!("the program '{name}' is not installed on this host"),
+        format!("CRIU saves {what} with it"),
+    )
+    .remedy(format!("install it (Debian: apt install {package})"))
 }
 
 fn has_inet_socket(opened: &Opened<'_>) -> bool {
     opened.descriptors.iter().any(|d| match &d.kind {
-        Kind::Socket { protocol, .. } => {
-            !protocol.is_empty() && !protocol.starts_with("UNIX") && protocol != "NETLINK"
-        }
+        Kind::Socket { protocol, .. } => !protocol.is_empty() && !protocol.starts_with("UNIX") && protocol != "NETLINK",
         _ => false,
     })
 }
@@ -158,7 +171,14 @@ mod tests {
     use crate::criu::version::Version;
 
     fn healthy() -> Host {
-        Host { kernel: (6, 18), loopback_up: true, no_children: false, missing: Vec::new(), frozen: false }
+        Host {
+            kernel: (6, 18),
+            loopback_up: true,
+            criu_knows_kernel: false,
+            no_children: false,
+            missing: Vec::new(),
+            frozen: false,
+        }
     }
 
     fn judged(host: &Host, version: Version, protocol: &str) -> Vec<(Severity, String)> {
@@ -184,7 +204,8 @@ mod tests {
     fn what_is_missing_is_named() {
         let host = Host { missing: vec!["ip", "tar"], loopback_up: false, frozen: true, ..healthy() };
         let found = judged(&host, Version::new(4, 2, 1), "TCP");
-        let words: Vec<bool> = found.iter().zip(["loopback", "'ip'", "'tar'", "frozen"]).map(|(f, w)| f.1.contains(w)).collect();
+        let words: Vec<bool> =
+            found.iter().zip(["loopback", "'ip'", "'tar'", "frozen"]).map(|(f, w)| f.1.contains(w)).collect();
         assert_eq!(words, [true; 4], "{found:?}");
         assert_eq!(found[3].0, Severity::Note);
     }

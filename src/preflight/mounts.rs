@@ -9,6 +9,9 @@ use super::finding::{Finding, Place};
 use super::task::Tasks;
 use crate::mounts::{self, External, Mount};
 
+/// How the kernel marks the root of a mount that was deleted.
+const DELETED: &str = "//deleted";
+
 /// The mount tables of the container: of init's mount namespace, and of each other one in it.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
@@ -74,6 +77,7 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
         found.extend(of_a_kind(mount, names));
         found.extend(rootless(mount, tables));
     }
+    found.extend(deleted_twice(tables));
     found.extend(pressure(tables));
     found
 }
@@ -142,6 +146,27 @@ fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
     )
 }
 
+/// CRIU makes a deleted directory again to mount it, once for each mount namespace that has the mount.
+///
+/// mount.c: `Can't re-create deleted directory …: File exists`.
+fn deleted_twice(tables: &Tables) -> Option<Finding> {
+    let is_deleted = |m: &&Mount| m.root.to_string_lossy().ends_with(DELETED);
+    let elsewhere = |m: &&Mount| {
+        let same = |other: &Mount| (&other.device, &other.root) == (&m.device, &m.root);
+        tables.tables.iter().skip(1).any(|table| table.iter().any(same))
+    };
+    let mount = tables.main().iter().filter(is_deleted).find(elsewhere)?;
+    let point = mount.point.display();
+    Some(
+        Finding::blocker(
+            format!("{point} is a bind mount of a deleted directory, and there are more mount namespaces with it"),
+            "CRIU can dump it, but fails when it makes the directory for the second time",
+        )
+        .at(place(mount))
+        .remedy(format!("unmount {point} in the container, in each of its mount namespaces, or restart the services")),
+    )
+}
+
 /// systemd ≥ 254 binds a unit's memory.pressure file over a read-only cgroup tree; CRIU binds the whole tree over it.
 fn pressure(tables: &Tables) -> Option<Finding> {
     let mount = tables
@@ -161,7 +186,7 @@ fn pressure(tables: &Tables) -> Option<Finding> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::super::finding::Severity;
     use super::*;
 
@@ -246,6 +271,16 @@ pub mod tests {
         let found = judge(&tables(vec![mount(1, 0, "/", "/"), orphan]), &[], &Names::test());
         assert_eq!(found[0].severity, Severity::Blocker);
         assert_eq!(found[0].place.mount.as_deref(), Some(Path::new("/data")));
+    }
+
+    #[test]
+    fn a_deleted_directory_can_be_made_again_only_once() {
+        let deleted = |id| Mount { device: "0:1".into(), ..mount(id, 1, "/source//deleted", "/m") };
+        let root = || mount(1, 0, "/", "/");
+        let once = Tables { tables: vec![vec![root(), deleted(2)], vec![root()]] };
+        assert_eq!(judge(&once, &[], &Names::test()), []);
+        let twice = Tables { tables: vec![vec![root(), deleted(2)], vec![root(), deleted(9)]] };
+        assert_eq!(judge(&twice, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 
     #[test]

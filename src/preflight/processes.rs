@@ -33,12 +33,9 @@ fn session(task: &Task) -> Option<Finding> {
 
 fn traced(task: &Task) -> Option<Finding> {
     (task.tracer != 0).then(|| {
-        Finding::blocker(
-            format!("{} is traced by process {}", task.name(), task.tracer),
-            "CRIU has to trace it itself",
-        )
-        .at(task.place())
-        .remedy(format!("end the debugger or strace: kill {}", task.tracer))
+        Finding::blocker(format!("{} is traced by process {}", task.name(), task.tracer), "CRIU has to trace it itself")
+            .at(task.place())
+            .remedy(format!("end the debugger or strace: kill {}", task.tracer))
     })
 }
 
@@ -107,12 +104,12 @@ fn labels(tree: &[Task]) -> Vec<Finding> {
     let other = |t: &&Task| t.label != init.label && t.label.as_deref().is_some_and(|l| l != "unconfined");
     let tell = |task: &Task| {
         let label = task.label.as_deref().unwrap_or_default();
-            Finding::warning(
-                format!("{} is confined by the profile '{label}'", task.name()),
-                "a profile that forbids unix sockets makes the dump fail, and may kill the process",
-            )
-            .at(task.place())
-            .remedy(format!("if the dump fails with 'Permission denied', run in the container: aa-complain '{label}'"))
+        Finding::warning(
+            format!("{} is confined by the profile '{label}'", task.name()),
+            "a profile that forbids unix sockets makes the dump fail, and may kill the process",
+        )
+        .at(task.place())
+        .remedy(format!("if the dump fails with 'Permission denied', run in the container: aa-complain '{label}'"))
     };
     tree.iter().filter(other).map(tell).collect()
 }

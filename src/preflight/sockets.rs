@@ -13,8 +13,20 @@ use crate::sys::netlink::{in_netns, unix_peers};
 
 /// Protocols that CRIU 4.2 dumps, as the kernel calls them (sockets.c: `dump_socket`; sk-inet.c: `can_dump_ipproto`).
 const KNOWN: &[&str] = &[
-    "TCP", "TCPv6", "UDP", "UDPv6", "UDP-Lite", "UDPLITEv6", "RAW", "RAWv6", "PING", "PINGv6", "UNIX", "UNIX-STREAM",
-    "PACKET", "NETLINK",
+    "TCP",
+    "TCPv6",
+    "UDP",
+    "UDPv6",
+    "UDP-Lite",
+    "UDPLITEv6",
+    "RAW",
+    "RAWv6",
+    "PING",
+    "PINGv6",
+    "UNIX",
+    "UNIX-STREAM",
+    "PACKET",
+    "NETLINK",
 ];
 
 /// Protocols of which it is known that CRIU refuses them; of others it is only guessed.
@@ -195,18 +207,21 @@ fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding 
     let why = "CRIU cannot restore half of a connection";
     let finding = match holder {
         Some((pid, command)) => Finding::blocker(
-            format!("{} is connected by a unix socket to process {pid} ({command}) outside of the container", task.name()),
+            format!(
+                "{} is connected by a unix socket to process {pid} ({command}) outside of the container",
+                task.name()
+            ),
             why,
         ),
         // Perhaps it is on its way between two processes of the container.
-        None => Finding::warning(
-            format!("{} is connected by a unix socket to nobody that can be found", task.name()),
-            why,
-        ),
+        None => {
+            Finding::warning(format!("{} is connected by a unix socket to nobody that can be found", task.name()), why)
+        }
     };
-    finding
-        .at(place(task, inode))
-        .remedy(format!("close the connection (is a socket of the host bind-mounted?), or end the process: {}", kill(task)))
+    finding.at(place(task, inode)).remedy(format!(
+        "close the connection (is a socket of the host bind-mounted?), or end the process: {}",
+        kill(task)
+    ))
 }
 
 #[cfg(test)]
@@ -257,7 +272,10 @@ mod tests {
     fn the_kernels_tables_are_read() {
         let netlink = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode";
         assert_eq!(unread_line(netlink), None);
-        assert_eq!(unread_line("000000004f7a58e3 0   1          00000111 0        0        0     2        0   15861"), None);
+        assert_eq!(
+            unread_line("000000004f7a58e3 0   1          00000111 0        0        0     2        0   15861"),
+            None
+        );
         assert_eq!(
             unread_line("000000004f7a58e3 0   1          00000111 212992   0        0     2        0   15861"),
             Some(15861)

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -17,6 +18,10 @@ pub const NAMESPACES: [&str; 9] = ["cgroup", "ipc", "mnt", "net", "pid", "time",
 
 /// The kind of namespace that shows which processes are in the container.
 const PID: usize = 4;
+
+/// How often a process that waits in the kernel is looked at again, and how long after.
+const WAITING_LOOKS: u32 = 5;
+const WAITING_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A process as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +62,9 @@ impl Task {
         let Some(status) = read(pid, "status")? else { return Ok(None) };
         let mut task = Task::parse(&status);
         task.pid = pid;
+        if task.state == 'D' && !keeps_waiting(pid) {
+            task.state = 'S';
+        }
         for (kind, inode) in NAMESPACES.iter().zip(&mut task.namespaces) {
             *inode = namespace(pid, kind);
         }
@@ -220,6 +228,19 @@ fn label(pid: i32) -> Option<String> {
     (!label.is_empty()).then(|| label.split(" (").next().unwrap_or(label).to_owned())
 }
 
+/// Whether a process waits in the kernel each time one looks. Any process does for a moment now and then, a parent in
+/// vfork(2) for instance.
+fn keeps_waiting(pid: i32) -> bool {
+    for _ in 0..WAITING_LOOKS {
+        std::thread::sleep(WAITING_INTERVAL);
+        let state = fs::read_to_string(format!("/proc/{pid}/status")).map(|text| Task::parse(&text).state);
+        if !matches!(state, Ok('D')) {
+            return false;
+        }
+    }
+    true
+}
+
 /// A file of a process; none when the process has ended.
 pub fn read(pid: i32, file: &str) -> Result<Option<String>> {
     let path = format!("/proc/{pid}/{file}");
@@ -235,9 +256,8 @@ pub fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-
 #[cfg(test)]
-pub mod tests {
+pub(super) mod tests {
     use super::*;
 
     /// A task for the judges' tests.

@@ -46,7 +46,11 @@ pub fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec
         };
         found.push(
             Finding::blocker(
-                format!("{} is at the terminal {}, whose other end is outside of the container", task.name(), descriptor.target),
+                format!(
+                    "{} is at the terminal {}, whose other end is outside of the container",
+                    task.name(),
+                    descriptor.target
+                ),
                 "CRIU cannot restore half of a terminal",
             )
             .at(Place { descriptor: Some(descriptor.number), file: Some(descriptor.target.clone()), ..task.place() })
@@ -73,7 +77,8 @@ mod tests {
 
     fn judged(files: &[File], handed_over: &[u32]) -> usize {
         let task = task(105, "x");
-        let descriptors = files.iter().map(|f| Descriptor { number: 3, target: "/dev/pts/0".into(), kind: Kind::File(*f) });
+        let descriptors =
+            files.iter().map(|f| Descriptor { number: 3, target: "/dev/pts/0".into(), kind: Kind::File(*f) });
         let opened = [Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new() }];
         judge(&opened, &tables(vec![mount(64, 1, "/", "/dev/pts")]), handed_over).len()
     }

@@ -110,5 +110,21 @@ fn main() -> ExitCode {
             "verbose_shows_crius_log_of_a_suspended_container",
             scenario::others::verbose_shows_crius_log_of_a_suspended_container,
         ),
+        ("preflight_names_files_that_criu_cannot_dump", scenario::preflight::names_files_that_criu_cannot_dump),
+        (
+            "preflight_names_files_that_cannot_be_found_again",
+            scenario::preflight::names_files_that_cannot_be_found_again,
+        ),
+        ("preflight_names_processes", scenario::preflight::names_processes),
+        ("preflight_names_sockets", scenario::preflight::names_sockets),
+        ("preflight_is_silent_on_what_criu_can_dump", scenario::preflight::is_silent_on_what_criu_can_dump),
+        ("preflight_names_the_other_end_of_a_unix_socket", scenario::preflight::names_the_other_end_of_a_unix_socket),
+        ("preflight_names_attached_processes", scenario::preflight::names_attached_processes),
+        ("preflight_names_terminals", scenario::preflight::names_terminals),
+        ("preflight_names_interfaces", scenario::preflight::names_interfaces),
+        ("preflight_names_a_place_that_is_too_small", scenario::preflight::names_a_place_that_is_too_small),
+        ("preflight_names_what_the_host_has_unmounted", scenario::preflight::names_what_the_host_has_unmounted),
+        ("preflight_names_what_cannot_be_restored", scenario::preflight::names_what_cannot_be_restored),
+        ("preflight_names_what_the_host_lacks", scenario::preflight::names_what_the_host_lacks),
     ])
 }

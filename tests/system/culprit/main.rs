@@ -1,5 +1,8 @@
-//! A process that has what CRIU cannot dump: `culprit KIND [ARGUMENT…]`. It makes it, writes `/tmp/culprit` (its pid and the
-//! kind) and waits for ever. What the kernel does not offer here is written to `/tmp/culprit`, too: `KIND unavailable: WHY`.
+//! Processes that have what CRIU cannot dump.
+//!
+//! `culprit serve` reads lines from the fifo `/tmp/culprit.in`: `make KIND [ARGUMENT]` starts a process of its own session that
+//! makes it and waits for ever; `end` ends those processes and cleans up. The answer to each is the file `/tmp/culprit`: `KIND PID`,
+//! `KIND unavailable: WHY` where the kernel does not offer it here, or `ended`.
 //!
 //! A program of its own, static, for the container has no libraries.
 
@@ -23,10 +26,15 @@ unsafe extern "C" {
     fn ptrace(request: c_int, pid: c_int, address: *mut c_void, data: *mut c_void) -> c_long;
     fn prctl(option: c_int, ...) -> c_int;
     fn setsid() -> c_int;
+    fn kill(pid: c_int, signal: c_int) -> c_int;
+    fn umount2(target: *const c_char, flags: c_int) -> c_int;
     fn ioctl(fd: c_int, request: u64, ...) -> c_int;
     fn inotify_init1(flags: c_int) -> c_int;
     fn inotify_add_watch(fd: c_int, path: *const c_char, mask: c_uint) -> c_int;
 }
+
+/// Where it is talked to, and where it makes its files.
+const DIR: &str = "/tmp";
 
 /// Things that last as long as the process.
 type Made = Result<(), io::Error>;
@@ -46,10 +54,6 @@ fn namespace(flag: c_int) -> Made {
 
 fn open_socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<c_int> {
     checked(unsafe { socket(domain, kind, protocol) })
-}
-
-fn option(fd: c_int, level: c_int, name: c_int, value: c_int) -> Made {
-    checked(unsafe { setsockopt(fd, level, name, (&raw const value).cast(), 4) }).map(drop)
 }
 
 /// bpf(2): the command and its attributes as bytes.
@@ -104,15 +108,15 @@ fn make(kind: &str, argument: &str) -> Made {
     const STREAM: c_int = 1;
     const DATAGRAM: c_int = 2;
     const RAW: c_int = 3;
+    // CRIU cannot have two deleted directories of one name.
+    let gone = format!("{DIR}/gone-{kind}");
     match kind {
-        "none" => Ok(()),
         "uts" => namespace(0x0400_0000),
         "ipc" => namespace(0x0800_0000),
         "user" => namespace(0x1000_0000),
         "net" => namespace(0x4000_0000),
         "mnt" => namespace(0x0002_0000),
         "cgroup" => namespace(0x0200_0000),
-        "time" => namespace(0x80),
         "time-child" => {
             namespace(0x80)?;
             if checked(unsafe { fork() })? != 0 {
@@ -131,17 +135,6 @@ fn make(kind: &str, argument: &str) -> Made {
             }
             Ok(())
         }
-        "mnt-file" => {
-            namespace(0x0002_0000)?;
-            let child = checked(unsafe { fork() })?;
-            if child == 0 {
-                loop {
-                    thread::park();
-                }
-            }
-            Ok(())
-        }
-        "packet" => open_socket(17, RAW, 0x0300).map(drop),
         "packet-mmap" => {
             let fd = open_socket(17, RAW, 0x0300)?;
             let ring: [c_uint; 4] = [4096, 4, 2048, 8];
@@ -157,25 +150,9 @@ fn make(kind: &str, argument: &str) -> Made {
         }
         "mptcp" => open_socket(2, STREAM, 262).map(drop),
         "sctp" => open_socket(2, STREAM, 132).map(drop),
-        "dccp" => open_socket(2, 6, 33).map(drop),
         "vsock" => open_socket(40, STREAM, 0).map(drop),
         "alg" => open_socket(38, 5, 0).map(drop),
-        "can" => open_socket(29, RAW, 1).map(drop),
         "xdp" => open_socket(44, RAW, 0).map(drop),
-        "bluetooth" => open_socket(31, RAW, 1).map(drop),
-        "tipc" => open_socket(30, DATAGRAM, 0).map(drop),
-        "key" => open_socket(15, RAW, 2).map(drop),
-        "tcp-closed" => open_socket(2, STREAM, 0).map(drop),
-        "udp" => {
-            keep(std::net::UdpSocket::bind("0.0.0.0:99")?);
-            Ok(())
-        }
-        "udp-cork" => {
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-            option(socket.as_raw_fd(), 17, 1, 1)?;
-            keep(socket);
-            Ok(())
-        }
         "udplite" => open_socket(2, DATAGRAM, 136).map(drop),
         "in-flight" => {
             let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -192,7 +169,6 @@ fn make(kind: &str, argument: &str) -> Made {
             Ok(())
         }
         "netlink-generic" => open_socket(16, RAW, 16).map(drop),
-        "netlink-audit" => open_socket(16, RAW, 9).map(drop),
         "uevent" => {
             let fd = open_socket(16, DATAGRAM, 15)?;
             let address: [u32; 3] = [16, 0, 1];
@@ -200,12 +176,6 @@ fn make(kind: &str, argument: &str) -> Made {
         }
         "unix-external" => {
             keep(std::os::unix::net::UnixStream::connect(argument)?);
-            Ok(())
-        }
-        "unix-external-datagram" => {
-            let socket = std::os::unix::net::UnixDatagram::unbound()?;
-            socket.connect(argument)?;
-            keep(socket);
             Ok(())
         }
         "unix-pair-half" => {
@@ -249,7 +219,6 @@ fn make(kind: &str, argument: &str) -> Made {
             let mut child = child;
             child.wait().map(drop)
         }
-        "pidfd-outside" => Ok(()),
         "landlock" => {
             let attributes: [u64; 3] = [1, 0, 0];
             checked(unsafe { syscall(444, attributes.as_ptr(), 8, 0) }).map(drop)
@@ -267,7 +236,7 @@ fn make(kind: &str, argument: &str) -> Made {
         "fanotify" => checked(unsafe { syscall(300, 0, 0) }).map(drop),
         "seccomp-notify" => {
             // ld [0]; jeq #12345 (no such call) → user notification; else allow.
-            let filter: [u64; 4] = [0x0000_0000_0000_0020, 0x0000_3039_0100_0015, 0x7fff_0000_0000_0006, 0x7fc0_0000_0000_0006];
+            let filter: [u64; 4] = [0x0000_0000_0000_0020, 0x0000_3039_0100_0015, 0x7fc0_0000_0000_0006, 0x7fff_0000_0000_0006];
             let program: (u16, *const u64) = (4, filter.as_ptr());
             checked(unsafe { prctl(38, 1u64, 0u64, 0u64, 0u64) })?;
             checked(unsafe { syscall(317, 1, 8, &raw const program) }).map(drop)
@@ -280,8 +249,9 @@ fn make(kind: &str, argument: &str) -> Made {
         }
         "device" => {
             let (major, minor) = argument.split_once(':').unwrap();
-            node("/tmp/device", 0o020_000, major.parse().unwrap(), minor.parse().unwrap())?;
-            keep(OpenOptions::new().read(true).open("/tmp/device")?);
+            let path = format!("/tmp/device-{argument}");
+            node(&path, 0o020_000, major.parse().unwrap(), minor.parse().unwrap())?;
+            keep(OpenOptions::new().read(true).open(path)?);
             Ok(())
         }
         "block" => {
@@ -313,17 +283,19 @@ fn make(kind: &str, argument: &str) -> Made {
             fs::remove_file("/tmp/ghost")
         }
         "deleted-directory" => {
-            fs::create_dir("/tmp/gone")?;
-            keep(File::open("/tmp/gone")?);
-            fs::remove_dir("/tmp/gone")
+            fs::create_dir(&gone)?;
+            keep(File::open(&gone)?);
+            fs::remove_dir(&gone)
         }
         "deleted-cwd" => {
-            fs::create_dir("/tmp/gone")?;
-            env::set_current_dir("/tmp/gone")?;
-            fs::remove_dir("/tmp/gone")
+            fs::create_dir(&gone)?;
+            env::set_current_dir(&gone)?;
+            fs::remove_dir(&gone)
         }
         "chroot" => {
             fs::create_dir_all("/tmp/chroot")?;
+            // Afterwards there is no place for the answer.
+            answer(&format!("chroot {}", process::id()));
             std::os::unix::fs::chroot("/tmp/chroot")
         }
         "pty" | "pty-slave" | "pty-master" => {
@@ -337,7 +309,7 @@ fn make(kind: &str, argument: &str) -> Made {
             Ok(())
         }
         "ctty" => {
-            let (master, slave) = terminal()?;
+            let (_, slave) = terminal()?;
             if checked(unsafe { fork() })? != 0 {
                 loop {
                     thread::park();
@@ -349,15 +321,6 @@ fn make(kind: &str, argument: &str) -> Made {
         }
         "open" => {
             keep(File::open(argument)?);
-            Ok(())
-        }
-        "open-write" => {
-            keep(OpenOptions::new().read(true).write(true).open(argument)?);
-            Ok(())
-        }
-        "open-noctty" => {
-            use std::os::unix::fs::OpenOptionsExt;
-            keep(OpenOptions::new().read(true).write(true).custom_flags(0x100).open(argument)?);
             Ok(())
         }
         "traced" => {
@@ -382,33 +345,12 @@ fn make(kind: &str, argument: &str) -> Made {
             checked(unsafe { inotify_add_watch(fd, text("/tmp/watched").as_ptr(), 2) })?;
             fs::remove_file("/tmp/watched")
         }
-        "inotify" => {
-            let fd = checked(unsafe { inotify_init1(0) })?;
-            checked(unsafe { inotify_add_watch(fd, text(argument).as_ptr(), 2) }).map(drop)
-        }
-        "tmpfs" => mounted("tmpfs", "/tmp/m", "tmpfs", 0, ""),
+        "tmpfs" => mounted("tmpfs", "/tmp/m-tmpfs", "tmpfs", 0, ""),
         "overlay-disk" => {
             for dir in ["/mnt/l", "/mnt/u", "/mnt/w"] {
                 fs::create_dir_all(dir)?;
             }
             mounted("overlay", "/tmp/m", "overlay", 0, "lowerdir=/mnt/l,upperdir=/mnt/u,workdir=/mnt/w")
-        }
-        "overlay" => {
-            for dir in ["/tmp/o/l", "/tmp/o/u", "/tmp/o/w"] {
-                fs::create_dir_all(dir)?;
-            }
-            mounted("tmpfs", "/tmp/o", "tmpfs", 0, "")?;
-            for dir in ["/tmp/o/l", "/tmp/o/u", "/tmp/o/w"] {
-                fs::create_dir_all(dir)?;
-            }
-            mounted("overlay", "/tmp/m", "overlay", 0, "lowerdir=/tmp/o/l,upperdir=/tmp/o/u,workdir=/tmp/o/w")
-        }
-        "fuse" => {
-            node("/tmp/fuse", 0o020_000, 10, 229)?;
-            let file = OpenOptions::new().read(true).write(true).open("/tmp/fuse")?;
-            let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", file.as_raw_fd());
-            keep(file);
-            mounted("culprit", "/tmp/m", "fuse", 0, &data)
         }
         "fuse-mount-only" => {
             node("/tmp/fuse", 0o020_000, 10, 229)?;
@@ -416,22 +358,15 @@ fn make(kind: &str, argument: &str) -> Made {
             let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", file.as_raw_fd());
             mounted("culprit", "/tmp/m", "fuse", 0, &data)
         }
-        "mount" => mounted("none", "/tmp/m", argument, 0, ""),
-        "autofs" => {
-            let (_read, write) = io::pipe()?;
-            let data = format!("fd={},pgrp={},minproto=5,maxproto=5,direct", write.as_raw_fd(), process::id());
-            keep(_read);
-            keep(write);
-            mounted("culprit", "/tmp/m", "autofs", 0, &data)
-        }
+        "mount" => mounted("none", &format!("/tmp/m-{argument}"), argument, 0, ""),
         "bind" => {
-            fs::create_dir_all("/tmp/source")?;
-            mounted("/tmp/source", "/tmp/m", "", 4096, "")
+            fs::create_dir_all(&format!("/tmp/source-{kind}"))?;
+            mounted(&format!("/tmp/source-{kind}"), &format!("/tmp/m-{kind}"), "", 4096, "")
         }
         "bind-deleted" => {
-            fs::create_dir_all("/tmp/source")?;
-            mounted("/tmp/source", "/tmp/m", "", 4096, "")?;
-            fs::remove_dir("/tmp/source")
+            fs::create_dir_all(&format!("/tmp/source-{kind}"))?;
+            mounted(&format!("/tmp/source-{kind}"), &format!("/tmp/m-{kind}"), "", 4096, "")?;
+            fs::remove_dir(&format!("/tmp/source-{kind}"))
         }
         "overmounted" => {
             fs::create_dir_all("/tmp/m")?;
@@ -452,31 +387,66 @@ fn make(kind: &str, argument: &str) -> Made {
             checked(unsafe { syscall(166, text("/tmp/m").as_ptr(), 2) }).map(drop)
         }
         "mqueue" => checked(unsafe { syscall(240, text("culprit").as_ptr(), 0o102, 0o600, 0u64) }).map(drop),
-        "hugepages" => {
-            let at = unsafe { mmap(ptr::null_mut(), 2 << 20, 3, 0x40022, -1, 0) };
-            checked(at as i64).map(drop)
-        }
-        "memory" => {
-            let size = argument.parse::<usize>().unwrap() << 20;
-            let block: Vec<u8> = (0..size).map(|i| (i * 7 + i / 4096) as u8).collect();
-            std::mem::forget(block);
-            Ok(())
-        }
         _ => Err(io::Error::other("no such kind")),
+    }
+}
+
+/// Says what has become of it. Under another name first, so that nobody reads half of it.
+fn answer(text: &str) {
+    let answered = fs::write(format!("{DIR}/culprit.new"), text);
+    answered.and_then(|()| fs::rename(format!("{DIR}/culprit.new"), format!("{DIR}/culprit"))).unwrap();
+}
+
+/// Ends the processes and all of their sessions, and takes away what they left.
+fn end(children: &mut Vec<process::Child>) {
+    for mut child in children.drain(..) {
+        unsafe { kill(-child.id().cast_signed(), 9) };
+        let _ = child.wait();
+    }
+    for entry in fs::read_dir(DIR).unwrap().flatten() {
+        let path = entry.path();
+        let point = text(path.to_str().unwrap());
+        // Until no mount is left on it.
+        while unsafe { umount2(point.as_ptr(), 2) } == 0 {}
+        if path.is_dir() {
+            let _ = fs::remove_dir_all(path);
+        } else if entry.file_name() != "culprit.in" {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn serve() -> ! {
+    let mut children = Vec::new();
+    loop {
+        // Each line comes from a writer of its own.
+        for line in fs::read_to_string(format!("{DIR}/culprit.in")).unwrap().lines() {
+            match line.strip_prefix("make ") {
+                Some(rest) => {
+                    let mut command = process::Command::new("/bin/culprit");
+                    children.push(command.args(rest.split(' ')).spawn().unwrap());
+                }
+                None => {
+                    end(&mut children);
+                    answer("ended");
+                }
+            }
+        }
     }
 }
 
 fn main() {
     let arguments: Vec<String> = env::args().collect();
     let kind = arguments.get(1).map_or("none", String::as_str);
+    if kind == "serve" {
+        serve();
+    }
+    unsafe { setsid() };
     let argument = arguments.get(2).map_or("", String::as_str);
-    let text = match make(kind, argument) {
-        Ok(()) => format!("{kind} {}\n", process::id()),
-        Err(error) => format!("{kind} unavailable: {error}\n"),
-    };
-    // Under another name first, so that nobody reads half of it. In a chroot there is no /tmp.
-    if fs::write("/tmp/culprit.new", text).is_ok() {
-        let _ = fs::rename("/tmp/culprit.new", "/tmp/culprit");
+    match make(kind, argument) {
+        Ok(()) if kind == "chroot" => {}
+        Ok(()) => answer(&format!("{kind} {}", process::id())),
+        Err(error) => answer(&format!("{kind} unavailable: {error}")),
     }
     loop {
         thread::park();

@@ -128,6 +128,21 @@ lxc.rootfs = {dir}/rootfs
         self.world.ours(program, &self.name)
     }
 
+    /// A subcommand of ours on it: `lxc-cr check -n NAME`.
+    pub fn world_run(&self, program: &str, subcommand: &str) -> Run {
+        self.world.subcommand(program, subcommand, &self.name)
+    }
+
+    /// Adds lines to its configuration.
+    pub fn append_config(&self, lines: &str) {
+        let path = self.dir().join("config");
+        let text = fs::read_to_string(&path).unwrap();
+        // An empty value does not take back what came before; the console's must go.
+        let kept = text.lines().filter(|l| !lines.contains("lxc.console.path") || !l.starts_with("lxc.console.path"));
+        let kept: Vec<&str> = kept.collect();
+        fs::write(&path, format!("{}\n{lines}", kept.join("\n"))).unwrap();
+    }
+
     /// Its state as `lxc-info` tells it.
     pub fn state(&self) -> String {
         self.lxc("lxc-info").args(["-s", "-H"]).ok().stdout.trim().to_owned()

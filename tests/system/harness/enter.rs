@@ -40,6 +40,8 @@ pub const WITNESS: &str = "/opt/witness";
 pub const SYSTEMD_ROOT: &str = "/opt/systemd";
 /// Names the LXC of the test host in the environment: 5, 6 or 7.
 const LXC_VERSION: &str = "LXC_CR_TEST_LXC";
+/// The static culprit, see `culprit.rs`.
+pub const CULPRIT: &str = "/opt/culprit";
 /// The bridge of the recipe.
 pub const BRIDGE: &str = "br0";
 /// Its address and network.
@@ -64,6 +66,7 @@ struct Outside {
     run: PathBuf,
     cgroup: PathBuf,
     witness: PathBuf,
+    culprit: PathBuf,
     /// Undoes [`hand_on_controllers`].
     take_back: Option<(PathBuf, String)>,
 }
@@ -138,10 +141,11 @@ fn prepare() -> Result<Outside, Unavailable> {
     for dir in [run.join("stage"), run.join("disk"), run.join("lxc"), state.join("logs")] {
         fs::create_dir_all(&dir).map_err(unavailable)?;
     }
-    let witness = super::witness::build(&state).map_err(Unavailable)?;
+    let witness = super::witness::build("witness", &state).map_err(Unavailable)?;
+    let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
     let take_back = hand_on_controllers(&tree);
     let systemd_root = cached_root(&["--systemd", "--path"])?;
-    Ok(Outside { take_back, root, systemd_root, state, run, cgroup: tree.join(name), witness })
+    Ok(Outside { take_back, root, systemd_root, state, run, cgroup: tree.join(name), witness, culprit })
 }
 
 /// What packaging/test-host.sh has made with these arguments, or would make.
@@ -332,6 +336,7 @@ fn build(outside: &Outside) -> Result<(), String> {
     if outside.systemd_root.is_dir() {
         bind(&outside.systemd_root, SYSTEMD_ROOT, true)?;
     }
+    bind(&outside.culprit, CULPRIT, true)?;
 
     chdir(&root).map_err(|e| format!("enter {}: {e}", root.display()))?;
     // The old root ends up on top of the new one, from where it is let go.

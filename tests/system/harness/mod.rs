@@ -6,6 +6,7 @@
 
 pub mod bare;
 pub mod container;
+pub mod culprit;
 pub mod enter;
 pub mod leak;
 pub mod run;

@@ -17,24 +17,25 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// An answer of a running container, retransmissions after an interruption included.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Builds the program unless that source was built already. Runs outside the test host, which has no compiler.
-pub fn build(state: &Path) -> Result<PathBuf, String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system/witness/main.rs");
-    let program = state.join("witness");
+/// Builds a program for containers unless that source was built already: `witness` or `culprit`. Runs outside the test
+/// host, which has no compiler.
+pub fn build(name: &str, state: &Path) -> Result<PathBuf, String> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system").join(name).join("main.rs");
+    let program = state.join(name);
     let age = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
     let written = age(&source).max(age(&source.with_file_name("probe.rs")));
     if age(&program).is_some_and(|built| written.is_some_and(|written| written < built)) {
         return Ok(program);
     }
-    let new = state.join(format!("witness.{}", std::process::id()));
+    let new = state.join(format!("{name}.{}", std::process::id()));
     let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let options = ["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"];
     let told = Command::new(compiler).args(options).arg(&new).arg(&source).output();
-    let told = told.map_err(|e| format!("start rustc for the witness: {e}"))?;
+    let told = told.map_err(|e| format!("start rustc for the {name}: {e}"))?;
     if !told.status.success() {
-        return Err(format!("build the witness: {}", String::from_utf8_lossy(&told.stderr)));
+        return Err(format!("build the {name}: {}", String::from_utf8_lossy(&told.stderr)));
     }
-    fs::rename(&new, &program).map_err(|e| format!("put the witness in place: {e}"))?;
+    fs::rename(&new, &program).map_err(|e| format!("put the {name} in place: {e}"))?;
     Ok(program)
 }
 

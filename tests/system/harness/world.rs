@@ -90,6 +90,11 @@ impl World {
         self.in_lxcpath(Run::new(program))
     }
 
+    /// A subcommand of one of our commands on a container of this world.
+    pub fn subcommand(&self, program: &str, subcommand: &str, container: &str) -> Run {
+        self.on(Run::ours(program).arg(subcommand), container)
+    }
+
     fn on(&self, run: Run, container: &str) -> Run {
         self.in_lxcpath(run).args(["-n", container])
     }

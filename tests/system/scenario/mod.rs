@@ -10,6 +10,7 @@ pub mod network;
 pub mod others;
 pub mod predump;
 pub mod probe;
+pub mod preflight;
 pub mod recipe;
 pub mod refusals;
 pub mod story;
