@@ -98,6 +98,9 @@ fn help_of_lxc_checkpoint() {
           --overwrite
               Replace a checkpoint that is in the directory already
 
+          --force
+              Go ahead although the look at the container has found something that stands in the way
+
           --dry-run
               Show what would be done, and CRIU's command line; do nothing
 

@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
 use super::task::{Task, Tasks, kill};
-use crate::sys::netlink::{in_netns, unix_peers};
+use crate::sys::netlink::{Error, in_netns, tcp_listeners, unix_peers};
 
 /// Protocols that CRIU 4.2 dumps, as the kernel calls them (sockets.c: `dump_socket`; sk-inet.c: `can_dump_ipproto`).
 const KNOWN: &[&str] = &[
@@ -35,9 +35,6 @@ const REFUSED: &[&str] = &[
     "SMC", "SMC6", "DCCP", "DCCPv6", "HCI", "L2CAP", "RFCOMM",
 ];
 
-/// The state of a listening socket in `/proc/net/tcp`.
-const LISTEN: &str = "0A";
-
 /// What the kernel tells of the sockets of all network namespaces of a container.
 #[derive(Clone, Debug, Default)]
 pub struct Sockets {
@@ -58,16 +55,17 @@ impl Sockets {
         let inside: BTreeSet<u64> = inodes(opened).map(|(_, inode, _)| inode).collect();
         for task in tasks.one_of_each("net") {
             found.unread.extend(unread(task.pid));
-            for table in ["tcp", "tcp6"] {
-                found.waiting.extend(waiting(task.pid, table));
-            }
-            if inodes(opened).any(|(_, _, protocol)| protocol.starts_with("UNIX")) {
-                let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
-                let peers = in_netns(std::os::fd::AsFd::as_fd(&netns), unix_peers)
-                    .and_then(|peers| peers)
-                    .context("list the container's unix sockets")?;
-                found.peers.extend(peers.into_iter().map(|(one, other)| (u64::from(one), u64::from(other))));
-            }
+            let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
+            let (peers, listeners) = in_netns(netns.as_fd(), || (unix_peers(), tcp_listeners()))
+                .context("enter the container's network namespace")?;
+            // CRIU cannot do without these lists either, and says so better.
+            let listed = |list: Result<_, Error>, what: &str| {
+                list.inspect_err(|e| log::debug!("list {what}: {e}")).unwrap_or_default()
+            };
+            let wide = |(one, other): (u32, u32)| (u64::from(one), u64::from(other));
+            found.peers.extend(listed(peers, "unix sockets").into_iter().map(wide));
+            let waiting = listed(listeners, "TCP sockets").into_iter().filter(|(_, queue)| *queue > 0);
+            found.waiting.extend(waiting.map(|(inode, _)| u64::from(inode)));
         }
         let outside: BTreeSet<u64> = inside.iter().filter_map(|i| found.peers.get(i)).copied().collect();
         let outside: BTreeSet<u64> = outside.difference(&inside).copied().collect();
@@ -97,23 +95,6 @@ fn unread_line(line: &str) -> Option<u64> {
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     let waits = words.get(4)?.parse::<u64>().ok()? > 0;
     if waits { words.last()?.parse().ok() } else { None }
-}
-
-/// `/proc/PID/net/tcp`: listening sockets come first; their receive queue counts connections.
-fn waiting(pid: i32, table: &str) -> Vec<u64> {
-    let Ok(file) = File::open(format!("/proc/{pid}/net/{table}")) else { return Vec::new() };
-    let lines = BufReader::new(file).lines().map_while(std::io::Result::ok).skip(1);
-    lines.map_while(|line| listening_line(&line)).filter(|(queued, _)| *queued > 0).map(|(_, inode)| inode).collect()
-}
-
-/// How many connections wait, and the inode; none for a socket that does not listen.
-fn listening_line(line: &str) -> Option<(u64, u64)> {
-    let words: Vec<&str> = line.split_ascii_whitespace().collect();
-    if *words.get(3)? != LISTEN {
-        return None;
-    }
-    let queued = u64::from_str_radix(words.get(4)?.split_once(':')?.1, 16).ok()?;
-    Some((queued, words.get(9)?.parse().ok()?))
 }
 
 /// Looks through all processes of the host for those that hold one of these sockets.
@@ -269,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernels_tables_are_read() {
+    fn the_kernels_table_is_read() {
         let netlink = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode";
         assert_eq!(unread_line(netlink), None);
         assert_eq!(
@@ -280,8 +261,5 @@ mod tests {
             unread_line("000000004f7a58e3 0   1          00000111 212992   0        0     2        0   15861"),
             Some(15861)
         );
-        let listen = "   0: 00000000:1B58 00000000:0000 0A 00000000:00000002 00:00000000 00000000     0        0 2669475 1 0 100 0 0 10 0";
-        assert_eq!(listening_line(listen), Some((2, 2669475)));
-        assert_eq!(listening_line(&listen.replace(" 0A ", " 01 ")), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Who is connected to whom by unix sockets: sock_diag(7), which the crates of rtnetlink do not speak.
+//! Who is connected to whom by unix sockets, and who waits to be accepted: sock_diag(7), which the crates of rtnetlink do not speak.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -18,52 +18,89 @@ const UNIX_DIAG_PEER: u16 = 2;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
-/// The headers that every message begins with: nlmsghdr, then unix_diag_msg.
+/// The header that every message begins with, nlmsghdr.
 const HEADER: usize = 16;
-const MESSAGE: usize = 16;
+/// What an answer about a unix socket begins with, unix_diag_msg.
+const UNIX_MESSAGE: usize = 16;
+/// Where inet_diag_msg has the length of the receive queue and the inode.
+const INET_QUEUE: usize = 56;
+const INET_INODE: usize = 68;
+/// Of all states, listening alone: the kernel then need not look through its table of connections.
+const LISTENING: u32 = 1 << 10;
 
 /// The connected unix sockets of this thread's network namespace: the inode of each, and of its other end.
 ///
 /// # Errors
 /// When the kernel cannot list them (`unix_diag` is a module).
 pub fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
+    // Family, protocol, padding; all states; any inode; what to show; no cookie.
+    let mut question = vec![1, 0, 0, 0];
+    question.extend(u32::MAX.to_ne_bytes());
+    question.extend(0u32.to_ne_bytes());
+    question.extend(UDIAG_SHOW_PEER.to_ne_bytes());
+    question.extend([0xff; 8]);
+    let mut peers = Vec::new();
+    ask(&question, |message| {
+        if let Some(inode) = u32_at(message, 4)
+            && let Some(peer) = message.get(UNIX_MESSAGE..).and_then(peer_of)
+            && peer != 0
+        {
+            peers.push((inode, peer));
+        }
+    })?;
+    Ok(peers)
+}
+
+/// The listening TCP sockets of this thread's network namespace: the inode of each, and how many connections wait to be
+/// accepted.
+///
+/// # Errors
+/// When the kernel cannot list them (`inet_diag` and `tcp_diag` are modules).
+pub fn tcp_listeners() -> Result<Vec<(u32, u32)>, Error> {
+    let mut listeners = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        // Family, protocol, no extensions, padding; states; any address.
+        let mut question = vec![family.to_le_bytes()[0], libc::IPPROTO_TCP.to_le_bytes()[0], 0, 0];
+        question.extend(LISTENING.to_ne_bytes());
+        question.extend([0; 48]);
+        ask(&question, |message| {
+            if let (Some(queue), Some(inode)) = (u32_at(message, INET_QUEUE), u32_at(message, INET_INODE)) {
+                listeners.push((inode, queue));
+            }
+        })?;
+    }
+    Ok(listeners)
+}
+
+/// Asks for all sockets of a kind, and hands each answer over.
+fn ask(question: &[u8], mut answer: impl FnMut(&[u8])) -> Result<(), Error> {
     let setup = |what: &'static str| move |e: nix::errno::Errno| Error::Setup(what, e.into());
     let fd: OwnedFd =
         socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
             .map_err(setup("open a sock_diag socket"))?;
     setsockopt(&fd, ReceiveTimeout, &TimeVal::seconds(i64::try_from(ANSWER_LIMIT.as_secs()).unwrap_or(1)))
         .map_err(setup("set a time limit"))?;
-    send(fd.as_raw_fd(), &request(), MsgFlags::empty()).map_err(|e| Error::Kernel(e.into()))?;
-    let mut peers = Vec::new();
+    let mut request = Vec::with_capacity(HEADER + question.len());
+    request.extend(u32::try_from(HEADER + question.len()).unwrap_or_default().to_ne_bytes());
+    request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    request.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend(question);
+    send(fd.as_raw_fd(), &request, MsgFlags::empty()).map_err(|e| Error::Kernel(e.into()))?;
     let mut buffer = vec![0u8; 64 << 10];
     loop {
         let length = recv(fd.as_raw_fd(), &mut buffer, MsgFlags::empty()).map_err(|e| match e {
             nix::errno::Errno::EAGAIN => Error::NoAnswer,
             other => Error::Kernel(other.into()),
         })?;
-        if !messages(&buffer[..length], &mut peers)? {
-            return Ok(peers);
+        if !messages(&buffer[..length], &mut answer)? {
+            return Ok(());
         }
     }
 }
 
-fn request() -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(40);
-    bytes.extend(40u32.to_ne_bytes());
-    bytes.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    bytes.extend(NLM_F_REQUEST_DUMP.to_ne_bytes());
-    bytes.extend([0; 8]);
-    // Family, protocol, padding; all states; any inode; what to show; no cookie.
-    bytes.extend([1, 0, 0, 0]);
-    bytes.extend(u32::MAX.to_ne_bytes());
-    bytes.extend(0u32.to_ne_bytes());
-    bytes.extend(UDIAG_SHOW_PEER.to_ne_bytes());
-    bytes.extend([0xff; 8]);
-    bytes
-}
-
 /// Reads what one datagram holds; whether more is to come.
-fn messages(mut bytes: &[u8], peers: &mut Vec<(u32, u32)>) -> Result<bool, Error> {
+fn messages(mut bytes: &[u8], answer: &mut impl FnMut(&[u8])) -> Result<bool, Error> {
     while let (Some(length), Some(kind)) = (u32_at(bytes, 0), u16_at(bytes, 4)) {
         let length = length as usize;
         let message = bytes.get(HEADER..length).ok_or(Error::Incomplete("end"))?;
@@ -73,13 +110,7 @@ fn messages(mut bytes: &[u8], peers: &mut Vec<(u32, u32)>) -> Result<bool, Error
                 let code = u32_at(message, 0).map_or(0, u32::cast_signed);
                 return Err(Error::Kernel(std::io::Error::from_raw_os_error(code.wrapping_neg())));
             }
-            _ => {}
-        }
-        if let Some(inode) = u32_at(message, 4)
-            && let Some(peer) = message.get(MESSAGE..).and_then(peer_of)
-            && peer != 0
-        {
-            peers.push((inode, peer));
+            _ => answer(message),
         }
         bytes = bytes.get(aligned(length)..).unwrap_or_default();
     }
@@ -128,13 +159,24 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_waits_until_it_is_accepted() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let meta = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let inode = u32::try_from(meta.ino()).unwrap();
+        assert!(tcp_listeners().unwrap().contains(&(inode, 0)));
+        let _connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(tcp_listeners().unwrap().contains(&(inode, 1)));
+    }
+
+    #[test]
     fn damaged_answers_end_the_reading() {
-        let mut peers = Vec::new();
-        assert!(messages(&[], &mut peers).unwrap());
-        assert!(messages(&[9; 40], &mut peers).is_err());
+        let mut answers = 0;
+        let mut read = |bytes: &[u8]| messages(bytes, &mut |_| answers += 1);
+        assert!(read(&[]).unwrap());
+        assert!(read(&[9; 40]).is_err());
         let mut zero = [0; 32];
         zero[0] = 16;
-        assert!(messages(&zero[..16], &mut peers).unwrap());
-        assert!(peers.is_empty());
+        assert!(read(&zero[..16]).unwrap());
+        assert_eq!(answers, 1);
     }
 }

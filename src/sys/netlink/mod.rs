@@ -27,7 +27,7 @@ mod mac;
 mod routes;
 
 pub use bridge::{PortSettings, Vlan};
-pub use diag::unix_peers;
+pub use diag::{tcp_listeners, unix_peers};
 pub use links::{Link, NewVeth};
 pub use mac::Mac;
 pub use routes::Route;
