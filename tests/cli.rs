@@ -183,6 +183,9 @@ fn help_of_lxc_restart() {
       -A, --action-script <FILE>
               Also run this program at each of CRIU's actions
 
+          --force
+              Go ahead although configuration, root or CRIU are not those of the checkpoint
+
           --dry-run
               Show what would be done, and CRIU's command line; do nothing
 

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -119,7 +120,7 @@ impl DumpWatch<'_> {
 }
 
 /// Reads the settings of the container's network while CRIU works.
-fn read_net_settings(netns: File) -> Result<JoinHandle<Result<Sysctls>>> {
+fn read_net_settings(netns: Arc<File>) -> Result<JoinHandle<Result<Sysctls>>> {
     let read = move || sysctl::read(netns.as_fd());
     std::thread::Builder::new().name("sysctl".to_owned()).spawn(read).context("start a thread")
 }

@@ -4,7 +4,8 @@
 //! 2. undo what a command that died has left;
 //! 3. find the container running;
 //! 4. look for what stands in the way ([`preflight`]), and decide ([`plan`]); a dry run ends here;
-//! 5. run CRIU on `DIR.partial` ([`dump`]): it freezes the container, our action takes its ports off their bridges;
+//! 5. run CRIU on `DIR.partial` ([`dump`]): it freezes the container, our action takes its ports off their bridges.
+//!    Where it fails for a reason that passes, it is run again ([`retry`]);
 //! 6. when the images are complete and the container is to stop, it is still frozen: the record is written, all is
 //!    synced to the disk, and the directory gets its name. Only then is CRIU allowed to end the container;
 //! 7. a container that goes on has its ports back by now; its checkpoint is completed afterwards. The checksums of
@@ -15,6 +16,7 @@
 
 pub mod dump;
 pub mod plan;
+mod retry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,6 +103,8 @@ pub struct Done {
     pub took: Duration,
     /// Whether the container was stopped.
     pub stopped: bool,
+    /// Which try it was that succeeded, from 1 on.
+    pub tries: usize,
 }
 
 /// The directory in which images are written until they are complete.
@@ -150,22 +154,15 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     };
     heed(&preflight::look(&subject, &mut netlink)?, request.force, report)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut netlink)?;
+    plan.notes.iter().for_each(|note| report.note(note));
     if request.dry_run {
         return Ok(Outcome::Planned(plan.in_words(&criu.path)));
     }
 
     // 5. and 6.
     let monitor = monitor_end(&defined, request.after);
-    make_partial(request, &mut journal)?;
-    let dumped = dump::run(request, settings, &criu, plan, &operation, &mut journal, &mut netlink, report);
-    let dumped = match dumped {
-        Ok(dumped) => dumped,
-        // CRIU could not be started or watched.
-        Err(cause) => return Err(undo(request, &running, DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause))),
-    };
-    if let Some(failure) = failure_of(request, &dumped, &running) {
-        return Err(undo(request, &running, DUMP_LOG, &mut journal, failure));
-    }
+    let dumped = retry::dump(request, settings, &criu, &plan, &running, &operation, &mut journal, &mut netlink, report);
+    let (dumped, tries) = dumped?;
 
     // 7.
     let Dumped { ended, sealed, record, sealer } = dumped;
@@ -200,6 +197,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         cleanup,
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
+        tries,
     }))
 }
 
@@ -255,6 +253,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         cleanup: Duration::ZERO,
         took: begin.elapsed(),
         stopped: false,
+        tries: 1,
     }))
 }
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -26,7 +27,7 @@ use crate::sys::netlink::Netlink;
 use crate::sysctl::Sysctls;
 
 /// A checkpoint, ready to be done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// What CRIU is asked.
     pub dump: Dump,
@@ -38,7 +39,7 @@ pub struct Plan {
     /// The ports that leave their bridges while the container is frozen.
     pub ports: Vec<Port>,
     /// Its network namespace, if it has one for itself.
-    pub netns: Option<fs::File>,
+    pub netns: Option<Arc<fs::File>>,
     /// The record, but for the images that are not there yet and the settings of the network, which take some
     /// milliseconds to read.
     pub record: Record,
@@ -107,7 +108,14 @@ pub fn plan(
         net_settings: Sysctls::new(),
         images: Vec::new(),
     };
-    Ok(Plan { dump, in_cgroup_namespace, ports: survey.ports, netns: has_netns.then_some(netns), record, notes })
+    Ok(Plan {
+        dump,
+        in_cgroup_namespace,
+        ports: survey.ports,
+        netns: has_netns.then(|| Arc::new(netns)),
+        record,
+        notes,
+    })
 }
 
 impl Plan {

@@ -346,7 +346,7 @@ impl Work<'_> {
         report.phase("restoring");
         let relative = Path::new("/").join(payload.strip_prefix(&mount).unwrap_or(&payload));
         let criu = self.plan.criu(self.request, self.defined, &relative, &self.operation.pidfile());
-        remove_if_there(&self.operation.pidfile())?;
+        files::remove_if_there(&self.operation.pidfile())?;
         let job = Job {
             program: &self.criu.path,
             args: criu.args(),
@@ -368,7 +368,7 @@ impl Work<'_> {
             log: LogReader::new(log_file.clone(), report),
         };
         let ended = run::run(job, self.signals, &mut watch)?;
-        remove_if_there(&self.operation.image())?;
+        files::remove_if_there(&self.operation.image())?;
         if !ended.success() {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&self.request.images, e))?;
@@ -468,7 +468,7 @@ impl Work<'_> {
     fn hold_init(&self) -> Result<Process> {
         let path = self.operation.pidfile();
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        remove_if_there(&path)?;
+        files::remove_if_there(&path)?;
         let pid: i32 = text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
         let init = Process::open(pid).context("hold the restored init")?;
         if sys::process::parent(pid).ok() != Some(std::process::id() as i32) {
@@ -521,15 +521,6 @@ fn reap_children() {
         if status == WaitStatus::StillAlive {
             break;
         }
-    }
-}
-
-fn remove_if_there(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(Failure::new(Exit::Other, anyhow!(e).context(format!("remove {}", path.display()))))
-        }
-        _ => Ok(()),
     }
 }
 

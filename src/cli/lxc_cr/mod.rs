@@ -1,7 +1,7 @@
 //! `lxc-cr`: all that is not a checkpoint or a restart. A module for each subcommand.
 
-mod list;
 mod check;
+mod list;
 mod recover;
 mod remove;
 mod show;

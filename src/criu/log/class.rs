@@ -137,6 +137,8 @@ classes! {
         "make the interface beforehand and hand it over (netdev)";
     InterfaceOther: "the kernel refused a network interface",
         "compare the interfaces of the host with the configuration";
+    NetworkUntold: "the kernel did not tell of the container's interfaces or tracked connections",
+        "load nf_conntrack_netlink on the host (modprobe nf_conntrack_netlink), then try again";
     IpTool: "the addresses, routes or rules of the network could not be restored",
         "read the lines before it in the log: they are those of ip(8)";
     NetworkLock: "CRIU's own lock of the network failed",

@@ -151,5 +151,9 @@ pub fn phase_of_line(line: &str) -> Option<Phase> {
     if stripped.starts_with("cg: Dumping ") && stripped.ends_with(" sets") {
         return Some(Phase::DumpingCgroups);
     }
+    // Both operations call ip(8): `ip route save`, `ip route restore`.
+    if stripped.starts_with("net: \tRunning ip ") && stripped.contains(" save") {
+        return Some(Phase::CollectingNetwork);
+    }
     OPENINGS.iter().find(|(text, _)| stripped.starts_with(text)).map(|(_, phase)| *phase)
 }

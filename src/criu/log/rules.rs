@@ -209,6 +209,10 @@ pub(super) fn classify(line: &str, level: Level, operation: Operation) -> Option
             // A file that is missing at a dump is an image or a file in /proc.
             Some(C::FileMissing) if operation == Operation::Dump => None,
             Some(class) => Some((Weight::Reason, class)),
+            // At a dump, CRIU asks netlink, and makes no interface.
+            None if operation == Operation::Dump && line.contains("reported by netlink") => {
+                Some((Weight::Echo, C::NetworkUntold))
+            }
             None => find(ECHOES).map(|class| (Weight::Echo, class)),
         },
         Level::Warning | Level::Other => find(HINTS).map(|class| (Weight::Hint, class)),

@@ -80,6 +80,7 @@ const CASES: &[(Operation, Class, From, &str)] = &[
     (Restore, Class::InterfaceMissing, From::Run, "(00.006660)      1: Error (criu/sysctl.c:376): Can't open sysctl net/ipv6/conf/eth0/mtu: No such file or directory"),
     (Restore, Class::InterfaceUserns, From::Met, "(00.01)      1: Error (criu/net.c:1530): net: couldn't restore veth interface eth0 via usernsd"),
     (Restore, Class::InterfaceOther, From::Run, "(00.032311)      1: Error (criu/libnetlink.c:54): -16 reported by netlink: Device or resource busy"),
+    (Dump, Class::NetworkUntold, From::Run, "(00.019563) Error (criu/libnetlink.c:54): -22 reported by netlink: Invalid argument"),
     (Restore, Class::IpTool, From::Met, "RTNETLINK answers: Network unreachable\n(00.01)      1: Error (criu/net.c:1969): net: IP tool failed on route restore"),
     (Dump, Class::NetworkLock, From::Met, "(00.01) Error (criu/net.c:3045): net: Locking network failed: iptables-restore returned -1. This may be connected to disabled CONFIG_NETFILTER_XT_MARK kernel build config option."),
     (Dump, Class::NetworkTool, From::Met, "Error (criu/util.c:642): execvp(\"iptables-restore\", ...) failed: No such file or directory"),

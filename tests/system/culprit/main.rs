@@ -368,6 +368,27 @@ fn make(kind: &str, argument: &str) -> Made {
             mounted(&format!("/tmp/source-{kind}"), &format!("/tmp/m-{kind}"), "", 4096, "")?;
             fs::remove_dir(&format!("/tmp/source-{kind}"))
         }
+        "sharing" => {
+            // As systemd gives units their own piece of /run/systemd/propagate: slaves of one group with other roots.
+            const BIND: u64 = 4096;
+            const RECURSIVE: u64 = 16384;
+            const SLAVE: u64 = 1 << 19;
+            const SHARED: u64 = 1 << 20;
+            fs::create_dir_all("/tmp/p/a")?;
+            fs::create_dir_all("/tmp/p/b")?;
+            mounted("/tmp/p", "/tmp/p", "", BIND, "")?;
+            mounted("", "/tmp/p", "", SHARED, "")?;
+            for piece in ["/tmp/p/a", "/tmp/p/b"] {
+                if checked(unsafe { fork() })? == 0 {
+                    namespace(0x0002_0000)?;
+                    mounted("", "/", "", RECURSIVE | SLAVE, "")?;
+                    mounted(piece, "/tmp/incoming", "", BIND, "")?;
+                    checked(unsafe { umount2(text("/tmp/p").as_ptr(), 2) })?;
+                    break;
+                }
+            }
+            Ok(())
+        }
         "overmounted" => {
             fs::create_dir_all("/tmp/m")?;
             fs::write("/tmp/m/file", "")?;

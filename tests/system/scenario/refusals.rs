@@ -152,7 +152,7 @@ pub fn of_a_full_disk(world: &World) {
     let small = world.images("small");
     Run::new("mount").args(["-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs"]).arg(&small).ok();
     // It is seen beforehand; this is about what happens if it is not.
-    let told = container.ours("lxc-checkpoint").args(["--force", "-s", "-D"]).arg(small.join("c")).output();
+    let told = container.ours("lxc-checkpoint").args(["-q", "--force", "-s", "-D"]).arg(small.join("c")).output();
     let left: Vec<_> = fs::read_dir(&small).unwrap().flatten().map(|e| e.file_name()).collect();
     Run::new("umount").arg(&small).ok();
     refused(&told, 5, &["No space left", "running as before"]);
