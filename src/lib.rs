@@ -6,7 +6,7 @@
 //! cli
 //! checkpoint  restore  monitor  action  hooks
 //! preflight                                    (what a checkpoint looks at first)
-//! net  mounts  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  rollback  operation  settings
+//! net  mounts  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -39,6 +39,7 @@ pub mod rollback;
 pub mod seal;
 pub mod settings;
 pub mod sysctl;
+pub mod ttys;
 
 pub mod preflight;
 

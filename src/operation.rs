@@ -111,9 +111,9 @@ impl Operation {
         self.dir.join("control")
     }
 
-    /// An image that CRIU is shown in place of the checkpoint's own.
-    pub fn image(&self) -> PathBuf {
-        self.dir.join("netdev.img")
+    /// An image that CRIU is shown in place of the checkpoint's own of this name.
+    pub fn image(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("shown-{name}"))
     }
 
     /// Where CRIU writes init's pid.

@@ -22,6 +22,7 @@ use crate::sysctl::Sysctls;
 
 mod lineage;
 
+use crate::ttys::Tty;
 pub use lineage::Lineage;
 
 /// The record's name in the image directory.
@@ -67,6 +68,9 @@ pub struct Record {
     /// Settings of its network namespace that CRIU does not save, by their path below /proc/sys/net.
     #[serde(default, skip_serializing_if = "Sysctls::is_empty")]
     pub net_settings: Sysctls,
+    /// The console and the ttys that LXC lent it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ttys: Vec<Tty>,
     /// CRIU's images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
@@ -398,6 +402,7 @@ mod tests {
             externals: vec![],
             host_files: vec![],
             net_settings: Sysctls::new(),
+            ttys: vec![],
             images: vec![],
         }
     }

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "net",
         "mounts",
+        "ttys",
         "mend",
         "cgroup",
         "devices",

@@ -27,6 +27,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 use crate::sysctl::{self, Sysctls};
+use crate::ttys;
 
 use super::plan::Plan;
 
@@ -202,6 +203,8 @@ pub fn seal(
 ) -> Result<Record> {
     let dir = partial(&request.images);
     files::make_files_private(&dir)?;
+    // Better now, while the container can go on, than at its restart.
+    ttys::resolve_controlling(&dir, &record.ttys)?;
     record.images = record::measure_images(&dir, memory)?;
     record.write(&dir)?;
     if settings.sync {

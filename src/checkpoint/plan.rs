@@ -18,13 +18,14 @@ use crate::criu::version::Criu;
 use crate::lxc;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
-use crate::mounts::{self, HostFile};
+use crate::mounts::{self, HostFile, Mount};
 use crate::net::{Port, ports};
 use crate::operation;
 use crate::record::{self, Record};
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
 use crate::sysctl::Sysctls;
+use crate::ttys::{self, Tty};
 
 /// A checkpoint, ready to be done.
 #[derive(Clone, Debug)]
@@ -60,9 +61,11 @@ pub fn plan(
     let netns = fs::File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
     let survey = ports::survey(netlink, netns.as_fd())?;
     let container_mounts = mounts::table(init)?;
-    let externals = mounts::externals(&container_mounts, &mounts::table(std::process::id() as i32)?);
+    let from_host: Vec<Mount> = container_mounts.iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
+    let externals = mounts::externals(&from_host, &mounts::table(std::process::id() as i32)?);
     let host_files = mounts::host_streams(init, &container_mounts)?;
     let mut tree = payload(running)?;
+    let (ttys, controlling) = terminals(init, &container_mounts, tree.as_ref().map(|(dir, _)| dir.as_path()))?;
 
     let described = describe_init(init)?;
     let has_netns = described.namespaces.iter().any(|n| n == "net");
@@ -76,7 +79,7 @@ pub fn plan(
         common: Common {
             images: super::partial(&request.images),
             action_scripts: super::action_scripts(request),
-            externals: criu_externals(&externals, &host_files),
+            externals: criu_externals(&externals, &host_files, &ttys, &controlling),
             extra: Vec::new(),
         },
         tree: init,
@@ -106,6 +109,7 @@ pub fn plan(
         externals,
         host_files,
         net_settings: Sysctls::new(),
+        ttys,
         images: Vec::new(),
     };
     Ok(Plan {
@@ -135,6 +139,10 @@ impl Plan {
         for external in &record.externals {
             lines.push(format!("{} is a bind mount of {}", external.point.display(), external.source.display()));
         }
+        for tty in &record.ttys {
+            let points: Vec<_> = tty.points.iter().map(|p| p.path.display().to_string()).collect();
+            lines.push(format!("{} is a terminal that LXC's monitor serves", points.join(" and ")));
+        }
         lines.push(format!("images go to {}", self.dump.common.images.display()));
         lines.push(match self.dump.after {
             AfterDump::Stop => "the container is stopped when they are complete".to_owned(),
@@ -145,10 +153,32 @@ impl Plan {
     }
 }
 
-fn criu_externals(externals: &[mounts::External], files: &[HostFile]) -> Vec<External> {
-    let mounts = externals.iter().map(|e| External::Mount { key: e.key.clone(), path: e.point.clone() });
+fn criu_externals(
+    externals: &[mounts::External],
+    files: &[HostFile],
+    ttys: &[Tty],
+    controlling: &[Device],
+) -> Vec<External> {
+    let mount = |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
+    let mounts = externals.iter().map(|e| mount(&e.key, &e.point));
     let files = files.iter().map(|f| External::File { mount_id: f.mount_id, inode: f.inode });
-    mounts.chain(files).collect()
+    let points = ttys.iter().flat_map(|t| &t.points).map(|p| mount(&p.key, &p.path));
+    let devices = ttys.iter().map(|t| (t.rdev, t.dev)).chain(controlling.iter().copied());
+    mounts.chain(files).chain(points).chain(devices.map(|(rdev, dev)| External::Tty { rdev, dev })).collect()
+}
+
+/// The device numbers of a terminal, and of the file system that its file is in.
+type Device = (u64, u64);
+
+/// The terminals that LXC lent the container, and the `/dev/tty` devices through which they are open.
+fn terminals(init: i32, mounts: &[Mount], payload: Option<&Path>) -> Result<(Vec<Tty>, Vec<Device>)> {
+    let mut lent = ttys::lent(mounts);
+    ttys::note_owners(&mut lent, init);
+    let Some(payload) = payload.filter(|_| !lent.is_empty()) else { return Ok((lent, Vec::new())) };
+    let holders = ttys::holders(&cgroup::tasks(payload)?)?;
+    ttys::note_sessions(&mut lent, &holders);
+    let controlling = ttys::external_controlling(&lent, &holders);
+    Ok((lent, controlling))
 }
 
 /// The payload cgroup's directory and what is in it; none where there is no cgroup2 or the container has no cgroup.

@@ -5,6 +5,7 @@
 pub mod action;
 pub mod checkpoint;
 pub mod common;
+mod foreground;
 pub mod hook;
 pub mod lxc_cr;
 pub mod monitor;

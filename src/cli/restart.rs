@@ -157,7 +157,11 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         stop_first(&name, &lxcpath)?;
     }
     let mut progress = Progress::new(restart.lxc.quiet, restart.verbose);
-    let signals = Signals::of_termination().context("take signals")?;
+    let signals = match restart.foreground {
+        true => Signals::of_terminal(),
+        false => Signals::of_termination(),
+    };
+    let signals = signals.context("take signals")?;
     let mut monitor = start(&job).context("start the monitor")?;
     let told = listen(&mut monitor, &signals, &mut progress);
     progress.clear();
@@ -170,7 +174,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
                 println!("{name}: running again, init is process {pid} ({}, CRIU {criu})", seconds(begin.elapsed()));
             }
             if restart.foreground {
-                stay(&mut monitor, &signals)?;
+                super::foreground::stay(&mut monitor, &name, &lxcpath, &signals)?;
             }
         }
         Told::Failed(failure) => {
@@ -227,6 +231,9 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
     // A Ctrl-C is passed on: the monitor undoes what it has begun and tells the failure.
     let forward = || {
         while let Ok(Some(received)) = signals.next() {
+            if received.number == libc::SIGWINCH {
+                continue;
+            }
             log::debug!("signal {}: the monitor gives up", received.number);
             if let Err(e) = process.signal(libc::SIGTERM) {
                 log::warn!("tell the monitor to give up: {e}");
@@ -261,26 +268,4 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             other => log::debug!("the monitor says '{other}'"),
         }
     }
-}
-
-/// `-F`: waits for the container's end; signals go to it.
-fn stay(monitor: &mut Child, signals: &Signals) -> Result<()> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::os::fd::AsFd;
-    let process = Process::of_child(monitor).context("hold the monitor")?;
-    while process.is_alive() {
-        let mut fds =
-            [PollFd::new(process.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context("wait for the container"))),
-        }
-        while let Some(received) = signals.next().context("read a signal")? {
-            if let Err(e) = process.signal(received.number) {
-                log::warn!("pass signal {} on: {e}", received.number);
-            }
-        }
-    }
-    monitor.wait().context("wait for the monitor")?;
-    Ok(())
 }

@@ -18,6 +18,7 @@ mod memory;
 mod mounts;
 mod netdev;
 mod stats;
+mod terminals;
 mod tree;
 
 pub use addresses::{Address, addresses};
@@ -28,6 +29,7 @@ pub use memory::{Memory, memory};
 pub use mounts::{Mount, mounts};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_ready_made};
 pub use stats::{DumpStats, RestoreStats};
+pub use terminals::{Controlling, Resolved, controlling_resolved};
 pub use tree::{Process, machine_of, process_tree, root_of_tree};
 
 /// More than any image that is read here: a tree of 32768 tasks has a pstree.img of about 1 MiB.
@@ -162,6 +164,7 @@ pub fn decode_anything(bytes: &[u8]) {
     netdev::decode_anything(path, bytes);
     tree::decode_anything(path, bytes);
     stats::decode_anything(path, bytes);
+    terminals::decode_anything(path, bytes);
 }
 
 fn decode<M: Message + Default>(path: &Path, bytes: &[u8], head: Head) -> Result<Vec<M>, Error> {

@@ -30,6 +30,18 @@ pub enum External {
         /// The inode.
         inode: u64,
     },
+    /// A terminal whose other end is outside. At the restore it is an [`InheritedFd`].
+    Tty {
+        /// The terminal's device numbers, as stat(2) gives them.
+        rdev: u64,
+        /// Those of the file system that its file is in.
+        dev: u64,
+    },
+}
+
+/// What the images call a terminal whose other end is outside.
+pub fn tty_resource(rdev: u64, dev: u64) -> String {
+    format!("tty[{rdev:x}:{dev:x}]")
 }
 
 /// What becomes of the tasks when their images are written.
@@ -160,6 +172,7 @@ impl Dump {
                     line.external(format!("mnt[{}]:{key}", path.display()));
                 }
                 External::File { mount_id, inode } => line.external(format!("file[{mount_id:x}:{inode:x}]")),
+                External::Tty { rdev, dev } => line.external(tty_resource(*rdev, *dev)),
             }
         }
         if self.after == AfterDump::LeaveRunning {
@@ -212,7 +225,7 @@ impl Restore {
         for external in &self.common.externals {
             match external {
                 External::Mount { key, path } => line.external(format!("mnt[{key}]:{}", path.display())),
-                External::File { .. } => {}
+                External::File { .. } | External::Tty { .. } => {}
             }
         }
         for fd in &self.inherited {

@@ -6,7 +6,7 @@
 //! anybody to take while the container is stopped.
 
 use std::io::{self, IoSlice, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, getsockopt, s
 use nix::unistd::{Pid, getuid};
 
 use super::protocol::{
-    self, Command, Header, MESSAGE_LEN, Message, News, PAYLOAD_MAX, RESPONSE_LEN, State, Wanted, c_string, to_c_string,
+    self, Command, ConsoleLog, Header, MESSAGE_LEN, Message, News, PAYLOAD_MAX, RESPONSE_LEN, State, Wanted, c_string,
+    to_c_string,
 };
 use crate::sys::fdpass::{Credentials, MAX_FDS, recv_with_fds, send_with_fds};
 
@@ -80,6 +81,24 @@ pub struct Client {
 pub struct StateClient {
     stream: UnixStream,
     now: Option<State>,
+}
+
+/// A terminal that a monitor has lent. It goes back when this is dropped.
+#[derive(Debug)]
+pub struct LentTty {
+    /// Its number.
+    pub number: i32,
+    /// The user's end of it.
+    pub end: OwnedFd,
+    /// The monitor lends it as long as this is open.
+    connection: UnixStream,
+}
+
+impl AsFd for LentTty {
+    /// The connection: it ends when the monitor does.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
 }
 
 impl Client {
@@ -198,6 +217,38 @@ impl Client {
         };
         answer.check()?;
         Ok(StateClient { stream, now: State::from_number(answer.header.value) })
+    }
+
+    /// The end of a terminal at which a user sits: 0 is the console, -1 any tty that is free. `None` if there is none,
+    /// or somebody else has it.
+    pub fn tty(&self, number: i32) -> Result<Option<LentTty>> {
+        let stream = self.send(Command::GetTtyFd, number, &[])?;
+        let Reply::Answer(answer) = self.receive(&stream)? else { return Ok(None) };
+        match answer.check() {
+            Ok(()) => {}
+            Err(Error::Refused(Errno::EBADF)) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        let number = answer.header.value;
+        Ok(answer.fds.into_iter().next().map(|end| LentTty { number, end, connection: stream }))
+    }
+
+    /// Takes what the console's ring buffer holds; `None` if there is none or it is empty.
+    pub fn console_log(&self, clear: bool) -> Result<Option<Vec<u8>>> {
+        let request = ConsoleLog { clear, read: true, most: 0 }.encode();
+        match self.ask(Command::ConsoleLog, 0, &request)? {
+            Reply::Closed => Err(Error::Protocol("the monitor closed the connection")),
+            Reply::Answer(a) => match a.check() {
+                Ok(()) => Ok(Some(a.payload)),
+                Err(Error::Refused(Errno::EFAULT | Errno::ENODATA)) => Ok(None),
+                Err(e) => Err(e),
+            },
+        }
+    }
+
+    /// Says that the window of who has the console has another size now.
+    pub fn window_changed(&self) -> Result<()> {
+        self.ask(Command::TerminalWinch, 0, &[]).map(drop)
     }
 
     fn ask_value(&self, command: Command, value: i32) -> Result<i32> {

@@ -390,6 +390,31 @@ impl DeviceItem {
     }
 }
 
+/// What is asked of the console's ring buffer (`struct lxc_cmd_console_log`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsoleLog {
+    /// Afterwards it is to be empty.
+    pub clear: bool,
+    /// Its content is to be sent, and is gone then.
+    pub read: bool,
+    /// At most so many bytes; 0 is all.
+    pub most: u64,
+}
+
+impl ConsoleLog {
+    /// The 24 bytes. (There is another flag at 16, which no client of LXC 5 to 7 sets.)
+    pub fn encode(self) -> [u8; CONSOLE_LOG_LEN] {
+        Bytes::new().put(0, &[u8::from(self.clear), u8::from(self.read)]).put(8, &self.most.to_ne_bytes()).0
+    }
+
+    /// Reads the structure; `None` unless it has exactly its size.
+    pub fn decode(bytes: &[u8]) -> Option<ConsoleLog> {
+        let bytes: &[u8; CONSOLE_LOG_LEN] = bytes.try_into().ok()?;
+        let most = bytes.get(8..)?.first_chunk().copied().map(u64::from_ne_bytes)?;
+        Some(ConsoleLog { clear: bytes[0] != 0, read: bytes[1] != 0, most })
+    }
+}
+
 /// Which states a client waits for: 0 no, 1 yes, 2 yes but not if it is so already (it waits for a reboot).
 pub type Wanted = [i32; State::COUNT];
 

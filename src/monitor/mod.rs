@@ -3,6 +3,7 @@
 //! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command socket, passes
 //! signals on to init, and when init has ended it cleans up in liblxc's order. It sleeps otherwise.
 
+mod console;
 mod end;
 mod served;
 
@@ -42,9 +43,9 @@ pub enum End {
 /// # Errors
 /// What could not be cleaned up; it stays in the journal for the next command.
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
-    let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, devices, .. } =
-        restored;
-    let mut container = Container::new(defined, init, &cgroup_mount, &payload, &ports, devices)?;
+    let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, .. } = restored;
+    let Restored { terminals, devices, .. } = restored;
+    let mut container = Container::new(defined, init, terminals, &cgroup_mount, &payload, &ports, devices)?;
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
@@ -53,7 +54,10 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     }
 
     loop {
-        let ready = wait(&container.init, server.as_fd(), signals, server.next_deadline())?;
+        let ready = wait(&container, server.as_fd(), signals, server.next_deadline())?;
+        if ready.terminals {
+            container.terminals.pass_on();
+        }
         if ready.server {
             server.on_ready(&mut container).context("answer on the command socket")?;
         }
@@ -93,10 +97,11 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
 struct Ready {
     ended: bool,
     server: bool,
+    terminals: bool,
 }
 
 fn wait(
-    init: &Process,
+    container: &Container,
     server: std::os::fd::BorrowedFd<'_>,
     signals: &Signals,
     deadline: Option<Instant>,
@@ -108,17 +113,19 @@ fn wait(
         }
         None => PollTimeout::NONE,
     };
-    let mut fds = [
-        PollFd::new(init.as_fd(), PollFlags::POLLIN),
-        PollFd::new(server, PollFlags::POLLIN),
-        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-    ];
+    let watched = [container.init.as_fd(), server, signals.as_fd()].into_iter().chain(container.terminals.watched());
+    let mut fds: Vec<PollFd<'_>> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e).context("wait for something to do"),
     }
-    let come = |i: usize| fds[i].revents().is_some_and(|r| !r.is_empty());
-    Ok(Ready { ended: come(0), server: come(1) })
+    let come = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
+    let (first, terminals) = fds.split_at(3);
+    Ok(Ready {
+        ended: first.first().is_some_and(come),
+        server: first.get(1).is_some_and(come),
+        terminals: terminals.iter().any(come),
+    })
 }
 
 /// liblxc passes every signal on to init; SIGHUP becomes SIGTERM, for a hang-up means a reboot to an init.

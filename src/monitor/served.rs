@@ -6,17 +6,21 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Context;
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
 use crate::cgroup;
 use crate::devices::Attached;
 use crate::lxc::config::SignalKind;
 use crate::lxc::defined::Defined;
-use crate::lxc::protocol::DeviceItem;
+use crate::lxc::protocol::{ConsoleLog, DeviceItem};
 use crate::lxc::server::Served;
 use crate::net::Port;
 use crate::sys::process::Process;
+use crate::ttys::Terminal;
+
+use super::console::Terminals;
 
 /// Namespace files of /proc and the flag that LXC's protocol has for each.
 const NAMESPACES: [(&str, i32); 8] = [
@@ -44,17 +48,19 @@ pub(super) struct Container {
     devpts: Option<OwnedFd>,
     controllers: Vec<String>,
     devices: Attached,
+    pub terminals: Terminals,
 }
 
 impl Container {
     pub fn new(
         mut defined: Defined,
         init: Process,
+        terminals: Vec<Terminal>,
         mount: &Path,
         payload: &Path,
         ports: &[Port],
         devices: Attached,
-    ) -> Result<Container> {
+    ) -> anyhow::Result<Container> {
         // lxc-info reads the traffic of the interface that these name.
         let names: Vec<(u32, String)> = defined
             .config
@@ -80,6 +86,7 @@ impl Container {
             controllers: controllers(payload),
             cgroup_dir: payload.to_owned(),
             devices,
+            terminals: Terminals::new(terminals, &defined.config),
             defined,
             init,
         })
@@ -89,8 +96,9 @@ impl Container {
         cgroup::is_frozen(&self.cgroup_dir).unwrap_or(false)
     }
 
-    /// The container has ended: lets its cgroup and devpts go, which are about to be removed.
+    /// The container has ended: lets its cgroup and devpts go, which are about to be removed, and its terminals.
     pub fn close(self) -> (Defined, Process) {
+        self.terminals.close();
         (self.defined, self.init)
     }
 
@@ -109,7 +117,7 @@ impl Container {
 }
 
 /// The namespaces that init does not share with us.
-fn own_namespaces(init: i32) -> Result<u32> {
+fn own_namespaces(init: i32) -> anyhow::Result<u32> {
     let mut flags = 0;
     for (name, flag) in NAMESPACES {
         let theirs = match fs::read_link(format!("/proc/{init}/ns/{name}")) {
@@ -167,6 +175,26 @@ impl Served for Container {
 
     fn devpts_fd(&self) -> Option<BorrowedFd<'_>> {
         self.devpts.as_ref().map(AsFd::as_fd)
+    }
+
+    fn tty_count(&self) -> i32 {
+        self.terminals.count()
+    }
+
+    fn lend_tty(&mut self, number: i32) -> Option<BorrowedFd<'_>> {
+        self.terminals.lend(number)
+    }
+
+    fn keep_lent(&mut self, numbers: &[i32]) {
+        self.terminals.keep_lent(numbers);
+    }
+
+    fn window_changed(&mut self) {
+        self.terminals.take_window_size();
+    }
+
+    fn console_log(&mut self, asked: ConsoleLog) -> Option<Result<Vec<u8>, Errno>> {
+        self.terminals.read_log(asked)
     }
 
     fn on_stop(&mut self) -> io::Result<()> {

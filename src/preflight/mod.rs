@@ -22,6 +22,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use nix::sys::stat::minor;
 
 use crate::cgroup;
 use crate::criu::version::Criu;
@@ -32,6 +33,7 @@ use crate::lxc::name::{ContainerName, LxcPath};
 use crate::net::ports::{self, Survey};
 use crate::settings::Settings;
 use crate::sys::netlink::{Link, Netlink};
+use crate::ttys;
 
 pub mod descriptor;
 pub mod files;
@@ -81,7 +83,8 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let opened = alive.map(Opened::read).collect::<Result<Vec<Opened<'_>>>>()?;
     let tables = mounts::Tables::read(&tasks)?;
     let own = crate::mounts::table(std::process::id().cast_signed())?;
-    let externals = crate::mounts::externals(tables.main(), &own);
+    let from_host: Vec<_> = tables.main().iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
+    let externals = crate::mounts::externals(&from_host, &own);
     let host_files = crate::mounts::host_streams(init, tables.main())?;
     let sockets = sockets::Sockets::read(&tasks, &opened)?;
     let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
@@ -104,8 +107,8 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(mounts::judge(&tables, &externals, &names));
     found.extend(files::judge(&opened, &tables, &cures));
-    // The checkpoint hands no terminal over yet.
-    found.extend(terminals::judge(&opened, &tables, &[]));
+    let lent: Vec<u32> = ttys::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
+    found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets));
     found.extend(network::judge(&survey, &bridges));
     found.extend(space::judge(&tasks, &target));

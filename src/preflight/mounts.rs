@@ -8,6 +8,7 @@ use super::Names;
 use super::finding::{Finding, Place};
 use super::task::Tasks;
 use crate::mounts::{self, External, Mount};
+use crate::ttys;
 
 /// How the kernel marks the root of a mount that was deleted.
 const DELETED: &str = "//deleted";
@@ -71,7 +72,7 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
     let Some(root) = main.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
     let mut found = Vec::new();
     for mount in main.iter().filter(|m| m.id != root.id) {
-        if externals.iter().any(|e| e.point == mount.point) {
+        if externals.iter().any(|e| e.point == mount.point) || ttys::is_lent(mount) {
             continue;
         }
         found.extend(of_a_kind(mount, names));

@@ -21,7 +21,6 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -57,6 +56,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Place, PrivateBind};
+use crate::ttys::{self, Terminal};
 use crate::{cgroup, sys};
 
 use plan::Plan;
@@ -120,6 +120,8 @@ pub struct Restored {
     pub pivot: PathBuf,
     /// The ports that were made.
     pub ports: Vec<Port>,
+    /// The terminals that were made.
+    pub terminals: Vec<Terminal>,
     /// Our right to change the container; given up when it is served.
     pub operation: Option<Operation>,
     /// Its device rules.
@@ -149,7 +151,9 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let subject = Subject { images: &request.images, record: record.as_ref(), defined: &defined, criu: &criu };
     let root_is_good = judge(request, &subject, &mut netlink, report)?;
-    let plan = plan::plan(request, settings, &defined, record.as_ref(), &mut netlink).map_err(no_plan)?;
+    let terminals = record.as_ref().map(|r| r.ttys.as_slice()).unwrap_or_default();
+    let terminals = ttys::make(terminals).context("make the container's terminals")?;
+    let plan = plan::plan(request, settings, &defined, record.as_ref(), terminals, &mut netlink).map_err(no_plan)?;
     if request.dry_run {
         let criu_options = plan.criu(request, &defined, &plan.payload, &operation.pidfile());
         return Ok(Outcome::Planned(plan.in_words(&criu.path, &criu_options)));
@@ -187,6 +191,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         cgroup_mount,
         payload,
         pivot: plan.pivot,
+        terminals: plan.terminals,
         ports: made,
         operation: Some(operation),
         devices,
@@ -368,7 +373,9 @@ impl Work<'_> {
             log: LogReader::new(log_file.clone(), report),
         };
         let ended = run::run(job, self.signals, &mut watch)?;
-        files::remove_if_there(&self.operation.image())?;
+        for image in &self.plan.images {
+            files::remove_if_there(&self.operation.image(&image.name))?;
+        }
         if !ended.success() {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&self.request.images, e))?;
@@ -427,8 +434,8 @@ impl Work<'_> {
     fn place(&self, payload: &Path) -> Result<Place> {
         let root = &self.defined.rootfs;
         let mut binds = vec![PrivateBind::new(root, root).context("name the root")?];
-        if let Some(image) = &self.plan.interfaces {
-            let shown = self.operation.image();
+        for image in &self.plan.images {
+            let shown = self.operation.image(&image.name);
             files::write_atomically(&shown, &image.content)?;
             binds.push(PrivateBind::new(&shown, &self.request.images.join(&image.name)).context("name an image")?);
         }
@@ -443,10 +450,9 @@ impl Work<'_> {
         if self.plan.cgroup_namespace {
             place = place.own_cgroup_namespace();
         }
-        for (file, inherited) in
-            self.plan.host_files.iter().zip(&self.plan.criu(self.request, self.defined, payload, payload).inherited)
-        {
-            place = place.keep(open_host_file(&file.path)?, inherited.number);
+        let inherited = self.plan.criu(self.request, self.defined, payload, payload).inherited;
+        for (fd, inherited) in self.plan.handed_over()?.into_iter().zip(inherited) {
+            place = place.keep(fd, inherited.number);
         }
         Ok(place)
     }
@@ -522,10 +528,4 @@ fn reap_children() {
             break;
         }
     }
-}
-
-fn open_host_file(path: &Path) -> Result<OwnedFd> {
-    let file =
-        fs::OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))?;
-    Ok(file.into())
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -10,7 +12,7 @@ use super::Request;
 use crate::cgroup;
 use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds};
-use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore};
+use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore, tty_resource};
 use crate::lxc::config::{Config, NicKind};
 use crate::lxc::defined::Defined;
 use crate::mounts::HostFile;
@@ -20,6 +22,7 @@ use crate::record::Record;
 use crate::settings::Settings;
 use crate::sys::netlink::{Netlink, Route};
 use crate::sysctl::Sysctls;
+use crate::ttys::{self, Terminal};
 
 /// Descriptors that are handed to CRIU get numbers from here on.
 const FIRST_INHERITED_FD: i32 = 100;
@@ -48,15 +51,17 @@ pub struct Plan {
     pub host_files: Vec<HostFile>,
     /// Its routes that CRIU does not bring back.
     pub routes: Vec<Route>,
-    /// The image of interfaces as CRIU is to see it; `None` for a container without interfaces of its own.
-    pub interfaces: Option<InterfacesImage>,
-    /// Bind mounts from the host.
+    /// Images that CRIU is to see otherwise than they are.
+    pub images: Vec<ShownImage>,
+    /// Bind mounts from the host, and new terminals.
     pub mounts: Vec<External>,
+    /// The new terminals.
+    pub terminals: Vec<Terminal>,
 }
 
 /// An image that CRIU is shown in place of the checkpoint's own.
 #[derive(Debug)]
-pub struct InterfacesImage {
+pub struct ShownImage {
     /// Its name in the image directory.
     pub name: String,
     /// What CRIU reads.
@@ -69,6 +74,7 @@ pub fn plan(
     settings: &Settings,
     defined: &Defined,
     record: Option<&Record>,
+    terminals: Vec<Terminal>,
     netlink: &mut Netlink,
 ) -> Result<Plan> {
     let name = defined.name.as_str();
@@ -95,7 +101,17 @@ pub fn plan(
     let interfaces = interfaces(&request.images, &mut ports).context("read the container's interfaces")?;
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
-    let mounts = record.map(|r| r.externals.as_slice()).unwrap_or_default();
+    let mut images: Vec<ShownImage> = interfaces.into_iter().collect();
+    if let Some(record) = record {
+        let resolved = ttys::resolve_controlling(&request.images, &record.ttys)?;
+        images.extend(resolved.into_iter().map(|(name, content)| ShownImage { name, content }));
+    }
+    let mount = |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
+    let binds = record.map(|r| r.externals.as_slice()).unwrap_or_default();
+    let mut mounts: Vec<External> = binds.iter().map(|e| mount(&e.key, &e.source)).collect();
+    for Terminal { tty, pty } in &terminals {
+        mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
+    }
     Ok(Plan {
         payload,
         monitor,
@@ -106,9 +122,10 @@ pub fn plan(
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
-        interfaces,
+        images,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
-        mounts: mounts.iter().map(|e| External::Mount { key: e.key.clone(), path: e.source.clone() }).collect(),
+        mounts,
+        terminals,
     })
 }
 
@@ -131,17 +148,27 @@ impl Plan {
                 (false, true) => Cgroups::Moved { root: None },
                 (false, false) => Cgroups::Moved { root: Some(payload.to_string_lossy().into_owned()) },
             },
-            inherited: self
-                .host_files
-                .iter()
-                .zip(FIRST_INHERITED_FD..)
-                .map(|(file, number)| InheritedFd {
-                    number,
-                    resource: format!("file[{:x}:{:x}]", file.mount_id, file.inode),
-                })
-                .collect(),
+            inherited: self.inherited(),
             lsm_profile: None,
         }
+    }
+
+    /// What the tasks take over: first the host's files, then the terminals.
+    fn inherited(&self) -> Vec<InheritedFd> {
+        let files = self.host_files.iter().map(|f| format!("file[{:x}:{:x}]", f.mount_id, f.inode));
+        let terminals = self.terminals.iter().map(|t| tty_resource(t.tty.rdev, t.tty.dev));
+        files
+            .chain(terminals)
+            .zip(FIRST_INHERITED_FD..)
+            .map(|(resource, number)| InheritedFd { number, resource })
+            .collect()
+    }
+
+    /// The descriptors for [`Restore::inherited`], in its order.
+    pub fn handed_over(&self) -> Result<Vec<OwnedFd>> {
+        let files = self.host_files.iter().map(|f| open_host_file(&f.path));
+        let terminals = self.terminals.iter().map(|t| t.pty.slave.try_clone().context("hold a terminal"));
+        files.chain(terminals).collect()
     }
 
     /// The plan in words, for `--dry-run`.
@@ -163,7 +190,7 @@ impl Plan {
 
 /// The image of interfaces, in which those that we make are marked as there. Ports whose interface is not in the
 /// checkpoint are dropped, and the others learn their index.
-fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<InterfacesImage>, images::Error> {
+fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<ShownImage>, images::Error> {
     let root = images::root_of_tree(images)?;
     let Some(netns) = NamespaceIds::of_task(images, root)?.net else {
         ports.clear();
@@ -186,7 +213,13 @@ fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<InterfacesI
         return Ok(None);
     }
     let content = images::with_ready_made(images, netns, |name| ports.iter().any(|p| p.inside == name))?;
-    Ok(Some(InterfacesImage { name: images::netdev_file_name(netns), content }))
+    Ok(Some(ShownImage { name: images::netdev_file_name(netns), content }))
+}
+
+fn open_host_file(path: &Path) -> Result<OwnedFd> {
+    let file =
+        fs::OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))?;
+    Ok(file.into())
 }
 
 /// Where liblxc would put the container now: the recorded place, with the name as if it were not taken.

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod netlink;
 pub mod place;
 pub mod process;
+pub mod pty;
 pub mod signals;
 pub mod spawn;
 pub mod timerfd;

@@ -33,6 +33,16 @@ impl Signals {
         Signals::take(set)
     }
 
+    /// As [`Signals::of_termination`], and WINCH: the terminal's window has another size.
+    pub fn of_terminal() -> io::Result<Signals> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGINT);
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGHUP);
+        set.add(Signal::SIGWINCH);
+        Signals::take(set)
+    }
+
     /// Takes all signals but those that report a fault of our own, as LXC's monitor does.
     pub fn of_monitor() -> io::Result<Signals> {
         let mut set = SigSet::all();

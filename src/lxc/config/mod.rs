@@ -324,6 +324,26 @@ impl Config {
         }
     }
 
+    /// The file to which the console's output is appended.
+    pub fn console_logfile(&self) -> Option<&Path> {
+        self.path("lxc.console.logfile")
+    }
+
+    /// The most bytes that the console's log may have; 0 is no limit.
+    pub fn console_size(&self) -> u64 {
+        self.long_number("lxc.console.size")
+    }
+
+    /// Whether a full log of the console is kept under another name.
+    pub fn console_rotate(&self) -> bool {
+        self.flag("lxc.console.rotate", false)
+    }
+
+    /// How many of the last bytes of the console's output are kept in memory.
+    pub fn console_buffer_size(&self) -> u64 {
+        self.long_number("lxc.console.buffer.size")
+    }
+
     /// How many ttys the container has.
     pub fn tty_max(&self) -> u32 {
         self.number("lxc.tty.max")
@@ -410,6 +430,10 @@ impl Config {
     }
 
     fn number(&self, key: &str) -> u32 {
+        self.text(key).and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
+    fn long_number(&self, key: &str) -> u64 {
         self.text(key).and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 }

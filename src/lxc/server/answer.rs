@@ -11,8 +11,8 @@ use nix::errno::Errno;
 use super::connection::{Answer, Held, Request};
 use super::{MAX_HELD, Served, Server};
 use crate::lxc::protocol::{
-    CGROUP_CTX_LEN, CGROUP_CTX_MAX_FD, CONSOLE_LOG_LEN, CgroupCtx, CgroupFd, Command, DeviceItem, HierarchyKind,
-    Layout, MAX_STATE, PAYLOAD_MAX, State, UTILITY_DEVICES, UTILITY_FREEZER, c_string, decode_wanted, to_c_string,
+    CGROUP_CTX_LEN, CGROUP_CTX_MAX_FD, CgroupCtx, CgroupFd, Command, ConsoleLog, DeviceItem, HierarchyKind, Layout,
+    MAX_STATE, PAYLOAD_MAX, State, UTILITY_DEVICES, UTILITY_FREEZER, c_string, decode_wanted, to_c_string,
 };
 
 /// What LXC says where it has no errno.
@@ -43,7 +43,10 @@ impl Server {
         let payload = request.payload.as_slice();
         match command {
             Command::GetTtyFd => self.tty(served, request.value),
-            Command::TerminalWinch => Response::Close,
+            Command::TerminalWinch => {
+                served.window_changed();
+                Response::Close
+            }
             Command::Stop => match served.on_stop() {
                 Ok(()) => Response::Hold(Held::Stop, None),
                 Err(e) => refuse(errno(&e)),
@@ -61,9 +64,12 @@ impl Server {
             Command::GetName => text(self.name()),
             Command::GetLxcpath => text(self.lxcpath()),
             Command::AddStateClient => self.add_state_client(payload),
-            Command::ConsoleLog if payload.len() != CONSOLE_LOG_LEN => refuse(Errno::EINVAL),
-            // There is no ring buffer: the console of a restored container is no longer LXC's.
-            Command::ConsoleLog => refuse(Errno::EFAULT),
+            Command::ConsoleLog => match ConsoleLog::decode(payload).map(|asked| served.console_log(asked)) {
+                None => refuse(Errno::EINVAL),
+                Some(None) => refuse(Errno::EFAULT),
+                Some(Some(Err(errno))) => refuse(errno),
+                Some(Some(Ok(payload))) => Response::Say(Answer { payload, ..Answer::default() }),
+            },
             Command::ServeStateClients => match State::from_number(request.value) {
                 Some(state) => {
                     // The client that changed the state tells the fifo itself.
@@ -106,14 +112,16 @@ impl Server {
     }
 
     /// Lends a tty until the client closes its connection.
-    fn tty<'a>(&self, served: &'a dyn Served, wanted: i32) -> Response<'a> {
+    fn tty<'a>(&self, served: &'a mut dyn Served, wanted: i32) -> Response<'a> {
         let busy: Vec<i32> = self.lent_ttys().collect();
         let number = match wanted {
             -1 => (1..=served.tty_count()).find(|n| !busy.contains(n)),
             n => Some(n).filter(|n| (0..=served.tty_count()).contains(n) && !busy.contains(n)),
         };
-        match number.and_then(|n| Some((n, served.tty(n)?))) {
-            Some(_) if self.held_count() >= MAX_HELD => refuse(Errno::EMFILE),
+        if number.is_some() && self.held_count() >= MAX_HELD {
+            return refuse(Errno::EMFILE);
+        }
+        match number.and_then(|n| Some((n, served.lend_tty(n)?))) {
             Some((n, fd)) => {
                 let answer = Answer { value: n, fds: vec![fd], ..Answer::default() };
                 Response::Hold(Held::Tty(n), Some(answer))

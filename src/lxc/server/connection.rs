@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use nix::sys::socket::sockopt::{PassCred, PeerCredentials};
+use nix::sys::socket::sockopt::{PassCred, PeerCredentials, SndBufForce};
 use nix::sys::socket::{getsockopt, setsockopt};
 use nix::unistd::{Gid, Uid};
 
@@ -130,6 +130,13 @@ impl Connection {
     /// or does not take them at once; then there is nothing more to do for it.
     pub(super) fn send(&self, answer: &Answer<'_>) -> bool {
         let Ok(datalen) = i32::try_from(answer.payload.len()) else { return false };
+        // Only the console's ring buffer is as large as that. What a socket holds is counted with the kernel's own
+        // share of it, hence twice as much.
+        if answer.payload.len() > PAYLOAD_MAX
+            && let Err(e) = setsockopt(&self.stream, SndBufForce, &(4 * answer.payload.len()))
+        {
+            log::debug!("make room for a long answer: {e}");
+        }
         let header = Header { code: answer.code, datalen, value: answer.value }.encode();
         let bufs = [IoSlice::new(&header), IoSlice::new(&answer.payload)];
         let sent = send_with_fds(self.stream.as_fd(), &bufs, &answer.fds, None);

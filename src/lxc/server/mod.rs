@@ -207,6 +207,8 @@ impl Server {
                 mark => self.serve(mark, served),
             }
         }
+        let lent: Vec<i32> = self.lent_ttys().collect();
+        served.keep_lent(&lent);
         Ok(())
     }
 

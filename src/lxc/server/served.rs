@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::lxc::protocol::{DeviceItem, HierarchyKind, Layout};
+use crate::lxc::protocol::{ConsoleLog, DeviceItem, HierarchyKind, Layout};
 
 /// The container's place in one cgroup hierarchy.
 #[derive(Debug)]
@@ -102,9 +103,23 @@ pub trait Served {
         0
     }
 
-    /// The master side of a tty; number 0 is the console.
-    fn tty(&self, number: i32) -> Option<BorrowedFd<'_>> {
+    /// Lends the master side of a tty; number 0 is the console.
+    fn lend_tty(&mut self, number: i32) -> Option<BorrowedFd<'_>> {
         let _ = number;
+        None
+    }
+
+    /// The ttys that are lent now: all others have come back.
+    fn keep_lent(&mut self, numbers: &[i32]) {
+        let _ = numbers;
+    }
+
+    /// The window of whoever has the console has another size.
+    fn window_changed(&mut self) {}
+
+    /// What the console's ring buffer holds; `None` if there is none, an error if it is empty.
+    fn console_log(&mut self, asked: ConsoleLog) -> Option<Result<Vec<u8>, Errno>> {
+        let _ = asked;
         None
     }
 

@@ -26,6 +26,7 @@ struct MadeUp {
     pidfd: OwnedFd,
     cgroup: OwnedFd,
     tty: OwnedFd,
+    lent: Vec<i32>,
     controllers: Vec<String>,
     layout: Layout,
     done: Sender<String>,
@@ -69,8 +70,22 @@ impl Served for MadeUp {
     fn tty_count(&self) -> i32 {
         2
     }
-    fn tty(&self, number: i32) -> Option<BorrowedFd<'_>> {
+    fn lend_tty(&mut self, number: i32) -> Option<BorrowedFd<'_>> {
         (number > 0).then(|| self.tty.as_fd())
+    }
+    fn keep_lent(&mut self, numbers: &[i32]) {
+        self.lent = numbers.to_vec();
+    }
+    fn window_changed(&mut self) {
+        let _ = self.done.send("window".to_owned());
+    }
+    fn console_log(&mut self, asked: ConsoleLog) -> Option<Result<Vec<u8>, Errno>> {
+        // Longer than what else is sent, and than a socket takes if nothing is done about it.
+        match asked.most {
+            0 => Some(Ok(vec![7; 1 << 20])),
+            1 => Some(Err(Errno::ENODATA)),
+            _ => None,
+        }
     }
     fn on_stop(&mut self) -> io::Result<()> {
         self.done.send("stop".to_owned()).map_err(|_| io::Error::from_raw_os_error(Errno::ESRCH as i32))
@@ -108,6 +123,7 @@ impl Monitor {
             pidfd: rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap(),
             cgroup: File::open(dir.path()).unwrap().into(),
             tty: File::open("/dev/null").unwrap().into(),
+            lent: Vec::new(),
             controllers: ["memory", "pids", "devices", "freezer"].map(str::to_owned).to_vec(),
             layout: Layout::Unified,
             done: done_tx,

@@ -10,6 +10,7 @@ pub mod culprit;
 pub mod enter;
 pub mod leak;
 pub mod run;
+pub mod terminal;
 pub mod trial;
 pub mod witness;
 pub mod world;

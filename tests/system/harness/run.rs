@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -95,6 +95,19 @@ impl Run {
     /// Starts it with no standard streams, for a program that stays; the caller waits for it.
     pub fn spawn(mut self) -> Child {
         let command = self.command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
+    }
+
+    /// Starts it in a session of its own that this terminal controls; the caller waits for it.
+    pub fn spawn_at(mut self, terminal: &OwnedFd) -> Child {
+        let stream = || Stdio::from(terminal.try_clone().unwrap());
+        let command = self.command.stdin(stream()).stdout(stream()).stderr(stream());
+        let take = || {
+            nix::unistd::setsid()?;
+            Ok(rustix::process::ioctl_tiocsctty(std::io::stdin().as_fd())?)
+        };
+        // SAFETY: only system calls, on a descriptor that the child has.
+        unsafe { command.pre_exec(take) };
         command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
     }
 

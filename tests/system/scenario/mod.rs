@@ -2,6 +2,7 @@
 
 pub mod bare_criu;
 pub mod configs;
+pub mod consoles;
 pub mod devices;
 pub mod hooks;
 pub mod limits;

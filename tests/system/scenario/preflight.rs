@@ -259,18 +259,13 @@ pub fn names_attached_processes(world: &World) {
     container.kill();
 }
 
-/// Init at a terminal that LXC holds the other end of.
-pub fn names_terminals(world: &World) {
+/// Init at a terminal that LXC holds the other end of: our monitor will hold it.
+pub fn lets_terminals_of_lxc_be(world: &World) {
     let container = world.container();
     container.append_config("lxc.console.path =\nlxc.tty.max = 1\nlxc.pty.max = 8\n");
     container.start();
     let (code, findings) = check(&container);
-    assert_eq!(code, 4, "{findings:#?}");
-    assert!(has(&findings[0], "what", "at the terminal") && has(&findings[0], "remedy", "lxc.console.path = none"));
-    assert_eq!((&findings[0]["where"]["pid_inside"], &findings[0]["where"]["command"]), (&1.into(), &"init".into()));
-    let forced = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(world.images("d").join("c")).output();
-    forced.assert_code(5);
-    assert!(forced.stderr.contains("tty: "), "{forced}");
+    assert_eq!((code, findings.len()), (0, 0), "{findings:#?}");
     container.kill();
 }
 

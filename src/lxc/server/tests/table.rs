@@ -58,7 +58,6 @@ fn what_the_container_has_not_is_refused() {
         (1, &[], None),
         (10, &[0; 31], Some(e(Errno::EINVAL))),
         (11, &[], Some(e(Errno::EINVAL))),
-        (11, &[0; 24], Some(e(Errno::EFAULT))),
         (13, &[], None), // its descriptor never comes
         (14, &[], Some(e(Errno::EINVAL))),
         (14, &[0; 24], Some(e(Errno::EINVAL))),
@@ -191,9 +190,32 @@ fn ttys_are_lent_until_the_client_closes() {
     assert_eq!((second.1, second.2, second.3), (0, 2, 1));
     let refused = -(Errno::EBADF as i32);
     assert_eq!((none.1, none.3, lend(2).1, lend(9).1, lend(-2).1), (refused, 0, refused, refused, refused));
+    assert_eq!(monitor.with(|_, made_up| made_up.lent.clone()), [1, 2]);
     drop(first);
     monitor.until(|s| s.held_count() == 1);
+    assert_eq!(monitor.with(|_, made_up| made_up.lent.clone()), [2]);
     assert_eq!(lend(-1).2, 1);
+}
+
+#[test]
+fn a_new_window_size_is_passed_on_without_a_word() {
+    let monitor = Monitor::start();
+    assert!(monitor.raw(1, 0, &[]).1.is_none());
+    assert_eq!(monitor.done.recv().unwrap(), "window");
+}
+
+#[test]
+fn the_ring_buffer_is_sent_however_long_it_is() {
+    let monitor = Monitor::start();
+    let ask = |most| monitor.raw(11, 0, &ConsoleLog { clear: false, read: true, most }.encode());
+    let (mut stream, header, _) = ask(0);
+    assert_eq!((header.unwrap().code, header.unwrap().datalen), (0, 1 << 20));
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert!(bytes.len() == 1 << 20 && bytes.iter().all(|b| *b == 7));
+    assert_eq!(ask(1).1.unwrap().code, -(Errno::ENODATA as i32));
+    assert_eq!(ask(2).1.unwrap().code, -(Errno::EFAULT as i32));
+    assert_eq!(monitor.raw(11, 0, &[0; 23]).1.unwrap().code, -(Errno::EINVAL as i32));
 }
 
 #[test]
