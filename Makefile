@@ -13,10 +13,14 @@ CONFIGDIR = $(PREFIX)/share/lxc/config
 FILL_IN = sed -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@CONFIGDIR@|$(CONFIGDIR)|g'
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build lint check test test-vm test-lxc demo bench shell test-host install
+.PHONY: build doc lint check test test-vm test-lxc demo bench shell test-host install
 
 build:
 	$(CARGO) build --release --bins
+
+# Manuals and completions, in target/doc-out. What they need to be made is not needed by what is installed.
+doc:
+	$(CARGO) run --quiet --release --example doc -- target/doc-out
 
 # The machine's packages and the Debian root with LXC and CRIU; quick when they are there.
 test-host:
@@ -27,7 +31,7 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 
 check: lint
-	$(CARGO) test --lib --bins --test layers --test cli
+	$(CARGO) test --lib --bins --test layers --test cli --test doc
 
 # What is tested is what is installed: the release build.
 test: test-host lint

@@ -1,6 +1,13 @@
-//! Settings: `/etc/lxc/lxc-cr.toml`, every key of which has a default.
+//! Settings: `/etc/lxc/lxc-cr.toml` and the drop-ins `/etc/lxc/lxc-cr.toml.d/*.toml`, every key of which has a default.
+//!
+//! A table `[container.NAME]` sets keys for the containers of that name only. A later file wins over an earlier one
+//! (drop-ins come after the main file, in the order of their names), a container's table over all else, and the
+//! command line over that.
 
-use std::io::Read;
+mod check;
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,73 +15,215 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
 
-/// The administrator's file.
+/// The administrator's file; its drop-ins are in the directory `FILE.d`.
 pub const FILE: &str = "/etc/lxc/lxc-cr.toml";
-/// More than this is no settings file.
+/// More than this is no settings file, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
+/// The table that holds the containers' own tables.
+const CONTAINER: &str = "container";
 
-/// What an administrator can choose.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Settings {
+/// Makes the settings, and what one table of a file can set, of one list of keys.
+macro_rules! keys {
+    ($($(#[$doc:meta])* $key:ident: $type:ty = $default:expr;)*) => {
+        /// What an administrator can choose.
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct Settings { $($(#[$doc])* pub $key: $type,)* }
+
+        impl Default for Settings {
+            fn default() -> Settings {
+                Settings { $($key: $default,)* }
+            }
+        }
+
+        /// The names of all keys.
+        pub const KEYS: &[&str] = &[$(stringify!($key),)*];
+
+        /// What one table of a file sets.
+        #[derive(Clone, Debug, Default, Deserialize)]
+        struct Layer {
+            $($key: Option<$type>,)*
+            /// The containers' tables; only a whole file has them.
+            #[serde(default)]
+            container: BTreeMap<String, Layer>,
+        }
+
+        impl Layer {
+            fn put_over(&self, settings: &mut Settings) {
+                $(if let Some(value) = &self.$key {
+                    settings.$key = value.clone();
+                })*
+            }
+        }
+    };
+}
+
+keys! {
     /// The criu program; looked for in the system's directories when not set.
-    pub criu: Option<PathBuf>,
+    criu: Option<PathBuf> = None;
     /// The bridge for interfaces of which neither the checkpoint nor the configuration names one.
-    pub bridge: String,
+    bridge: String = "br0".to_owned();
     /// Deleted files that are still open are copied into the checkpoint up to this size, in MiB.
-    pub ghost_limit: u64,
+    ghost_limit: u64 = 256;
     /// Seconds after which a checkpoint or restart is given up; 0 for never.
-    pub timeout: u64,
+    timeout: u64 = 0;
     /// Wait until the checkpoint is on the disk before the container is stopped.
-    pub sync: bool,
+    sync: bool = true;
     /// Compare the checksums of all images before a container is restarted.
-    pub verify: bool,
+    verify: bool = true;
 }
 
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { criu: None, bridge: "br0".to_owned(), ghost_limit: 256, timeout: 0, sync: true, verify: true }
-    }
-}
+/// What the files say, each checked, in the order in which they count.
+#[derive(Clone, Debug, Default)]
+pub struct Files(Vec<Layer>);
 
-impl Settings {
-    /// Reads the settings; the defaults where there is no file.
+impl Files {
+    /// Reads a settings file and its drop-ins; none of them need be there.
     ///
     /// # Errors
-    /// When the file cannot be read, holds an unknown key, or is not root's alone to write.
-    pub fn load(path: &Path) -> Result<Settings> {
-        let mut file = match files::open_file(path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Settings::default()),
-            Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
-        };
-        // It names programs that root runs.
-        files::check_own_file(None, path)?;
-        let mut text = String::new();
-        file.by_ref().take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
-        toml::from_str(&text).map_err(|e| anyhow::anyhow!("{}: {e}", path.display()))
+    /// When one cannot be read, holds an unknown key (the nearest one is named) or a wrong value, or could have been
+    /// written by another user than root.
+    pub fn read(path: &Path) -> Result<Files> {
+        let mut layers: Vec<Layer> = read_layer(path)?.into_iter().collect();
+        for path in drop_ins(path)? {
+            layers.extend(read_layer(&path)?);
+        }
+        Ok(Files(layers))
     }
+
+    /// The settings that speak of the host as a whole.
+    pub fn host(&self) -> Settings {
+        let mut settings = Settings::default();
+        self.0.iter().for_each(|layer| layer.put_over(&mut settings));
+        settings
+    }
+
+    /// The settings for the containers of a name.
+    pub fn of(&self, name: &str) -> Settings {
+        let mut settings = self.host();
+        self.0.iter().filter_map(|layer| layer.container.get(name)).for_each(|layer| layer.put_over(&mut settings));
+        settings
+    }
+}
+
+/// The drop-ins of a settings file, in the order of their names.
+fn drop_ins(path: &Path) -> Result<Vec<PathBuf>> {
+    let dir = files::with_suffix(path, ".d");
+    let names = match dir.symlink_metadata() {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        _ => files::names(&dir)?,
+    };
+    // Hidden names are what editors and package managers leave.
+    let is_ours = |name: &PathBuf| {
+        name.extension().is_some_and(|e| e == "toml") && !name.as_os_str().as_encoded_bytes().starts_with(b".")
+    };
+    Ok(names.into_iter().filter(is_ours).map(|name| dir.join(name)).collect())
+}
+
+fn read_layer(path: &Path) -> Result<Option<Layer>> {
+    let mut file = match files::open_file(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
+    };
+    // It names a program that root runs.
+    files::check_own_file(None, path)?;
+    let mut text = String::new();
+    file.by_ref().take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+    parse(&text).map(Some).map_err(|e| anyhow::anyhow!("{}:{e}", path.display()))
+}
+
+/// Reads one file's text; an error begins with its line and column.
+fn parse(text: &str) -> Result<Layer, check::Wrong> {
+    check::keys(text)?;
+    toml::from_str(text).map_err(|e| check::Wrong::of_toml(text, &e))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
 
-    #[test]
-    fn a_missing_file_means_defaults_and_an_unknown_key_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lxc-cr.toml");
-        assert_eq!(Settings::load(&path).unwrap(), Settings::default());
-        std::fs::write(&path, "bridge = \"lxcbr0\"\n").unwrap();
-        assert_eq!(Settings::load(&path).unwrap().bridge, "lxcbr0");
-        std::fs::write(&path, "brigde = \"lxcbr0\"\n").unwrap();
-        let error = Settings::load(&path).unwrap_err().to_string();
-        assert!(error.contains("brigde") && error.contains("bridge"), "{error}");
+    fn write(path: &Path, text: &str) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     }
 
     #[test]
-    fn the_sample_file_says_what_the_defaults_are() {
-        let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("lxc-config/lxc-cr.toml");
-        assert_eq!(Settings::load(&sample).unwrap(), Settings::default());
+    fn later_files_win_and_a_containers_table_wins_over_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lxc-cr.toml");
+        assert_eq!(Files::read(&path).unwrap().of("web"), Settings::default());
+        write(&path, "bridge = \"lxcbr0\"\ntimeout = 5\n[container.web]\nsync = false\nbridge = \"br7\"\n");
+        let drop_ins = dir.path().join("lxc-cr.toml.d");
+        write(&drop_ins.join("20-b.toml"), "timeout = 7\n[container.\"web.example\"]\nverify = false\n");
+        write(&drop_ins.join("10-a.toml"), "timeout = 6\nbridge = \"br1\"\n[container.web]\nverify = false\n");
+        write(&drop_ins.join("30-c.toml.dpkg-old"), "nonsense");
+        write(&drop_ins.join(".40-d.toml"), "nonsense");
+        let files = Files::read(&path).unwrap();
+        let expected = Settings { bridge: "br1".to_owned(), timeout: 7, ..Settings::default() };
+        assert_eq!(files.host(), expected);
+        assert_eq!(files.of("db"), expected);
+        assert_eq!(
+            files.of("web"),
+            Settings { bridge: "br7".to_owned(), sync: false, verify: false, ..expected.clone() }
+        );
+        assert_eq!(files.of("web.example"), Settings { verify: false, ..expected });
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_place_and_the_nearest_key() {
+        let cases = [
+            ("brigde = \"lxcbr0\"", "1:1: unknown key 'brigde'; did you mean 'bridge'?"),
+            ("\n  ghost-limit = 3", "2:3: unknown key 'ghost-limit'; did you mean 'ghost_limit'?"),
+            ("xyzzy = 3", "1:1: unknown key 'xyzzy'; the keys are criu, bridge, "),
+            ("[containers.web]\nsync = true", "1:2: unknown key 'containers'; did you mean 'container'?"),
+            ("[container.web]\nsinc = true", "2:1: unknown key 'sinc'; did you mean 'sync'?"),
+            ("container = 7", "1:1: 'container' is a table of containers: [container.NAME]"),
+            ("container.web = 7", "1:11: 'container.web' is a table: [container.web]"),
+            ("[container.web.container.db]", "1:16: unknown key 'container'"),
+            ("sync = 1", "1:8: invalid type: integer `1`, expected a boolean"),
+            ("timeout = -1", "1:11: invalid value"),
+            ("sync = ", "1:8: "),
+            ("sync = true\nsync = true", "2:1: duplicate key"),
+        ];
+        for (text, expected) in cases {
+            let told = parse(text).unwrap_err().to_string();
+            assert!(told.starts_with(expected) && !told.contains('\n'), "{text:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lxc-cr.toml");
+        write(&path, "");
+        assert!(Files::read(&path).is_ok());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+        assert!(Files::read(&path).unwrap_err().to_string().contains("can be written by others (mode 666)"));
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        assert!(Files::read(&path).is_err());
+    }
+
+    const SAMPLE: &str = include_str!("../lxc-config/lxc-cr.toml");
+
+    #[test]
+    fn the_sample_has_every_key_with_its_default() {
+        let mut settings = Settings::default();
+        let layer = parse(SAMPLE).unwrap();
+        layer.put_over(&mut settings);
+        assert_eq!(settings, Settings::default());
+        assert!(layer.container.is_empty());
+        let (own, _) = SAMPLE.split_once("# [container.web]").unwrap();
+        for key in KEYS {
+            let lines = own.lines().filter(|l| l.trim_start_matches("# ").starts_with(&format!("{key} = ")));
+            assert_eq!(lines.count(), 1, "{key}");
+        }
+        // What is commented out can be put in.
+        let all =
+            SAMPLE.replace("\n# criu = ", "\ncriu = ").replace("\n# [", "\n[").replace("\n# sync = ", "\nsync = ");
+        assert!(parse(&all).unwrap().container["web"].sync.is_some());
     }
 }

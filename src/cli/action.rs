@@ -12,7 +12,7 @@ pub fn main() -> ExitCode {
     let env = match ActionEnv::from_env(lookup) {
         Ok(env) => env,
         Err(e) => {
-            eprintln!("lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-action(8)");
+            eprintln!("lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-hooks(7)");
             return ExitCode::FAILURE;
         }
     };

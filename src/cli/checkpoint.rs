@@ -88,6 +88,11 @@ struct Arguments {
     no_sync: bool,
 }
 
+/// The command line's definition, for manuals and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// The program's `main`.
 pub fn main() -> ExitCode {
     if super::monitor::is_meant() {
@@ -123,7 +128,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             ..Restart::default()
         });
     }
-    let mut settings = load_settings()?;
+    let mut settings = load_settings(&name)?;
     if let Some(seconds) = arguments.timeout {
         settings.timeout = seconds;
     }

@@ -171,9 +171,9 @@ pub fn require_root() -> Result<()> {
         .hint("run it with sudo, or as root"))
 }
 
-/// The administrator's settings.
-pub fn load_settings() -> Result<Settings> {
-    Ok(Settings::load(Path::new(settings::FILE))?)
+/// The administrator's settings for a container.
+pub fn load_settings(name: &ContainerName) -> Result<Settings> {
+    Ok(settings::Files::read(Path::new(settings::FILE))?.of(name.as_str()))
 }
 
 /// Our action script: beside this program (a build tree), or where the package puts it.

@@ -11,3 +11,10 @@ pub mod lxc_cr;
 pub mod monitor;
 pub mod progress;
 pub mod restart;
+
+/// The definitions of all command lines, complete: manuals and completions are made of them.
+pub fn commands() -> Vec<clap::Command> {
+    let mut commands = vec![checkpoint::command(), restart::command(), lxc_cr::command()];
+    commands.iter_mut().for_each(clap::Command::build);
+    commands
+}

@@ -104,6 +104,11 @@ fn veth(text: &str) -> std::result::Result<(String, String), String> {
     }
 }
 
+/// The command line's definition, for manuals and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
+
 /// The program's `main`.
 pub fn main() -> ExitCode {
     if super::monitor::is_meant() {
@@ -129,7 +134,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     let begin = Instant::now();
     let (name, lxcpath) = restart.lxc.container()?;
     require_root()?;
-    let mut settings = load_settings()?;
+    let mut settings = load_settings(&name)?;
     if let Some(seconds) = restart.timeout {
         settings.timeout = seconds;
     }

@@ -46,7 +46,7 @@ impl Check {
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let (name, lxcpath) = self.lxc.container()?;
-        let settings = load_settings()?;
+        let settings = load_settings(&name)?;
         let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(checkpoint::not_defined)?;
         let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache())
             .map_err(checkpoint::no_criu)?;

@@ -8,7 +8,7 @@ mod show;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use super::common::{EXIT_CODES, fail, parse, require_root};
 use crate::error::{Failure, Result};
@@ -34,6 +34,11 @@ enum Command {
 
 /// What a subcommand ends in where it does not end in a success: the container that it was about, and why.
 type Outcome = std::result::Result<ExitCode, (Option<String>, Failure)>;
+
+/// The command line's definition, for manuals and completions.
+pub fn command() -> clap::Command {
+    Arguments::command()
+}
 
 /// The program's `main`.
 pub fn main() -> ExitCode {
