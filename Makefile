@@ -2,18 +2,26 @@
 # make shell  a shell in the test host                            make check   what needs no root
 # make test-vm  a part of the tests in a whole machine, under qemu
 # make test-lxc  the tests with LXC 5.0 and 6.0
-# make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local
+# make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local, make uninstall
+# make doc    manuals and completions                             make deb, make test-packages
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
+# The build that is installed: cargo's name for it.
+PROFILE ?= release
 COMMANDS = lxc-checkpoint lxc-restart lxc-cr
 # Where the hooks are, and where LXC's configuration files to include are.
+BINDIR = $(PREFIX)/bin
 LIBEXECDIR = $(PREFIX)/libexec/lxc-cr
 CONFIGDIR = $(PREFIX)/share/lxc/config
-FILL_IN = sed -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@CONFIGDIR@|$(CONFIGDIR)|g'
+DATADIR = $(PREFIX)/share/lxc-cr
+ZSHDIR = $(PREFIX)/share/zsh/site-functions
+FILL_IN = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@CONFIGDIR@|$(CONFIGDIR)|g' \
+	-e 's|@DATADIR@|$(DATADIR)|g'
+MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc demo bench shell test-host install
+.PHONY: build doc lint check test test-vm test-lxc demo bench shell test-host install uninstall deb test-packages
 
 build:
 	$(CARGO) build --release --bins
@@ -57,15 +65,41 @@ bench: test-host
 shell: test-host
 	@$(CARGO) test --release --quiet --test system -- --shell
 
+# What is installed, and where: SOURCE, a colon, and the place below DESTDIR. Uninstalling takes away the same list.
+BUILD = target/$(PROFILE)
+DOC = target/doc-out
+PROGRAMS_IN = $(foreach p,$(COMMANDS),$(BUILD)/$p:$(BINDIR)/$p) $(foreach p,$(HOOKS),$(BUILD)/$p:$(LIBEXECDIR)/$p)
+# Their paths are filled in.
+TEXTS_IN = lxc-config/lxc-cr.toml:$(DATADIR)/lxc-cr.toml lxc-config/recipe.conf:$(DATADIR)/recipe.conf \
+	lxc-config/recipe-modern.conf:$(DATADIR)/recipe-modern.conf lxc-config/lxc-cr.conf.in:$(CONFIGDIR)/lxc-cr.conf \
+	$(foreach p,$(MANUALS),$(DOC)/man/$p:$(PREFIX)/share/man/man$(subst .,,$(suffix $p))/$p) \
+	$(foreach p,$(COMMANDS),$(DOC)/bash/$p:$(PREFIX)/share/bash-completion/completions/$p \
+		$(DOC)/zsh/_$p:$(ZSHDIR)/_$p \
+		$(DOC)/fish/$p.fish:$(PREFIX)/share/fish/vendor_completions.d/$p.fish)
+
 install:
-	@for program in $(COMMANDS) $(HOOKS); do test -x target/release/$$program || { echo "run 'make build' first"; exit 1; }; done
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(LIBEXECDIR) $(DESTDIR)$(CONFIGDIR) $(DESTDIR)$(PREFIX)/share/lxc-cr
-	install -m 755 $(COMMANDS:%=target/release/%) $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(HOOKS:%=target/release/%) $(DESTDIR)$(LIBEXECDIR)
-	install -m 644 lxc-config/lxc-cr.toml $(DESTDIR)$(PREFIX)/share/lxc-cr
+	@for file in $(foreach pair,$(PROGRAMS_IN) $(TEXTS_IN),$(firstword $(subst :, ,$(pair)))); do \
+		test -e $$file || { echo "$$file is missing: run 'make build doc' first"; exit 1; }; done
+	@for pair in $(PROGRAMS_IN); do install -D -m 755 $${pair%%:*} $(DESTDIR)$${pair#*:} || exit 1; done
 	@# Shell's redirection keeps no mode: install makes the files, sed fills them.
-	for file in recipe.conf recipe-modern.conf; do \
-		install -m 644 /dev/null $(DESTDIR)$(PREFIX)/share/lxc-cr/$$file && \
-		$(FILL_IN) lxc-config/$$file > $(DESTDIR)$(PREFIX)/share/lxc-cr/$$file || exit 1; done
-	install -m 644 /dev/null $(DESTDIR)$(CONFIGDIR)/lxc-cr.conf
-	$(FILL_IN) lxc-config/lxc-cr.conf.in > $(DESTDIR)$(CONFIGDIR)/lxc-cr.conf
+	@for pair in $(TEXTS_IN); do to=$(DESTDIR)$${pair#*:}; \
+		install -D -m 644 /dev/null $$to && $(FILL_IN) $${pair%%:*} > $$to || exit 1; done
+	@echo "installed below $(DESTDIR)$(PREFIX)"
+
+# Directories go with their last file, but for those that every system has.
+OWN_DIRS = $(LIBEXECDIR) $(DATADIR) $(CONFIGDIR) $(addprefix $(PREFIX)/,libexec share/lxc share/man/man1 share/man/man5 \
+	share/man/man7 share/bash-completion/completions share/bash-completion share/fish/vendor_completions.d share/fish) \
+	$(ZSHDIR) $(PREFIX)/share/zsh
+
+uninstall:
+	@for pair in $(PROGRAMS_IN) $(TEXTS_IN); do rm -f $(DESTDIR)$${pair#*:} || exit 1; done
+	@for dir in $(OWN_DIRS); do rmdir $(DESTDIR)$$dir 2>/dev/null || true; done
+	@echo "removed from below $(DESTDIR)$(PREFIX)"
+
+# The package, in target/release/packages. Without network and without root; debhelper must be there.
+deb: build doc
+	packaging/deb.sh $(PROFILE)
+
+# Installs and removes the packages in a copy of the test host; lintian, man, shellcheck and systemd-analyze look at them.
+test-packages: test-host deb
+	packaging/test-packages.sh $(PROFILE)

@@ -31,6 +31,7 @@ fi
 # The kernel, only unpacked.
 kernel=$cache/kernel-trixie
 if [ ! -d "$kernel" ]; then
+    # shellcheck disable=SC2016 # apt's own variables
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
         grep -v snapshot | head -n 1)
     mirror=${mirror:-http://deb.debian.org/debian}
@@ -62,6 +63,7 @@ cp -a packaging tests lxc-config "$work/root$here/"
 cp -a "$trials" "$work/root$here/target/release/deps/"
 find target/release -maxdepth 1 -type f -perm /111 -exec cp -a {} "$work/root$here/target/release/" \;
 cp -a target/system/witness "$work/root$here/target/system/"
+# shellcheck disable=SC2086 # a list of words
 [ $# -gt 0 ] || set -- $chosen
 cat > "$work/root/init-trials" <<EOF
 #!/bin/sh

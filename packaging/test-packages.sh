@@ -1,0 +1,61 @@
+#!/bin/sh
+# Looks at the packages, the manuals, the completions and the scripts with the tools of their trades, then installs and
+# removes: the package over LXC in the test host, and `make install` below a directory.
+# usage: test-packages.sh [PROFILE]
+set -eu
+
+profile=${1:-release}
+tree=$(cd "$(dirname "$0")/.." && pwd)
+packages=$tree/target/$profile/packages
+cd "$tree"
+step() { echo "test-packages: $*"; }
+fail() { step "FAILED: $*" >&2; exit 1; }
+
+wanted=
+for package in lintian shellcheck man-db groff zsh fish debhelper systemd; do
+    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || wanted="$wanted $package"
+done
+if [ -n "$wanted" ]; then
+    [ "$(id -u)" = 0 ] || fail "these packages are missing and only root can install them:$wanted"
+    # shellcheck disable=SC2086 # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $wanted
+fi
+
+step "shellcheck"
+shellcheck packaging/*.sh packaging/debian/lxc-cr.p*
+shellcheck --shell=bash target/doc-out/bash/*
+
+step "completions"
+for file in target/doc-out/zsh/*; do zsh -n "$file"; done
+for file in target/doc-out/fish/*; do [ -z "$(fish --no-config -c "source $file" 2>&1)" ] || fail "$file"; done
+
+step "man --warnings"
+for file in target/doc-out/man/*; do
+    told=$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$file" 2>&1 >/dev/null)
+    [ -z "$told" ] || fail "$file: $told"
+done
+
+step "lintian"
+# New packages close a bug of Debian's; ours is not Debian's.
+lintian --fail-on error,warning --pedantic --suppress-tags initial-upload-closes-no-bugs "$packages"/lxc-cr_*.deb
+
+step "make install, make uninstall"
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+mkdir -p "$dir/root/usr/local/bin" "$dir/root/usr/local/share/man" "$dir/root/etc"
+list() { (cd "$dir/root" && find . -printf '%y %m %p\n' | sort); }
+umask 027
+list >"$dir/before"
+make -s install DESTDIR="$dir/root" PROFILE="$profile"
+list >"$dir/installed"
+"$dir/root/usr/local/bin/lxc-checkpoint" --version
+if grep -rl '@[A-Z]*DIR@' "$dir/root"; then fail "a path was not filled in"; fi
+make -s uninstall DESTDIR="$dir/root" PROFILE="$profile"
+list | diff -u "$dir/before" - || fail "make uninstall leaves something"
+
+step "the package, in the test host"
+cp packaging/test-install.sh "$packages/"
+build=
+[ "$profile" = debug ] || build=--release
+# shellcheck disable=SC2086 # nothing, or an option
+cargo test --quiet $build --test system -- --shell /bin/sh /opt/lxc-cr/packages/test-install.sh /opt/lxc-cr/packages
