@@ -2,6 +2,7 @@
 # make shell  a shell in the test host                            make check   what needs no root
 # make test-vm  a part of the tests in a whole machine, under qemu
 # make test-lxc  the tests with LXC 5.0 and 6.0
+# make faults everything goes wrong, at every moment
 # make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local, make uninstall
 # make doc    manuals and completions                             make deb, make test-packages
 
@@ -21,7 +22,7 @@ FILL_IN = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e
 MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc demo bench shell test-host install uninstall deb test-packages
+.PHONY: build doc lint check test test-vm test-lxc demo faults bench shell test-host install uninstall deb test-packages
 
 build:
 	$(CARGO) build --release --bins
@@ -58,6 +59,9 @@ test-lxc: test-host
 
 demo: test-host
 	$(CARGO) test --release --test demo
+
+faults: test-host
+	$(CARGO) test --release --test faults
 
 bench: test-host
 	$(CARGO) bench --bench system

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::action_env::{Action, ActionEnv};
 use crate::criu::control::{self, Answer};
+use crate::error::ErrorList;
 use crate::net::{Port, ports};
 use crate::rollback::{Journal, Undo};
 use crate::sys::files;
@@ -51,22 +52,25 @@ pub fn run(env: &ActionEnv, command: Option<&Path>) -> Result<()> {
 }
 
 /// Our command has died. A dump must not end its container now, for nobody would complete the checkpoint: every
-/// action fails, and CRIU lets the tasks go on. Before that their network is put back by the journal.
+/// action fails, and CRIU lets the tasks go on. Before that their network is put back by the journal, and what the
+/// freezer holds is let go: their sockets are well again by now.
 fn orphaned(env: &ActionEnv, socket: &Path) -> Result<()> {
-    if env.action == Action::NetworkUnlock {
-        let mut journal = Journal::open(&socket.with_file_name("journal"))?;
-        let ports: Vec<Port> = journal
-            .steps()
-            .iter()
-            .filter_map(|s| match s {
-                Undo::PutPortBack(port) => Some(port.as_ref().clone()),
-                _ => None,
-            })
-            .collect();
-        ports::unlock(&mut Netlink::open()?, &ports)?;
-        return journal.forget(|s| matches!(s, Undo::PutPortBack(_)));
+    if env.action != Action::NetworkUnlock {
+        bail!("the command that started CRIU has died");
     }
-    bail!("the command that started CRIU has died")
+    let mut journal = Journal::open(&socket.with_file_name("journal"))?;
+    let mut errors = ErrorList::default();
+    let mut ports = Vec::new();
+    for step in journal.steps() {
+        match step {
+            Undo::PutPortBack(port) => ports.push(port.as_ref().clone()),
+            Undo::Release(seized) => errors.note(seized.thaw()),
+            _ => {}
+        }
+    }
+    errors.note(ports::unlock(&mut Netlink::open()?, &ports));
+    errors.into_result()?;
+    journal.forget(|s| matches!(s, Undo::PutPortBack(_)))
 }
 
 /// CRIU was started by somebody else.

@@ -4,9 +4,9 @@
 //!
 //! ```text
 //! cli
-//! checkpoint  restore  monitor  action  hooks
+//! checkpoint  restore  recover  monitor  action  hooks
 //! preflight                                    (what a checkpoint looks at first)
-//! net  mounts  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  rollback  operation  settings
+//! net  mounts  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -35,6 +35,7 @@ pub mod mounts;
 pub mod net;
 pub mod operation;
 pub mod record;
+pub mod release;
 pub mod rollback;
 pub mod seal;
 pub mod settings;
@@ -47,6 +48,7 @@ pub mod action;
 pub mod checkpoint;
 pub mod hooks;
 pub mod monitor;
+pub mod recover;
 pub mod restore;
 
 pub mod cli;

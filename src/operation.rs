@@ -4,18 +4,33 @@
 //! holds the lock, the journals of changes to the host, and the socket to CRIU's action script.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
+use crate::sys::process::{self, Process};
 
 /// Where the state of all containers is kept; gone after a reboot, like the changes that it speaks of.
 pub const STATE_ROOT: &str = "/run/lxc-cr";
 /// Names are cut to this, so that the socket's path stays below the kernel's 108 bytes.
 const MAX_NAME: usize = 40;
+/// The file that says whose state it is.
+const CONTAINER: &str = "container";
+/// The file that is locked.
+const LOCK: &str = "lock";
+/// No file of these is longer, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+/// How long the CRIU of a command that died may take to put the container's tasks back. It gives up at its next action,
+/// which is as far away as the writing of the container's memory; ended earlier, it would leave them half seized.
+const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at a lock whose end nobody announces.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Why an operation cannot begin.
 #[derive(Debug, thiserror::Error)]
@@ -28,15 +43,60 @@ pub enum Error {
     Other(#[from] anyhow::Error),
 }
 
+/// The container that a state directory belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// The directory that holds its directory.
+    pub lxcpath: PathBuf,
+}
+
+/// Who holds a container, by the content of its lock: `lxc-checkpoint (pid 812)`, and when that was started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Holder {
+    text: String,
+    start_time: Option<u64>,
+}
+
+impl Holder {
+    fn parse(text: &str) -> Holder {
+        let mut lines = text.lines();
+        let text = lines.next().unwrap_or_default().trim().to_owned();
+        Holder { text, start_time: lines.next().and_then(|l| l.trim().parse().ok()) }
+    }
+
+    /// Whether it has ended. Whoever has not yet said who he is, is just about to.
+    fn has_ended(&self) -> bool {
+        let pid = self.text.split_once("(pid ").and_then(|(_, rest)| rest.split_once(')')?.0.parse::<i32>().ok());
+        match (pid, self.start_time) {
+            (Some(pid), Some(start_time)) => Process::reopen(pid, start_time).is_err(),
+            _ => true,
+        }
+    }
+
+    fn in_words(self) -> String {
+        if self.text.is_empty() {
+            "another operation".to_owned()
+        } else if self.has_ended() {
+            format!("the CRIU of a dead {}", self.text)
+        } else {
+            self.text
+        }
+    }
+}
+
 /// The right to change a container. It ends when the value is dropped, or with the process.
 #[derive(Debug)]
 pub struct Operation {
     dir: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Operation {
     /// Takes the lock of a container. `what` is told to those who find it taken: "lxc-checkpoint".
+    ///
+    /// The CRIU of a command that died is waited for.
     pub fn begin(lxcpath: &Path, name: &str, what: &str) -> Result<Operation, Error> {
         Operation::begin_at(Path::new(STATE_ROOT), lxcpath, name, what)
     }
@@ -44,7 +104,18 @@ impl Operation {
     /// As [`Operation::begin`], with the state kept elsewhere.
     pub fn begin_at(root: &Path, lxcpath: &Path, name: &str, what: &str) -> Result<Operation, Error> {
         let dir = make_state_dir_at(root, lxcpath, name)?;
-        let path = dir.join("lock");
+        let operation = Operation::begin_in(&dir, what)?;
+        if !dir.join(CONTAINER).exists() {
+            let whose = Container { name: name.to_owned(), lxcpath: lxcpath.to_owned() };
+            let text = toml::to_string(&whose).context("put the container's name into words")?;
+            files::write_atomically(&dir.join(CONTAINER), text.as_bytes())?;
+        }
+        Ok(operation)
+    }
+
+    /// Takes the lock in a state directory, which is there.
+    pub fn begin_in(dir: &Path, what: &str) -> Result<Operation, Error> {
+        let path = dir.join(LOCK);
         let mut lock = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -54,46 +125,36 @@ impl Operation {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                lock.read_to_string(&mut holder).context("read who holds the lock")?;
-                let holder = holder.trim();
-                return Err(Error::Busy(if holder.is_empty() {
-                    "another operation".to_owned()
-                } else {
-                    holder.to_owned()
-                }));
-            }
-            Err(TryLockError::Error(e)) => return Err(Error::Other(e.into())),
-        }
-        let say = |lock: &mut File| -> std::io::Result<()> {
+        take(&mut lock, Instant::now() + ORPHAN_LIMIT)?;
+        let say = |lock: &mut File| -> io::Result<()> {
+            let us = process::start_time(std::process::id().cast_signed())?;
             lock.set_len(0)?;
             lock.seek(SeekFrom::Start(0))?;
-            writeln!(lock, "{what} (pid {})", std::process::id())
+            lock.write_all(format!("{what} (pid {})\n{us}\n", std::process::id()).as_bytes())
         };
         say(&mut lock).with_context(|| format!("write {}", path.display()))?;
-        Ok(Operation { dir, _lock: lock })
+        Ok(Operation { dir: dir.to_owned(), lock })
     }
 
     /// Who holds a container now, in words; `None` when nobody does.
     pub fn holder(lxcpath: &Path, name: &str) -> Result<Option<String>> {
-        let path = Path::new(STATE_ROOT).join(key(lxcpath, name)).join("lock");
+        let path = Path::new(STATE_ROOT).join(key(lxcpath, name)).join(LOCK);
         let mut lock = match files::open_file(&path) {
             Ok(lock) => lock,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
         };
         match lock.try_lock_shared() {
             Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                lock.read_to_string(&mut holder).context("read who holds the lock")?;
-                Ok(Some(holder.trim().to_owned()))
-            }
+            Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&mut lock)?.in_words())),
             Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("look at the lock {}", path.display())),
         }
+    }
+
+    /// The lock once more, for a program that changes the container on our behalf and must not be disturbed even if we
+    /// die: it is held until the last of them has ended.
+    pub fn share_lock(&self) -> io::Result<OwnedFd> {
+        Ok(self.lock.try_clone()?.into())
     }
 
     /// The journal of changes to the host.
@@ -154,6 +215,53 @@ pub fn lxc_version_cache() -> PathBuf {
     Path::new(STATE_ROOT).join("lxc-version")
 }
 
+/// The state directories that there are, each with the container that it belongs to if it says so.
+pub fn all() -> Result<Vec<(PathBuf, Option<Container>)>> {
+    all_at(Path::new(STATE_ROOT))
+}
+
+fn all_at(root: &Path) -> Result<Vec<(PathBuf, Option<Container>)>> {
+    match fs::symlink_metadata(root) {
+        Ok(_) => drop(files::open_private_dir(root)?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e).with_context(|| format!("look at {}", root.display())),
+    }
+    let mut found = Vec::new();
+    for name in files::names(root)? {
+        let dir = root.join(name);
+        if fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir()) {
+            drop(files::open_private_dir(&dir)?);
+            let mut text = String::new();
+            let read = files::open_file(&dir.join(CONTAINER)).and_then(|f| f.take(MAX_FILE).read_to_string(&mut text));
+            found.push((dir, read.ok().and_then(|_| toml::from_str(&text).ok())));
+        }
+    }
+    Ok(found)
+}
+
+fn take(lock: &mut File, limit: Instant) -> Result<(), Error> {
+    loop {
+        match lock.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::Error(e)) => return Err(Error::Other(e.into())),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        let holder = read_holder(lock)?;
+        if !holder.has_ended() || Instant::now() >= limit {
+            return Err(Error::Busy(holder.in_words()));
+        }
+        // A dead command's CRIU, or somebody who only looks: the kernel tells nobody when it lets go.
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+fn read_holder(lock: &mut File) -> Result<Holder> {
+    let mut text = String::new();
+    lock.seek(SeekFrom::Start(0)).context("read who holds the lock")?;
+    lock.take(MAX_FILE).read_to_string(&mut text).context("read who holds the lock")?;
+    Ok(Holder::parse(&text))
+}
+
 /// The journal of a container, for those who find it after a crash.
 pub fn journal_of(lxcpath: &Path, name: &str) -> PathBuf {
     Path::new(STATE_ROOT).join(key(lxcpath, name)).join("journal")
@@ -178,6 +286,38 @@ mod tests {
         Operation::begin_at(&root, Path::new("/srv/lxc"), "t", "lxc-restart").unwrap();
         drop(first);
         Operation::begin_at(&root, lxcpath, "t", "lxc-restart").unwrap();
+    }
+
+    #[test]
+    fn the_criu_of_a_dead_command_is_waited_for() {
+        let top = tempfile::tempdir().unwrap();
+        let operation = Operation::begin_in(top.path(), "lxc-checkpoint").unwrap();
+        // It is another process that has the lock, and its command is dead.
+        let shared = operation.share_lock().unwrap();
+        fs::write(top.path().join("lock"), "lxc-checkpoint (pid 1)\n7\n").unwrap();
+        drop(operation);
+        let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = ended.clone();
+        let criu = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(20));
+            seen.store(true, std::sync::atomic::Ordering::SeqCst);
+            drop(shared);
+        });
+        Operation::begin_in(top.path(), "lxc-restart").unwrap();
+        assert!(ended.load(std::sync::atomic::Ordering::SeqCst), "the lock was taken while it was held");
+        criu.join().unwrap();
+    }
+
+    #[test]
+    fn a_state_directory_says_whose_it_is() {
+        let top = tempfile::tempdir().unwrap();
+        let root = top.path().join("state");
+        assert_eq!(all_at(&root).unwrap(), []);
+        let held = Operation::begin_at(&root, Path::new("/srv/lxc"), "web", "lxc-restart").unwrap();
+        files::make_private_dir(&root.join("old")).unwrap();
+        fs::write(root.join("criu-version"), "").unwrap();
+        let whose = Container { name: "web".into(), lxcpath: "/srv/lxc".into() };
+        assert_eq!(all_at(&root).unwrap(), [(root.join("old"), None), (held.dir.clone(), Some(whose))]);
     }
 
     #[test]

@@ -5,8 +5,10 @@
 //! that is to be undone at its end: so a restore that succeeds hands its journal over to the monitor, which plays it
 //! back when the container has ended.
 //!
-//! Every step can be played twice and finds for itself whether there is still something to do. Playing goes on after
-//! an error; entries that failed stay in the journal.
+//! Every step can be played twice, finds for itself whether there is still something to do, and tells what it did.
+//! Playing goes on after an error; entries that failed stay in the journal.
+
+mod root;
 
 use std::fs;
 use std::io::{self, Write};
@@ -15,8 +17,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::error::ErrorList;
 use crate::net::{Port, apply, ports};
+use crate::release::Seized;
 use crate::sys::files;
 use crate::sys::netlink::{Mac, Netlink};
 use crate::{cgroup, record};
@@ -41,8 +45,22 @@ pub enum Undo {
     },
     /// An image directory was begun.
     RemoveImages {
-        /// The directory; only what CRIU and we write there is deleted.
+        /// The directory; only what CRIU and we write there is deleted, and its log is kept beside it.
         path: PathBuf,
+    },
+    /// CRIU was let at the tasks of a running container: they are let go.
+    Release(Box<Seized>),
+    /// CRIU was told to restore tasks in a cgroup: they are ended.
+    EndTasks {
+        /// Its directory.
+        cgroup: PathBuf,
+    },
+    /// CRIU was told to restore a container: what it makes for a moment, in the root and in /tmp, is removed.
+    CleanRoot {
+        /// The root, whose inside is not trusted.
+        root: PathBuf,
+        /// CRIU's log, which names all that it made.
+        log: PathBuf,
     },
 }
 
@@ -96,25 +114,34 @@ impl Journal {
         self.rewrite()
     }
 
-    /// Gives the journal to somebody else, who keeps it at another path.
+    /// Gives the journal to somebody else, who keeps it at another path. It is at one of the two at any time, and no
+    /// space is needed: that the disk is full must not cost a container that runs already.
     pub fn hand_over(mut self, path: &Path) -> Result<Journal> {
         let steps = std::mem::take(&mut self.steps);
-        let mut theirs = Journal { path: path.to_owned(), steps };
-        // Written there before it goes here: an entry that is found twice is only undone twice.
-        theirs.rewrite()?;
-        self.rewrite()?;
-        Ok(theirs)
+        if !steps.is_empty() {
+            fs::rename(&self.path, path)
+                .with_context(|| format!("rename the journal {} to {}", self.path.display(), path.display()))?;
+        }
+        Ok(Journal { path: path.to_owned(), steps })
     }
 
     /// Undoes everything, the newest change first. What could not be undone stays in the journal and is the error.
     pub fn play_back(&mut self) -> Result<()> {
+        self.play_back_telling(&mut |done| log::info!("undone: {done}"))
+    }
+
+    /// As [`Journal::play_back`]; `tell` hears of each thing that was not as it should be, and is now.
+    pub fn play_back_telling(&mut self, tell: &mut dyn FnMut(&str)) -> Result<()> {
         let mut errors = ErrorList::default();
         let mut left = Vec::new();
         let mut netlink = None;
         for step in self.steps.drain(..).rev() {
-            if let Err(e) = undo(&step, &mut netlink) {
-                errors.note::<()>(Err(e));
-                left.insert(0, step);
+            match undo(&step, &mut netlink) {
+                Ok(done) => done.iter().for_each(|text| tell(text)),
+                Err(e) => {
+                    errors.note::<()>(Err(e));
+                    left.insert(0, step);
+                }
             }
         }
         self.steps = left;
@@ -149,13 +176,42 @@ fn read(text: &str) -> Vec<Undo> {
     entries.map_while(|entry| entry.ok()).flat_map(|entry| entry.step).collect()
 }
 
-fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<()> {
-    match step {
-        Undo::PutPortBack(port) => ports::unlock(opened(netlink)?, std::slice::from_ref(port.as_ref())),
-        Undo::RemoveVeth { host, mac } => apply::remove(opened(netlink)?, host, *mac),
-        Undo::RemoveCgroup { path } => cgroup::remove(path),
-        Undo::RemoveImages { path } => remove_images(path),
-    }
+/// Undoes one step, and says what there was to do.
+fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
+    let told = |was_there: bool, text: String| if was_there { vec![text] } else { Vec::new() };
+    Ok(match step {
+        Undo::PutPortBack(port) => {
+            let netlink = opened(netlink)?;
+            let away = ports::is_away(netlink, port);
+            ports::unlock(netlink, std::slice::from_ref(port.as_ref()))?;
+            let bridge = port.bridge.as_deref().unwrap_or("no bridge");
+            told(away, format!("{} ({}) is on {bridge} again", port.host, port.inside))
+        }
+        Undo::RemoveVeth { host, mac } => {
+            told(apply::remove(opened(netlink)?, host, *mac)?, format!("veth pair {host} removed"))
+        }
+        Undo::RemoveCgroup { path } => {
+            let there = path.exists();
+            cgroup::remove(path)?;
+            told(there, format!("cgroup {} removed", path.display()))
+        }
+        Undo::RemoveImages { path } => {
+            let there = fs::symlink_metadata(path).is_ok();
+            let log = keep_log(path)?;
+            remove_images(path)?;
+            let kept = log.map(|log| format!(", its log is kept as {}", log.display())).unwrap_or_default();
+            told(there, format!("half-written checkpoint {} removed{kept}", path.display()))
+        }
+        Undo::Release(seized) => seized.release()?,
+        Undo::EndTasks { cgroup } => {
+            let tasks = if cgroup.exists() { cgroup::tasks(cgroup)? } else { Vec::new() };
+            if !tasks.is_empty() {
+                cgroup::kill(cgroup)?;
+            }
+            told(!tasks.is_empty(), format!("{} half-restored tasks ended", tasks.len()))
+        }
+        Undo::CleanRoot { root, log } => root::clean(root, log)?,
+    })
 }
 
 fn opened(netlink: &mut Option<Netlink>) -> Result<&mut Netlink> {
@@ -163,6 +219,29 @@ fn opened(netlink: &mut Option<Netlink>) -> Result<&mut Netlink> {
         *netlink = Some(Netlink::open().context("open a netlink socket")?);
     }
     netlink.as_mut().context("open a netlink socket")
+}
+
+/// The suffix of a directory in which images are written until they are complete.
+pub const PARTIAL: &str = ".partial";
+/// The suffix under which the log of a failed dump is kept.
+pub const FAILED_LOG: &str = ".failed.log";
+
+/// Puts CRIU's log of a half-written checkpoint beside it, where the next one finds it in nobody's way.
+fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
+    // A complete checkpoint that was replaced is no failure.
+    let Some(name) = dir.as_os_str().to_str().and_then(|n| n.strip_suffix(PARTIAL)) else { return Ok(None) };
+    if dir.join(record::FILE).exists() {
+        return Ok(None);
+    }
+    let kept = PathBuf::from(format!("{name}{FAILED_LOG}"));
+    for log in [DUMP_LOG, PRE_DUMP_LOG] {
+        match fs::rename(dir.join(log), &kept) {
+            Ok(()) => return Ok(Some(kept)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).with_context(|| format!("keep {} as {}", dir.join(log).display(), kept.display())),
+        }
+    }
+    Ok(None)
 }
 
 /// Removes a half-written image directory. Only files that CRIU and we write there are deleted; a directory that

@@ -23,12 +23,13 @@ const LAYERS: &[&[&str]] = &[
         "record",
         "contents",
         "seal",
+        "release",
         "rollback",
         "operation",
         "settings",
     ],
     &["preflight"],
-    &["checkpoint", "restore", "monitor", "action", "hooks"],
+    &["checkpoint", "restore", "recover", "monitor", "action", "hooks"],
     &["cli"],
 ];
 

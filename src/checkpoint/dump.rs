@@ -1,4 +1,7 @@
-//! The dump itself: CRIU runs, and at two of its actions we have something to do.
+//! The dump itself: CRIU runs, and at three of its actions we have something to do.
+//!
+//! From the moment on at which all tasks are dumped the freezer holds them, too: were CRIU killed now, they would run with
+//! sockets in repair mode and lose their connections. When CRIU lets the network go, their sockets are well again.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -13,17 +16,21 @@ use super::{Request, partial};
 use crate::criu::control::Control;
 use crate::criu::log::{Follower, phase_of_line};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
-use crate::criu::run::{self, Ended, Job, Watch};
+use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
+use crate::error::ErrorList;
+use crate::lxc::container::Running;
 use crate::net::{Port, ports};
 use crate::operation::Operation;
 use crate::record::{self, Memory, Record};
+use crate::release::Seized;
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::seal::Sealer;
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
+use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 use crate::sysctl::{self, Sysctls};
@@ -44,26 +51,42 @@ pub struct Dumped {
     pub sealer: Sealer,
 }
 
+/// What a dump is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct Means<'a> {
+    /// What is asked.
+    pub request: &'a Request,
+    /// The administrator's settings.
+    pub settings: &'a Settings,
+    /// The CRIU that dumps.
+    pub criu: &'a Criu,
+    /// The container.
+    pub running: &'a Running,
+    /// What CRIU lays its hands on.
+    pub seized: &'a Seized,
+    /// Our right to change the container.
+    pub operation: &'a Operation,
+    /// What ends us before it is done.
+    pub limits: &'a Limits,
+}
+
 /// Runs CRIU.
 ///
 /// # Errors
 /// When CRIU cannot be started or watched; that it failed is told by [`Dumped`].
-#[allow(clippy::too_many_arguments)]
 pub fn run(
-    request: &Request,
-    settings: &Settings,
-    criu: &Criu,
+    means: &Means<'_>,
     plan: Plan,
-    operation: &Operation,
     journal: &mut Journal,
     netlink: &mut Netlink,
     report: &mut dyn Report,
 ) -> Result<Dumped> {
+    let Means { request, settings, criu, seized, operation, limits, .. } = *means;
     let dir = partial(&request.images);
-    let signals = Signals::of_termination().context("take signals")?;
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
     // A Ctrl-C at the terminal must reach us, not CRIU: it would leave the tasks half seized.
-    let mut place = Place::here().own_session();
+    // And the next command must not find the lock free while CRIU is still at work for a dead one.
+    let mut place = Place::here().own_session().keep_open(operation.share_lock().context("share the lock")?);
     if plan.in_cgroup_namespace {
         let path = format!("/proc/{}/ns/cgroup", plan.dump.tree);
         let namespace = std::fs::File::open(&path).with_context(|| format!("open {path}"))?;
@@ -75,7 +98,7 @@ pub fn run(
         place,
         control,
         environment: Vec::new(),
-        deadline: deadline(settings),
+        deadline: limits.deadline,
     };
     let sealer = Sealer::start(&dir)?;
     let net_settings = plan.netns.map(read_net_settings).transpose()?;
@@ -85,13 +108,16 @@ pub fn run(
         ports: &plan.ports,
         record: plan.record,
         net_settings,
+        seized,
+        heard: Vec::new(),
         journal,
         netlink,
         sealed: false,
         log: LogReader::new(dir.join(DUMP_LOG), report),
     };
     watch.log.report.phase("freezing");
-    let ended = run::run(job, &signals, &mut watch)?;
+    watch.journal.note(Undo::Release(Box::new(seized.clone())))?;
+    let ended = run::run(job, &limits.signals, &mut watch)?;
     Ok(Dumped { ended, sealed: watch.sealed, record: watch.record, sealer })
 }
 
@@ -103,6 +129,9 @@ struct DumpWatch<'a> {
     record: Record,
     /// Who reads the settings of the container's network.
     net_settings: Option<JoinHandle<Result<Sysctls>>>,
+    seized: &'a Seized,
+    /// The actions of which we have heard before the user's script, and hear again after it.
+    heard: Vec<String>,
     journal: &'a mut Journal,
     netlink: &'a mut Netlink,
     sealed: bool,
@@ -118,6 +147,37 @@ impl DumpWatch<'_> {
             Some(Err(_)) => self.log.report.note("settings of its network are not in the record: a thread has crashed"),
         }
     }
+
+    /// Whether the user's script has yet to see this action.
+    fn is_early(&mut self, action: &str) -> bool {
+        let early = self.request.user_script.is_some() && !self.heard.iter().any(|heard| heard == action);
+        if early {
+            self.heard.push(action.to_owned());
+        }
+        early
+    }
+
+    /// The tasks are stopped, all images are written, and CRIU waits for us before it ends the tasks or lets them go on.
+    fn complete(&mut self) -> Result<()> {
+        self.seized.hold().context("freeze the container")?;
+        self.add_net_settings();
+        if self.request.after == AfterDump::Stop {
+            self.log.report.phase("completing the checkpoint");
+            self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow, self.journal)?;
+            self.sealed = true;
+            self.log.moved(&self.request.images.join(DUMP_LOG));
+        }
+        Ok(())
+    }
+
+    /// The sockets are well again, and nothing that CRIU has yet to do can harm the tasks.
+    fn let_go(&mut self) -> Result<()> {
+        let mut errors = ErrorList::default();
+        errors.note(ports::unlock(self.netlink, self.ports).context("put the container back on its bridge"));
+        errors.note(self.seized.thaw().context("thaw the container"));
+        errors.into_result()?;
+        self.journal.forget(|u| matches!(u, Undo::PutPortBack(_)))
+    }
 }
 
 /// Reads the settings of the container's network while CRIU works.
@@ -128,6 +188,12 @@ fn read_net_settings(netns: Arc<File>) -> Result<JoinHandle<Result<Sysctls>>> {
 
 impl Watch for DumpWatch<'_> {
     fn action(&mut self, action: &str, _init_pid: Option<i32>) -> Result<()> {
+        if self.is_early(action) {
+            return match action {
+                "post-dump" => self.seized.hold().context("freeze the container"),
+                _ => Ok(()),
+            };
+        }
         match action {
             "network-lock" => {
                 let journal = &mut *self.journal;
@@ -136,23 +202,23 @@ impl Watch for DumpWatch<'_> {
                 })
                 .context("take the container off its bridge")
             }
-            // The tasks are frozen, all images are written, and CRIU waits for us before it ends the tasks.
-            "post-dump" => {
-                self.add_net_settings();
-                if self.request.after != AfterDump::Stop {
-                    return Ok(());
-                }
-                self.log.report.phase("completing the checkpoint");
-                self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow, self.journal)?;
-                self.sealed = true;
-                self.log.moved(&self.request.images.join(DUMP_LOG));
-                Ok(())
-            }
-            "network-unlock" => {
-                ports::unlock(self.netlink, self.ports).context("put the container back on its bridge")?;
-                self.journal.forget(|u| matches!(u, Undo::PutPortBack(_)))
-            }
+            "post-dump" => self.complete(),
+            "network-unlock" => self.let_go(),
             _ => Ok(()),
+        }
+    }
+
+    fn is_lost(&mut self, _child_ended: bool) -> bool {
+        // When the checkpoint is complete, CRIU ends the container.
+        !self.sealed && process::is_ending(self.seized.init)
+    }
+
+    fn give_up(&mut self, why: GiveUp) -> Giving {
+        match why {
+            GiveUp::Lost => Giving::Now,
+            // The container is about to be ended, and its checkpoint is complete.
+            _ if self.sealed => Giving::TooLate,
+            _ => Giving::AtNextAction,
         }
     }
 
@@ -165,29 +231,44 @@ impl Watch for DumpWatch<'_> {
     }
 }
 
+/// What ends a command before it is done.
+#[derive(Debug)]
+pub struct Limits {
+    /// The signals that ask it to end. Taken before anything is changed, so that none finds a change without its undo.
+    pub signals: Signals,
+    /// When it gives up by itself.
+    pub deadline: Option<Instant>,
+}
+
+impl Limits {
+    /// From now on.
+    pub fn begin(settings: &Settings) -> Result<Limits> {
+        Ok(Limits { signals: Signals::of_termination().context("take signals")?, deadline: deadline(settings) })
+    }
+}
+
 /// Runs `criu pre-dump`: it stops the tasks for moments only, and no action of ours is needed.
 pub fn run_pre_dump(
     options: &PreDump,
-    settings: &Settings,
     criu: &Criu,
     operation: &Operation,
+    limits: &Limits,
     report: &mut dyn Report,
 ) -> Result<Ended> {
-    let signals = Signals::of_termination().context("take signals")?;
     let job = Job {
         program: &criu.path,
         args: options.args(),
-        place: Place::here().own_session(),
+        place: Place::here().own_session().keep_open(operation.share_lock().context("share the lock")?),
         control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
         environment: Vec::new(),
-        deadline: deadline(settings),
+        deadline: limits.deadline,
     };
     let mut watch = LogReader::new(options.images.join(PRE_DUMP_LOG), report);
     watch.report.phase("copying memory");
-    run::run(job, &signals, &mut watch)
+    run::run(job, &limits.signals, &mut watch)
 }
 
-/// When a run of CRIU is to be given up.
+/// When a command that begins now is to be given up.
 pub fn deadline(settings: &Settings) -> Option<Instant> {
     (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout))
 }
@@ -222,6 +303,18 @@ pub fn seal(
 pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> Result<()> {
     record.add_sums(&sealer.finish()?);
     record.write(&request.images)
+}
+
+/// Takes the name of a checkpoint away again, whose container was not ended after all: it goes on, and what it does from
+/// now on is in no image. One that it has replaced gets its name back.
+pub fn unseal(request: &Request, journal: &mut Journal) -> Result<()> {
+    let dir = partial(&request.images);
+    let what = || format!("rename {} back to {}", request.images.display(), dir.display());
+    if dir.exists() {
+        return files::exchange(&request.images, &dir).with_context(what);
+    }
+    journal.note(Undo::RemoveImages { path: dir.clone() })?;
+    std::fs::rename(&request.images, &dir).with_context(what)
 }
 
 /// Gives the directory its name. What has it now is swapped for it in one step.

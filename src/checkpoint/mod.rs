@@ -1,7 +1,7 @@
 //! A checkpoint, from the request to the report:
 //!
 //! 1. read the container's definition and take the right to change it;
-//! 2. undo what a command that died has left;
+//! 2. undo what a command that died has left ([`recover`]);
 //! 3. find the container running;
 //! 4. look for what stands in the way ([`preflight`]), and decide ([`plan`]); a dry run ends here;
 //! 5. run CRIU on `DIR.partial` ([`dump`]): it freezes the container, our action takes its ports off their bridges.
@@ -32,13 +32,15 @@ use crate::criu::run::{Ended, GiveUp, status_in_words};
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::{Client, StateClient};
-use crate::lxc::container::{self, FoundBy, Running};
+use crate::lxc::container::{self, Running};
 use crate::lxc::defined::{self, Defined};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::operation::{self, Operation};
 use crate::preflight::{self, Findings, Severity, Subject};
 use crate::record::{self, Memory, Record};
+use crate::recover;
+use crate::release::Seized;
 use crate::report::Report;
 use crate::rollback::{self, Journal, Undo};
 use crate::settings::Settings;
@@ -46,7 +48,7 @@ use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::place;
 
-use dump::Dumped;
+use dump::{Dumped, Limits, Means};
 
 /// How long the monitor may take to clean up after its container, its post-stop hooks included. As after an `lxc-stop`,
 /// all of it is done when we return.
@@ -109,25 +111,28 @@ pub struct Done {
 
 /// The directory in which images are written until they are complete.
 pub fn partial(images: &Path) -> PathBuf {
-    files::with_suffix(images, ".partial")
+    files::with_suffix(images, rollback::PARTIAL)
 }
 
 /// Where the log of a failed dump is kept.
 pub fn failed_log(images: &Path) -> PathBuf {
-    files::with_suffix(images, ".failed.log")
+    files::with_suffix(images, rollback::FAILED_LOG)
 }
 
-/// The action scripts in the order in which CRIU is given them. (It runs them in the reverse order: the user's first
-/// sees the network as it was.)
+/// The action scripts in the order in which CRIU is given them. It runs them in the reverse order: the user's sees the
+/// network as it was. Before that ours is asked already, so that the tasks are safe while the user's script works.
 fn action_scripts(request: &Request) -> Vec<PathBuf> {
-    let mut scripts = vec![request.action_script.clone()];
-    scripts.extend(request.user_script.clone());
-    scripts
+    let ours = &request.action_script;
+    match &request.user_script {
+        Some(theirs) => vec![ours.clone(), theirs.clone(), ours.clone()],
+        None => vec![ours.clone()],
+    }
 }
 
 /// Makes a checkpoint.
 pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
     let begin = Instant::now();
+    let limits = Limits::begin(settings)?;
 
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
@@ -135,7 +140,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let operation = begin_operation(&defined, "lxc-checkpoint")?;
 
     // 2.
-    let mut journal = recover(&operation, report)?;
+    let mut journal = recover::before(&operation, report)?;
 
     // 3.
     let running = find_running(&defined, &operation, report)?;
@@ -161,8 +166,17 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 
     // 5. and 6.
     let monitor = monitor_end(&defined, request.after);
-    let dumped = retry::dump(request, settings, &criu, &plan, &running, &operation, &mut journal, &mut netlink, report);
-    let (dumped, tries) = dumped?;
+    let seized = seized(&running, &plan)?;
+    let means = Means {
+        request,
+        settings,
+        criu: &criu,
+        running: &running,
+        seized: &seized,
+        operation: &operation,
+        limits: &limits,
+    };
+    let (dumped, tries) = retry::dump(&means, &plan, &mut journal, &mut netlink, report)?;
 
     // 7.
     let Dumped { ended, sealed, record, sealer } = dumped;
@@ -187,7 +201,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     }
     let cleanup = ended_at.elapsed();
     settle(request, &mut journal, report)?;
-    if request.after == AfterDump::Stop && running.found_by != FoundBy::Monitor {
+    if request.after == AfterDump::Stop && !monitor_answers(&defined) {
         remove_orphaned_cgroup(&running, report);
     }
     Ok(Outcome::Done(Done {
@@ -207,10 +221,11 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 /// Where the kernel cannot track which memory changes, CRIU refuses; the container is never touched.
 pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
     let begin = Instant::now();
+    let limits = Limits::begin(settings)?;
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
     let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let operation = begin_operation(&defined, "lxc-checkpoint --pre-dump")?;
-    let mut journal = recover(&operation, report)?;
+    let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     check_places(&defined, &request.images)?;
     check_target(request)?;
@@ -226,7 +241,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
     }
     make_partial(request, &mut journal)?;
-    let ended = match dump::run_pre_dump(&options, settings, &criu, &operation, report) {
+    let ended = match dump::run_pre_dump(&options, &criu, &operation, &limits, report) {
         Ok(ended) => ended,
         Err(cause) => {
             return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause)));
@@ -265,33 +280,11 @@ pub fn begin_operation(defined: &Defined, what: &str) -> Result<Operation> {
     })
 }
 
-/// Undoes what a command that died has left on the host, and opens the journal for a new one.
-pub fn recover(operation: &Operation, report: &mut dyn Report) -> Result<Journal> {
-    play_back_left(&operation.journal(), "an earlier command was cut short: undoing what it left", report)
-}
-
-/// Undoes what a monitor that died has held for its container, which does not run any more.
-pub fn recover_held(operation: &Operation, report: &mut dyn Report) -> Result<()> {
-    play_back_left(&operation.held(), "its last monitor has died: undoing what it held", report).map(drop)
-}
-
-fn play_back_left(path: &Path, note: &str, report: &mut dyn Report) -> Result<Journal> {
-    let mut journal = Journal::open(path)?;
-    if !journal.is_empty() {
-        report.note(note);
-        journal.play_back().map_err(|e| {
-            Failure::new(Exit::RollbackIncomplete, e.context("undo what an earlier command left"))
-                .hint("mend what is named, then run the command again")
-        })?;
-    }
-    Ok(journal)
-}
-
 fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {
     match container::find(&defined.lxcpath_text(), defined.name.as_str(), Some(&defined.rootfs))? {
         Some(running) => Ok(running),
         None => {
-            recover_held(operation, report)?;
+            recover::held(operation, report)?;
             Err(not_running(defined))
         }
     }
@@ -439,19 +432,26 @@ fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<F
     }
     let exit = match (ended.given_up, stopped) {
         (Some(GiveUp::TimeLimit), false) => Exit::TimeLimit,
-        (Some(GiveUp::Signal(_)), false) => Exit::Other,
+        (Some(GiveUp::Signal(_) | GiveUp::Lost), false) => Exit::Other,
         (_, true) => Exit::ContainerLost,
         (None, false) => Exit::CriuFailed,
     };
     Some(explain(ended, &partial(&request.images), exit))
 }
 
+/// Why a run of CRIU was given up.
+pub fn in_words(why: GiveUp) -> String {
+    match why {
+        GiveUp::TimeLimit => "the time limit was reached".to_owned(),
+        GiveUp::Signal(number) => format!("interrupted by signal {number}"),
+        GiveUp::Lost => "the container's init was killed meanwhile".to_owned(),
+    }
+}
+
 /// Puts CRIU's failure into words.
 fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
-    match ended.given_up {
-        Some(GiveUp::TimeLimit) => return Failure::msg(exit, "the time limit was reached"),
-        Some(GiveUp::Signal(number)) => return Failure::msg(exit, format!("interrupted by signal {number}")),
-        None => {}
+    if let Some(why) = ended.given_up {
+        return Failure::msg(exit, in_words(why));
     }
     if let Some(refused) = &ended.refused {
         return Failure::msg(exit, format!("{refused:#}"));
@@ -488,7 +488,8 @@ pub fn describe(status: &ExitStatus, stderr: &str, log_file: &Path, operation: C
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
 fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, mut failure: Failure) -> Failure {
-    let (log, kept) = (partial(&request.images).join(log), failed_log(&request.images));
+    let dir = partial(&request.images);
+    let (log, kept) = (dir.join(log), failed_log(&request.images));
     if log.exists() {
         failure.log = match fs::rename(&log, &kept) {
             Ok(()) => Some(kept),
@@ -496,26 +497,42 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
         };
     }
     let alive = running.init.is_alive();
-    if !alive {
-        // The images may be all that is left of it.
+    // CRIU writes this one when it has all the others.
+    let complete = dir.join("inventory.img").exists();
+    if !alive && complete {
+        // The images are all that is left of it.
         let keep = journal.forget(|u| matches!(u, Undo::RemoveImages { .. }));
         if let Err(e) = keep {
-            failure = failure.hint(format!("the images are in {}: {e:#}", partial(&request.images).display()));
+            failure = failure.hint(format!("the images are in {}: {e:#}", dir.display()));
         }
     }
     let rolled_back = journal.play_back();
     failure.state = Some(match (alive, &rolled_back) {
         (true, Ok(())) => format!("{} is running as before", request.name),
         (true, Err(_)) => format!("{} is running, but not all could be put back", request.name),
-        (false, _) => {
-            format!("{} has ended; what was written is in {}", request.name, partial(&request.images).display())
-        }
+        (false, _) if complete => format!("{} has ended; what was written is in {}", request.name, dir.display()),
+        (false, _) => format!("{} has ended; nothing was written that could bring it back", request.name),
     });
     if let Err(e) = rolled_back {
         failure.exit = Exit::RollbackIncomplete;
         failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
     }
     failure
+}
+
+/// What CRIU is about to lay its hands on.
+fn seized(running: &Running, plan: &plan::Plan) -> Result<Seized> {
+    let cgroup = match &running.cgroup {
+        Some(path) => Some(cgroup::directory(&cgroup::unified_mount()?, path)?),
+        None => None,
+    };
+    let (init, start_time) = (running.init.pid(), running.init.start_time());
+    Ok(Seized { init, start_time, cgroup, frozen: plan.dump.freeze_cgroup.is_some() })
+}
+
+/// Whether LXC's monitor lives: then it removes what it has made.
+fn monitor_answers(defined: &Defined) -> bool {
+    !matches!(Client::new(&defined.lxcpath_text(), defined.name.as_str()).state(), Ok(State::Stopped))
 }
 
 /// Removes the cgroup of a container that had no monitor any more, who would have done it. Were it to stay, the
@@ -531,9 +548,13 @@ fn remove_orphaned_cgroup(running: &Running, report: &mut dyn Report) {
 
 /// Strikes out what is done for good and removes the checkpoint that was replaced.
 fn settle(request: &Request, journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
-    if request.after == AfterDump::Stop {
-        // The ports went with the container.
-        journal.forget(|u| matches!(u, Undo::PutPortBack(_)))?;
+    // CRIU has done it all; or the tasks and the ports went with the container.
+    let stopped = request.after == AfterDump::Stop;
+    let forgotten = journal.forget(|u| matches!(u, Undo::Release(_)) || (stopped && matches!(u, Undo::PutPortBack(_))));
+    if let Err(e) = forgotten {
+        // The next command finds that all is well.
+        report.note(&format!("{e:#}"));
+        return Ok(());
     }
     if let Err(e) = journal.play_back() {
         report.note(&format!("{e:#}"));

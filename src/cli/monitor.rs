@@ -2,7 +2,7 @@
 //!
 //! It is this same program, started again under the title of an LXC monitor: so `ps` and LXC's tools recognise it,
 //! and it begins with a clean address space and a single thread. Its job comes over standard input, as TOML; what it
-//! has to tell goes to standard output, a line for each thing: `phase …`, `note …`, `log …`, then `running PID TIME`,
+//! has to tell goes to standard output, a line for each thing: `phase …`, `note …`, `log …`, `cut-off …`, then `running PID TIME`,
 //! or `failed` and the failure as TOML. After that it lets go of all three streams.
 
 use std::collections::BTreeMap;
@@ -157,6 +157,9 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
     }
     // Before the command returns: who calls the next one at once must not find this one in its way.
     restored.operation = None;
+    if let Some(cause) = &restored.cut_off {
+        say("cut-off", cause);
+    }
     say("running", &format!("{} {}", restored.init.pid(), seconds(restored.criu)));
     monitor::let_go_of_streams()?;
     let ended = monitor::serve(restored, signals);

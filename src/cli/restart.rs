@@ -174,12 +174,17 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         Told::Planned => {
             monitor.wait().context("wait for the monitor")?;
         }
-        Told::Running { pid, criu } => {
+        Told::Running { pid, criu, cut_off } => {
             if !restart.lxc.quiet {
                 println!("{name}: running again, init is process {pid} ({}, CRIU {criu})", seconds(begin.elapsed()));
             }
             if restart.foreground {
                 super::foreground::stay(&mut monitor, &name, &lxcpath, &signals)?;
+            }
+            if let Some(cause) = cut_off {
+                return Err(Failure::msg(Exit::RollbackIncomplete, cause)
+                    .hint("mend the bridge, then let lxc-cr recover put the container on it")
+                    .state(format!("{name} is running, but no packets reach it")));
             }
         }
         Told::Failed(failure) => {
@@ -224,7 +229,7 @@ fn start(job: &Job) -> anyhow::Result<Child> {
 
 /// What the monitor has told.
 enum Told {
-    Running { pid: i32, criu: String },
+    Running { pid: i32, criu: String, cut_off: Option<String> },
     Planned,
     Failed(Failure),
 }
@@ -247,6 +252,7 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
     };
     let mut reader = BufReader::new(super::monitor::Interruptible { output, signals, forward: &forward });
     let mut line = String::new();
+    let mut cut_off = None;
     loop {
         line.clear();
         if reader.read_line(&mut line).context("listen to the monitor")? == 0 {
@@ -257,12 +263,13 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             "phase" => progress.phase(rest),
             "note" => progress.note(rest),
             "log" => progress.log_line(rest),
+            "cut-off" => cut_off = Some(rest.to_owned()),
             "plan" => println!("{rest}"),
             "planned" => return Ok(Told::Planned),
             "running" => {
                 let (pid, criu) = rest.split_once(' ').unwrap_or((rest, ""));
                 let pid = pid.parse().context("the monitor names no pid")?;
-                return Ok(Told::Running { pid, criu: criu.to_owned() });
+                return Ok(Told::Running { pid, criu: criu.to_owned(), cut_off });
             }
             "failed" => {
                 let mut text = String::new();

@@ -1,8 +1,9 @@
 //! A run of CRIU: started in its place, watched until it ends.
 //!
 //! While it runs, its action scripts' questions are answered, its log is shown as it grows, and a signal or
-//! the time limit asks it to give up. Giving up means that the next action is answered with no: CRIU then
-//! puts everything back by itself. It is never killed in a dump, for that would leave its tasks half seized.
+//! the time limit asks it to give up. Giving up a dump means that the next action is answered with no: CRIU then
+//! puts everything back by itself. It is never killed in a dump, for that would leave its tasks half seized. A restore
+//! ends at once.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::control::{CONTROL_VARIABLE, Control};
 use crate::sys::process::Process;
@@ -24,6 +26,10 @@ use crate::sys::spawn::Place;
 
 /// How often the log is looked at while somebody watches it.
 const LOG_INTERVAL: Duration = Duration::from_millis(50);
+/// How often it is looked whether CRIU waits for a dead task.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long CRIU may go on with a dead task: where it has failed, it ends all tasks before it ends.
+const LOST_GRACE: Duration = Duration::from_millis(500);
 /// How much of what CRIU writes to its standard error is kept, in bytes: enough for a usage error.
 const ERROR_TAIL: u64 = 1024;
 
@@ -57,8 +63,18 @@ pub trait Watch {
     /// Called some times a second, to show how the log grows.
     fn tick(&mut self) {}
 
-    /// The run is to be given up; from now on the watch is not asked any more.
-    fn give_up(&mut self, _why: GiveUp) {}
+    /// The run is to be given up; unless it is too late for that, the watch is not asked any more.
+    fn give_up(&mut self, _why: GiveUp) -> Giving {
+        Giving::AtNextAction
+    }
+
+    /// Whether CRIU would wait for ever for a task that has been killed. The first that it restores is our child
+    /// (`--restore-sibling`), and the kernel tells CRIU nothing of its end. An init that it traces hangs in its own
+    /// end: its children, traced too, are collected by nobody. Asked when a child of ours has ended that is not CRIU
+    /// (`child_ended`), and once a second. A CRIU that has failed kills them itself: it has a moment to end.
+    fn is_lost(&mut self, _child_ended: bool) -> bool {
+        false
+    }
 }
 
 /// Why a run was given up.
@@ -68,6 +84,19 @@ pub enum GiveUp {
     Signal(i32),
     /// The time limit was reached.
     TimeLimit,
+    /// The container's init has ended while it was restored.
+    Lost,
+}
+
+/// How a run is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Giving {
+    /// Not at all: going on to the end is what loses least.
+    TooLate,
+    /// CRIU is told at its next action, and puts everything back.
+    AtNextAction,
+    /// CRIU is killed; what it leaves is the watch's to undo.
+    Now,
 }
 
 /// How a run ended.
@@ -121,16 +150,21 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
     let mut child = place.spawn(&mut command).with_context(|| format!("start {}", program.display()))?;
     let process = Process::of_child(&child).context("hold criu by its pidfd");
     let mut given_up = None;
+    let mut deadline = deadline;
+    let mut lost_at = None;
     let mut refused = None;
     if let Ok(process) = &process {
         let mut next_tick = Instant::now();
         loop {
             let now = Instant::now();
-            let mut until = deadline.filter(|_| given_up.is_none());
+            let mut until = now + LOOK_INTERVAL;
             if watch.wants_ticks() {
-                until = Some(until.map_or(next_tick, |d| d.min(next_tick)));
+                until = until.min(next_tick);
             }
-            let ready = wait(process, &control, signals, until.map(|u| u.saturating_duration_since(now)))?;
+            if given_up.is_none() {
+                until = [deadline, lost_at].into_iter().flatten().fold(until, Instant::min);
+            }
+            let ready = wait(process, &control, signals, Some(until.saturating_duration_since(now)))?;
             if ready.control {
                 while let Some(question) = control.next().context("read what the action script asks")? {
                     let answer = answer(watch, &question.action, question.init_pid, given_up);
@@ -146,13 +180,19 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
                 && [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].contains(&received.number)
                 && given_up.is_none()
             {
-                given_up = Some(GiveUp::Signal(received.number));
-                watch.give_up(GiveUp::Signal(received.number));
+                given_up = give_up(watch, process, GiveUp::Signal(received.number));
             }
             let now = Instant::now();
+            let child_ended = ready.signal && has_lost_task(process.pid());
+            if lost_at.is_none() && watch.is_lost(child_ended) {
+                lost_at = Some(now + LOST_GRACE);
+            }
+            if given_up.is_none() && lost_at.take_if(|at| *at <= now).is_some() {
+                given_up = give_up(watch, process, GiveUp::Lost);
+            }
             if given_up.is_none() && deadline.is_some_and(|d| d <= now) {
-                given_up = Some(GiveUp::TimeLimit);
-                watch.give_up(GiveUp::TimeLimit);
+                deadline = None;
+                given_up = give_up(watch, process, GiveUp::TimeLimit);
             }
             if watch.wants_ticks() && now >= next_tick {
                 watch.tick();
@@ -172,12 +212,34 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
     Ok(Ended { status, stderr: tail(&mut stderr)?, given_up, refused, took })
 }
 
+/// Gives a run up, if that can be done.
+fn give_up(watch: &mut dyn Watch, criu: &Process, why: GiveUp) -> Option<GiveUp> {
+    match watch.give_up(why) {
+        Giving::TooLate => return None,
+        Giving::AtNextAction => {}
+        Giving::Now => {
+            if let Err(e) = criu.signal(libc::SIGKILL) {
+                log::debug!("end criu: {e}");
+            }
+        }
+    }
+    Some(why)
+}
+
+/// Whether a child of ours other than CRIU has ended. It is not collected.
+fn has_lost_task(criu: i32) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let ended = waitid(Id::All, flags).ok().and_then(|status| status.pid());
+    ended.is_some_and(|pid| pid.as_raw() != criu)
+}
+
 /// An action that comes after the run was given up is refused, unless it is the one that sets the network free.
 fn answer(watch: &mut dyn Watch, action: &str, init_pid: Option<i32>, given_up: Option<GiveUp>) -> Result<()> {
     match given_up {
         Some(why) if action != "network-unlock" => Err(anyhow::anyhow!(match why {
             GiveUp::Signal(number) => format!("interrupted by signal {number}"),
             GiveUp::TimeLimit => "the time limit is reached".to_owned(),
+            GiveUp::Lost => "the container's init has died".to_owned(),
         })),
         _ => watch.action(action, init_pid),
     }

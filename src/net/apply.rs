@@ -87,19 +87,19 @@ pub fn add_routes(container: BorrowedFd<'_>, routes: &[Route]) -> anyhow::Result
 
 /// Undoes [`create`] for one pair, known by the name of its host's end and the MAC that the plan gave
 /// it; fine if it is gone. A link of this name that is no veth or has another MAC is not ours: the
-/// undo is noted before the pair is made, and someone may have taken the name first.
-pub fn remove(nl: &mut Netlink, host: &str, mac: Mac) -> anyhow::Result<()> {
+/// undo is noted before the pair is made, and someone may have taken the name first. Says whether it was there.
+pub fn remove(nl: &mut Netlink, host: &str, mac: Mac) -> anyhow::Result<bool> {
     let link = match nl.link(host) {
         Ok(link) => link,
-        Err(Error::NotFound) => return Ok(()),
+        Err(Error::NotFound) => return Ok(false),
         Err(e) => return Err(e).with_context(|| format!("look for {host}")),
     };
     if link.kind.as_deref() != Some(VETH) || link.mac != Some(mac) {
         log::warn!("{host} is another link by now and is not deleted");
-        return Ok(());
+        return Ok(false);
     }
     match nl.delete_link(link.index) {
-        Ok(()) | Err(Error::NotFound) => Ok(()),
+        Ok(()) | Err(Error::NotFound) => Ok(true),
         Err(e) => Err(e).with_context(|| format!("delete {host}")),
     }
 }

@@ -198,6 +198,13 @@ pub fn unlock(nl: &mut Netlink, ports: &[Port]) -> anyhow::Result<()> {
     errors.into_result()
 }
 
+/// Whether a port that is still there is off the bridge on which it belongs, or in disguise.
+pub fn is_away(nl: &mut Netlink, port: &Port) -> bool {
+    let Ok(Some(link)) = own_link(nl, port) else { return false };
+    let bridge = link.controller.and_then(|index| nl.link_by_index(index).ok()).map(|b| b.name);
+    bridge != port.bridge || (port.mac_host.is_some() && link.mac != port.mac_host)
+}
+
 /// Waits until packets can pass between a port and its bridge. That they cannot in time is no failure: it only costs
 /// time.
 fn wait_until_running(nl: &mut Netlink, port: &Port) {

@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 
 use crate::checkpoint::dump::{LogReader, deadline};
-use crate::checkpoint::{begin_operation, check_places, describe, no_criu, not_defined, recover, recover_held};
+use crate::checkpoint::{begin_operation, check_places, describe, in_words, no_criu, not_defined};
 use crate::confine::InForce;
 use crate::criu::control::Control;
 use crate::criu::images;
@@ -40,6 +40,7 @@ use crate::devices::Attached;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::config::{HookKind, RootfsKind};
+use crate::lxc::container;
 use crate::lxc::defined::Defined;
 use crate::lxc::hook;
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -48,6 +49,7 @@ use crate::lxc::server::{self, Server};
 use crate::net::Port;
 use crate::operation::{self, Operation};
 use crate::record::{Damage, Image, Lineage, Record};
+use crate::recover;
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::settings::Settings;
@@ -122,6 +124,8 @@ pub struct Restored {
     pub ports: Vec<Port>,
     /// The terminals that were made.
     pub terminals: Vec<Terminal>,
+    /// Why no packets reach it, where that could not be helped any more.
+    pub cut_off: Option<String>,
     /// Our right to change the container; given up when it is served.
     pub operation: Option<Operation>,
     /// Its device rules.
@@ -135,6 +139,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
     let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
+    let deadline = deadline(settings);
     let operation = begin_operation(&defined, "lxc-restart")?;
 
     // 2.
@@ -144,8 +149,9 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 3.
     let mut server = bind(&defined)?;
-    let mut journal = recover(&operation, report)?;
-    recover_held(&operation, report)?;
+    let mut journal = recover::before(&operation, report)?;
+    refuse_unwatched(&defined)?;
+    recover::held(&operation, report)?;
 
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
@@ -164,6 +170,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let mut work = Work {
         request,
         settings,
+        deadline,
         defined: &defined,
         record: record.as_ref(),
         criu: &criu,
@@ -174,6 +181,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         journal: &mut journal,
         netlink: &mut netlink,
         payload: None,
+        cut_off: None,
         hooks_ran: false,
         in_force: InForce::default(),
     };
@@ -184,15 +192,19 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let cgroup_mount = cgroup::unified_mount()?;
     let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
     let devices = std::mem::take(&mut work.in_force).hold(&payload, &plan.confinement)?;
+    let cut_off = work.cut_off.take();
+    let journal = journal.hand_over(&operation.held())?;
+    let cut_off = cut_off.map(|cause| note_cut_off(cause, &operation, &made));
     Ok(Outcome::Running(Box::new(Restored {
         init,
         server,
-        journal: journal.hand_over(&operation.held())?,
+        journal,
         cgroup_mount,
         payload,
         pivot: plan.pivot,
         terminals: plan.terminals,
         ports: made,
+        cut_off,
         operation: Some(operation),
         devices,
         criu: took,
@@ -211,6 +223,17 @@ fn judge(request: &Request, subject: &Subject<'_>, netlink: &mut Netlink, report
     }
     trust::judge(&request.images, reasons, request.force)?.iter().for_each(|note| report.note(note));
     Ok(!waits)
+}
+
+/// Leaves a note for `lxc-cr recover`, which can put the ports on their bridges when these are back.
+fn note_cut_off(cause: anyhow::Error, operation: &Operation, ports: &[Port]) -> String {
+    let noted = Journal::open(&operation.journal()).and_then(|mut journal| {
+        ports.iter().try_for_each(|port| journal.note(Undo::PutPortBack(Box::new(port.clone()))))
+    });
+    match noted {
+        Ok(()) => format!("{cause:#}"),
+        Err(e) => format!("{cause:#}; {e:#}"),
+    }
 }
 
 /// Opens the checkpoint and checks all that can be checked in no time.
@@ -300,6 +323,18 @@ fn bind(defined: &Defined) -> Result<Server> {
     }
 }
 
+/// Nobody answers for the container, but it may run all the same: then what its monitor held must not be taken from it.
+fn refuse_unwatched(defined: &Defined) -> Result<()> {
+    match container::find_without_monitor(defined.name.as_str(), Some(&defined.rootfs))? {
+        None => Ok(()),
+        Some(running) => Err(Failure::msg(
+            Exit::WrongState,
+            format!("it is running (init is process {}), but its monitor is gone", running.init.pid()),
+        )
+        .hint("suspend it with lxc-checkpoint, then restart it: it has a monitor again")),
+    }
+}
+
 fn no_plan(error: anyhow::Error) -> Failure {
     use crate::net::plan::Error;
     let hint = error.downcast_ref::<Error>().and_then(Error::hint);
@@ -315,6 +350,8 @@ fn no_plan(error: anyhow::Error) -> Failure {
 struct Work<'a> {
     request: &'a Request,
     settings: &'a Settings,
+    /// When it is given up.
+    deadline: Option<Instant>,
     defined: &'a Defined,
     record: Option<&'a Record>,
     criu: &'a Criu,
@@ -327,6 +364,8 @@ struct Work<'a> {
     netlink: &'a mut Netlink,
     /// The payload cgroup's directory, once it is made.
     payload: Option<PathBuf>,
+    /// Why the container is not on its network, though it runs.
+    cut_off: Option<anyhow::Error>,
     /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
     hooks_ran: bool,
     /// The device programs on the payload cgroup.
@@ -337,7 +376,9 @@ impl Work<'_> {
     fn run(&mut self, report: &mut dyn Report) -> Result<(Process, Vec<Port>, Duration)> {
         report.phase("running hooks");
         self.hooks_ran = true;
-        hook::run_all(HookKind::PreStart, &hook::Context::new(self.defined)).context("before the restart")?;
+        let limit = self.deadline.map_or(hook::LIMIT, |d| d.saturating_duration_since(Instant::now()).min(hook::LIMIT));
+        let context = hook::Context::new(self.defined).with_limit(limit);
+        hook::run_all(HookKind::PreStart, &context).context("before the restart")?;
         if let Some(subject) = &self.subject {
             let reasons = subject.of_root().map_err(no_plan)?;
             trust::judge(&self.request.images, reasons, self.request.force)?.iter().for_each(|n| report.note(n));
@@ -358,15 +399,21 @@ impl Work<'_> {
             place: self.place(&payload)?,
             control: Control::listen(&self.operation.control()).context("listen for CRIU's actions")?,
             environment: Vec::new(),
-            deadline: deadline(self.settings),
+            deadline: self.deadline,
         };
         let log_file = self.request.images.join(RESTORE_LOG);
         let verification = self.start_verification()?;
+        let root = self.defined.rootfs.clone();
+        self.journal.note(Undo::CleanRoot { root, log: log_file.clone() })?;
+        self.journal.note(Undo::EndTasks { cgroup: payload.clone() })?;
         let mut watch = RestoreWatch {
             netlink: self.netlink,
             journal: self.journal,
             plan: self.plan,
             made: Vec::new(),
+            init: None,
+            on_bridge: false,
+            cut_off: None,
             payload: &payload,
             in_force: InForce::default(),
             verification,
@@ -380,10 +427,9 @@ impl Work<'_> {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&self.request.images, e))?;
             return Err(match (ended.given_up, ended.refused) {
-                (Some(GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, "the time limit was reached"),
-                (Some(GiveUp::Signal(number)), _) => {
-                    Failure::msg(Exit::Other, format!("interrupted by signal {number}"))
-                }
+                (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
+                (Some(why @ GiveUp::Signal(_)), _) => Failure::msg(Exit::Other, in_words(why)),
+                (Some(why @ GiveUp::Lost), _) => Failure::msg(Exit::CriuFailed, in_words(why)),
                 (None, Some(refused)) if refused.is::<Damage>() => damaged(&self.request.images, refused),
                 (None, Some(refused)) => Failure::new(Exit::Other, refused),
                 (None, None) => {
@@ -395,6 +441,7 @@ impl Work<'_> {
         self.plan.confinement.tidy(&payload)?;
         let made = std::mem::take(&mut watch.made);
         self.in_force = std::mem::take(&mut watch.in_force);
+        self.cut_off = watch.cut_off.take();
         let init = self.hold_init()?;
         if self.record.and_then(|r| r.cgroup.as_ref()).is_some_and(|c| c.frozen) {
             cgroup::set_frozen(&payload, true)?;
@@ -440,7 +487,8 @@ impl Work<'_> {
             binds.push(PrivateBind::new(&shown, &self.request.images.join(&image.name)).context("name an image")?);
         }
         // A Ctrl-C at the terminal must reach us, who can undo things.
-        let mut place = Place::here().own_session().private_mounts(binds);
+        // Without us nobody would be there to end what it restores.
+        let mut place = Place::here().own_session().dies_with_us().private_mounts(binds);
         if self.defined.config.has_own_keyring() {
             place = place.own_keyring();
         }
@@ -486,11 +534,6 @@ impl Work<'_> {
     /// Ends what CRIU may have begun, plays the journal back, and tells how things stand.
     fn undo(&mut self, mut failure: Failure) -> Failure {
         let mut errors = crate::error::ErrorList::default();
-        if let Some(payload) = self.payload.take()
-            && payload.exists()
-        {
-            errors.note(cgroup::kill(&payload));
-        }
         // Our own cgroup goes, too.
         errors.note(leave_cgroup(&self.plan.pivot));
         errors.note(self.journal.play_back());

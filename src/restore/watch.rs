@@ -9,11 +9,12 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::checkpoint::dump::LogReader;
 use crate::confine::InForce;
-use crate::criu::run::{GiveUp, Watch};
-use crate::net::{Port, apply, ports};
+use crate::criu::run::{GiveUp, Giving, Watch};
+use crate::net::{NoBridge, Port, apply, ports};
 use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
-use crate::sys::netlink::Netlink;
+use crate::sys::netlink::{self, Netlink};
+use crate::sys::process;
 use crate::{cgroup, mend, sysctl};
 
 /// The watch over a restore.
@@ -23,6 +24,12 @@ pub(super) struct RestoreWatch<'a> {
     pub plan: &'a Plan,
     /// The veth pairs that were made.
     pub made: Vec<Port>,
+    /// The pid of the restored init, when CRIU has told it.
+    pub init: Option<i32>,
+    /// Whether packets may reach it.
+    pub on_bridge: bool,
+    /// Why they cannot, all the same.
+    pub cut_off: Option<anyhow::Error>,
     /// The payload cgroup's directory.
     pub payload: &'a Path,
     /// What holds it back, as far as it is in force.
@@ -90,8 +97,22 @@ fn network_namespace(init_pid: Option<i32>) -> Result<File> {
     File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")
 }
 
+impl RestoreWatch<'_> {
+    /// The bridges were there when we began; later a container that misses one would run all the same.
+    fn look_for_bridges(&mut self) -> Result<()> {
+        for bridge in self.made.iter().filter_map(|port| port.bridge.as_deref()) {
+            match self.netlink.link(bridge) {
+                Err(netlink::Error::NotFound) => return Err(NoBridge { name: bridge.to_owned() }.into()),
+                found => drop(found.with_context(|| format!("look for the bridge {bridge}"))?),
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Watch for RestoreWatch<'_> {
     fn action(&mut self, action: &str, init_pid: Option<i32>) -> Result<()> {
+        self.init = init_pid.or(self.init);
         match action {
             // Init is there, in namespaces that are still empty.
             "setup-namespaces" => self.make_veths(init_pid),
@@ -102,11 +123,17 @@ impl Watch for RestoreWatch<'_> {
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
             "post-restore" => {
+                self.look_for_bridges()?;
                 self.set_net(init_pid)?;
                 self.confine()?;
                 self.verified()
             }
-            "network-unlock" => ports::unlock(self.netlink, &self.made).context("put the container on its bridge"),
+            "network-unlock" => {
+                self.on_bridge = true;
+                // CRIU does not heed a no any more: the container will run.
+                self.cut_off = ports::unlock(self.netlink, &self.made).err();
+                Ok(())
+            }
             // All is back and still stopped. CRIU does not heed a no any more.
             "pre-resume" => {
                 if let Err(e) = mend::tasks_of(self.payload) {
@@ -119,17 +146,30 @@ impl Watch for RestoreWatch<'_> {
     }
 
     fn wants_ticks(&self) -> bool {
-        self.log.wanted()
+        self.log.wanted() || self.on_bridge
     }
 
     fn tick(&mut self) {
-        self.log.read();
+        if self.log.wanted() {
+            self.log.read();
+        }
     }
 
-    fn give_up(&mut self, _why: GiveUp) {
-        // Unlike a dump, a restore can be ended at any moment: all that it has made is in this cgroup.
+    fn is_lost(&mut self, child_ended: bool) -> bool {
+        // At the end CRIU traces the tasks, and an init that is killed then hangs in its own end: its children, traced
+        // by a CRIU that waits for init, are collected by nobody.
+        child_ended || (self.on_bridge && self.init.is_some_and(process::is_ending))
+    }
+
+    fn give_up(&mut self, why: GiveUp) -> Giving {
+        // The peers of its connections have heard of it by now: what they say is received, and would be lost.
+        if self.on_bridge && why != GiveUp::Lost {
+            return Giving::TooLate;
+        }
+        // Unlike a dump, a restore can be ended before that at any moment: all that it has made is in this cgroup.
         if let Err(e) = cgroup::kill(self.payload) {
             log::warn!("{e:#}");
         }
+        Giving::Now
     }
 }

@@ -11,4 +11,5 @@ pub mod process;
 pub mod pty;
 pub mod signals;
 pub mod spawn;
+pub mod tcp;
 pub mod timerfd;

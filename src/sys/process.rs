@@ -104,6 +104,13 @@ pub fn parent(pid: i32) -> io::Result<i32> {
     stat_field(pid, 4)
 }
 
+/// Whether a process has ended or is about to: the kernel has begun to take it apart (`PF_EXITING`, linux/sched.h),
+/// however long that takes.
+pub fn is_ending(pid: i32) -> bool {
+    const PF_EXITING: u64 = 0x4;
+    stat_field::<u64>(pid, 9).map_or(true, |flags| flags & PF_EXITING != 0)
+}
+
 /// A numeric field of /proc/PID/stat, by its number in proc(5).
 fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> io::Result<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -152,6 +159,7 @@ mod tests {
         assert!(me.is_alive());
         assert!(Process::reopen(me.pid(), me.start_time()).is_ok());
         assert!(Process::reopen(me.pid(), me.start_time() + 1).is_err());
+        assert!(!is_ending(me.pid()));
     }
 
     #[test]

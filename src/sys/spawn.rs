@@ -37,6 +37,7 @@ pub struct Place {
     cgroup_namespace: bool,
     joined: Option<OwnedFd>,
     private_mounts: Vec<PrivateBind>,
+    dies_with_us: bool,
     kept: Vec<(OwnedFd, RawFd)>,
 }
 
@@ -82,6 +83,18 @@ impl Place {
         self
     }
 
+    /// Killed when the thread that starts it ends, however that happens.
+    pub fn dies_with_us(mut self) -> Place {
+        self.dies_with_us = true;
+        self
+    }
+
+    /// Hands a descriptor over under the number that it has here.
+    pub fn keep_open(self, fd: OwnedFd) -> Place {
+        let number = fd.as_raw_fd();
+        self.keep(fd, number)
+    }
+
     /// Hands a descriptor over under this number.
     pub fn keep(mut self, fd: OwnedFd, number: RawFd) -> Place {
         self.kept.push((fd, number));
@@ -91,7 +104,9 @@ impl Place {
     /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
     /// what the command itself was given stays.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
-        let Place { session, keyring, cgroup_procs, cgroup_namespace, joined, private_mounts, kept } = self;
+        let Place { session, keyring, cgroup_procs, cgroup_namespace, joined, private_mounts, dies_with_us, kept } =
+            self;
+        let parent = std::process::id().cast_signed();
         let namespace: Option<RawFd> = joined.as_ref().map(AsRawFd::as_raw_fd);
         let numbers: Vec<(RawFd, RawFd)> = kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
         let procs: Vec<RawFd> = cgroup_procs.iter().map(AsRawFd::as_raw_fd).collect();
@@ -99,6 +114,9 @@ impl Place {
             if session {
                 // SAFETY: setsid(2) has no arguments and touches no memory.
                 check(unsafe { libc::setsid() })?;
+            }
+            if dies_with_us {
+                die_with(parent)?;
             }
             unblock_signals()?;
             if keyring {
@@ -171,6 +189,14 @@ fn enter_private_mounts(binds: &[PrivateBind]) -> io::Result<()> {
         })?;
     }
     Ok(())
+}
+
+fn die_with(parent: libc::pid_t) -> io::Result<()> {
+    // SAFETY: a number is set; no memory is touched.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    // It may have ended before the kernel knew.
+    // SAFETY: getppid(2) has no arguments and cannot fail.
+    if unsafe { libc::getppid() } != parent { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
 }
 
 /// A child inherits the signal mask; a program that we start must be able to be ended.

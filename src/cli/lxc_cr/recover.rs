@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::checkpoint;
 use crate::cli::common::{LxcOptions, start_log};
-use crate::cli::progress::Progress;
 use crate::error::Result;
-use crate::lxc::defined::Defined;
+use crate::recover;
 
-/// Undo what a command that was killed has left on the host
+/// Undo what commands that were killed have left on the host
+///
+/// Of one container, or of all: ports go back on their bridges, frozen tasks go on, half-restored ones are ended, and
+/// half-written checkpoints, cgroups and veth pairs are removed. A container that is well is left as it is.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Recover {
@@ -19,13 +20,21 @@ pub struct Recover {
 }
 
 impl Recover {
-    /// Plays the container's journal back.
+    /// Prints a line for each thing that was done.
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
-        let (name, lxcpath) = self.lxc.container()?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(checkpoint::not_defined)?;
-        let operation = checkpoint::begin_operation(&defined, "lxc-cr recover")?;
-        checkpoint::recover(&operation, &mut Progress::new(self.lxc.quiet, false))?;
+        let quiet = self.lxc.quiet;
+        let mut tell = |name: &str, done: &str| {
+            if !quiet {
+                println!("{name}: {done}");
+            }
+        };
+        if self.lxc.called().is_none() {
+            recover::recover(None, &mut tell)?;
+        } else {
+            let (name, lxcpath) = self.lxc.container()?;
+            recover::recover(Some((lxcpath.as_path(), name.as_str())), &mut tell)?;
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

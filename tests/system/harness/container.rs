@@ -128,9 +128,9 @@ lxc.rootfs = {dir}/rootfs
         self.world.ours(program, &self.name)
     }
 
-    /// A subcommand of ours on it: `lxc-cr check -n NAME`.
-    pub fn world_run(&self, program: &str, subcommand: &str) -> Run {
-        self.world.subcommand(program, subcommand, &self.name)
+    /// A subcommand of `lxc-cr` on it.
+    pub fn lxc_cr(&self, subcommand: &str) -> Run {
+        self.world.lxc_cr(subcommand, &self.name)
     }
 
     /// Adds lines to its configuration.

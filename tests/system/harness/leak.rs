@@ -66,11 +66,27 @@ impl Snapshot {
         Snapshot(found)
     }
 
+    /// The same without the files below a directory.
+    pub fn without(mut self, dir: &Path) -> Snapshot {
+        let (itself, below) = (format!("file {}", dir.display()), format!("file {}/", dir.display()));
+        self.0.retain(|line| *line != itself && !line.starts_with(&below));
+        self
+    }
+
+    /// What is too many now and what is missing, but for the files below a directory; waits until there is nothing.
+    pub fn differences_without(&self, dir: &Path) -> Result<(), String> {
+        self.wait_until(|| Snapshot::take().without(dir))
+    }
+
     /// Waits until the host is as it was then; else names what is too many and what is missing.
     pub fn wait_until_as_before(&self) -> Result<(), String> {
+        self.wait_until(Snapshot::take)
+    }
+
+    fn wait_until(&self, look: impl Fn() -> Snapshot) -> Result<(), String> {
         let mut now = self.clone();
         let same = wait_for("the host to be as before", LIMIT, || {
-            now = Snapshot::take();
+            now = look();
             (now == *self).then_some(())
         });
         same.map_err(|_| {

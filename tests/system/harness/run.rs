@@ -93,8 +93,13 @@ impl Run {
     }
 
     /// Starts it with no standard streams, for a program that stays; the caller waits for it.
-    pub fn spawn(mut self) -> Child {
-        let command = self.command.process_group(0).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    pub fn spawn(self) -> Child {
+        self.spawn_with(Stdio::null())
+    }
+
+    /// The same with a standard input.
+    pub fn spawn_with(mut self, input: Stdio) -> Child {
+        let command = self.command.process_group(0).stdin(input).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
     }
 

@@ -90,9 +90,9 @@ impl World {
         self.in_lxcpath(Run::new(program))
     }
 
-    /// A subcommand of one of our commands on a container of this world.
-    pub fn subcommand(&self, program: &str, subcommand: &str, container: &str) -> Run {
-        self.on(Run::ours(program).arg(subcommand), container)
+    /// A subcommand of `lxc-cr` on a container of this world.
+    pub fn lxc_cr(&self, subcommand: &str, container: &str) -> Run {
+        self.on(Run::ours("lxc-cr").arg(subcommand), container)
     }
 
     fn on(&self, run: Run, container: &str) -> Run {

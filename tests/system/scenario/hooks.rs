@@ -155,17 +155,22 @@ pub fn a_start_is_refused_during_a_restart(world: &World) {
     // Not an ancestor of the hook: that would be the monitor which restores.
     let mut other = Run::new("sleep").arg("60").spawn();
     lock.lock().unwrap();
-    fs::write(state.join("lock"), format!("lxc-restart (pid {})\n", other.id())).unwrap();
+    let held_by = |what: &str, pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let start_time = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().to_owned();
+        fs::write(state.join("lock"), format!("{what} (pid {pid})\n{start_time}\n")).unwrap();
+    };
+    held_by("lxc-restart", other.id());
     let refused = by_hand(&container, "pre-start", 1);
     refused.assert_code(1);
     assert!(refused.stderr.contains(": the container is being restored: lxc-restart (pid "), "{refused}");
     assert!(refused.stderr.contains(": hint: wait until"), "{refused}");
     assert_eq!(mounts_of_root(&container), 0);
 
-    fs::write(state.join("lock"), format!("lxc-restart (pid {})\n", std::process::id())).unwrap();
+    held_by("lxc-restart", std::process::id());
     by_hand(&container, "pre-start", 1).assert_code(0);
     by_hand(&container, "post-stop", 1).assert_code(0);
-    fs::write(state.join("lock"), format!("lxc-checkpoint (pid {})\n", other.id())).unwrap();
+    held_by("lxc-checkpoint", other.id());
     by_hand(&container, "pre-start", 1).assert_code(0);
     by_hand(&container, "post-stop", 1).assert_code(0);
     lock.unlock().unwrap();

@@ -103,7 +103,7 @@ const HARMLESS: &[&str] = &[
 
 /// What `lxc-cr check --json` says, and its exit code.
 fn check(container: &Container) -> (i32, Vec<Value>) {
-    let told = container.world_run("lxc-cr", "check").arg("--json").output();
+    let told = container.lxc_cr("check").arg("--json").output();
     let json: Value = serde_json::from_str(&told.stdout).unwrap_or_else(|e| panic!("{e}: {told}"));
     assert_eq!(json["container"], container.name());
     assert_eq!(json["blocked"], told.code() == 4, "{told}");
@@ -111,7 +111,7 @@ fn check(container: &Container) -> (i32, Vec<Value>) {
 }
 
 fn assert_healthy(container: &Container) {
-    let told = container.world_run("lxc-cr", "check").ok();
+    let told = container.lxc_cr("check").ok();
     assert_eq!(told.stdout, format!("{} can be checkpointed\n", container.name()));
 }
 
@@ -313,7 +313,7 @@ pub fn names_a_place_that_is_too_small(world: &World) {
     container.witness();
     let small = world.images("small");
     Run::new("mount").args(["-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs"]).arg(&small).ok();
-    let told = container.world_run("lxc-cr", "check").arg("-D").arg(small.join("c")).output();
+    let told = container.lxc_cr("check").arg("-D").arg(small.join("c")).output();
     let refused = container.ours("lxc-checkpoint").arg("-D").arg(small.join("c")).output();
     let left = fs::read_dir(&small).unwrap().count();
     Run::new("umount").arg(&small).ok();

@@ -1,0 +1,144 @@
+//! Every fault at every moment: `make faults`.
+//!
+//! `cargo test --test faults [-- actions|steps|random [TEXT]]`: only these, and only cases whose name contains the text.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::exit,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
+
+mod fault;
+mod harness;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use fault::case::Rig;
+use fault::{COMMANDS, Case, Command, FAULTS, Fault, Moment, Outcome};
+use harness::{World, enter};
+
+/// Of the steps of our commands, each is a moment to be killed at; for the other faults each n-th is.
+const EVERY: usize = 8;
+/// Moments at random.
+const RANDOM: usize = 200;
+/// They are the same at each run.
+const SEED: u64 = 20_261_124;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let wanted = |section: &str| arguments.first().is_none_or(|only| only == section);
+    let text = arguments.get(1).cloned().unwrap_or_default();
+    if let Err(error) = enter::enter() {
+        eprintln!("faults: {}", error.0);
+        return ExitCode::FAILURE;
+    }
+    // What does not hold is told in the table.
+    std::panic::set_hook(Box::new(|_| {}));
+    fault::inflict::limit_state();
+    let world = World::new("faults");
+    let mut rig = Rig::new(&world);
+    let mut tally = Tally::default();
+    if wanted("actions") {
+        tally.section(&mut rig, "at CRIU's actions", fault::at_actions(), &text);
+    }
+    if wanted("steps") {
+        let cases = at_steps(&mut rig);
+        tally.section(&mut rig, "at the steps of our commands", cases, &text);
+    }
+    if wanted("random") {
+        let cases = at_random(&mut rig);
+        tally.section(&mut rig, "at random moments", cases, &text);
+    }
+    tally.tell("in all");
+    if tally.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn at_steps(rig: &mut Rig<'_>) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for command in COMMANDS {
+        let steps = rig.steps(*command);
+        println!("{command} has {} steps: {}", steps.len(), steps.join(" "));
+        for number in 1..=steps.len() {
+            for fault in FAULTS {
+                let every = if *fault == Fault::OursKilled { 1 } else { EVERY };
+                // There is no script here, and of the time limit it does not matter where it passes.
+                if number % every == 0 && ![Fault::ScriptFails, Fault::TimeLimit].contains(fault) {
+                    cases.push(Case { command: *command, moment: Moment::Step(number), fault: *fault });
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// The command is killed at any moment from its start to a little after its usual end.
+fn at_random(rig: &mut Rig<'_>) -> Vec<Case> {
+    let longest: Vec<(Command, u64)> =
+        COMMANDS.iter().map(|command| (*command, rig.duration(*command).as_micros() as u64 * 11 / 10)).collect();
+    let mut random = Random(SEED);
+    (0..RANDOM)
+        .map(|_| {
+            let (command, longest) = longest[random.below(longest.len() as u64) as usize];
+            Case { command, moment: Moment::After(random.below(longest)), fault: Fault::OursKilled }
+        })
+        .collect()
+}
+
+/// Marsaglia's xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    held: usize,
+    ended: usize,
+    not_reached: usize,
+    lost: usize,
+}
+
+impl Tally {
+    fn section(&mut self, rig: &mut Rig<'_>, title: &str, cases: Vec<Case>, text: &str) {
+        println!("\n{title}\n");
+        let mut tally = Tally::default();
+        for case in cases.into_iter().filter(|case| case.to_string().contains(text)) {
+            let started = Instant::now();
+            let outcome = rig.run(case);
+            tally.count(&outcome);
+            println!("{case} | {outcome} | {:.1} s", started.elapsed().as_secs_f64());
+        }
+        tally.tell(title);
+        self.held += tally.held;
+        self.ended += tally.ended;
+        self.not_reached += tally.not_reached;
+        self.lost += tally.lost;
+    }
+
+    fn count(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Held(_) => self.held += 1,
+            Outcome::Ended => self.ended += 1,
+            Outcome::NotReached => self.not_reached += 1,
+            Outcome::Lost(_) => self.lost += 1,
+        }
+    }
+
+    fn tell(&self, title: &str) {
+        let Tally { held, ended, not_reached, lost } = self;
+        println!(
+            "\n{title}: {} cases, {} held ({ended} of them ended by the fault itself), {not_reached} not reached, {lost} NOT HELD",
+            held + ended + lost,
+            held + ended
+        );
+    }
+}
