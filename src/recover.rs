@@ -26,6 +26,7 @@ use crate::operation::{self, Container, Operation};
 use crate::report::Report;
 use crate::rollback::Journal;
 use crate::sys::netlink::Netlink;
+use crate::sys::process;
 
 /// What an operation that was not finished leaves in its state directory beside its journals.
 const SCRAPS: [&str; 3] = ["control", "pid", "netdev.img"];
@@ -130,7 +131,11 @@ impl Known {
             return Ok(());
         };
         let path = format!("/proc/{init}/ns/net");
-        let netns = fs::File::open(&path).with_context(|| format!("open {path}"))?;
+        let netns = match fs::File::open(&path) {
+            // It ends at this moment, and its ports with it.
+            Err(_) if process::is_ending(init.as_raw()) => return Ok(()),
+            netns => netns.with_context(|| format!("open {path}"))?,
+        };
         let mut netlink = Netlink::open().context("open a netlink socket")?;
         let mut errors = ErrorList::default();
         for mut port in ports::find(&mut netlink, netns.as_fd())?.into_iter().filter(|port| port.bridge.is_none()) {

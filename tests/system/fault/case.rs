@@ -178,14 +178,17 @@ impl<'w> Rig<'w> {
         assert!(in_time, "the command hangs; it said: {}", self.said());
     }
 
-    /// `lxc-cr recover`, as soon as nobody is at work any more; once more it has nothing to do.
+    /// `lxc-cr recover`, as soon as nobody is at work any more; once more it has nothing to do. (The monitor that a
+    /// killed lxc-restart had just started may take the lock in between.)
     fn recover(&self) {
-        let recover = || self.container.lxc_cr("recover").output();
-        let told = wait_for("the container to be free", LIMIT, || {
-            let told = recover();
-            (told.status.code() != Some(BUSY)).then_some(told)
-        });
-        let told = told.unwrap_or_else(|e| panic!("{e}"));
+        let recover = || {
+            let told = wait_for("the container to be free", LIMIT, || {
+                let told = self.container.lxc_cr("recover").output();
+                (told.status.code() != Some(BUSY)).then_some(told)
+            });
+            told.unwrap_or_else(|e| panic!("{e}"))
+        };
+        let told = recover();
         assert!(told.success(), "{told}; the command said: {}", self.said());
         let again = recover();
         assert!(again.success() && again.stdout.is_empty(), "a second time: {again}, after {told}");
