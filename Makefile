@@ -34,6 +34,7 @@ doc:
 # The machine's packages and the Debian root with LXC and CRIU; quick when they are there.
 test-host:
 	@packaging/test-host.sh
+	@packaging/test-host.sh --systemd
 
 lint:
 	$(CARGO) fmt --check
@@ -76,6 +77,8 @@ PROGRAMS_IN = $(foreach p,$(COMMANDS),$(BUILD)/$p:$(BINDIR)/$p) $(foreach p,$(HO
 # Their paths are filled in.
 TEXTS_IN = lxc-config/lxc-cr.toml:$(DATADIR)/lxc-cr.toml lxc-config/recipe.conf:$(DATADIR)/recipe.conf \
 	lxc-config/recipe-modern.conf:$(DATADIR)/recipe-modern.conf lxc-config/lxc-cr.conf.in:$(CONFIGDIR)/lxc-cr.conf \
+	lxc-config/lxc-cr-systemd.conf.in:$(CONFIGDIR)/lxc-cr-systemd.conf \
+	$(foreach f,service.conf manager.conf no-bpf.seccomp,lxc-config/systemd/$f:$(DATADIR)/systemd/$f) \
 	$(foreach p,$(MANUALS),$(DOC)/man/$p:$(PREFIX)/share/man/man$(subst .,,$(suffix $p))/$p) \
 	$(foreach p,$(COMMANDS),$(DOC)/bash/$p:$(PREFIX)/share/bash-completion/completions/$p \
 		$(DOC)/zsh/_$p:$(ZSHDIR)/_$p \
@@ -91,7 +94,7 @@ install:
 	@echo "installed below $(DESTDIR)$(PREFIX)"
 
 # Directories go with their last file, but for those that every system has.
-OWN_DIRS = $(LIBEXECDIR) $(DATADIR) $(CONFIGDIR) $(addprefix $(PREFIX)/,libexec share/lxc share/man/man1 share/man/man5 \
+OWN_DIRS = $(LIBEXECDIR) $(DATADIR)/systemd $(DATADIR) $(CONFIGDIR) $(addprefix $(PREFIX)/,libexec share/lxc share/man/man1 share/man/man5 \
 	share/man/man7 share/bash-completion/completions share/bash-completion share/fish/vendor_completions.d share/fish) \
 	$(ZSHDIR) $(PREFIX)/share/zsh
 

@@ -283,7 +283,7 @@ pub fn seal(
     journal: &mut Journal,
 ) -> Result<Record> {
     let dir = partial(&request.images);
-    files::make_files_private(&dir)?;
+    files::make_private(&dir)?;
     // Better now, while the container can go on, than at its restart.
     ttys::resolve_controlling(&dir, &record.ttys)?;
     record.images = record::measure_images(&dir, memory)?;

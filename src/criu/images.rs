@@ -13,6 +13,7 @@ use prost::Message;
 use crate::sys::files::open_file;
 
 mod addresses;
+mod executables;
 mod files;
 mod memory;
 mod mounts;
@@ -22,11 +23,12 @@ mod terminals;
 mod tree;
 
 pub use addresses::{Address, addresses};
+pub use executables::with_openable_executables;
 pub use files::{
     Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, open_files, without_name,
 };
 pub use memory::{Memory, memory};
-pub use mounts::{Mount, mounts};
+pub use mounts::{Mount, mounts, with_slaves_apart};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_ready_made};
 pub use stats::{DumpStats, RestoreStats};
 pub use terminals::{Controlling, Resolved, controlling_resolved};

@@ -119,11 +119,13 @@ impl fmt::Display for Finding {
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Puts findings in order: by severity, then as they were found. One that was found twice is kept once.
+    /// Puts findings in order: by severity, then as they were found. What would be told in the same words is kept once,
+    /// as of a process with several such descriptors.
     pub fn new(found: impl IntoIterator<Item = Finding>) -> Findings {
         let mut findings: Vec<Finding> = Vec::new();
         for finding in found {
-            if !findings.contains(&finding) {
+            let same = |f: &Finding| (&f.what, &f.why, &f.remedy) == (&finding.what, &finding.why, &finding.remedy);
+            if !findings.iter().any(same) {
                 findings.push(finding);
             }
         }

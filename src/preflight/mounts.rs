@@ -80,6 +80,7 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
     }
     found.extend(deleted_twice(tables));
     found.extend(pressure(tables));
+    found.extend(terminals(tables));
     found
 }
 
@@ -177,12 +178,26 @@ fn pressure(tables: &Tables) -> Option<Finding> {
         .flatten()
         .find(|m| m.kind == "cgroup2" && m.point.file_name().is_some_and(|n| n == "memory.pressure"))?;
     Some(
-        Finding::warning(
+        Finding::blocker(
             format!("a systemd unit has {} mounted in a mount namespace of its own", mount.point.display()),
             "CRIU can dump it, but fails to mount it again (Failed to move_mount)",
         )
         .at(place(mount))
-        .remedy("in the container, set DefaultMemoryPressureWatch=off under [Manager] in /etc/systemd/system.conf, and restart the units or the container"),
+        .remedy("include lxc-cr-systemd.conf in its configuration and start it anew (or, in the container: set DefaultMemoryPressureWatch=off under [Manager] in /etc/systemd/system.conf, and restart its units)"),
+    )
+}
+
+/// A terminal that LXC lent is an external mount of the container; in a mount namespace inside, CRIU takes it for a
+/// devpts to be made anew, which has no part in what it was mounted from.
+fn terminals(tables: &Tables) -> Option<Finding> {
+    let mount = tables.tables.iter().skip(1).flatten().find(|m| ttys::is_lent(m))?;
+    Some(
+        Finding::blocker(
+            format!("a service has LXC's {} in a mount namespace of its own", mount.point.display()),
+            "CRIU can dump it, but fails to mount it again (Failed to copy sharing)",
+        )
+        .at(place(mount))
+        .remedy("write lxc.console.path = none and lxc.tty.max = 0 into its configuration (lxc.include = …/lxc-cr-systemd.conf does), and start it anew"),
     )
 }
 
@@ -288,6 +303,16 @@ pub(super) mod tests {
     fn a_pressure_file_in_a_units_namespace_is_told() {
         let pressure = kind("cgroup2", mount(5, 1, "/u/memory.pressure", "/sys/fs/cgroup/u/memory.pressure"));
         let tables = Tables { tables: vec![vec![mount(1, 0, "/", "/")], vec![mount(9, 0, "/", "/"), pressure]] };
-        assert_eq!(judge(&tables, &[], &Names::test())[0].severity, Severity::Warning);
+        assert_eq!(judge(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
+    }
+
+    #[test]
+    fn a_terminal_of_lxcs_in_a_units_namespace_is_told() {
+        let tty = |id| kind("devpts", mount(id, 1, "/4", "/dev/tty4"));
+        let main = vec![mount(1, 0, "/", "/"), tty(3)];
+        let only = Tables { tables: vec![main.clone()] };
+        assert_eq!(judge(&only, &[], &Names::test()), []);
+        let tables = Tables { tables: vec![main, vec![mount(9, 0, "/", "/"), tty(5)]] };
+        assert_eq!(judge(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 }

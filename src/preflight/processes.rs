@@ -12,7 +12,6 @@ pub fn judge(tasks: &Tasks, caller: &Caller) -> Vec<Finding> {
         found.extend(traced(task));
         found.extend(uninterruptible(task));
         found.extend(limits(task, caller));
-        found.extend(executor(task));
     }
     found.extend(attached(&tasks.attached));
     found.extend(labels(&tasks.tree));
@@ -64,18 +63,6 @@ fn limits(task: &Task, caller: &Caller) -> Option<Finding> {
         )
         .at(task.place())
         .remedy("give root that capability, or give the container an id map (lxc.idmap)")
-    })
-}
-
-/// CRIU 4.1 and 4.2 take the wrong descriptor for its program file: `PR_SET_MM_MAP failed with -9` at the restore.
-fn executor(task: &Task) -> Option<Finding> {
-    (task.command == "(sd-pam)").then(|| {
-        Finding::warning(
-            format!("{} belongs to a user's systemd", task.name()),
-            "CRIU can dump it, but may fail to restore it (PR_SET_MM_MAP failed with -9)",
-        )
-        .at(task.place())
-        .remedy("in the container: end the login sessions, or run: systemctl mask --now user@.service")
     })
 }
 

@@ -62,6 +62,11 @@ impl Lineage {
         }
     }
 
+    /// The directories, the nearest first.
+    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+        self.0.iter().map(|(dir, _)| dir.as_path())
+    }
+
     /// As [`Record::check_sizes`], for all of them.
     pub fn check_sizes(&self) -> Result<()> {
         self.each(|record, dir| record.check_sizes(dir))

@@ -419,7 +419,12 @@ impl Work<'_> {
             verification,
             log: LogReader::new(log_file.clone(), report),
         };
-        let ended = run::run(job, self.signals, &mut watch)?;
+        let lent = lend_images(&self.request.images, self.defined)?;
+        let ended = run::run(job, self.signals, &mut watch);
+        for dir in lent {
+            files::make_private(&dir)?;
+        }
+        let ended = ended?;
         for image in &self.plan.images {
             files::remove_if_there(&self.operation.image(&image.name))?;
         }
@@ -484,6 +489,10 @@ impl Work<'_> {
         for image in &self.plan.images {
             let shown = self.operation.image(&image.name);
             files::write_atomically(&shown, &image.content)?;
+            // CRIU reads it as the container's root, too.
+            if let Some(guest) = self.defined.config.guest() {
+                files::set_group(&shown, Some(guest.gid), 0o640)?;
+            }
             binds.push(PrivateBind::new(&shown, &self.request.images.join(&image.name)).context("name an image")?);
         }
         // A Ctrl-C at the terminal must reach us, who can undo things.
@@ -571,4 +580,16 @@ fn reap_children() {
             break;
         }
     }
+}
+
+/// CRIU reads images in the container's user namespace, too, as the root of that: while it works, that root's group may
+/// read them. Gives the directories that were changed.
+fn lend_images(dir: &Path, defined: &Defined) -> Result<Vec<PathBuf>> {
+    let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
+    let mut dirs = vec![dir.to_owned()];
+    dirs.extend(Lineage::of(dir)?.directories().map(Path::to_owned));
+    for dir in &dirs {
+        files::lend_to_group(dir, guest.gid)?;
+    }
+    Ok(dirs)
 }

@@ -55,6 +55,10 @@ pub struct Plan {
     pub images: Vec<ShownImage>,
     /// Bind mounts from the host, and new terminals.
     pub mounts: Vec<External>,
+    /// Mounts of its own cgroups: the name by which the images know each, and where it begins below the payload cgroup.
+    pub own_cgroups: Vec<(String, PathBuf)>,
+    /// Where cgroup2 is mounted.
+    pub cgroup_mount: PathBuf,
     /// The new terminals.
     pub terminals: Vec<Terminal>,
 }
@@ -102,13 +106,26 @@ pub fn plan(
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
     let mut images: Vec<ShownImage> = interfaces.into_iter().collect();
+    let apart = images::with_slaves_apart(&request.images).context("read the container's mounts")?;
+    let executables = images::with_openable_executables(&request.images).context("read the container's executables")?;
+    images.extend(apart.into_iter().chain(executables).map(|(name, content)| ShownImage { name, content }));
     if let Some(record) = record {
         let resolved = ttys::resolve_controlling(&request.images, &record.ttys)?;
         images.extend(resolved.into_iter().map(|(name, content)| ShownImage { name, content }));
     }
     let mount = |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
     let binds = record.map(|r| r.externals.as_slice()).unwrap_or_default();
-    let mut mounts: Vec<External> = binds.iter().map(|e| mount(&e.key, &e.source)).collect();
+    let cgroup_mount = cgroup::unified_mount()?;
+    let old_payload = tree.map(|t| cgroup_mount.join(t.path.strip_prefix("/").unwrap_or(&t.path)));
+    let mut own_cgroups = Vec::new();
+    let mut mounts = Vec::new();
+    for bind in binds {
+        // The payload cgroup gets another name where this one is taken.
+        match old_payload.as_ref().and_then(|old| bind.source.strip_prefix(old).ok()) {
+            Some(below) => own_cgroups.push((bind.key.clone(), below.to_owned())),
+            None => mounts.push(mount(&bind.key, &bind.source)),
+        }
+    }
     for Terminal { tty, pty } in &terminals {
         mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
     }
@@ -125,6 +142,8 @@ pub fn plan(
         images,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
         mounts,
+        own_cgroups,
+        cgroup_mount,
         terminals,
     })
 }
@@ -134,11 +153,17 @@ impl Plan {
     pub fn criu(&self, request: &Request, defined: &Defined, payload: &Path, pidfile: &Path) -> Restore {
         let mut scripts = vec![request.action_script.clone()];
         scripts.extend(request.user_script.clone());
+        let payload_dir = self.cgroup_mount.join(payload.strip_prefix("/").unwrap_or(payload));
+        let own_cgroups = self.own_cgroups.iter().map(|(key, below)| {
+            // No slash at the end, for CRIU takes the path as it is.
+            let path = payload_dir.join(below).components().collect();
+            External::Mount { key: key.clone(), path }
+        });
         Restore {
             common: Common {
                 images: request.images.clone(),
                 action_scripts: scripts,
-                externals: self.mounts.clone(),
+                externals: self.mounts.iter().cloned().chain(own_cgroups).collect(),
                 extra: Vec::new(),
             },
             root: defined.rootfs.clone(),

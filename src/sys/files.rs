@@ -113,17 +113,34 @@ pub fn check_own_file(guest: Option<Guest>, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the files in a directory readable for root alone. CRIU writes its images with mode 0644.
-pub fn make_files_private(dir: &Path) -> Result<()> {
+/// Makes a directory and the files in it root's alone. CRIU writes its images with mode 0644.
+pub fn make_private(dir: &Path) -> Result<()> {
+    set_readers(dir, None)
+}
+
+/// Lets a group read the files in a directory, until [`make_private`] takes it back.
+pub fn lend_to_group(dir: &Path, gid: u32) -> Result<()> {
+    set_readers(dir, Some(gid))
+}
+
+fn set_readers(dir: &Path, group: Option<u32>) -> Result<()> {
+    let (enter, read) = if group.is_some() { (0o010, 0o040) } else { (0, 0) };
     for name in names(dir)? {
         let path = dir.join(&name);
-        let what = || format!("make {} private", path.display());
-        if fs::symlink_metadata(&path).with_context(what)?.is_file() {
-            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_FILE))
-                .with_context(what)?;
+        let is_file = fs::symlink_metadata(&path).map(|m| m.is_file());
+        if is_file.with_context(|| format!("look at {}", path.display()))? {
+            set_group(&path, group, PRIVATE_FILE | read)?;
         }
     }
-    Ok(())
+    set_group(dir, group, PRIVATE_DIR | enter)
+}
+
+/// Sets the group, root's where there is none, and the mode of what nobody else can have put there.
+pub fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
+    let what = || format!("set the group and mode of {}", path.display());
+    std::os::unix::fs::lchown(path, None, Some(group.unwrap_or_else(|| nix::unistd::getegid().as_raw())))
+        .with_context(what)?;
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(what)
 }
 
 /// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is refused, and so is a
@@ -270,7 +287,7 @@ mod tests {
         check_own_file(None, &file).unwrap();
         fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o602)).unwrap();
         assert!(check_own_file(None, &file).unwrap_err().to_string().contains("written by others"));
-        make_files_private(top.path()).unwrap();
+        make_private(top.path()).unwrap();
         check_own_file(None, &file).unwrap();
         fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         assert!(check_own_file(None, &file).unwrap_err().to_string().contains("could be replaced"));

@@ -73,6 +73,8 @@ fn main() -> ExitCode {
         ("hooks_of_a_user_end_the_same_after_a_restart", scenario::user_hooks::end_the_same),
         ("hooks_of_the_samples_run", scenario::hooks::the_samples_start),
         ("hooks_explain_wrong_use", scenario::hooks::wrong_use_is_explained),
+        ("systemd_without_privileges_goes_on", scenario::systemd::without_privileges_goes_on),
+        ("systemd_with_privileges_goes_on", scenario::systemd::with_privileges_goes_on),
         ("device_rules_are_in_force_again", scenario::devices::are_in_force_again),
         ("device_rules_that_are_none_stay_none", scenario::devices::that_are_none_stay_none),
         ("device_rules_hold_from_the_first_instruction_on", scenario::devices::hold_from_the_first_instruction_on),

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::{Error, Head, decode, read};
 
-const FILES_MAGIC: u32 = 0x5630_3138;
+pub(super) const FILES_MAGIC: u32 = 0x5630_3138;
 const FDINFO_MAGIC: u32 = 0x5621_3732;
 const REMAP_FPATH_MAGIC: u32 = 0x5913_3954;
 

@@ -6,7 +6,7 @@ use prost::Message;
 
 use super::{Error, Head, bytes_of, decode, messages, read_one};
 
-const MM_MAGIC: u32 = 0x5749_2820;
+pub(super) const MM_MAGIC: u32 = 0x5749_2820;
 const PAGEMAP_MAGIC: u32 = 0x5608_4025;
 
 /// `PE_PARENT` and `PE_PRESENT` of CRIU's pagemap.h.

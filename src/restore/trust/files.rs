@@ -58,11 +58,17 @@ fn place_of(file: &PathFile, mounts: &[Mount], record: Option<&Record>) -> Optio
     if let Some(key) = &mount.external {
         let external = record?.externals.iter().find(|e| e.key == *key)?;
         let below = file.path.strip_prefix(&mount.point).ok()?;
+        // Its own cgroups are made anew.
+        if mount.kind.starts_with("cgroup") {
+            return None;
+        }
         // A file that is mounted by itself has nothing below it.
         let empty = below.as_os_str().is_empty();
         return Some(Place::Host(if empty { external.source.clone() } else { external.source.join(below) }));
     }
-    (mount.point == Path::new("/")).then(|| Place::Root(file.path.clone()))
+    // Below another mount there is nothing of it in the root: it was opened before that was mounted.
+    let covered = mounts.iter().any(|m| m.point != Path::new("/") && file.path.starts_with(&m.point));
+    (mount.point == Path::new("/") && !covered).then(|| Place::Root(file.path.clone()))
 }
 
 fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Option<String>> {

@@ -15,5 +15,6 @@ pub mod probe;
 pub mod recipe;
 pub mod refusals;
 pub mod story;
+pub mod systemd;
 pub mod tools;
 pub mod user_hooks;
