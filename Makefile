@@ -43,9 +43,10 @@ lint:
 check: lint
 	$(CARGO) test --lib --bins --test layers --test cli --test doc
 
-# What is tested is what is installed: the release build.
+# What is tested is what is installed: the release build. Of the faults, those at CRIU's actions: a minute.
 test: test-host lint
 	$(CARGO) test --release
+	[ "$$(id -u)" != 0 ] || $(CARGO) test --release --test faults -- actions
 
 # The trials that another kernel can change, in a whole machine: Debian 13's under qemu, some ten minutes.
 test-vm:

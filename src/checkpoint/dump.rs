@@ -301,6 +301,8 @@ pub fn seal(
 
 /// Completes the record of a checkpoint that is in its place.
 pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> Result<()> {
+    // What CRIU has written since.
+    files::make_private(&request.images)?;
     record.add_sums(&sealer.finish()?);
     record.write(&request.images)
 }

@@ -138,9 +138,15 @@ fn set_readers(dir: &Path, group: Option<u32>) -> Result<()> {
 /// Sets the group, root's where there is none, and the mode of what nobody else can have put there.
 pub fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
     let what = || format!("set the group and mode of {}", path.display());
-    std::os::unix::fs::lchown(path, None, Some(group.unwrap_or_else(|| nix::unistd::getegid().as_raw())))
-        .with_context(what)?;
-    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(what)
+    let gid = group.unwrap_or_else(|| nix::unistd::getegid().as_raw());
+    let meta = fs::symlink_metadata(path).with_context(what)?;
+    if meta.gid() != gid {
+        std::os::unix::fs::lchown(path, None, Some(gid)).with_context(what)?;
+    }
+    if meta.mode() & 0o7777 != mode {
+        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(what)?;
+    }
+    Ok(())
 }
 
 /// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is refused, and so is a

@@ -75,6 +75,13 @@ fn main() -> ExitCode {
         ("hooks_explain_wrong_use", scenario::hooks::wrong_use_is_explained),
         ("systemd_without_privileges_goes_on", scenario::systemd::without_privileges_goes_on),
         ("systemd_with_privileges_goes_on", scenario::systemd::with_privileges_goes_on),
+        ("checkpoints_are_listed_shown_and_removed", scenario::trust::checkpoints_are_listed_shown_and_removed),
+        ("what_has_changed_is_named_before_a_restart", scenario::trust::what_has_changed_is_named_before_a_restart),
+        ("nobody_gets_in", scenario::trust::nobody_gets_in),
+        (
+            "a_directory_of_an_unprivileged_container_is_trusted",
+            scenario::trust::a_directory_of_an_unprivileged_container_is_trusted,
+        ),
         ("device_rules_are_in_force_again", scenario::devices::are_in_force_again),
         ("device_rules_that_are_none_stay_none", scenario::devices::that_are_none_stay_none),
         ("device_rules_hold_from_the_first_instruction_on", scenario::devices::hold_from_the_first_instruction_on),

@@ -17,4 +17,5 @@ pub mod refusals;
 pub mod story;
 pub mod systemd;
 pub mod tools;
+pub mod trust;
 pub mod user_hooks;
