@@ -92,6 +92,9 @@ pub fn run(
         let namespace = std::fs::File::open(&path).with_context(|| format!("open {path}"))?;
         place = place.in_namespace(namespace.into());
     }
+    if let Some(path) = plan.search_path {
+        place = place.search_path(path);
+    }
     let job = Job {
         program: &criu.path,
         args: plan.dump.args(),

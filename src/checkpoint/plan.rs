@@ -14,12 +14,13 @@ use super::Request;
 use crate::cgroup::{self, Tree};
 use crate::confine;
 use crate::criu::options::{AfterDump, Common, Dump, External};
+use crate::criu::tools;
 use crate::criu::version::Criu;
 use crate::lxc;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::mounts::{self, HostFile, Mount};
-use crate::net::{Port, ports};
+use crate::net::{Port, ports, tables};
 use crate::operation;
 use crate::record::{self, Record};
 use crate::settings::Settings;
@@ -41,6 +42,8 @@ pub struct Plan {
     pub ports: Vec<Port>,
     /// Its network namespace, if it has one for itself.
     pub netns: Option<Arc<fs::File>>,
+    /// The directories in which CRIU finds the programs that it runs, where these are not all.
+    pub search_path: Option<String>,
     /// The record, but for the images that are not there yet and the settings of the network, which take some
     /// milliseconds to read.
     pub record: Record,
@@ -66,6 +69,8 @@ pub fn plan(
     let host_files = mounts::host_streams(init, &container_mounts)?;
     let mut tree = payload(running)?;
     let (ttys, controlling) = terminals(init, &container_mounts, tree.as_ref().map(|(dir, _)| dir.as_path()))?;
+
+    let search_path = search_path(request, &tree)?;
 
     let described = describe_init(init)?;
     let has_netns = described.namespaces.iter().any(|n| n == "net");
@@ -117,6 +122,7 @@ pub fn plan(
         in_cgroup_namespace,
         ports: survey.ports,
         netns: has_netns.then(|| Arc::new(netns)),
+        search_path,
         record,
         notes,
     })
@@ -179,6 +185,17 @@ fn terminals(init: i32, mounts: &[Mount], payload: Option<&Path>) -> Result<(Vec
     ttys::note_sessions(&mut lent, &holders);
     let controlling = ttys::external_controlling(&lent, &holders);
     Ok((lent, controlling))
+}
+
+/// Without the tools of iptables where the container has none of their tables, and CRIU runs no script of the user's, who
+/// may want them.
+fn search_path(request: &Request, payload: &Option<(PathBuf, Tree)>) -> Result<Option<String>> {
+    match payload {
+        Some((dir, _)) if request.user_script.is_none() && !tables::in_use(&cgroup::tasks(dir)?)? => {
+            Ok(tools::search_path_without_iptables())
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The payload cgroup's directory and what is in it; none where there is no cgroup2 or the container has no cgroup.

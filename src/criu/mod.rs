@@ -6,4 +6,5 @@ pub mod images;
 pub mod log;
 pub mod options;
 pub mod run;
+pub mod tools;
 pub mod version;

@@ -10,11 +10,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::sys::spawn::SAFE_PATH;
+
 /// Where CRIU is looked for when the settings don't name it. A fixed list: `$PATH` is the caller's.
 const PLACES: &[&str] = &["/usr/sbin/criu", "/usr/local/sbin/criu", "/usr/bin/criu", "/usr/local/bin/criu"];
-
-/// The `$PATH` that CRIU gets; it runs `ip`, `tar`, `iptables-save` and the like itself.
-pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How much of the output of a program that says it is CRIU is quoted in a message.
 const QUOTED: usize = 120;

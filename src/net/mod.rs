@@ -28,6 +28,7 @@ use crate::sys::netlink::{Mac, PortSettings, Vlan};
 pub mod apply;
 pub mod plan;
 pub mod ports;
+pub mod tables;
 
 /// The MTU of a link of which nothing was recorded: Ethernet's.
 const ETHERNET_MTU: u32 = 1500;

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
 use super::mounts::Tables;
-use crate::criu::version::{Criu, SAFE_PATH};
+use crate::criu::version::Criu;
+use crate::sys::spawn::SAFE_PATH;
 
 /// The number of CAP_SYS_RESOURCE (linux/capability.h).
 const CAP_SYS_RESOURCE: u32 = 24;

@@ -39,6 +39,7 @@ pub struct Place {
     private_mounts: Vec<PrivateBind>,
     dies_with_us: bool,
     kept: Vec<(OwnedFd, RawFd)>,
+    search_path: Option<String>,
 }
 
 impl Place {
@@ -101,11 +102,26 @@ impl Place {
         self
     }
 
+    /// With these directories in its `PATH` instead of those of [`SAFE_PATH`].
+    pub fn search_path(mut self, directories: String) -> Place {
+        self.search_path = Some(directories);
+        self
+    }
+
     /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
     /// what the command itself was given stays.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
-        let Place { session, keyring, cgroup_procs, cgroup_namespace, joined, private_mounts, dies_with_us, kept } =
-            self;
+        let Place {
+            session,
+            keyring,
+            cgroup_procs,
+            cgroup_namespace,
+            joined,
+            private_mounts,
+            dies_with_us,
+            kept,
+            search_path,
+        } = self;
         let parent = std::process::id().cast_signed();
         let namespace: Option<RawFd> = joined.as_ref().map(AsRawFd::as_raw_fd);
         let numbers: Vec<(RawFd, RawFd)> = kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
@@ -149,7 +165,7 @@ impl Place {
             }
             Ok(())
         };
-        command.env("PATH", SAFE_PATH);
+        command.env("PATH", search_path.as_deref().unwrap_or(SAFE_PATH));
         // SAFETY: `enter` makes only system calls on memory and descriptors that were prepared before the
         // fork; it allocates nothing and takes no lock.
         unsafe { command.pre_exec(enter) };

@@ -17,8 +17,17 @@ pub(super) enum Weight {
 /// Errors that CRIU logs and goes on.
 ///
 /// The first comes with each run as root without CAP_SYS_RESOURCE, the second when a task of a chain of
-/// pre-dumps is new.
-const HARMLESS: &[&str] = &["rlimit: Can't setup RLIMIT_NOFILE for self", "No parent image found"];
+/// pre-dumps is new, the others when a dump finds no tools of iptables (see [`crate::criu::tools`]).
+const HARMLESS: &[&str] = &[
+    "rlimit: Can't setup RLIMIT_NOFILE for self",
+    "No parent image found",
+    "execvp(\"iptables-save\"",
+    "execvp(\"ip6tables-save\"",
+    "execvp(\"iptables-legacy-save\"",
+    "execvp(\"ip6tables-legacy-save\"",
+    "tables-save -V failed",
+    "tables-legacy-save -V failed",
+];
 
 pub(super) fn is_harmless(line: &str) -> bool {
     HARMLESS.iter().any(|text| line.contains(text))
