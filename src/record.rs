@@ -4,14 +4,12 @@
 //! ports, cgroups, sources of bind mounts) stands in the record, and the checksum of each image. Writing it is
 //! what makes a directory a checkpoint: it is written last, when all images are there.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::cgroup::Tree;
 use crate::mounts::{External, HostFile};
@@ -20,9 +18,12 @@ use crate::sys::files;
 use crate::sys::netlink::Route;
 use crate::sysctl::Sysctls;
 
+use crate::ttys::Tty;
+
+mod images;
 mod lineage;
 
-use crate::ttys::Tty;
+pub use images::{Checksum, Image, Memory, is_image, measure_images};
 pub use lineage::Lineage;
 
 /// The record's name in the image directory.
@@ -31,8 +32,6 @@ pub const FILE: &str = "lxc-cr.toml";
 pub const VERSION: u32 = 1;
 /// A record is a few KiB and the container's configuration; more than this was not written by us.
 const MAX_SIZE: u64 = 4 << 20;
-/// Read in pieces of this size, in bytes.
-const PIECE: usize = 1 << 18;
 
 /// A checkpoint's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,18 +124,6 @@ pub struct Init {
     /// LSM label, when it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-}
-
-/// One image file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Image {
-    /// Its name in the directory.
-    pub name: String,
-    /// Its size in bytes.
-    pub size: u64,
-    /// SHA-256, hexadecimal. Missing only where the command died before it was taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sha256: Option<String>,
 }
 
 /// Why a checkpoint cannot be trusted or used.
@@ -256,8 +243,7 @@ impl Record {
     /// Checks the content of the images that `which` chooses: reads all of them.
     pub fn check_content(&self, dir: &Path, which: impl Fn(&Image) -> bool) -> Result<()> {
         for image in self.images.iter().filter(|i| which(i)) {
-            let Some(sum) = &image.sha256 else { continue };
-            if checksum(&dir.join(&image.name))? != *sum {
+            if !image.has_its_sum(dir)? {
                 bail!(Damage::Checksum(image.name.clone()));
             }
         }
@@ -268,7 +254,7 @@ impl Record {
     pub fn add_sums(&mut self, taken: &[Image]) {
         for image in &mut self.images {
             if let Some(found) = taken.iter().find(|t| t.name == image.name && t.size == image.size) {
-                image.sha256.clone_from(&found.sha256);
+                image.sum.clone_from(&found.sum);
             }
         }
     }
@@ -289,80 +275,6 @@ fn is_one_component(path: &Path) -> bool {
 
 fn has_parent(path: &Path) -> bool {
     path.components().any(|c| c == Component::ParentDir) || path.as_os_str().as_encoded_bytes().contains(&0)
-}
-
-impl Image {
-    /// Whether it holds memory: these are as large as the container, all others are small.
-    pub fn is_memory(&self) -> bool {
-        self.name.starts_with("pages-")
-    }
-}
-
-/// Whether [`measure_images`] takes the checksums of memory images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
-    /// Somebody else is at it: see `seal`.
-    SumsFollow,
-    /// It does.
-    WithSums,
-}
-
-/// Whether a file of this name is one of CRIU's images.
-pub fn is_image(name: &Path) -> bool {
-    name.to_str().is_some_and(|n| n.ends_with(".img") || n.ends_with(".tar.gz"))
-}
-
-/// Measures the images of a directory.
-pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
-    let mut images = Vec::new();
-    for name in files::names(dir)? {
-        let Some(text) = name.to_str().filter(|_| is_image(&name)) else { continue };
-        let path = dir.join(text);
-        let size = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size();
-        let mut image = Image { name: text.to_owned(), size, sha256: None };
-        if !(image.is_memory() && memory == Memory::SumsFollow) {
-            image.sha256 = Some(checksum(&path)?);
-        }
-        images.push(image);
-    }
-    Ok(images)
-}
-
-/// SHA-256 of a file, hexadecimal, as `sha256sum` prints it.
-fn checksum(path: &Path) -> Result<String> {
-    let what = || format!("read {}", path.display());
-    let mut file = files::open_file(path).with_context(what)?;
-    let mut sum = Checksum::default();
-    let mut buffer = vec![0; PIECE];
-    while sum.update(&mut file, &mut buffer).with_context(what)? > 0 {}
-    Ok(sum.hex())
-}
-
-/// A checksum while the file is read.
-#[derive(Clone, Debug, Default)]
-pub struct Checksum {
-    state: Sha256,
-    length: u64,
-}
-
-impl Checksum {
-    /// Takes in the next piece; says how many bytes it had.
-    pub fn update(&mut self, file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let length = file.read(buffer)?;
-        self.state.update(&buffer[..length]);
-        self.length += length as u64;
-        Ok(length)
-    }
-
-    /// The bytes taken in.
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// The sum.
-    pub fn hex(self) -> String {
-        self.state.finalize().iter().map(|b| format!("{b:02x}")).collect()
-    }
 }
 
 #[cfg(test)]
@@ -437,7 +349,7 @@ mod tests {
     #[test]
     fn a_record_made_by_hand_cannot_lead_out_of_its_directory() {
         let mut record = sample();
-        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sha256: None }];
+        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sum: None }];
         let text = toml::to_string(&record).unwrap();
         assert!(Record::parse(&text).unwrap_err().to_string().contains("no name of an image"));
         let refused = |change: &dyn Fn(&mut Record)| {

@@ -74,7 +74,8 @@ fn follow(dir: &File, finish: &AtomicBool) -> Result<Vec<Image>> {
             if !followed.iter().any(|f| f.name == name) {
                 let path = dir.join(&name);
                 let file = files::open_file(&path).with_context(|| format!("open {}", path.display()))?;
-                followed.push(Followed { name, file, sum: Checksum::default(), written_out: 0 });
+                let sum = Checksum::for_image(&name);
+                followed.push(Followed { name, file, sum, written_out: 0 });
             }
         }
         let mut read = 0;
@@ -88,7 +89,7 @@ fn follow(dir: &File, finish: &AtomicBool) -> Result<Vec<Image>> {
             std::thread::park_timeout(INTERVAL);
         }
     }
-    Ok(followed.into_iter().map(|f| Image { name: f.name, size: f.sum.length(), sha256: Some(f.sum.hex()) }).collect())
+    Ok(followed.into_iter().map(|f| Image { name: f.name, size: f.sum.length(), sum: Some(f.sum.sum()) }).collect())
 }
 
 fn memory_images(dir: &Path) -> Result<Vec<String>> {
