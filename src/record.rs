@@ -67,6 +67,9 @@ pub struct Record {
     /// Settings of its network namespace that CRIU does not save, by their path below /proc/sys/net.
     #[serde(default, skip_serializing_if = "Sysctls::is_empty")]
     pub net_settings: Sysctls,
+    /// Those of its interfaces. None where they were not read: then only CRIU knows them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interface_settings: Option<Sysctls>,
     /// The console and the ttys that LXC lent it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ttys: Vec<Tty>,
@@ -314,6 +317,7 @@ mod tests {
             externals: vec![],
             host_files: vec![],
             net_settings: Sysctls::new(),
+            interface_settings: None,
             ttys: vec![],
             images: vec![],
         }

@@ -2,7 +2,8 @@
 //!
 //! CRIU saves those of the interfaces (`conf/`) and a few more (net.c); `net.core.somaxconn`, `net.ipv4.tcp_*`,
 //! `net.ipv4.ip_local_port_range` and their like come back as in a new namespace. So what differs from a new namespace is
-//! recorded, and what differs from the record is set before the container runs.
+//! recorded, and what differs from the record is set before the container runs. Those of the interfaces are recorded,
+//! too, for a namespace that we fill without CRIU ([`crate::net::inside`]).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,17 +20,65 @@ use crate::sys::netlink::{in_netns, in_new_netns};
 pub type Sysctls = BTreeMap<String, String>;
 
 const BASE: &str = "/proc/sys/net";
+/// The directory of interfaces' settings, in that of each family.
+const CONF: &str = "/conf/";
+/// What holds for all of them, what one begins with when it is made, and the one that every namespace has.
+const ALL: &str = "all";
+const DEFAULT: &str = "default";
+const LOOPBACK: &str = "lo";
+/// Changes with `forwarding`, so it is set after that (net/ipv4/devinet.c, `inet_forward_change`).
+const LAST: &str = "accept_redirects";
 /// Sysctls of an interface's neighbours; the loopback interface of a new namespace has what all begin with.
 const NEIGHBOURS: &str = "/neigh/";
 
 /// What somebody has set in a network namespace.
-pub fn read(netns: BorrowedFd<'_>) -> Result<Sysctls> {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// All but those of interfaces.
+    pub general: Sysctls,
+    /// Those of interfaces, as far as they are not what the others lead to.
+    pub interfaces: Sysctls,
+}
+
+/// What somebody has set in a network namespace.
+pub fn read(netns: BorrowedFd<'_>) -> Result<Settings> {
     let all = in_netns(netns, read_all).context("enter the container's network namespace")?;
-    let mut all = all.with_context(|| format!("read {BASE}"))?;
+    let all = all.with_context(|| format!("read {BASE}"))?;
     let new = in_new_netns(read_all).context("make a network namespace to compare with")?;
     let new = new.with_context(|| format!("read {BASE}"))?;
-    all.retain(|name, value| made(name, value, &new));
-    Ok(all)
+    let (interfaces, mut general): (Sysctls, Sysctls) = all.into_iter().partition(|(name, _)| name.contains(CONF));
+    general.retain(|name, value| made(name, value, &new));
+    let changed = interfaces.iter().filter(|(name, value)| differs(name, value, &interfaces, &new));
+    let changed = changed.map(|(name, value)| (name.clone(), value.clone())).collect();
+    Ok(Settings { general, interfaces: changed })
+}
+
+/// Whether an interface's setting would be another one after those of a new namespace and of its default. An interface
+/// without addresses, as the loopback interface is at first, follows a default that changes (net/ipv4/devinet.c,
+/// `devinet_copy_dflt_conf`).
+fn differs(name: &str, value: &String, all: &Sysctls, new: &Sysctls) -> bool {
+    let interface = interface_of(name).unwrap_or_default();
+    let of_new = || new.get(name) != Some(value);
+    let of_default = || {
+        let default = name.replacen(&format!("{CONF}{interface}/"), &format!("{CONF}{DEFAULT}/"), 1);
+        all.get(&default) != Some(value)
+    };
+    match interface {
+        ALL | DEFAULT => of_new(),
+        LOOPBACK => of_new() || of_default(),
+        _ => of_default(),
+    }
+}
+
+/// The interface that a setting is of.
+fn interface_of(name: &str) -> Option<&str> {
+    name.split_once(CONF)?.1.split('/').next()
+}
+
+/// The settings that hold before any interface is made, so that each begins with them; and those of the interfaces.
+pub fn before_interfaces(settings: &Sysctls) -> (Sysctls, Sysctls) {
+    let early = |name: &str| interface_of(name).is_some_and(|i| [ALL, DEFAULT, LOOPBACK].contains(&i));
+    settings.iter().map(|(n, v)| (n.clone(), v.clone())).partition(|(name, _)| early(name))
 }
 
 /// Whether a namespace as the kernel makes it would have something else.
@@ -46,7 +95,9 @@ pub fn apply(netns: BorrowedFd<'_>, settings: &Sysctls) -> Result<Vec<String>> {
     if settings.is_empty() {
         return Ok(Vec::new());
     }
-    in_netns(netns, || settings.iter().filter_map(|(name, value)| set(name, value).err()).collect())
+    // `all` comes before the interfaces' own by its name: setting it changes theirs.
+    let (last, first): (Vec<_>, Vec<_>) = settings.iter().partition(|(name, _)| name.ends_with(LAST));
+    in_netns(netns, || first.into_iter().chain(last).filter_map(|(name, value)| set(name, value).err()).collect())
         .context("enter the container's network namespace")
 }
 
@@ -76,10 +127,7 @@ fn read_below(dir: &Path, found: &mut Sysctls) -> io::Result<()> {
         let entry = entry?;
         let path = entry.path();
         if entry.file_type()?.is_dir() {
-            // CRIU has those of the interfaces.
-            if entry.file_name() != "conf" {
-                read_below(&path, found)?;
-            }
+            read_below(&path, found)?;
             continue;
         }
         // Interfaces and what belongs to them may go while we look.
@@ -110,6 +158,22 @@ mod tests {
         assert!(!made("ipv4/neigh/eth0/gc_stale_time", "60", &new));
         assert!(made("ipv4/neigh/eth0/gc_stale_time", "61", &new));
         assert!(made("ipv4/of_a_module", "1", &new));
+    }
+
+    #[test]
+    fn an_interface_differs_from_its_default() {
+        let new = settings(&[("ipv4/conf/default/rp_filter", "0"), ("ipv4/conf/lo/rp_filter", "0")]);
+        let all = settings(&[
+            ("ipv4/conf/default/rp_filter", "2"),
+            ("ipv4/conf/eth0/rp_filter", "2"),
+            ("ipv4/conf/eth1/rp_filter", "0"),
+            ("ipv4/conf/lo/rp_filter", "0"),
+        ]);
+        let found: Vec<_> = all.iter().filter(|(n, v)| differs(n, v, &all, &new)).map(|(n, _)| n.as_str()).collect();
+        let wanted = ["ipv4/conf/default/rp_filter", "ipv4/conf/eth1/rp_filter", "ipv4/conf/lo/rp_filter"];
+        assert_eq!(found, wanted);
+        let (early, late) = before_interfaces(&all);
+        assert_eq!((early.len(), late.len()), (2, 2));
     }
 
     #[test]

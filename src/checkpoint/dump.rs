@@ -33,7 +33,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
-use crate::sysctl::{self, Sysctls};
+use crate::sysctl;
 use crate::ttys;
 
 use super::plan::Plan;
@@ -131,7 +131,7 @@ struct DumpWatch<'a> {
     ports: &'a [Port],
     record: Record,
     /// Who reads the settings of the container's network.
-    net_settings: Option<JoinHandle<Result<Sysctls>>>,
+    net_settings: Option<JoinHandle<Result<sysctl::Settings>>>,
     seized: &'a Seized,
     /// The actions of which we have heard before the user's script, and hear again after it.
     heard: Vec<String>,
@@ -145,7 +145,10 @@ impl DumpWatch<'_> {
     fn add_net_settings(&mut self) {
         match self.net_settings.take().map(JoinHandle::join) {
             None => {}
-            Some(Ok(Ok(settings))) => self.record.net_settings = settings,
+            Some(Ok(Ok(settings))) => {
+                self.record.net_settings = settings.general;
+                self.record.interface_settings = Some(settings.interfaces);
+            }
             Some(Ok(Err(e))) => self.log.report.note(&format!("settings of its network are not in the record: {e:#}")),
             Some(Err(_)) => self.log.report.note("settings of its network are not in the record: a thread has crashed"),
         }
@@ -184,7 +187,7 @@ impl DumpWatch<'_> {
 }
 
 /// Reads the settings of the container's network while CRIU works.
-fn read_net_settings(netns: Arc<File>) -> Result<JoinHandle<Result<Sysctls>>> {
+fn read_net_settings(netns: Arc<File>) -> Result<JoinHandle<Result<sysctl::Settings>>> {
     let read = move || sysctl::read(netns.as_fd());
     std::thread::Builder::new().name("sysctl".to_owned()).spawn(read).context("start a thread")
 }

@@ -114,6 +114,7 @@ pub fn plan(
         externals,
         host_files,
         net_settings: Sysctls::new(),
+        interface_settings: None,
         ttys,
         images: Vec::new(),
     };

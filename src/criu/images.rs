@@ -18,6 +18,7 @@ mod files;
 mod memory;
 mod mounts;
 mod netdev;
+mod saved;
 mod stats;
 mod terminals;
 mod tree;
@@ -30,6 +31,7 @@ pub use files::{
 pub use memory::{Memory, memory};
 pub use mounts::{Mount, mounts, with_slaves_apart};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_ready_made};
+pub use saved::{Saved, saved};
 pub use stats::{DumpStats, RestoreStats};
 pub use terminals::{Controlling, Resolved, controlling_resolved};
 pub use tree::{Process, machine_of, process_tree, root_of_tree};
@@ -164,6 +166,7 @@ pub fn decode_anything(bytes: &[u8]) {
     memory::decode_anything(path, bytes);
     mounts::decode_anything(path, bytes);
     netdev::decode_anything(path, bytes);
+    saved::decode_anything(bytes);
     tree::decode_anything(path, bytes);
     stats::decode_anything(path, bytes);
     terminals::decode_anything(path, bytes);

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::sys::netlink::{Mac, PortSettings, Vlan};
 
 pub mod apply;
+pub mod inside;
 pub mod plan;
 pub mod ports;
 pub mod tables;

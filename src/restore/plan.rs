@@ -16,6 +16,7 @@ use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore, tty_
 use crate::lxc::config::{Config, NicKind};
 use crate::lxc::defined::Defined;
 use crate::mounts::HostFile;
+use crate::net::inside::{self, Inside};
 use crate::net::plan::{NewPort, Wanted};
 use crate::net::{self, Port, apply};
 use crate::record::Record;
@@ -45,6 +46,8 @@ pub struct Plan {
     pub confinement: Confinement,
     /// Settings of its network namespace that CRIU does not bring back.
     pub net_settings: Sysctls,
+    /// What is in its network namespace, where we bring it back and not CRIU; with the settings of its interfaces.
+    pub inside: Option<(Inside, Sysctls)>,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
     /// Files of the host that the container's init had open.
@@ -103,9 +106,11 @@ pub fn plan(
         None => ports_of(config),
     };
     let interfaces = interfaces(&request.images, &mut ports).context("read the container's interfaces")?;
+    let inside = inside(&request.images, record, &ports).context("read the container's network")?;
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
-    let mut images: Vec<ShownImage> = interfaces.into_iter().collect();
+    // Of a namespace that it leaves empty CRIU reads no interfaces.
+    let mut images: Vec<ShownImage> = interfaces.filter(|_| inside.is_none()).into_iter().collect();
     let apart = images::with_slaves_apart(&request.images).context("read the container's mounts")?;
     let executables = images::with_openable_executables(&request.images).context("read the container's executables")?;
     images.extend(apart.into_iter().chain(executables).map(|(name, content)| ShownImage { name, content }));
@@ -138,6 +143,7 @@ pub fn plan(
         confinement: Confinement::new(tree, config)?,
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
+        inside,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
         images,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
@@ -174,6 +180,7 @@ impl Plan {
                 (false, false) => Cgroups::Moved { root: Some(payload.to_string_lossy().into_owned()) },
             },
             inherited: self.inherited(),
+            empty_network: self.inside.is_some(),
             lsm_profile: None,
         }
     }
@@ -239,6 +246,19 @@ fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<ShownImage>
     }
     let content = images::with_ready_made(images, netns, |name| ports.iter().any(|p| p.inside == name))?;
     Ok(Some(ShownImage { name: images::netdev_file_name(netns), content }))
+}
+
+/// What is in the container's network namespace, if we can bring it back.
+fn inside(images: &Path, record: Option<&Record>, ports: &[Port]) -> Result<Option<(Inside, Sysctls)>, images::Error> {
+    let root = images::root_of_tree(images)?;
+    let settings = record.and_then(|r| r.interface_settings.clone());
+    match NamespaceIds::of_task(images, root)?.net.zip(settings) {
+        // With the host's own there is no image.
+        Some((netns, settings)) if !ports.is_empty() => {
+            Ok(inside::of_checkpoint(images, netns, ports)?.map(|inside| (inside, settings)))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn open_host_file(path: &Path) -> Result<OwnedFd> {

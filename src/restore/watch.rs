@@ -10,7 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use crate::checkpoint::dump::LogReader;
 use crate::confine::InForce;
 use crate::criu::run::{GiveUp, Giving, Watch};
-use crate::net::{NoBridge, Port, apply, ports};
+use crate::net::{NoBridge, Port, apply, inside, ports};
 use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
@@ -49,6 +49,19 @@ impl RestoreWatch<'_> {
         }
     }
 
+    /// Makes what is in the namespace that CRIU has just made for init: all of it, or only the veth pairs.
+    fn make_network(&mut self, init_pid: Option<i32>) -> Result<()> {
+        let Some((inside, settings)) = &self.plan.inside else { return self.make_veths(init_pid) };
+        let netns = network_namespace(init_pid)?;
+        let (early, of_interfaces) = sysctl::before_interfaces(settings);
+        let mut notes = sysctl::apply(netns.as_fd(), &early)?;
+        self.make_veths(init_pid)?;
+        notes.extend(sysctl::apply(netns.as_fd(), &of_interfaces)?);
+        notes.extend(sysctl::apply(netns.as_fd(), &self.plan.net_settings)?);
+        notes.iter().for_each(|note| self.log.report.note(note));
+        inside::fill(netns.as_fd(), inside)
+    }
+
     /// Makes the veth pairs, their inner ends in the namespace that CRIU has just made for init.
     fn make_veths(&mut self, init_pid: Option<i32>) -> Result<()> {
         if self.plan.veths.is_empty() {
@@ -76,7 +89,7 @@ impl RestoreWatch<'_> {
 
     /// Sets what CRIU has left as in a new network namespace; one that cannot be set is told.
     fn set_net(&mut self, init_pid: Option<i32>) -> Result<()> {
-        if self.plan.net_settings.is_empty() {
+        if self.plan.net_settings.is_empty() || self.plan.inside.is_some() {
             return Ok(());
         }
         let notes = sysctl::apply(network_namespace(init_pid)?.as_fd(), &self.plan.net_settings)?;
@@ -115,7 +128,7 @@ impl Watch for RestoreWatch<'_> {
         self.init = init_pid.or(self.init);
         match action {
             // Init is there, in namespaces that are still empty.
-            "setup-namespaces" => self.make_veths(init_pid),
+            "setup-namespaces" => self.make_network(init_pid),
             // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
             "post-setup-namespaces" => {
                 self.add_routes(init_pid);

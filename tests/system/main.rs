@@ -38,6 +38,10 @@ fn main() -> ExitCode {
             "network_settings_come_back_with_a_user_namespace",
             scenario::network::its_settings_come_back_with_a_user_namespace,
         ),
+        (
+            "network_that_only_criu_can_bring_back_comes_back",
+            scenario::network::what_only_criu_can_bring_back_comes_back,
+        ),
         ("the_command_returns_or_stays_as_asked", scenario::story::the_command_returns_or_stays_as_asked),
         ("all_of_lxcs_tools_work_on_it", scenario::monitor::all_of_lxcs_tools_work_on_it),
         ("lxcs_tools_say_the_same_of_it", scenario::tools::say_the_same),

@@ -1,18 +1,15 @@
 //! `ifaddr-NETNS.img`: the addresses of a container's interfaces.
 //!
-//! CRIU has them written by `ip address save`: a magic number, then messages of rtnetlink as the kernel sent them
-//! (iproute2, ip/ipaddress.c; linux/if_addr.h).
+//! Messages of rtnetlink (linux/if_addr.h); see [`super::saved`].
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use super::{Error, bytes_of, take_u32};
+use super::saved::{HEADER, Saved, aligned, parse, saved};
+use super::{Error, take_u32};
 
-/// `IPADDR_DUMP_MAGIC` of iproute2.
-const SAVED_MAGIC: u32 = 0x4736_1222;
-/// `RTM_NEWADDR`, and the sizes of `nlmsghdr` and `ifaddrmsg`.
+/// `RTM_NEWADDR`, and the size of `ifaddrmsg`.
 const NEW_ADDRESS: u16 = 20;
-const HEADER: usize = 16;
 const BODY: usize = 8;
 /// `IFA_ADDRESS`, `IFA_LOCAL`.
 const ADDRESS: u16 = 1;
@@ -31,31 +28,13 @@ pub struct Address {
 
 /// The addresses of a network namespace. None where CRIU wrote no such image.
 pub fn addresses(dir: &Path, netns: u32) -> Result<Vec<Address>, Error> {
-    let path = dir.join(format!("ifaddr-{netns}.img"));
-    match bytes_of(&path) {
-        Ok(bytes) => parse(&bytes).ok_or(Error::Truncated { path, size: bytes.len() }),
-        Err(e) if e.is_not_found() => Ok(Vec::new()),
-        Err(e) => Err(e),
-    }
+    let messages = saved(dir, netns, Saved::Addresses)?;
+    Ok(messages.iter().filter_map(|m| of_message(m)).collect())
 }
 
-fn parse(bytes: &[u8]) -> Option<Vec<Address>> {
-    let (magic, mut rest) = take_u32(bytes)?;
-    // A namespace without a single address, or a format of tomorrow: nothing to tell of.
-    if magic != SAVED_MAGIC {
-        return Some(Vec::new());
-    }
-    let mut found = Vec::new();
-    while !rest.is_empty() {
-        let size = usize::try_from(take_u32(rest)?.0).ok()?;
-        let message = rest.get(HEADER..size)?;
-        let kind = u16::from_ne_bytes([*rest.get(4)?, *rest.get(5)?]);
-        if kind == NEW_ADDRESS {
-            found.extend(address(message));
-        }
-        rest = rest.get(aligned(size)..).unwrap_or_default();
-    }
-    Some(found)
+fn of_message(message: &[u8]) -> Option<Address> {
+    let kind = u16::from_ne_bytes([*message.get(4)?, *message.get(5)?]);
+    (kind == NEW_ADDRESS).then(|| address(message.get(HEADER..)?)).flatten()
 }
 
 fn address(message: &[u8]) -> Option<Address> {
@@ -85,17 +64,12 @@ fn ip(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Messages and attributes begin at multiples of four.
-fn aligned(size: usize) -> usize {
-    size.saturating_add(3) & !3
-}
-
 pub(super) fn decode_anything(bytes: &[u8]) {
-    let _ = parse(bytes);
-    // What follows a magic number that chance hardly ever hits.
-    let mut saved = SAVED_MAGIC.to_le_bytes().to_vec();
-    saved.extend(bytes);
-    let _ = parse(&saved);
+    let _ = address(bytes);
+    let _ = of_message(bytes);
+    for message in parse(bytes, Saved::Addresses).unwrap_or_default() {
+        let _ = of_message(message);
+    }
 }
 
 #[cfg(test)]
@@ -104,7 +78,7 @@ mod tests {
 
     #[test]
     fn reads_what_ip_saves() {
-        let mut bytes = SAVED_MAGIC.to_le_bytes().to_vec();
+        let mut bytes = 0x4736_1222u32.to_le_bytes().to_vec();
         let message = [
             &40u32.to_ne_bytes()[..],
             &[20, 0, 2, 0],
@@ -116,12 +90,14 @@ mod tests {
         ];
         bytes.extend(message.concat());
         let wanted = Address { interface: 2, ip: [10, 99, 0, 12].into(), prefix: 24 };
-        assert_eq!(parse(&bytes), Some(vec![wanted]));
+        let messages = |bytes: &[u8]| parse(bytes, Saved::Addresses).map(|found| found.len());
+        assert_eq!(messages(&bytes), Some(1));
+        assert_eq!(of_message(parse(&bytes, Saved::Addresses).unwrap()[0]), Some(wanted));
         for cut in 5..bytes.len() {
-            assert_eq!(parse(&bytes[..cut]), None, "cut at {cut}");
+            assert_eq!(messages(&bytes[..cut]), None, "cut at {cut}");
         }
         // A length of nothing does not go on for ever.
         bytes[4..8].copy_from_slice(&[0; 4]);
-        assert_eq!(parse(&bytes), None);
+        assert_eq!(messages(&bytes), None);
     }
 }

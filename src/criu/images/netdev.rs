@@ -25,10 +25,14 @@ struct NetDeviceEntry {
     ifindex: u32,
     #[prost(uint32, required, tag = "3")]
     mtu: u32,
+    #[prost(uint32, required, tag = "4")]
+    flags: u32,
     #[prost(string, required, tag = "5")]
     name: String,
     #[prost(bytes = "vec", optional, tag = "7")]
     address: Option<Vec<u8>>,
+    #[prost(uint32, optional, tag = "14")]
+    master: Option<u32>,
 }
 
 /// An interface of a checkpoint.
@@ -40,6 +44,12 @@ pub struct Interface {
     pub index: u32,
     /// Whether it is an end of a veth pair.
     pub veth: bool,
+    /// Whether it is the loopback interface.
+    pub loopback: bool,
+    /// The `IFF_…` that it had (linux/if.h).
+    pub flags: u32,
+    /// The index of the bridge or bond inside that it was a port of.
+    pub master: Option<u32>,
     /// Its MTU in bytes.
     pub mtu: u32,
     /// Its hardware address; none for one that has none of Ethernet's length.
@@ -73,6 +83,9 @@ fn decode_interfaces(path: &Path, bytes: &[u8]) -> Result<Vec<Interface>, Error>
             name: e.name,
             index: e.ifindex,
             veth: e.kind == VETH,
+            loopback: e.kind == LOOPBACK,
+            flags: e.flags,
+            master: e.master,
             mtu: e.mtu,
             mac: e.address.and_then(|a| a.try_into().ok()),
         })

@@ -143,6 +143,15 @@ impl Netlink {
         self.set(if up { link.up() } else { link.down() })
     }
 
+    /// Gives a link these `IFF_…` flags, as far as they can be set, and this MTU.
+    pub fn set_flags_and_mtu(&mut self, index: u32, flags: u32, mtu: u32) -> Result<(), Error> {
+        let mut message = LinkUnspec::new_with_index(index).mtu(mtu).build();
+        // A mask of none means all (net/core/rtnetlink.c, rtnl_dev_get_flags).
+        message.header.flags = LinkFlags::from_bits_retain(flags);
+        message.header.change_mask = LinkFlags::empty();
+        self.change(RouteNetlinkMessage::SetLink(message), 0)
+    }
+
     /// Gives a link another name. Older kernels want it to be down.
     pub fn rename(&mut self, index: u32, name: &str) -> Result<(), Error> {
         self.set(LinkUnspec::new_with_index(index).name(name))

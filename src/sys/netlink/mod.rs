@@ -24,12 +24,14 @@ mod bridge;
 mod diag;
 mod links;
 mod mac;
+mod replay;
 mod routes;
 
 pub use bridge::{PortSettings, Vlan};
 pub use diag::{tcp_listeners, unix_peers};
 pub use links::{Link, NewVeth};
 pub use mac::Mac;
+pub use replay::Described;
 pub use routes::Route;
 
 /// How long a verb waits for the kernel. It answers within microseconds, unless someone holds the

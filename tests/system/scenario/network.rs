@@ -21,6 +21,32 @@ pub fn its_settings_come_back_with_a_user_namespace(world: &World) {
     changed_settings_come_back(&container);
 }
 
+/// What cannot be told to the kernel by a message each is left to CRIU, as a whole.
+pub fn what_only_criu_can_bring_back_comes_back(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let filled_by_us = |container: &Container<'_>| {
+        let told = container.ours("lxc-restart").arg("--dry-run").ok().stdout;
+        told.contains("--empty-ns net")
+    };
+    let status = witness.status();
+    container.ours("lxc-checkpoint").ok();
+    assert!(filled_by_us(&container));
+    container.ours("lxc-restart").ok();
+    let status = witness.assert_goes_on_from(&status);
+    for command in ["rule del table default", "link add br7 type bridge"] {
+        ip(&container, command);
+    }
+    let before = Network::of(&container);
+    container.ours("lxc-checkpoint").ok();
+    assert!(!filled_by_us(&container));
+    container.ours("lxc-restart").ok();
+    before.assert_same(&Network::of(&container));
+    witness.assert_goes_on_from(&status);
+    container.kill();
+}
+
 fn changed_settings_come_back(container: &Container<'_>) {
     container.start();
     let mut witness = container.witness();

@@ -1,0 +1,58 @@
+//! Addresses, routes and rules that the kernel has told of once, told to it again.
+
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkDeserializable, NetlinkHeader};
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::RouteFlags;
+use rtnetlink::packet_route::rule::RuleAttribute;
+
+use super::{Error, Netlink};
+
+/// The size of an `nlmsghdr`, and where it has the type.
+const HEADER: usize = 16;
+const TYPE: usize = 4;
+
+/// An address, a route or a policy rule, as the kernel described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described(RouteNetlinkMessage);
+
+impl Described {
+    /// A message with its header. None where it is of another kind, or not understood.
+    pub fn parse(message: &[u8]) -> Option<Described> {
+        let kind = u16::from_ne_bytes(*message.get(TYPE..)?.first_chunk()?);
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        let mut parsed = RouteNetlinkMessage::deserialize(&header, message.get(HEADER..)?).ok()?;
+        match &mut parsed {
+            RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::NewRule(_) => {}
+            // The others tell a state, and the kernel refuses them (net/ipv4/fib_frontend.c, rtm_to_fib_config).
+            RouteNetlinkMessage::NewRoute(route) => route.header.flags &= RouteFlags::Onlink,
+            _ => return None,
+        }
+        Some(Described(parsed))
+    }
+
+    /// Of a rule for all packets, its priority and its table. The first rule of all names no priority: it has 0, which
+    /// cannot be given to a new one.
+    pub fn rule_for_all(&self) -> Option<(u32, u32)> {
+        let RouteNetlinkMessage::NewRule(rule) = &self.0 else { return None };
+        let (mut priority, mut table) = (0, rule.header.table.into());
+        for attribute in &rule.attributes {
+            match attribute {
+                RuleAttribute::Priority(given) => priority = *given,
+                RuleAttribute::Table(given) => table = *given,
+                _ => {}
+            }
+        }
+        (rule.header.src_len == 0 && rule.header.dst_len == 0).then_some((priority, table))
+    }
+}
+
+impl Netlink {
+    /// Makes it as it was; fine if it is there.
+    pub fn replay(&mut self, described: &Described) -> Result<(), Error> {
+        match self.change(described.0.clone(), NLM_F_CREATE | NLM_F_EXCL) {
+            Err(Error::Exists) => Ok(()),
+            other => other,
+        }
+    }
+}
