@@ -83,7 +83,8 @@ fn is_plain(dir: &Path, netns: u32) -> bool {
             .is_some_and(|number| number.parse() != Ok(netns));
         let is_table = TABLES.iter().any(|kind| name.starts_with(kind));
         // CRIU makes the file also where there is nothing to be put into it.
-        !is_other && !(is_table && dir.join(name).symlink_metadata().map_or(true, |meta| meta.len() > 0))
+        let is_empty = || dir.join(name).symlink_metadata().is_ok_and(|meta| meta.len() == 0);
+        !is_other && (!is_table || is_empty())
     })
 }
 
