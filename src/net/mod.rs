@@ -13,8 +13,8 @@
 //!    the settings and VLANs that the kernel forgets when a port leaves a bridge.
 //! 4. At a restore [`plan::plan`] decides from the record and the configuration which pairs to
 //!    make, under which names, on which bridges. When CRIU has made the container's network namespace
-//!    (`setup-namespaces`), [`apply::create`] makes them, the inner ends there, still off the bridges. CRIU gives
-//!    the inner ends the settings of its images.
+//!    (`setup-namespaces`), [`apply::create`] makes them, the inner ends there, still off the bridges. [`inside::fill`]
+//!    gives them the settings, addresses and routes of the images, or CRIU does.
 //! 5. CRIU says `network-unlock`, when all is restored and the sockets are about to go live:
 //!    [`ports::unlock`] again.
 //!
