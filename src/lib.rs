@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli
-//! checkpoint  restore  recover  monitor  action  hooks
+//! checkpoint  restore  recover  monitor  action  hooks  prepare
 //! preflight                                    (what a checkpoint looks at first)
 //! net  mounts  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
@@ -48,6 +48,7 @@ pub mod action;
 pub mod checkpoint;
 pub mod hooks;
 pub mod monitor;
+pub mod prepare;
 pub mod recover;
 pub mod restore;
 

@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
         "settings",
     ],
     &["preflight"],
-    &["checkpoint", "restore", "recover", "monitor", "action", "hooks"],
+    &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare"],
     &["cli"],
 ];
 

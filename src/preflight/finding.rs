@@ -154,6 +154,19 @@ impl Findings {
     }
 }
 
+impl fmt::Display for Findings {
+    /// As a person reads them; each with its remedy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for finding in &self.0 {
+            writeln!(f, "{}: {}\n  why: {}", finding.severity, finding.what, finding.why)?;
+            if !finding.remedy.is_empty() {
+                writeln!(f, "  remedy: {}", finding.remedy)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fstat, openat2, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, statat, unlinkat};
+use rustix::io::Errno;
 
 /// A root whose inside is not trusted.
 #[derive(Debug)]
@@ -35,6 +36,45 @@ impl Below {
         let file = openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?;
         let stat = fstat(&file)?;
         Ok(Found { mode: stat.st_mode, size: stat.st_size.unsigned_abs() })
+    }
+
+    /// Where a path leads when all links are followed, as the root itself would name it.
+    pub fn resolve(&self, path: &Path) -> io::Result<PathBuf> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?;
+        let name = |fd: i32| std::fs::read_link(format!("/proc/self/fd/{fd}"));
+        let (whole, root) = (name(file.as_raw_fd())?, name(self.0.as_raw_fd())?);
+        let inside = whole.strip_prefix(&root).map_err(|_| io::ErrorKind::NotFound)?;
+        Ok(Path::new("/").join(inside))
+    }
+
+    /// Whether a symbolic link is on the way to a path, or at its end.
+    pub fn has_link(&self, path: &Path) -> io::Result<bool> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        match openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
+            Err(Errno::LOOP) => Ok(true),
+            Ok(_) | Err(Errno::NOENT) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Removes an empty file, or an empty directory; says whether it did.
+    pub fn remove_empty(&self, path: &Path) -> io::Result<bool> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let removed = self.directory(path.parent().unwrap_or(Path::new("/"))).and_then(|dir| {
+            let stat = statat(&dir, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let flags = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::RegularFile if stat.st_size == 0 => AtFlags::empty(),
+                FileType::Directory => AtFlags::REMOVEDIR,
+                _ => return Ok(false),
+            };
+            unlinkat(dir, name, flags)?;
+            Ok(true)
+        });
+        match removed {
+            Err(e) if is_nothing_to_remove(&e) => Ok(false),
+            other => other,
+        }
     }
 
     /// Opens a root; the path itself is trusted.
@@ -78,6 +118,12 @@ impl Below {
     }
 }
 
+/// It is not there, or something is in it.
+fn is_nothing_to_remove(error: &io::Error) -> bool {
+    use io::ErrorKind::{DirectoryNotEmpty, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | DirectoryNotEmpty)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,5 +150,40 @@ mod tests {
         assert_eq!(below.inodes(Path::new("/var")).unwrap().len(), 3, "and . and ..");
         assert!(below.unlink(Path::new("var/x.cr.1.ghost")).unwrap());
         assert!(!below.unlink(Path::new("var/x.cr.1.ghost")).unwrap());
+    }
+    #[test]
+    fn a_path_is_resolved_inside() {
+        let top = tempfile::tempdir().unwrap();
+        let root = top.path().join("root");
+        fs::create_dir_all(root.join("usr/lib")).unwrap();
+        fs::write(root.join("usr/lib/init"), "").unwrap();
+        symlink("usr/lib", root.join("lib")).unwrap();
+        symlink("/lib/init", root.join("init")).unwrap();
+        symlink(top.path(), root.join("out")).unwrap();
+        let below = Below::open(&root).unwrap();
+        assert_eq!(below.resolve(Path::new("/init")).unwrap(), Path::new("/usr/lib/init"));
+        assert!(below.resolve(Path::new("/out/root")).is_err());
+        for (path, link) in
+            [("usr/lib/init", false), ("init", true), ("lib/init", true), ("out/x", true), ("usr/none", false)]
+        {
+            assert_eq!(below.has_link(Path::new(path)).unwrap(), link, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_empty_goes() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("a/b")).unwrap();
+        fs::write(top.path().join("a/b/file"), "").unwrap();
+        fs::write(top.path().join("full"), "x").unwrap();
+        symlink("full", top.path().join("link")).unwrap();
+        let below = Below::open(top.path()).unwrap();
+        for stays in ["a", "full", "link", "none", "full/x"] {
+            assert!(!below.remove_empty(Path::new(stays)).unwrap(), "{stays}");
+        }
+        for goes in ["a/b/file", "a/b", "a"] {
+            assert!(below.remove_empty(Path::new(goes)).unwrap(), "{goes}");
+        }
+        assert_eq!(fs::read_dir(top.path()).unwrap().count(), 2);
     }
 }

@@ -178,6 +178,19 @@ pub fn open_log(path: &Path) -> Result<File> {
 
 /// Writes a file as a whole: it is there with all of this content, on the disk, or as it was.
 pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+    put(path, content, PRIVATE_FILE, None)
+}
+
+/// As [`write_atomically`]: a file that is there keeps its owner and mode, a new one gets this mode.
+pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => put(path, content, meta.mode() & 0o7777, Some((meta.uid(), meta.gid()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => put(path, content, mode, None),
+        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
+    }
+}
+
+fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let what = || format!("write {}", path.display());
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut temp = tempfile::Builder::new()
@@ -186,6 +199,13 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
         .tempfile_in(parent)
         .with_context(what)?;
     temp.write_all(content).with_context(what)?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::fchown(temp.as_file(), Some(uid), Some(gid)).with_context(what)?;
+    }
+    if mode != PRIVATE_FILE {
+        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        temp.as_file().set_permissions(permissions).with_context(what)?;
+    }
     temp.as_file().sync_all().with_context(what)?;
     temp.persist(path).map_err(|e| e.error).with_context(what)?;
     sync_dir(parent)

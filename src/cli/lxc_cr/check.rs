@@ -77,20 +77,13 @@ impl Check {
     }
 }
 
-/// The findings as a person reads them.
 fn in_words(name: &str, findings: &Findings) -> String {
-    let mut text = String::new();
-    for finding in findings.iter() {
-        text += &format!("{}: {}\n  why: {}\n", finding.severity, finding.what, finding.why);
-        if !finding.remedy.is_empty() {
-            text += &format!("  remedy: {}\n", finding.remedy);
+    findings.to_string()
+        + &match findings.blockers().count() {
+            0 => format!("{name} can be checkpointed\n"),
+            1 => format!("{name} cannot be checkpointed: there is 1 blocker\n"),
+            many => format!("{name} cannot be checkpointed: there are {many} blockers\n"),
         }
-    }
-    text + &match findings.blockers().count() {
-        0 => format!("{name} can be checkpointed\n"),
-        1 => format!("{name} cannot be checkpointed: there is 1 blocker\n"),
-        many => format!("{name} cannot be checkpointed: there are {many} blockers\n"),
-    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod check;
 mod list;
+mod prepare;
 mod recover;
 mod remove;
 mod show;
@@ -27,6 +28,7 @@ struct Arguments {
 enum Command {
     List(list::List),
     Check(check::Check),
+    Prepare(prepare::Prepare),
     Recover(recover::Recover),
     Remove(remove::Remove),
     Show(show::Show),
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::List(list) => about(list.lxc.called(), || list.run()),
         Command::Check(check) => about(check.lxc.called(), || check.run()),
+        Command::Prepare(prepare) => about(prepare.lxc.called(), || prepare.run()),
         Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),
         Command::Remove(remove) => about(remove.lxc.called(), || remove.run()),
         Command::Show(show) => about(show.lxc.called(), || show.run()),

@@ -389,6 +389,11 @@ impl Config {
         self.path("lxc.seccomp.profile")
     }
 
+    /// The program, with its arguments, that is started as init; `None` where LXC's own default holds.
+    pub fn init_command(&self) -> Option<&str> {
+        self.text("lxc.init.cmd")
+    }
+
     /// The signal that init gets when its monitor dies; 0 for none.
     pub fn monitor_death_signal(&self) -> i32 {
         self.text("lxc.monitor.signal.pdeath").and_then(|n| n.parse().ok()).unwrap_or(nix::libc::SIGKILL)

@@ -8,6 +8,7 @@ pub mod bare;
 pub mod container;
 pub mod culprit;
 pub mod enter;
+pub mod installed;
 pub mod leak;
 pub mod run;
 pub mod terminal;

@@ -9,6 +9,7 @@ use nix::mount::{MntFlags, umount2};
 
 use super::container::Container;
 use super::enter::{DEFAULT_LXCPATH, DISK, LOGS, SHM};
+use super::installed::Installed;
 use super::run::Run;
 
 /// The state of one trial; what it made is stopped and removed when it is dropped.
@@ -54,6 +55,11 @@ impl World {
         let dir = self.lxcpath.join("images").join(name);
         fs::create_dir_all(&dir).unwrap();
         dir
+    }
+
+    /// An installation of ours for its containers.
+    pub fn installed(&self) -> Installed {
+        Installed::make(&self.images("prefix"))
     }
 
     /// A directory for logs that stay when the trial fails.

@@ -11,6 +11,7 @@ pub mod network;
 pub mod others;
 pub mod predump;
 pub mod preflight;
+pub mod prepare;
 pub mod probe;
 pub mod recipe;
 pub mod refusals;

@@ -7,14 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::harness::World;
-use crate::harness::enter::{BRIDGE, PROGRAMS, SYSTEMD_ROOT, WITNESS};
+use crate::harness::enter::{BRIDGE, SYSTEMD_ROOT, WITNESS};
+use crate::harness::installed::Installed;
 use crate::harness::run::{Run, wait_for};
 use crate::harness::witness::Witness;
 
-const NAME: &str = "debian";
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 60);
+pub const NAME: &str = "debian";
+pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 60);
 /// Where the ids of an unprivileged container begin on the host.
-const SHIFT: u32 = 100_000;
+pub const SHIFT: u32 = 100_000;
 /// What systemd has to do within it.
 const LIMIT: Duration = Duration::from_secs(30);
 /// A service in namespaces of its own, as far as CRIU can.
@@ -47,22 +48,24 @@ ExecStart=/bin/sh -c 'echo tick >> /var/lib/ticks'
 
 /// With an id map.
 pub fn without_privileges_goes_on(world: &World) {
-    let map = format!(
-        "lxc.include = /usr/share/lxc/config/userns.conf\nlxc.idmap = u 0 {SHIFT} 65536\nlxc.idmap = g 0 {SHIFT} 65536\n"
-    );
-    goes_on(&Debian::make(world, SHIFT, &map));
+    goes_on(&Debian::make(world, SHIFT, &id_map(), &world.installed()));
 }
 
 /// Without one. systemd loads no eBPF programs then; and on this host, whose root cannot read the limits of other users'
 /// processes, all run as root.
 pub fn with_privileges_goes_on(world: &World) {
-    let profile = world.images("profile").join("no-bpf.seccomp");
-    fs::write(&profile, include_str!("../../../lxc-config/systemd/no-bpf.seccomp")).unwrap();
-    let debian = Debian::make(world, 0, &format!("lxc.seccomp.profile = {}\n", profile.display()));
-    for unit in ["dbus.service", "dbus.socket", "systemd-logind.service", "systemd-timesyncd.service"] {
-        debian.unit_link(unit, "/dev/null");
-    }
+    let installed = world.installed();
+    let profile = format!("lxc.seccomp.profile = {}\n", installed.profile().display());
+    let debian = Debian::make(world, 0, &profile, &installed);
+    debian.only_roots_tasks();
     goes_on(&debian);
+}
+
+/// The lines for an id map.
+pub fn id_map() -> String {
+    format!(
+        "lxc.include = /usr/share/lxc/config/userns.conf\nlxc.idmap = u 0 {SHIFT} 65536\nlxc.idmap = g 0 {SHIFT} 65536\n"
+    )
 }
 
 fn goes_on(debian: &Debian<'_>) {
@@ -104,12 +107,24 @@ fn goes_on(debian: &Debian<'_>) {
 }
 
 /// The container.
-struct Debian<'w> {
+pub struct Debian<'w> {
     world: &'w World,
 }
 
 impl<'w> Debian<'w> {
-    fn make(world: &'w World, shift: u32, more: &str) -> Debian<'w> {
+    /// With our includes.
+    fn make(world: &'w World, shift: u32, more: &str, installed: &Installed) -> Debian<'w> {
+        let debian = Debian::fresh(world, shift, more);
+        let mut text = fs::read_to_string(debian.config()).unwrap();
+        for include in ["lxc-cr.conf", "lxc-cr-systemd.conf"] {
+            text += &format!("lxc.include = {}\n", installed.config(include).display());
+        }
+        fs::write(debian.config(), text).unwrap();
+        debian
+    }
+
+    /// As debootstrap and a short configuration make it.
+    pub fn fresh(world: &'w World, shift: u32, more: &str) -> Debian<'w> {
         assert!(Path::new(SYSTEMD_ROOT).join("usr").exists(), "no root of it: run packaging/test-host.sh --systemd");
         let debian = Debian { world };
         let dir = world.lxcpath().join(NAME);
@@ -133,21 +148,6 @@ impl<'w> Debian<'w> {
         for unit in ["shut-in-1.service", "shut-in-2.service", "listener.service"] {
             symlink(format!("../{unit}"), wanted.join(unit)).unwrap();
         }
-        let data = world.images("data");
-        fs::create_dir_all(data.join("systemd")).unwrap();
-        for (name, text) in [
-            ("service.conf", include_str!("../../../lxc-config/systemd/service.conf")),
-            ("manager.conf", include_str!("../../../lxc-config/systemd/manager.conf")),
-        ] {
-            fs::write(data.join("systemd").join(name), text).unwrap();
-        }
-        for (name, text) in [
-            ("lxc-cr.conf", include_str!("../../../lxc-config/lxc-cr.conf.in")),
-            ("lxc-cr-systemd.conf", include_str!("../../../lxc-config/lxc-cr-systemd.conf.in")),
-        ] {
-            let text = text.replace("@DATADIR@", &data.to_string_lossy()).replace("@LIBEXECDIR@", PROGRAMS);
-            fs::write(dir.join(name), text).unwrap();
-        }
         let config = format!(
             "lxc.include = /usr/share/lxc/config/common.conf
 {more}lxc.uts.name = {NAME}
@@ -157,20 +157,23 @@ lxc.net.0.link = {BRIDGE}
 lxc.net.0.name = eth0
 lxc.net.0.flags = up
 lxc.net.0.ipv4.address = {ADDRESS}/24
-lxc.include = {dir}/lxc-cr.conf
-lxc.include = {dir}/lxc-cr-systemd.conf
 ",
             root = debian.root().display(),
-            dir = dir.display(),
         );
-        fs::write(dir.join("config"), config).unwrap();
+        fs::write(debian.config(), config).unwrap();
         if shift > 0 {
             shift_owners(&debian.root(), shift);
         }
         debian
     }
 
-    fn root(&self) -> PathBuf {
+    /// Its configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.world.lxcpath().join(NAME).join("config")
+    }
+
+    /// Its root.
+    pub fn root(&self) -> PathBuf {
         self.world.lxcpath().join(NAME).join("rootfs")
     }
 
@@ -178,11 +181,15 @@ lxc.include = {dir}/lxc-cr-systemd.conf
         self.root().join("etc/systemd/system/dbus.socket").symlink_metadata().is_err()
     }
 
-    fn unit_link(&self, unit: &str, target: &str) {
-        symlink(target, self.root().join("etc/systemd/system").join(unit)).unwrap();
+    /// Leaves out the services whose processes are other users'.
+    pub fn only_roots_tasks(&self) {
+        for unit in ["dbus.service", "dbus.socket", "systemd-logind.service", "systemd-timesyncd.service"] {
+            symlink("/dev/null", self.root().join("etc/systemd/system").join(unit)).unwrap();
+        }
     }
 
-    fn start(&self) {
+    /// Starts it, and waits until systemd says that it is up.
+    pub fn start(&self) {
         self.lxc("lxc-start").args(["-o", &self.world.logs().join("lxc.log").to_string_lossy(), "-l", "DEBUG"]).ok();
         wait_for("systemd to be up", LIMIT, || {
             let state = self.exec(["systemctl", "is-system-running"]).output().stdout;
@@ -191,11 +198,11 @@ lxc.include = {dir}/lxc-cr-systemd.conf
         .unwrap();
     }
 
-    fn lxc(&self, program: &str) -> Run {
+    pub fn lxc(&self, program: &str) -> Run {
         self.world.lxc(program, NAME)
     }
 
-    fn ours(&self, program: &str) -> Run {
+    pub fn ours(&self, program: &str) -> Run {
         self.world.ours(program, NAME)
     }
 
@@ -203,12 +210,12 @@ lxc.include = {dir}/lxc-cr-systemd.conf
         self.lxc("lxc-attach").arg("--").args(command)
     }
 
-    fn systemctl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
+    pub fn systemctl<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) {
         self.exec(std::iter::once("systemctl").chain(arguments)).ok();
     }
 
     /// "running", or "degraded" where a kernel of this host has not all that Debian's units want, and which those are.
-    fn system_state(&self) -> String {
+    pub fn system_state(&self) -> String {
         let state = self.exec(["systemctl", "is-system-running"]).output().stdout;
         let failed =
             self.exec(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"]).ok().stdout;

@@ -1,0 +1,1 @@
+//! `lxc-cr prepare --host`.

@@ -1,0 +1,71 @@
+//! Where our own files were installed: the prefix is that of the program that runs.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Exit, Failure, Result};
+use crate::sys::place;
+
+/// The include with our hooks.
+pub const HOOKS: &str = "lxc-cr.conf";
+/// The include for a container with systemd.
+pub const SYSTEMD: &str = "lxc-cr-systemd.conf";
+
+/// The directories of an installation, as the Makefile lays them out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// Configurations to include: its CONFIGDIR.
+    pub config: PathBuf,
+    /// What these name: its DATADIR.
+    pub data: PathBuf,
+    /// The hooks: its LIBEXECDIR.
+    pub hooks: PathBuf,
+}
+
+impl Installed {
+    /// The directories below a prefix.
+    pub fn below(prefix: &Path) -> Installed {
+        Installed {
+            config: prefix.join("share/lxc/config"),
+            data: prefix.join("share/lxc-cr"),
+            hooks: prefix.join("libexec/lxc-cr"),
+        }
+    }
+
+    /// Those of the running program.
+    ///
+    /// # Errors
+    /// When it was not installed (a build tree), or somebody else could change what was.
+    pub fn find() -> Result<Installed> {
+        let program =
+            std::env::current_exe().map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
+        let prefix = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
+        let found = Installed::below(prefix);
+        for file in found.files() {
+            if !file.is_file() {
+                return Err(Failure::msg(Exit::Other, format!("{} is not installed", file.display()))
+                    .hint("install lxc-cr (make install, or its package) and run the lxc-cr that was installed"));
+            }
+            place::check(&file).map_err(|e| Failure::new(Exit::Other, e))?;
+        }
+        Ok(found)
+    }
+
+    fn files(&self) -> [PathBuf; 4] {
+        [self.hooks_include(), self.systemd_include(), self.profile(), self.hooks.join("lxc-cr-pre-start")]
+    }
+
+    /// The include with our hooks.
+    pub fn hooks_include(&self) -> PathBuf {
+        self.config.join(HOOKS)
+    }
+
+    /// The include for a container with systemd.
+    pub fn systemd_include(&self) -> PathBuf {
+        self.config.join(SYSTEMD)
+    }
+
+    /// The seccomp profile for systemd without an id map.
+    pub fn profile(&self) -> PathBuf {
+        self.data.join("systemd/no-bpf.seccomp")
+    }
+}

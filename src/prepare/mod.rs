@@ -1,0 +1,23 @@
+//! `lxc-cr prepare`: a container, or the host, gets what checkpoints need.
+//!
+//! Both are done in the same way. What is there is looked at; what is to be changed is planned, and the planning changes
+//! nothing; a person sees the plan as diffs; before each change it is written down how it is taken back. What is there
+//! already is left as it is, so that a second run has nothing to do.
+//!
+//! | file | its story |
+//! |---|---|
+//! | [`container`] | a stopped container: its init, its configuration |
+//! | [`init`], [`lines`], [`seccomp`] | which init a root has; the lines that a configuration lacks; seccomp profiles |
+//! | [`host`] | the host: cgroups, the bridge, modules, tools, ids |
+//! | [`change`] | a file that is to be changed, as a diff |
+//! | [`kept`] | what is kept on disk to take changes back |
+//! | [`installed`] | where our own files are |
+
+pub mod change;
+pub mod container;
+pub mod host;
+pub mod init;
+pub mod installed;
+pub mod kept;
+pub mod lines;
+pub mod seccomp;

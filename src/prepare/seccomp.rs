@@ -1,0 +1,83 @@
+//! Seccomp profiles of LXC, as far as it matters whether systemd may load eBPF programs. Pure.
+
+/// A profile as liblxc reads it (`seccomp.c`): a version, a policy, and rules.
+#[derive(Debug)]
+struct Profile<'a> {
+    /// What is not named is allowed.
+    denylist: bool,
+    /// A section and a rule in it, without comments and spare blanks.
+    rules: Vec<(&'a str, String)>,
+}
+
+impl Profile<'_> {
+    fn parse(text: &str) -> Option<Profile<'_>> {
+        let mut lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        if lines.next()? != "2" {
+            return None;
+        }
+        let policy = lines.next()?;
+        // A policy with another action than these words stand for is not compared.
+        let denylist = match policy {
+            "denylist" | "blacklist" => true,
+            _ if policy.starts_with("allowlist") || policy.starts_with("whitelist") => false,
+            _ => return None,
+        };
+        let mut section = "";
+        let mut rules = Vec::new();
+        for line in lines.filter(|line| !line.is_empty()) {
+            if line.starts_with('[') {
+                section = line;
+            } else {
+                rules.push((section, line.split_whitespace().collect::<Vec<_>>().join(" ")));
+            }
+        }
+        Some(Profile { denylist, rules })
+    }
+}
+
+/// Whether a profile keeps a program from loading eBPF programs.
+pub fn denies_bpf(profile: &str) -> bool {
+    let Some(profile) = Profile::parse(profile) else { return false };
+    let named = profile.rules.iter().any(|(_, rule)| {
+        let mut words = rule.split(' ');
+        words.next() == Some("bpf") && words.next() != Some("allow")
+    });
+    if profile.denylist { named } else { !profile.rules.iter().any(|(_, rule)| rule.split(' ').next() == Some("bpf")) }
+}
+
+/// Whether all that a profile denies is denied by another one, too.
+pub fn covers(other: &str, profile: &str) -> bool {
+    let (Some(other), Some(profile)) = (Profile::parse(other), Profile::parse(profile)) else { return false };
+    other.denylist && profile.denylist && profile.rules.iter().all(|rule| other.rules.contains(rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OURS: &str = include_str!("../../lxc-config/systemd/no-bpf.seccomp");
+    /// LXC's own, as of 5.0 to 7.0.
+    const COMMON: &str = "2\ndenylist\nreject_force_umount  # comment this to allow umount -f;  not recommended\n[all]\n\
+        kexec_load errno 1\nopen_by_handle_at errno 1\ninit_module errno 1\nfinit_module errno 1\ndelete_module errno 1\n";
+
+    #[test]
+    fn lxcs_own_profile_can_be_replaced_by_ours() {
+        assert!(covers(OURS, COMMON) && denies_bpf(OURS));
+        assert!(!covers(COMMON, OURS) && !denies_bpf(COMMON));
+        assert!(covers(OURS, &COMMON.replace("denylist", "blacklist")));
+        assert!(!covers(OURS, &format!("{COMMON}mount errno 1\n")));
+        assert!(!covers(OURS, &COMMON.replace("denylist", "denylist errno 38")));
+    }
+
+    #[test]
+    fn a_users_profile_is_understood() {
+        assert!(denies_bpf("2\ndenylist\n[all]\nbpf errno 1\n"));
+        assert!(!denies_bpf("2\ndenylist\n[all]\nbpf allow\n"));
+        assert!(denies_bpf("2\nallowlist errno 1\n[all]\nread\n"));
+        assert!(!denies_bpf("2\nallowlist errno 1\n[all]\nbpf\n"));
+        assert!(!covers(OURS, "2\nallowlist\n[all]\nread\n"));
+        for none in ["", "1\nallowlist\n103", "2", "2\nwhat\n"] {
+            assert!(!denies_bpf(none) && !covers(OURS, none), "{none:?}");
+        }
+    }
+}
