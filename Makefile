@@ -41,7 +41,7 @@ lint:
 	$(CARGO) clippy --all-targets -- -D warnings
 
 check: lint
-	$(CARGO) test --lib --bins --test layers --test cli --test doc
+	$(CARGO) test --lib --bins --test layers --test cli --test doc --test prepare
 
 # What is tested is what is installed: the release build. Of the faults, those at CRIU's actions: a minute.
 test: test-host lint

@@ -1,6 +1,7 @@
 //! What CRIU is: its versions, options, runs, logs and images.
 
 pub mod action_env;
+pub mod check;
 pub mod control;
 pub mod images;
 pub mod log;

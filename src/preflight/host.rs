@@ -97,8 +97,8 @@ pub fn dumps_bpf_maps(criu: &Path) -> bool {
     fs::read(criu).is_ok_and(|bytes| bytes.windows(LIBRARY.len()).any(|w| w == LIBRARY))
 }
 
-/// Judges the host; pure.
-pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, own_network: bool) -> Vec<Finding> {
+/// What the kernel lacks for whatever container; pure.
+pub fn judge_kernel(host: &Host) -> Vec<Finding> {
     let mut found = Vec::new();
     if host.no_children {
         found.push(
@@ -117,6 +117,12 @@ pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, o
                 .remedy("run: ip link set lo up"),
         );
     }
+    found
+}
+
+/// Judges the host; pure.
+pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, own_network: bool) -> Vec<Finding> {
+    let mut found = judge_kernel(host);
     let missing = |name: &str| host.missing.contains(&name);
     if own_network && missing("ip") {
         found.push(tool("ip", "addresses and routes of the container", "iproute2"));
@@ -147,7 +153,8 @@ pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, o
     found
 }
 
-fn tool(name: &str, what: &str, package: &str) -> Finding {
+/// A program that CRIU runs, and that is missing.
+pub fn tool(name: &str, what: &str, package: &str) -> Finding {
     Finding::blocker(
         format!("the program '{name}' is not installed on this host"),
         format!("CRIU saves {what} with it"),

@@ -6,9 +6,12 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::mount::umount;
 use serde::{Deserialize, Serialize};
 
 use super::change::{Change, Content, without_added_lines};
@@ -59,6 +62,20 @@ pub enum Step {
         name: String,
         /// The bridge.
         bridge: String,
+    },
+    /// Something was mounted.
+    Mount {
+        /// Where.
+        path: PathBuf,
+    },
+    /// An address was given to an interface that was there.
+    Address {
+        /// The interface.
+        name: String,
+        /// The address.
+        address: IpAddr,
+        /// The length of its prefix.
+        prefix: u8,
     },
     /// Controllers were handed on to the cgroups below a directory.
     Controllers {
@@ -193,6 +210,23 @@ impl Kept {
             }
             Step::Bridge { name } => remove_bridge(name, undone),
             Step::Port { name, bridge } => release_port(name, bridge, undone),
+            Step::Mount { path } => {
+                match umount(path) {
+                    Ok(()) => undone.told.push(format!("{} is unmounted", path.display())),
+                    Err(Errno::EINVAL | Errno::ENOENT) => {}
+                    Err(e) => return Err(e).with_context(|| format!("unmount {}", path.display())),
+                }
+                Ok(())
+            }
+            Step::Address { name, address, prefix } => {
+                let mut netlink = Netlink::open()?;
+                let Ok(link) = netlink.link(name) else { return Ok(()) };
+                let removed = netlink.remove_address(link.index, *address, *prefix);
+                if removed.with_context(|| format!("take {address} from {name}"))? {
+                    undone.told.push(format!("{name} has no longer the address {address}/{prefix}"));
+                }
+                Ok(())
+            }
             Step::Controllers { file, names } => {
                 let words: Vec<String> = names.iter().map(|n| format!("-{n}")).collect();
                 fs::write(file, words.join(" "))

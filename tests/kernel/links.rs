@@ -14,6 +14,7 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("a_pair_is_made_with_all_that_was_asked_for", a_pair_is_made_with_all_that_was_asked_for),
     ("an_inner_end_can_be_born_with_its_name_and_index", an_inner_end_can_be_born_with_its_name_and_index),
     ("work_in_another_namespace_leaves_the_caller_in_his", work_in_another_namespace_leaves_the_caller_in_his),
+    ("addresses_come_and_go", addresses_come_and_go),
     ("the_verbs_are_cheap", the_verbs_are_cheap),
 ];
 
@@ -134,4 +135,19 @@ fn the_verbs_are_cheap() {
         assert!(time < Duration::from_millis(100), "{what} took {time:?}");
     }
     println!("lock alone, mean: {} µs", switch / 21);
+}
+
+fn addresses_come_and_go() {
+    let mut nl = open();
+    let bridge = nl.create_bridge("br0").unwrap();
+    for (text, prefix) in [("10.0.3.1", 24), ("fd00:3::1", 64)] {
+        let address = text.parse().unwrap();
+        assert!(nl.add_address(bridge, address, prefix).unwrap());
+        assert!(!nl.add_address(bridge, address, prefix).unwrap(), "it is there");
+        assert!(nl.addresses(bridge).unwrap().contains(&(address, prefix)));
+        assert!(nl.remove_address(bridge, address, prefix).unwrap());
+        assert!(!nl.remove_address(bridge, address, prefix).unwrap());
+        assert!(!nl.addresses(bridge).unwrap().contains(&(address, prefix)));
+    }
+    assert!(nl.default_links().unwrap().is_empty());
 }

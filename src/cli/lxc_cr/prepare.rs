@@ -1,23 +1,32 @@
 //! `lxc-cr prepare`: a container, or the host, gets what checkpoints need.
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::checkpoint;
 use crate::cli::common::{LxcOptions, print, start_log};
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::defined::Defined;
-use crate::prepare::container::{self, KEPT};
+use crate::prepare::change::Change;
+use crate::prepare::host::wish::{self, Address, Wish};
 use crate::prepare::init::Init;
 use crate::prepare::installed::Installed;
 use crate::prepare::kept::Undone;
+use crate::prepare::{container, host};
+use crate::settings;
 
 /// Give a stopped container, or the host, what checkpoints need
 ///
 /// The container's configuration gets the lines that its init needs (systemd, sysvinit, openrc, runit or busybox, found
 /// in its root). Each change is shown as a diff; nothing is asked. A second run has nothing to do, and --undo takes all
 /// back.
+///
+/// With --host the host is looked at: cgroups, a bridge that is there after each boot (by systemd-networkd,
+/// NetworkManager or ifupdown, whichever is in use), the kernel and its modules, CRIU and LXC, ranges of ids. It is
+/// changed only with --apply.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Prepare {
@@ -29,18 +38,58 @@ pub struct Prepare {
     dry_run: bool,
 
     /// Take back what an earlier run changed
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long, conflicts_with_all = ["dry_run", "init", "apply"])]
     undo: bool,
 
     /// The container's init, where its root cannot be looked into
-    #[arg(long, value_name = "INIT", value_parser = ["systemd", "sysvinit", "openrc", "runit", "busybox"], conflicts_with = "undo")]
+    #[arg(long, value_name = "INIT", value_parser = ["systemd", "sysvinit", "openrc", "runit", "busybox"])]
     init: Option<String>,
+
+    /// Look at the host, not at a container
+    #[arg(long, conflicts_with_all = ["name", "positional", "init", "rcfile"])]
+    host: bool,
+
+    /// With --host: change it
+    #[arg(long, conflicts_with = "dry_run")]
+    apply: bool,
+
+    /// With --host: name of the bridge, where it is not that of the settings
+    #[arg(long, value_name = "NAME", value_parser = wish::interface)]
+    bridge: Option<String>,
+
+    /// With --host: the bridge's address with its prefix, as 10.0.3.1/24, or 'dhcp'
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<Address>,
+
+    /// With --host: the gateway of the default route over the bridge
+    #[arg(long, value_name = "ADDRESS", requires = "address")]
+    gateway: Option<IpAddr>,
+
+    /// With --host: make this interface of the host a port of the bridge
+    #[arg(long, value_name = "IFACE", value_parser = wish::interface)]
+    port: Option<String>,
+
+    /// With --host: tell it as JSON
+    #[arg(long, conflicts_with_all = ["apply", "undo"])]
+    json: bool,
 }
 
 impl Prepare {
     /// Does it, and prints what.
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
+        if self.host {
+            return self.of_host();
+        }
+        // clap does not ask for --host where a name forbids it.
+        let of_host = [self.apply, self.json, self.bridge.is_some(), self.address.is_some(), self.port.is_some()];
+        if of_host.contains(&true) {
+            return Err(Failure::msg(Exit::Usage, "these options are for the host").hint("add --host, without a name"));
+        }
+        self.of_container()
+    }
+
+    fn of_container(&self) -> Result<ExitCode> {
         let (name, lxcpath) = self.lxc.container()?;
         let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(checkpoint::not_defined)?;
         if self.undo {
@@ -66,6 +115,42 @@ impl Prepare {
         Ok(ExitCode::SUCCESS)
     }
 
+    fn of_host(&self) -> Result<ExitCode> {
+        if self.undo {
+            return self.tell_undone("host", &host::undo()?);
+        }
+        let settings = settings::Files::read(Path::new(settings::FILE))?.host();
+        let wish = Wish {
+            bridge: self.bridge.clone().unwrap_or_else(|| settings.bridge.clone()),
+            address: self.address.clone(),
+            gateway: self.gateway,
+            port: self.port.clone(),
+        };
+        let plan = host::look(&wish, &settings)?;
+        let exit = ExitCode::from(if plan.findings.blocked() { Exit::Refused } else { Exit::Done }.code());
+        if self.json {
+            print(&(serde_json::to_string_pretty(&plan.told()).or_exit(Exit::Other)? + "\n"));
+            return Ok(exit);
+        }
+        if self.apply || self.dry_run {
+            let diffs: String = plan.changes.iter().map(Change::diff).collect();
+            self.say(&diffs);
+        }
+        if !self.apply {
+            self.say(&host_in_words(&plan, self.dry_run));
+            return Ok(exit);
+        }
+        let told = host::apply(&plan)?;
+        let files = plan.changes.iter().map(|c| format!("{} is written", c.path.display()));
+        let lines: String =
+            files.chain(told).chain(plan.advice.iter().cloned()).map(|line| format!("host: {line}\n")).collect();
+        self.say(&lines);
+        // What was found before may be gone now; what only the user can mend is not.
+        let left = host::look(&wish, &settings)?;
+        self.say(&host_in_words(&left, false));
+        Ok(ExitCode::from(if left.findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
+    }
+
     fn say(&self, text: &str) {
         if !self.lxc.quiet {
             print(text);
@@ -78,11 +163,30 @@ impl Prepare {
         self.say(&text);
         if !undone.left.is_empty() {
             return Err(Failure::msg(Exit::RollbackIncomplete, undone.left.join("; "))
-                .hint(format!("take it out by hand; what it was stands in {KEPT}")));
+                .hint("take it out by hand; all else is undone"));
         }
         if undone.told.is_empty() {
             self.say(&format!("{subject}: nothing to undo\n"));
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What was found, and what would be done about it.
+fn host_in_words(plan: &host::Plan, with_diffs: bool) -> String {
+    let mut text = plan.findings.to_string();
+    let files = plan.changes.iter().map(|change| format!("write {}", change.path.display()));
+    let would: Vec<String> = files.chain(plan.deeds()).collect();
+    if !would.is_empty() {
+        text += "lxc-cr prepare --host --apply would\n";
+        text += &would.iter().map(|deed| format!("  {deed}\n")).collect::<String>();
+        if !with_diffs && !plan.changes.is_empty() {
+            text += "(--dry-run shows what it would write)\n";
+        }
+    }
+    text + match (plan.findings.blocked(), would.is_empty()) {
+        (true, _) => "containers cannot be checkpointed on this host\n",
+        (false, true) => "this host has what checkpoints need\n",
+        (false, false) => "containers can be checkpointed on this host\n",
     }
 }

@@ -1,1 +1,319 @@
-//! `lxc-cr prepare --host`.
+//! `lxc-cr prepare --host`: the host gets what checkpoints need.
+//!
+//! What is looked at, each with what would be changed: cgroups ([`cgroups`]), the bridge ([`bridge`]), the kernel's modules
+//! ([`modules`]), ranges of ids ([`ids`]); kernel and programs ([`tools`]) are only looked at. What is written to files
+//! counts from the next boot on; the same is done to the running host at once ([`live`]), but for what could cut it off.
+//!
+//! The interface over which the host's default route goes is left alone unless the user names it. Then only files are
+//! written: the user chooses the moment.
+
+pub mod bridge;
+mod cgroups;
+mod ids;
+mod ifupdown;
+mod live;
+mod modules;
+mod root;
+mod tools;
+pub mod wish;
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use self::bridge::Manager;
+use self::live::Deed;
+pub use self::root::Root;
+use self::tools::Tools;
+use self::wish::{Address, Wish};
+use super::change::Change;
+use super::kept::{Kept, Undone};
+use crate::error::{Exit, Failure, OrExit, Result};
+use crate::operation::Operation;
+use crate::preflight::{Finding, Findings};
+use crate::settings::Settings;
+use crate::sys::files;
+use crate::sys::netlink::{Error, Link, Mac, Netlink};
+
+/// What is kept to take the host's preparation back, and a lock.
+const STATE: &str = "/var/lib/lxc-cr";
+const KEPT: &str = "prepare";
+
+/// What the running network has of the bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Network {
+    /// There is a link of its name; it is a bridge and up.
+    pub bridge: Option<(bool, bool)>,
+    /// The port that is wished for: its hardware address, whether a default route goes over it, and whether it is on the
+    /// bridge.
+    pub port: Option<Port>,
+}
+
+/// An interface that shall be a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its hardware address.
+    pub mac: Option<Mac>,
+    /// Whether the host's default route goes over it.
+    pub default_route: bool,
+    /// Whether it is on the bridge already.
+    pub on_bridge: bool,
+}
+
+/// What was found, and what is to be done.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What is not as it should be.
+    pub findings: Findings,
+    /// Files.
+    pub changes: Vec<Change>,
+    /// What is done to the running host.
+    deeds: Vec<Deed>,
+    /// What is to be said when it is done.
+    pub advice: Vec<String>,
+}
+
+/// A plan as `--json` prints it.
+#[derive(Debug, Serialize)]
+pub struct Told<'a> {
+    ready: bool,
+    findings: &'a Findings,
+    changes: Vec<ToldChange>,
+    deeds: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct ToldChange {
+    path: String,
+    diff: String,
+}
+
+impl Plan {
+    /// Whether there is nothing to do.
+    pub fn is_nothing(&self) -> bool {
+        self.changes.is_empty() && self.deeds.is_empty()
+    }
+
+    /// What is done to the running host, in words.
+    pub fn deeds(&self) -> Vec<String> {
+        self.deeds.iter().map(ToString::to_string).collect()
+    }
+
+    /// All of it for `--json`.
+    pub fn told(&self) -> Told<'_> {
+        let changes =
+            self.changes.iter().map(|c| ToldChange { path: c.path.display().to_string(), diff: c.diff() }).collect();
+        Told { ready: !self.findings.blocked(), findings: &self.findings, changes, deeds: self.deeds() }
+    }
+}
+
+/// Looks at this host.
+pub fn look(wish: &Wish, settings: &Settings) -> Result<Plan> {
+    let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+    let network = network(&mut netlink, wish)?;
+    let loopback_up = netlink.link("lo").is_ok_and(|lo| lo.up);
+    let tools = Tools::read(settings, loopback_up).judge();
+    plan(&Root::new(Path::new("/")), wish, &network, tools)
+}
+
+fn network(netlink: &mut Netlink, wish: &Wish) -> Result<Network> {
+    let mut find = |name: &str| match netlink.link(name) {
+        Ok(link) => Ok(Some(link)),
+        Err(Error::NotFound) => Ok(None),
+        Err(e) => Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("look at {name}")))),
+    };
+    let bridge = find(&wish.bridge)?;
+    let port = match &wish.port {
+        Some(name) => Some(find(name)?.ok_or_else(|| {
+            Failure::msg(Exit::Usage, format!("there is no interface {name}"))
+                .hint("ip link shows those that there are")
+        })?),
+        None => None,
+    };
+    let defaults = netlink.default_links().context("list the routes")?;
+    let bridge_index = bridge.as_ref().map(|b| b.index);
+    let is_bridge = |link: &Link| link.kind.as_deref() == Some("bridge");
+    Ok(Network {
+        bridge: bridge.as_ref().map(|link| (is_bridge(link), link.up)),
+        port: port.map(|link| Port {
+            mac: link.mac,
+            default_route: defaults.contains(&link.index),
+            on_bridge: link.controller.is_some() && link.controller == bridge_index,
+        }),
+    })
+}
+
+/// Plans, of what is found below a root, what the network has, and what else was found. Pure but for reading there.
+pub fn plan(root: &Root, wish: &Wish, network: &Network, tools: Vec<Finding>) -> Result<Plan> {
+    check(wish, network)?;
+    let mut findings = tools;
+    let mut plan = Plan::default();
+    let cgroups = cgroups::plan(root)?;
+    findings.extend(cgroups.findings);
+    plan.changes.extend(cgroups.changes);
+    plan.deeds.extend(cgroups.mount.then_some(Deed::MountCgroups));
+    plan.deeds.extend(cgroups.controllers.map(|(file, names)| Deed::HandOn { file, names }));
+    let (more, changes, modules) = modules::plan(root)?;
+    findings.extend(more);
+    plan.changes.extend(changes);
+    if !modules.is_empty() {
+        plan.deeds.push(Deed::Load(modules));
+    }
+    let (more, changes) = ids::plan(root)?;
+    findings.extend(more);
+    plan.changes.extend(changes);
+    plan_bridge(root, wish, network, &mut findings, &mut plan)?;
+    plan.findings = Findings::new(findings);
+    Ok(plan)
+}
+
+/// What cannot be wished for.
+fn check(wish: &Wish, network: &Network) -> Result<()> {
+    let wrong = |text: String, hint: &str| Err(Failure::msg(Exit::Usage, text).hint(hint));
+    let bridge = &wish.bridge;
+    if network.bridge.is_some_and(|(is_bridge, _)| !is_bridge) {
+        return wrong(format!("{bridge} is an interface, but no bridge"), "choose another name: --bridge NAME");
+    }
+    if wish.port.as_ref() == Some(bridge) {
+        return wrong(format!("{bridge} cannot be its own port"), "name an interface of the host's: --port IFACE");
+    }
+    if let Some(gateway) = wish.gateway
+        && !matches!(&wish.address, Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == gateway.is_ipv4())
+    {
+        return wrong("a gateway needs an address of the same kind".to_owned(), "add --address ADDRESS/PREFIX");
+    }
+    if let (Some(port), Some(found)) = (&wish.port, network.port)
+        && found.default_route
+        && (wish.address.is_none() || matches!(wish.address, Some(Address::Fixed(_))) && wish.gateway.is_none())
+    {
+        return wrong(
+            format!("the host's default route goes over {port}: on a bridge it would have none"),
+            "say what the bridge gets instead: --address dhcp, or --address ADDRESS/PREFIX --gateway ADDRESS",
+        );
+    }
+    Ok(())
+}
+
+fn plan_bridge(
+    root: &Root,
+    wish: &Wish,
+    network: &Network,
+    findings: &mut Vec<Finding>,
+    plan: &mut Plan,
+) -> Result<()> {
+    let bridge = &wish.bridge;
+    let remedy = format!("lxc-cr prepare --host --apply {}", wish.options());
+    let is_up = network.bridge.is_some_and(|(_, up)| up);
+    let ours = [
+        "etc/systemd/network/05-lxc-cr-",
+        "etc/NetworkManager/system-connections/lxc-cr-",
+        "etc/network/interfaces.d/lxc-cr-",
+    ];
+    let defined = bridge::defined(root, bridge);
+    if let Some(file) = defined.filter(|file| !ours.iter().any(|ours| file.starts_with(ours))) {
+        if !is_up {
+            let what = format!("the bridge {bridge} is in /{file}, but not up");
+            findings
+                .push(Finding::warning(what, "containers that name it do not start").remedy("set up the network anew"));
+        }
+        if wish.address.is_some() || wish.port.is_some() {
+            return Err(Failure::msg(Exit::Usage, format!("/{file} makes {bridge} already"))
+                .hint("change that file, or choose another name: --bridge NAME"));
+        }
+        return Ok(());
+    }
+    let Some(manager) = Manager::find(root) else {
+        let why = "neither systemd-networkd, NetworkManager nor ifupdown looks after this host's network";
+        if !is_up {
+            findings.push(Finding::warning(format!("there is no bridge {bridge}"), why).remedy(remedy));
+            plan.deeds.push(make_bridge(wish, network));
+        } else {
+            findings.push(Finding::note(format!("the bridge {bridge} is gone after a reboot"), why));
+        }
+        return Ok(());
+    };
+    // Who wishes for nothing new leaves what is there as it is.
+    let made = bridge::defined(root, bridge).is_some();
+    let changes = if made && wish.address.is_none() && wish.port.is_none() {
+        Vec::new()
+    } else {
+        manager.files(root, wish, network.port.and_then(|p| p.mac).filter(|_| wish.address == Some(Address::Dhcp)))?
+    };
+    match (is_up, changes.is_empty()) {
+        (false, _) => findings.push(
+            Finding::warning(format!("there is no bridge {bridge}"), "containers have their network over one")
+                .remedy(remedy),
+        ),
+        (true, false) => findings.push(
+            Finding::note(
+                format!("the bridge {bridge} is not as it shall be after a reboot"),
+                format!("{} has no file of it, or another one", manager.name()),
+            )
+            .remedy(remedy),
+        ),
+        (true, true) => {}
+    }
+    let waits = network.port.is_some_and(|p| p.default_route) || wish.address == Some(Address::Dhcp);
+    if waits && !changes.is_empty() {
+        plan.advice.push(format!(
+            "{bridge} is made at the next boot. To make it now, which may cut connections: {}",
+            manager.reload(wish)
+        ));
+    } else if !is_up || !changes.is_empty() {
+        plan.deeds.push(make_bridge(wish, network));
+    }
+    plan.changes.extend(changes);
+    Ok(())
+}
+
+fn make_bridge(wish: &Wish, network: &Network) -> Deed {
+    let address = match wish.address {
+        Some(Address::Fixed(cidr)) => Some(cidr),
+        _ => None,
+    };
+    let port = wish.port.clone().filter(|_| network.port.is_some_and(|p| !p.on_bridge));
+    Deed::Bridge { name: wish.bridge.clone(), address, port }
+}
+
+/// Does it, and tells what. If something fails, all of it is taken back.
+pub fn apply(plan: &Plan) -> Result<Vec<String>> {
+    let _held = hold()?;
+    let mut kept = open_kept()?;
+    let first = kept.len();
+    let done = plan
+        .changes
+        .iter()
+        .try_for_each(|change| kept.change(change))
+        .and_then(|()| plan.deeds.iter().map(|deed| deed.do_it(&mut kept)).collect::<anyhow::Result<Vec<_>>>());
+    match done {
+        Ok(told) => Ok(told.concat()),
+        Err(e) => {
+            let undone = kept.undo_from(first).or_exit(Exit::RollbackIncomplete)?;
+            let (exit, state) = match undone.left.is_empty() {
+                true => (Exit::Other, "the host is as before".to_owned()),
+                false => (Exit::RollbackIncomplete, undone.left.join("; ")),
+            };
+            Err(Failure::new(exit, e).state(state))
+        }
+    }
+}
+
+/// Takes all back.
+pub fn undo() -> Result<Undone> {
+    if !Path::new(STATE).exists() {
+        return Ok(Undone::default());
+    }
+    let _held = hold()?;
+    Ok(open_kept()?.undo()?)
+}
+
+/// One at a time.
+fn hold() -> Result<Operation> {
+    files::make_private_dir(Path::new(STATE)).or_exit(Exit::Refused)?;
+    Operation::begin_in(Path::new(STATE), "lxc-cr prepare --host").map_err(|e| Failure::new(Exit::Busy, e))
+}
+
+fn open_kept() -> Result<Kept> {
+    Kept::open(None, &Path::new(STATE).join(KEPT)).or_exit(Exit::Refused)
+}

@@ -16,23 +16,28 @@ fn prepare(world: &World, installed: &Installed, name: &str, arguments: &[&str])
     run.args(["-n", name]).args(arguments).output()
 }
 
-/// Five commands and no editor: an unprivileged container as debootstrap made it.
-pub fn makes_a_fresh_debian_ready(world: &World) {
+/// Five commands and no editor: an unprivileged container as debootstrap made it. Then `--undo` gives the same bytes, and
+/// a container that starts as before.
+pub fn makes_a_fresh_debian_ready_and_is_undone(world: &World) {
     let (installed, debian) = (world.installed(), Debian::fresh(world, SHIFT, &id_map()));
-    let before = fs::read(debian.config()).unwrap();
+    let config = debian.config();
+    let read = || (fs::read_to_string(&config).unwrap(), owner_and_mode(&config));
+    let before = read();
 
     let shown = prepare(world, &installed, NAME, &["--dry-run"]);
-    shown.assert_code(0);
     let line = format!("+lxc.include = {}\n", installed.config("lxc-cr-systemd.conf").display());
-    assert!(
-        shown.stdout.contains(&line) && shown.stdout.contains("nothing was changed (systemd, with an id map)"),
-        "{shown}"
-    );
-    assert_eq!(fs::read(debian.config()).unwrap(), before, "by a dry run");
+    let words = "nothing was changed (systemd, with an id map)";
+    assert!(shown.success() && shown.stdout.contains(&line) && shown.stdout.contains(words), "{shown}");
+    assert_eq!(read(), before, "by a dry run");
 
     let told = prepare(world, &installed, NAME, &[]);
-    told.assert_code(0);
-    assert!(told.stdout.contains(&line) && told.stdout.contains("prepared (systemd, with an id map)"), "{told}");
+    let words = "prepared (systemd, with an id map)";
+    assert!(told.success() && told.stdout.contains(&line) && told.stdout.contains(words), "{told}");
+    let kept = config.with_file_name("lxc-cr.prepare");
+    assert_eq!(owner_and_mode(&kept), (0, 0, 0o600));
+    let again = prepare(world, &installed, NAME, &[]);
+    let words = "nothing to do: it is prepared (systemd, with an id map)\n";
+    assert!(again.success() && again.stdout.ends_with(words), "{again}");
     debian.start();
     let state = debian.system_state();
     let mut witness = Witness::connect(ADDRESS);
@@ -43,6 +48,45 @@ pub fn makes_a_fresh_debian_ready(world: &World) {
     assert_eq!(debian.system_state(), state);
     debian.systemctl(["restart", "shut-in-1"]);
     debian.lxc("lxc-stop").ok();
+
+    let mount_points = ["etc/systemd/system/service.d", "etc/systemd/system.conf.d", "etc/systemd/user.conf.d"];
+    let made = |dir: &&str| debian.root().join(dir).exists();
+    assert!(mount_points.iter().all(made), "LXC makes what is mounted upon");
+    prepare(world, &installed, NAME, &["--undo"]).assert_code(0);
+    assert_eq!(read(), before);
+    assert!(!mount_points.iter().any(made) && !kept.exists());
+    let nothing = prepare(world, &installed, NAME, &["--undo"]);
+    assert!(nothing.success() && nothing.stdout.ends_with("nothing to undo\n"), "{nothing}");
+    debian.start();
+    assert_eq!(debian.system_state(), state);
+    debian.lxc("lxc-stop").ok();
+}
+
+/// What was edited after it stays, and what it added goes.
+pub fn leaves_what_was_edited_since(world: &World) {
+    let (installed, container) = (world.installed(), world.container());
+    let (name, config) = (container.name(), container.dir().join("config"));
+    let before = fs::read_to_string(&config).unwrap();
+    prepare(world, &installed, name, &[]).assert_code(0);
+    fs::write(&config, format!("# mine\n{}lxc.start.auto = 1\n", fs::read_to_string(&config).unwrap())).unwrap();
+    let undone = prepare(world, &installed, name, &["--undo"]);
+    assert!(undone.success() && undone.stdout.contains("was edited since"), "{undone}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), format!("# mine\n{before}lxc.start.auto = 1\n"));
+
+    prepare(world, &installed, name, &[]).assert_code(0);
+    let text = fs::read_to_string(&config).unwrap().replace("lxc-cr.conf", "./lxc-cr.conf");
+    fs::write(&config, &text).unwrap();
+    let undone = prepare(world, &installed, name, &["--undo"]);
+    undone.assert_code(8);
+    assert!(undone.stderr.contains("was edited since, and is left as it is"), "{undone}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), text);
+    container.start();
+    container.kill();
+}
+
+fn owner_and_mode(path: &Path) -> (u32, u32, u32) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    (meta.uid(), meta.gid(), meta.mode() & 0o7777)
 }
 
 /// LXC's own profile gives way to ours, which denies all that it does.
@@ -58,49 +102,6 @@ pub fn makes_systemd_without_an_id_map_ready(world: &World) {
     debian.ours("lxc-restart").ok();
     assert_eq!(debian.system_state(), state);
     debian.lxc("lxc-stop").ok();
-}
-
-/// `--undo` gives the same bytes, and a container that starts as before; what was edited meanwhile stays.
-pub fn is_taken_back(world: &World) {
-    let (installed, debian) = (world.installed(), Debian::fresh(world, SHIFT, &id_map()));
-    let config = debian.config();
-    let before = (fs::read(&config).unwrap(), fs::metadata(&config).unwrap());
-    let mount_points = ["etc/systemd/system/service.d", "etc/systemd/system.conf.d", "etc/systemd/user.conf.d"];
-
-    prepare(world, &installed, NAME, &[]).assert_code(0);
-    let again = prepare(world, &installed, NAME, &[]);
-    assert!(
-        again.success() && again.stdout.ends_with("nothing to do: it is prepared (systemd, with an id map)\n"),
-        "{again}"
-    );
-    debian.start();
-    let state = debian.system_state();
-    debian.lxc("lxc-stop").ok();
-    let made = |dir: &&str| debian.root().join(dir).exists();
-    assert!(mount_points.iter().all(made), "LXC makes what is mounted upon");
-    let undone = prepare(world, &installed, NAME, &["--undo"]);
-    undone.assert_code(0);
-    let after = (fs::read(&config).unwrap(), fs::metadata(&config).unwrap());
-    assert_eq!(String::from_utf8_lossy(&after.0), String::from_utf8_lossy(&before.0), "{undone}");
-    assert_eq!((after.1.mode(), after.1.uid(), after.1.gid()), (before.1.mode(), before.1.uid(), before.1.gid()));
-    assert!(!mount_points.iter().any(made));
-    let kept = config.with_file_name("lxc-cr.prepare");
-    assert!(!kept.exists());
-    let nothing = prepare(world, &installed, NAME, &["--undo"]);
-    assert!(nothing.success() && nothing.stdout.ends_with("nothing to undo\n"), "{nothing}");
-    debian.start();
-    assert_eq!(debian.system_state(), state);
-    debian.lxc("lxc-stop").ok();
-
-    prepare(world, &installed, NAME, &[]).assert_code(0);
-    let meta = fs::metadata(&kept).unwrap();
-    assert_eq!((meta.uid(), meta.mode() & 0o7777), (0, 0o600));
-    let edited = format!("# mine\n{}lxc.start.auto = 1\n", fs::read_to_string(&config).unwrap());
-    fs::write(&config, edited).unwrap();
-    let undone = prepare(world, &installed, NAME, &["--undo"]);
-    assert!(undone.success() && undone.stdout.contains("was edited since"), "{undone}");
-    let left = format!("# mine\n{}lxc.start.auto = 1\n", String::from_utf8_lossy(&before.0));
-    assert_eq!(fs::read_to_string(&config).unwrap(), left);
 }
 
 pub fn refuses_what_it_must_not_change(world: &World) {
@@ -143,6 +144,50 @@ pub fn refuses_what_it_must_not_change(world: &World) {
     let told = prepare(world, &installed, &name, &[]);
     assert!(!told.success() && kept.is_symlink(), "{told}");
     fs::remove_file(kept).unwrap();
+}
+
+/// The bridge is there at once, and after a boot by whoever looks after the network; then all is as before.
+pub fn sets_up_the_host(_: &World) {
+    let host = |arguments: &[&str]| Run::ours("lxc-cr").args(["prepare", "--host"]).args(arguments).output();
+    let bridge = ["--bridge", "br7", "--address", "10.77.0.1/24"];
+    let ids = fs::read_to_string("/etc/subuid").unwrap_or_default();
+    fs::create_dir("/run/NetworkManager").unwrap();
+    let told = host(&bridge);
+    assert!(told.success() && told.stdout.contains("warning: there is no bridge br7"), "{told}");
+    assert!(told.stdout.contains("set up the bridge br7 with 10.77.0.1/24"), "{told}");
+    assert!(!Path::new("/sys/class/net/br7").exists() && !Path::new("/etc/NetworkManager").exists(), "only looked at");
+
+    let told = host(&[&["--apply"], &bridge[..]].concat());
+    assert!(told.success() && told.stdout.ends_with("this host has what checkpoints need\n"), "{told}");
+    Run::new("ping").args(["-c", "1", "-W", "5", "10.77.0.1"]).ok();
+    let file = Path::new("/etc/NetworkManager/system-connections/lxc-cr-br7.nmconnection");
+    assert_eq!(fs::metadata(file).unwrap().mode() & 0o7777, 0o600);
+    let again = host(&["--apply", "--bridge", "br7"]);
+    assert!(again.success() && !again.stdout.contains("br7"), "{again}");
+    let json = host(&["--json", "--bridge", "br7"]);
+    assert!(
+        json.success() && json.stdout.contains("\"ready\": true") && json.stdout.contains("\"changes\": []"),
+        "{json}"
+    );
+
+    // The interface of the default route is nobody's port by accident.
+    Run::new("ip").args(["route", "add", "default", "via", "10.77.0.2"]).ok();
+    let refused = host(&["--apply", "--bridge", "br8", "--port", "br7"]);
+    refused.assert_code(2);
+    assert!(refused.stderr.contains("the host's default route goes over br7"), "{refused}");
+
+    // A bridge that is in use stays, and the rest is undone.
+    Run::new("ip").args(["link", "add", "port7", "master", "br7", "type", "veth", "peer", "name", "peer7"]).ok();
+    let undone = host(&["--undo"]);
+    undone.assert_code(8);
+    assert!(undone.stderr.contains("br7 stays up until a reboot: it has ports (port7)"), "{undone}");
+    assert!(!Path::new("/etc/NetworkManager").exists());
+    assert_eq!(fs::read_to_string("/etc/subuid").unwrap_or_default(), ids);
+    Run::new("ip").args(["link", "del", "port7"]).ok();
+    let undone = host(&["--undo"]);
+    assert!(undone.success() && undone.stdout == "host: bridge br7 removed\n", "{undone}");
+    assert!(!Path::new("/sys/class/net/br7").exists());
+    fs::remove_dir("/run/NetworkManager").unwrap();
 }
 
 /// All names below a directory.

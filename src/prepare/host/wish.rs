@@ -1,0 +1,119 @@
+//! What the user wishes of the bridge. Pure.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+/// The longest name of an interface (IFNAMSIZ, with its NUL).
+const NAME_MAX: usize = 15;
+
+/// The bridge that the host shall have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// Its name.
+    pub bridge: String,
+    /// Its address; none where nothing is said.
+    pub address: Option<Address>,
+    /// The default route's gateway, for an address that is not asked of a DHCP server.
+    pub gateway: Option<IpAddr>,
+    /// An interface of the host's that shall be its port.
+    pub port: Option<String>,
+}
+
+impl Wish {
+    /// The options of the command line that say it; an address that may be chosen is an example.
+    pub fn options(&self) -> String {
+        let mut text = format!("--bridge {}", self.bridge);
+        match &self.address {
+            Some(Address::Dhcp) => text += " --address dhcp",
+            Some(Address::Fixed(cidr)) => text += &format!(" --address {cidr}"),
+            None => text += " --address 10.0.3.1/24",
+        }
+        if let Some(gateway) = self.gateway {
+            text += &format!(" --gateway {gateway}");
+        }
+        if let Some(port) = &self.port {
+            text += &format!(" --port {port}");
+        }
+        text
+    }
+}
+
+/// The address of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// That which a DHCP server gives it.
+    Dhcp,
+    /// This one.
+    Fixed(Cidr),
+}
+
+/// An address with the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The address.
+    pub address: IpAddr,
+    /// The length of the network's prefix in bits.
+    pub prefix: u8,
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Address, String> {
+        if text == "dhcp" {
+            return Ok(Address::Dhcp);
+        }
+        let wrong = || format!("'{text}' is neither 'dhcp' nor an address with its prefix, as 10.0.3.1/24");
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.parse().ok().filter(|p| (1..=longest).contains(p)).ok_or_else(wrong)?;
+        Ok(Address::Fixed(Cidr { address, prefix }))
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Checks the name of an interface: it goes into files of several languages.
+pub fn interface(name: &str) -> Result<String, String> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if first && name.len() <= NAME_MAX && name.chars().all(good) {
+        return Ok(name.to_owned());
+    }
+    Err(format!("'{name}' is no name for an interface"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_prefix() {
+        let fixed = |text: &str| match text.parse() {
+            Ok(Address::Fixed(cidr)) => cidr.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert_eq!(fixed("10.0.3.1/24"), "10.0.3.1/24");
+        assert_eq!(fixed("fd00::1/64"), "fd00::1/64");
+        assert_eq!("dhcp".parse(), Ok(Address::Dhcp));
+        for wrong in ["", "10.0.3.1", "10.0.3.1/33", "10.0.3.1/0", "10.0.3/24", "x/24", "10.0.3.1/24/1", "DHCP"] {
+            assert!(wrong.parse::<Address>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_interface_has_a_plain_name() {
+        for good in ["br0", "lxcbr0", "enp3s0.100", "a-b_c"] {
+            interface(good).unwrap();
+        }
+        for wrong in ["", "br 0", "../x", ".", "br0\n", "a/b", "sixteen-letters-", "-x", "bä"] {
+            assert!(interface(wrong).is_err(), "{wrong}");
+        }
+    }
+}
