@@ -83,9 +83,9 @@ pub struct Container {
     pub name: String,
     /// The directory that holds its directory.
     pub lxcpath: PathBuf,
-    /// Its root file system on the host.
+    /// Its root file system as the configuration names it, without the prefix for its kind.
     pub rootfs: PathBuf,
-    /// The root directory's inode: another number is another root.
+    /// The inode of the root directory, image or upper layer: another number is another root.
     pub rootfs_inode: u64,
     /// Its configuration with everything included, in the modern spelling.
     pub config: String,

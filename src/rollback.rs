@@ -21,6 +21,7 @@ use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::error::ErrorList;
 use crate::net::{Port, apply, ports};
 use crate::release::Seized;
+use crate::rootfs::Root;
 use crate::sys::files;
 use crate::sys::netlink::{Mac, Netlink};
 use crate::{cgroup, record};
@@ -58,7 +59,7 @@ pub enum Undo {
     /// CRIU was told to restore a container: what it makes for a moment, in the root and in /tmp, is removed.
     CleanRoot {
         /// The root, whose inside is not trusted.
-        root: PathBuf,
+        root: Root,
         /// CRIU's log, which names all that it made.
         log: PathBuf,
     },

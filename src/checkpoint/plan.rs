@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +21,7 @@ use crate::mounts::{self, HostFile, Mount};
 use crate::net::{Port, ports};
 use crate::operation;
 use crate::record::{self, Record};
+use crate::rootfs::Root;
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
 use crate::sysctl::Sysctls;
@@ -98,7 +98,8 @@ pub fn plan(
             name: defined.name.as_str().to_owned(),
             lxcpath: defined.lxcpath.as_path().to_owned(),
             rootfs: defined.rootfs.clone(),
-            rootfs_inode: inode(&defined.rootfs)?,
+            // Of a root that cannot be restored there is none, and only --force leads here.
+            rootfs_inode: Root::of(defined).ok().map(|root| root.inode()).transpose()?.unwrap_or_default(),
             config: defined.config_text(),
         },
         host: host(criu),
@@ -187,10 +188,6 @@ fn payload(running: &Running) -> Result<Option<(PathBuf, Tree)>> {
     let mount = cgroup::unified_mount()?;
     let dir = cgroup::directory(&mount, path)?;
     Ok(Some((dir, Tree::read(&mount, path)?)))
-}
-
-fn inode(rootfs: &Path) -> Result<u64> {
-    Ok(fs::metadata(rootfs).with_context(|| format!("look at the root file system {}", rootfs.display()))?.ino())
 }
 
 fn host(criu: &Criu) -> record::Host {

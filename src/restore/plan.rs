@@ -57,6 +57,8 @@ pub struct Plan {
     pub mounts: Vec<External>,
     /// Mounts of its own cgroups: the name by which the images know each, and where it begins below the payload cgroup.
     pub own_cgroups: Vec<(String, PathBuf)>,
+    /// Where CRIU finds the container's root: a mount in its own mount namespace.
+    pub root: PathBuf,
     /// Where cgroup2 is mounted.
     pub cgroup_mount: PathBuf,
     /// The new terminals.
@@ -79,6 +81,7 @@ pub fn plan(
     defined: &Defined,
     record: Option<&Record>,
     terminals: Vec<Terminal>,
+    root: PathBuf,
     netlink: &mut Netlink,
 ) -> Result<Plan> {
     let name = defined.name.as_str();
@@ -143,6 +146,7 @@ pub fn plan(
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
         mounts,
         own_cgroups,
+        root,
         cgroup_mount,
         terminals,
     })
@@ -150,7 +154,7 @@ pub fn plan(
 
 impl Plan {
     /// What CRIU is asked, once it is known which payload cgroup was made.
-    pub fn criu(&self, request: &Request, defined: &Defined, payload: &Path, pidfile: &Path) -> Restore {
+    pub fn criu(&self, request: &Request, payload: &Path, pidfile: &Path) -> Restore {
         let mut scripts = vec![request.action_script.clone()];
         scripts.extend(request.user_script.clone());
         let payload_dir = self.cgroup_mount.join(payload.strip_prefix("/").unwrap_or(payload));
@@ -166,7 +170,7 @@ impl Plan {
                 externals: self.mounts.iter().cloned().chain(own_cgroups).collect(),
                 extra: Vec::new(),
             },
-            root: defined.rootfs.clone(),
+            root: self.root.clone(),
             pidfile: pidfile.to_owned(),
             cgroups: match (self.born_there, self.cgroup_namespace) {
                 (true, _) => Cgroups::Inherited,
@@ -200,7 +204,7 @@ impl Plan {
     pub fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
         let mut lines = vec![
             format!("cgroups {} and {}", self.payload.display(), self.monitor.display()),
-            format!("the root {} is bind-mounted in CRIU's own mount namespace", criu.root.display()),
+            format!("the root is mounted on {} in CRIU's own mount namespace", criu.root.display()),
         ];
         for veth in &self.veths {
             lines.push(match &veth.port.bridge {
