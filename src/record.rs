@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::cgroup::Tree;
 use crate::mounts::{External, HostFile};
 use crate::net::Port;
+use crate::net::devices::Device;
 use crate::sys::files;
 use crate::sys::netlink::Route;
 use crate::sysctl::Sysctls;
@@ -56,6 +57,9 @@ pub struct Record {
     /// The host's ends of its veth pairs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// Its interfaces that are no veth pairs, but need something of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// Its routes in tables that policy rules lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
@@ -398,6 +402,7 @@ mod tests {
             },
             cgroup: None,
             ports: vec![],
+            devices: vec![],
             routes: vec![],
             externals: vec![],
             host_files: vec![],

@@ -16,11 +16,12 @@ use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore, tty_
 use crate::lxc::config::{Config, NicKind};
 use crate::lxc::defined::Defined;
 use crate::mounts::HostFile;
+use crate::net::devices::{self, Device, Origin};
 use crate::net::plan::{NewPort, Wanted};
 use crate::net::{self, Port, apply};
 use crate::record::Record;
 use crate::settings::Settings;
-use crate::sys::netlink::{Netlink, Route};
+use crate::sys::netlink::{Mac, Netlink, Route};
 use crate::sysctl::Sysctls;
 use crate::ttys::{self, Terminal};
 
@@ -47,14 +48,16 @@ pub struct Plan {
     pub net_settings: Sysctls,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
+    /// Its other interfaces that need something of the host.
+    pub devices: Vec<Device>,
     /// Files of the host that the container's init had open.
     pub host_files: Vec<HostFile>,
     /// Its routes that CRIU does not bring back.
     pub routes: Vec<Route>,
     /// Images that CRIU is to see otherwise than they are.
     pub images: Vec<ShownImage>,
-    /// Bind mounts from the host, and new terminals.
-    pub mounts: Vec<External>,
+    /// Bind mounts from the host, new terminals, and interfaces that sit on the host's.
+    pub externals: Vec<External>,
     /// Mounts of its own cgroups: the name by which the images know each, and where it begins below the payload cgroup.
     pub own_cgroups: Vec<(String, PathBuf)>,
     /// Where CRIU finds the container's root: a mount in its own mount namespace.
@@ -105,7 +108,15 @@ pub fn plan(
         Some(record) => record.ports.clone(),
         None => ports_of(config),
     };
-    let interfaces = interfaces(&request.images, &mut ports).context("read the container's interfaces")?;
+    let mut devices = match record {
+        Some(record) => record.devices.clone(),
+        None => devices::of_config(config),
+    };
+    if let Some(missing) = devices::missing(&devices, &links) {
+        return Err(missing.into());
+    }
+    let interfaces =
+        interfaces(&request.images, &mut ports, &mut devices).context("read the container's interfaces")?;
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
     let mut images: Vec<ShownImage> = interfaces.into_iter().collect();
@@ -121,16 +132,20 @@ pub fn plan(
     let cgroup_mount = cgroup::unified_mount()?;
     let old_payload = tree.map(|t| cgroup_mount.join(t.path.strip_prefix("/").unwrap_or(&t.path)));
     let mut own_cgroups = Vec::new();
-    let mut mounts = Vec::new();
+    let mut externals = Vec::new();
     for bind in binds {
         // The payload cgroup gets another name where this one is taken.
         match old_payload.as_ref().and_then(|old| bind.source.strip_prefix(old).ok()) {
             Some(below) => own_cgroups.push((bind.key.clone(), below.to_owned())),
-            None => mounts.push(mount(&bind.key, &bind.source)),
+            None => externals.push(mount(&bind.key, &bind.source)),
         }
     }
+    externals.extend(devices.iter().filter_map(|device| match &device.from {
+        Origin::Upon(parent) => Some(External::Macvlan { name: device.inside.clone(), parent: parent.clone() }),
+        Origin::Lent(_) => None,
+    }));
     for Terminal { tty, pty } in &terminals {
-        mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
+        externals.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
     }
     Ok(Plan {
         payload,
@@ -141,10 +156,11 @@ pub fn plan(
         confinement: Confinement::new(tree, config)?,
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
+        devices,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
         images,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
-        mounts,
+        externals,
         own_cgroups,
         root,
         cgroup_mount,
@@ -167,7 +183,7 @@ impl Plan {
             common: Common {
                 images: request.images.clone(),
                 action_scripts: scripts,
-                externals: self.mounts.iter().cloned().chain(own_cgroups).collect(),
+                externals: self.externals.iter().cloned().chain(own_cgroups).collect(),
                 extra: Vec::new(),
             },
             root: self.root.clone(),
@@ -212,6 +228,12 @@ impl Plan {
                 None => format!("{} is made for {} and joins no bridge", veth.host, veth.port.inside),
             });
         }
+        for device in &self.devices {
+            lines.push(match &device.from {
+                Origin::Upon(host) => format!("{} is made upon {host}", device.inside),
+                Origin::Lent(host) => format!("{host} is moved into the container as {}", device.inside),
+            });
+        }
         lines.push(crate::criu::options::printable(program, &criu.args()));
         lines
     }
@@ -219,10 +241,15 @@ impl Plan {
 
 /// The image of interfaces, in which those that we make are marked as there. Ports whose interface is not in the
 /// checkpoint are dropped, and the others learn their index.
-fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<ShownImage>, images::Error> {
+fn interfaces(
+    images: &Path,
+    ports: &mut Vec<Port>,
+    devices: &mut Vec<Device>,
+) -> Result<Option<ShownImage>, images::Error> {
     let root = images::root_of_tree(images)?;
     let Some(netns) = NamespaceIds::of_task(images, root)?.net else {
         ports.clear();
+        devices.clear();
         return Ok(None);
     };
     let found = match images::interfaces(images, netns) {
@@ -238,10 +265,22 @@ fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<ShownImage>
         }
         None => false,
     });
-    if ports.is_empty() {
+    devices.retain_mut(|device| match found.iter().find(|i| i.name == device.inside) {
+        Some(interface) => {
+            device.inside_index = interface.index;
+            device.mac = interface.mac.map(Mac);
+            true
+        }
+        None => false,
+    });
+    let ready = |name: &str| {
+        let lent = |d: &Device| d.inside == name && matches!(d.from, Origin::Lent(_));
+        ports.iter().any(|p| p.inside == name) || devices.iter().any(lent)
+    };
+    if !found.iter().any(|i| ready(&i.name)) {
         return Ok(None);
     }
-    let content = images::with_ready_made(images, netns, |name| ports.iter().any(|p| p.inside == name))?;
+    let content = images::with_ready_made(images, netns, ready)?;
     Ok(Some(ShownImage { name: images::netdev_file_name(netns), content }))
 }
 
