@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::mount::MsFlags;
 
 use super::Request;
 use crate::cgroup;
@@ -54,6 +55,8 @@ pub struct Plan {
     pub host_files: Vec<HostFile>,
     /// Its routes that CRIU does not bring back.
     pub routes: Vec<Route>,
+    /// Its mount points, and what the mounts there forbid.
+    pub mount_flags: Vec<(PathBuf, MsFlags)>,
     /// Images that CRIU is to see otherwise than they are.
     pub images: Vec<ShownImage>,
     /// Bind mounts from the host, new terminals, and interfaces that sit on the host's.
@@ -158,6 +161,7 @@ pub fn plan(
         veths,
         devices,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
+        mount_flags: mount_flags(&request.images).context("read the container's mounts")?,
         images,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
         externals,
@@ -282,6 +286,18 @@ fn interfaces(
     }
     let content = images::with_ready_made(images, netns, ready)?;
     Ok(Some(ShownImage { name: images::netdev_file_name(netns), content }))
+}
+
+/// What its mounts forbid, in the order of their making.
+fn mount_flags(images: &Path) -> Result<Vec<(PathBuf, MsFlags)>, images::Error> {
+    let Some(mntns) = NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt else { return Ok(Vec::new()) };
+    let mounts = match images::mounts(images, mntns) {
+        Ok(mounts) => mounts,
+        // It was in the host's namespace.
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    Ok(mounts.into_iter().map(|m| (m.point, MsFlags::from_bits_truncate(m.flags.into()))).collect())
 }
 
 fn open_host_file(path: &Path) -> Result<OwnedFd> {

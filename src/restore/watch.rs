@@ -15,7 +15,7 @@ use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
-use crate::{cgroup, mend, sysctl};
+use crate::{cgroup, mend, mounts, sysctl};
 
 /// The watch over a restore.
 pub(super) struct RestoreWatch<'a> {
@@ -140,6 +140,9 @@ impl Watch for RestoreWatch<'_> {
             "post-restore" => {
                 self.look_for_bridges()?;
                 self.set_net(init_pid)?;
+                if let Some(init) = self.init.filter(|_| !self.plan.mount_flags.is_empty()) {
+                    mounts::mend_flags(init, &self.plan.mount_flags)?;
+                }
                 self.confine()?;
                 self.verified()
             }

@@ -6,6 +6,7 @@
 
 mod config;
 mod files;
+mod mounts;
 mod network;
 
 use std::fs;
@@ -92,7 +93,7 @@ impl Subject<'_> {
         Ok(reasons)
     }
 
-    /// What in the root speaks against it: another one, or files that CRIU would find missing or changed.
+    /// What in the root speaks against it: another one, or mount points and files that CRIU would find missing or changed.
     /// `mounted` leads into it.
     pub fn of_root(&self, root: &Root, mounted: &Path) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = Vec::new();
@@ -103,6 +104,7 @@ impl Subject<'_> {
             let path = self.defined.rootfs.display();
             reasons.push(Reason::doubtful(format!("its root {path} is not the one of the checkpoint")));
         }
+        reasons.extend(mounts::missing(self.images, mounted, self.record)?);
         reasons.extend(files::changed(self.images, mounted, self.record)?);
         Ok(reasons)
     }
