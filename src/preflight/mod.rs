@@ -32,6 +32,7 @@ use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::net::devices;
 use crate::net::ports::{self, Survey};
+use crate::rootfs::Root;
 use crate::settings::Settings;
 use crate::sys::netlink::{Link, Netlink};
 use crate::ttys;
@@ -109,6 +110,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     found.extend(processes::judge(&tasks, &host::Caller::read()?));
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(mounts::judge(&tables, &externals, &names));
+    found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
     found.extend(files::judge(&opened, &tables, &cures));
     let lent: Vec<u32> = ttys::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));

@@ -8,6 +8,7 @@ use super::Names;
 use super::finding::{Finding, Place};
 use super::task::Tasks;
 use crate::mounts::{self, External, Mount};
+use crate::rootfs::Unsupported;
 use crate::ttys;
 
 /// How the kernel marks the root of a mount that was deleted.
@@ -83,6 +84,13 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
     found.extend(pressure(tables));
     found.extend(terminals(tables));
     found
+}
+
+/// A root that no restart could mount.
+pub fn of_root(unsupported: &Unsupported) -> Finding {
+    Finding::blocker(unsupported.to_string(), "the checkpoint could be made, but a restart would be refused")
+        .at(Place { mount: Some("/".into()), ..Place::default() })
+        .remedy(unsupported.hint())
 }
 
 fn place(mount: &Mount) -> Place {
