@@ -6,7 +6,7 @@
 //! cli
 //! checkpoint  restore  recover  monitor  action  hooks  prepare
 //! preflight                                    (what a checkpoint looks at first)
-//! net  mounts  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  settings
+//! net  mounts  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -37,6 +37,7 @@ pub mod operation;
 pub mod record;
 pub mod release;
 pub mod rollback;
+pub mod rootfs;
 pub mod seal;
 pub mod settings;
 pub mod sysctl;

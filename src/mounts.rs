@@ -5,10 +5,14 @@
 //! read off the two mount tables: the container's and ours.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
 use serde::{Deserialize, Serialize};
+
+use crate::sys::mount::in_mount_namespace;
 
 /// File systems of which the kernel has one for all (or one for each namespace): CRIU mounts them anew, and that
 /// the host has the same one mounted does not make them external.
@@ -48,9 +52,20 @@ pub struct Mount {
     pub point: PathBuf,
     /// The file system's type.
     pub kind: String,
-    /// Mounted read-only.
-    pub read_only: bool,
+    /// What of [`FLAGS`] it has.
+    pub flags: MsFlags,
 }
+
+/// The words for what a mount forbids by itself, whatever its file system allows.
+const FLAGS: &[(&str, MsFlags)] = &[
+    ("ro", MsFlags::MS_RDONLY),
+    ("nosuid", MsFlags::MS_NOSUID),
+    ("nodev", MsFlags::MS_NODEV),
+    ("noexec", MsFlags::MS_NOEXEC),
+    ("noatime", MsFlags::MS_NOATIME),
+    ("nodiratime", MsFlags::MS_NODIRATIME),
+    ("relatime", MsFlags::MS_RELATIME),
+];
 
 /// A bind mount from the host in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +94,11 @@ pub fn table(pid: i32) -> Result<Vec<Mount>> {
             root: PathBuf::from(m.root),
             point: m.mount_point,
             kind: m.fs_type,
-            read_only: m.mount_options.contains_key("ro"),
+            flags: FLAGS
+                .iter()
+                .filter(|(word, _)| m.mount_options.contains_key(*word))
+                .map(|(_, flag)| *flag)
+                .collect(),
         })
         .collect())
 }
@@ -106,7 +125,12 @@ pub fn externals(container: &[Mount], host: &[Mount]) -> Vec<External> {
         let name =
             mount.point.to_string_lossy().trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let key = format!("{name}_{}", found.len());
-        found.push(External { key, point: mount.point.clone(), source, read_only: mount.read_only });
+        found.push(External {
+            key,
+            point: mount.point.clone(),
+            source,
+            read_only: mount.flags.contains(MsFlags::MS_RDONLY),
+        });
     }
     found
 }
@@ -124,6 +148,36 @@ fn source_on_host(mount: &Mount, host: &[Mount]) -> Option<PathBuf> {
             Ok(rest) if !rest.as_os_str().is_empty() => h.point.join(rest),
             _ => h.point.clone(),
         })
+}
+
+/// The mount points whose mount had other flags, with those that it had; pure. Where one mount hides another it is not
+/// told which of the two could be reached, and they are left alone.
+fn differing(then: &[(PathBuf, MsFlags)], now: &[Mount]) -> Vec<(PathBuf, MsFlags)> {
+    let known = FLAGS.iter().map(|(_, flag)| *flag).collect::<MsFlags>();
+    let alone = then.iter().filter(|(point, _)| then.iter().filter(|(p, _)| p == point).count() == 1);
+    let changed = alone.filter(|(point, flags)| {
+        let there: Vec<&Mount> = now.iter().filter(|m| m.point == *point).collect();
+        matches!(there.as_slice(), [mount] if mount.flags != *flags & known)
+    });
+    changed.map(|(point, flags)| (point.clone(), *flags & known)).collect()
+}
+
+/// Gives the mounts of a restored container, whose tasks stand still, the flags that they had.
+///
+/// CRIU (4.2) makes one of several bind mounts of the same thing from the other, before it sets flags: LXC's template
+/// binds /lib and /usr/lib, which are one directory, and one of them came back writable.
+pub fn mend_flags(init: i32, then: &[(PathBuf, MsFlags)]) -> Result<()> {
+    let changed = differing(then, &table(init)?);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let namespace = fs::File::open(format!("/proc/{init}/ns/mnt")).context("open the container's mount namespace")?;
+    let mended = in_mount_namespace(namespace.as_fd(), || {
+        let none = None::<&str>;
+        let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
+        changed.iter().try_for_each(|(point, flags)| Ok(mount(none, point, none, remount | *flags, none)?))
+    });
+    mended.context("give the container's mounts their flags")
 }
 
 /// An open descriptor of the container's init on a file of the host.
@@ -176,8 +230,23 @@ mod tests {
             root: root.into(),
             point: point.into(),
             kind: kind.into(),
-            read_only: false,
+            flags: MsFlags::empty(),
         }
+    }
+
+    #[test]
+    fn flags_that_are_missing_are_found_where_one_mount_is() {
+        let with = |flags, mount| Mount { flags, ..mount };
+        let (ro, nosuid) = (MsFlags::MS_RDONLY, MsFlags::MS_NOSUID);
+        let then = |point: &str, flags| (PathBuf::from(point), flags);
+        let now = [
+            with(ro, mount(1, "0:1", "/", "/", "ext4")),
+            with(nosuid, mount(2, "0:1", "/", "/a", "ext4")),
+            with(ro, mount(3, "0:1", "/", "/b", "ext4")),
+            with(nosuid, mount(4, "0:1", "/", "/b", "ext4")),
+        ];
+        let before = [then("/", ro), then("/a", ro | nosuid), then("/b", ro), then("/b", nosuid), then("/gone", ro)];
+        assert_eq!(differing(&before, &now), [then("/a", ro | nosuid)]);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup::Tree;
 use crate::mounts::{External, HostFile};
 use crate::net::Port;
+use crate::net::devices::Device;
 use crate::sys::files;
 use crate::sys::netlink::Route;
 use crate::sysctl::Sysctls;
@@ -55,6 +56,9 @@ pub struct Record {
     /// The host's ends of its veth pairs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
+    /// Its interfaces that are no veth pairs, but need something of the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// Its routes in tables that policy rules lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
@@ -85,9 +89,9 @@ pub struct Container {
     pub name: String,
     /// The directory that holds its directory.
     pub lxcpath: PathBuf,
-    /// Its root file system on the host.
+    /// Its root file system as the configuration names it, without the prefix for its kind.
     pub rootfs: PathBuf,
-    /// The root directory's inode: another number is another root.
+    /// The inode of the root directory, image or upper layer: another number is another root.
     pub rootfs_inode: u64,
     /// Its configuration with everything included, in the modern spelling.
     pub config: String,
@@ -313,6 +317,7 @@ mod tests {
             },
             cgroup: None,
             ports: vec![],
+            devices: vec![],
             routes: vec![],
             externals: vec![],
             host_files: vec![],

@@ -19,8 +19,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::error::ErrorList;
+use crate::net::devices::{self, Loan};
 use crate::net::{Port, apply, ports};
 use crate::release::Seized;
+use crate::rootfs::Root;
 use crate::sys::files;
 use crate::sys::netlink::{Mac, Netlink};
 use crate::{cgroup, record};
@@ -38,6 +40,8 @@ pub enum Undo {
         /// Its hardware address, by which a link of somebody else with that name is spared.
         mac: Mac,
     },
+    /// An interface of the host was moved into the container: it comes back.
+    BringBack(Loan),
     /// A cgroup was made for the container.
     RemoveCgroup {
         /// Its directory.
@@ -58,7 +62,7 @@ pub enum Undo {
     /// CRIU was told to restore a container: what it makes for a moment, in the root and in /tmp, is removed.
     CleanRoot {
         /// The root, whose inside is not trusted.
-        root: PathBuf,
+        root: Root,
         /// CRIU's log, which names all that it made.
         log: PathBuf,
     },
@@ -189,6 +193,10 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
         }
         Undo::RemoveVeth { host, mac } => {
             told(apply::remove(opened(netlink)?, host, *mac)?, format!("veth pair {host} removed"))
+        }
+        Undo::BringBack(loan) => {
+            let back = devices::bring_back(opened(netlink)?, loan)?;
+            told(back, format!("{} (the container's {}) is the host's again", loan.host, loan.inside))
         }
         Undo::RemoveCgroup { path } => {
             let there = path.exists();

@@ -325,7 +325,7 @@ mod tests {
             root: root.into(),
             point: point.into(),
             kind: kind.into(),
-            read_only: false,
+            flags: nix::mount::MsFlags::empty(),
         }
     }
 

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "net",
         "mounts",
+        "rootfs",
         "ttys",
         "mend",
         "cgroup",

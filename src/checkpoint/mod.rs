@@ -43,6 +43,7 @@ use crate::recover;
 use crate::release::Seized;
 use crate::report::Report;
 use crate::rollback::{self, Journal, Undo};
+use crate::rootfs::Root;
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
@@ -337,7 +338,8 @@ pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
     let guest = defined.config.guest();
     let check = || -> anyhow::Result<()> {
         files.iter().try_for_each(|file| files::check_own_file(guest, file))?;
-        place::check_of(guest, &defined.rootfs)?;
+        let root = Root::of(defined).unwrap_or_else(|_| Root::Directory { path: defined.rootfs.clone() });
+        root.paths().into_iter().try_for_each(|path| place::check_of(guest, path))?;
         place::check_of(guest, images)?;
         Ok(())
     };

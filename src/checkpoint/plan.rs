@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,16 +12,18 @@ use anyhow::{Context, Result};
 use super::Request;
 use crate::cgroup::{self, Tree};
 use crate::confine;
-use crate::criu::options::{AfterDump, Common, Dump, External};
+use crate::criu::options::{AfterDump, Common, Dump, External, NetworkLock};
 use crate::criu::tools;
 use crate::criu::version::Criu;
 use crate::lxc;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::mounts::{self, HostFile, Mount};
+use crate::net::devices::{self, Origin};
 use crate::net::{Port, ports, tables};
 use crate::operation;
 use crate::record::{self, Record};
+use crate::rootfs::Root;
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
 use crate::sysctl::Sysctls;
@@ -62,7 +63,8 @@ pub fn plan(
 ) -> Result<Plan> {
     let init = running.init.pid();
     let netns = fs::File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
-    let survey = ports::survey(netlink, netns.as_fd())?;
+    let mut survey = ports::survey(netlink, netns.as_fd())?;
+    let devices = devices::among(&mut survey, &devices::lent_by(&defined.config));
     let container_mounts = mounts::table(init)?;
     let from_host: Vec<Mount> = container_mounts.iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
     let externals = mounts::externals(&from_host, &mounts::table(std::process::id() as i32)?);
@@ -92,7 +94,11 @@ pub fn plan(
         ghost_limit: settings.ghost_limit << 20,
         freeze_cgroup: tree.as_ref().filter(|(_, t)| t.frozen).map(|(dir, _)| dir.clone()),
         cgroup_root: tree.as_ref().filter(|_| !in_cgroup_namespace).map(|(_, t)| t.path.to_string_lossy().into_owned()),
-        skip_network_lock: criu.version.supports_network_lock_skip(),
+        network_lock: match devices.is_empty() {
+            false => NetworkLock::Nftables,
+            true if criu.version.supports_network_lock_skip() => NetworkLock::Skip,
+            true => NetworkLock::Default,
+        },
         parent_images: request.parent_images.clone(),
     };
     let record = Record {
@@ -103,13 +109,15 @@ pub fn plan(
             name: defined.name.as_str().to_owned(),
             lxcpath: defined.lxcpath.as_path().to_owned(),
             rootfs: defined.rootfs.clone(),
-            rootfs_inode: inode(&defined.rootfs)?,
+            // Of a root that cannot be restored there is none, and only --force leads here.
+            rootfs_inode: Root::of(defined).ok().map(|root| root.inode()).transpose()?.unwrap_or_default(),
             config: defined.config_text(),
         },
         host: host(criu),
         init: described,
         cgroup: tree.map(|(_, tree)| tree),
         ports: survey.ports.clone(),
+        devices,
         routes: survey.routes,
         externals,
         host_files,
@@ -141,6 +149,12 @@ impl Plan {
                     format!("{} ({}) leaves {bridge} while the container is frozen", port.host, port.inside)
                 }
                 None => format!("{} ({}) is on no bridge and is left alone", port.host, port.inside),
+            });
+        }
+        for device in &record.devices {
+            lines.push(match &device.from {
+                Origin::Upon(host) => format!("{} sits on {host}", device.inside),
+                Origin::Lent(host) => format!("{} is {host} of the host", device.inside),
             });
         }
         for external in &record.externals {
@@ -205,10 +219,6 @@ fn payload(running: &Running) -> Result<Option<(PathBuf, Tree)>> {
     let mount = cgroup::unified_mount()?;
     let dir = cgroup::directory(&mount, path)?;
     Ok(Some((dir, Tree::read(&mount, path)?)))
-}
-
-fn inode(rootfs: &Path) -> Result<u64> {
-    Ok(fs::metadata(rootfs).with_context(|| format!("look at the root file system {}", rootfs.display()))?.ino())
 }
 
 fn host(criu: &Criu) -> record::Host {

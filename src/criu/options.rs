@@ -30,6 +30,13 @@ pub enum External {
         /// The inode.
         inode: u64,
     },
+    /// A macvlan, and the interface of the host on which it is made again.
+    Macvlan {
+        /// Its name in the container.
+        name: String,
+        /// The interface of the host.
+        parent: String,
+    },
     /// A terminal whose other end is outside. At the restore it is an [`InheritedFd`].
     Tty {
         /// The terminal's device numbers, as stat(2) gives them.
@@ -51,6 +58,17 @@ pub enum AfterDump {
     Stop,
     /// They go on.
     LeaveRunning,
+}
+
+/// What keeps packets from a container while it stands still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetworkLock {
+    /// Not CRIU: the bridge port is the lock (`--network-lock skip`, CRIU ≥ 3.19).
+    Skip,
+    /// Rules of nftables in its network namespace; they are in the images, and go when its restore is complete.
+    Nftables,
+    /// What CRIU does unless it is told otherwise: rules of iptables.
+    Default,
 }
 
 /// Options that a dump and its restore have in common.
@@ -82,8 +100,8 @@ pub struct Dump {
     /// The cgroup below which the container's own cgroups are dumped, for example `/lxc.payload.NAME`; none where CRIU
     /// itself is in the container's cgroup namespace.
     pub cgroup_root: Option<String>,
-    /// CRIU's own lock of the network is switched off: the bridge port is the lock (`--network-lock skip`, CRIU ≥ 3.19).
-    pub skip_network_lock: bool,
+    /// What keeps packets from the container.
+    pub network_lock: NetworkLock,
     /// The images of the pre-dump that this dump builds on, relative to the image directory.
     pub parent_images: Option<PathBuf>,
 }
@@ -154,8 +172,10 @@ impl Dump {
         line.flag("--link-remap");
         line.value("--enable-fs", "all");
         line.value("--ghost-limit", self.ghost_limit.to_string());
-        if self.skip_network_lock {
-            line.value("--network-lock", "skip");
+        match self.network_lock {
+            NetworkLock::Skip => line.value("--network-lock", "skip"),
+            NetworkLock::Nftables => line.value("--network-lock", "nftables"),
+            NetworkLock::Default => {}
         }
         if let Some(root) = &self.cgroup_root {
             // The empty controller name is cgroup2.
@@ -175,6 +195,8 @@ impl Dump {
                 }
                 External::File { mount_id, inode } => line.external(format!("file[{mount_id:x}:{inode:x}]")),
                 External::Tty { rdev, dev } => line.external(tty_resource(*rdev, *dev)),
+                // The dump asks nobody.
+                External::Macvlan { .. } => {}
             }
         }
         if self.after == AfterDump::LeaveRunning {
@@ -230,6 +252,7 @@ impl Restore {
         for external in &self.common.externals {
             match external {
                 External::Mount { key, path } => line.external(format!("mnt[{key}]:{}", path.display())),
+                External::Macvlan { name, parent } => line.external(format!("macvlan[{name}]:{parent}")),
                 External::File { .. } | External::Tty { .. } => {}
             }
         }
@@ -327,7 +350,7 @@ mod tests {
             ghost_limit: 1 << 20,
             freeze_cgroup: None,
             cgroup_root: Some("/lxc.payload.t".into()),
-            skip_network_lock: true,
+            network_lock: NetworkLock::Skip,
             parent_images: None,
         };
         insta::assert_snapshot!(printable(Path::new("criu"), &dump.args()), @"criu dump --tree 812 --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file dump.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --tcp-established --file-locks --link-remap --enable-fs all --ghost-limit 1048576 --network-lock skip --cgroup-root :/lxc.payload.t --external 'mnt[/dev/null]:dev_null' --external 'file[1f:ab]' --leave-running");

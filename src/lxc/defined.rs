@@ -16,7 +16,7 @@ pub struct Defined {
     pub lxcpath: LxcPath,
     /// Its configuration.
     pub config: Config,
-    /// Its root on the host.
+    /// Its root as the configuration names it, without the prefix for its kind.
     pub rootfs: PathBuf,
 }
 
@@ -54,6 +54,11 @@ impl Defined {
         self.lxcpath.container_dir(&self.name)
     }
 
+    /// Where LXC mounts its root while it starts; none if LXC's own directory for that is not there.
+    pub fn rootfs_mount(&self) -> Option<PathBuf> {
+        self.config.rootfs_mount().map(Path::to_owned).or_else(default_rootfs_mount)
+    }
+
     /// The LXC path as LXC writes it into names.
     pub fn lxcpath_text(&self) -> String {
         self.lxcpath.as_os_str().to_string_lossy().into_owned()
@@ -72,4 +77,13 @@ impl Defined {
 
 fn is_absent(error: &std::io::Error) -> bool {
     matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+}
+
+/// Where LXC mounts roots unless told otherwise: a constant of its build, so the one that is there.
+fn default_rootfs_mount() -> Option<PathBuf> {
+    let multiarch = format!("/usr/lib/{}-linux-gnu/lxc/rootfs", std::env::consts::ARCH);
+    [multiarch.as_str(), "/usr/lib/lxc/rootfs", "/usr/lib64/lxc/rootfs", "/usr/local/lib/lxc/rootfs"]
+        .into_iter()
+        .map(PathBuf::from)
+        .find(|p| p.is_dir())
 }

@@ -132,7 +132,7 @@ impl<'a> Context<'a> {
         let mut put = |name: &str, value: &OsStr| set.push((name.to_owned(), value.to_owned()));
         put("LXC_NAME", self.defined.name.as_str().as_ref());
         put("LXC_CONFIG_FILE", config.file().as_os_str());
-        if let Some(mount) = config.rootfs_mount().map(Path::to_owned).or_else(default_rootfs_mount) {
+        if let Some(mount) = self.defined.rootfs_mount() {
             put("LXC_ROOTFS_MOUNT", mount.as_os_str());
         }
         put("LXC_ROOTFS_PATH", self.defined.rootfs.as_os_str());
@@ -240,15 +240,6 @@ fn command_line(version: u32, script: &str, name: &str, section: &str, kind: &st
 
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// Where LXC mounts roots unless told otherwise: a constant of its build, so the one that is there.
-fn default_rootfs_mount() -> Option<PathBuf> {
-    let multiarch = format!("/usr/lib/{}-linux-gnu/lxc/rootfs", std::env::consts::ARCH);
-    [multiarch.as_str(), "/usr/lib/lxc/rootfs", "/usr/lib64/lxc/rootfs", "/usr/local/lib/lxc/rootfs"]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|p| p.is_dir())
 }
 
 /// Runs a line of shell to its end; an error is anything but success.

@@ -26,7 +26,7 @@ use crate::restore::{Restored, leave_cgroup};
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 
-use end::{AtEnd, Namespaces};
+use end::{AtEnd, Loans, Namespaces};
 use served::Container;
 
 /// How a container ended.
@@ -47,6 +47,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let Restored { terminals, devices, .. } = restored;
     let mut container = Container::new(defined, init, terminals, &cgroup_mount, &payload, &ports, devices)?;
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
+    let loans = Loans::of(&journal, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
     if let Err(e) = crate::sys::memory::give_back() {
@@ -78,6 +79,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let (defined, init) = container.close();
     let stage = AtEnd { defined: &defined, init: init.pid(), reboot, namespaces };
     errors.note(stage.network_down(&ports));
+    errors.note(loans.bring_back());
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());
     errors.note(leave_cgroup(&pivot));

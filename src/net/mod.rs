@@ -18,6 +18,8 @@
 //! 5. CRIU says `network-unlock`, when all is restored and the sockets are about to go live:
 //!    [`ports::unlock`] again.
 //!
+//! Interfaces that are no veth pairs are the story of [`devices`].
+//!
 //! The host's end keeps its recorded MAC: a bridge whose own address was never set takes the lowest
 //! of its ports, and neighbours would have to learn it anew.
 
@@ -26,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::sys::netlink::{Mac, PortSettings, Vlan};
 
 pub mod apply;
+pub mod devices;
 pub mod inside;
 pub mod plan;
 pub mod ports;

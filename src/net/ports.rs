@@ -32,6 +32,8 @@ pub struct Inner {
     pub mtu: u32,
     /// Its index in the container.
     pub index: u32,
+    /// The link of this side that it sits on.
+    pub lower: Option<String>,
 }
 
 /// What a container has of a network.
@@ -61,9 +63,10 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
     // In this order: describing a veth is what gives the namespace of its other end an id.
     let outside = nl.links().context("list the host's links")?;
     let id = nl.netns_id(container_netns).context("ask for the id of the container's network namespace")?;
-    let (inside, routes) = in_netns(container_netns, || {
+    let own = File::open("/proc/thread-self/ns/net").context("open our network namespace")?;
+    let (inside, routes, our_id) = in_netns(container_netns, || {
         let mut theirs = Netlink::open()?;
-        Ok((theirs.links()?, theirs.policy_routes()?))
+        Ok((theirs.links()?, theirs.policy_routes()?, theirs.netns_id(own.as_fd())?))
     })
     .and_then(|found| found)
     .context("list the container's links and routes")?;
@@ -75,7 +78,9 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
             id.is_some() && is_veth(l) && is_veth(&inner) && l.peer_netns == id && l.peer_index == Some(inner.index)
         });
         let Some(host) = host else {
-            survey.others.push(inner_of(inner));
+            let on_this_side = our_id.is_some() && inner.peer_netns == our_id;
+            let lower = outside.iter().find(|l| on_this_side && inner.peer_index == Some(l.index));
+            survey.others.push(inner_of(inner, lower.map(|l| l.name.clone())));
             continue;
         };
         let bridge = host.controller.and_then(|index| outside.iter().find(|l| l.index == index));
@@ -110,8 +115,8 @@ fn is_veth(link: &Link) -> bool {
     link.kind.as_deref() == Some(VETH)
 }
 
-fn inner_of(link: Link) -> Inner {
-    Inner { name: link.name, kind: link.kind, mac: link.mac, mtu: link.mtu, index: link.index }
+fn inner_of(link: Link, lower: Option<String>) -> Inner {
+    Inner { name: link.name, kind: link.kind, mac: link.mac, mtu: link.mtu, index: link.index, lower }
 }
 
 /// Takes each port off its bridge.

@@ -30,7 +30,9 @@ use crate::lxc::config::NicKind;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::net::devices;
 use crate::net::ports::{self, Survey};
+use crate::rootfs::Root;
 use crate::settings::Settings;
 use crate::sys::netlink::{Link, Netlink};
 use crate::ttys;
@@ -88,8 +90,12 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let host_files = crate::mounts::host_streams(init, tables.main())?;
     let sockets = sockets::Sockets::read(&tasks, &opened)?;
     let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
-    let survey = ports::survey(netlink, netns.as_fd())?;
+    let mut survey = ports::survey(netlink, netns.as_fd())?;
     let links = netlink.links().context("list the host's links")?;
+    // With a network of the host's own there is nothing of it to dump.
+    let own_network = !survey.ports.is_empty() || !survey.others.is_empty();
+    let interfaces = survey.others.clone();
+    let devices = devices::among(&mut survey, &devices::lent_by(&defined.config));
     let bridges = bridges(defined, &survey, &links);
     let loopback_up = links.iter().any(|l| l.name == "lo" && l.up);
     let cures = files::Cures {
@@ -99,18 +105,17 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     };
     let target = space::Target::read(images, incremental)?;
     let host = host::Host::read(loopback_up, tasks.no_children, is_frozen(running));
-    // With a network of the host's own there is nothing of it to dump.
-    let own_network = !survey.ports.is_empty() || !survey.others.is_empty();
 
     let mut found = host::judge(&host, criu, &opened, &tables, own_network);
     found.extend(processes::judge(&tasks, &host::Caller::read()?));
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(mounts::judge(&tables, &externals, &names));
+    found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
     found.extend(files::judge(&opened, &tables, &cures));
     let lent: Vec<u32> = ttys::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets));
-    found.extend(network::judge(&survey, &bridges));
+    found.extend(network::judge(&interfaces, &devices, &bridges));
     found.extend(space::judge(&tasks, &target));
     Ok(Findings::new(found))
 }

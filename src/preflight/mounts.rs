@@ -8,6 +8,7 @@ use super::Names;
 use super::finding::{Finding, Place};
 use super::task::Tasks;
 use crate::mounts::{self, External, Mount};
+use crate::rootfs::Unsupported;
 use crate::ttys;
 
 /// How the kernel marks the root of a mount that was deleted.
@@ -75,13 +76,21 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
         if externals.iter().any(|e| e.point == mount.point) || ttys::is_lent(mount) {
             continue;
         }
-        found.extend(of_a_kind(mount, names));
+        found.extend(of_a_kind(mount, root, names));
         found.extend(rootless(mount, tables));
     }
+    found.extend(without_proc(main));
     found.extend(deleted_twice(tables));
     found.extend(pressure(tables));
     found.extend(terminals(tables));
     found
+}
+
+/// A root that no restart could mount.
+pub fn of_root(unsupported: &Unsupported) -> Finding {
+    Finding::blocker(unsupported.to_string(), "the checkpoint could be made, but a restart would be refused")
+        .at(Place { mount: Some("/".into()), ..Place::default() })
+        .remedy(unsupported.hint())
 }
 
 fn place(mount: &Mount) -> Place {
@@ -94,7 +103,7 @@ fn unmount(mount: &Mount, names: &Names) -> String {
 }
 
 /// File systems that cannot be mounted again.
-fn of_a_kind(mount: &Mount, names: &Names) -> Option<Finding> {
+fn of_a_kind(mount: &Mount, root: &Mount, names: &Names) -> Option<Finding> {
     let (point, kind) = (mount.point.display(), mount.kind.as_str());
     let is_fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
     let finding = if is_fuse {
@@ -103,7 +112,7 @@ fn of_a_kind(mount: &Mount, names: &Names) -> Option<Finding> {
             format!("a FUSE file system ({kind}) is mounted on {point}"),
             "its contents are made by a process, and CRIU cannot mount it again",
         )
-    } else if kind == "overlay" {
+    } else if kind == "overlay" && mount.device != root.device {
         // The layers are named by paths that are not there yet when CRIU mounts it anew.
         Finding::blocker(
             format!("an overlay is mounted on {point}"),
@@ -125,6 +134,15 @@ fn of_a_kind(mount: &Mount, names: &Names) -> Option<Finding> {
         return None;
     };
     Some(finding.at(place(mount)).remedy(unmount(mount, names)))
+}
+
+/// mount-v2.c: `Failed to make mount … shared: No such file or directory`, for CRIU names each mount by its descriptor.
+fn without_proc(main: &[Mount]) -> Option<Finding> {
+    let there = main.iter().any(|m| m.kind == "proc" && m.point == Path::new("/proc"));
+    (!there).then(|| {
+        Finding::blocker("nothing is mounted on /proc in the container", "CRIU can dump it, but not restore its mounts")
+            .remedy("write lxc.mount.auto = proc:mixed into its configuration, and start it anew")
+    })
 }
 
 /// A piece of a file system of which CRIU sees no wider piece, and of which the host has no mount any more.
@@ -215,13 +233,33 @@ pub(super) mod tests {
             root: root.into(),
             point: point.into(),
             kind: "tmpfs".into(),
-            read_only: false,
+            flags: nix::mount::MsFlags::empty(),
         }
     }
 
     /// A container with one mount namespace.
     pub fn tables(table: Vec<Mount>) -> Tables {
         Tables { tables: vec![table] }
+    }
+
+    /// Judges a container that has a /proc, as each does.
+    fn judge_complete(tables: &Tables, externals: &[External], names: &Names) -> Vec<Finding> {
+        let mut tables = tables.clone();
+        tables.tables[0].push(kind("proc", mount(99, 1, "/", "/proc")));
+        judge(&tables, externals, names)
+    }
+
+    #[test]
+    fn a_container_without_proc_is_told() {
+        let found = judge(&tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc")]), &[], &Names::test());
+        assert_eq!(found[0].severity, Severity::Blocker);
+    }
+
+    #[test]
+    fn a_piece_of_an_overlay_that_is_the_root_is_as_good_as_the_root() {
+        let root = kind("overlay", mount(1, 0, "/", "/"));
+        let piece = Mount { root: "/etc".into(), point: "/m".into(), id: 2, parent: 1, ..root.clone() };
+        assert_eq!(judge_complete(&tables(vec![root, piece]), &[], &Names::test()), []);
     }
 
     fn kind(kind: &str, mount: Mount) -> Mount {
@@ -250,7 +288,7 @@ pub(super) mod tests {
     #[test]
     fn file_systems_are_judged_by_their_kind() {
         let judged = |m: Mount| {
-            let found = judge(&tables(vec![mount(1, 0, "/", "/"), m]), &[], &Names::test());
+            let found = judge_complete(&tables(vec![mount(1, 0, "/", "/"), m]), &[], &Names::test());
             found.into_iter().map(|f| f.severity).collect::<Vec<_>>()
         };
         for good in ["tmpfs", "proc", "sysfs", "fusectl", "cgroup2", "mqueue", "ext4"] {
@@ -272,19 +310,19 @@ pub(super) mod tests {
             source: "/var/lib/lxcfs/proc/uptime".into(),
             read_only: false,
         };
-        assert_eq!(judge(&table, &[external], &Names::test()), []);
-        assert_eq!(judge(&table, &[], &Names::test()).len(), 2);
+        assert_eq!(judge_complete(&table, &[external], &Names::test()), []);
+        assert_eq!(judge_complete(&table, &[], &Names::test()).len(), 2);
     }
 
     #[test]
     fn a_piece_of_what_is_mounted_here_needs_nobody_else() {
         let piece = Mount { device: "0:2".into(), ..mount(3, 1, "/sys", "/proc/sys") };
         assert_eq!(
-            judge(&tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc"), piece]), &[], &Names::test()),
+            judge_complete(&tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc"), piece]), &[], &Names::test()),
             []
         );
         let orphan = mount(4, 1, "/srv/x", "/data");
-        let found = judge(&tables(vec![mount(1, 0, "/", "/"), orphan]), &[], &Names::test());
+        let found = judge_complete(&tables(vec![mount(1, 0, "/", "/"), orphan]), &[], &Names::test());
         assert_eq!(found[0].severity, Severity::Blocker);
         assert_eq!(found[0].place.mount.as_deref(), Some(Path::new("/data")));
     }
@@ -294,16 +332,16 @@ pub(super) mod tests {
         let deleted = |id| Mount { device: "0:1".into(), ..mount(id, 1, "/source//deleted", "/m") };
         let root = || mount(1, 0, "/", "/");
         let once = Tables { tables: vec![vec![root(), deleted(2)], vec![root()]] };
-        assert_eq!(judge(&once, &[], &Names::test()), []);
+        assert_eq!(judge_complete(&once, &[], &Names::test()), []);
         let twice = Tables { tables: vec![vec![root(), deleted(2)], vec![root(), deleted(9)]] };
-        assert_eq!(judge(&twice, &[], &Names::test())[0].severity, Severity::Blocker);
+        assert_eq!(judge_complete(&twice, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 
     #[test]
     fn a_pressure_file_in_a_units_namespace_is_told() {
         let pressure = kind("cgroup2", mount(5, 1, "/u/memory.pressure", "/sys/fs/cgroup/u/memory.pressure"));
         let tables = Tables { tables: vec![vec![mount(1, 0, "/", "/")], vec![mount(9, 0, "/", "/"), pressure]] };
-        assert_eq!(judge(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
+        assert_eq!(judge_complete(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 
     #[test]
@@ -311,8 +349,8 @@ pub(super) mod tests {
         let tty = |id| kind("devpts", mount(id, 1, "/4", "/dev/tty4"));
         let main = vec![mount(1, 0, "/", "/"), tty(3)];
         let only = Tables { tables: vec![main.clone()] };
-        assert_eq!(judge(&only, &[], &Names::test()), []);
+        assert_eq!(judge_complete(&only, &[], &Names::test()), []);
         let tables = Tables { tables: vec![main, vec![mount(9, 0, "/", "/"), tty(5)]] };
-        assert_eq!(judge(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
+        assert_eq!(judge_complete(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 }

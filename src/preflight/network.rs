@@ -1,7 +1,8 @@
 //! Network interfaces that cannot be dumped or made again, and bridges that a restart will not find.
 
 use super::finding::{Finding, Place};
-use crate::net::ports::{Inner, Survey};
+use crate::net::devices::Device;
+use crate::net::ports::Inner;
 
 /// Kinds that CRIU dumps and restores by itself (net.c: `dump_one_link`).
 const KNOWN: &[&str] = &["veth", "tun", "bridge", "sit", "venet"];
@@ -21,8 +22,8 @@ pub struct Bridge {
 }
 
 /// Judges the interfaces; pure.
-pub fn judge(survey: &Survey, bridges: &[Bridge]) -> Vec<Finding> {
-    let mut found: Vec<Finding> = survey.others.iter().filter_map(interface).collect();
+pub fn judge(interfaces: &[Inner], devices: &[Device], bridges: &[Bridge]) -> Vec<Finding> {
+    let mut found: Vec<Finding> = interfaces.iter().filter_map(|inner| interface(inner, devices)).collect();
     found.extend(bridges.iter().filter(|b| !b.exists).map(bridge));
     found
 }
@@ -31,16 +32,18 @@ fn place(interface: &str) -> Place {
     Place { interface: Some(interface.to_owned()), ..Place::default() }
 }
 
-fn interface(inner: &Inner) -> Option<Finding> {
+fn interface(inner: &Inner, devices: &[Device]) -> Option<Finding> {
     let name = &inner.name;
+    let known = devices.iter().any(|d| d.inside == *name);
     let finding = match inner.kind.as_deref() {
         _ if FALLBACK.contains(&name.as_str()) => return None,
         Some(kind) if KNOWN.contains(&kind) => return None,
+        Some("macvlan") if known => return None,
         Some("macvlan") => Finding::blocker(
-            format!("{name} is a macvlan interface"),
-            "it can be dumped, but a restart cannot make it again yet",
+            format!("{name} is a macvlan interface upon one that the host does not have"),
+            "it can be dumped, but a restart cannot make it again",
         )
-        .remedy("give the container a veth interface on a bridge (lxc.net.0.type = veth)"),
+        .remedy(format!("delete it in the container for the time of the checkpoint: ip link del {name}")),
         // `Unsupported link … (type … kind …)`.
         Some(kind) => Finding::blocker(format!("{name} is an interface of the kind {kind}"), "CRIU cannot dump it")
             .remedy(format!("delete it in the container for the time of the checkpoint: ip link del {name}")),
@@ -69,15 +72,12 @@ mod tests {
     use super::*;
 
     fn inner(name: &str, kind: Option<&str>) -> Inner {
-        Inner { name: name.into(), kind: kind.map(str::to_owned), mac: None, mtu: 1500, index: 3 }
+        Inner { name: name.into(), kind: kind.map(str::to_owned), mac: None, mtu: 1500, index: 3, lower: None }
     }
 
     #[test]
     fn kinds_of_interfaces() {
-        let judged = |name, kind| {
-            let survey = Survey { others: vec![inner(name, kind)], ..Survey::default() };
-            judge(&survey, &[]).first().map(|f| f.severity)
-        };
+        let judged = |name, kind| judge(&[inner(name, kind)], &[], &[]).first().map(|f| f.severity);
         for (name, kind) in [("lo", None), ("t0", Some("tun")), ("b", Some("bridge")), ("gre0", Some("gre"))] {
             assert_eq!(judged(name, kind), None, "{name}");
         }
@@ -89,8 +89,8 @@ mod tests {
     #[test]
     fn a_missing_bridge_is_a_matter_of_the_restart() {
         let bridge = |exists| Bridge { interface: "eth0".into(), name: "br7".into(), exists };
-        assert_eq!(judge(&Survey::default(), &[bridge(true)]), []);
-        let found = judge(&Survey::default(), &[bridge(false)]);
+        assert_eq!(judge(&[], &[], &[bridge(true)]), []);
+        let found = judge(&[], &[], &[bridge(false)]);
         assert_eq!(found[0].severity, Severity::Warning);
         assert!(found[0].remedy.contains("ip link add br7 type bridge"));
     }

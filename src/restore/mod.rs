@@ -39,7 +39,7 @@ use crate::criu::version::{self, Criu};
 use crate::devices::Attached;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
-use crate::lxc::config::{HookKind, RootfsKind};
+use crate::lxc::config::HookKind;
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
 use crate::lxc::hook;
@@ -52,17 +52,18 @@ use crate::record::{Damage, Image, Lineage, Record};
 use crate::recover;
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
+use crate::rootfs::{Held, Root};
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
-use crate::sys::spawn::{Place, PrivateBind};
+use crate::sys::spawn::{Place, PrivateMount};
 use crate::ttys::{self, Terminal};
 use crate::{cgroup, sys};
 
 use plan::Plan;
-use trust::Subject;
+use trust::{Reason, Subject};
 use watch::RestoreWatch;
 
 /// How long a monitor that is cleaning up may take to let the container's address go.
@@ -145,7 +146,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     // 2.
     check_places(&defined, &request.images)?;
     let record = open_checkpoint(request)?;
-    check_root(&defined)?;
+    let root = root_of(&defined)?;
 
     // 3.
     let mut server = bind(&defined)?;
@@ -156,12 +157,14 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let subject = Subject { images: &request.images, record: record.as_ref(), defined: &defined, criu: &criu };
-    let root_is_good = judge(request, &subject, &mut netlink, report)?;
+    let held = judge(request, &subject, &root, &mut netlink, report)?;
     let terminals = record.as_ref().map(|r| r.ttys.as_slice()).unwrap_or_default();
     let terminals = ttys::make(terminals).context("make the container's terminals")?;
-    let plan = plan::plan(request, settings, &defined, record.as_ref(), terminals, &mut netlink).map_err(no_plan)?;
+    let place = place_of(&root, &defined)?;
+    let plan =
+        plan::plan(request, settings, &defined, record.as_ref(), terminals, place, &mut netlink).map_err(no_plan)?;
     if request.dry_run {
-        let criu_options = plan.criu(request, &defined, &plan.payload, &operation.pidfile());
+        let criu_options = plan.criu(request, &plan.payload, &operation.pidfile());
         return Ok(Outcome::Planned(plan.in_words(&criu.path, &criu_options)));
     }
 
@@ -175,7 +178,9 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         record: record.as_ref(),
         criu: &criu,
         plan: &plan,
-        subject: (!root_is_good).then_some(subject),
+        root: &root,
+        held,
+        subject,
         operation: &operation,
         signals,
         journal: &mut journal,
@@ -193,6 +198,10 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
     let devices = std::mem::take(&mut work.in_force).hold(&payload, &plan.confinement)?;
     let cut_off = work.cut_off.take();
+    // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
+    if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. })) {
+        report.note(&format!("{e:#}"));
+    }
     let journal = journal.hand_over(&operation.held())?;
     let cut_off = cut_off.map(|cause| note_cut_off(cause, &operation, &made));
     Ok(Outcome::Running(Box::new(Restored {
@@ -212,17 +221,45 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     })))
 }
 
-/// Tells all that speaks against the checkpoint here and now. Says whether that holds for the root, too: where a hook of
-/// the user's may be what puts the root into its place, it has to be looked at after that.
-fn judge(request: &Request, subject: &Subject<'_>, netlink: &mut Netlink, report: &mut dyn Report) -> Result<bool> {
-    let mut reasons = subject.of_host(netlink).map_err(no_plan)?;
-    let of_root = subject.of_root().map_err(no_plan)?;
-    let waits = !of_root.is_empty() && subject.root_may_come_from_hooks();
-    if !waits {
-        reasons.extend(of_root);
+/// Where CRIU is to find the root: a directory where it is, anything else where LXC mounts it, too.
+fn place_of(root: &Root, defined: &Defined) -> Result<PathBuf> {
+    if let Some(directory) = root.directory() {
+        return Ok(directory.to_owned());
     }
+    defined.rootfs_mount().ok_or_else(|| {
+        Failure::msg(Exit::Refused, "LXC's directory for mounting roots is not there")
+            .hint("name one in the configuration: lxc.rootfs.mount")
+    })
+}
+
+/// Tells all that speaks against the checkpoint here and now, and gives the root that was looked at. None where a hook of
+/// the user's may be what puts the root into its place: then it has to be looked at after that.
+fn judge(
+    request: &Request,
+    subject: &Subject<'_>,
+    root: &Root,
+    netlink: &mut Netlink,
+    report: &mut dyn Report,
+) -> Result<Option<Held>> {
+    let mut reasons = subject.of_host(netlink).map_err(no_plan)?;
+    let looked = look_at_root(subject, root);
+    let is_good = matches!(&looked, Ok((_, of_root)) if of_root.is_empty());
+    let held = if !is_good && subject.root_may_come_from_hooks() {
+        None
+    } else {
+        let (held, of_root) = looked?;
+        reasons.extend(of_root);
+        Some(held)
+    };
     trust::judge(&request.images, reasons, request.force)?.iter().for_each(|note| report.note(note));
-    Ok(!waits)
+    Ok(held)
+}
+
+/// Mounts the root, and says what in it speaks against the checkpoint.
+fn look_at_root(subject: &Subject<'_>, root: &Root) -> Result<(Held, Vec<Reason>)> {
+    let held = root.open().or_exit(Exit::BadCheckpoint)?;
+    let reasons = subject.of_root(root, held.path()).map_err(no_plan)?;
+    Ok((held, reasons))
 }
 
 /// Leaves a note for `lxc-cr recover`, which can put the ports on their bridges when these are back.
@@ -274,25 +311,12 @@ fn damaged(dir: &Path, error: anyhow::Error) -> Failure {
     Failure::new(exit, error.context(format!("the checkpoint in {} is damaged", dir.display())))
 }
 
-/// Refuses a root that cannot be given to CRIU.
-fn check_root(defined: &Defined) -> Result<()> {
-    match defined.config.rootfs().map(|r| r.kind) {
-        None | Some(RootfsKind::Unspecified | RootfsKind::Dir | RootfsKind::Btrfs) => {}
-        Some(kind) => {
-            return Err(Failure::msg(
-                Exit::Refused,
-                format!("a root file system of the kind {kind:?} cannot be restored yet"),
-            )
-            .hint("mount it, and let lxc.rootfs.path name the directory"));
-        }
-    }
-    if !defined.rootfs.is_dir() {
-        return Err(Failure::msg(
-            Exit::BadCheckpoint,
-            format!("its root {} is no directory", defined.rootfs.display()),
-        ));
-    }
-    Ok(())
+/// The container's root, if it is of a kind that can be mounted again.
+fn root_of(defined: &Defined) -> Result<Root> {
+    Root::of(defined).map_err(|e| {
+        let hint = e.hint();
+        Failure::new(Exit::Refused, e).hint(hint)
+    })
 }
 
 /// Takes LXC's address. A monitor that is cleaning up after a checkpoint is waited for.
@@ -356,8 +380,10 @@ struct Work<'a> {
     record: Option<&'a Record>,
     criu: &'a Criu,
     plan: &'a Plan,
-    /// What is to be compared with the root once the hooks have run.
-    subject: Option<Subject<'a>>,
+    root: &'a Root,
+    /// The root, if it was found good already; else it is looked at once the hooks have run.
+    held: Option<Held>,
+    subject: Subject<'a>,
     operation: &'a Operation,
     signals: &'a Signals,
     journal: &'a mut Journal,
@@ -379,10 +405,14 @@ impl Work<'_> {
         let limit = self.deadline.map_or(hook::LIMIT, |d| d.saturating_duration_since(Instant::now()).min(hook::LIMIT));
         let context = hook::Context::new(self.defined).with_limit(limit);
         hook::run_all(HookKind::PreStart, &context).context("before the restart")?;
-        if let Some(subject) = &self.subject {
-            let reasons = subject.of_root().map_err(no_plan)?;
-            trust::judge(&self.request.images, reasons, self.request.force)?.iter().for_each(|n| report.note(n));
-        }
+        let held = match self.held.take() {
+            Some(held) => held,
+            None => {
+                let (held, reasons) = look_at_root(&self.subject, self.root)?;
+                trust::judge(&self.request.images, reasons, self.request.force)?.iter().for_each(|n| report.note(n));
+                held
+            }
+        };
 
         report.phase("making cgroups");
         let mount = cgroup::unified_mount()?;
@@ -391,20 +421,19 @@ impl Work<'_> {
 
         report.phase("restoring");
         let relative = Path::new("/").join(payload.strip_prefix(&mount).unwrap_or(&payload));
-        let criu = self.plan.criu(self.request, self.defined, &relative, &self.operation.pidfile());
+        let criu = self.plan.criu(self.request, &relative, &self.operation.pidfile());
         files::remove_if_there(&self.operation.pidfile())?;
         let job = Job {
             program: &self.criu.path,
             args: criu.args(),
-            place: self.place(&payload)?,
+            place: self.place(&payload, &held)?,
             control: Control::listen(&self.operation.control()).context("listen for CRIU's actions")?,
             environment: Vec::new(),
             deadline: self.deadline,
         };
         let log_file = self.request.images.join(RESTORE_LOG);
         let verification = self.start_verification()?;
-        let root = self.defined.rootfs.clone();
-        self.journal.note(Undo::CleanRoot { root, log: log_file.clone() })?;
+        self.journal.note(Undo::CleanRoot { root: self.root.clone(), log: log_file.clone() })?;
         self.journal.note(Undo::EndTasks { cgroup: payload.clone() })?;
         let mut watch = RestoreWatch {
             netlink: self.netlink,
@@ -483,9 +512,12 @@ impl Work<'_> {
     }
 
     /// Where CRIU starts its life.
-    fn place(&self, payload: &Path) -> Result<Place> {
-        let root = &self.defined.rootfs;
-        let mut binds = vec![PrivateBind::new(root, root).context("name the root")?];
+    fn place(&self, payload: &Path, root: &Held) -> Result<Place> {
+        let mounted = match root.mount() {
+            Some(mount) => PrivateMount::of(mount, &self.plan.root),
+            None => PrivateMount::bind(root.path(), &self.plan.root),
+        };
+        let mut mounts = vec![mounted.context("name the root")?];
         for image in &self.plan.images {
             let shown = self.operation.image(&image.name);
             files::write_atomically(&shown, &image.content)?;
@@ -493,11 +525,11 @@ impl Work<'_> {
             if let Some(guest) = self.defined.config.guest() {
                 files::set_group(&shown, Some(guest.gid), 0o640)?;
             }
-            binds.push(PrivateBind::new(&shown, &self.request.images.join(&image.name)).context("name an image")?);
+            mounts.push(PrivateMount::bind(&shown, &self.request.images.join(&image.name)).context("name an image")?);
         }
         // A Ctrl-C at the terminal must reach us, who can undo things.
         // Without us nobody would be there to end what it restores.
-        let mut place = Place::here().own_session().dies_with_us().private_mounts(binds);
+        let mut place = Place::here().own_session().dies_with_us().private_mounts(mounts);
         if self.defined.config.has_own_keyring() {
             place = place.own_keyring();
         }
@@ -507,7 +539,7 @@ impl Work<'_> {
         if self.plan.cgroup_namespace {
             place = place.own_cgroup_namespace();
         }
-        let inherited = self.plan.criu(self.request, self.defined, payload, payload).inherited;
+        let inherited = self.plan.criu(self.request, payload, payload).inherited;
         for (fd, inherited) in self.plan.handed_over()?.into_iter().zip(inherited) {
             place = place.keep(fd, inherited.number);
         }

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use nix::mount::MsFlags;
 
 use super::Request;
 use crate::cgroup;
@@ -16,12 +17,13 @@ use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore, tty_
 use crate::lxc::config::{Config, NicKind};
 use crate::lxc::defined::Defined;
 use crate::mounts::HostFile;
+use crate::net::devices::{self, Device, Origin};
 use crate::net::inside::{self, Inside};
 use crate::net::plan::{NewPort, Wanted};
 use crate::net::{self, Port, apply};
 use crate::record::Record;
 use crate::settings::Settings;
-use crate::sys::netlink::{Netlink, Route};
+use crate::sys::netlink::{Mac, Netlink, Route};
 use crate::sysctl::Sysctls;
 use crate::ttys::{self, Terminal};
 
@@ -50,16 +52,22 @@ pub struct Plan {
     pub inside: Option<(Inside, Sysctls)>,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
+    /// Its other interfaces that need something of the host.
+    pub devices: Vec<Device>,
     /// Files of the host that the container's init had open.
     pub host_files: Vec<HostFile>,
     /// Its routes that CRIU does not bring back.
     pub routes: Vec<Route>,
+    /// Its mount points, and what the mounts there forbid.
+    pub mount_flags: Vec<(PathBuf, MsFlags)>,
     /// Images that CRIU is to see otherwise than they are.
     pub images: Vec<ShownImage>,
-    /// Bind mounts from the host, and new terminals.
-    pub mounts: Vec<External>,
+    /// Bind mounts from the host, new terminals, and interfaces that sit on the host's.
+    pub externals: Vec<External>,
     /// Mounts of its own cgroups: the name by which the images know each, and where it begins below the payload cgroup.
     pub own_cgroups: Vec<(String, PathBuf)>,
+    /// Where CRIU finds the container's root: a mount in its own mount namespace.
+    pub root: PathBuf,
     /// Where cgroup2 is mounted.
     pub cgroup_mount: PathBuf,
     /// The new terminals.
@@ -82,6 +90,7 @@ pub fn plan(
     defined: &Defined,
     record: Option<&Record>,
     terminals: Vec<Terminal>,
+    root: PathBuf,
     netlink: &mut Netlink,
 ) -> Result<Plan> {
     let name = defined.name.as_str();
@@ -105,7 +114,15 @@ pub fn plan(
         Some(record) => record.ports.clone(),
         None => ports_of(config),
     };
-    let interfaces = interfaces(&request.images, &mut ports).context("read the container's interfaces")?;
+    let mut devices = match record {
+        Some(record) => record.devices.clone(),
+        None => devices::of_config(config),
+    };
+    if let Some(missing) = devices::missing(&devices, &links) {
+        return Err(missing.into());
+    }
+    let interfaces =
+        interfaces(&request.images, &mut ports, &mut devices).context("read the container's interfaces")?;
     let inside = inside(&request.images, record, &ports).context("read the container's network")?;
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
@@ -123,16 +140,20 @@ pub fn plan(
     let cgroup_mount = cgroup::unified_mount()?;
     let old_payload = tree.map(|t| cgroup_mount.join(t.path.strip_prefix("/").unwrap_or(&t.path)));
     let mut own_cgroups = Vec::new();
-    let mut mounts = Vec::new();
+    let mut externals = Vec::new();
     for bind in binds {
         // The payload cgroup gets another name where this one is taken.
         match old_payload.as_ref().and_then(|old| bind.source.strip_prefix(old).ok()) {
             Some(below) => own_cgroups.push((bind.key.clone(), below.to_owned())),
-            None => mounts.push(mount(&bind.key, &bind.source)),
+            None => externals.push(mount(&bind.key, &bind.source)),
         }
     }
+    externals.extend(devices.iter().filter_map(|device| match &device.from {
+        Origin::Upon(parent) => Some(External::Macvlan { name: device.inside.clone(), parent: parent.clone() }),
+        Origin::Lent(_) => None,
+    }));
     for Terminal { tty, pty } in &terminals {
-        mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
+        externals.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
     }
     Ok(Plan {
         payload,
@@ -143,12 +164,15 @@ pub fn plan(
         confinement: Confinement::new(tree, config)?,
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
+        devices,
         inside,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
+        mount_flags: mount_flags(&request.images).context("read the container's mounts")?,
         images,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
-        mounts,
+        externals,
         own_cgroups,
+        root,
         cgroup_mount,
         terminals,
     })
@@ -156,7 +180,7 @@ pub fn plan(
 
 impl Plan {
     /// What CRIU is asked, once it is known which payload cgroup was made.
-    pub fn criu(&self, request: &Request, defined: &Defined, payload: &Path, pidfile: &Path) -> Restore {
+    pub fn criu(&self, request: &Request, payload: &Path, pidfile: &Path) -> Restore {
         let mut scripts = vec![request.action_script.clone()];
         scripts.extend(request.user_script.clone());
         let payload_dir = self.cgroup_mount.join(payload.strip_prefix("/").unwrap_or(payload));
@@ -169,10 +193,10 @@ impl Plan {
             common: Common {
                 images: request.images.clone(),
                 action_scripts: scripts,
-                externals: self.mounts.iter().cloned().chain(own_cgroups).collect(),
+                externals: self.externals.iter().cloned().chain(own_cgroups).collect(),
                 extra: Vec::new(),
             },
-            root: defined.rootfs.clone(),
+            root: self.root.clone(),
             pidfile: pidfile.to_owned(),
             cgroups: match (self.born_there, self.cgroup_namespace) {
                 (true, _) => Cgroups::Inherited,
@@ -207,12 +231,18 @@ impl Plan {
     pub fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
         let mut lines = vec![
             format!("cgroups {} and {}", self.payload.display(), self.monitor.display()),
-            format!("the root {} is bind-mounted in CRIU's own mount namespace", criu.root.display()),
+            format!("the root is mounted on {} in CRIU's own mount namespace", criu.root.display()),
         ];
         for veth in &self.veths {
             lines.push(match &veth.port.bridge {
                 Some(bridge) => format!("{} is made for {} and joins {bridge} at the end", veth.host, veth.port.inside),
                 None => format!("{} is made for {} and joins no bridge", veth.host, veth.port.inside),
+            });
+        }
+        for device in &self.devices {
+            lines.push(match &device.from {
+                Origin::Upon(host) => format!("{} is made upon {host}", device.inside),
+                Origin::Lent(host) => format!("{host} is moved into the container as {}", device.inside),
             });
         }
         lines.push(crate::criu::options::printable(program, &criu.args()));
@@ -222,10 +252,15 @@ impl Plan {
 
 /// The image of interfaces, in which those that we make are marked as there. Ports whose interface is not in the
 /// checkpoint are dropped, and the others learn their index.
-fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<ShownImage>, images::Error> {
+fn interfaces(
+    images: &Path,
+    ports: &mut Vec<Port>,
+    devices: &mut Vec<Device>,
+) -> Result<Option<ShownImage>, images::Error> {
     let root = images::root_of_tree(images)?;
     let Some(netns) = NamespaceIds::of_task(images, root)?.net else {
         ports.clear();
+        devices.clear();
         return Ok(None);
     };
     let found = match images::interfaces(images, netns) {
@@ -241,10 +276,22 @@ fn interfaces(images: &Path, ports: &mut Vec<Port>) -> Result<Option<ShownImage>
         }
         None => false,
     });
-    if ports.is_empty() {
+    devices.retain_mut(|device| match found.iter().find(|i| i.name == device.inside) {
+        Some(interface) => {
+            device.inside_index = interface.index;
+            device.mac = interface.mac.map(Mac);
+            true
+        }
+        None => false,
+    });
+    let ready = |name: &str| {
+        let lent = |d: &Device| d.inside == name && matches!(d.from, Origin::Lent(_));
+        ports.iter().any(|p| p.inside == name) || devices.iter().any(lent)
+    };
+    if !found.iter().any(|i| ready(&i.name)) {
         return Ok(None);
     }
-    let content = images::with_ready_made(images, netns, |name| ports.iter().any(|p| p.inside == name))?;
+    let content = images::with_ready_made(images, netns, ready)?;
     Ok(Some(ShownImage { name: images::netdev_file_name(netns), content }))
 }
 
@@ -259,6 +306,18 @@ fn inside(images: &Path, record: Option<&Record>, ports: &[Port]) -> Result<Opti
         }
         _ => Ok(None),
     }
+}
+
+/// What its mounts forbid, in the order of their making.
+fn mount_flags(images: &Path) -> Result<Vec<(PathBuf, MsFlags)>, images::Error> {
+    let Some(mntns) = NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt else { return Ok(Vec::new()) };
+    let mounts = match images::mounts(images, mntns) {
+        Ok(mounts) => mounts,
+        // It was in the host's namespace.
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    Ok(mounts.into_iter().map(|m| (m.point, MsFlags::from_bits_truncate(m.flags.into()))).collect())
 }
 
 fn open_host_file(path: &Path) -> Result<OwnedFd> {

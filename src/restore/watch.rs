@@ -10,12 +10,12 @@ use anyhow::{Context, Result, anyhow};
 use crate::checkpoint::dump::LogReader;
 use crate::confine::InForce;
 use crate::criu::run::{GiveUp, Giving, Watch};
-use crate::net::{NoBridge, Port, apply, inside, ports};
+use crate::net::{NoBridge, Port, apply, devices, inside, ports};
 use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
-use crate::{cgroup, mend, sysctl};
+use crate::{cgroup, mend, mounts, sysctl};
 
 /// The watch over a restore.
 pub(super) struct RestoreWatch<'a> {
@@ -77,6 +77,18 @@ impl RestoreWatch<'_> {
         Ok(())
     }
 
+    /// Moves the host's interfaces that are lent to it into the namespace that CRIU has just made for init.
+    fn lend_devices(&mut self, init_pid: Option<i32>) -> Result<()> {
+        if self.plan.devices.is_empty() {
+            return Ok(());
+        }
+        let netns = network_namespace(init_pid)?;
+        let journal = &mut *self.journal;
+        devices::lend(self.netlink, &self.plan.devices, netns.as_fd(), init_pid.unwrap_or_default(), &mut |loan| {
+            journal.note(Undo::BringBack(loan.clone()))
+        })
+    }
+
     /// Adds the routes that CRIU does not bring back; one that cannot be added is told.
     fn add_routes(&mut self, init_pid: Option<i32>) {
         let routes = &self.plan.routes;
@@ -128,7 +140,10 @@ impl Watch for RestoreWatch<'_> {
         self.init = init_pid.or(self.init);
         match action {
             // Init is there, in namespaces that are still empty.
-            "setup-namespaces" => self.make_network(init_pid),
+            "setup-namespaces" => {
+                self.make_network(init_pid)?;
+                self.lend_devices(init_pid)
+            }
             // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
             "post-setup-namespaces" => {
                 self.add_routes(init_pid);
@@ -138,6 +153,9 @@ impl Watch for RestoreWatch<'_> {
             "post-restore" => {
                 self.look_for_bridges()?;
                 self.set_net(init_pid)?;
+                if let Some(init) = self.init.filter(|_| !self.plan.mount_flags.is_empty()) {
+                    mounts::mend_flags(init, &self.plan.mount_flags)?;
+                }
                 self.confine()?;
                 self.verified()
             }

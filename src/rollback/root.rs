@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::rootfs::Root;
 use crate::sys::below::Below;
 
 /// How CRIU (4.2, files-reg.c, `open_remap_ghost`) tells of a ghost: its number, then the file's name.
@@ -28,7 +29,7 @@ enum Made {
 }
 
 /// Removes what is still there, and tells what that was.
-pub(super) fn clean(root: &Path, log: &Path) -> Result<Vec<String>> {
+pub(super) fn clean(root: &Root, log: &Path) -> Result<Vec<String>> {
     let file = match File::open(log) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -44,7 +45,8 @@ pub(super) fn clean(root: &Path, log: &Path) -> Result<Vec<String>> {
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    let root = Below::open(root).with_context(|| format!("open {}", root.display()))?;
+    let held = root.open()?;
+    let root = Below::open(held.path()).context("open the root")?;
     let mut removed = Vec::new();
     for made in found {
         match made {
@@ -97,14 +99,15 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let (root, log) = (top.path().join("root"), top.path().join("restore.log"));
         fs::create_dir_all(root.join("var")).unwrap();
+        let its = Root::Directory { path: root.clone() };
         for name in ["deleted", "deleted.cr.1.ghost", "other.cr.1.ghost"] {
             fs::write(root.join("var").join(name), "").unwrap();
         }
-        assert_eq!(clean(&root, &log).unwrap(), [""; 0], "no log");
+        assert_eq!(clean(&its, &log).unwrap(), [""; 0], "no log");
         let line = "(00.002815) Opening ghost file 0x1 for var/deleted\n";
         fs::write(&log, format!("{line}{line}")).unwrap();
-        assert_eq!(clean(&root, &log).unwrap(), ["var/deleted.cr.1.ghost removed from the root"]);
+        assert_eq!(clean(&its, &log).unwrap(), ["var/deleted.cr.1.ghost removed from the root"]);
         assert!(root.join("var/deleted").exists() && root.join("var/other.cr.1.ghost").exists());
-        assert_eq!(clean(&root, &log).unwrap(), [""; 0]);
+        assert_eq!(clean(&its, &log).unwrap(), [""; 0]);
     }
 }

@@ -5,6 +5,7 @@ pub mod bpf;
 pub mod fdpass;
 pub mod files;
 pub mod memory;
+pub mod mount;
 pub mod netlink;
 pub mod place;
 pub mod process;

@@ -5,26 +5,43 @@
 
 use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
 
+use rustix::fs::CWD;
+use rustix::mount::{MoveMountFlags, move_mount};
+
+use super::mount::Detached;
+
 /// The environment of every program we start: nothing of the caller's is trusted.
 pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// A bind mount that exists only in the started program's own mount namespace.
+/// A mount that exists only in the started program's own mount namespace.
 #[derive(Debug)]
-pub struct PrivateBind {
-    source: CString,
+pub struct PrivateMount {
+    what: Mounted,
     target: CString,
 }
 
-impl PrivateBind {
+#[derive(Debug)]
+enum Mounted {
+    Bind(CString),
+    Detached(OwnedFd),
+}
+
+impl PrivateMount {
     /// `source` with all that is mounted below it, seen at `target`.
-    pub fn new(source: &Path, target: &Path) -> io::Result<PrivateBind> {
-        Ok(PrivateBind { source: c_string(source.as_os_str())?, target: c_string(target.as_os_str())? })
+    pub fn bind(source: &Path, target: &Path) -> io::Result<PrivateMount> {
+        Ok(PrivateMount { what: Mounted::Bind(c_string(source.as_os_str())?), target: c_string(target.as_os_str())? })
+    }
+
+    /// A mount that is in no namespace yet; it goes there.
+    pub fn of(detached: &Detached, target: &Path) -> io::Result<PrivateMount> {
+        let tree = detached.as_fd().try_clone_to_owned()?;
+        Ok(PrivateMount { what: Mounted::Detached(tree), target: c_string(target.as_os_str())? })
     }
 }
 
@@ -36,7 +53,7 @@ pub struct Place {
     cgroup_procs: Vec<OwnedFd>,
     cgroup_namespace: bool,
     joined: Option<OwnedFd>,
-    private_mounts: Vec<PrivateBind>,
+    private_mounts: Vec<PrivateMount>,
     dies_with_us: bool,
     kept: Vec<(OwnedFd, RawFd)>,
     search_path: Option<String>,
@@ -79,8 +96,8 @@ impl Place {
     }
 
     /// In a new mount namespace that hears of the host's mounts but tells none, with these added.
-    pub fn private_mounts(mut self, binds: Vec<PrivateBind>) -> Place {
-        self.private_mounts = binds;
+    pub fn private_mounts(mut self, mounts: Vec<PrivateMount>) -> Place {
+        self.private_mounts = mounts;
         self
     }
 
@@ -192,17 +209,24 @@ fn join_new_keyring() -> io::Result<()> {
     }
 }
 
-fn enter_private_mounts(binds: &[PrivateBind]) -> io::Result<()> {
+fn enter_private_mounts(mounts: &[PrivateMount]) -> io::Result<()> {
     let none = std::ptr::null();
     // SAFETY: no memory is touched.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     // SAFETY: the target is a static C string, the other pointers may be null for a change of propagation.
     check(unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, none.cast()) })?;
-    for bind in binds {
-        // SAFETY: both strings live in `bind`, which the closure owns.
-        check(unsafe {
-            libc::mount(bind.source.as_ptr(), bind.target.as_ptr(), none, libc::MS_BIND | libc::MS_REC, none.cast())
-        })?;
+    for PrivateMount { what, target } in mounts {
+        match what {
+            Mounted::Bind(source) => {
+                let flags = libc::MS_BIND | libc::MS_REC;
+                // SAFETY: both strings live in the mount, which the closure owns.
+                check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), none, flags, none.cast()) })?;
+            }
+            Mounted::Detached(tree) => {
+                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
+                move_mount(tree, c"", CWD, target.as_c_str(), flags)?;
+            }
+        }
     }
     Ok(())
 }

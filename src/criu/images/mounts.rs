@@ -21,6 +21,10 @@ struct MntEntry {
     fstype: u32,
     #[prost(uint32, required, tag = "2")]
     mnt_id: u32,
+    #[prost(uint32, required, tag = "4")]
+    parent_mnt_id: u32,
+    #[prost(uint32, required, tag = "5")]
+    flags: u32,
     #[prost(bytes = "vec", required, tag = "6")]
     root: Vec<u8>,
     #[prost(bytes = "vec", required, tag = "7")]
@@ -44,6 +48,10 @@ struct MntEntry {
 pub struct Mount {
     /// CRIU's number for it.
     pub id: u32,
+    /// The number of the mount that it is mounted on.
+    pub parent: u32,
+    /// What it forbids (`MS_RDONLY`, `MS_NOSUID`, …).
+    pub flags: u32,
     /// Where it is in the container.
     pub point: PathBuf,
     /// What of its file system is mounted.
@@ -141,6 +149,8 @@ impl From<MntEntry> for Mount {
         };
         Mount {
             id: entry.mnt_id,
+            parent: entry.parent_mnt_id,
+            flags: entry.flags,
             point: path(&entry.mountpoint),
             root: path(&entry.root),
             kind: entry.fsname.map_or_else(|| kind_in_words(entry.fstype).to_owned(), text),

@@ -108,7 +108,7 @@ pub fn with_ready_made(dir: &Path, netns: u32, ready: impl Fn(&str) -> bool) -> 
     // What was decoded above has these, one for each interface.
     let found = messages(&bytes, Head::Common(NETDEV_MAGIC)).unwrap_or_default();
     for (interface, message) in interfaces.iter().zip(found) {
-        if interface.veth && ready(&interface.name) {
+        if ready(&interface.name) {
             let start = message.as_ptr().addr() - bytes.as_ptr().addr();
             for at in places_of_type(message).map_err(damaged)? {
                 if let Some(byte) = changed.get_mut(start + at) {

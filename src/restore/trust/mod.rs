@@ -6,10 +6,10 @@
 
 mod config;
 mod files;
+mod mounts;
 mod network;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::anyhow;
@@ -20,6 +20,7 @@ use crate::error::{Exit, Failure, Result};
 use crate::lxc::config::HookKind;
 use crate::lxc::defined::Defined;
 use crate::record::Record;
+use crate::rootfs::Root;
 use crate::sys::netlink::Netlink;
 
 /// Our own pre-start hook, which changes nothing of what is in the root.
@@ -92,17 +93,19 @@ impl Subject<'_> {
         Ok(reasons)
     }
 
-    /// What in the root speaks against it: another one, or files that CRIU would find missing or changed.
-    pub fn of_root(&self) -> anyhow::Result<Vec<Reason>> {
-        let root = &self.defined.rootfs;
+    /// What in the root speaks against it: another one, or mount points and files that CRIU would find missing or changed.
+    /// `mounted` leads into it.
+    pub fn of_root(&self, root: &Root, mounted: &Path) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = Vec::new();
-        let inode = fs::metadata(root).map(|m| m.ino()).ok();
+        let inode = root.inode().ok();
         if let Some(record) = self.record
             && inode.is_some_and(|inode| inode != record.container.rootfs_inode)
         {
-            reasons.push(Reason::doubtful(format!("its root {} is not the one of the checkpoint", root.display())));
+            let path = self.defined.rootfs.display();
+            reasons.push(Reason::doubtful(format!("its root {path} is not the one of the checkpoint")));
         }
-        reasons.extend(files::changed(self.images, root, self.record)?);
+        reasons.extend(mounts::missing(self.images, mounted, self.record)?);
+        reasons.extend(files::changed(self.images, mounted, self.record)?);
         Ok(reasons)
     }
 

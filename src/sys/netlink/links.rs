@@ -157,6 +157,26 @@ impl Netlink {
         self.set(LinkUnspec::new_with_index(index).name(name))
     }
 
+    /// Sets a link's MTU.
+    pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_index(index).mtu(mtu))
+    }
+
+    /// Moves a link into another namespace under this name, and there gives it this index, if it is told.
+    pub fn move_link(
+        &mut self,
+        index: u32,
+        netns: BorrowedFd<'_>,
+        name: &str,
+        new_index: Option<u32>,
+    ) -> Result<(), Error> {
+        let mut link = LinkUnspec::new_with_index(index).name(name).setns_by_fd(netns.as_raw_fd());
+        if let Some(new) = new_index {
+            link = link.append_extra_attribute(LinkAttribute::NewIfIndex(new.cast_signed()));
+        }
+        self.set(link)
+    }
+
     fn set(&mut self, link: LinkMessageBuilder<LinkUnspec>) -> Result<(), Error> {
         self.change(RouteNetlinkMessage::SetLink(link.build()), 0)
     }

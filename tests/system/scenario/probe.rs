@@ -221,6 +221,21 @@ pub fn with_masked_kernel_files(world: &World) {
     });
 }
 
+/// Binds from the host and more, through links, read-only and not, of one thing several times.
+pub fn with_binds_of_every_kind(world: &World) {
+    assert_seen_the_same(
+        world,
+        &super::roots::entries(world),
+        |_| (),
+        |seen| {
+            let mounts = &seen["proc/self/mountinfo"];
+            for point in ["/mnt/d", "/lib", "/usr/lib", "/mnt/u", "/dev/mqueue"] {
+                assert!(mounts.contains(&format!(" {point} ")), "{point}: {mounts}");
+            }
+        },
+    );
+}
+
 /// A user namespace. (One that maps each id to itself: the root needs no other owners.)
 pub fn in_a_user_namespace(world: &World) {
     assert_seen_the_same(

@@ -1,0 +1,255 @@
+//! Interfaces of a container that are no veth pairs of LXC's: one that sits on an interface of the host (macvlan), and one
+//! that is the host's and was moved into the container (`phys`).
+//!
+//! They are on no bridge from which they could be taken, so CRIU's own rules in the container's network namespace keep
+//! packets from it while it stands still. CRIU makes a macvlan again when it is told on which interface. An interface of
+//! the host is moved into the new namespace by us before CRIU looks for it, and comes back under its old name at the end,
+//! as LXC's monitor does it; nobody else would bring it back, and one that is no hardware would be deleted with the
+//! namespace.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::ports::{Survey, is_own_namespace};
+use crate::lxc::config::{Config, NicKind};
+use crate::sys::netlink::{Error, Link, Mac, Netlink, in_netns};
+
+/// The kind of an interface that sits on another one and has a hardware address of its own.
+const MACVLAN: &str = "macvlan";
+
+/// An interface of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name in the container.
+    pub inside: String,
+    /// Its index there; 0 when not known.
+    #[serde(default)]
+    pub inside_index: u32,
+    /// Its hardware address in the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// What it has to do with the host.
+    pub from: Origin,
+}
+
+/// What an interface has to do with the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// It sits on this interface of the host, and goes with its namespace.
+    Upon(String),
+    /// It is this interface of the host.
+    Lent(String),
+}
+
+/// An interface of the host in a container, to be brought back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loan {
+    /// Its name on the host.
+    pub host: String,
+    /// Its MTU on the host.
+    pub mtu: u32,
+    /// Its name in the container.
+    pub inside: String,
+    /// Its hardware address in the container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// A process of the container.
+    pub init: i32,
+}
+
+/// The name inside and on the host of each interface that a configuration moves into the container.
+pub fn lent_by(config: &Config) -> Vec<(String, String)> {
+    let lent = config.nics().iter().filter(|n| n.kind == NicKind::Phys);
+    let named = lent.filter_map(|nic| {
+        // One that matches a pattern: which one it was is not told.
+        let host = nic.link.clone().filter(|l| !l.ends_with('+'))?;
+        Some((nic.name.clone().unwrap_or_else(|| host.clone()), host))
+    });
+    named.collect()
+}
+
+/// Those that a configuration names, for a container of which nothing was recorded.
+pub fn of_config(config: &Config) -> Vec<Device> {
+    let device = |inside, from| Device { inside, inside_index: 0, mac: None, from };
+    let upon = config.nics().iter().filter(|n| n.kind == NicKind::Macvlan).filter_map(|nic| {
+        let inside = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+        Some(device(inside, Origin::Upon(nic.link.clone()?)))
+    });
+    let lent = lent_by(config).into_iter().map(|(inside, host)| device(inside, Origin::Lent(host)));
+    upon.chain(lent).collect()
+}
+
+/// Those of a container; they leave the survey. What is lent may be an end of a veth pair, and then looks like a port.
+pub fn among(survey: &mut Survey, lent: &[(String, String)]) -> Vec<Device> {
+    let host_of = |inside: &str| lent.iter().find(|(i, _)| i == inside).map(|(_, host)| host.clone());
+    let mut devices = Vec::new();
+    survey.ports.retain(|port| {
+        let Some(host) = host_of(&port.inside) else { return true };
+        devices.push(Device {
+            inside: port.inside.clone(),
+            inside_index: port.inside_index,
+            mac: port.mac_inside,
+            from: Origin::Lent(host),
+        });
+        false
+    });
+    survey.others.retain(|inner| {
+        let upon = inner.lower.clone().filter(|_| inner.kind.as_deref() == Some(MACVLAN)).map(Origin::Upon);
+        let Some(from) = host_of(&inner.name).map(Origin::Lent).or(upon) else { return true };
+        devices.push(Device { inside: inner.name.clone(), inside_index: inner.index, mac: inner.mac, from });
+        false
+    });
+    devices
+}
+
+/// Why an interface cannot be had again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{inside} needs the interface '{host}' of the host, which is not there")]
+pub struct NotThere {
+    /// The interface in the container.
+    pub inside: String,
+    /// That of the host.
+    pub host: String,
+}
+
+/// The first whose interface of the host is missing; pure.
+pub fn missing(devices: &[Device], links: &[Link]) -> Option<NotThere> {
+    devices.iter().find_map(|device| {
+        let (Origin::Upon(host) | Origin::Lent(host)) = &device.from;
+        let there = links.iter().any(|l| l.name == *host);
+        (!there).then(|| NotThere { inside: device.inside.clone(), host: host.clone() })
+    })
+}
+
+/// Moves what is lent into a container's network namespace. `before_each` is called first, so that its undo
+/// ([`bring_back`]) is on disk.
+pub fn lend(
+    nl: &mut Netlink,
+    devices: &[Device],
+    container: BorrowedFd<'_>,
+    init: i32,
+    before_each: &mut dyn FnMut(&Loan) -> Result<()>,
+) -> Result<()> {
+    for device in devices {
+        let Origin::Lent(host) = &device.from else { continue };
+        if is_own_namespace(container).context("look at the container's network namespace")? {
+            bail!("the container has no network namespace of its own");
+        }
+        let what = || format!("move {host} into the container as {}", device.inside);
+        let link = nl.link(host).with_context(what)?;
+        before_each(&Loan {
+            host: host.clone(),
+            mtu: link.mtu,
+            inside: device.inside.clone(),
+            mac: device.mac.or(link.mac),
+            init,
+        })?;
+        // A link that is up keeps its name on older kernels.
+        nl.set_up(link.index, false).with_context(what)?;
+        let index = Some(device.inside_index).filter(|i| *i != 0);
+        nl.move_link(link.index, container, &device.inside, index).with_context(what)?;
+    }
+    Ok(())
+}
+
+/// Brings an interface back to the host, from the namespace of its container's init if that lives, and gives it its name
+/// and MTU. Says whether there was something to do.
+pub fn bring_back(nl: &mut Netlink, loan: &Loan) -> Result<bool> {
+    let namespace = match File::open(format!("/proc/{}/ns/net", loan.init)) {
+        Ok(namespace) => Some(namespace),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) => return Err(e).context("open the container's network namespace"),
+    };
+    bring_back_from(nl, loan, namespace.as_ref().map(AsFd::as_fd))
+}
+
+/// As [`bring_back`], from this namespace.
+pub fn bring_back_from(nl: &mut Netlink, loan: &Loan, namespace: Option<BorrowedFd<'_>>) -> Result<bool> {
+    let what = || format!("bring {} ({}) back to the host", loan.host, loan.inside);
+    if let Some(namespace) = namespace
+        && !is_own_namespace(namespace).with_context(what)?
+    {
+        let own = File::open("/proc/thread-self/ns/net").with_context(what)?;
+        let moved = in_netns(namespace, || -> Result<bool, Error> {
+            let mut theirs = Netlink::open()?;
+            let link = match theirs.link(&loan.inside) {
+                Ok(link) if loan.mac.is_none() || link.mac == loan.mac => link,
+                Ok(_) | Err(Error::NotFound) => return Ok(false),
+                Err(e) => return Err(e),
+            };
+            theirs.set_up(link.index, false)?;
+            theirs.move_link(link.index, own.as_fd(), &loan.host, None)?;
+            Ok(true)
+        });
+        if moved.and_then(|done| done).with_context(what)? {
+            let link = nl.link(&loan.host).with_context(what)?;
+            if link.mtu != loan.mtu {
+                nl.set_mtu(link.index, loan.mtu).with_context(what)?;
+            }
+            return Ok(true);
+        }
+    }
+    // The kernel itself brings hardware back when its namespace goes, but under the name that it had there.
+    let links = nl.links().context("list the host's links")?;
+    let strayed = links.iter().find(|l| l.name == loan.inside && loan.mac.is_some() && l.mac == loan.mac);
+    let Some(link) = strayed.filter(|_| !links.iter().any(|l| l.name == loan.host)) else { return Ok(false) };
+    nl.set_up(link.index, false).and_then(|()| nl.rename(link.index, &loan.host)).with_context(what)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Port;
+    use super::super::ports::Inner;
+    use super::*;
+
+    fn inner(name: &str, kind: Option<&str>, lower: Option<&str>) -> Inner {
+        Inner {
+            name: name.into(),
+            kind: kind.map(str::to_owned),
+            mac: None,
+            mtu: 1500,
+            index: 3,
+            lower: lower.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn what_is_lent_or_sits_on_the_host_leaves_the_survey() {
+        let mut survey = Survey {
+            ports: vec![Port::unrecorded("eth0"), Port::unrecorded("eth1")],
+            others: vec![
+                inner("lo", None, None),
+                inner("eth2", Some("macvlan"), Some("eno1")),
+                inner("inner", Some("macvlan"), None),
+                inner("eth3", None, None),
+            ],
+            ..Survey::default()
+        };
+        let lent = [("eth1".to_owned(), "pb".to_owned()), ("eth3".to_owned(), "eno2".to_owned())];
+        let found: Vec<_> = among(&mut survey, &lent).into_iter().map(|d| (d.inside, d.from)).collect();
+        assert_eq!(
+            found,
+            [
+                ("eth1".to_owned(), Origin::Lent("pb".into())),
+                ("eth2".to_owned(), Origin::Upon("eno1".into())),
+                ("eth3".to_owned(), Origin::Lent("eno2".into())),
+            ]
+        );
+        assert_eq!(survey.ports.len(), 1);
+        assert_eq!(survey.others.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["lo", "inner"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let device = Device { inside: "eth0".into(), inside_index: 0, mac: None, from: Origin::Upon("eno1".into()) };
+        let link = |name: &str| Link { name: name.into(), ..Link::default() };
+        assert_eq!(missing(std::slice::from_ref(&device), &[link("eno1")]), None);
+        let told = missing(&[device], &[link("eno2")]).unwrap().to_string();
+        assert_eq!(told, "eth0 needs the interface 'eno1' of the host, which is not there");
+    }
+}

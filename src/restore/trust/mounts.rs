@@ -1,0 +1,78 @@
+//! What was mounted from the host, and where it was mounted: both have to be there.
+//!
+//! CRIU makes neither and gives up in the middle. LXC makes mount points only where `create=` says so, and passes over a
+//! source that is missing where `optional` says so; but that was at the start, and programs have files open there.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use super::Reason;
+use crate::criu::images::{self, Mount, NamespaceIds};
+use crate::record::Record;
+use crate::sys::below::Below;
+
+/// Compares the mounts of a checkpoint with what is there, in the root and on the host.
+pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Vec<Reason>> {
+    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else { return Ok(Vec::new()) };
+    let mounts = match images::mounts(dir, mntns) {
+        Ok(mounts) => mounts,
+        // It was in the host's mount namespace.
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let inside = Below::open(root).with_context(|| format!("open the root {}", root.display()))?;
+    let mut reasons = Vec::new();
+    for mount in mounts.iter().filter(|m| lies_in_root(m, &mounts)) {
+        let point = mount.point.display();
+        match inside.look(&mount.point) {
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                reasons.push(Reason::certain(format!("{point}, on which something was mounted, is gone")));
+            }
+            Err(e) => return Err(e).with_context(|| format!("look at {point} in the container")),
+        }
+    }
+    for external in record.iter().flat_map(|r| &r.externals) {
+        let of_cgroups = |m: &Mount| m.point == external.point && m.kind.starts_with("cgroup");
+        // Its own cgroups are made anew.
+        if mounts.iter().any(of_cgroups) {
+            continue;
+        }
+        match fs::metadata(&external.source) {
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                let (source, point) = (external.source.display(), external.point.display());
+                reasons.push(Reason::certain(format!("{source}, which was mounted on {point}, is gone")));
+            }
+            Err(e) => return Err(e).with_context(|| format!("look at {}", external.source.display())),
+        }
+    }
+    Ok(reasons)
+}
+
+/// Whether a mount's place is in the root itself, and not in something that CRIU mounts.
+fn lies_in_root(mount: &Mount, mounts: &[Mount]) -> bool {
+    let root = mounts.iter().find(|m| m.point == Path::new("/"));
+    root.is_some_and(|root| mount.parent == root.id && mount.id != root.id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_that_is_gone_is_named() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/criu-4.2.1/suspended");
+        let root = tempfile::tempdir().unwrap();
+        for point in ["dev", "proc", "sys"] {
+            fs::create_dir(root.path().join(point)).unwrap();
+        }
+        assert_eq!(missing(&dir, root.path(), None).unwrap(), []);
+        fs::remove_dir(root.path().join("sys")).unwrap();
+        let found = missing(&dir, root.path(), None).unwrap();
+        assert_eq!(found, [Reason::certain("/sys, on which something was mounted, is gone")]);
+    }
+}
