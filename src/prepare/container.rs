@@ -82,10 +82,9 @@ pub fn plan(defined: &Defined, installed: &Installed, named: Option<Init>) -> Re
     Ok(Plan { init, id_map: !config.idmap().is_empty(), change, notes: Findings::new(notes), mount_points })
 }
 
-/// Does it. The container must be stopped.
-pub fn apply(defined: &Defined, plan: &Plan) -> Result<()> {
+/// Does it to a container that is held.
+pub fn apply(defined: &Defined, plan: &Plan, _held: &Operation) -> Result<()> {
     let Some(change) = &plan.change else { return Ok(()) };
-    let _held = hold(defined)?;
     let mut kept = open_kept(defined)?;
     if let Some((root, paths)) = &plan.mount_points {
         kept.note(Step::MountPoints { root: root.clone(), paths: paths.clone() })?;
@@ -93,9 +92,8 @@ pub fn apply(defined: &Defined, plan: &Plan) -> Result<()> {
     kept.change(change).or_exit(Exit::Other)
 }
 
-/// Takes all back that was done. The container must be stopped.
-pub fn undo(defined: &Defined) -> Result<Undone> {
-    let _held = hold(defined)?;
+/// Takes all back that was done to a container that is held.
+pub fn undo(defined: &Defined, _held: &Operation) -> Result<Undone> {
     Ok(open_kept(defined)?.undo()?)
 }
 
@@ -103,8 +101,8 @@ fn open_kept(defined: &Defined) -> Result<Kept> {
     Kept::open(defined.config.guest(), &defined.dir().join(KEPT)).or_exit(Exit::Refused)
 }
 
-/// Holds a container that does not run.
-fn hold(defined: &Defined) -> Result<Operation> {
+/// Holds a container, which must not run.
+pub fn hold(defined: &Defined) -> Result<Operation> {
     let name = defined.name.as_str();
     let held = Operation::begin(defined.lxcpath.as_path(), name, "lxc-cr prepare").map_err(|e| match e {
         operation::Error::Busy(_) => Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"),

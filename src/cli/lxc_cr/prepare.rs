@@ -93,7 +93,7 @@ impl Prepare {
         let (name, lxcpath) = self.lxc.container()?;
         let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(checkpoint::not_defined)?;
         if self.undo {
-            return self.tell_undone(name.as_str(), &container::undo(&defined)?);
+            return self.tell_undone(name.as_str(), &container::undo(&defined, &container::hold(&defined)?)?);
         }
         let init = self.init.as_deref().and_then(Init::named);
         let plan = container::plan(&defined, &Installed::find()?, init)?;
@@ -103,13 +103,14 @@ impl Prepare {
             self.say(&format!("{}{name}: nothing to do: it is prepared ({what})\n", plan.notes));
             return Ok(ExitCode::SUCCESS);
         };
+        let held = (!self.dry_run).then(|| container::hold(&defined)).transpose()?;
         self.say(&change.diff());
-        if !self.dry_run {
-            container::apply(&defined, &plan)?;
-        }
-        let done = match self.dry_run {
-            true => format!("{name}: nothing was changed ({what})\n"),
-            false => format!("{name}: prepared ({what}); it counts from the next start on\n"),
+        let done = match &held {
+            None => format!("{name}: nothing was changed ({what})\n"),
+            Some(held) => {
+                container::apply(&defined, &plan, held)?;
+                format!("{name}: prepared ({what}); it counts from the next start on\n")
+            }
         };
         self.say(&format!("{}{done}", plan.notes));
         Ok(ExitCode::SUCCESS)
