@@ -64,13 +64,14 @@ fn orphaned(env: &ActionEnv, socket: &Path) -> Result<()> {
     for step in journal.steps() {
         match step {
             Undo::PutPortBack(port) => ports.push(port.as_ref().clone()),
+            Undo::OpenGates(gates) => errors.note(gates.open()),
             Undo::Release(seized) => errors.note(seized.thaw()),
             _ => {}
         }
     }
     errors.note(ports::unlock(&mut Netlink::open()?, &ports));
     errors.into_result()?;
-    journal.forget(|s| matches!(s, Undo::PutPortBack(_)))
+    journal.forget(|s| matches!(s, Undo::PutPortBack(_) | Undo::OpenGates(_)))
 }
 
 /// CRIU was started by somebody else.

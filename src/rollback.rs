@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::error::ErrorList;
-use crate::net::devices::{self, Loan};
+use crate::net::devices::{self, Gates, Loan};
 use crate::net::{Port, apply, ports};
 use crate::release::Seized;
 use crate::rootfs::Root;
@@ -40,6 +40,8 @@ pub enum Undo {
         /// Its hardware address, by which a link of somebody else with that name is spared.
         mac: Mac,
     },
+    /// Interfaces in a running container hear nothing: they do again.
+    OpenGates(Gates),
     /// An interface of the host was moved into the container: it comes back.
     BringBack(Loan),
     /// A cgroup was made for the container.
@@ -193,6 +195,10 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
         }
         Undo::RemoveVeth { host, mac } => {
             told(apply::remove(opened(netlink)?, host, *mac)?, format!("veth pair {host} removed"))
+        }
+        Undo::OpenGates(gates) => {
+            gates.open()?;
+            Vec::new()
         }
         Undo::BringBack(loan) => {
             let back = devices::bring_back(opened(netlink)?, loan)?;

@@ -20,6 +20,7 @@ use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
 use crate::error::ErrorList;
 use crate::lxc::container::Running;
+use crate::net::devices::Gates;
 use crate::net::{Port, ports};
 use crate::operation::Operation;
 use crate::record::{self, Memory, Record};
@@ -81,7 +82,7 @@ pub fn run(
     netlink: &mut Netlink,
     report: &mut dyn Report,
 ) -> Result<Dumped> {
-    let Means { request, settings, criu, seized, operation, limits, .. } = *means;
+    let Means { request, settings, criu, running, seized, operation, limits } = *means;
     let dir = partial(&request.images);
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
     // A Ctrl-C at the terminal must reach us, not CRIU: it would leave the tasks half seized.
@@ -109,6 +110,7 @@ pub fn run(
         request,
         settings,
         ports: &plan.ports,
+        gates: Gates::of(&plan.record.devices, &running.init),
         record: plan.record,
         net_settings,
         seized,
@@ -129,6 +131,8 @@ struct DumpWatch<'a> {
     request: &'a Request,
     settings: &'a Settings,
     ports: &'a [Port],
+    /// Those that are closed meanwhile.
+    gates: Option<Gates>,
     record: Record,
     /// Who reads the settings of the container's network.
     net_settings: Option<JoinHandle<Result<sysctl::Settings>>>,
@@ -180,9 +184,10 @@ impl DumpWatch<'_> {
     fn let_go(&mut self) -> Result<()> {
         let mut errors = ErrorList::default();
         errors.note(ports::unlock(self.netlink, self.ports).context("put the container back on its bridge"));
+        errors.note(self.gates.as_ref().map_or(Ok(()), Gates::open));
         errors.note(self.seized.thaw().context("thaw the container"));
         errors.into_result()?;
-        self.journal.forget(|u| matches!(u, Undo::PutPortBack(_)))
+        self.journal.forget(|u| matches!(u, Undo::PutPortBack(_) | Undo::OpenGates(_)))
     }
 }
 
@@ -206,7 +211,12 @@ impl Watch for DumpWatch<'_> {
                 ports::lock(self.netlink, self.ports, &mut |port| {
                     journal.note(Undo::PutPortBack(Box::new(port.clone())))
                 })
-                .context("take the container off its bridge")
+                .context("take the container off its bridge")?;
+                if let Some(gates) = &self.gates {
+                    self.journal.note(Undo::OpenGates(gates.clone()))?;
+                    gates.close()?;
+                }
+                Ok(())
             }
             "post-dump" => self.complete(),
             "network-unlock" => self.let_go(),

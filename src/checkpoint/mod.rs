@@ -552,7 +552,9 @@ fn remove_orphaned_cgroup(running: &Running, report: &mut dyn Report) {
 fn settle(request: &Request, journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
     // CRIU has done it all; or the tasks and the ports went with the container.
     let stopped = request.after == AfterDump::Stop;
-    let forgotten = journal.forget(|u| matches!(u, Undo::Release(_)) || (stopped && matches!(u, Undo::PutPortBack(_))));
+    let forgotten = journal.forget(|u| {
+        matches!(u, Undo::Release(_)) || (stopped && matches!(u, Undo::PutPortBack(_) | Undo::OpenGates(_)))
+    });
     if let Err(e) = forgotten {
         // The next command finds that all is well.
         report.note(&format!("{e:#}"));

@@ -153,8 +153,8 @@ impl Plan {
         }
         for device in &record.devices {
             lines.push(match &device.from {
-                Origin::Upon(host) => format!("{} sits on {host}", device.inside),
-                Origin::Lent(host) => format!("{} is {host} of the host", device.inside),
+                Origin::Upon { host, .. } => format!("{} sits on {host}", device.inside),
+                Origin::Lent { host } => format!("{} is {host} of the host", device.inside),
             });
         }
         for external in &record.externals {

@@ -30,13 +30,6 @@ pub enum External {
         /// The inode.
         inode: u64,
     },
-    /// A macvlan, and the interface of the host on which it is made again.
-    Macvlan {
-        /// Its name in the container.
-        name: String,
-        /// The interface of the host.
-        parent: String,
-    },
     /// A terminal whose other end is outside. At the restore it is an [`InheritedFd`].
     Tty {
         /// The terminal's device numbers, as stat(2) gives them.
@@ -195,8 +188,6 @@ impl Dump {
                 }
                 External::File { mount_id, inode } => line.external(format!("file[{mount_id:x}:{inode:x}]")),
                 External::Tty { rdev, dev } => line.external(tty_resource(*rdev, *dev)),
-                // The dump asks nobody.
-                External::Macvlan { .. } => {}
             }
         }
         if self.after == AfterDump::LeaveRunning {
@@ -252,7 +243,6 @@ impl Restore {
         for external in &self.common.externals {
             match external {
                 External::Mount { key, path } => line.external(format!("mnt[{key}]:{}", path.display())),
-                External::Macvlan { name, parent } => line.external(format!("macvlan[{name}]:{parent}")),
                 External::File { .. } | External::Tty { .. } => {}
             }
         }

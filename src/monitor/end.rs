@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -12,9 +12,6 @@ use crate::lxc::config::{Config, HookKind, NicKind};
 use crate::lxc::defined::Defined;
 use crate::lxc::hook::{self, Direction, Target};
 use crate::net::Port;
-use crate::net::devices::{self, Loan};
-use crate::rollback::{Journal, Undo};
-use crate::sys::netlink::Netlink;
 
 /// The namespaces of a container that are its own, held beyond the end of its init.
 #[derive(Debug, Default)]
@@ -50,38 +47,6 @@ impl Namespaces {
     fn paths(&self) -> Vec<(&'static str, PathBuf)> {
         let us = std::process::id();
         self.0.iter().map(|(name, file)| (*name, format!("/proc/{us}/fd/{}", file.as_raw_fd()).into())).collect()
-    }
-}
-
-/// Interfaces of the host that the container has, and the namespace in which they are, held beyond the end of init.
-#[derive(Debug)]
-pub struct Loans {
-    loans: Vec<Loan>,
-    namespace: Option<File>,
-}
-
-impl Loans {
-    /// Those that a journal tells of.
-    pub fn of(journal: &Journal, init: i32) -> Result<Loans> {
-        let loan = |undo: &Undo| if let Undo::BringBack(loan) = undo { Some(loan.clone()) } else { None };
-        let loans: Vec<Loan> = journal.steps().iter().filter_map(loan).collect();
-        let open = || File::open(format!("/proc/{init}/ns/net")).context("hold the container's network namespace");
-        let namespace = (!loans.is_empty()).then(open).transpose()?;
-        Ok(Loans { loans, namespace })
-    }
-
-    /// Brings them back.
-    pub fn bring_back(self) -> Result<()> {
-        let mut errors = ErrorList::default();
-        for loan in &self.loans {
-            let namespace = self.namespace.as_ref().map(AsFd::as_fd);
-            errors.note(
-                Netlink::open()
-                    .context("open a netlink socket")
-                    .and_then(|mut netlink| devices::bring_back_from(&mut netlink, loan, namespace)),
-            );
-        }
-        errors.into_result()
     }
 }
 

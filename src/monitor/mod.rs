@@ -26,7 +26,7 @@ use crate::restore::{Restored, leave_cgroup};
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 
-use end::{AtEnd, Loans, Namespaces};
+use end::{AtEnd, Namespaces};
 use served::Container;
 
 /// How a container ended.
@@ -44,10 +44,9 @@ pub enum End {
 /// What could not be cleaned up; it stays in the journal for the next command.
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, .. } = restored;
-    let Restored { terminals, devices, .. } = restored;
+    let Restored { terminals, devices, loans, .. } = restored;
     let mut container = Container::new(defined, init, terminals, &cgroup_mount, &payload, &ports, devices)?;
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
-    let loans = Loans::of(&journal, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
     if let Err(e) = crate::sys::memory::give_back() {

@@ -1,11 +1,16 @@
 //! Interfaces of a container that are no veth pairs of LXC's: one that sits on an interface of the host (macvlan), and one
 //! that is the host's and was moved into the container (`phys`).
 //!
-//! They are on no bridge from which they could be taken, so CRIU's own rules in the container's network namespace keep
-//! packets from it while it stands still. CRIU makes a macvlan again when it is told on which interface. An interface of
-//! the host is moved into the new namespace by us before CRIU looks for it, and comes back under its old name at the end,
-//! as LXC's monitor does it; nobody else would bring it back, and one that is no hardware would be deleted with the
-//! namespace.
+//! Both are made or moved into the new network namespace by us, before CRIU looks for them (`setup-namespaces`). One of
+//! the host's comes back under its old name at the end, as LXC's monitor does it; nobody else would bring it back, and one
+//! that is no hardware would be deleted with the namespace.
+//!
+//! They are on no bridge from which they could be taken. CRIU's own rules in the container's network namespace keep packets
+//! from it and in it while it stands still, but not all the time: at a restore they come after the addresses, and when the
+//! namespace goes they go before the interfaces. For some milliseconds the kernel would answer its peers that there is no
+//! such connection. So each has a gate, a program that drops whatever arrives: a macvlan from `network-lock` on, and
+//! both from their birth to `network-unlock`. (One of the host's leaves the namespace before that goes, and must not be
+//! left deaf.)
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,8 +19,11 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::ports::{Survey, is_own_namespace};
+use crate::error::ErrorList;
 use crate::lxc::config::{Config, NicKind};
-use crate::sys::netlink::{Error, Link, Mac, Netlink, in_netns};
+use crate::sys::bpf;
+use crate::sys::netlink::{Error, Link, Mac, Netlink, NewMacvlan, in_netns};
+use crate::sys::process::Process;
 
 /// The kind of an interface that sits on another one and has a hardware address of its own.
 const MACVLAN: &str = "macvlan";
@@ -39,11 +47,31 @@ pub struct Device {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
-    /// It sits on this interface of the host, and goes with its namespace.
-    Upon(String),
-    /// It is this interface of the host.
-    Lent(String),
+    /// It is a macvlan, and goes with its namespace.
+    Upon {
+        /// The interface of the host that it sits on.
+        host: String,
+        /// How it gets on with others there, as the kernel counts (IFLA_MACVLAN_MODE).
+        mode: u32,
+    },
+    /// It is an interface of the host.
+    Lent {
+        /// Its name there.
+        host: String,
+    },
 }
+
+impl Origin {
+    /// The interface of the host.
+    pub fn host(&self) -> &str {
+        match self {
+            Origin::Upon { host, .. } | Origin::Lent { host } => host,
+        }
+    }
+}
+
+/// The modes of a macvlan, and how the kernel counts them (`enum macvlan_mode`).
+const MODES: &[(&str, u32)] = &[("private", 1), ("vepa", 2), ("bridge", 4), ("passthru", 8)];
 
 /// An interface of the host in a container, to be brought back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +87,31 @@ pub struct Loan {
     pub mac: Option<Mac>,
     /// A process of the container.
     pub init: i32,
+}
+
+/// What a container has of the host, and the namespace in which it is, held beyond the end of the container's init: with
+/// its last task a namespace goes, and what is no hardware goes with it.
+#[derive(Debug, Default)]
+pub struct Loans {
+    loans: Vec<Loan>,
+    namespace: Option<File>,
+}
+
+impl Loans {
+    /// Brings them back to the host.
+    ///
+    /// # Errors
+    /// All that could not be brought back.
+    pub fn bring_back(self) -> Result<()> {
+        let Loans { loans, namespace } = self;
+        let mut errors = ErrorList::default();
+        for loan in &loans {
+            let open = Netlink::open().context("open a netlink socket");
+            let namespace = namespace.as_ref().map(AsFd::as_fd);
+            errors.note(open.and_then(|mut nl| bring_back_from(&mut nl, loan, namespace)));
+        }
+        errors.into_result()
+    }
 }
 
 /// The name inside and on the host of each interface that a configuration moves into the container.
@@ -77,9 +130,11 @@ pub fn of_config(config: &Config) -> Vec<Device> {
     let device = |inside, from| Device { inside, inside_index: 0, mac: None, from };
     let upon = config.nics().iter().filter(|n| n.kind == NicKind::Macvlan).filter_map(|nic| {
         let inside = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
-        Some(device(inside, Origin::Upon(nic.link.clone()?)))
+        let named = nic.macvlan_mode.unwrap_or("private");
+        let mode = MODES.iter().find(|(name, _)| *name == named)?.1;
+        Some(device(inside, Origin::Upon { host: nic.link.clone()?, mode }))
     });
-    let lent = lent_by(config).into_iter().map(|(inside, host)| device(inside, Origin::Lent(host)));
+    let lent = lent_by(config).into_iter().map(|(inside, host)| device(inside, Origin::Lent { host }));
     upon.chain(lent).collect()
 }
 
@@ -93,13 +148,18 @@ pub fn among(survey: &mut Survey, lent: &[(String, String)]) -> Vec<Device> {
             inside: port.inside.clone(),
             inside_index: port.inside_index,
             mac: port.mac_inside,
-            from: Origin::Lent(host),
+            from: Origin::Lent { host },
         });
         false
     });
     survey.others.retain(|inner| {
-        let upon = inner.lower.clone().filter(|_| inner.kind.as_deref() == Some(MACVLAN)).map(Origin::Upon);
-        let Some(from) = host_of(&inner.name).map(Origin::Lent).or(upon) else { return true };
+        let is_macvlan = inner.kind.as_deref() == Some(MACVLAN);
+        let upon = || match (inner.lower.clone(), inner.macvlan_mode) {
+            (Some(host), Some(mode)) if is_macvlan => Some(Origin::Upon { host, mode }),
+            _ => None,
+        };
+        let lent = host_of(&inner.name).map(|host| Origin::Lent { host });
+        let Some(from) = lent.or_else(upon) else { return true };
         devices.push(Device { inside: inner.name.clone(), inside_index: inner.index, mac: inner.mac, from });
         false
     });
@@ -119,56 +179,152 @@ pub struct NotThere {
 /// The first whose interface of the host is missing; pure.
 pub fn missing(devices: &[Device], links: &[Link]) -> Option<NotThere> {
     devices.iter().find_map(|device| {
-        let (Origin::Upon(host) | Origin::Lent(host)) = &device.from;
-        let there = links.iter().any(|l| l.name == *host);
-        (!there).then(|| NotThere { inside: device.inside.clone(), host: host.clone() })
+        let host = device.from.host();
+        let there = links.iter().any(|l| l.name == host);
+        (!there).then(|| NotThere { inside: device.inside.clone(), host: host.to_owned() })
     })
 }
 
-/// Moves what is lent into a container's network namespace. `before_each` is called first, so that its undo
-/// ([`bring_back`]) is on disk.
-pub fn lend(
+/// Makes or moves them into a container's network namespace, each with its gate closed. `before_each` is called before
+/// one of the host's leaves it, so that its undo ([`bring_back`]) is on disk; it is in `loans` from then on.
+pub fn bring_in(
     nl: &mut Netlink,
     devices: &[Device],
     container: BorrowedFd<'_>,
     init: i32,
+    loans: &mut Loans,
     before_each: &mut dyn FnMut(&Loan) -> Result<()>,
 ) -> Result<()> {
+    if devices.is_empty() {
+        return Ok(());
+    }
+    if is_own_namespace(container).context("look at the container's network namespace")? {
+        bail!("the container has no network namespace of its own");
+    }
+    let gate = bpf::load_drop_all().context("make a gate for the container's interfaces (eBPF)")?;
     for device in devices {
-        let Origin::Lent(host) = &device.from else { continue };
-        if is_own_namespace(container).context("look at the container's network namespace")? {
-            bail!("the container has no network namespace of its own");
-        }
-        let what = || format!("move {host} into the container as {}", device.inside);
+        let host = device.from.host();
+        let what = || format!("bring {} into the container ({host} of the host)", device.inside);
         let link = nl.link(host).with_context(what)?;
-        before_each(&Loan {
-            host: host.clone(),
-            mtu: link.mtu,
-            inside: device.inside.clone(),
-            mac: device.mac.or(link.mac),
-            init,
-        })?;
-        // A link that is up keeps its name on older kernels.
-        nl.set_up(link.index, false).with_context(what)?;
         let index = Some(device.inside_index).filter(|i| *i != 0);
-        nl.move_link(link.index, container, &device.inside, index).with_context(what)?;
+        match &device.from {
+            Origin::Upon { mode, .. } => {
+                let (name, parent) = (device.inside.as_str(), link.index);
+                let new = NewMacvlan { name, index, mac: device.mac, parent, mode: *mode, netns: container };
+                nl.create_macvlan(&new).with_context(what)?;
+            }
+            Origin::Lent { .. } => {
+                let (host, inside) = (host.to_owned(), device.inside.clone());
+                let loan = Loan { host, mtu: link.mtu, inside, mac: device.mac.or(link.mac), init };
+                before_each(&loan)?;
+                loans.namespace = Some(File::from(container.try_clone_to_owned().with_context(what)?));
+                loans.loans.push(loan);
+                // A link that is up keeps its name on older kernels.
+                nl.set_up(link.index, false).with_context(what)?;
+                nl.move_link(link.index, container, &device.inside, index).with_context(what)?;
+            }
+        }
+        let closed = in_netns(container, || {
+            let mut theirs = Netlink::open()?;
+            let link = theirs.link(&device.inside)?;
+            if let Some(mac) = device.mac.filter(|mac| link.mac != Some(*mac)) {
+                theirs.set_mac(link.index, mac)?;
+            }
+            theirs.set_gate(link.index, Some(gate.as_fd()))
+        });
+        closed.and_then(|done| done).with_context(what)?;
     }
     Ok(())
+}
+
+/// Gates in a container that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gates {
+    /// The container's init.
+    pub init: i32,
+    /// When that was started, as the kernel counts: another one has no gates.
+    pub start_time: u64,
+    /// The names of the interfaces in the container.
+    pub interfaces: Vec<String>,
+}
+
+impl Gates {
+    /// Those that a dump closes; none if there is none.
+    pub fn of(devices: &[Device], init: &Process) -> Option<Gates> {
+        let upon = devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. }));
+        let interfaces: Vec<String> = upon.map(|d| d.inside.clone()).collect();
+        (!interfaces.is_empty()).then(|| Gates { init: init.pid(), start_time: init.start_time(), interfaces })
+    }
+
+    /// Closes them.
+    pub fn close(&self) -> Result<()> {
+        let gate = bpf::load_drop_all().context("make a gate for the container's interfaces (eBPF)")?;
+        match self.namespace()? {
+            Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), Some(gate.as_fd())),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens them; fine if the container is gone, and they with it.
+    pub fn open(&self) -> Result<()> {
+        match self.namespace()? {
+            Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), None),
+            None => Ok(()),
+        }
+    }
+
+    fn namespace(&self) -> Result<Option<File>> {
+        let Ok(init) = Process::reopen(self.init, self.start_time) else { return Ok(None) };
+        let namespace = namespace_of(init.pid())?;
+        // The number was still its own when the namespace was opened.
+        Ok(namespace.filter(|_| init.is_alive()))
+    }
+}
+
+/// Lets packets reach them.
+///
+/// # Errors
+/// All that could not be opened.
+pub fn unlock(devices: &[Device], container: BorrowedFd<'_>) -> Result<()> {
+    let names: Vec<String> = devices.iter().map(|d| d.inside.clone()).collect();
+    set_gates(&names, container, None)
+}
+
+fn set_gates(interfaces: &[String], container: BorrowedFd<'_>, gate: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut errors = ErrorList::default();
+    let outcome = in_netns(container, || {
+        let mut theirs = Netlink::open()?;
+        for name in interfaces {
+            let set = match theirs.link(name) {
+                // The container has deleted it.
+                Err(Error::NotFound) => Ok(()),
+                found => found.and_then(|link| theirs.set_gate(link.index, gate)),
+            };
+            errors.note(set.with_context(|| format!("set the gate of {name}")));
+        }
+        Ok(())
+    });
+    errors
+        .note(outcome.and_then(|done: Result<(), Error>| done).context("set the gates of the container's interfaces"));
+    errors.into_result()
+}
+
+fn namespace_of(init: i32) -> Result<Option<File>> {
+    match File::open(format!("/proc/{init}/ns/net")) {
+        Ok(namespace) => Ok(Some(namespace)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context("open the container's network namespace"),
+    }
 }
 
 /// Brings an interface back to the host, from the namespace of its container's init if that lives, and gives it its name
 /// and MTU. Says whether there was something to do.
 pub fn bring_back(nl: &mut Netlink, loan: &Loan) -> Result<bool> {
-    let namespace = match File::open(format!("/proc/{}/ns/net", loan.init)) {
-        Ok(namespace) => Some(namespace),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-        Err(e) => return Err(e).context("open the container's network namespace"),
-    };
-    bring_back_from(nl, loan, namespace.as_ref().map(AsFd::as_fd))
+    bring_back_from(nl, loan, namespace_of(loan.init)?.as_ref().map(AsFd::as_fd))
 }
 
 /// As [`bring_back`], from this namespace.
-pub fn bring_back_from(nl: &mut Netlink, loan: &Loan, namespace: Option<BorrowedFd<'_>>) -> Result<bool> {
+fn bring_back_from(nl: &mut Netlink, loan: &Loan, namespace: Option<BorrowedFd<'_>>) -> Result<bool> {
     let what = || format!("bring {} ({}) back to the host", loan.host, loan.inside);
     if let Some(namespace) = namespace
         && !is_own_namespace(namespace).with_context(what)?
@@ -182,6 +338,7 @@ pub fn bring_back_from(nl: &mut Netlink, loan: &Loan, namespace: Option<Borrowed
                 Err(e) => return Err(e),
             };
             theirs.set_up(link.index, false)?;
+            theirs.set_gate(link.index, None)?;
             theirs.move_link(link.index, own.as_fd(), &loan.host, None)?;
             Ok(true)
         });
@@ -197,7 +354,9 @@ pub fn bring_back_from(nl: &mut Netlink, loan: &Loan, namespace: Option<Borrowed
     let links = nl.links().context("list the host's links")?;
     let strayed = links.iter().find(|l| l.name == loan.inside && loan.mac.is_some() && l.mac == loan.mac);
     let Some(link) = strayed.filter(|_| !links.iter().any(|l| l.name == loan.host)) else { return Ok(false) };
-    nl.set_up(link.index, false).and_then(|()| nl.rename(link.index, &loan.host)).with_context(what)?;
+    nl.set_up(link.index, false).with_context(what)?;
+    nl.set_gate(link.index, None).with_context(what)?;
+    nl.rename(link.index, &loan.host).with_context(what)?;
     Ok(true)
 }
 
@@ -215,6 +374,7 @@ mod tests {
             mtu: 1500,
             index: 3,
             lower: lower.map(str::to_owned),
+            macvlan_mode: (kind == Some(MACVLAN)).then_some(4),
         }
     }
 
@@ -235,9 +395,9 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("eth1".to_owned(), Origin::Lent("pb".into())),
-                ("eth2".to_owned(), Origin::Upon("eno1".into())),
-                ("eth3".to_owned(), Origin::Lent("eno2".into())),
+                ("eth1".to_owned(), Origin::Lent { host: "pb".into() }),
+                ("eth2".to_owned(), Origin::Upon { host: "eno1".into(), mode: 4 }),
+                ("eth3".to_owned(), Origin::Lent { host: "eno2".into() }),
             ]
         );
         assert_eq!(survey.ports.len(), 1);
@@ -246,7 +406,12 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let device = Device { inside: "eth0".into(), inside_index: 0, mac: None, from: Origin::Upon("eno1".into()) };
+        let device = Device {
+            inside: "eth0".into(),
+            inside_index: 0,
+            mac: None,
+            from: Origin::Upon { host: "eno1".into(), mode: 4 },
+        };
         let link = |name: &str| Link { name: name.into(), ..Link::default() };
         assert_eq!(missing(std::slice::from_ref(&device), &[link("eno1")]), None);
         let told = missing(&[device], &[link("eno2")]).unwrap().to_string();

@@ -34,6 +34,8 @@ pub struct Inner {
     pub index: u32,
     /// The link of this side that it sits on.
     pub lower: Option<String>,
+    /// How a macvlan gets on with others there.
+    pub macvlan_mode: Option<u32>,
 }
 
 /// What a container has of a network.
@@ -116,7 +118,8 @@ fn is_veth(link: &Link) -> bool {
 }
 
 fn inner_of(link: Link, lower: Option<String>) -> Inner {
-    Inner { name: link.name, kind: link.kind, mac: link.mac, mtu: link.mtu, index: link.index, lower }
+    let Link { name, kind, mac, mtu, index, macvlan_mode, .. } = link;
+    Inner { name, kind, mac, mtu, index, lower, macvlan_mode }
 }
 
 /// Takes each port off its bridge.

@@ -72,7 +72,15 @@ mod tests {
     use super::*;
 
     fn inner(name: &str, kind: Option<&str>) -> Inner {
-        Inner { name: name.into(), kind: kind.map(str::to_owned), mac: None, mtu: 1500, index: 3, lower: None }
+        Inner {
+            name: name.into(),
+            kind: kind.map(str::to_owned),
+            mac: None,
+            mtu: 1500,
+            index: 3,
+            lower: None,
+            macvlan_mode: None,
+        }
     }
 
     #[test]

@@ -47,6 +47,7 @@ use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::lxc::server::{self, Server};
 use crate::net::Port;
+use crate::net::devices::Loans;
 use crate::operation::{self, Operation};
 use crate::record::{Damage, Image, Lineage, Record};
 use crate::recover;
@@ -123,6 +124,8 @@ pub struct Restored {
     pub pivot: PathBuf,
     /// The ports that were made.
     pub ports: Vec<Port>,
+    /// What it has of the host, to be brought back.
+    pub loans: Loans,
     /// The terminals that were made.
     pub terminals: Vec<Terminal>,
     /// Why no packets reach it, where that could not be helped any more.
@@ -186,6 +189,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         journal: &mut journal,
         netlink: &mut netlink,
         payload: None,
+        loans: Loans::default(),
         cut_off: None,
         hooks_ran: false,
         in_force: InForce::default(),
@@ -197,7 +201,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let cgroup_mount = cgroup::unified_mount()?;
     let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
     let devices = std::mem::take(&mut work.in_force).hold(&payload, &plan.confinement)?;
-    let cut_off = work.cut_off.take();
+    let (cut_off, loans) = (work.cut_off.take(), std::mem::take(&mut work.loans));
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
     if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. })) {
         report.note(&format!("{e:#}"));
@@ -213,6 +217,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         pivot: plan.pivot,
         terminals: plan.terminals,
         ports: made,
+        loans,
         cut_off,
         operation: Some(operation),
         devices,
@@ -390,6 +395,8 @@ struct Work<'a> {
     netlink: &'a mut Netlink,
     /// The payload cgroup's directory, once it is made.
     payload: Option<PathBuf>,
+    /// What the container has of the host.
+    loans: Loans,
     /// Why the container is not on its network, though it runs.
     cut_off: Option<anyhow::Error>,
     /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
@@ -440,6 +447,7 @@ impl Work<'_> {
             journal: self.journal,
             plan: self.plan,
             made: Vec::new(),
+            loans: Loans::default(),
             init: None,
             on_bridge: false,
             cut_off: None,
@@ -450,6 +458,7 @@ impl Work<'_> {
         };
         let lent = lend_images(&self.request.images, self.defined)?;
         let ended = run::run(job, self.signals, &mut watch);
+        self.loans = std::mem::take(&mut watch.loans);
         for dir in lent {
             files::make_private(&dir)?;
         }
@@ -577,6 +586,7 @@ impl Work<'_> {
         let mut errors = crate::error::ErrorList::default();
         // Our own cgroup goes, too.
         errors.note(leave_cgroup(&self.plan.pivot));
+        errors.note(std::mem::take(&mut self.loans).bring_back());
         errors.note(self.journal.play_back());
         reap_children();
         if self.hooks_ran {

@@ -62,8 +62,8 @@ pub struct Plan {
     pub mount_flags: Vec<(PathBuf, MsFlags)>,
     /// Images that CRIU is to see otherwise than they are.
     pub images: Vec<ShownImage>,
-    /// Bind mounts from the host, new terminals, and interfaces that sit on the host's.
-    pub externals: Vec<External>,
+    /// Bind mounts from the host, and new terminals.
+    pub mounts: Vec<External>,
     /// Mounts of its own cgroups: the name by which the images know each, and where it begins below the payload cgroup.
     pub own_cgroups: Vec<(String, PathBuf)>,
     /// Where CRIU finds the container's root: a mount in its own mount namespace.
@@ -140,20 +140,16 @@ pub fn plan(
     let cgroup_mount = cgroup::unified_mount()?;
     let old_payload = tree.map(|t| cgroup_mount.join(t.path.strip_prefix("/").unwrap_or(&t.path)));
     let mut own_cgroups = Vec::new();
-    let mut externals = Vec::new();
+    let mut mounts = Vec::new();
     for bind in binds {
         // The payload cgroup gets another name where this one is taken.
         match old_payload.as_ref().and_then(|old| bind.source.strip_prefix(old).ok()) {
             Some(below) => own_cgroups.push((bind.key.clone(), below.to_owned())),
-            None => externals.push(mount(&bind.key, &bind.source)),
+            None => mounts.push(mount(&bind.key, &bind.source)),
         }
     }
-    externals.extend(devices.iter().filter_map(|device| match &device.from {
-        Origin::Upon(parent) => Some(External::Macvlan { name: device.inside.clone(), parent: parent.clone() }),
-        Origin::Lent(_) => None,
-    }));
     for Terminal { tty, pty } in &terminals {
-        externals.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
+        mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
     }
     Ok(Plan {
         payload,
@@ -170,7 +166,7 @@ pub fn plan(
         mount_flags: mount_flags(&request.images).context("read the container's mounts")?,
         images,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
-        externals,
+        mounts,
         own_cgroups,
         root,
         cgroup_mount,
@@ -193,7 +189,7 @@ impl Plan {
             common: Common {
                 images: request.images.clone(),
                 action_scripts: scripts,
-                externals: self.externals.iter().cloned().chain(own_cgroups).collect(),
+                externals: self.mounts.iter().cloned().chain(own_cgroups).collect(),
                 extra: Vec::new(),
             },
             root: self.root.clone(),
@@ -241,8 +237,8 @@ impl Plan {
         }
         for device in &self.devices {
             lines.push(match &device.from {
-                Origin::Upon(host) => format!("{} is made upon {host}", device.inside),
-                Origin::Lent(host) => format!("{host} is moved into the container as {}", device.inside),
+                Origin::Upon { host, .. } => format!("{} is made upon {host}", device.inside),
+                Origin::Lent { host } => format!("{host} is moved into the container as {}", device.inside),
             });
         }
         lines.push(crate::criu::options::printable(program, &criu.args()));
@@ -284,10 +280,7 @@ fn interfaces(
         }
         None => false,
     });
-    let ready = |name: &str| {
-        let lent = |d: &Device| d.inside == name && matches!(d.from, Origin::Lent(_));
-        ports.iter().any(|p| p.inside == name) || devices.iter().any(lent)
-    };
+    let ready = |name: &str| ports.iter().any(|p| p.inside == name) || devices.iter().any(|d| d.inside == name);
     if !found.iter().any(|i| ready(&i.name)) {
         return Ok(None);
     }

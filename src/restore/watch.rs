@@ -10,7 +10,9 @@ use anyhow::{Context, Result, anyhow};
 use crate::checkpoint::dump::LogReader;
 use crate::confine::InForce;
 use crate::criu::run::{GiveUp, Giving, Watch};
-use crate::net::{NoBridge, Port, apply, devices, inside, ports};
+use crate::error::ErrorList;
+use crate::net::devices::{self, Loan, Loans};
+use crate::net::{NoBridge, Port, apply, inside, ports};
 use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
@@ -24,6 +26,8 @@ pub(super) struct RestoreWatch<'a> {
     pub plan: &'a Plan,
     /// The veth pairs that were made.
     pub made: Vec<Port>,
+    /// What it has of the host.
+    pub loans: Loans,
     /// The pid of the restored init, when CRIU has told it.
     pub init: Option<i32>,
     /// Whether packets may reach it.
@@ -77,16 +81,24 @@ impl RestoreWatch<'_> {
         Ok(())
     }
 
-    /// Moves the host's interfaces that are lent to it into the namespace that CRIU has just made for init.
-    fn lend_devices(&mut self, init_pid: Option<i32>) -> Result<()> {
+    /// Makes or moves its other interfaces into the namespace that CRIU has just made for init.
+    fn bring_in_devices(&mut self, init_pid: Option<i32>) -> Result<()> {
         if self.plan.devices.is_empty() {
             return Ok(());
         }
         let netns = network_namespace(init_pid)?;
         let journal = &mut *self.journal;
-        devices::lend(self.netlink, &self.plan.devices, netns.as_fd(), init_pid.unwrap_or_default(), &mut |loan| {
-            journal.note(Undo::BringBack(loan.clone()))
-        })
+        let mut note = |loan: &Loan| journal.note(Undo::BringBack(loan.clone()));
+        let init = init_pid.unwrap_or_default();
+        devices::bring_in(self.netlink, &self.plan.devices, netns.as_fd(), init, &mut self.loans, &mut note)
+    }
+
+    /// Lets packets reach them.
+    fn open_devices(&self) -> Result<()> {
+        if self.plan.devices.is_empty() {
+            return Ok(());
+        }
+        devices::unlock(&self.plan.devices, network_namespace(self.init)?.as_fd())
     }
 
     /// Adds the routes that CRIU does not bring back; one that cannot be added is told.
@@ -142,7 +154,7 @@ impl Watch for RestoreWatch<'_> {
             // Init is there, in namespaces that are still empty.
             "setup-namespaces" => {
                 self.make_network(init_pid)?;
-                self.lend_devices(init_pid)
+                self.bring_in_devices(init_pid)
             }
             // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
             "post-setup-namespaces" => {
@@ -162,7 +174,10 @@ impl Watch for RestoreWatch<'_> {
             "network-unlock" => {
                 self.on_bridge = true;
                 // CRIU does not heed a no any more: the container will run.
-                self.cut_off = ports::unlock(self.netlink, &self.made).err();
+                let mut errors = ErrorList::default();
+                errors.note(ports::unlock(self.netlink, &self.made));
+                errors.note(self.open_devices());
+                self.cut_off = errors.into_result().err();
                 Ok(())
             }
             // All is back and still stopped. CRIU does not heed a no any more.

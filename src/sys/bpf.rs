@@ -1,4 +1,5 @@
-//! Device programs of cgroup2: eBPF that the kernel asks whether a device may be opened or made (bpf(2)).
+//! Programs for the kernel (bpf(2)): the device programs of cgroup2, which it asks whether a device may be opened or made,
+//! and one that lets nothing in at a network interface.
 //!
 //! The layouts of `union bpf_attr`, `struct bpf_insn` and `struct bpf_prog_info` are those of
 //! include/uapi/linux/bpf.h. All of this wants CAP_BPF or CAP_SYS_ADMIN in the first user namespace.
@@ -12,6 +13,14 @@ const PROG_GET_FD_BY_ID: libc::c_int = 13;
 const OBJ_GET_INFO_BY_FD: libc::c_int = 15;
 const PROG_QUERY: libc::c_int = 16;
 
+/// `BPF_PROG_TYPE_XDP`.
+const TYPE_XDP: u32 = 6;
+/// `XDP_DROP`.
+const XDP_DROP: i32 = 1;
+/// `r0 = IMMEDIATE`: what the program answers.
+const ANSWER: u8 = 0xb7;
+/// The end of a program.
+const EXIT: u8 = 0x95;
 /// `BPF_PROG_TYPE_CGROUP_DEVICE`.
 const TYPE_CGROUP_DEVICE: u32 = 15;
 /// `BPF_CGROUP_DEVICE`.
@@ -121,8 +130,18 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 /// # Errors
 /// `EINVAL` or `EACCES` when the kernel does not accept it, `EPERM` without the right to load any.
 pub fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    load_as(TYPE_CGROUP_DEVICE, instructions)
+}
+
+/// A program for a network interface that drops whatever arrives, before the network sees it (XDP).
+pub fn load_drop_all() -> io::Result<OwnedFd> {
+    let answer = Instruction { code: ANSWER, immediate: XDP_DROP, ..Instruction::default() };
+    load_as(TYPE_XDP, &[answer, Instruction { code: EXIT, ..Instruction::default() }])
+}
+
+fn load_as(prog_type: u32, instructions: &[Instruction]) -> io::Result<OwnedFd> {
     let mut attr = LoadAttr {
-        prog_type: TYPE_CGROUP_DEVICE,
+        prog_type,
         insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
         insns: instructions.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,

@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+    InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, LinkXdp, State,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -45,6 +46,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// The length of its transmit queue.
     pub txqueuelen: Option<u32>,
+    /// How a macvlan gets on with others upon the same link (IFLA_MACVLAN_MODE).
+    pub macvlan_mode: Option<u32>,
     /// Its settings as a port, if its controller is a Linux bridge.
     pub port: Option<PortSettings>,
 }
@@ -76,6 +79,26 @@ pub struct NewVeth<'a> {
     /// Makes the host's end a port of this bridge at once.
     pub controller: Option<u32>,
 }
+
+/// A macvlan to be made in another namespace.
+#[derive(Clone, Debug)]
+pub struct NewMacvlan<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its index there; any when not given.
+    pub index: Option<u32>,
+    /// Its hardware address; random when not given.
+    pub mac: Option<Mac>,
+    /// The index of the link here that it sits on.
+    pub parent: u32,
+    /// How it gets on with others there.
+    pub mode: u32,
+    /// The namespace in which it is born.
+    pub netns: BorrowedFd<'a>,
+}
+
+/// `XDP_FLAGS_SKB_MODE`, include/uapi/linux/if_link.h: by the kernel's own means, which each kind of link has.
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 
 impl Netlink {
     /// All links of the namespace.
@@ -160,6 +183,35 @@ impl Netlink {
     /// Sets a link's MTU.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
         self.set(LinkUnspec::new_with_index(index).mtu(mtu))
+    }
+
+    /// Sets a link's hardware address.
+    pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()))
+    }
+
+    /// Has a program decide on what arrives at a link ([`crate::sys::bpf::load_drop_all`]), or nobody.
+    pub fn set_gate(&mut self, index: u32, program: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+        // -1 is the kernel's word for "none".
+        let fd = program.map_or(-1, |p| p.as_raw_fd());
+        let gate = LinkAttribute::Xdp(vec![LinkXdp::Fd(fd), LinkXdp::Flags(XDP_FLAGS_SKB_MODE)]);
+        self.set(LinkUnspec::new_with_index(index).append_extra_attribute(gate))
+    }
+
+    /// Makes a macvlan; it is down.
+    pub fn create_macvlan(&mut self, new: &NewMacvlan<'_>) -> Result<(), Error> {
+        let mut link = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::MacVlan)
+            .name(new.name)
+            .link(new.parent)
+            .setns_by_fd(new.netns.as_raw_fd());
+        if let Some(index) = new.index {
+            link = link.index(index);
+        }
+        if let Some(mac) = new.mac {
+            link = link.address(mac.0.to_vec());
+        }
+        let mode = InfoData::MacVlan(vec![InfoMacVlan::Mode(new.mode.into())]);
+        self.create(link.set_info_data(mode).build())
     }
 
     /// Moves a link into another namespace under this name, and there gives it this index, if it is told.
@@ -288,6 +340,11 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::MacVlan(data)) => {
+                            let mode =
+                                |i: &InfoMacVlan| if let InfoMacVlan::Mode(m) = i { Some((*m).into()) } else { None };
+                            link.macvlan_mode = data.iter().find_map(mode);
+                        }
                         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
                             link.port = Some(PortSettings::read(&port))
                         }

@@ -30,7 +30,7 @@ mod routes;
 
 pub use bridge::{PortSettings, Vlan};
 pub use diag::{tcp_listeners, unix_peers};
-pub use links::{Link, NewVeth};
+pub use links::{Link, NewMacvlan, NewVeth};
 pub use mac::Mac;
 pub use replay::Described;
 pub use routes::Route;
