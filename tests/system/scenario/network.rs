@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use crate::harness::World;
 use crate::harness::container::Container;
-use crate::harness::run::Run;
+use crate::harness::run::{Run, wait_for};
 
+/// For duplicate address detection.
+const SETTLED_LIMIT: Duration = Duration::from_secs(20);
 /// Directories of settings that belong to a network namespace.
 const SETTINGS: &[&str] = &["net/ipv4/conf", "net/ipv6/conf"];
 
@@ -93,6 +96,11 @@ struct Network {
 
 impl Network {
     fn of(container: &Container<'_>) -> Network {
+        // A new address of IPv6 is on trial for a second or two, and its routes come after that.
+        let settled = wait_for("the addresses to be settled", SETTLED_LIMIT, || {
+            (!ip(container, "-o addr").contains("tentative")).then_some(())
+        });
+        settled.unwrap_or_else(|e| panic!("{e}"));
         let settings = in_network(container, |proc_sys| {
             let mut settings = BTreeMap::new();
             for interface in SETTINGS.iter().flat_map(|dir| fs::read_dir(proc_sys.join(dir)).unwrap()) {
