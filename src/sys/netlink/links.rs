@@ -137,6 +137,11 @@ impl Netlink {
         self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).controller(controller.unwrap_or(0)))
     }
 
+    /// Gives a link this hardware address.
+    pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()))
+    }
+
     /// Sets a link up or down.
     pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), Error> {
         let link = LinkUnspec::new_with_index(index);
