@@ -94,7 +94,7 @@ impl Root {
     }
 
     /// What a configuration names. Where it says no kind, what is at the path decides, as with liblxc.
-    fn named(rootfs: &Rootfs) -> Result<Root, Unsupported> {
+    pub fn named(rootfs: &Rootfs) -> Result<Root, Unsupported> {
         let path = rootfs.path.clone();
         let options = rootfs.options.clone().unwrap_or_default();
         if options.split(',').any(|o| o.starts_with("idmap=")) {

@@ -101,6 +101,20 @@ pub fn apply(netns: BorrowedFd<'_>, settings: &Sysctls) -> Result<Vec<String>> {
         .context("enter the container's network namespace")
 }
 
+/// Does something in a network namespace while these settings hold, as far as it has them; then they are as before.
+pub fn meanwhile<T: Send>(netns: BorrowedFd<'_>, settings: &Sysctls, f: impl FnOnce() -> T + Send) -> Result<T> {
+    let done = in_netns(netns, || {
+        let now = |name: &String| Some((name.clone(), fs::read_to_string(Path::new(BASE).join(name)).ok()?));
+        let before: Vec<_> = settings.keys().filter_map(now).collect();
+        let mut notes: Vec<String> = before.iter().filter_map(|(n, _)| set(n, settings.get(n)?).err()).collect();
+        let done = f();
+        notes.extend(before.iter().filter_map(|(name, value)| set(name, value.trim_end()).err()));
+        notes.iter().for_each(|note| log::warn!("{note}"));
+        done
+    });
+    done.context("enter the container's network namespace")
+}
+
 fn set(name: &str, value: &str) -> Result<(), String> {
     let path = Path::new(BASE).join(name);
     let what = |e: io::Error| format!("net.{} could not be set to '{value}' again: {e}", name.replace('/', "."));

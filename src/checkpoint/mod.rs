@@ -76,6 +76,8 @@ pub struct Request {
     pub user_script: Option<PathBuf>,
     /// The images of a pre-dump to build on, relative to `images`.
     pub parent_images: Option<PathBuf>,
+    /// Leave TCP connections out: they are closed in what is restored.
+    pub tcp_close: bool,
     /// Go ahead although something stands in the way.
     pub force: bool,
     /// Decide, but do nothing.

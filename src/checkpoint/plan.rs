@@ -100,6 +100,7 @@ pub fn plan(
             true => NetworkLock::Default,
         },
         parent_images: request.parent_images.clone(),
+        tcp_close: request.tcp_close,
     };
     let record = Record {
         version: record::VERSION,

@@ -71,6 +71,10 @@ struct Arguments {
     #[arg(long)]
     overwrite: bool,
 
+    /// Leave TCP connections out of the checkpoint; with -r: close those with the outside, as lxc-restart does
+    #[arg(long)]
+    tcp_close: bool,
+
     /// Go ahead although the look at the container has found something that stands in the way
     #[arg(long)]
     force: bool,
@@ -125,6 +129,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             action_script: arguments.action_script.clone(),
             dry_run: arguments.dry_run,
             timeout: arguments.timeout,
+            tcp_close: arguments.tcp_close,
             ..Restart::default()
         });
     }
@@ -149,6 +154,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         action_script: action_script()?,
         user_script: arguments.action_script.as_deref().map(user_script).transpose()?,
         parent_images: arguments.predump_dir.clone(),
+        tcp_close: arguments.tcp_close,
         force: arguments.force,
         dry_run: arguments.dry_run,
     };

@@ -48,6 +48,8 @@ pub struct Job {
     pub action_script: PathBuf,
     /// The user's action script.
     pub user_script: Option<PathBuf>,
+    /// Close TCP connections with the outside.
+    pub tcp_close: bool,
     /// Go ahead in spite of doubts.
     pub force: bool,
     /// Decide, but do nothing.
@@ -134,6 +136,7 @@ fn run() -> Result<()> {
         veth: job.veth.clone(),
         action_script: job.action_script.clone(),
         user_script: job.user_script.clone(),
+        tcp_close: job.tcp_close,
         force: job.force,
         dry_run: job.dry_run,
     };

@@ -33,7 +33,8 @@ pub const SUSPEND_DIR: &str = "dump";
 /// Restart an LXC container from its checkpoint
 ///
 /// DIR is taken as it is if it exists, else as a directory of the container. Without -D it is LXCPATH/NAME/dump, where
-/// lxc-checkpoint puts a suspended container.
+/// lxc-checkpoint puts a suspended container. A checkpoint of another container becomes a copy of it, which needs a
+/// definition and a root of its own.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
 struct Arguments {
@@ -79,6 +80,10 @@ pub struct Restart {
     /// Also run this program at each of CRIU's actions
     #[arg(short = 'A', long, value_name = "FILE")]
     pub action_script: Option<PathBuf>,
+
+    /// Close the TCP connections with the outside; those within the container go on
+    #[arg(long)]
+    pub tcp_close: bool,
 
     /// Go ahead although configuration, root or CRIU are not those of the checkpoint
     #[arg(long)]
@@ -147,6 +152,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         veth: restart.veth.iter().cloned().collect::<BTreeMap<_, _>>(),
         action_script: action_script()?,
         user_script: restart.action_script.as_deref().map(super::checkpoint::user_script).transpose()?,
+        tcp_close: restart.tcp_close,
         force: restart.force,
         dry_run: restart.dry_run,
         pidfile: restart.pidfile.as_deref().map(absolute).transpose()?,

@@ -13,15 +13,21 @@ use prost::Message;
 use crate::sys::files::open_file;
 
 mod addresses;
+mod change;
 mod executables;
 mod files;
 mod memory;
 mod mounts;
 mod netdev;
+mod readdress;
+mod rtnetlink;
 mod saved;
+mod shown;
+mod sockets;
 mod stats;
 mod terminals;
 mod tree;
+mod uts;
 
 pub use addresses::{Address, addresses};
 pub use executables::with_openable_executables;
@@ -30,11 +36,15 @@ pub use files::{
 };
 pub use memory::{Memory, memory};
 pub use mounts::{Mount, mounts, with_slaves_apart};
-pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_ready_made};
+pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made};
+pub use readdress::{Family, Net, Readdress, Readdressed, readdressed};
 pub use saved::{Saved, saved};
+pub use shown::Shown;
+pub use sockets::{Becomes, with_sockets};
 pub use stats::{DumpStats, RestoreStats};
 pub use terminals::{Controlling, Resolved, controlling_resolved};
 pub use tree::{Process, machine_of, process_tree, root_of_tree};
+pub use uts::{file_name as uts_file_name, with_hostname};
 
 /// More than any image that is read here: a tree of 32768 tasks has a pstree.img of about 1 MiB.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -166,10 +176,12 @@ pub fn decode_anything(bytes: &[u8]) {
     memory::decode_anything(path, bytes);
     mounts::decode_anything(path, bytes);
     netdev::decode_anything(path, bytes);
+    rtnetlink::decode_anything(bytes);
     saved::decode_anything(bytes);
     tree::decode_anything(path, bytes);
     stats::decode_anything(path, bytes);
     terminals::decode_anything(path, bytes);
+    uts::decode_anything(path, bytes);
 }
 
 fn decode<M: Message + Default>(path: &Path, bytes: &[u8], head: Head) -> Result<Vec<M>, Error> {

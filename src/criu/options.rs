@@ -97,6 +97,8 @@ pub struct Dump {
     pub network_lock: NetworkLock,
     /// The images of the pre-dump that this dump builds on, relative to the image directory.
     pub parent_images: Option<PathBuf>,
+    /// TCP connections are left out of the images.
+    pub tcp_close: bool,
 }
 
 /// A round of copying memory while the tasks run.
@@ -145,6 +147,8 @@ pub struct Restore {
     pub pidfile: PathBuf,
     /// How tasks come into their cgroups.
     pub cgroups: Cgroups,
+    /// TCP connections are not in the images: their sockets come back unconnected.
+    pub tcp_close: bool,
     /// Descriptors to hand over.
     pub inherited: Vec<InheritedFd>,
     /// The network namespace is left empty: we fill it.
@@ -160,7 +164,7 @@ impl Dump {
         line.value("--tree", self.tree.to_string());
         line.common(&self.common, DUMP_LOG);
         // These four change nothing where they are not needed; a container that needs one cannot be dumped without it.
-        line.flag("--tcp-established");
+        line.tcp(self.tcp_close);
         line.flag("--file-locks");
         line.flag("--link-remap");
         line.value("--enable-fs", "all");
@@ -221,7 +225,7 @@ impl Restore {
         line.flag("--restore-sibling");
         line.value("--pidfile", &self.pidfile);
         line.value("--root", &self.root);
-        line.flag("--tcp-established");
+        line.tcp(self.tcp_close);
         line.flag("--file-locks");
         line.flag("--link-remap");
         line.value("--enable-fs", "all");
@@ -272,6 +276,11 @@ impl Line {
         if !value.is_empty() {
             self.0.push(value);
         }
+    }
+
+    /// What becomes of TCP connections.
+    fn tcp(&mut self, close: bool) {
+        self.flag(if close { "--tcp-close" } else { "--tcp-established" });
     }
 
     fn external(&mut self, resource: String) {
@@ -342,6 +351,7 @@ mod tests {
             cgroup_root: Some("/lxc.payload.t".into()),
             network_lock: NetworkLock::Skip,
             parent_images: None,
+            tcp_close: false,
         };
         insta::assert_snapshot!(printable(Path::new("criu"), &dump.args()), @"criu dump --tree 812 --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file dump.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --tcp-established --file-locks --link-remap --enable-fs all --ghost-limit 1048576 --network-lock skip --cgroup-root :/lxc.payload.t --external 'mnt[/dev/null]:dev_null' --external 'file[1f:ab]' --leave-running");
     }
@@ -353,6 +363,7 @@ mod tests {
             root: "/r".into(),
             pidfile: "/run/lxc-cr/t/pid".into(),
             cgroups: Cgroups::Inherited,
+            tcp_close: false,
             inherited: vec![InheritedFd { number: 20, resource: "file[1f:ab]".into() }],
             empty_network: false,
             lsm_profile: None,

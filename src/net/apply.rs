@@ -10,6 +10,7 @@ use super::plan::NewPort;
 use super::ports::VETH;
 use crate::error::ErrorList;
 use crate::sys::netlink::{Error, Mac, Netlink, NewVeth, Route, in_netns};
+use crate::sysctl;
 
 /// Makes the veth pairs of a plan, off their bridges, and gives the ports as [`unlock`] wants them. The inner ends
 /// are born in the container's network namespace: to move one there later takes some 40 ms, for the kernel waits
@@ -83,6 +84,28 @@ pub fn add_routes(container: BorrowedFd<'_>, routes: &[Route]) -> anyhow::Result
     });
     errors.note(outcome.and_then(|done| done).context("add routes"));
     errors.into_result()
+}
+
+/// Tells everybody on the bridges where a container's addresses are now: who has known them under another hardware address
+/// would send there until he asks again. The kernel does it when an interface is given a hardware address, be it the one
+/// that it has (net/ipv4/devinet.c, `inetdev_event`; net/ipv6/ndisc.c, `ndisc_netdev_event`).
+pub fn announce(container: BorrowedFd<'_>, ports: &[Port]) -> anyhow::Result<()> {
+    let wish = |port: &Port| {
+        ["ipv4/conf/IF/arp_notify", "ipv6/conf/IF/ndisc_notify"]
+            .map(|n| (n.replace("IF", &port.inside), "1".to_owned()))
+    };
+    let settings = ports.iter().flat_map(wish).collect();
+    let outcome = sysctl::meanwhile(container, &settings, || -> Result<(), Error> {
+        let mut theirs = Netlink::open()?;
+        for port in ports {
+            let link = theirs.link(&port.inside)?;
+            if let Some(mac) = link.mac.filter(|_| link.up) {
+                theirs.set_mac(link.index, mac)?;
+            }
+        }
+        Ok(())
+    });
+    outcome.and_then(|done| Ok(done?)).context("tell the container's neighbours its addresses")
 }
 
 /// Undoes [`create`] for one pair, known by the name of its host's end and the MAC that the plan gave

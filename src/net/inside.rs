@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::Context;
 
 use super::Port;
-use crate::criu::images::{self, Error, Inventory, NetworkLock, Saved};
+use crate::criu::images::{self, Error, Inventory, NetworkLock, Saved, Shown};
 use crate::error::ErrorList;
 use crate::sys::files;
 use crate::sys::netlink::{Described, Netlink, in_netns};
@@ -51,7 +51,8 @@ struct Interface {
 
 /// What is in a checkpoint of the network namespace with this number; none where only CRIU can bring it back. `ports`
 /// are the veth pairs that we make.
-pub fn of_checkpoint(dir: &Path, netns: u32, ports: &[Port]) -> Result<Option<Inside>, Error> {
+pub fn of_checkpoint(shown: &Shown, netns: u32, ports: &[Port]) -> Result<Option<Inside>, Error> {
+    let dir = shown.dir();
     if Inventory::read(dir)?.network_lock != NetworkLock::Skip || !is_plain(dir, netns) {
         return Ok(None);
     }
@@ -64,7 +65,7 @@ pub fn of_checkpoint(dir: &Path, netns: u32, ports: &[Port]) -> Result<Option<In
         interfaces.push(Interface { name: found.name, index: found.index, flags: found.flags, mtu: found.mtu });
     }
     let described = |what| -> Result<Option<Vec<Described>>, Error> {
-        Ok(images::saved(dir, netns, what)?.iter().map(|message| Described::parse(message)).collect())
+        Ok(images::saved(shown, netns, what)?.iter().map(|message| Described::parse(message)).collect())
     };
     let addresses = described(Saved::Addresses)?;
     let routes = described(Saved::Routes)?.zip(described(Saved::Routes6)?);

@@ -30,6 +30,7 @@ use crate::sys::netlink::{Mac, PortSettings, Vlan};
 pub mod apply;
 pub mod devices;
 pub mod inside;
+pub mod neighbours;
 pub mod plan;
 pub mod ports;
 pub mod tables;

@@ -2,7 +2,7 @@
 //! monitor, for init has to be its child:
 //!
 //! 1. read the container's definition and take the right to change it; undo what a dead command has left;
-//! 2. look at the checkpoint: is it one, of this container, whole?
+//! 2. look at the checkpoint: is it one, and whole? If it is another container's, this one becomes a [`copy`] of that;
 //! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
 //! 4. compare the checkpoint with what is here by now ([`trust`]): machine, configuration, files that were open; decide what to make ([`plan`]); a dry run ends here;
 //! 5. run the container's pre-start hooks; make the cgroups, each noted in the journal first;
@@ -15,12 +15,14 @@
 //!
 //! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
 
+mod connections;
+mod copy;
 pub mod plan;
 mod trust;
 mod watch;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,7 +30,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow};
 
 use crate::checkpoint::dump::{LogReader, deadline};
-use crate::checkpoint::{begin_operation, check_places, describe, in_words, no_criu, not_defined};
+use crate::checkpoint::{begin_operation, check_places, describe, in_words, no_criu};
 use crate::confine::InForce;
 use crate::criu::control::Control;
 use crate::criu::images;
@@ -63,12 +65,18 @@ use crate::sys::spawn::{Place, PrivateMount};
 use crate::ttys::{self, Terminal};
 use crate::{cgroup, sys};
 
+use copy::Copy;
 use plan::Plan;
 use trust::{Reason, Subject};
 use watch::RestoreWatch;
 
 /// How long a monitor that is cleaning up may take to let the container's address go.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long another container's restart from the same checkpoint is waited for, and how often is looked whether it is done:
+/// the kernel tells nobody.
+const OTHER_RESTART_LIMIT: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The link by which CRIU finds the images that others build on.
 const PARENT: &str = "parent";
@@ -90,6 +98,8 @@ pub struct Request {
     pub action_script: PathBuf,
     /// The user's action script.
     pub user_script: Option<PathBuf>,
+    /// Close TCP connections with the outside.
+    pub tcp_close: bool,
     /// Go ahead in spite of doubts about the checkpoint.
     pub force: bool,
     /// Decide, but do nothing.
@@ -141,7 +151,8 @@ pub struct Restored {
 /// Restores a container. The caller becomes its parent and must live as long as it.
 pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report: &mut dyn Report) -> Result<Outcome> {
     // 1.
-    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
+    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref())
+        .map_err(|e| copy::not_defined(e, &request.name, &request.lxcpath, &request.images))?;
     let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let deadline = deadline(settings);
     let operation = begin_operation(&defined, "lxc-restart")?;
@@ -150,6 +161,8 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     check_places(&defined, &request.images)?;
     let record = open_checkpoint(request)?;
     let root = root_of(&defined)?;
+    record.as_ref().map_or(Ok(()), |record| copy::refuse_root_in_use(record, &defined))?;
+    let _held = hold_images(&request.images)?;
 
     // 3.
     let mut server = bind(&defined)?;
@@ -159,16 +172,29 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
-    let subject = Subject { images: &request.images, record: record.as_ref(), defined: &defined, criu: &criu };
+    let (copy, record) = match record {
+        Some(record) => match Copy::of(&record, &defined, &request.images, &mut netlink).map_err(no_plan)? {
+            Some((copy, own)) => (Some(copy), Some(own)),
+            None => (None, Some(record)),
+        },
+        None => (None, None),
+    };
+    let copy = copy.as_ref();
+    let subject = Subject { images: &request.images, record: record.as_ref(), copy, defined: &defined, criu: &criu };
     let held = judge(request, &subject, &root, &mut netlink, report)?;
+    if let Some(copy) = copy {
+        refuse_connections(request, copy)?;
+        copy.notes.iter().for_each(|note| report.note(note));
+    }
     let terminals = record.as_ref().map(|r| r.ttys.as_slice()).unwrap_or_default();
     let terminals = ttys::make(terminals).context("make the container's terminals")?;
     let place = place_of(&root, &defined)?;
-    let plan =
-        plan::plan(request, settings, &defined, record.as_ref(), terminals, place, &mut netlink).map_err(no_plan)?;
+    let plan = plan::plan(request, settings, &subject, terminals, place, &mut netlink).map_err(no_plan)?;
     if request.dry_run {
         let criu_options = plan.criu(request, &plan.payload, &operation.pidfile());
-        return Ok(Outcome::Planned(plan.in_words(&criu.path, &criu_options)));
+        let mut words = copy.map(Copy::in_words).unwrap_or_default();
+        words.extend(plan.in_words(&criu.path, &criu_options));
+        return Ok(Outcome::Planned(words));
     }
 
     // 5. to 8.
@@ -296,9 +322,6 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
     }
     files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
     let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else { return Ok(None) };
-    if record.container.name != request.name.as_str() {
-        return Err(unusable(format!("{} holds a checkpoint of '{}'", dir.display(), record.container.name)));
-    }
     if record.memory_only {
         return Err(unusable(format!("{} holds a copy of memory and no checkpoint", dir.display()))
             .hint("restart the checkpoint that builds on it (lxc-checkpoint --predump-dir)"));
@@ -309,6 +332,37 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
     let small = |i: &Image| !i.is_memory();
     record.check_content(dir, small).and_then(|()| lineage.check_content(small)).map_err(damaged)?;
     Ok(Some(record))
+}
+
+/// Holds the directory of the checkpoint: a restart writes its log there, and may lend the images to the container's root.
+/// Another container's restart from the same checkpoint is waited for.
+fn hold_images(dir: &Path) -> Result<fs::File> {
+    let what = || format!("hold {}", dir.display());
+    let held = fs::File::open(dir).with_context(what)?;
+    let end = Instant::now() + OTHER_RESTART_LIMIT;
+    loop {
+        match held.try_lock() {
+            Ok(()) => return Ok(held),
+            Err(TryLockError::Error(e)) => return Err(Failure::new(Exit::Other, anyhow!(e).context(what()))),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOOK_AGAIN),
+            Err(TryLockError::WouldBlock) => {
+                return Err(Failure::msg(Exit::Busy, format!("another restart is at work in {}", dir.display()))
+                    .hint("wait until it is done, then try again"));
+            }
+        }
+    }
+}
+
+/// A copy cannot have the connections that its original has with others.
+fn refuse_connections(request: &Request, copy: &Copy) -> Result<()> {
+    if request.tcp_close || connections::were_closed(&request.images).or_exit(Exit::BadCheckpoint)? {
+        return Ok(());
+    }
+    let open = connections::outside(&request.images).or_exit(Exit::BadCheckpoint)?;
+    match open.is_empty() {
+        true => Ok(()),
+        false => Err(copy::refuse_connections(&copy.original.name, &open)),
+    }
 }
 
 fn damaged(dir: &Path, error: anyhow::Error) -> Failure {

@@ -10,12 +10,13 @@ use anyhow::{Context, Result};
 use nix::mount::MsFlags;
 
 use super::Request;
+use super::connections;
+use super::trust::Subject;
 use crate::cgroup;
 use crate::confine::Confinement;
-use crate::criu::images::{self, NamespaceIds};
+use crate::criu::images::{self, NamespaceIds, Shown};
 use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore, tty_resource};
 use crate::lxc::config::{Config, NicKind};
-use crate::lxc::defined::Defined;
 use crate::mounts::HostFile;
 use crate::net::devices::{self, Device, Origin};
 use crate::net::inside::{self, Inside};
@@ -62,6 +63,10 @@ pub struct Plan {
     pub mount_flags: Vec<(PathBuf, MsFlags)>,
     /// Images that CRIU is to see otherwise than they are.
     pub images: Vec<ShownImage>,
+    /// Whether the checkpoint is another container's.
+    pub is_copy: bool,
+    /// Whether the images hold no TCP connections.
+    pub tcp_close: bool,
     /// Bind mounts from the host, and new terminals.
     pub mounts: Vec<External>,
     /// Mounts of its own cgroups: the name by which the images know each, and where it begins below the payload cgroup.
@@ -84,15 +89,15 @@ pub struct ShownImage {
 }
 
 /// Decides.
-pub fn plan(
+pub(super) fn plan(
     request: &Request,
     settings: &Settings,
-    defined: &Defined,
-    record: Option<&Record>,
+    subject: &Subject<'_>,
     terminals: Vec<Terminal>,
     root: PathBuf,
     netlink: &mut Netlink,
 ) -> Result<Plan> {
+    let Subject { defined, record, copy, .. } = *subject;
     let name = defined.name.as_str();
     let tree = record.and_then(|r| r.cgroup.as_ref());
     let payload = match tree {
@@ -123,17 +128,29 @@ pub fn plan(
     }
     let interfaces =
         interfaces(&request.images, &mut ports, &mut devices).context("read the container's interfaces")?;
-    let inside = inside(&request.images, record, &ports).context("read the container's network")?;
+    let mut shown = Shown::of(&request.images);
+    if let Some(copy) = copy {
+        devices.iter_mut().for_each(|device| device.mac = copy.mac_of(&device.inside).or(device.mac));
+        copy.show(&mut shown).context("give the copy its own name and addresses")?;
+    }
+    let inside = inside(&shown, record, &ports).context("read the container's network")?;
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
     // Of a namespace that it leaves empty CRIU reads no interfaces.
-    let mut images: Vec<ShownImage> = interfaces.filter(|_| inside.is_none()).into_iter().collect();
+    if let Some((name, content)) = interfaces.filter(|_| inside.is_none()) {
+        shown.put([(name.clone(), content)]);
+        copy.map_or(Ok(()), |copy| copy.show_macs(&mut shown, &name))
+            .context("give the copy its own hardware addresses")?;
+    }
     let apart = images::with_slaves_apart(&request.images).context("read the container's mounts")?;
     let executables = images::with_openable_executables(&request.images).context("read the container's executables")?;
-    images.extend(apart.into_iter().chain(executables).map(|(name, content)| ShownImage { name, content }));
+    shown.put(apart.into_iter().chain(executables));
     if let Some(record) = record {
-        let resolved = ttys::resolve_controlling(&request.images, &record.ttys)?;
-        images.extend(resolved.into_iter().map(|(name, content)| ShownImage { name, content }));
+        shown.put(ttys::resolve_controlling(&request.images, &record.ttys)?);
+    }
+    if copy.is_some() || request.tcp_close {
+        let moved = |ip| copy.and_then(|copy| copy.moved(ip));
+        connections::show(&mut shown, request.tcp_close, moved).context("read the container's connections")?;
     }
     let mount = |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
     let binds = record.map(|r| r.externals.as_slice()).unwrap_or_default();
@@ -164,7 +181,9 @@ pub fn plan(
         inside,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
         mount_flags: mount_flags(&request.images).context("read the container's mounts")?,
-        images,
+        images: shown.into_changed().into_iter().map(|(name, content)| ShownImage { name, content }).collect(),
+        is_copy: copy.is_some(),
+        tcp_close: connections::were_closed(&request.images)?,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
         mounts,
         own_cgroups,
@@ -199,6 +218,7 @@ impl Plan {
                 (false, true) => Cgroups::Moved { root: None },
                 (false, false) => Cgroups::Moved { root: Some(payload.to_string_lossy().into_owned()) },
             },
+            tcp_close: self.tcp_close,
             inherited: self.inherited(),
             empty_network: self.inside.is_some(),
             lsm_profile: None,
@@ -252,7 +272,7 @@ fn interfaces(
     images: &Path,
     ports: &mut Vec<Port>,
     devices: &mut Vec<Device>,
-) -> Result<Option<ShownImage>, images::Error> {
+) -> Result<Option<(String, Vec<u8>)>, images::Error> {
     let root = images::root_of_tree(images)?;
     let Some(netns) = NamespaceIds::of_task(images, root)?.net else {
         ports.clear();
@@ -285,17 +305,18 @@ fn interfaces(
         return Ok(None);
     }
     let content = images::with_ready_made(images, netns, ready)?;
-    Ok(Some(ShownImage { name: images::netdev_file_name(netns), content }))
+    Ok(Some((images::netdev_file_name(netns), content)))
 }
 
 /// What is in the container's network namespace, if we can bring it back.
-fn inside(images: &Path, record: Option<&Record>, ports: &[Port]) -> Result<Option<(Inside, Sysctls)>, images::Error> {
+fn inside(shown: &Shown, record: Option<&Record>, ports: &[Port]) -> Result<Option<(Inside, Sysctls)>, images::Error> {
+    let images = shown.dir();
     let root = images::root_of_tree(images)?;
     let settings = record.and_then(|r| r.interface_settings.clone());
     match NamespaceIds::of_task(images, root)?.net.zip(settings) {
         // With the host's own there is no image.
         Some((netns, settings)) if !ports.is_empty() => {
-            Ok(inside::of_checkpoint(images, netns, ports)?.map(|inside| (inside, settings)))
+            Ok(inside::of_checkpoint(shown, netns, ports)?.map(|inside| (inside, settings)))
         }
         _ => Ok(None),
     }

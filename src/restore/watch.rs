@@ -121,6 +121,15 @@ impl RestoreWatch<'_> {
         Ok(())
     }
 
+    /// Tells the neighbours of a container that is new to them.
+    fn announce(&mut self, init_pid: Option<i32>) {
+        if self.plan.is_copy
+            && let Err(e) = network_namespace(init_pid).and_then(|n| apply::announce(n.as_fd(), &self.made))
+        {
+            self.log.report.note(&format!("{e:#}"));
+        }
+    }
+
     /// Puts limits and device rules in force.
     fn confine(&mut self) -> Result<()> {
         self.in_force = self.plan.confinement.apply(self.payload).context("confine the container as before")?;
@@ -178,6 +187,7 @@ impl Watch for RestoreWatch<'_> {
                 errors.note(ports::unlock(self.netlink, &self.made));
                 errors.note(self.open_devices());
                 self.cut_off = errors.into_result().err();
+                self.announce(init_pid);
                 Ok(())
             }
             // All is back and still stopped. CRIU does not heed a no any more.

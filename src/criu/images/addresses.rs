@@ -2,18 +2,19 @@
 //!
 //! Messages of rtnetlink (linux/if_addr.h); see [`super::saved`].
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
-use super::saved::{HEADER, Saved, aligned, parse, saved};
-use super::{Error, take_u32};
+use super::rtnetlink::Told;
+use super::saved::{Saved, saved};
+use super::{Error, Shown, take_u32};
 
-/// `RTM_NEWADDR`, and the size of `ifaddrmsg`.
-const NEW_ADDRESS: u16 = 20;
-const BODY: usize = 8;
+/// `RTM_NEWADDR`, and the size of `ifaddrmsg`: family, prefix, flags, scope, a byte each; the interface's index.
+pub(super) const NEW_ADDRESS: u16 = 20;
+pub(super) const BODY: usize = 8;
 /// `IFA_ADDRESS`, `IFA_LOCAL`.
-const ADDRESS: u16 = 1;
-const LOCAL: u16 = 2;
+pub(super) const ADDRESS: u16 = 1;
+pub(super) const LOCAL: u16 = 2;
 
 /// An address of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,52 +29,33 @@ pub struct Address {
 
 /// The addresses of a network namespace. None where CRIU wrote no such image.
 pub fn addresses(dir: &Path, netns: u32) -> Result<Vec<Address>, Error> {
-    let messages = saved(dir, netns, Saved::Addresses)?;
+    let messages = saved(&Shown::of(dir), netns, Saved::Addresses)?;
     Ok(messages.iter().filter_map(|m| of_message(m)).collect())
 }
 
 fn of_message(message: &[u8]) -> Option<Address> {
-    let kind = u16::from_ne_bytes([*message.get(4)?, *message.get(5)?]);
-    (kind == NEW_ADDRESS).then(|| address(message.get(HEADER..)?)).flatten()
+    address_of(&Told::parse(message, BODY)?)
 }
 
-fn address(message: &[u8]) -> Option<Address> {
-    let (body, mut attributes) = message.split_at_checked(BODY)?;
-    let prefix = *body.get(1)?;
-    let (interface, _) = take_u32(body.get(4..)?)?;
-    let (mut address, mut local) = (None, None);
-    while let Some(([a, b, c, d], _)) = attributes.split_first_chunk::<4>() {
-        let size = usize::from(u16::from_ne_bytes([*a, *b]));
-        let value = attributes.get(4..size)?;
-        match u16::from_ne_bytes([*c, *d]) {
-            ADDRESS => address = ip(value),
-            LOCAL => local = ip(value),
-            _ => {}
-        }
-        attributes = attributes.get(aligned(size)..).unwrap_or_default();
-    }
+/// The address that a message tells of.
+pub(super) fn address_of(message: &Told) -> Option<Address> {
+    let prefix = *message.body.get(1)?;
+    let (interface, _) = take_u32(message.body.get(4..)?)?;
     // On a point-to-point link the address is the other end's.
-    Some(Address { interface, ip: local.or(address)?, prefix })
-}
-
-fn ip(bytes: &[u8]) -> Option<IpAddr> {
-    match bytes.len() {
-        4 => bytes.first_chunk::<4>().map(|b| Ipv4Addr::from(*b).into()),
-        16 => bytes.first_chunk::<16>().map(|b| Ipv6Addr::from(*b).into()),
-        _ => None,
-    }
+    let ip = message.ip(LOCAL).or_else(|| message.ip(ADDRESS))?;
+    (message.kind() == NEW_ADDRESS).then_some(Address { interface, ip, prefix })
 }
 
 pub(super) fn decode_anything(bytes: &[u8]) {
-    let _ = address(bytes);
     let _ = of_message(bytes);
-    for message in parse(bytes, Saved::Addresses).unwrap_or_default() {
+    for message in super::saved::parse(bytes, Saved::Addresses).unwrap_or_default() {
         let _ = of_message(message);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::saved::{image, parse};
     use super::*;
 
     #[test]
@@ -92,7 +74,10 @@ mod tests {
         let wanted = Address { interface: 2, ip: [10, 99, 0, 12].into(), prefix: 24 };
         let messages = |bytes: &[u8]| parse(bytes, Saved::Addresses).map(|found| found.len());
         assert_eq!(messages(&bytes), Some(1));
-        assert_eq!(of_message(parse(&bytes, Saved::Addresses).unwrap()[0]), Some(wanted));
+        let message = parse(&bytes, Saved::Addresses).unwrap()[0].to_vec();
+        assert_eq!(of_message(&message), Some(wanted));
+        assert_eq!(Told::parse(&message, BODY).unwrap().emit(), message);
+        assert_eq!(image(Saved::Addresses, &[message]), bytes);
         for cut in 5..bytes.len() {
             assert_eq!(messages(&bytes[..cut]), None, "cut at {cut}");
         }

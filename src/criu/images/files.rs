@@ -56,7 +56,7 @@ struct RegFileEntry {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct InetSkEntry {
+pub(super) struct InetSkEntry {
     #[prost(uint32, required, tag = "3")]
     family: u32,
     #[prost(uint32, required, tag = "4")]
@@ -70,9 +70,9 @@ struct InetSkEntry {
     #[prost(uint32, required, tag = "8")]
     dst_port: u32,
     #[prost(uint32, repeated, packed = "false", tag = "11")]
-    src_addr: Vec<u32>,
+    pub src_addr: Vec<u32>,
     #[prost(uint32, repeated, packed = "false", tag = "12")]
-    dst_addr: Vec<u32>,
+    pub dst_addr: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -5,13 +5,15 @@ use std::path::Path;
 use prost::Message;
 use prost::encoding::{DecodeContext, decode_key, decode_varint, skip_field};
 
-use super::{Error, Head, KobjIdsEntry, NamespaceIds, bytes_of, decode, messages, read_one};
+use super::{Error, Head, KobjIdsEntry, NamespaceIds, bytes_of, change, decode, messages, read_one};
 
 const IDS_MAGIC: u32 = 0x5443_2030;
 const NETDEV_MAGIC: u32 = 0x5737_3951;
 
 /// `type` of CRIU's `net_device_entry`.
 const TYPE_TAG: u32 = 1;
+/// `address` of the same.
+const ADDRESS_TAG: u32 = 7;
 /// `LOOPBACK` of CRIU's `nd_type`: a device that its namespace has already.
 const LOOPBACK: u32 = 1;
 /// `VETH` of CRIU's `nd_type`.
@@ -121,6 +123,16 @@ pub fn with_ready_made(dir: &Path, netns: u32, ready: impl Fn(&str) -> bool) -> 
     Ok(changed)
 }
 
+/// The image with the interfaces that `mac` names under other hardware addresses.
+pub fn with_macs(path: &Path, bytes: &[u8], mac: impl Fn(&str) -> Option<[u8; 6]>) -> Result<Vec<u8>, Error> {
+    change::each(path, bytes, Head::Common(NETDEV_MAGIC), |message| {
+        let Some(mac) = mac(&NetDeviceEntry::decode(message)?.name) else { return Ok(None) };
+        let mut changed = message.to_vec();
+        change::put_bytes(ADDRESS_TAG, &mac, &mut changed);
+        Ok(Some(changed))
+    })
+}
+
 /// Where in a message the values of its `type` lie.
 fn places_of_type(message: &[u8]) -> Result<Vec<usize>, prost::DecodeError> {
     let mut rest = message;
@@ -174,5 +186,18 @@ mod tests {
         let different: Vec<(u8, u8)> =
             before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, b)| (*a, *b)).collect();
         assert_eq!((before.len(), different), (after.len(), vec![(VETH as u8, LOOPBACK as u8)]));
+    }
+
+    #[test]
+    fn an_interface_gets_another_hardware_address() {
+        let dir = real();
+        let path = dir.join(file_name(NamespaceIds::of_task(&dir, 1).unwrap().net.unwrap()));
+        let before = bytes_of(&path).unwrap();
+        let mac = [0, 0x16, 0x3e, 1, 2, 3];
+        let after = with_macs(&path, &before, |name| (name == "eth0").then_some(mac)).unwrap();
+        let after = decode_interfaces(&path, &after).unwrap();
+        let mut wanted = decode_interfaces(&path, &before).unwrap();
+        wanted[1].mac = Some(mac);
+        assert_eq!(after, wanted);
     }
 }

@@ -4,9 +4,7 @@
 //! After a magic number come the messages of rtnetlink as the kernel sent them (iproute2, ip/ipaddress.c, ip/iproute.c,
 //! ip/iprule.c): each begins with an `nlmsghdr`.
 
-use std::path::Path;
-
-use super::{Error, bytes_of, take_u32};
+use super::{Error, Shown, take_u32};
 
 /// The size of an `nlmsghdr`.
 pub(super) const HEADER: usize = 16;
@@ -25,7 +23,8 @@ pub enum Saved {
 }
 
 impl Saved {
-    fn file_name(self, netns: u32) -> String {
+    /// The name of its image.
+    pub fn file_name(self, netns: u32) -> String {
         let kind = match self {
             Saved::Addresses => "ifaddr",
             Saved::Routes => "route",
@@ -45,16 +44,26 @@ impl Saved {
 }
 
 /// The messages that were saved of a network namespace, each with its header. None where CRIU wrote no such image.
-pub fn saved(dir: &Path, netns: u32, what: Saved) -> Result<Vec<Vec<u8>>, Error> {
-    let path = dir.join(what.file_name(netns));
-    match bytes_of(&path) {
+pub fn saved(images: &Shown, netns: u32, what: Saved) -> Result<Vec<Vec<u8>>, Error> {
+    let name = what.file_name(netns);
+    match images.bytes(&name) {
         Ok(bytes) => {
-            let found = parse(&bytes, what).ok_or(Error::Truncated { path, size: bytes.len() })?;
-            Ok(found.into_iter().map(<[u8]>::to_vec).collect())
+            let truncated = || Error::Truncated { path: images.dir().join(name), size: bytes.len() };
+            Ok(parse(&bytes, what).ok_or_else(truncated)?.into_iter().map(<[u8]>::to_vec).collect())
         }
         Err(e) if e.is_not_found() => Ok(Vec::new()),
         Err(e) => Err(e),
     }
+}
+
+/// An image of these messages.
+pub(super) fn image(what: Saved, messages: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = what.magic().to_le_bytes().to_vec();
+    for message in messages {
+        bytes.extend(message);
+        bytes.resize(aligned(bytes.len()), 0);
+    }
+    bytes
 }
 
 pub(super) fn parse(bytes: &[u8], what: Saved) -> Option<Vec<&[u8]>> {

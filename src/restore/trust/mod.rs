@@ -12,14 +12,16 @@ mod network;
 use std::fs;
 use std::path::Path;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 
 use crate::criu::images::{self, Inventory, Lsm};
 use crate::criu::version::{Criu, Version};
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::config::HookKind;
 use crate::lxc::defined::Defined;
+use crate::net::neighbours;
 use crate::record::Record;
+use crate::restore::copy::{self, Copy};
 use crate::rootfs::Root;
 use crate::sys::netlink::Netlink;
 
@@ -30,11 +32,13 @@ const MOST_TOLD: usize = 5;
 
 /// What a restart is about.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub(super) struct Subject<'a> {
     /// The checkpoint.
     pub images: &'a Path,
     /// Its record, if it has one.
     pub record: Option<&'a Record>,
+    /// What makes it another container, if the checkpoint is that of another.
+    pub copy: Option<&'a Copy>,
     /// The container as it is defined now.
     pub defined: &'a Defined,
     /// The CRIU that is here.
@@ -43,7 +47,7 @@ pub struct Subject<'a> {
 
 /// Why a checkpoint should not be restarted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
+pub(super) struct Reason {
     /// In words.
     pub text: String,
     /// It fails for certain, and going ahead is not offered.
@@ -68,6 +72,10 @@ impl Subject<'_> {
             reasons.extend(newer_criu(&record.host.criu, &self.criu.version));
             reasons.extend(config::changes(&record.container.config, &self.defined.config_text()));
             reasons.extend(network::taken(&record.ports, netlink)?);
+            if let Some(copy) = self.copy {
+                let neighbours = neighbours::all(netlink).context("look who else is on the bridges")?;
+                reasons.extend(network::claimed(&copy.claims(), &neighbours));
+            }
         }
         Ok(reasons)
     }
@@ -97,6 +105,11 @@ impl Subject<'_> {
     /// `mounted` leads into it.
     pub fn of_root(&self, root: &Root, mounted: &Path) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = Vec::new();
+        if let Some(copy) = self.copy
+            && copy::shares_the_root(&copy.original, self.defined)
+        {
+            reasons.push(Reason::doubtful(format!("its root is that of {}, too", copy.original.name)));
+        }
         let inode = root.inode().ok();
         if let Some(record) = self.record
             && inode.is_some_and(|inode| inode != record.container.rootfs_inode)
@@ -120,7 +133,7 @@ impl Subject<'_> {
 }
 
 /// Refuses for these reasons. With `force`, those that may be passed over are given back, to be told as notes.
-pub fn judge(images: &Path, reasons: Vec<Reason>, force: bool) -> Result<Vec<String>> {
+pub(super) fn judge(images: &Path, reasons: Vec<Reason>, force: bool) -> Result<Vec<String>> {
     let (against, passed): (Vec<Reason>, Vec<Reason>) = reasons.into_iter().partition(|r| r.certain || !force);
     if against.is_empty() {
         return Ok(passed.into_iter().map(|r| format!("going ahead although {}", r.text)).collect());
@@ -134,7 +147,7 @@ pub fn judge(images: &Path, reasons: Vec<Reason>, force: bool) -> Result<Vec<Str
     let failure = Failure::new(Exit::BadCheckpoint, anyhow!(text));
     Err(match against.iter().any(|r| r.certain) {
         true => failure,
-        false => failure.hint("put it back as it was, or go ahead in spite of it: lxc-restart --force"),
+        false => failure.hint("mend that, or go ahead in spite of it: lxc-restart --force"),
     })
 }
 

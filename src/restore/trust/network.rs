@@ -1,9 +1,11 @@
-//! Whether somebody else uses a container's hardware addresses by now.
+//! Whether somebody else uses a container's addresses by now.
 
 use anyhow::{Context, Result};
 
 use super::Reason;
 use crate::net::Port;
+use crate::net::neighbours::Neighbour;
+use crate::restore::copy::Claim;
 use crate::sys::netlink::{Link, Mac, Netlink};
 
 /// Links behind which another container or machine of this host is, not the world.
@@ -43,9 +45,60 @@ fn taken_by(port: &Port, links: &[Link], heard: &[(Mac, u32)]) -> Option<Reason>
     Some(Reason::doubtful(format!("{mac}, the hardware address of its {inside}, is in use behind {}", link.name)))
 }
 
+/// What a copy claims for itself on a bridge, and one of its neighbours there has.
+pub(super) fn claimed(claims: &[Claim], neighbours: &[Neighbour]) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for claim in claims {
+        let Claim { inside, mac, .. } = claim;
+        for other in neighbours.iter().filter(|n| claim.bridge.as_ref() == Some(&n.bridge)) {
+            let Neighbour { who, bridge, .. } = other;
+            if let Some(mac) = mac.filter(|mac| other.mac == Some(*mac)) {
+                reasons.push(format!("{mac}, the hardware address of its {inside}, is that of {who} on {bridge}"));
+            }
+            for ip in claim.addresses.iter().filter(|ip| other.addresses.contains(ip)) {
+                let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
+                let remedy = claim.nic.map(|nic| format!(" (lxc.net.{nic}.{family}.address gives it another)"));
+                let remedy = remedy.unwrap_or_default();
+                reasons.push(format!("{ip}, the address of its {inside}, is that of {who} on {bridge}{remedy}"));
+            }
+        }
+    }
+    reasons.into_iter().map(Reason::doubtful).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_is_disputed_only_on_the_same_bridge() {
+        let mac = Mac([2, 0, 0, 0, 0, 7]);
+        let claim = Claim {
+            inside: "eth0".into(),
+            nic: Some(0),
+            bridge: Some("br0".into()),
+            mac: Some(mac),
+            addresses: vec![[10, 0, 0, 5].into()],
+        };
+        let neighbour = |bridge: &str, mac, ip: [u8; 4]| Neighbour {
+            who: "web".into(),
+            bridge: bridge.into(),
+            mac: Some(mac),
+            addresses: vec![ip.into()],
+        };
+        let told = |neighbour| -> Vec<String> {
+            claimed(std::slice::from_ref(&claim), &[neighbour]).into_iter().map(|r| r.text).collect()
+        };
+        assert_eq!(told(neighbour("br1", mac, [10, 0, 0, 5])), [""; 0]);
+        assert_eq!(told(neighbour("br0", Mac([4; 6]), [10, 0, 0, 6])), [""; 0]);
+        assert_eq!(
+            told(neighbour("br0", mac, [10, 0, 0, 5])),
+            [
+                "02:00:00:00:00:07, the hardware address of its eth0, is that of web on br0",
+                "10.0.0.5, the address of its eth0, is that of web on br0 (lxc.net.0.ipv4.address gives it another)"
+            ]
+        );
+    }
 
     #[test]
     fn an_address_is_taken_only_by_somebody_else_on_this_host() {

@@ -160,6 +160,11 @@ impl Netlink {
         self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).controller(controller.unwrap_or(0)))
     }
 
+    /// Gives a link this hardware address.
+    pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), Error> {
+        self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()))
+    }
+
     /// Sets a link up or down.
     pub fn set_up(&mut self, index: u32, up: bool) -> Result<(), Error> {
         let link = LinkUnspec::new_with_index(index);
@@ -183,11 +188,6 @@ impl Netlink {
     /// Sets a link's MTU.
     pub fn set_mtu(&mut self, index: u32, mtu: u32) -> Result<(), Error> {
         self.set(LinkUnspec::new_with_index(index).mtu(mtu))
-    }
-
-    /// Sets a link's hardware address.
-    pub fn set_mac(&mut self, index: u32, mac: Mac) -> Result<(), Error> {
-        self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()))
     }
 
     /// Has a program decide on what arrives at a link ([`crate::sys::bpf::load_drop_all`]), or nobody.

@@ -8,8 +8,10 @@
 
 use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_void};
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::time::Duration;
 use std::{env, process, ptr, thread};
 
 #[rustfmt::skip]
@@ -104,6 +106,34 @@ fn keep(file: impl IntoRawFd) {
     let _ = file.into_raw_fd();
 }
 
+/// No culprit: a connection within the container, whose round trips are counted in a file, and a socket that listens at
+/// one address only.
+fn tcp_within(address: &str) -> Made {
+    let echo = |listener: TcpListener| {
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+            }
+        })
+    };
+    echo(TcpListener::bind((address, 7007))?);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut stream = TcpStream::connect(listener.local_addr()?)?;
+    echo(listener);
+    thread::spawn(move || -> Made {
+        for number in 0_u64.. {
+            stream.write_all(&number.to_le_bytes())?;
+            let mut back = [0; 8];
+            stream.read_exact(&mut back)?;
+            fs::write(format!("{DIR}/within.new"), number.to_string())?;
+            fs::rename(format!("{DIR}/within.new"), format!("{DIR}/within"))?;
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
 fn make(kind: &str, argument: &str) -> Made {
     const STREAM: c_int = 1;
     const DATAGRAM: c_int = 2;
@@ -155,11 +185,12 @@ fn make(kind: &str, argument: &str) -> Made {
         "xdp" => open_socket(44, RAW, 0).map(drop),
         "udplite" => open_socket(2, DATAGRAM, 136).map(drop),
         "in-flight" => {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-            keep(std::net::TcpStream::connect(listener.local_addr()?)?);
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            keep(TcpStream::connect(listener.local_addr()?)?);
             keep(listener);
             Ok(())
         }
+        "tcp-within" => tcp_within(argument),
         "netlink-queue" => {
             let fd = open_socket(16, RAW, 0)?;
             let request: [u32; 8] = [20, 18 | 0x0301 << 16, 1, 0, 0, 0, 0, 0];

@@ -80,6 +80,13 @@ impl Witness {
         }
     }
 
+    /// Asserts that the other end does not know the connection any more.
+    pub fn assert_closed(&mut self) {
+        let mut line = String::new();
+        let told = self.stream.get_mut().write_all(b"anybody there?\n").and_then(|()| self.stream.read_line(&mut line));
+        assert!(told.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset), "{told:?} {line}");
+    }
+
     /// Sends a line and asserts that it comes back; how long that took.
     pub fn echo(&mut self, line: &str) -> Duration {
         let started = Instant::now();

@@ -3,6 +3,7 @@
 pub mod bare_criu;
 pub mod configs;
 pub mod consoles;
+pub mod copies;
 pub mod devices;
 pub mod hooks;
 pub mod interfaces;
