@@ -98,6 +98,9 @@ fn help_of_lxc_checkpoint() {
           --overwrite
               Replace a checkpoint that is in the directory already
 
+          --tcp-close
+              Leave TCP connections out of the checkpoint; with -r: close those with the outside, as lxc-restart does
+
           --force
               Go ahead although the look at the container has found something that stands in the way
 
@@ -123,7 +126,7 @@ fn help_of_lxc_restart() {
     insta::assert_snapshot!(stdout(&run(RESTART, &["--help"])), @r"
     Restart an LXC container from its checkpoint
 
-    DIR is taken as it is if it exists, else as a directory of the container. Without -D it is LXCPATH/NAME/dump, where lxc-checkpoint puts a suspended container.
+    DIR is taken as it is if it exists, else as a directory of the container. Without -D it is LXCPATH/NAME/dump, where lxc-checkpoint puts a suspended container. A checkpoint of another container becomes a copy of it, which needs a definition and a root of its own.
 
     Usage: lxc-restart [OPTIONS] [NAME]
 
@@ -182,6 +185,9 @@ fn help_of_lxc_restart() {
 
       -A, --action-script <FILE>
               Also run this program at each of CRIU's actions
+
+          --tcp-close
+              Close the TCP connections with the outside; those within the container go on
 
           --force
               Go ahead although configuration, root or CRIU are not those of the checkpoint

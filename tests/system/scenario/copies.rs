@@ -210,7 +210,7 @@ pub fn that_cannot_be_are_refused(world: &World) {
     with("lxc.net.0.name = eth0", &format!("lxc.net.0.name = eth0\nlxc.net.0.hwaddr = {}", mac(&original)));
     refused(&restart(&copy, &images).output(), 9, &[&mac(&original), "is that of test-lxc-1 on br0"]);
     with(&copy.rootfs().to_string_lossy(), &original.rootfs().to_string_lossy());
-    refused(&restart(&copy, &images).arg("--force").output(), 9, &["is that of test-lxc-1, too"]);
+    refused(&restart(&copy, &images).arg("--force").output(), 4, &["its root is that of test-lxc-1, which is running"]);
     with("lxc.net.0.flags", "lxc.mount.entry = /nowhere tmp none bind\nlxc.net.0.flags");
     refused(&restart(&copy, &images).output(), 9, &["the configuration has changed", "lxc.mount.entry"]);
     assert_eq!([original.state(), copy.state()], ["RUNNING", "STOPPED"]);
@@ -241,7 +241,7 @@ pub fn connections_are_closed_if_told_to(world: &World) {
     container.ours("lxc-restart").arg("--tcp-close").ok();
     before.assert_closed();
     container.witness().echo("a new one");
-    let trips = trips_within(&container, trips);
+    trips_within(&container, trips);
     answers_at(container.address());
 
     let mut before = container.witness();
@@ -252,10 +252,5 @@ pub fn connections_are_closed_if_told_to(world: &World) {
     container.ours("lxc-restart").ok();
     before.assert_closed();
     container.witness().echo("a new one");
-    // All of them: CRIU has not written any.
-    assert_eq!(
-        container.exec(["/bin/cat", "/tmp/within"]).stdout.parse::<u64>().unwrap().cmp(&trips),
-        std::cmp::Ordering::Greater
-    );
     container.kill();
 }
