@@ -3,6 +3,7 @@
 # make test-vm  a part of the tests in a whole machine, under qemu
 # make test-lxc  the tests with LXC 5.0 and 6.0
 # make faults everything goes wrong, at every moment
+# make soak   a hundred checkpoints and restarts of one container
 # make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local, make uninstall
 # make doc    manuals and completions                             make deb, make test-packages
 
@@ -22,7 +23,7 @@ FILL_IN = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e
 MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc demo faults bench shell test-host install uninstall deb test-packages
+.PHONY: build doc lint check test test-vm test-lxc demo faults soak bench shell test-host install uninstall deb test-packages
 
 build:
 	$(CARGO) build --release --bins
@@ -52,18 +53,25 @@ test: test-host lint
 test-vm:
 	packaging/test-vm.sh $(TRIALS)
 
-# With the LXC of Debian 12 and of Debian 13, and forky's CRIU: two minutes each.
+# With the LXC of Debian 12 and of Debian 13, and forky's CRIU: two minutes each, and one where cgroup v1 is beside
+# cgroup2, if this machine has it. At the end, the table of LXC's tools on all of them.
 test-lxc: test-host
 	packaging/test-host.sh --lxc 5
 	packaging/test-host.sh --lxc 6
 	LXC_CR_TEST_LXC=5 $(CARGO) test --release --test system
 	LXC_CR_TEST_LXC=6 $(CARGO) test --release --test system
+	grep -q ' - cgroup cgroup ' /proc/self/mountinfo || exit 0; for lxc in 5 6; do \
+		LXC_CR_TEST_LXC=$$lxc LXC_CR_TEST_CGROUP=hybrid $(CARGO) test --release --test system || exit 1; done
+	packaging/test-tools.sh
 
 demo: test-host
 	$(CARGO) test --release --test demo
 
 faults: test-host
 	$(CARGO) test --release --test faults
+
+soak: test-host
+	$(CARGO) test --release --test soak
 
 bench: test-host
 	$(CARGO) bench --bench system

@@ -1,8 +1,9 @@
-//! The files of a cgroup2 directory that hold a setting: limits, weights, controllers handed on.
+//! The files of a cgroup directory that hold a setting: limits, weights, controllers handed on.
 //!
 //! CRIU knows the controllers of ten years ago; liblxc's restore sets none. Here every file that can be read and
 //! written counts as a setting, so that a controller of tomorrow's kernel is kept, too. What the kernel gives a new
-//! directory anyway is not recorded, and what a new directory has already is not written.
+//! directory anyway is not recorded, and what a new directory has already is not written. The files of cgroup2 and of
+//! v1 have different names; so both stand in the same lists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,27 +25,41 @@ const MAX_LENGTH: u64 = 64 << 10;
 /// At this number a limit is none: what fits into no machine (`PAGE_COUNTER_MAX`, rounded to a huge page).
 const NO_LIMIT: u64 = 1 << 62;
 
-/// Files that can be read and written and hold no setting: tasks, events to wait for, marks to reset.
+/// Files that can be read and written and hold no setting: tasks, events to wait for, marks and counts to reset, and
+/// what is kept elsewhere.
 fn is_no_setting(name: &str) -> bool {
-    ["cgroup.procs", "cgroup.threads", "cgroup.freeze", "cgroup.kill", "memory.reclaim"].contains(&name)
+    let no_setting = ["cgroup.procs", "cgroup.threads", "cgroup.freeze", "cgroup.kill", "memory.reclaim"];
+    let no_setting_of_v1 = ["freezer.state", "cpuacct.usage", "devices.allow", "devices.deny"];
+    no_setting.contains(&name)
+        || no_setting_of_v1.contains(&name)
         || name.ends_with(".pressure") && name != "cgroup.pressure"
-        || name.ends_with(".peak")
+        || [".peak", ".failcnt", ".max_usage_in_bytes"].iter().any(|end| name.ends_with(end))
         || name.contains('/')
         || !name.contains('.')
 }
 
-/// What a new directory has, where that is the same on every kernel (Documentation/admin-guide/cgroup-v2.rst).
+/// What a new directory has, where that is the same on every kernel (Documentation/admin-guide/cgroup-v2.rst, and
+/// cgroup-v1/).
 fn is_given_anyway(name: &str, value: &str) -> bool {
     match name {
         "cpu.weight" => value == "100",
         "cpu.max" => value == "max 100000",
         "cpu.uclamp.min" => value == "0.00",
-        "io.weight" | "io.bfq.weight" => value == "default 100",
+        "io.weight" | "io.bfq.weight" | "blkio.bfq.weight_device" => value == "default 100",
+        "blkio.bfq.weight" => value == "100",
         "io.prio.class" => value == "no-change",
         "cpuset.cpus.partition" => value == "member",
         "cgroup.pressure" | "memory.zswap.writeback" => value == "1",
         TYPE => value != "threaded",
-        _ => is_none(value) || value == "0",
+        "cpu.shares" => value == "1024",
+        "cpu.cfs_quota_us" | "cpuset.sched_relax_domain_level" => value == "-1",
+        "cpu.cfs_period_us" => value == "100000",
+        "cpu.rt_period_us" => value == "1000000",
+        "memory.use_hierarchy" | "cpuset.sched_load_balance" => value == "1",
+        // A priority for each link of the host.
+        "net_prio.ifpriomap" => value.lines().all(|line| line.ends_with(" 0")),
+        // A limit of nothing is one, too.
+        _ => is_none(value) || (value == "0" && !is_limit(name)),
     }
 }
 
@@ -53,11 +68,23 @@ fn is_none(value: &str) -> bool {
     value.is_empty() || value == "max" || value.parse::<u64>().is_ok_and(|n| n >= NO_LIMIT)
 }
 
-/// Whether a container that does not have this setting could take more than it may: a limit, not a share.
+/// Whether this is a limit, not a share: what may be taken at most, or where.
+fn is_limit(name: &str) -> bool {
+    let ends = [".max", ".high", ".max.depth", ".max.descendants", ".uclamp.max", ".limit_in_bytes"];
+    ends.iter().any(|e| name.ends_with(e))
+        || ["cpuset.cpus", "cpuset.mems", "cpu.cfs_quota_us"].contains(&name)
+        || name.starts_with("blkio.throttle.")
+}
+
+/// Whether a container that does not have this setting could take more than it may.
 fn confines(name: &str, value: &str) -> bool {
-    let limit = [".max", ".high", ".max.depth", ".max.descendants", ".uclamp.max"].iter().any(|e| name.ends_with(e))
-        || ["cpuset.cpus", "cpuset.mems"].contains(&name);
-    limit && !is_none(value) && !(name == "cpu.max" && value.starts_with("max"))
+    let unlimited = match name {
+        "cpu.max" => value.starts_with("max"),
+        "cpu.cfs_quota_us" => value.starts_with('-'),
+        "memory.soft_limit_in_bytes" => true,
+        _ => is_none(value),
+    };
+    is_limit(name) && !unlimited
 }
 
 /// The settings of a directory.
@@ -73,7 +100,7 @@ pub fn read(dir: &Path) -> Result<Limits> {
         }
         // Some can be written, but say that they do not apply to this directory.
         let Ok(value) = read_value(dir, &name) else { continue };
-        if value.len() as u64 <= MAX_LENGTH && !is_given_anyway(&name, &value) {
+        if value.len() as u64 <= MAX_LENGTH && !is_given_anyway(&name, &value) && !is_inherited(dir, &name, &value) {
             limits.insert(name, value);
         }
     }
@@ -137,8 +164,23 @@ pub fn apply(dir: &Path, limits: &Limits) -> Result<Vec<String>> {
     Ok(notes)
 }
 
+/// Whether a directory of v1 has a value only because the one above it has, from whom a new one takes it.
+fn is_inherited(dir: &Path, name: &str, value: &str) -> bool {
+    let inherits = ["cpuset.cpus", "cpuset.mems", "memory.swappiness", "cgroup.clone_children"].contains(&name);
+    let above = || dir.parent().and_then(|above| read_value(above, name).ok());
+    inherits
+        && dir.join("cgroup.clone_children").exists()
+        && (name.starts_with("cgroup.") || above().is_some_and(|v| v == value))
+}
+
+/// What is in a file, in the words in which it is written.
 fn read_value(dir: &Path, name: &str) -> io::Result<String> {
-    Ok(fs::read_to_string(dir.join(name))?.trim_end().to_owned())
+    let text = fs::read_to_string(dir.join(name))?;
+    let switch = |line: &str| line.strip_prefix("oom_kill_disable ").map(str::to_owned);
+    match name {
+        "memory.oom_control" => Ok(text.lines().find_map(switch).unwrap_or_default()),
+        _ => Ok(text.trim_end().to_owned()),
+    }
 }
 
 /// Writes a setting, each line by itself: the kernel takes one at a time.
@@ -188,6 +230,7 @@ mod tests {
             ("memory.high", "max\n"),
             ("memory.peak", "4096\n"),
             ("memory.low", "0\n"),
+            ("memory.swap.max", "0\n"),
             ("memory.zswap.writeback", "0\n"),
             ("pids.max", "max\n"),
             ("tomorrow.thing", "7\n"),
@@ -196,9 +239,55 @@ mod tests {
         let names: Vec<&str> = found.keys().map(String::as_str).collect();
         assert_eq!(
             names,
-            ["cgroup.subtree_control", "cpu.max", "io.max", "memory.max", "memory.zswap.writeback", "tomorrow.thing"]
+            [
+                "cgroup.subtree_control",
+                "cpu.max",
+                "io.max",
+                "memory.max",
+                "memory.swap.max",
+                "memory.zswap.writeback",
+                "tomorrow.thing"
+            ]
         );
         assert_eq!(found["memory.max"], "1073741824");
+    }
+
+    #[test]
+    fn of_v1_only_settings_that_somebody_made_are_recorded() {
+        let above = directory(&[("cpuset.cpus", "0-3\n"), ("cpuset.mems", "0\n"), ("memory.swappiness", "60\n")]);
+        let dir = above.path().join("lxc.payload.t");
+        fs::create_dir(&dir).unwrap();
+        for (name, value) in [
+            ("cgroup.clone_children", "1\n"),
+            ("cpu.cfs_quota_us", "50000\n"),
+            ("cpu.shares", "1024\n"),
+            ("cpuacct.usage", "12345\n"),
+            ("cpuset.cpus", "0-1\n"),
+            ("cpuset.mems", "0\n"),
+            ("freezer.state", "FROZEN\n"),
+            ("memory.failcnt", "3\n"),
+            ("memory.limit_in_bytes", "104857600\n"),
+            ("memory.memsw.limit_in_bytes", "9223372036854771712\n"),
+            ("memory.oom_control", "oom_kill_disable 1\nunder_oom 0\noom_kill 0\n"),
+            ("memory.swappiness", "60\n"),
+            ("net_prio.ifpriomap", "lo 0\neth0 0\n"),
+            ("notify_on_release", "1\n"),
+            ("tasks", "1\n"),
+        ] {
+            fs::write(dir.join(name), value).unwrap();
+        }
+        let wanted = [
+            ("cpu.cfs_quota_us", "50000"),
+            ("cpuset.cpus", "0-1"),
+            ("memory.limit_in_bytes", "104857600"),
+            ("memory.oom_control", "1"),
+        ];
+        assert_eq!(read(&dir).unwrap(), limits(&wanted));
+        let none = tempfile::tempdir().unwrap();
+        assert_eq!(
+            missing(none.path(), &limits(&wanted)),
+            ["cpu.cfs_quota_us = 50000", "cpuset.cpus = 0-1", "memory.limit_in_bytes = 104857600"]
+        );
     }
 
     #[test]

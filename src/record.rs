@@ -53,6 +53,9 @@ pub struct Record {
     /// Its payload cgroup on cgroup2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<Tree>,
+    /// Its payload cgroups in the hierarchies of v1, on a hybrid host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legacy_cgroups: Vec<Tree>,
     /// The host's ends of its veth pairs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<Port>,
@@ -198,6 +201,11 @@ impl Record {
         }
     }
 
+    /// Its payload cgroups in all hierarchies.
+    pub fn cgroups(&self) -> impl Iterator<Item = &Tree> + Clone {
+        self.cgroup.iter().chain(&self.legacy_cgroups)
+    }
+
     /// What in a record that was made by hand would lead a restore elsewhere than to what it says it is about.
     fn out_of_place(&self) -> Option<String> {
         let file = |name: &str| is_one_component(Path::new(name)) && !name.contains('\0');
@@ -207,13 +215,13 @@ impl Record {
         if let Some(image) = self.images.iter().find(|i| !file(&i.name)) {
             return Some(format!("'{}' is no name of an image", image.name));
         }
-        let directories = self.cgroup.iter().flat_map(|c| &c.directories);
+        let directories = self.cgroups().flat_map(|c| &c.directories);
         let owned = directories.clone().flat_map(|d| &d.files);
         if let Some(owned) = owned.into_iter().find(|f| !file(&f.name)) {
             return Some(format!("'{}' is no name of a file", owned.name));
         }
         let host = [&self.container.lxcpath, &self.container.rootfs].into_iter();
-        let host = host.chain(self.externals.iter().map(|e| &e.source)).chain(self.cgroup.iter().map(|c| &c.path));
+        let host = host.chain(self.externals.iter().map(|e| &e.source)).chain(self.cgroups().map(|c| &c.path));
         if let Some(path) = host.into_iter().find(|p| !p.is_absolute() || has_parent(p)) {
             return Some(format!("'{}' is not a plain path", path.display()));
         }
@@ -316,6 +324,7 @@ mod tests {
                 label: None,
             },
             cgroup: None,
+            legacy_cgroups: vec![],
             ports: vec![],
             devices: vec![],
             routes: vec![],
@@ -370,6 +379,7 @@ mod tests {
         assert!(refused(&|r| r.container.name = "a/".into()).contains("no name of a container"));
         assert!(refused(&|r| r.container.rootfs = "/var/../etc".into()).contains("'/var/../etc' is not a plain path"));
         let tree = |path: &str, below: &str, file: &str| Tree {
+            controllers: vec![],
             path: path.into(),
             frozen: false,
             directories: vec![crate::cgroup::Directory {
@@ -386,6 +396,9 @@ mod tests {
         assert!(refused(&|r| r.cgroup = Some(tree("/../etc", "", "x"))).contains("not a plain path"));
         assert!(refused(&|r| r.cgroup = Some(tree("/a", "../etc", "x"))).contains("no cgroup of the container"));
         assert!(refused(&|r| r.cgroup = Some(tree("/a", "", "../../../etc/shadow"))).contains("no name of a file"));
+        assert!(
+            refused(&|r| r.legacy_cgroups = vec![tree("/a", "../etc", "x")]).contains("no cgroup of the container")
+        );
         let file = HostFile { mount_id: 1, inode: 2, path: "/etc/shadow".into() };
         assert!(refused(&|r| r.host_files = vec![file.clone()]).contains("would be given to the container"));
         let external = External { key: "k".into(), point: "/a".into(), source: "/srv/../etc".into(), read_only: false };

@@ -187,21 +187,16 @@ impl Known {
 /// Removes the cgroups of a container that has ended without its monitor, who would have done it. One in which anything
 /// runs is another container's of that name.
 fn remove_empty_cgroups(name: &str, tell: &mut dyn FnMut(&str)) -> Result<()> {
-    let base = match cgroup::of_process(1) {
-        Ok(path) if path.file_name().is_some_and(|last| last == "init.scope") => {
-            path.parent().unwrap_or(Path::new("/")).to_owned()
+    for hierarchy in cgroup::hierarchies()? {
+        let base = cgroup::directory(&hierarchy.mount, &cgroup::base(&hierarchy)?)?;
+        for kind in ["payload", "monitor"] {
+            let dir = base.join(format!("lxc.{kind}.{name}"));
+            if !dir.is_dir() || !cgroup::tasks(&dir)?.is_empty() {
+                continue;
+            }
+            cgroup::remove(&dir)?;
+            tell(&format!("cgroup {} removed", dir.display()));
         }
-        Ok(path) => path,
-        Err(_) => return Ok(()),
-    };
-    let base = cgroup::directory(&cgroup::unified_mount()?, &base)?;
-    for kind in ["payload", "monitor"] {
-        let dir = base.join(format!("lxc.{kind}.{name}"));
-        if !dir.is_dir() || !cgroup::tasks(&dir)?.is_empty() {
-            continue;
-        }
-        cgroup::remove(&dir)?;
-        tell(&format!("cgroup {} removed", dir.display()));
     }
     Ok(())
 }

@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::criu::log::{self, Class, Operation as CriuOperation};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
 use crate::criu::run::{Ended, GiveUp, status_in_words};
@@ -169,7 +169,8 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 
     // 5. and 6.
     let monitor = monitor_end(&defined, request.after);
-    let seized = seized(&running, &plan)?;
+    let payload = cgroup::of_container(&running)?;
+    let seized = seized(&running, &payload, &plan);
     let means = Means {
         request,
         settings,
@@ -205,7 +206,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let cleanup = ended_at.elapsed();
     settle(request, &mut journal, report)?;
     if request.after == AfterDump::Stop && !monitor_answers(&defined) {
-        remove_orphaned_cgroup(&running, report);
+        remove_orphaned_cgroups(&payload, report);
     }
     Ok(Outcome::Done(Done {
         images: request.images.clone(),
@@ -525,13 +526,10 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
 }
 
 /// What CRIU is about to lay its hands on.
-fn seized(running: &Running, plan: &plan::Plan) -> Result<Seized> {
-    let cgroup = match &running.cgroup {
-        Some(path) => Some(cgroup::directory(&cgroup::unified_mount()?, path)?),
-        None => None,
-    };
+fn seized(running: &Running, payload: &[Cgroup], plan: &plan::Plan) -> Seized {
+    let cgroup = payload.iter().find(|c| c.hierarchy.is_unified()).map(|c| c.dir.clone());
     let (init, start_time) = (running.init.pid(), running.init.start_time());
-    Ok(Seized { init, start_time, cgroup, frozen: plan.dump.freeze_cgroup.is_some() })
+    Seized { init, start_time, cgroup, frozen: plan.dump.freeze_cgroup.is_some() }
 }
 
 /// Whether LXC's monitor lives: then it removes what it has made.
@@ -539,13 +537,10 @@ fn monitor_answers(defined: &Defined) -> bool {
     !matches!(Client::new(&defined.lxcpath_text(), defined.name.as_str()).state(), Ok(State::Stopped))
 }
 
-/// Removes the cgroup of a container that had no monitor any more, who would have done it. Were it to stay, the
+/// Removes the cgroups of a container that had no monitor any more, who would have done it. Were it to stay, the
 /// container would get another one with a number at its restart.
-fn remove_orphaned_cgroup(running: &Running, report: &mut dyn Report) {
-    let Some(path) = &running.cgroup else { return };
-    let removed =
-        cgroup::unified_mount().and_then(|mount| cgroup::directory(&mount, path)).and_then(|dir| cgroup::remove(&dir));
-    if let Err(e) = removed {
+fn remove_orphaned_cgroups(payload: &[Cgroup], report: &mut dyn Report) {
+    if let Err(e) = payload.iter().try_for_each(|cgroup| cgroup::remove(&cgroup.dir)) {
         report.note(&format!("{e:#}"));
     }
 }

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use super::Request;
 use crate::cgroup::{self, Tree};
 use crate::confine;
-use crate::criu::options::{AfterDump, Common, Dump, External, NetworkLock};
+use crate::criu::options::{AfterDump, CgroupRoot, Common, Dump, External, NetworkLock};
 use crate::criu::tools;
 use crate::criu::version::Criu;
 use crate::lxc;
@@ -69,19 +69,26 @@ pub fn plan(
     let from_host: Vec<Mount> = container_mounts.iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
     let externals = mounts::externals(&from_host, &mounts::table(std::process::id() as i32)?);
     let host_files = mounts::host_streams(init, &container_mounts)?;
-    let mut tree = payload(running)?;
-    let (ttys, controlling) = terminals(init, &container_mounts, tree.as_ref().map(|(dir, _)| dir.as_path()))?;
+    let payload = cgroup::of_container(running)?;
+    let mut trees = payload.iter().map(Tree::read).collect::<Result<Vec<Tree>>>()?;
+    let unified = payload.iter().find(|c| c.hierarchy.is_unified()).map(|c| c.dir.as_path());
+    let (ttys, controlling) = terminals(init, &container_mounts, unified)?;
 
-    let search_path = search_path(request, &tree)?;
+    let search_path = search_path(request, unified)?;
 
     let described = describe_init(init)?;
     let has_netns = described.namespaces.iter().any(|n| n == "net");
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
-    let notes = match &mut tree {
-        Some((dir, tree)) => confine::read_devices(tree, dir, &defined.config)?,
-        None => Vec::new(),
-    };
+    let mut notes = Vec::new();
+    if payload.is_empty() {
+        notes.push("it is in no cgroup of its own, and nothing limits it: its restart gives it one again".to_owned());
+    }
+    for (tree, cgroup) in trees.iter_mut().zip(&payload) {
+        notes.extend(confine::read_devices(tree, &cgroup.dir, &defined.config)?);
+    }
+    let frozen = trees.iter().zip(&payload).find(|(tree, _)| tree.frozen).map(|(_, cgroup)| cgroup.dir.clone());
+    let roots = payload.iter().filter(|_| !in_cgroup_namespace);
     let dump = Dump {
         common: Common {
             images: super::partial(&request.images),
@@ -92,8 +99,8 @@ pub fn plan(
         tree: init,
         after: request.after,
         ghost_limit: settings.ghost_limit << 20,
-        freeze_cgroup: tree.as_ref().filter(|(_, t)| t.frozen).map(|(dir, _)| dir.clone()),
-        cgroup_root: tree.as_ref().filter(|_| !in_cgroup_namespace).map(|(_, t)| t.path.to_string_lossy().into_owned()),
+        freeze_cgroup: frozen,
+        cgroup_roots: roots.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.path())).collect(),
         network_lock: match devices.is_empty() {
             false => NetworkLock::Nftables,
             true if criu.version.supports_network_lock_skip() => NetworkLock::Skip,
@@ -116,7 +123,8 @@ pub fn plan(
         },
         host: host(criu),
         init: described,
-        cgroup: tree.map(|(_, tree)| tree),
+        cgroup: trees.first().filter(|t| t.controllers.is_empty()).cloned(),
+        legacy_cgroups: trees.into_iter().filter(|t| !t.controllers.is_empty()).collect(),
         ports: survey.ports.clone(),
         devices,
         routes: survey.routes,
@@ -205,21 +213,13 @@ fn terminals(init: i32, mounts: &[Mount], payload: Option<&Path>) -> Result<(Vec
 
 /// Without the tools of iptables where the container has none of their tables, and CRIU runs no script of the user's, who
 /// may want them.
-fn search_path(request: &Request, payload: &Option<(PathBuf, Tree)>) -> Result<Option<String>> {
+fn search_path(request: &Request, payload: Option<&Path>) -> Result<Option<String>> {
     match payload {
-        Some((dir, _)) if request.user_script.is_none() && !tables::in_use(&cgroup::tasks(dir)?)? => {
+        Some(dir) if request.user_script.is_none() && !tables::in_use(&cgroup::tasks(dir)?)? => {
             Ok(tools::search_path_without_iptables())
         }
         _ => Ok(None),
     }
-}
-
-/// The payload cgroup's directory and what is in it; none where there is no cgroup2 or the container has no cgroup.
-fn payload(running: &Running) -> Result<Option<(PathBuf, Tree)>> {
-    let Some(path) = running.cgroup.as_ref().filter(|p| *p != Path::new("/")) else { return Ok(None) };
-    let mount = cgroup::unified_mount()?;
-    let dir = cgroup::directory(&mount, path)?;
-    Ok(Some((dir, Tree::read(&mount, path)?)))
 }
 
 fn host(criu: &Criu) -> record::Host {

@@ -90,9 +90,9 @@ pub struct Dump {
     pub ghost_limit: u64,
     /// The payload cgroup, when it is frozen: CRIU waits for ever for a frozen task otherwise.
     pub freeze_cgroup: Option<PathBuf>,
-    /// The cgroup below which the container's own cgroups are dumped, for example `/lxc.payload.NAME`; none where CRIU
-    /// itself is in the container's cgroup namespace.
-    pub cgroup_root: Option<String>,
+    /// The cgroups below which the container's own cgroups are dumped; none where CRIU itself is in the container's
+    /// cgroup namespace.
+    pub cgroup_roots: Vec<CgroupRoot>,
     /// What keeps packets from the container.
     pub network_lock: NetworkLock,
     /// The images of the pre-dump that this dump builds on, relative to the image directory.
@@ -114,6 +114,22 @@ pub struct PreDump {
     pub extra: Vec<OsString>,
 }
 
+/// A container's cgroup in one hierarchy, as CRIU is told of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupRoot {
+    /// The hierarchy, by its v1 controllers as /proc/PID/cgroup names them; empty for cgroup2.
+    pub hierarchy: String,
+    /// The cgroup's path, for example `/lxc.payload.NAME`.
+    pub path: String,
+}
+
+impl CgroupRoot {
+    /// Of the hierarchy with these controllers.
+    pub fn of(controllers: &[String], path: &Path) -> CgroupRoot {
+        CgroupRoot { hierarchy: controllers.join(","), path: path.to_string_lossy().into_owned() }
+    }
+}
+
 /// How the restored tasks come into their cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cgroups {
@@ -121,9 +137,9 @@ pub enum Cgroups {
     Inherited,
     /// CRIU moves each task into its cgroup, which is there already.
     Moved {
-        /// The root to put before the cgroups in the images, for example `/lxc.payload.NAME`; none where CRIU itself
-        /// is in a cgroup namespace with that root.
-        root: Option<String>,
+        /// The roots to put before the cgroups in the images; none where CRIU itself is in a cgroup namespace with
+        /// those roots.
+        roots: Vec<CgroupRoot>,
     },
 }
 
@@ -174,10 +190,7 @@ impl Dump {
             NetworkLock::Nftables => line.value("--network-lock", "nftables"),
             NetworkLock::Default => {}
         }
-        if let Some(root) = &self.cgroup_root {
-            // The empty controller name is cgroup2.
-            line.value("--cgroup-root", format!(":{root}"));
-        }
+        line.cgroup_roots(&self.cgroup_roots);
         if let Some(cgroup) = &self.freeze_cgroup {
             line.value("--freeze-cgroup", cgroup);
         }
@@ -231,11 +244,9 @@ impl Restore {
         line.value("--enable-fs", "all");
         match &self.cgroups {
             Cgroups::Inherited => line.value("--manage-cgroups=ignore", ""),
-            Cgroups::Moved { root } => {
+            Cgroups::Moved { roots } => {
                 line.value("--manage-cgroups=soft", "");
-                if let Some(root) = root {
-                    line.value("--cgroup-root", format!(":{root}"));
-                }
+                line.cgroup_roots(roots);
             }
         }
         if self.empty_network {
@@ -285,6 +296,12 @@ impl Line {
 
     fn external(&mut self, resource: String) {
         self.value("--external", resource);
+    }
+
+    fn cgroup_roots(&mut self, roots: &[CgroupRoot]) {
+        for CgroupRoot { hierarchy, path } in roots {
+            self.value("--cgroup-root", format!("{hierarchy}:{path}"));
+        }
     }
 
     fn place(&mut self, images: &Path, log: &str) {
@@ -348,7 +365,7 @@ mod tests {
             after: AfterDump::LeaveRunning,
             ghost_limit: 1 << 20,
             freeze_cgroup: None,
-            cgroup_root: Some("/lxc.payload.t".into()),
+            cgroup_roots: vec![CgroupRoot::of(&[], Path::new("/lxc.payload.t"))],
             network_lock: NetworkLock::Skip,
             parent_images: None,
             tcp_close: false,

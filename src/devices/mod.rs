@@ -1,4 +1,4 @@
-//! Which devices a container may open and make: the rules of cgroup2, as liblxc applies them.
+//! Which devices a container may open and make, as liblxc has it.
 //!
 //! cgroup2 has no file for it. liblxc makes an eBPF program of the `lxc.cgroup2.devices.*` lines and puts it on the
 //! payload cgroup, where neither CRIU nor LXC's own restore looks for it. We read it off there, keep it as rules, and
@@ -9,7 +9,9 @@
 //! | this one | rules, and what a line of the configuration or a request changes in them; pure |
 //! | `program` | rules → instructions → rules, pure |
 //! | `live` | what is in force on a cgroup, and how it is put there |
+//! | `legacy` | the same on v1, which has files for it |
 
+pub mod legacy;
 mod live;
 mod program;
 
@@ -81,17 +83,24 @@ impl Policy {
     /// What the configuration's `lxc.cgroup2.devices.*` lines make, in their order; none if LXC puts no program on
     /// the cgroup for them (cgfsng.c, `cgfsng_devices_activate`: when they name no device).
     pub fn configured(items: &[(String, String)]) -> Result<Option<Policy>, NoRule> {
-        let (policy, named) = Policy::of_items(items)?;
+        let (policy, named) = Policy::of_items(items, Policy::default())?;
         Ok(named.then_some(policy))
     }
 
     /// What LXC's monitor has in mind before the first request, whether it is in force or not.
     pub fn at_start(items: &[(String, String)]) -> Result<Policy, NoRule> {
-        Policy::of_items(items).map(|(policy, _)| policy)
+        Policy::of_items(items, Policy::default()).map(|(policy, _)| policy)
     }
 
-    fn of_items(items: &[(String, String)]) -> Result<(Policy, bool), NoRule> {
-        let mut policy = Policy::default();
+    /// What the `lxc.cgroup.devices.*` lines make of a new cgroup of v1, where all is allowed; none if there are none.
+    pub fn configured_of_v1(items: &[(String, String)]) -> Result<Option<Policy>, NoRule> {
+        let all = Policy { allow_by_default: true, rules: Vec::new() };
+        let (policy, _) = Policy::of_items(items, all.clone())?;
+        Ok(Some(policy).filter(|policy| *policy != all))
+    }
+
+    fn of_items(items: &[(String, String)], start: Policy) -> Result<(Policy, bool), NoRule> {
+        let mut policy = start;
         let mut named = false;
         for (key, value) in items.iter().filter(|(key, _)| key.starts_with("devices")) {
             // As liblxc has it: every other word denies.
@@ -279,6 +288,18 @@ mod tests {
         assert_eq!(made(&[]), None);
         // With one that does not count, it does.
         assert_eq!(made(&["deny = c 1:3 rwm"]), Some(Policy::default()));
+    }
+
+    #[test]
+    fn on_v1_lines_change_what_was_allowed() {
+        let made = |lines: &[&str]| Policy::configured_of_v1(&items(lines)).unwrap();
+        assert_eq!(made(&[]), None);
+        assert_eq!(made(&["allow = c 1:3 rwm"]), None);
+        assert_eq!(made(&["deny = a"]), Some(Policy::default()));
+        let policy = made(&["deny = c 1:7 rwm"]).unwrap();
+        assert!(policy.allow_by_default && rules(&policy) == ["c 1:7 rwm"]);
+        let policy = made(&["deny = a", "allow = c 1:3 rwm"]).unwrap();
+        assert!(!policy.allow_by_default && rules(&policy) == ["c 1:3 rwm"]);
     }
 
     #[test]

@@ -74,8 +74,13 @@ fn payload_cgroup(pid: i32) -> Result<Option<PathBuf>> {
     Ok(Some(payload_part(Path::new(path))))
 }
 
+/// Whether a cgroup path has the name that liblxc gives where it is not told another.
+pub fn is_payload(path: &Path) -> bool {
+    path.components().any(|c| c.as_os_str().to_string_lossy().starts_with("lxc.payload"))
+}
+
 /// The path up to the component that liblxc made; the whole path if none looks like it (`lxc.cgroup.dir.container`).
-fn payload_part(path: &Path) -> PathBuf {
+pub fn payload_part(path: &Path) -> PathBuf {
     let mut part = PathBuf::new();
     for component in path.components() {
         part.push(component);

@@ -3,6 +3,7 @@
 //! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command socket, passes
 //! signals on to init, and when init has ended it cleans up in liblxc's order. It sleeps otherwise.
 
+mod cgroups;
 mod console;
 mod end;
 mod served;
@@ -22,7 +23,8 @@ use nix::unistd::Pid;
 use crate::error::ErrorList;
 use crate::lxc::protocol::State;
 use crate::lxc::server::Server;
-use crate::restore::{Restored, leave_cgroup};
+use crate::restore::Restored;
+use crate::restore::cgroups::leave;
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 
@@ -43,9 +45,9 @@ pub enum End {
 /// # Errors
 /// What could not be cleaned up; it stays in the journal for the next command.
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
-    let Restored { defined, init, mut server, mut journal, payload, pivot, ports, cgroup_mount, .. } = restored;
+    let Restored { defined, init, mut server, mut journal, payload, pivots, ports, .. } = restored;
     let Restored { terminals, devices, loans, .. } = restored;
-    let mut container = Container::new(defined, init, terminals, &cgroup_mount, &payload, &ports, devices)?;
+    let mut container = Container::new(defined, init, terminals, &payload, &ports, devices)?;
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
 
@@ -81,7 +83,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     errors.note(loans.bring_back());
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());
-    errors.note(leave_cgroup(&pivot));
+    errors.note(leave(&pivots));
     errors.note(journal.play_back());
     if reboot {
         server.end_for_reboot();

@@ -3,23 +3,24 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::devices::Attached;
 use crate::lxc::config::SignalKind;
 use crate::lxc::defined::Defined;
-use crate::lxc::protocol::{ConsoleLog, DeviceItem};
-use crate::lxc::server::Served;
+use crate::lxc::protocol::{ConsoleLog, DeviceItem, Layout};
+use crate::lxc::server::{Hierarchy, Served};
 use crate::net::Port;
 use crate::sys::process::Process;
 use crate::ttys::Terminal;
 
+use super::cgroups::Cgroups;
 use super::console::Terminals;
 
 /// Namespace files of /proc and the flag that LXC's protocol has for each.
@@ -33,8 +34,6 @@ const NAMESPACES: [(&str, i32); 8] = [
     ("cgroup", libc::CLONE_NEWCGROUP),
     ("time", libc::CLONE_NEWTIME),
 ];
-/// How long a freeze that was asked for over the socket is waited for at most: the monitor has other clients.
-const FREEZE_LIMIT: Duration = Duration::from_secs(2);
 
 /// The container that the monitor speaks for.
 #[derive(Debug)]
@@ -42,11 +41,8 @@ pub(super) struct Container {
     pub defined: Defined,
     pub init: Process,
     clone_flags: u32,
-    cgroup_dir: PathBuf,
-    cgroup_path: String,
-    cgroup_fd: Option<OwnedFd>,
+    cgroups: Cgroups,
     devpts: Option<OwnedFd>,
-    controllers: Vec<String>,
     devices: Attached,
     pub terminals: Terminals,
 }
@@ -56,8 +52,7 @@ impl Container {
         mut defined: Defined,
         init: Process,
         terminals: Vec<Terminal>,
-        mount: &Path,
-        payload: &Path,
+        payload: &[Cgroup],
         ports: &[Port],
         devices: Attached,
     ) -> anyhow::Result<Container> {
@@ -74,17 +69,13 @@ impl Container {
         for (index, host) in names {
             defined.config.set_veth_pair(index, &host);
         }
-        let relative = payload.strip_prefix(mount).unwrap_or(payload);
         Ok(Container {
             clone_flags: own_namespaces(init.pid())?,
-            cgroup_path: relative.to_string_lossy().into_owned(),
-            cgroup_fd: Some(cgroup::open_path(payload)?),
+            cgroups: Cgroups::new(payload)?,
             devpts: match defined.config.pty_max() {
                 0 => None,
                 _ => open_devpts(init.pid()),
             },
-            controllers: controllers(payload),
-            cgroup_dir: payload.to_owned(),
             devices,
             terminals: Terminals::new(terminals, &defined.config),
             defined,
@@ -93,26 +84,13 @@ impl Container {
     }
 
     pub fn is_frozen(&self) -> bool {
-        cgroup::is_frozen(&self.cgroup_dir).unwrap_or(false)
+        self.cgroups.is_frozen()
     }
 
     /// The container has ended: lets its cgroup and devpts go, which are about to be removed, and its terminals.
     pub fn close(self) -> (Defined, Process) {
         self.terminals.close();
         (self.defined, self.init)
-    }
-
-    fn set_frozen(&self, frozen: bool, limit: Option<Duration>) -> io::Result<()> {
-        cgroup::set_frozen(&self.cgroup_dir, frozen).map_err(io::Error::other)?;
-        let wanted = if frozen { "frozen 1" } else { "frozen 0" };
-        let end = Instant::now() + limit.unwrap_or(FREEZE_LIMIT).min(FREEZE_LIMIT);
-        while !fs::read_to_string(self.cgroup_dir.join("cgroup.events"))?.contains(wanted) {
-            if Instant::now() >= end {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
     }
 }
 
@@ -136,14 +114,6 @@ fn open_devpts(init: i32) -> Option<OwnedFd> {
     cgroup::open_path(&PathBuf::from(format!("/proc/{init}/root/dev/pts"))).ok()
 }
 
-/// What liblxc counts as controllers on pure cgroup2: those of the kernel and two of its own.
-fn controllers(payload: &Path) -> Vec<String> {
-    let text = fs::read_to_string(payload.join("cgroup.controllers")).unwrap_or_default();
-    let mut names: Vec<String> = text.split_ascii_whitespace().map(str::to_owned).collect();
-    names.extend(["devices".to_owned(), "freezer".to_owned()]);
-    names
-}
-
 impl Served for Container {
     fn init_pid(&self) -> Pid {
         Pid::from_raw(self.init.pid())
@@ -161,16 +131,12 @@ impl Served for Container {
         self.defined.config.item(key)
     }
 
-    fn cgroup_path(&self) -> String {
-        self.cgroup_path.clone()
+    fn layout(&self) -> Layout {
+        self.cgroups.layout()
     }
 
-    fn cgroup_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.cgroup_fd.as_ref().map(AsFd::as_fd)
-    }
-
-    fn cgroup_controllers(&self) -> Vec<String> {
-        self.controllers.clone()
+    fn hierarchies(&self) -> Vec<Hierarchy<'_>> {
+        self.cgroups.hierarchies()
     }
 
     fn devpts_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -200,19 +166,22 @@ impl Served for Container {
     fn on_stop(&mut self) -> io::Result<()> {
         let signal = self.defined.config.signal(SignalKind::Stop).unwrap_or(libc::SIGKILL);
         self.init.signal(signal)?;
-        // A frozen task does not even die.
-        cgroup::set_frozen(&self.cgroup_dir, false).map_err(io::Error::other)
+        self.cgroups.thaw()
     }
 
     fn freeze(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        self.set_frozen(true, limit)
+        self.cgroups.set_frozen(true, limit)
     }
 
     fn unfreeze(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        self.set_frozen(false, limit)
+        self.cgroups.set_frozen(false, limit)
     }
 
     fn add_device_rule(&mut self, rule: &DeviceItem) -> io::Result<()> {
+        // v1 has files for it, to which the client writes.
+        if self.cgroups.layout() != Layout::Unified {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         self.devices.request(rule)
     }
 }

@@ -107,7 +107,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let host = host::Host::read(loopback_up, tasks.no_children, is_frozen(running));
 
     let mut found = host::judge(&host, criu, &opened, &tables, own_network);
-    found.extend(processes::judge(&tasks, &host::Caller::read()?));
+    found.extend(processes::judge(&tasks, &host::Caller::read()?, host.frozen));
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(mounts::judge(&tables, &externals, &names));
     found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
@@ -140,9 +140,8 @@ fn bridges(defined: &Defined, survey: &Survey, links: &[Link]) -> Vec<network::B
 }
 
 fn is_frozen(running: &Running) -> bool {
-    let Some(path) = &running.cgroup else { return false };
-    let dir = cgroup::unified_mount().and_then(|mount| cgroup::directory(&mount, path));
-    dir.and_then(|dir| cgroup::is_frozen(&dir)).unwrap_or(false)
+    let payload = cgroup::of_container(running).unwrap_or_default();
+    payload.iter().any(|cgroup| cgroup::is_frozen(&cgroup.dir).unwrap_or(false))
 }
 
 /// How a command in the container is typed on the host.

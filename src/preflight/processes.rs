@@ -4,13 +4,13 @@ use super::finding::Finding;
 use super::host::Caller;
 use super::task::{Task, Tasks, kill};
 
-/// Judges the processes themselves; pure.
-pub fn judge(tasks: &Tasks, caller: &Caller) -> Vec<Finding> {
+/// Judges the processes themselves; pure. What the freezer of v1 has stopped (`frozen`) is in state D, too.
+pub fn judge(tasks: &Tasks, caller: &Caller, frozen: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     for task in tasks.tree.iter().filter(|t| !t.is_zombie()) {
         found.extend(session(task));
         found.extend(traced(task));
-        found.extend(uninterruptible(task));
+        found.extend(uninterruptible(task).filter(|_| !frozen));
         found.extend(limits(task, caller));
     }
     found.extend(attached(&tasks.attached));
@@ -113,7 +113,7 @@ mod tests {
 
     fn one(task: Task, caller: &Caller) -> Vec<Finding> {
         let tasks = Tasks { tree: vec![super::super::task::tests::task(101, "init"), task], ..Tasks::default() };
-        judge(&tasks, caller)
+        judge(&tasks, caller, false)
     }
 
     #[test]
@@ -148,7 +148,7 @@ mod tests {
     fn attached_processes_are_told_together() {
         let attached = vec![task(300, "sh"), task(301, "vi")];
         let tasks = Tasks { tree: vec![task(101, "init")], attached, ..Tasks::default() };
-        let found = judge(&tasks, &root());
+        let found = judge(&tasks, &root(), false);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].severity, Severity::Warning);
         assert!(found[0].what.contains("300 (sh), 301 (vi)") && found[0].remedy.ends_with("kill 300 301"));
@@ -163,7 +163,7 @@ mod tests {
             with(Some("mysqld"), task(103, "b")),
             with(Some("unconfined"), task(104, "c")),
         ];
-        let found = judge(&Tasks { tree, ..Tasks::default() }, &root());
+        let found = judge(&Tasks { tree, ..Tasks::default() }, &root(), false);
         assert_eq!(found.iter().map(|f| f.place.pid).collect::<Vec<_>>(), [Some(103)]);
     }
 }

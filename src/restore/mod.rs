@@ -15,6 +15,7 @@
 //!
 //! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
 
+pub mod cgroups;
 mod connections;
 mod copy;
 pub mod plan;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
+use crate::cgroup::{self, Cgroup};
 use crate::checkpoint::dump::{LogReader, deadline};
 use crate::checkpoint::{begin_operation, check_places, describe, in_words, no_criu};
 use crate::confine::InForce;
@@ -57,14 +59,15 @@ use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::rootfs::{Held, Root};
 use crate::settings::Settings;
+use crate::sys;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::{Place, PrivateMount};
 use crate::ttys::{self, Terminal};
-use crate::{cgroup, sys};
 
+use cgroups::Made;
 use copy::Copy;
 use plan::Plan;
 use trust::{Reason, Subject};
@@ -126,12 +129,10 @@ pub struct Restored {
     pub server: Server,
     /// What is to be undone when it ends.
     pub journal: Journal,
-    /// The cgroup2 mount.
-    pub cgroup_mount: PathBuf,
-    /// The payload cgroup's directory.
-    pub payload: PathBuf,
-    /// The cgroup that the monitor goes to at the end.
-    pub pivot: PathBuf,
+    /// The payload cgroups; cgroup2's is the first.
+    pub payload: Vec<Cgroup>,
+    /// The cgroups that the monitor goes to at the end.
+    pub pivots: Vec<Cgroup>,
     /// The ports that were made.
     pub ports: Vec<Port>,
     /// What it has of the host, to be brought back.
@@ -191,7 +192,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let place = place_of(&root, &defined)?;
     let plan = plan::plan(request, settings, &subject, terminals, place, &mut netlink).map_err(no_plan)?;
     if request.dry_run {
-        let criu_options = plan.criu(request, &plan.payload, &operation.pidfile());
+        let criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
         let mut words = copy.map(Copy::in_words).unwrap_or_default();
         words.extend(plan.in_words(&criu.path, &criu_options));
         return Ok(Outcome::Planned(words));
@@ -214,7 +215,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         signals,
         journal: &mut journal,
         netlink: &mut netlink,
-        payload: None,
+        cgroups: Made::default(),
         loans: Loans::default(),
         cut_off: None,
         hooks_ran: false,
@@ -224,9 +225,9 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         Ok(done) => done,
         Err(failure) => return Err(work.undo(failure)),
     };
-    let cgroup_mount = cgroup::unified_mount()?;
-    let payload = work.payload.take().unwrap_or_else(|| cgroup_mount.clone());
-    let devices = std::mem::take(&mut work.in_force).hold(&payload, &plan.confinement)?;
+    let payload = std::mem::take(&mut work.cgroups.payload);
+    let pivots = cgroups::pivots(&plan.cgroups)?;
+    let devices = std::mem::take(&mut work.in_force).hold(&unified(&payload)?.dir, &plan.confinement)?;
     let (cut_off, loans) = (work.cut_off.take(), std::mem::take(&mut work.loans));
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
     if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. })) {
@@ -238,9 +239,8 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         init,
         server,
         journal,
-        cgroup_mount,
         payload,
-        pivot: plan.pivot,
+        pivots,
         terminals: plan.terminals,
         ports: made,
         loans,
@@ -282,7 +282,7 @@ fn judge(
         reasons.extend(of_root);
         Some(held)
     };
-    trust::judge(&request.images, reasons, request.force)?.iter().for_each(|note| report.note(note));
+    trust::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
     Ok(held)
 }
 
@@ -447,8 +447,8 @@ struct Work<'a> {
     signals: &'a Signals,
     journal: &'a mut Journal,
     netlink: &'a mut Netlink,
-    /// The payload cgroup's directory, once it is made.
-    payload: Option<PathBuf>,
+    /// The cgroups, once they are made.
+    cgroups: Made,
     /// What the container has of the host.
     loans: Loans,
     /// Why the container is not on its network, though it runs.
@@ -470,24 +470,23 @@ impl Work<'_> {
             Some(held) => held,
             None => {
                 let (held, reasons) = look_at_root(&self.subject, self.root)?;
-                trust::judge(&self.request.images, reasons, self.request.force)?.iter().for_each(|n| report.note(n));
+                trust::judge(&self.subject.called(), reasons, self.request.force)?.iter().for_each(|n| report.note(n));
                 held
             }
         };
 
         report.phase("making cgroups");
-        let mount = cgroup::unified_mount()?;
-        let payload = self.make_cgroups(&mount)?;
-        self.payload = Some(payload.clone());
+        self.cgroups = self.make_cgroups()?;
+        let cgroups = self.cgroups.clone();
+        let payload = unified(&cgroups.payload)?.dir.clone();
 
         report.phase("restoring");
-        let relative = Path::new("/").join(payload.strip_prefix(&mount).unwrap_or(&payload));
-        let criu = self.plan.criu(self.request, &relative, &self.operation.pidfile());
+        let criu = self.plan.criu(self.request, &cgroups.payload, &self.operation.pidfile());
         files::remove_if_there(&self.operation.pidfile())?;
         let job = Job {
             program: &self.criu.path,
             args: criu.args(),
-            place: self.place(&payload, &held)?,
+            place: self.place(&held)?,
             control: Control::listen(&self.operation.control()).context("listen for CRIU's actions")?,
             environment: Vec::new(),
             deadline: self.deadline,
@@ -505,6 +504,8 @@ impl Work<'_> {
             init: None,
             on_bridge: false,
             cut_off: None,
+            mended: false,
+            cgroups: &cgroups,
             payload: &payload,
             in_force: InForce::default(),
             verification,
@@ -535,35 +536,25 @@ impl Work<'_> {
             }
             .log(log_file));
         }
+        watch.do_what_was_missed()?;
         self.plan.confinement.tidy(&payload)?;
         let made = std::mem::take(&mut watch.made);
         self.in_force = std::mem::take(&mut watch.in_force);
         self.cut_off = watch.cut_off.take();
         let init = self.hold_init()?;
-        if self.record.and_then(|r| r.cgroup.as_ref()).is_some_and(|c| c.frozen) {
-            cgroup::set_frozen(&payload, true)?;
+        for (cgroup, wanted) in cgroups.payload.iter().zip(&self.plan.cgroups) {
+            if wanted.tree.as_ref().is_some_and(|tree| tree.frozen) {
+                cgroup::set_frozen(&cgroup.dir, true)?;
+            }
         }
         Ok((init, made, ended.took))
     }
 
-    /// Makes the monitor's cgroup and goes there; makes the payload cgroup with all that is below it.
-    fn make_cgroups(&mut self, mount: &Path) -> Result<PathBuf> {
-        for path in [&self.plan.monitor, &self.plan.payload] {
-            if let Some(base) = path.parent() {
-                let base = cgroup::directory(mount, base)?;
-                fs::create_dir_all(&base).with_context(|| format!("make cgroup {}", base.display()))?;
-            }
-        }
+    fn make_cgroups(&mut self) -> Result<Made> {
         let journal = &mut *self.journal;
         let mut note = |path: &Path| journal.note(Undo::RemoveCgroup { path: path.to_owned() });
-        let monitor = cgroup::make_new(mount, &self.plan.monitor, &mut note)?;
-        cgroup::enter(&monitor, 0)?;
-        let payload = cgroup::make_new(mount, &self.plan.payload, &mut note)?;
-        cgroup::hand_on_controllers(mount, &payload);
-        if let Some(tree) = self.record.and_then(|r| r.cgroup.as_ref()) {
-            tree.make_below(&payload)?;
-        }
-        let missing = self.plan.confinement.missing(&payload);
+        let made = cgroups::make(&self.plan.cgroups, &self.plan.confinement, &mut note)?;
+        let missing = self.plan.confinement.missing(&made.payload);
         if !missing.is_empty() {
             return Err(Failure::msg(
                 Exit::Refused,
@@ -571,11 +562,11 @@ impl Work<'_> {
             )
             .hint("enable the controllers in cgroup.subtree_control of the cgroups above, or change the limits back before the checkpoint"));
         }
-        Ok(payload)
+        Ok(made)
     }
 
     /// Where CRIU starts its life.
-    fn place(&self, payload: &Path, root: &Held) -> Result<Place> {
+    fn place(&self, root: &Held) -> Result<Place> {
         let mounted = match root.mount() {
             Some(mount) => PrivateMount::of(mount, &self.plan.root),
             None => PrivateMount::bind(root.path(), &self.plan.root),
@@ -597,13 +588,13 @@ impl Work<'_> {
             place = place.own_keyring();
         }
         if self.plan.born_there || self.plan.cgroup_namespace {
-            place = place.in_cgroups(vec![cgroup::open_procs(payload)?]);
+            let procs = self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.dir));
+            place = place.in_cgroups(procs.collect::<anyhow::Result<_>>()?);
         }
         if self.plan.cgroup_namespace {
             place = place.own_cgroup_namespace();
         }
-        let inherited = self.plan.criu(self.request, payload, payload).inherited;
-        for (fd, inherited) in self.plan.handed_over()?.into_iter().zip(inherited) {
+        for (fd, inherited) in self.plan.handed_over()?.into_iter().zip(self.plan.inherited()) {
             place = place.keep(fd, inherited.number);
         }
         Ok(place)
@@ -639,7 +630,7 @@ impl Work<'_> {
     fn undo(&mut self, mut failure: Failure) -> Failure {
         let mut errors = crate::error::ErrorList::default();
         // Our own cgroup goes, too.
-        errors.note(leave_cgroup(&self.plan.pivot));
+        errors.note(cgroups::pivots(&self.plan.cgroups).and_then(|pivots| cgroups::leave(&pivots)));
         errors.note(std::mem::take(&mut self.loans).bring_back());
         errors.note(self.journal.play_back());
         reap_children();
@@ -656,16 +647,9 @@ impl Work<'_> {
     }
 }
 
-/// Moves us out of a cgroup that is to be removed. (Where liblxc's monitor goes, too: it is never removed.)
-pub fn leave_cgroup(pivot: &Path) -> anyhow::Result<()> {
-    let dir = cgroup::directory(&cgroup::unified_mount()?, pivot)?;
-    match fs::create_dir(&dir) {
-        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
-            return Err(e).with_context(|| format!("make cgroup {}", dir.display()));
-        }
-        _ => {}
-    }
-    cgroup::enter(&dir, 0)
+/// cgroup2's, which is always among them.
+fn unified(payload: &[Cgroup]) -> anyhow::Result<&Cgroup> {
+    payload.iter().find(|c| c.hierarchy.is_unified()).context("no cgroup2 file system is mounted on this host")
 }
 
 /// Takes the exit status of children that have ended, so that no zombie keeps a cgroup busy.

@@ -1,7 +1,6 @@
 //! What a restore will do: decided from the record and the configuration before anything is made.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -10,14 +9,15 @@ use anyhow::{Context, Result};
 use nix::mount::MsFlags;
 
 use super::Request;
+use super::cgroups;
 use super::connections;
 use super::trust::Subject;
-use crate::cgroup;
+use crate::cgroup::{self, Cgroup, Tree};
 use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds, Shown};
-use crate::criu::options::{Cgroups, Common, External, InheritedFd, Restore, tty_resource};
+use crate::criu::options::{CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource};
 use crate::lxc::config::{Config, NicKind};
-use crate::mounts::HostFile;
+use crate::mounts::{self, HostFile};
 use crate::net::devices::{self, Device, Origin};
 use crate::net::inside::{self, Inside};
 use crate::net::plan::{NewPort, Wanted};
@@ -34,13 +34,9 @@ const FIRST_INHERITED_FD: i32 = 100;
 /// A restore, ready to be done.
 #[derive(Debug)]
 pub struct Plan {
-    /// The payload cgroup's path; its last component gets a number when it is taken.
-    pub payload: PathBuf,
-    /// The monitor's.
-    pub monitor: PathBuf,
-    /// Where the monitor goes before its cgroup is removed.
-    pub pivot: PathBuf,
-    /// Whether CRIU is born in the payload cgroup, and all tasks with it.
+    /// The cgroups to make in each hierarchy; cgroup2 is the first.
+    pub cgroups: Vec<cgroups::Wanted>,
+    /// Whether CRIU is born in the payload cgroups, and all tasks with it.
     pub born_there: bool,
     /// Whether CRIU starts in a new cgroup namespace, which the tasks inherit: they had one, and were dumped from
     /// inside it.
@@ -69,14 +65,23 @@ pub struct Plan {
     pub tcp_close: bool,
     /// Bind mounts from the host, and new terminals.
     pub mounts: Vec<External>,
-    /// Mounts of its own cgroups: the name by which the images know each, and where it begins below the payload cgroup.
-    pub own_cgroups: Vec<(String, PathBuf)>,
+    /// Mounts of its own cgroups.
+    pub own_cgroups: Vec<OwnCgroup>,
     /// Where CRIU finds the container's root: a mount in its own mount namespace.
     pub root: PathBuf,
-    /// Where cgroup2 is mounted.
-    pub cgroup_mount: PathBuf,
     /// The new terminals.
     pub terminals: Vec<Terminal>,
+}
+
+/// A mount of a piece of its own cgroups.
+#[derive(Debug)]
+pub struct OwnCgroup {
+    /// The name by which the images know it.
+    pub key: String,
+    /// The hierarchy, by its place in [`Plan::cgroups`].
+    pub hierarchy: usize,
+    /// Where it begins below the payload cgroup.
+    pub below: PathBuf,
 }
 
 /// An image that CRIU is shown in place of the checkpoint's own.
@@ -98,22 +103,8 @@ pub(super) fn plan(
     netlink: &mut Netlink,
 ) -> Result<Plan> {
     let Subject { defined, record, copy, .. } = *subject;
-    let name = defined.name.as_str();
-    let tree = record.and_then(|r| r.cgroup.as_ref());
-    let payload = match tree {
-        Some(tree) => payload_path(&tree.path, name),
-        None => base_of_pid_one()?.join(format!("lxc.payload.{name}")),
-    };
-    let base = payload.parent().unwrap_or(Path::new("/")).to_owned();
     let config = &defined.config;
-    let monitor = match config.cgroup_dir_monitor() {
-        Some(dir) => Path::new("/").join(dir),
-        None => base.join(format!("lxc.monitor.{name}")),
-    };
-    let pivot = match config.cgroup_dir_pivot() {
-        Some(dir) => Path::new("/").join(dir).join("lxc.pivot"),
-        None => base.join("lxc.pivot"),
-    };
+    let cgroups = cgroups::plan(defined.name.as_str(), config, record)?;
     let links = netlink.links().context("list the host's links")?;
     let mut ports = match record {
         Some(record) => record.ports.clone(),
@@ -154,14 +145,12 @@ pub(super) fn plan(
     }
     let mount = |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
     let binds = record.map(|r| r.externals.as_slice()).unwrap_or_default();
-    let cgroup_mount = cgroup::unified_mount()?;
-    let old_payload = tree.map(|t| cgroup_mount.join(t.path.strip_prefix("/").unwrap_or(&t.path)));
     let mut own_cgroups = Vec::new();
     let mut mounts = Vec::new();
     for bind in binds {
         // The payload cgroup gets another name where this one is taken.
-        match old_payload.as_ref().and_then(|old| bind.source.strip_prefix(old).ok()) {
-            Some(below) => own_cgroups.push((bind.key.clone(), below.to_owned())),
+        match own_cgroup(bind, &cgroups) {
+            Some(own) => own_cgroups.push(own),
             None => mounts.push(mount(&bind.key, &bind.source)),
         }
     }
@@ -169,12 +158,13 @@ pub(super) fn plan(
         mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
     }
     Ok(Plan {
-        payload,
-        monitor,
-        pivot,
-        born_there: tree.is_some_and(cgroup::Tree::is_flat),
+        born_there: record.is_some_and(|r| r.cgroups().all(Tree::is_flat)),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
-        confinement: Confinement::new(tree, config)?,
+        confinement: match record {
+            Some(record) => Confinement::new(record.cgroup.as_ref(), &record.legacy_cgroups, config)?,
+            None => Confinement::new(None, &[], config)?,
+        },
+        cgroups,
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
         devices,
@@ -188,22 +178,42 @@ pub(super) fn plan(
         mounts,
         own_cgroups,
         root,
-        cgroup_mount,
         terminals,
     })
 }
 
+/// Whether what was mounted is a piece of the container's own cgroups, which may get another name.
+fn own_cgroup(bind: &mounts::External, cgroups: &[cgroups::Wanted]) -> Option<OwnCgroup> {
+    cgroups.iter().enumerate().find_map(|(hierarchy, wanted)| {
+        let old = cgroup::directory(&wanted.hierarchy.mount, &wanted.tree.as_ref()?.path).ok()?;
+        let below = bind.source.strip_prefix(old).ok()?.to_owned();
+        Some(OwnCgroup { key: bind.key.clone(), hierarchy, below })
+    })
+}
+
 impl Plan {
-    /// What CRIU is asked, once it is known which payload cgroup was made.
-    pub fn criu(&self, request: &Request, payload: &Path, pidfile: &Path) -> Restore {
+    /// The payload cgroups, as far as they are known before they are made.
+    pub fn expected_payload(&self) -> Vec<Cgroup> {
+        let expected = |w: &cgroups::Wanted| {
+            let dir = cgroup::directory(&w.hierarchy.mount, &w.payload).ok()?;
+            Some(Cgroup { hierarchy: w.hierarchy.clone(), dir })
+        };
+        self.cgroups.iter().filter_map(expected).collect()
+    }
+
+    /// What CRIU is asked, once it is known which payload cgroups were made.
+    pub fn criu(&self, request: &Request, payload: &[Cgroup], pidfile: &Path) -> Restore {
         let mut scripts = vec![request.action_script.clone()];
         scripts.extend(request.user_script.clone());
-        let payload_dir = self.cgroup_mount.join(payload.strip_prefix("/").unwrap_or(payload));
-        let own_cgroups = self.own_cgroups.iter().map(|(key, below)| {
+        let own_cgroups = self.own_cgroups.iter().filter_map(|own| {
             // No slash at the end, for CRIU takes the path as it is.
-            let path = payload_dir.join(below).components().collect();
-            External::Mount { key: key.clone(), path }
+            let path = payload.get(own.hierarchy)?.dir.join(&own.below).components().collect();
+            Some(External::Mount { key: own.key.clone(), path })
         });
+        let roots = |own: bool| match own {
+            true => Vec::new(),
+            false => payload.iter().map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.path())).collect(),
+        };
         Restore {
             common: Common {
                 images: request.images.clone(),
@@ -213,10 +223,9 @@ impl Plan {
             },
             root: self.root.clone(),
             pidfile: pidfile.to_owned(),
-            cgroups: match (self.born_there, self.cgroup_namespace) {
-                (true, _) => Cgroups::Inherited,
-                (false, true) => Cgroups::Moved { root: None },
-                (false, false) => Cgroups::Moved { root: Some(payload.to_string_lossy().into_owned()) },
+            cgroups: match self.born_there {
+                true => Cgroups::Inherited,
+                false => Cgroups::Moved { roots: roots(self.cgroup_namespace) },
             },
             tcp_close: self.tcp_close,
             inherited: self.inherited(),
@@ -226,7 +235,7 @@ impl Plan {
     }
 
     /// What the tasks take over: first the host's files, then the terminals.
-    fn inherited(&self) -> Vec<InheritedFd> {
+    pub fn inherited(&self) -> Vec<InheritedFd> {
         let files = self.host_files.iter().map(|f| format!("file[{:x}:{:x}]", f.mount_id, f.inode));
         let terminals = self.terminals.iter().map(|t| tty_resource(t.tty.rdev, t.tty.dev));
         files
@@ -245,8 +254,9 @@ impl Plan {
 
     /// The plan in words, for `--dry-run`.
     pub fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
+        let of = |w: &cgroups::Wanted| format!("cgroups {} and {}", w.payload.display(), w.monitor.display());
         let mut lines = vec![
-            format!("cgroups {} and {}", self.payload.display(), self.monitor.display()),
+            self.cgroups.first().map(of).unwrap_or_default(),
             format!("the root is mounted on {} in CRIU's own mount namespace", criu.root.display()),
         ];
         for veth in &self.veths {
@@ -340,24 +350,6 @@ fn open_host_file(path: &Path) -> Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Where liblxc would put the container now: the recorded place, with the name as if it were not taken.
-fn payload_path(recorded: &Path, name: &str) -> PathBuf {
-    let by_liblxc = recorded.file_name().and_then(OsStr::to_str).is_some_and(|n| n.starts_with("lxc.payload."));
-    match (by_liblxc, recorded.parent()) {
-        (true, Some(base)) => base.join(format!("lxc.payload.{name}")),
-        _ => recorded.to_owned(),
-    }
-}
-
-/// liblxc's base for containers of root: the cgroup of pid 1, without systemd's own part of it.
-fn base_of_pid_one() -> Result<PathBuf> {
-    let path = cgroup::of_process(1)?;
-    Ok(match path.file_name() {
-        Some(last) if last == "init.scope" => path.parent().unwrap_or(Path::new("/")).to_owned(),
-        _ => path,
-    })
-}
-
 /// The interfaces that the configuration gives a container of which nothing was recorded.
 fn ports_of(config: &Config) -> Vec<Port> {
     config
@@ -383,16 +375,4 @@ fn bridges_of(config: &Config, record: Option<&Record>, settings: &Settings) -> 
         bridges.insert(name, link);
     }
     bridges
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_gets_the_name_it_would_have_had() {
-        assert_eq!(payload_path(Path::new("/lxc.payload.t-3"), "t"), Path::new("/lxc.payload.t"));
-        assert_eq!(payload_path(Path::new("/base/lxc.payload.t"), "u"), Path::new("/base/lxc.payload.u"));
-        assert_eq!(payload_path(Path::new("/own/place"), "t"), Path::new("/own/place"));
-    }
 }

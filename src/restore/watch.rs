@@ -13,6 +13,7 @@ use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
 use crate::net::devices::{self, Loan, Loans};
 use crate::net::{NoBridge, Port, apply, inside, ports};
+use crate::restore::cgroups::Made;
 use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
@@ -34,7 +35,11 @@ pub(super) struct RestoreWatch<'a> {
     pub on_bridge: bool,
     /// Why they cannot, all the same.
     pub cut_off: Option<anyhow::Error>,
-    /// The payload cgroup's directory.
+    /// Whether what CRIU leaves was mended.
+    pub mended: bool,
+    /// The cgroups.
+    pub cgroups: &'a Made,
+    /// The directory of cgroup2's, in which all tasks are.
     pub payload: &'a Path,
     /// What holds it back, as far as it is in force.
     pub in_force: InForce,
@@ -101,6 +106,18 @@ impl RestoreWatch<'_> {
         devices::unlock(&self.plan.devices, network_namespace(self.init)?.as_fd())
     }
 
+    /// CRIU has restored it all, but goes on where a script fails in the end: what was to be done then is done now.
+    pub fn do_what_was_missed(&mut self) -> Result<()> {
+        let locked = !self.on_bridge && !self.made.is_empty();
+        for (missed, action) in [(locked, "network-unlock"), (!self.mended, "pre-resume")] {
+            if missed {
+                self.log.report.note(&format!("CRIU's action script has failed at {action}: it is done late"));
+                self.action(action, None)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds the routes that CRIU does not bring back; one that cannot be added is told.
     fn add_routes(&mut self, init_pid: Option<i32>) {
         let routes = &self.plan.routes;
@@ -130,9 +147,13 @@ impl RestoreWatch<'_> {
         }
     }
 
-    /// Puts limits and device rules in force.
+    /// Puts limits and device rules in force. They are not CRIU's, nor those of the scripts that it has yet to run,
+    /// which may want as little as /dev/null: it leaves the container's cgroups for ours.
     fn confine(&mut self) -> Result<()> {
-        self.in_force = self.plan.confinement.apply(self.payload).context("confine the container as before")?;
+        cgroup::move_our_kind(self.payload, &self.cgroups.monitor)
+            .context("move CRIU out of the container's cgroups")?;
+        let payload = &self.cgroups.payload;
+        self.in_force = self.plan.confinement.apply(payload).context("confine the container as before")?;
         self.in_force.notes.iter().for_each(|note| self.log.report.note(note));
         Ok(())
     }
@@ -192,6 +213,7 @@ impl Watch for RestoreWatch<'_> {
             }
             // All is back and still stopped. CRIU does not heed a no any more.
             "pre-resume" => {
+                self.mended = true;
                 if let Err(e) = mend::tasks_of(self.payload) {
                     self.log.report.note(&format!("{e:#}"));
                 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::errno::Errno;
 
 use super::connection::{Answer, Held, Request};
-use super::{MAX_HELD, Served, Server};
+use super::{Hierarchy, MAX_HELD, Served, Server};
 use crate::lxc::protocol::{
     CGROUP_CTX_LEN, CGROUP_CTX_MAX_FD, CgroupCtx, CgroupFd, Command, ConsoleLog, DeviceItem, HierarchyKind, Layout,
     MAX_STATE, PAYLOAD_MAX, State, UTILITY_DEVICES, UTILITY_FREEZER, c_string, decode_wanted, to_c_string,
@@ -94,9 +94,9 @@ impl Server {
                 self.changed(thawed, State::Thawed)
             }
             Command::GetCgroup2Fd if served.layout() != Layout::Unified => refuse(Errno::EINVAL),
-            Command::GetCgroup2Fd => descriptor(served.cgroup_fd()),
+            Command::GetCgroup2Fd => descriptor(unified(served).and_then(|h| h.fd)),
             Command::GetLimitCgroup2Fd if served.layout() != Layout::Unified => refuse(Errno::EINVAL),
-            Command::GetLimitCgroup2Fd => descriptor(served.limit_cgroup_fd()),
+            Command::GetLimitCgroup2Fd => descriptor(unified(served).and_then(|h| h.limit_fd)),
             Command::GetInitPidfd => descriptor(served.init_pidfd()),
             Command::GetDevptsFd => descriptor(served.devpts_fd()),
             Command::GetSeccompNotifyFd => descriptor(served.seccomp_notify_fd()),
@@ -214,12 +214,16 @@ fn cgroup<'a>(served: &dyn Served, payload: &[u8], which: Which) -> Response<'a>
     }
 }
 
+fn unified(served: &dyn Served) -> Option<Hierarchy<'_>> {
+    served.hierarchies().into_iter().find(|h| h.kind == HierarchyKind::V2)
+}
+
 /// What can be done by cgroup2 alone. On hybrid hosts v1 has these controllers.
 fn utilities(served: &dyn Served) -> u32 {
     if served.layout() != Layout::Unified {
         return 0;
     }
-    let controllers = served.cgroup_controllers();
+    let controllers = unified(served).map(|h| h.controllers).unwrap_or_default();
     let bit = |name: &str, bit| if controllers.iter().any(|c| c == name) { bit } else { 0 };
     bit("devices", UTILITY_DEVICES) | bit("freezer", UTILITY_FREEZER)
 }

@@ -29,8 +29,7 @@ pub struct Hierarchy<'a> {
 
 /// A container that is served. No method may block for long: the server has one thread, and it is the monitor's.
 ///
-/// Container and limit cgroup differ only with `lxc.cgroup.dir.container.inner`. A monitor on pure cgroup2 gives the
-/// `cgroup_*` methods; one on a hybrid host overrides [`Served::layout`] and [`Served::hierarchies`] as well.
+/// Container and limit cgroup differ only with `lxc.cgroup.dir.container.inner`.
 pub trait Served {
     /// Init's pid as the monitor sees it.
     fn init_pid(&self) -> Pid;
@@ -46,41 +45,11 @@ pub trait Served {
     /// `x86_64` or `i686`); `None` if it is unset, empty or unknown.
     fn config_item(&self, key: &str) -> Option<String>;
 
-    /// The container's cgroup: see [`Hierarchy::path`].
-    fn cgroup_path(&self) -> String;
-
-    /// The directory of the container's cgroup (O_PATH).
-    fn cgroup_fd(&self) -> Option<BorrowedFd<'_>>;
-
-    /// See [`Hierarchy::controllers`].
-    fn cgroup_controllers(&self) -> Vec<String>;
-
-    /// The cgroup with the limits.
-    fn limit_cgroup_path(&self) -> String {
-        self.cgroup_path()
-    }
-
-    /// The directory of the cgroup with the limits (O_PATH).
-    fn limit_cgroup_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.cgroup_fd()
-    }
-
     /// How cgroups are mounted here.
-    fn layout(&self) -> Layout {
-        Layout::Unified
-    }
+    fn layout(&self) -> Layout;
 
     /// Every hierarchy that the container has a cgroup in.
-    fn hierarchies(&self) -> Vec<Hierarchy<'_>> {
-        vec![Hierarchy {
-            kind: HierarchyKind::V2,
-            controllers: self.cgroup_controllers(),
-            path: self.cgroup_path(),
-            limit_path: self.limit_cgroup_path(),
-            fd: self.cgroup_fd(),
-            limit_fd: self.limit_cgroup_fd(),
-        }]
-    }
+    fn hierarchies(&self) -> Vec<Hierarchy<'_>>;
 
     /// The root of the container's devpts (O_PATH), so that lxc-attach gets its terminal inside. LXC gives it only if
     /// `lxc.pty.max` is set.

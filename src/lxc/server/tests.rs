@@ -55,17 +55,22 @@ impl Served for MadeUp {
     fn layout(&self) -> Layout {
         self.layout
     }
-    fn cgroup_path(&self) -> String {
-        "lxc.payload.made-up/inner".to_owned()
-    }
-    fn limit_cgroup_path(&self) -> String {
-        "lxc.payload.made-up".to_owned()
-    }
-    fn cgroup_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.cgroup.as_fd())
-    }
-    fn cgroup_controllers(&self) -> Vec<String> {
-        self.controllers.clone()
+    fn hierarchies(&self) -> Vec<Hierarchy<'_>> {
+        let slash = if self.layout == Layout::Unified { "" } else { "/" };
+        let hierarchy = |kind, controllers: &[String]| Hierarchy {
+            kind,
+            controllers: controllers.to_vec(),
+            path: format!("{slash}lxc.payload.made-up/inner"),
+            limit_path: format!("{slash}lxc.payload.made-up"),
+            fd: Some(self.cgroup.as_fd()),
+            limit_fd: Some(self.cgroup.as_fd()),
+        };
+        let mut all = vec![hierarchy(HierarchyKind::V2, &self.controllers)];
+        if self.layout == Layout::Hybrid {
+            let of_v1 = [["cpu", "cpuacct"], ["name=systemd", "name=other"]];
+            all.extend(of_v1.map(|names| hierarchy(HierarchyKind::V1, &names.map(str::to_owned))));
+        }
+        all
     }
     fn tty_count(&self) -> i32 {
         2

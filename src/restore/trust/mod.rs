@@ -122,6 +122,12 @@ impl Subject<'_> {
         Ok(reasons)
     }
 
+    /// The checkpoint in a message: whose it is, where that is another container's, and where.
+    pub fn called(&self) -> String {
+        let whose = self.copy.map(|copy| format!(" of {}", copy.original.name)).unwrap_or_default();
+        format!("the checkpoint{whose} in {}", self.images.display())
+    }
+
     /// Whether hooks of the user's run before the start, which may be what mounts the root.
     pub fn root_may_come_from_hooks(&self) -> bool {
         let own = |hook: &String| {
@@ -132,8 +138,9 @@ impl Subject<'_> {
     }
 }
 
-/// Refuses for these reasons. With `force`, those that may be passed over are given back, to be told as notes.
-pub(super) fn judge(images: &Path, reasons: Vec<Reason>, force: bool) -> Result<Vec<String>> {
+/// Refuses for these reasons what is [`called`](Subject::called) so. With `force`, those that may be passed over are
+/// given back, to be told as notes.
+pub(super) fn judge(called: &str, reasons: Vec<Reason>, force: bool) -> Result<Vec<String>> {
     let (against, passed): (Vec<Reason>, Vec<Reason>) = reasons.into_iter().partition(|r| r.certain || !force);
     if against.is_empty() {
         return Ok(passed.into_iter().map(|r| format!("going ahead although {}", r.text)).collect());
@@ -143,7 +150,7 @@ pub(super) fn judge(images: &Path, reasons: Vec<Reason>, force: bool) -> Result<
     if against.len() > MOST_TOLD {
         told.push(&more);
     }
-    let text = format!("the checkpoint in {} cannot be used here: {}", images.display(), told.join("; "));
+    let text = format!("{called} cannot be used here: {}", told.join("; "));
     let failure = Failure::new(Exit::BadCheckpoint, anyhow!(text));
     Err(match against.iter().any(|r| r.certain) {
         true => failure,
@@ -188,7 +195,7 @@ mod tests {
 
     #[test]
     fn all_reasons_are_told_and_only_doubts_are_passed_over() {
-        let dir = Path::new("/c");
+        let dir = "the checkpoint in /c";
         let doubt = Reason::doubtful("the bridge is another");
         let certain = Reason::certain("its file is gone");
         assert_eq!(judge(dir, vec![], false).unwrap(), Vec::<String>::new());

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
 use lxc_cr::lxc::protocol::{
-    CgroupCtx, CgroupFd, DeviceItem, Header, Message, State, c_string, decode_wanted, socket_name,
+    CgroupCtx, CgroupFd, DeviceItem, Header, HierarchyKind, Layout, Message, State, c_string, decode_wanted, socket_name,
 };
-use lxc_cr::lxc::server::{Served, Server};
+use lxc_cr::lxc::server::{Hierarchy, Served, Server};
 use nix::unistd::Pid;
 
 struct MadeUp;
@@ -31,14 +31,18 @@ impl Served for MadeUp {
     fn config_item(&self, key: &str) -> Option<String> {
         Some(key.repeat(3))
     }
-    fn cgroup_path(&self) -> String {
-        "lxc.payload.fuzz".to_owned()
+    fn layout(&self) -> Layout {
+        Layout::Unified
     }
-    fn cgroup_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-    fn cgroup_controllers(&self) -> Vec<String> {
-        vec!["memory".to_owned()]
+    fn hierarchies(&self) -> Vec<Hierarchy<'_>> {
+        vec![Hierarchy {
+            kind: HierarchyKind::V2,
+            controllers: vec!["memory".to_owned()],
+            path: "lxc.payload.fuzz".to_owned(),
+            limit_path: "lxc.payload.fuzz".to_owned(),
+            fd: None,
+            limit_fd: None,
+        }]
     }
     fn on_stop(&mut self) -> io::Result<()> {
         Ok(())

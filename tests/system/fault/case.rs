@@ -15,7 +15,7 @@ use crate::harness::enter::BRIDGE;
 use crate::harness::leak::Snapshot;
 use crate::harness::run::{Run, ends_within, wait_for};
 use crate::harness::witness::{Status, Witness};
-use crate::harness::{Container, World};
+use crate::harness::{Container, World, cgroups};
 
 /// More than any command takes that is disturbed; one that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(40);
@@ -297,7 +297,7 @@ impl<'w> Rig<'w> {
     fn reset(&mut self) {
         self.client = None;
         self.suspended = false;
-        let payload = PathBuf::from(format!("/sys/fs/cgroup/lxc.payload.{}", self.container.name()));
+        let payload = cgroups::unified().join(format!("lxc.payload.{}", self.container.name()));
         let _ = fs::write(payload.join("cgroup.freeze"), "0");
         let _ = fs::write(payload.join("cgroup.kill"), "1");
         self.container.lxc("lxc-stop").arg("-k").output();
@@ -308,7 +308,7 @@ impl<'w> Rig<'w> {
             }
         }
         for kind in ["payload", "monitor"] {
-            let _ = fs::remove_dir(format!("/sys/fs/cgroup/lxc.{kind}.{}", self.container.name()));
+            cgroups::remove_all(&format!("lxc.{kind}.{}", self.container.name()));
         }
         self.empty();
     }

@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use super::cgroups;
 use super::container::Container;
 use super::enter::BRIDGE;
 use super::run::{Output, Run, wait_for};
@@ -53,7 +54,7 @@ pub fn dump_with(container: &Container, images: &Path, more: &[&str]) -> Dumped 
     let init = container.init_pid().to_string();
     let cgroups = fs::read_to_string(format!("/proc/{init}/cgroup")).unwrap();
     let payload = cgroups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap();
-    let (veth, cgroup) = (format!("veth{init}"), Path::new("/sys/fs/cgroup").join(payload));
+    let (veth, cgroup) = (format!("veth{init}"), cgroups::unified().join(payload));
     let dump = criu("dump", images).args(["-t", &init]).args(more).ok();
     // LXC's monitor would remove a cgroup that CRIU makes anew before it is done.
     wait_for("LXC to remove the cgroup", GONE_LIMIT, || (!cgroup.exists()).then_some(())).unwrap();

@@ -6,6 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::cgroups;
 use super::enter::{BRIDGE, WITNESS};
 use super::run::{Output, Run, wait_for};
 use super::witness::Witness;
@@ -192,14 +193,15 @@ lxc.rootfs = {dir}/rootfs
     /// Runs LXC's own `lxc-checkpoint` on it. That moves to the root of the cgroup tree, which is forbidden in a cgroup
     /// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
     pub fn stock_checkpoint<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
-        let (root, scope) = (Path::new("/sys/fs/cgroup"), Path::new("/sys/fs/cgroup/init.scope"));
+        let root = cgroups::unified();
+        let scope = root.join("init.scope");
         let control = root.join("cgroup.subtree_control");
         for controller in fs::read_to_string(&control).unwrap().split_whitespace() {
             fs::write(&control, format!("-{controller}")).unwrap();
         }
-        move_processes(scope, root);
+        move_processes(&scope, &root);
         let output = self.lxc("lxc-checkpoint").args(arguments).output();
-        move_processes(root, scope);
+        move_processes(&root, &scope);
         output
     }
 

@@ -12,7 +12,6 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
-use std::time::Duration;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -20,9 +19,10 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, wait, waitpid};
-use nix::unistd::{ForkResult, Pid, chdir, fork, geteuid, getpid, pivot_root, sethostname};
+use nix::unistd::{ForkResult, Pid, chdir, fork, geteuid, pivot_root, sethostname};
 
-use super::run::{Run, wait_for};
+use super::cgroups::{self, Cgroups};
+use super::run::Run;
 
 /// Where containers live on a file system of the disk.
 pub const DISK: &str = "/srv/disk";
@@ -51,8 +51,6 @@ pub const BRIDGE_ADDRESS: &str = "10.99.0.1/24";
 const SHM_SIZE: &str = "8G";
 /// What is used up of the exit codes by a host that could not be set up.
 const SETUP_FAILED: i32 = 99;
-/// How long processes in the host may take to be gone once they were killed.
-const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why the host cannot be entered here.
 #[derive(Debug)]
@@ -64,11 +62,9 @@ struct Outside {
     systemd_root: PathBuf,
     state: PathBuf,
     run: PathBuf,
-    cgroup: PathBuf,
+    cgroups: Cgroups,
     witness: PathBuf,
     culprit: PathBuf,
-    /// Undoes [`hand_on_controllers`].
-    take_back: Option<(PathBuf, String)>,
 }
 
 /// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans up and exits
@@ -134,8 +130,7 @@ fn prepare() -> Result<Outside, Unavailable> {
     }
     let state =
         programs().parent().map(|target| target.join("system")).ok_or_else(|| unavailable("no target directory"))?;
-    let tree = unified_cgroup().ok_or_else(|| unavailable("no cgroup2 mount on this machine"))?;
-    remove_stale(&state, &tree);
+    remove_stale(&state);
     let name = format!("lxc-cr-{}", std::process::id());
     let run = state.join(&name);
     for dir in [run.join("stage"), run.join("disk"), run.join("lxc"), state.join("logs")] {
@@ -143,9 +138,9 @@ fn prepare() -> Result<Outside, Unavailable> {
     }
     let witness = super::witness::build("witness", &state).map_err(Unavailable)?;
     let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
-    let take_back = hand_on_controllers(&tree);
     let systemd_root = cached_root(&["--systemd", "--path"])?;
-    Ok(Outside { take_back, root, systemd_root, state, run, cgroup: tree.join(name), witness, culprit })
+    let cgroups = Cgroups::prepare().map_err(Unavailable)?;
+    Ok(Outside { root, systemd_root, state, run, cgroups, witness, culprit })
 }
 
 /// What packaging/test-host.sh has made with these arguments, or would make.
@@ -160,50 +155,13 @@ fn programs() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_lxc-checkpoint")).parent().unwrap_or(Path::new("/"))
 }
 
-/// Where cgroup2 is mounted: `/sys/fs/cgroup`, or below it on a hybrid machine.
-fn unified_cgroup() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find_map(|line| {
-        let (mount, kind) = line.split_once(" - ")?;
-        kind.starts_with("cgroup2 ").then(|| mount.split(' ').nth(4).map(PathBuf::from))?
-    })
-}
-
-/// On a hybrid machine nobody manages the cgroup2 tree, and what its root does not hand on is missing below: without
-/// any controller LXC's own checkpoint fails.
-fn hand_on_controllers(tree: &Path) -> Option<(PathBuf, String)> {
-    let control = tree.join("cgroup.subtree_control");
-    let offered = fs::read_to_string(tree.join("cgroup.controllers")).ok()?;
-    let signed = |sign| offered.split_whitespace().map(|c| format!("{sign}{c} ")).collect::<String>();
-    let unmanaged = fs::read_to_string(&control).ok()?.trim().is_empty();
-    (unmanaged && fs::write(&control, signed('+')).is_ok()).then(|| (control.clone(), signed('-')))
-}
-
 /// What a run that was killed could not remove.
-fn remove_stale(state: &Path, tree: &Path) {
-    for dir in [state, tree] {
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let pid = name.to_str().and_then(|n| n.strip_prefix("lxc-cr-")).and_then(|n| n.parse::<u32>().ok());
-            if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-                if dir == tree {
-                    remove_cgroups(&entry.path());
-                } else {
-                    let _ = fs::remove_dir_all(entry.path());
-                }
-            }
+fn remove_stale(state: &Path) {
+    for entry in fs::read_dir(state).into_iter().flatten().flatten() {
+        if cgroups::of_a_dead_run(&entry.file_name().to_string_lossy()) {
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
-}
-
-/// Removes a cgroup with all below it. Errors are left to the caller's next look: a populated one stays.
-fn remove_cgroups(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_cgroups(&entry.path());
-        }
-    }
-    let _ = fs::remove_dir(dir);
 }
 
 fn wait_outside(child: Pid, watched: &SigSet) -> i32 {
@@ -227,20 +185,7 @@ fn wait_outside(child: Pid, watched: &SigSet) -> i32 {
 }
 
 fn clean_up(outside: &Outside) {
-    if outside.cgroup.exists() {
-        let _ = fs::write(outside.cgroup.join("cgroup.kill"), "1");
-        let gone = wait_for("the test host's cgroup to be empty", GONE_LIMIT, || {
-            remove_cgroups(&outside.cgroup);
-            (!outside.cgroup.exists()).then_some(())
-        });
-        if let Err(error) = gone {
-            eprintln!("test host: {error}: {}", outside.cgroup.display());
-        }
-    }
-    if let Some((control, back)) = &outside.take_back {
-        // Refused while another run uses them.
-        let _ = fs::write(control, back);
-    }
+    outside.cgroups.remove();
     if let Err(error) = fs::remove_dir_all(&outside.run) {
         eprintln!("test host: remove {}: {error}", outside.run.display());
     }
@@ -258,16 +203,8 @@ fn die_with_parent() {
     or_die("die with its parent", set_pdeathsig(Signal::SIGKILL));
 }
 
-/// A cgroup namespace of its own keeps runs apart. The processes sit in `init.scope` below its root: LXC, which
-/// takes pid 1's cgroup for its base, cuts that name off, and the root is free to hand on its controllers.
 fn make_namespaces(outside: &Outside) -> Result<(), String> {
-    let scope = outside.cgroup.join("init.scope");
-    fs::create_dir_all(&scope).map_err(|e| format!("make {}: {e}", scope.display()))?;
-    let pid = getpid().to_string();
-    fs::write(outside.cgroup.join("cgroup.procs"), &pid)
-        .map_err(|e| format!("enter {}: {e}", outside.cgroup.display()))?;
-    unshare(CloneFlags::CLONE_NEWCGROUP).map_err(|e| format!("unshare cgroup: {e}"))?;
-    fs::write(scope.join("cgroup.procs"), &pid).map_err(|e| format!("enter {}: {e}", scope.display()))?;
+    outside.cgroups.enter()?;
     unshare(
         CloneFlags::CLONE_NEWNS
             | CloneFlags::CLONE_NEWNET
@@ -311,7 +248,7 @@ fn build(outside: &Outside) -> Result<(), String> {
     put("proc", "proc", &root.join("proc"), MsFlags::empty(), "")?;
     // A fresh sysfs shows the network namespace of whoever mounts it: LXC looks for the bridge there.
     put("sysfs", "sysfs", &root.join("sys"), MsFlags::empty(), "")?;
-    put("cgroup2", "cgroup2", &root.join("sys/fs/cgroup"), MsFlags::empty(), "")?;
+    outside.cgroups.mount(&root)?;
     put("tmpfs", "tmpfs", &root.join("run"), MsFlags::empty(), "mode=755")?;
     put("tmpfs", "tmpfs", &root.join("tmp"), MsFlags::empty(), "mode=1777")?;
     for dir in ["run/lock", &SHM[1..], &DISK[1..]] {

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use super::cgroups;
 use super::run::{Run, wait_for};
 
 /// Some things go after their cause: a veth when its namespace is taken apart, a monitor after its last client.
@@ -13,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// What stays after the first use, rightly.
 const EXPECTED: &[&str] = &[
     // LXC's monitor leaves its cgroup for this one before it removes it; nobody removes this one.
-    "cgroup /lxc.pivot",
+    "cgroup lxc.pivot",
     // LXC's lock files, one a container path, and its runtime directory.
     "file /run/lock/lxc",
     "file /run/lxc",
@@ -46,11 +47,15 @@ impl Snapshot {
         for line in Run::new("nft").args(["list", "ruleset"]).output().stdout.lines() {
             found.insert(format!("nft {line}"));
         }
-        tree(Path::new("/sys/fs/cgroup"), &mut |path, kind| {
-            if kind.is_dir() {
-                found.insert(format!("cgroup /{}", path.strip_prefix("/sys/fs/cgroup").unwrap_or(path).display()));
-            }
-        });
+        for root in cgroups::roots() {
+            let hierarchy = root.file_name().filter(|_| cgroups::is_hybrid()).unwrap_or_default().display().to_string();
+            tree(&root, &mut |path, kind| {
+                if kind.is_dir() {
+                    let path = path.strip_prefix(&root).unwrap_or(path).display();
+                    found.insert(format!("cgroup {path} {hierarchy}"));
+                }
+            });
+        }
         processes(&mut found);
         for place in ["/run", "/tmp", "/srv", "/var/lib/lxc", "/var/cache/lxc", "/var/log", "/etc"] {
             tree(Path::new(place), &mut |path, _| {
@@ -61,9 +66,16 @@ impl Snapshot {
         }
         found.retain(|line| {
             !is_our_lock(line)
-                && !EXPECTED.iter().any(|e| line.strip_prefix(e).is_some_and(|r| r.is_empty() || r.starts_with('/')))
+                && !EXPECTED
+                    .iter()
+                    .any(|e| line.strip_prefix(e).is_some_and(|r| r.is_empty() || r.starts_with(['/', ' '])))
         });
         Snapshot(found)
+    }
+
+    /// What was found: its kind, then what it is.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
     }
 
     /// The same without the files below a directory.

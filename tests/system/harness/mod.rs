@@ -5,6 +5,7 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod bare;
+pub mod cgroups;
 pub mod container;
 pub mod culprit;
 pub mod enter;

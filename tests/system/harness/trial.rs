@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use super::cgroups;
 use super::enter::{self, LOGS};
 use super::leak::Snapshot;
 use super::run::Run;
@@ -25,13 +26,15 @@ const REQUIRED: &[&str] = &["CI", "LXC_CR_REQUIRE_SYSTEM"];
 /// A name and what happens; a panic is a failure.
 pub type Story = (&'static str, fn(&World));
 
-/// The whole program: enters the host and runs the stories that the arguments choose, one by one.
-pub fn run(stories: &'static [Story]) -> ExitCode {
+/// The whole program: enters the host and runs the stories that the arguments choose, one by one: the second list on a
+/// host with cgroup v1.
+pub fn run(on_unified: &'static [Story], on_hybrid: &'static [Story]) -> ExitCode {
+    let stories = if cgroups::is_asked_to_be_hybrid() { on_hybrid } else { on_unified };
     let raw: Vec<String> = std::env::args().collect();
     if let [_, flag, name] = raw.as_slice()
         && flag == RUN_ONE
     {
-        let story = stories.iter().find(|story| story.0 == name);
+        let story = on_unified.iter().chain(on_hybrid).find(|story| story.0 == name);
         return story.map_or(ExitCode::FAILURE, |(name, story)| {
             story(&World::new(name));
             ExitCode::SUCCESS

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::harness::World;
 use crate::harness::container::Container;
+use crate::harness::{World, cgroups};
 
 /// A limit of a controller that may be there, and three values for it. Which controllers cgroup2 has differs.
 const LIMITS: &[(&str, [&str; 3])] = &[
@@ -15,13 +15,13 @@ const LIMITS: &[(&str, [&str; 3])] = &[
 ];
 
 fn limit_here() -> (&'static str, [&'static str; 3]) {
-    let controllers = fs::read_to_string("/sys/fs/cgroup/cgroup.controllers").unwrap();
+    let controllers = fs::read_to_string(cgroups::unified().join("cgroup.controllers")).unwrap();
     let here = |name: &str| controllers.split_whitespace().any(|c| name.starts_with(&format!("{c}.")));
     *LIMITS.iter().find(|(name, _)| here(name)).expect("cgroup2 has none of the controllers that are known here")
 }
 
 fn payload(container: &Container) -> PathBuf {
-    Path::new("/sys/fs/cgroup").join(format!("lxc.payload.{}", container.name()))
+    cgroups::unified().join(format!("lxc.payload.{}", container.name()))
 }
 
 fn value(container: &Container, file: &str) -> String {
@@ -70,9 +70,9 @@ pub fn survive(world: &World) {
         );
         container.ours("lxc-checkpoint").ok();
         // As on a host that was started anew, where no container has asked for controllers yet.
-        let above = Path::new("/sys/fs/cgroup/cgroup.subtree_control");
-        for controller in fs::read_to_string(above).unwrap().split_whitespace() {
-            fs::write(above, format!("-{controller}")).unwrap();
+        let above = cgroups::unified().join("cgroup.subtree_control");
+        for controller in fs::read_to_string(&above).unwrap().split_whitespace() {
+            fs::write(&above, format!("-{controller}")).unwrap();
         }
         container.ours("lxc-restart").ok();
         assert_eq!(tree(&container), before);

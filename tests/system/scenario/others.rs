@@ -11,12 +11,12 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::World;
 use crate::harness::bare;
 use crate::harness::container::Container;
 use crate::harness::enter::BRIDGE;
 use crate::harness::run::{Output, Run, ends_within, wait_for};
 use crate::harness::witness::Witness;
+use crate::harness::{World, cgroups};
 
 /// For a command to get somewhere, or to be gone.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ pub fn a_container_whose_monitor_is_gone_is_found(world: &World) {
     container.stop();
     // The killed monitor's, and what it would have removed; no command of LXC removes them either.
     for kind in ["monitor", "payload"] {
-        let _ = fs::remove_dir(format!("/sys/fs/cgroup/lxc.{kind}.{}", container.name()));
+        cgroups::remove_all(&format!("lxc.{kind}.{}", container.name()));
     }
 }
 
@@ -48,9 +48,10 @@ pub fn a_container_whose_monitor_is_gone_is_found(world: &World) {
 pub fn a_container_whose_monitor_is_gone_leaves_no_cgroup(world: &World) {
     let container = world.container();
     start_and_kill_the_monitor(&container);
-    let _ = fs::remove_dir(format!("/sys/fs/cgroup/lxc.monitor.{}", container.name()));
+    cgroups::remove_all(&format!("lxc.monitor.{}", container.name()));
     container.ours("lxc-checkpoint").ok();
-    assert!(!Path::new(&format!("/sys/fs/cgroup/lxc.payload.{}", container.name())).exists());
+    let payload = format!("lxc.payload.{}", container.name());
+    assert!(cgroups::roots().iter().all(|root| !root.join(&payload).exists()));
     container.ours("lxc-restart").ok();
     container.kill();
 }
@@ -74,7 +75,7 @@ fn start_and_kill_the_monitor(container: &Container) -> Witness {
 
 /// The first process of the payload cgroup: LXC cannot be asked.
 fn init_by_hand(container: &Container) -> u32 {
-    let file = format!("/sys/fs/cgroup/lxc.payload.{}/cgroup.procs", container.name());
+    let file = cgroups::unified().join(format!("lxc.payload.{}/cgroup.procs", container.name()));
     fs::read_to_string(&file).unwrap().lines().map(|line| line.parse::<u32>().unwrap()).min().unwrap()
 }
 

@@ -124,7 +124,7 @@ pub fn of_directories_that_are_not_right(world: &World) {
     refused(&restore(&dir.join("nowhere")), 9, &["nowhere"]);
     let other = world.container();
     let foreign = other.ours("lxc-restart").arg("-D").arg(&good).output();
-    refused(&foreign, 9, &["a checkpoint of", container.name()]);
+    refused(&foreign, 9, &[&format!("the checkpoint of {} in {}", container.name(), good.display()), "is gone"]);
 
     let pages = good.join("pages-1.img");
     let mut bytes = fs::read(&pages).unwrap();

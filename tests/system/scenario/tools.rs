@@ -1,17 +1,19 @@
 //! Each of LXC's tools on a container that LXC has started, and on the same one restored by us: what they say and how
 //! they end is the same.
 //!
-//! Run with each supported LXC (`make interop`), this is the table of what works with which version.
+//! `packaging/test-tools.sh` runs it with each supported LXC and makes of it the table in `tests/system/TOOLS.md`.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use crate::harness::World;
 use crate::harness::container::Container;
+use crate::harness::enter::LOGS;
 use crate::harness::run::{Output, PATH, Run, wait_for};
 
 /// A command line, and the exit code and words that it answered with.
@@ -63,6 +65,7 @@ const OF_ALL: &[&[&str]] = &[
     &["lxc-ls", "--stopped"],
     &["lxc-autostart", "-L"],
     &["lxc-autostart", "-L", "-r"],
+    &["lxc-config", "lxc.lxcpath"],
 ];
 
 /// How a container is ended, and the state after it.
@@ -92,9 +95,27 @@ pub fn say_the_same(world: &World) {
     container.start();
     ours(&container);
     let restored = answers(world, &container);
-    assert_same(&started, &restored);
-    assert!(started.len() > 30, "{}", started.len());
     container.kill();
+    assert_same("answers", &started, &restored);
+    assert!(started.len() > 30, "{}", started.len());
+}
+
+/// LXC's own `lxc-checkpoint` ends it, too.
+pub fn checkpoint_it_the_same(world: &World) {
+    let container = world.container();
+    let dump = |number: u32| {
+        let init = container.init_pid();
+        let images = world.images("stock").join(number.to_string());
+        let told = container.stock_checkpoint(["-s".as_ref(), "-v".as_ref(), "-D".as_ref(), images.as_os_str()]);
+        container.wait_state("STOPPED");
+        Answers::from([("lxc-checkpoint -s".to_owned(), comparable(&told, &container, init))])
+    };
+    container.start();
+    let started = dump(1);
+    container.start();
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").ok();
+    assert_same("checkpoint", &started, &dump(2));
 }
 
 /// However a container is ended. All at once: busybox's init takes its three seconds.
@@ -114,7 +135,7 @@ pub fn end_it_the_same(world: &World) {
     world.of_all("lxc-monitor").arg("-Q").ok();
     let (restored, started): (Vec<_>, Vec<_>) = answers.into_iter().enumerate().partition(|(n, _)| n % 2 == 1);
     let all = |answers: Vec<(usize, Answer)>| answers.into_iter().map(|(_, answer)| answer).collect();
-    assert_same(&all(started), &all(restored));
+    assert_same("ends", &all(started), &all(restored));
 }
 
 /// Starts a container, ends it, and tells what was seen of it; one with an odd number is restored meanwhile.
@@ -163,7 +184,12 @@ fn answers(world: &World, container: &Container) -> Answers {
     let init = container.init_pid();
     let mut answers = Answers::new();
     for (number, words) in ON_A_RUNNING_ONE.iter().chain(OF_ALL).enumerate() {
-        let run = if OF_ALL.contains(words) { world.of_all(words[0]) } else { container.lxc(words[0]) };
+        let run = match words[0] {
+            // The only one that knows no `-P`.
+            "lxc-config" => Run::new(words[0]),
+            of_all if OF_ALL.contains(words) => world.of_all(of_all),
+            of_one => container.lxc(of_one),
+        };
         let told = run.args(&words[1..]).output();
         answers.insert(format!("{number:02} {}", words.join(" ")), comparable(&told, container, init));
     }
@@ -261,14 +287,23 @@ impl Monitored {
     }
 }
 
-fn assert_same(started: &Answers, restored: &Answers) {
+/// Compares, and leaves a line for each command where the table is made of them.
+fn assert_same(part: &str, started: &Answers, restored: &Answers) {
     let mut wrong = Vec::new();
+    let mut rows = String::new();
     for (command, answer) in started {
         let other = restored.get(command).map_or("nothing", String::as_str);
-        println!("{command}: {}", if answer == other { "the same" } else { "DIFFERENT" });
+        let ended = answer.lines().next().unwrap_or_default();
+        let same = if answer == other { "same" } else { "DIFFERENT" };
+        // Some are asked twice: the number says in which order.
+        let command_line = command.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+        rows += &format!("{command_line}\t{same}, {ended}\n");
         if answer != other {
             wrong.push(format!("{command}\n--- started by LXC:\n{answer}--- restored:\n{other}"));
         }
     }
+    let dir = Path::new(LOGS).join("tools");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join(part), rows).unwrap();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

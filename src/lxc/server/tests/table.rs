@@ -102,6 +102,34 @@ fn a_hybrid_host_has_no_cgroup2_answers() {
 }
 
 #[test]
+fn a_hybrid_host_tells_of_each_hierarchy() {
+    let monitor = Monitor::start();
+    monitor.with(|_, made_up| {
+        made_up.layout = Layout::Hybrid;
+        made_up.controllers.clear();
+    });
+    let client = monitor.client();
+    for controller in [Some("cpuacct"), Some("name=systemd"), None] {
+        assert_eq!(client.limit_cgroup(controller).unwrap().as_deref(), Some("/lxc.payload.made-up"));
+    }
+    let (mut stream, header, fds) = monitor.raw(23, 0, &[0; 96]);
+    assert_eq!((header.unwrap().code, fds.len()), (0, 3));
+    let mut payload = [0; 96];
+    stream.read_exact(&mut payload).unwrap();
+    let ctx = CgroupCtx::decode(&payload).unwrap();
+    assert_eq!((ctx.layout, ctx.utilities, ctx.fds.len()), (1, 0, 3));
+    // A client that knows which kind it wants.
+    let wanted = |kind: HierarchyKind, controller: &str| {
+        let request =
+            CgroupFd { layout: 0, utilities: 0, kind: kind as i32, fd: -1, controller: controller.to_owned() };
+        monitor.raw(25, 0, &request.encode()).1.unwrap().code
+    };
+    assert_eq!(wanted(HierarchyKind::V1, "cpu"), 0);
+    assert_eq!(wanted(HierarchyKind::V2, "cpu"), -(Errno::EINVAL as i32));
+    assert_eq!(wanted(HierarchyKind::V1, "freezer"), -(Errno::ENOENT as i32));
+}
+
+#[test]
 fn the_cgroup_context_fits_the_client_s_structure() {
     let monitor = Monitor::start();
     for (asked, came) in [(96, 96), (40, 40), (120, 96)] {

@@ -4,6 +4,10 @@
 //! the container. So all of it is put in force when CRIU has done its part, while the restored tasks still stand
 //! still. Controllers can only be handed on by a cgroup without tasks; so CRIU moves aside when init has gone to its
 //! place, and before it makes the other tasks.
+//!
+//! On a hybrid host v1's hierarchies hold it back, too (`legacy`).
+
+mod legacy;
 
 use std::fs;
 use std::io;
@@ -12,10 +16,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cgroup::{self, Tree};
+use crate::cgroup::{self, Cgroup, Tree};
 use crate::devices::{self, Attached, NoRule, Policy, Program};
 use crate::limits::{self, Limits};
 use crate::lxc::config::Config;
+
+use legacy::Legacy;
 
 /// Where CRIU waits; no part of the container, by its name.
 const ASIDE: &str = ".lxc-cr-criu";
@@ -38,32 +44,42 @@ pub struct Confinement {
     pub directories: Vec<Confined>,
     /// What its monitor thinks of devices where no rules are in force.
     pub devices_at_start: Policy,
+    /// What is on its directories in the hierarchies of v1.
+    legacy: Vec<Legacy>,
 }
 
 impl Confinement {
     /// As it was at the checkpoint, or, where nobody has recorded it, as the configuration says.
-    pub fn new(tree: Option<&Tree>, config: &Config) -> Result<Confinement, NoRule> {
+    pub fn new(unified: Option<&Tree>, legacy: &[Tree], config: &Config) -> Result<Confinement, NoRule> {
         let devices_at_start = Policy::at_start(config.cgroup2_items())?;
-        let directories = match tree {
-            Some(tree) => tree
-                .directories
-                .iter()
-                .map(|d| Confined { path: d.path.clone(), limits: d.limits.clone(), devices: d.devices.clone() })
-                .filter(|c| !c.limits.is_empty() || !c.devices.is_empty())
-                .collect(),
+        let recorded = unified.is_some() || !legacy.is_empty();
+        let legacy = match recorded {
+            true => legacy.iter().map(Legacy::of_tree).collect(),
+            false => Legacy::of_config(config.cgroup_items())?,
+        };
+        let directories = match unified {
+            Some(tree) => confined(tree),
+            None if recorded => Vec::new(),
             None => vec![Confined {
                 path: PathBuf::new(),
                 limits: limits::of_config(config.cgroup2_items()),
                 devices: Policy::configured(config.cgroup2_items())?.map(Program::Rules).into_iter().collect(),
             }],
         };
-        Ok(Confinement { directories, devices_at_start })
+        Ok(Confinement { directories, devices_at_start, legacy })
     }
 
-    /// Limits that this host does not have for the payload cgroup that is made.
-    pub fn missing(&self, payload: &Path) -> Vec<String> {
+    /// Limits that this host does not have for the payload cgroups that are made.
+    pub fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
         let top = self.directories.iter().find(|c| c.path.as_os_str().is_empty());
-        top.map(|c| limits::missing(payload, &c.limits)).unwrap_or_default()
+        let unified = payload.iter().find(|c| c.hierarchy.is_unified());
+        let missing = top.zip(unified).map(|(top, cgroup)| limits::missing(&cgroup.dir, &top.limits));
+        missing.into_iter().flatten().chain(self.legacy.iter().flat_map(|l| l.missing(payload))).collect()
+    }
+
+    /// Prepares payload cgroups that are new, before there is anything below them.
+    pub fn prepare(&self, payload: &[Cgroup]) -> Result<()> {
+        self.legacy.iter().try_for_each(|legacy| legacy.prepare(payload))
     }
 
     /// Makes the directories what they were, while there is nobody but CRIU's init in them, at its place. CRIU's other
@@ -92,11 +108,15 @@ impl Confinement {
         cgroup::remove(&payload.join(ASIDE))
     }
 
-    /// Puts it in force below a payload cgroup that is made.
-    pub fn apply(&self, payload: &Path) -> Result<InForce> {
+    /// Puts it in force on the payload cgroups that are made, and below them.
+    pub fn apply(&self, payload: &[Cgroup]) -> Result<InForce> {
         let mut in_force = InForce::default();
+        for legacy in &self.legacy {
+            in_force.notes.extend(legacy.apply(payload)?);
+        }
+        let Some(unified) = payload.iter().find(|c| c.hierarchy.is_unified()) else { return Ok(in_force) };
         for confined in &self.directories {
-            let dir = cgroup::directory(payload, &confined.path)?;
+            let dir = cgroup::directory(&unified.dir, &confined.path)?;
             in_force.notes.extend(limits::apply(&dir, &confined.limits)?);
             let attached = devices::attach(&dir, &confined.devices)?;
             if confined.path.as_os_str().is_empty() {
@@ -106,6 +126,13 @@ impl Confinement {
         }
         Ok(in_force)
     }
+}
+
+/// The directories of a tree on which there is something.
+fn confined(tree: &Tree) -> Vec<Confined> {
+    let all = tree.directories.iter();
+    let all = all.map(|d| Confined { path: d.path.clone(), limits: d.limits.clone(), devices: d.devices.clone() });
+    all.filter(|c| !c.limits.is_empty() || !c.devices.is_empty()).collect()
 }
 
 /// What is in force.
@@ -124,12 +151,16 @@ impl InForce {
     }
 }
 
-/// Reads the device programs of a running container's cgroups into its tree; returns what the user should know.
+/// Reads the device rules of a running container's cgroups into its tree; returns what the user should know.
 ///
 /// # Errors
 /// When there is a program that nobody could put in force again.
 pub fn read_devices(tree: &mut Tree, payload: &Path, config: &Config) -> Result<Vec<String>> {
     let mut notes = Vec::new();
+    if !tree.controllers.is_empty() {
+        legacy::read_devices(tree, payload, config)?;
+        return Ok(notes);
+    }
     for directory in &mut tree.directories {
         let dir = cgroup::directory(payload, &directory.path)?;
         for program in devices::read(&dir)? {

@@ -1,0 +1,96 @@
+//! The container's cgroups, as LXC's tools are told of them.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::cgroup::{self, Cgroup};
+use crate::lxc::protocol::{HierarchyKind, Layout};
+use crate::lxc::server::Hierarchy;
+
+/// How long a freeze that was asked for over the socket is waited for at most: the monitor has other clients.
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What is held of them.
+#[derive(Debug)]
+pub(super) struct Cgroups {
+    held: Vec<Held>,
+    /// The directory by which the container is frozen.
+    freezer: PathBuf,
+}
+
+#[derive(Debug)]
+struct Held {
+    kind: HierarchyKind,
+    controllers: Vec<String>,
+    path: String,
+    fd: OwnedFd,
+}
+
+impl Cgroups {
+    pub fn new(payload: &[Cgroup]) -> anyhow::Result<Cgroups> {
+        let hybrid = payload.iter().any(|c| !c.hierarchy.is_unified());
+        let held = payload.iter().map(|cgroup| {
+            let path = cgroup.path().to_string_lossy().into_owned();
+            let unified = cgroup.hierarchy.is_unified();
+            Ok(Held {
+                kind: if unified { HierarchyKind::V2 } else { HierarchyKind::V1 },
+                controllers: if unified { controllers(cgroup, hybrid) } else { cgroup.hierarchy.controllers.clone() },
+                // LXC writes no slash before it where there is cgroup2 alone.
+                path: if hybrid { path } else { path.trim_start_matches('/').to_owned() },
+                fd: cgroup::open_path(&cgroup.dir)?,
+            })
+        });
+        let freezer = cgroup::freezer(payload).map(|c| c.dir.clone()).unwrap_or_default();
+        Ok(Cgroups { held: held.collect::<anyhow::Result<_>>()?, freezer })
+    }
+
+    pub fn layout(&self) -> Layout {
+        let hybrid = self.held.iter().any(|h| h.kind == HierarchyKind::V1);
+        if hybrid { Layout::Hybrid } else { Layout::Unified }
+    }
+
+    pub fn hierarchies(&self) -> Vec<Hierarchy<'_>> {
+        let told = self.held.iter().map(|held| Hierarchy {
+            kind: held.kind,
+            controllers: held.controllers.clone(),
+            path: held.path.clone(),
+            limit_path: held.path.clone(),
+            fd: Some(held.fd.as_fd()),
+            limit_fd: Some(held.fd.as_fd()),
+        });
+        told.collect()
+    }
+
+    pub fn is_frozen(&self) -> bool {
+        cgroup::is_frozen(&self.freezer).unwrap_or(false)
+    }
+
+    /// A frozen task does not even die.
+    pub fn thaw(&self) -> io::Result<()> {
+        cgroup::set_frozen(&self.freezer, false).map_err(io::Error::other)
+    }
+
+    /// Freezes or thaws it on cgroup2, and waits until it is done.
+    pub fn set_frozen(&self, frozen: bool, limit: Option<Duration>) -> io::Result<()> {
+        cgroup::set_frozen(&self.freezer, frozen).map_err(io::Error::other)?;
+        let wanted = if frozen { "frozen 1" } else { "frozen 0" };
+        let end = Instant::now() + limit.unwrap_or(FREEZE_LIMIT).min(FREEZE_LIMIT);
+        while !fs::read_to_string(self.freezer.join("cgroup.events"))?.contains(wanted) {
+            if Instant::now() >= end {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+}
+
+/// What liblxc counts as controllers of cgroup2: those of the kernel, and where v1 has them not, two of its own.
+fn controllers(unified: &Cgroup, hybrid: bool) -> Vec<String> {
+    let text = fs::read_to_string(unified.dir.join("cgroup.controllers")).unwrap_or_default();
+    let own = if hybrid { "" } else { "devices freezer" };
+    text.split_ascii_whitespace().chain(own.split_ascii_whitespace()).map(str::to_owned).collect()
+}
