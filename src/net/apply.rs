@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use super::Port;
 use super::plan::NewPort;
-use super::ports::VETH;
+use super::ports::{VETH, nobodys_mac};
 use crate::error::ErrorList;
 use crate::sys::netlink::{Error, Mac, Netlink, NewVeth, Route, in_netns};
 use crate::sysctl;
@@ -110,14 +110,17 @@ pub fn announce(container: BorrowedFd<'_>, ports: &[Port]) -> anyhow::Result<()>
 
 /// Undoes [`create`] for one pair, known by the name of its host's end and the MAC that the plan gave
 /// it; fine if it is gone. A link of this name that is no veth or has another MAC is not ours: the
-/// undo is noted before the pair is made, and someone may have taken the name first. Says whether it was there.
+/// undo is noted before the pair is made, and someone may have taken the name first. One that is locked is in disguise:
+/// so it is when a container ends by its checkpoint, and a connection that is being closed in it keeps its namespace and
+/// with that the pair. Says whether it was there.
 pub fn remove(nl: &mut Netlink, host: &str, mac: Mac) -> anyhow::Result<bool> {
     let link = match nl.link(host) {
         Ok(link) => link,
         Err(Error::NotFound) => return Ok(false),
         Err(e) => return Err(e).with_context(|| format!("look for {host}")),
     };
-    if link.kind.as_deref() != Some(VETH) || link.mac != Some(mac) {
+    let known = [mac, nobodys_mac(link.index)];
+    if link.kind.as_deref() != Some(VETH) || !link.mac.is_some_and(|mac| known.contains(&mac)) {
         log::warn!("{host} is another link by now and is not deleted");
         return Ok(false);
     }
