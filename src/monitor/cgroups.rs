@@ -37,7 +37,11 @@ impl Cgroups {
             let unified = cgroup.hierarchy.is_unified();
             Ok(Held {
                 kind: if unified { HierarchyKind::V2 } else { HierarchyKind::V1 },
-                controllers: if unified { controllers(cgroup, hybrid) } else { cgroup.hierarchy.controllers.clone() },
+                controllers: if unified {
+                    controllers(&cgroup.hierarchy, hybrid)?
+                } else {
+                    cgroup.hierarchy.controllers.clone()
+                },
                 // LXC writes no slash before it where there is cgroup2 alone.
                 path: if hybrid { path } else { path.trim_start_matches('/').to_owned() },
                 fd: cgroup::open_path(&cgroup.dir)?,
@@ -88,9 +92,11 @@ impl Cgroups {
     }
 }
 
-/// What liblxc counts as controllers of cgroup2: those of the kernel, and where v1 has them not, two of its own.
-fn controllers(unified: &Cgroup, hybrid: bool) -> Vec<String> {
-    let text = fs::read_to_string(unified.dir.join("cgroup.controllers")).unwrap_or_default();
+/// What liblxc counts as controllers of cgroup2: those that the kernel has where LXC makes its cgroups, whether they are
+/// handed on to a container's or not, and where v1 has them not, two of its own.
+fn controllers(unified: &cgroup::Hierarchy, hybrid: bool) -> anyhow::Result<Vec<String>> {
+    let base = cgroup::directory(&unified.mount, &cgroup::base(unified)?)?;
+    let text = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
     let own = if hybrid { "" } else { "devices freezer" };
-    text.split_ascii_whitespace().chain(own.split_ascii_whitespace()).map(str::to_owned).collect()
+    Ok(text.split_ascii_whitespace().chain(own.split_ascii_whitespace()).map(str::to_owned).collect())
 }

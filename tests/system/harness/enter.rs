@@ -16,7 +16,7 @@ use std::process::{Command, exit};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal as handle, sigprocmask};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, wait, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, fork, geteuid, pivot_root, sethostname};
@@ -79,6 +79,11 @@ pub fn enter() -> Result<(), Unavailable> {
         watched.add(signal);
     }
     let before = watched.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(unavailable)?;
+    // A shell's background job ignores the keyboard's signals; the containers must not inherit that.
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: the default disposition runs no code of ours.
+        unsafe { handle(signal, SigHandler::SigDfl) }.map_err(unavailable)?;
+    }
     // SAFETY: the process has one thread (asserted above), so no lock can be held by another.
     match unsafe { fork() }.map_err(unavailable)? {
         ForkResult::Parent { child } => {
