@@ -5,7 +5,7 @@
 # make faults everything goes wrong, at every moment
 # make soak   a hundred checkpoints and restarts of one container
 # make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local, make uninstall
-# make doc    manuals and completions                             make deb, make test-packages
+# make doc    manuals and completions                             make deb, make rpm, make test-packages
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
@@ -23,7 +23,7 @@ FILL_IN = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e
 MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc demo faults soak bench shell test-host install uninstall deb test-packages
+.PHONY: build doc lint check test test-vm test-lxc demo faults soak bench shell test-host install uninstall deb rpm package-tools test-packages
 
 build:
 	$(CARGO) build --release --bins
@@ -116,6 +116,12 @@ uninstall:
 deb: build doc
 	packaging/deb.sh $(PROFILE)
 
+package-tools:
+	@packaging/package-tools.sh
+
+rpm: build doc
+	packaging/rpm.sh $(PROFILE)
+
 # Installs and removes the packages in a copy of the test host; lintian, man, shellcheck and systemd-analyze look at them.
-test-packages: test-host deb
+test-packages: test-host package-tools deb rpm
 	packaging/test-packages.sh $(PROFILE)

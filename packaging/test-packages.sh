@@ -11,16 +11,6 @@ cd "$tree"
 step() { echo "test-packages: $*"; }
 fail() { step "FAILED: $*" >&2; exit 1; }
 
-wanted=
-for package in lintian shellcheck man-db groff zsh fish debhelper systemd; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || wanted="$wanted $package"
-done
-if [ -n "$wanted" ]; then
-    [ "$(id -u)" = 0 ] || fail "these packages are missing and only root can install them:$wanted"
-    # shellcheck disable=SC2086 # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $wanted
-fi
-
 step "shellcheck"
 shellcheck packaging/*.sh packaging/debian/lxc-cr.p*
 shellcheck --shell=bash target/doc-out/bash/*
@@ -38,6 +28,9 @@ done
 step "lintian"
 # New packages close a bug of Debian's; ours is not Debian's.
 lintian --fail-on error,warning --pedantic --suppress-tags initial-upload-closes-no-bugs "$packages"/lxc-cr_*.deb
+
+step "the RPM package, in a root of its own"
+packaging/test-rpm.sh "$packages"
 
 step "make install, make uninstall"
 dir=$(mktemp -d)

@@ -32,6 +32,7 @@ done
 table() {
     echo "# LXC's tools on a container that LXC has started, and on the same one restored by us"
     echo
+    # shellcheck disable=SC2016 # Markdown
     echo 'Made by `packaging/test-tools.sh --write`, which runs the trials of `scenario/tools.rs`. *same*: exit code and all words'
     echo 'on both streams are equal, but for pids, counters and names of interfaces; the exit code is that of both.'
     echo '*hybrid*: with the hierarchies of cgroup v1 beside cgroup2; LXC 7 starts no containers there.'
@@ -45,6 +46,7 @@ table() {
     number=0
     cut -f 1 "$work/rows.$first" | while IFS= read -r command; do
         number=$((number + 1))
+        # shellcheck disable=SC2016 # Markdown
         printf '| `%s` |' "$(printf %s "$command" | sed 's/|/\\|/g')"
         for host in $hosts; do printf ' %s |' "$(sed -n "${number}p" "$work/rows.$host" | cut -f 2)"; done
         echo
