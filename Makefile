@@ -23,7 +23,7 @@ FILL_IN = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e
 MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc demo faults soak bench shell test-host install uninstall deb rpm package-tools test-packages
+.PHONY: build doc lint check test test-vm test-lxc demo faults soak bench shell test-host install uninstall deb rpm deny package-tools test-packages
 
 build:
 	$(CARGO) build --release --bins
@@ -115,6 +115,11 @@ uninstall:
 # The package, in target/release/packages. Without network and without root; debhelper must be there.
 deb: build doc
 	packaging/deb.sh $(PROFILE)
+
+# Licenses and origins of what is built in; cargo-deny is built first where it is missing, some minutes.
+deny:
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked --no-default-features cargo-deny
+	$(CARGO) deny --config packaging/deny.toml check bans licenses sources
 
 package-tools:
 	@packaging/package-tools.sh
