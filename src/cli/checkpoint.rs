@@ -14,6 +14,7 @@ use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, Result};
 use crate::report::{bytes, seconds};
+use crate::suspended;
 
 const PROGRAM: &str = "lxc-checkpoint";
 
@@ -141,7 +142,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (images, replace) = match &arguments.dir {
         Some(dir) => (absolute(dir)?, arguments.overwrite),
         // A suspended container's directory: the container runs again, so what is in there is of the past.
-        None => (lxcpath.container_dir(&name).join(restart::SUSPEND_DIR), true),
+        None => (suspended::dir(&lxcpath.container_dir(&name)), true),
     };
     let stop = arguments.stop || (arguments.dir.is_none() && !arguments.leave_running);
     let request = Request {
@@ -155,6 +156,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         user_script: arguments.action_script.as_deref().map(user_script).transpose()?,
         parent_images: arguments.predump_dir.clone(),
         tcp_close: arguments.tcp_close,
+        to_be_resumed: false,
         force: arguments.force,
         dry_run: arguments.dry_run,
     };

@@ -11,6 +11,7 @@ use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::settings::{self, Settings};
+use crate::suspended;
 use crate::sys::files;
 
 /// The hook directory below the prefix that the commands are installed in.
@@ -100,7 +101,7 @@ impl LxcOptions {
         let lxcpath = self.all_containers()?;
         if !called.contains('/') && !matches!(called, "." | "..") {
             let name = ContainerName::new(called).map_err(|e| Failure::new(Exit::Usage, e))?;
-            let suspended = lxcpath.container_dir(&name).join(super::restart::SUSPEND_DIR);
+            let suspended = suspended::dir(&lxcpath.container_dir(&name));
             if suspended.symlink_metadata().is_ok() || !Path::new(called).is_dir() {
                 return Ok(suspended);
             }

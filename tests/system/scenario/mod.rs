@@ -21,6 +21,7 @@ pub mod recipe;
 pub mod refusals;
 pub mod roots;
 pub mod story;
+pub mod suspend;
 pub mod systemd;
 pub mod tools;
 pub mod trust;
