@@ -18,6 +18,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use super::common::{LxcOptions, start_log};
+use super::logger;
 use crate::error::{Exit, Failure, Interrupted, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::tools;
@@ -141,10 +142,13 @@ fn run(signals: &Signals) -> Result<()> {
     drop(text);
     let level = LxcOptions { logpriority: job.logpriority.clone(), ..LxcOptions::default() }.level()?;
     start_log(level, job.logfile.as_deref())?;
+    let name = ContainerName::new(&job.name).map_err(|e| Failure::new(Exit::Usage, e))?;
+    let lxcpath = LxcPath::new(&job.lxcpath).map_err(|e| Failure::new(Exit::Usage, e))?;
+    logger::about(&name, &lxcpath);
     monitor::detach(COMMAND_NAME).context("become a monitor")?;
     let request = Request {
-        name: ContainerName::new(&job.name).map_err(|e| Failure::new(Exit::Usage, e))?,
-        lxcpath: LxcPath::new(&job.lxcpath).map_err(|e| Failure::new(Exit::Usage, e))?,
+        name,
+        lxcpath,
         config: job.config.clone(),
         images: job.images.clone(),
         veth: job.veth.clone(),
@@ -177,6 +181,7 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
     if let Some(cause) = &restored.cut_off {
         say("cut-off", cause);
     }
+    log::info!("it runs again from {}: init is process {}", job.images.display(), restored.init.pid());
     say("running", &format!("{} {}", restored.init.pid(), seconds(restored.criu)));
     monitor::let_go_of_streams()?;
     let ended = monitor::serve(restored, signals);
@@ -186,14 +191,18 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
         log::debug!("remove {}: {e}", path.display());
     }
     match ended {
-        Ok(End::Stopped) => Ok(()),
+        Ok(End::Stopped) => {
+            log::info!("it has ended");
+            Ok(())
+        }
         Ok(End::Reboot(server)) => {
+            log::info!("it asks for a reboot: lxc-start starts it afresh");
             start_afresh(job)?;
             server.started_afresh();
             Ok(())
         }
         Err(e) => {
-            log::error!("{}: {e:#}", job.name);
+            log::error!("what it held of the host could not be given back: {e:#}; lxc-cr recover tries it again");
             Err(Failure::new(Exit::RollbackIncomplete, e))
         }
     }

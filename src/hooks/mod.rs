@@ -69,6 +69,7 @@ pub fn start_host(call: &HookCall) -> Result<(), Failure> {
     if let Err(e) = noted {
         log::warn!("note what runs: {e:#}");
     }
+    log::info!("it starts: init is process {}", call.pid.unwrap_or_default());
     Ok(())
 }
 
@@ -94,7 +95,10 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
         errors.note(undo_dead_command(lxcpath.as_path(), call));
     }
     match (errors.into_result(), call.target) {
-        (Ok(()), _) => Ok(()),
+        (Ok(()), _) => {
+            log::info!("it has ended");
+            Ok(())
+        }
         (Err(e), Some(Target::Reboot)) => {
             // LXC would stop the container for it.
             log::warn!("{e:#}");
@@ -105,7 +109,7 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
 }
 
 /// The LXC path: by the configuration's place, else by the monitor's title, else by LXC's own settings.
-fn lxcpath(call: &HookCall) -> Result<LxcPath> {
+pub fn lxcpath(call: &HookCall) -> Result<LxcPath> {
     if let Some(lxcpath) = &call.lxcpath {
         return Ok(lxcpath.clone());
     }

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::several::{Several, Summary, Terms, all_containers, complain};
+use super::several::{Several, Summary, Terms, all_containers};
 use super::suspend::{member, nobody};
 use crate::checkpoint;
-use crate::cli::common::{print, start_log};
+use crate::cli::common::{on_one_line, start_log};
+use crate::cli::logger;
 use crate::cli::restart::{self, Restart};
 use crate::error::{Exit, Failure, Result};
 use crate::lineup::{Batch, Member, batches, reversed};
@@ -18,6 +19,7 @@ use crate::lxc::name::ContainerName;
 use crate::lxc::protocol::State;
 use crate::lxc::tools;
 use crate::suspended;
+use crate::sys::journal::Priority;
 use crate::sys::signals::Signals;
 
 /// Bring back containers that lxc-cr suspend has suspended
@@ -52,7 +54,9 @@ impl Resume {
         let batches = batches(members, self.several.groups());
         let signals = Signals::of_termination().context("take signals")?;
         let summary = self.several.run("resume", &batches, &terms, &signals)?;
-        summary.left_out.iter().for_each(|name| print(&format!("{name}: it stays suspended: we were interrupted\n")));
+        summary.left_out.iter().for_each(|name| {
+            terms.tell(name, Priority::Warning, "it stays suspended: we were interrupted");
+        });
         if summary.interrupted == Some(libc::SIGTERM) {
             self.suspend_again(&summary, batches, &signals)?;
         }
@@ -61,6 +65,7 @@ impl Resume {
 
     /// One container, in this process.
     fn one(&self, name: &ContainerName, terms: &Terms) -> Result<ExitCode> {
+        logger::about(name, &terms.lxcpath);
         let own = terms.lxcpath.container_dir(name);
         let images = suspended::dir(&own);
         if !suspended::is_marked(&own)? {
@@ -112,7 +117,7 @@ impl Resume {
             match self.look(&name, terms) {
                 Ok(Some(member)) => members.push(member),
                 Ok(None) => {}
-                Err(failure) => complain(&name, &failure),
+                Err(failure) => terms.tell(&name, Priority::Error, &on_one_line(&failure)),
             }
         }
         Ok(members)
@@ -124,9 +129,8 @@ impl Resume {
         }
         let defined = Defined::load(name, &terms.lxcpath, None).map_err(checkpoint::not_defined)?;
         if !defined.config.start_auto() {
-            if !self.several.quiet {
-                print(&format!("{name}: it stays suspended: it has no lxc.start.auto; lxc-cr resume {name}\n"));
-            }
+            let text = format!("it stays suspended: it has no lxc.start.auto; lxc-cr resume {name} brings it back");
+            terms.tell(name, Priority::Info, &text);
             return Ok(None);
         }
         Ok(Some(Member::new(name, &defined.config)))

@@ -1,6 +1,7 @@
 //! What `suspend` and `resume` have in common: one container is worked on here, several by this program again, once for
 //! each, side by side and in their order.
 
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -11,11 +12,13 @@ use clap::Args;
 
 use super::PROGRAM;
 use crate::cli::common::{LxcOptions, print};
+use crate::cli::logger;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lineup::{Batch, Crew, Ended};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::settings::{self, Files};
 use crate::sys::files;
+use crate::sys::journal::{self, Priority};
 use crate::sys::signals::Signals;
 
 /// The options that both have.
@@ -80,9 +83,24 @@ pub struct Terms {
     /// When all have to be done.
     end: Instant,
     jobs: usize,
+    quiet: bool,
+    /// What we print goes to the journal, where everything stands by then.
+    in_journal: bool,
 }
 
 impl Terms {
+    /// Says something of one container while the others go on: in the journal once, also where our output goes there.
+    pub fn tell(&self, name: &ContainerName, priority: Priority, text: &str) {
+        logger::keep_about(name.as_str(), &self.lxcpath.to_string(), priority, text);
+        if self.shows(priority) {
+            print(&format!("{name}: {text}\n"));
+        }
+    }
+
+    fn shows(&self, priority: Priority) -> bool {
+        !self.in_journal && (!self.quiet || priority == Priority::Error)
+    }
+
     /// What is left of the time.
     pub fn left(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
@@ -156,7 +174,14 @@ impl Several {
             jobs => jobs,
         };
         let time = Duration::from_secs(self.timeout.unwrap_or(host.suspend_timeout));
-        Ok(Terms { files, lxcpath: self.of_none().all_containers()?, end: Instant::now() + time, jobs })
+        Ok(Terms {
+            files,
+            lxcpath: self.of_none().all_containers()?,
+            end: Instant::now() + time,
+            jobs,
+            quiet: self.quiet,
+            in_journal: journal::is_stream(std::io::stdout().as_fd()),
+        })
     }
 
     /// Runs the subcommand for each container, in order and side by side, until the time is over.
@@ -165,7 +190,7 @@ impl Several {
         let mut crew = Crew::new(terms.jobs, signals);
         for (index, batch) in batches.iter().enumerate() {
             let mut command = |name: &ContainerName| self.command(verb, name, terms);
-            crew.run(&batch.names, &mut command, &mut |end| self.tell(end, &mut summary))
+            crew.run(&batch.names, &mut command, &mut |end| summary.add(end, terms))
                 .with_context(|| format!("{verb} several containers"))?;
             if index + 1 < batches.len() {
                 crew.pause(batch.pause.min(terms.left()))?;
@@ -194,18 +219,20 @@ impl Several {
         }
         command
     }
-
-    fn tell(&self, end: Ended, summary: &mut Summary) {
-        print(&end.output);
-        let code = end.status.code().and_then(|code| u8::try_from(code).ok());
-        if code.is_none() {
-            print(&format!("{}: its command was ended: {}\n", end.name, end.status));
-        }
-        summary.ended.push((end.name, code.unwrap_or(Exit::Other.code())));
-    }
 }
 
 impl Summary {
+    fn add(&mut self, end: Ended, terms: &Terms) {
+        if !terms.in_journal {
+            print(&end.output);
+        }
+        let code = end.status.code().and_then(|code| u8::try_from(code).ok());
+        if code.is_none() {
+            terms.tell(&end.name, Priority::Error, &format!("the command for it was cut short: {}", end.status));
+        }
+        self.ended.push((end.name, code.unwrap_or(Exit::Other.code())));
+    }
+
     /// The exit status of all: that of the first who has not done what was asked for.
     pub fn outcome(&self) -> Result<ExitCode> {
         if let Some(signal) = self.interrupted {
@@ -223,13 +250,4 @@ pub fn all_containers(lxcpath: &LxcPath) -> Result<Vec<ContainerName>> {
     let names = files::names(lxcpath.as_path()).or_exit(Exit::Other)?;
     let named = names.iter().filter_map(|name| ContainerName::new(name.to_str()?).ok());
     Ok(named.filter(|name| lxcpath.config_file(name).is_file()).collect())
-}
-
-/// Says what is wrong with one container where the others go on.
-pub fn complain(name: &ContainerName, failure: &Failure) {
-    let mut text = format!("{name}: {failure}\n");
-    if let Some(hint) = &failure.hint {
-        text.push_str(&format!("hint: {hint}\n"));
-    }
-    print(&text);
 }

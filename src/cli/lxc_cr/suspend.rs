@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::several::{Several, Terms, all_containers, complain};
+use super::several::{Several, Terms, all_containers};
 use crate::checkpoint;
-use crate::cli::common::{action_script, print, start_log};
+use crate::cli::common::{action_script, on_one_line, print, start_log};
+use crate::cli::logger;
 use crate::cli::progress::Progress;
 use crate::error::{Exit, Failure, Result};
 use crate::lineup::{Member, batches, reversed};
@@ -17,6 +18,7 @@ use crate::lxc::name::ContainerName;
 use crate::lxc::tools::ShutDown;
 use crate::report::{bytes, seconds};
 use crate::suspend::{self, Suspended};
+use crate::sys::journal::Priority;
 use crate::sys::signals::Signals;
 
 /// Suspend containers, as at shutdown; lxc-cr resume brings them back
@@ -50,21 +52,24 @@ impl Suspend {
         let batches = reversed(batches(members, self.several.groups()));
         let signals = Signals::of_termination().context("take signals")?;
         let summary = self.several.run("suspend", &batches, &terms, &signals)?;
-        summary.left_out.iter().for_each(|name| print(&format!("{name}: it goes on: we were interrupted\n")));
+        summary.left_out.iter().for_each(|name| terms.tell(name, Priority::Warning, "it goes on: we were interrupted"));
         summary.outcome()
     }
 
     /// One container, in this process.
     fn one(&self, name: &ContainerName, terms: &Terms) -> Result<ExitCode> {
+        logger::about(name, &terms.lxcpath);
         let settings = terms.files.of(name.as_str());
         let mut progress = Progress::new(self.several.quiet, false);
         let how = suspend::suspend(name, &terms.lxcpath, action_script()?, &settings, terms.left(), &mut progress);
         progress.clear();
         match how? {
             Suspended::Suspended(done) => {
+                let (size, dir) = (bytes(done.size), done.images.display());
+                let text = format!("suspended: {size} in {dir} ({})", seconds(done.took));
+                logger::keep(Priority::Info, &text);
                 if !self.several.quiet {
-                    let (size, dir) = (bytes(done.size), done.images.display());
-                    print(&format!("{name}: suspended: {size} in {dir} ({})\n", seconds(done.took)));
+                    print(&format!("{name}: {text}\n"));
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -88,7 +93,7 @@ impl Suspend {
             match running(&name, terms) {
                 Ok(Some(member)) => members.push(member),
                 Ok(None) => {}
-                Err(failure) => complain(&name, &failure),
+                Err(failure) => terms.tell(&name, Priority::Error, &on_one_line(&failure)),
             }
         }
         Ok(members)

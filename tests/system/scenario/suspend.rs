@@ -1,7 +1,9 @@
 //! A shutdown and the next boot: `lxc-cr suspend --all`, `lxc-cr resume --all`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -330,4 +332,83 @@ pub fn many_go_side_by_side(world: &World) {
     print!("{figures}");
     fs::write(world.logs().join("figures.log"), figures).unwrap();
     containers.iter().for_each(Container::kill);
+}
+
+/// What `journalctl CONTAINER_NAME=…` shows: a life with a suspension in it, and why one was not suspended.
+pub fn the_journal_tells_of_each_container(world: &World) {
+    let _settings = Settings::with("suspend = true\n");
+    let hooks = format!(
+        "lxc.hook.start-host = {PROGRAMS}/lxc-cr-start-host\nlxc.hook.post-stop = {PROGRAMS}/lxc-cr-post-stop\n"
+    );
+    let kept = prepared(world, "kept", &hooks);
+    let blocked = prepared(world, "told-why", "");
+    let culprits = Culprits::put_into(&blocked);
+    // Where nobody listens, nothing is missed.
+    kept.start();
+    let journal = Journal::listen();
+    blocked.start();
+    culprits.make("uts").unwrap();
+    all(world, "suspend").output().assert_code(4);
+    all(world, "resume").ok();
+    kept.kill();
+    // The monitor says so when all is done.
+    kept.start();
+    kept.ours("lxc-restart").arg("-D").arg(world.images("none").join("x")).output().assert_code(9);
+    let entries = journal.read();
+    let shown = |name: &str| -> Vec<String> {
+        let of = entries.iter().filter(|e| e.get("CONTAINER_NAME").is_some_and(|n| n == name));
+        of.map(|e| format!("{} {}: {}", e["PRIORITY"], e["SYSLOG_IDENTIFIER"], e["MESSAGE"])).collect()
+    };
+    let of_kept = shown("kept");
+    for begin in [
+        "6 lxc-cr-post-stop: it has ended",
+        "6 lxc-cr: suspended: ",
+        "6 lxc-monitor: it runs again from ",
+        "6 lxc-monitor: it has ended",
+        "6 lxc-cr-start-host: it starts: init is process ",
+        "3 lxc-restart: open ",
+    ] {
+        assert!(of_kept.iter().any(|line| line.starts_with(begin)), "{begin}: {of_kept:#?}");
+    }
+    let of_blocked = shown("told-why");
+    let why = of_blocked.iter().find(|line| line.starts_with("3 lxc-cr: not suspended: ")).unwrap();
+    assert!(why.contains("a uts namespace of its own") && why.contains("now: it was shut down"), "{of_blocked:#?}");
+    let path = world.lxcpath().to_string_lossy().into_owned();
+    assert!(entries.iter().all(|e| e.get("LXC_PATH").is_none_or(|p| *p == path)), "{entries:#?}");
+    kept.kill();
+}
+
+/// Stands in for systemd's journal, of which the test host has none.
+struct Journal {
+    socket: UnixDatagram,
+}
+
+impl Journal {
+    const DIR: &'static str = "/run/systemd/journal";
+
+    fn listen() -> Journal {
+        fs::create_dir_all(Self::DIR).unwrap();
+        let socket = UnixDatagram::bind(format!("{}/socket", Self::DIR)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        Journal { socket }
+    }
+
+    /// The entries that have come, as fields. (All of ours are on one line.)
+    fn read(&self) -> Vec<BTreeMap<String, String>> {
+        let mut entries = Vec::new();
+        let mut bytes = [0; 65536];
+        while let Ok(length) = self.socket.recv(&mut bytes) {
+            let text = String::from_utf8(bytes[..length].to_vec()).unwrap();
+            let fields = text.lines().filter_map(|l| l.split_once('='));
+            entries.push(fields.map(|(key, value)| (key.to_owned(), value.to_owned())).collect());
+        }
+        entries
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(Self::DIR);
+        let _ = fs::remove_dir("/run/systemd");
+    }
 }
