@@ -72,7 +72,7 @@ keys! {
     verify: bool = true;
     /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
     suspend: bool = false;
-    /// How many containers are suspended or resumed side by side; 0 for twice as many as there are processors.
+    /// How many containers are suspended or resumed side by side; 0 for four times as many as there are processors.
     suspend_jobs: usize = 0;
     /// Seconds that `lxc-cr suspend` and `lxc-cr resume` may take for all their containers together.
     suspend_timeout: u64 = 180;

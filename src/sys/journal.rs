@@ -61,15 +61,15 @@ impl Journal {
 fn encode(fields: &[(&str, &str)]) -> Vec<u8> {
     let mut entry = Vec::new();
     for (name, value) in fields {
-        let value = &value[..value.floor_char_boundary(MAX_VALUE)];
+        let value = &value.as_bytes()[..value.len().min(MAX_VALUE)];
         entry.extend_from_slice(name.as_bytes());
-        if value.contains('\n') {
+        if value.contains(&b'\n') {
             entry.push(b'\n');
             entry.extend_from_slice(&(value.len() as u64).to_le_bytes());
         } else {
             entry.push(b'=');
         }
-        entry.extend_from_slice(value.as_bytes());
+        entry.extend_from_slice(value);
         entry.push(b'\n');
     }
     entry

@@ -170,7 +170,8 @@ impl Several {
         let files = Files::read(Path::new(settings::FILE))?;
         let host = files.host();
         let jobs = match self.jobs.unwrap_or(host.suspend_jobs) {
-            0 => 2 * std::thread::available_parallelism().map_or(1, usize::from),
+            // Much of it is waiting: for CRIU, for the disk, for LXC.
+            0 => 4 * std::thread::available_parallelism().map_or(1, usize::from),
             jobs => jobs,
         };
         let time = Duration::from_secs(self.timeout.unwrap_or(host.suspend_timeout));
