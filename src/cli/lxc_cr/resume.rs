@@ -36,6 +36,10 @@ pub struct Resume {
     /// All that are suspended and have lxc.start.auto set; others wait until they are named
     #[arg(long, conflicts_with_all = ["names", "named"])]
     all: bool,
+
+    /// A container that is not suspended is no failure, and nothing is done
+    #[arg(long, conflicts_with = "all")]
+    if_suspended: bool,
 }
 
 impl Resume {
@@ -46,8 +50,11 @@ impl Resume {
         let members = match (self.all, self.several.containers()?) {
             (false, names) => match names.as_slice() {
                 [] => return Err(nobody()),
+                [one] if self.if_suspended && !suspended::is_marked(&terms.lxcpath.container_dir(one))? => {
+                    return Ok(ExitCode::SUCCESS);
+                }
                 [one] => return self.one(one, &terms),
-                names => names.iter().map(|name| member(name, &terms)).collect::<Result<_>>()?,
+                names => self.named(names, &terms)?,
             },
             (true, _) => self.waiting(&terms)?,
         };
@@ -99,6 +106,17 @@ impl Resume {
         suspended::strike_out(&own)?;
         let state = format!("it was started afresh; the checkpoint is still in {}", images.display());
         Err(Failure { cause: failure.cause.context("not resumed"), state: Some(state), ..failure })
+    }
+
+    /// Those that are named.
+    fn named(&self, names: &[ContainerName], terms: &Terms) -> Result<Vec<Member>> {
+        let mut members = Vec::new();
+        for name in names {
+            if !self.if_suspended || suspended::is_marked(&terms.lxcpath.container_dir(name))? {
+                members.push(member(name, terms)?);
+            }
+        }
+        Ok(members)
     }
 
     /// Seconds for one of them: what is left, or less where its settings say so.

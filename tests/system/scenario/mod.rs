@@ -1,6 +1,7 @@
 //! The stories, by subject.
 
 pub mod bare_criu;
+pub mod boot;
 pub mod configs;
 pub mod consoles;
 pub mod copies;
