@@ -18,9 +18,11 @@ LIBEXECDIR = $(PREFIX)/libexec/lxc-cr
 CONFIGDIR = $(PREFIX)/share/lxc/config
 DATADIR = $(PREFIX)/share/lxc-cr
 ZSHDIR = $(PREFIX)/share/zsh/site-functions
+UNITDIR = $(PREFIX)/lib/systemd/system
 FILL_IN = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e 's|@CONFIGDIR@|$(CONFIGDIR)|g' \
 	-e 's|@DATADIR@|$(DATADIR)|g'
 MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
+UNITS = lxc-cr-resume.service lxc-cr-suspend.service
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
 .PHONY: build doc lint check test test-vm test-lxc demo faults soak bench shell test-host install uninstall deb rpm deny package-tools test-packages
@@ -88,6 +90,7 @@ TEXTS_IN = lxc-config/lxc-cr.toml:$(DATADIR)/lxc-cr.toml lxc-config/recipe.conf:
 	lxc-config/recipe-modern.conf:$(DATADIR)/recipe-modern.conf lxc-config/lxc-cr.conf.in:$(CONFIGDIR)/lxc-cr.conf \
 	lxc-config/lxc-cr-systemd.conf.in:$(CONFIGDIR)/lxc-cr-systemd.conf \
 	$(foreach f,service.conf manager.conf no-bpf.seccomp,lxc-config/systemd/$f:$(DATADIR)/systemd/$f) \
+	$(foreach u,$(UNITS),packaging/systemd/$u:$(UNITDIR)/$u) packaging/systemd/lxc@.conf:$(UNITDIR)/lxc@.service.d/lxc-cr.conf \
 	$(foreach p,$(MANUALS),$(DOC)/man/$p:$(PREFIX)/share/man/man$(subst .,,$(suffix $p))/$p) \
 	$(foreach p,$(COMMANDS),$(DOC)/bash/$p:$(PREFIX)/share/bash-completion/completions/$p \
 		$(DOC)/zsh/_$p:$(ZSHDIR)/_$p \
@@ -101,9 +104,11 @@ install:
 	@for pair in $(TEXTS_IN); do to=$(DESTDIR)$${pair#*:}; \
 		install -D -m 644 /dev/null $$to && $(FILL_IN) $${pair%%:*} > $$to || exit 1; done
 	@echo "installed below $(DESTDIR)$(PREFIX)"
+	@echo "to suspend containers at shutdown: systemctl enable --now $(UNITS)"
 
 # Directories go with their last file, but for those that every system has.
-OWN_DIRS = $(LIBEXECDIR) $(DATADIR)/systemd $(DATADIR) $(CONFIGDIR) $(addprefix $(PREFIX)/,libexec share/lxc share/man/man1 share/man/man5 \
+OWN_DIRS = $(LIBEXECDIR) $(DATADIR)/systemd $(DATADIR) $(CONFIGDIR) $(UNITDIR)/lxc@.service.d $(UNITDIR) $(PREFIX)/lib/systemd \
+	$(addprefix $(PREFIX)/,libexec share/lxc share/man/man1 share/man/man5 \
 	share/man/man7 share/bash-completion/completions share/bash-completion share/fish/vendor_completions.d share/fish) \
 	$(ZSHDIR) $(PREFIX)/share/zsh
 

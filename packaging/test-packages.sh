@@ -32,10 +32,20 @@ lintian --fail-on error,warning --pedantic --suppress-tags initial-upload-closes
 step "the RPM package, in a root of its own"
 packaging/test-rpm.sh "$packages"
 
+step "systemd-analyze verify"
+units=$(mktemp -d)
+for unit in packaging/systemd/*.service; do
+    # The programs need not be installed here.
+    sed 's|@BINDIR@/lxc-cr|/bin/true|' "$unit" >"$units/${unit##*/}"
+done
+told=$(systemd-analyze verify --man=no "$units"/*.service 2>&1) || fail "systemd-analyze: $told"
+rm -rf "$units"
+[ -z "$told" ] || fail "systemd-analyze: $told"
+
 step "make install, make uninstall"
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
-mkdir -p "$dir/root/usr/local/bin" "$dir/root/usr/local/share/man" "$dir/root/etc"
+mkdir -p "$dir/root/usr/local/bin" "$dir/root/usr/local/lib" "$dir/root/usr/local/share/man" "$dir/root/etc"
 list() { (cd "$dir/root" && find . -printf '%y %m %p\n' | sort); }
 umask 027
 list >"$dir/before"

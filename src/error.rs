@@ -76,6 +76,11 @@ pub struct Failure {
     pub state: Option<String>,
 }
 
+/// Why a command was given up that a signal has asked to end: who begins more than one thing has to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted by signal {0}")]
+pub struct Interrupted(pub i32);
+
 /// The result of a story.
 pub type Result<T> = std::result::Result<T, Failure>;
 
@@ -88,6 +93,11 @@ impl Failure {
     /// A failure whose cause is just this text.
     pub fn msg(exit: Exit, text: impl fmt::Display) -> Failure {
         Failure::new(exit, anyhow::anyhow!("{text}"))
+    }
+
+    /// Whether a signal is the reason.
+    pub fn is_interruption(&self) -> bool {
+        self.cause.is::<Interrupted>()
     }
 
     /// Adds what the user can do.

@@ -4,9 +4,9 @@
 //!
 //! ```text
 //! cli
-//! checkpoint  restore  recover  monitor  action  hooks  prepare
+//! checkpoint  restore  recover  monitor  action  hooks  prepare  suspend
 //! preflight                                    (what a checkpoint looks at first)
-//! net  mounts  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  settings
+//! net  mounts  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  lineup  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -30,6 +30,7 @@ pub mod confine;
 pub mod contents;
 pub mod devices;
 pub mod limits;
+pub mod lineup;
 pub mod mend;
 pub mod mounts;
 pub mod net;
@@ -40,6 +41,7 @@ pub mod rollback;
 pub mod rootfs;
 pub mod seal;
 pub mod settings;
+pub mod suspended;
 pub mod sysctl;
 pub mod ttys;
 
@@ -52,5 +54,6 @@ pub mod monitor;
 pub mod prepare;
 pub mod recover;
 pub mod restore;
+pub mod suspend;
 
 pub mod cli;

@@ -25,7 +25,7 @@ use crate::release::Seized;
 use crate::rootfs::Root;
 use crate::sys::files;
 use crate::sys::netlink::{Mac, Netlink};
-use crate::{cgroup, record};
+use crate::{cgroup, record, suspended};
 
 /// How one change is undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -287,6 +287,7 @@ pub fn is_of_a_checkpoint(name: &Path) -> bool {
         || text.starts_with("stats-")
         || text == "irmap-cache"
         || text == record::FILE
+        || text == suspended::MARKER
         || text.starts_with(".lxc-cr-")
         || text == "parent"
 }

@@ -70,7 +70,16 @@ keys! {
     sync: bool = true;
     /// Compare the checksums of all images before a container is restarted.
     verify: bool = true;
+    /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
+    suspend: bool = false;
+    /// How many containers are suspended or resumed side by side; 0 for four times as many as there are processors.
+    suspend_jobs: usize = 0;
+    /// Seconds that `lxc-cr suspend` and `lxc-cr resume` may take for all their containers together.
+    suspend_timeout: u64 = 180;
 }
+
+/// Keys that speak of all containers together: in the table of one they would have no meaning.
+const OF_HOST: &[&str] = &["suspend_jobs", "suspend_timeout"];
 
 /// What the files say, each checked, in the order in which they count.
 #[derive(Clone, Debug, Default)]
@@ -181,6 +190,7 @@ mod tests {
             ("[containers.web]\nsync = true", "1:2: unknown key 'containers'; did you mean 'container'?"),
             ("[container.web]\nsinc = true", "2:1: unknown key 'sinc'; did you mean 'sync'?"),
             ("container = 7", "1:1: 'container' is a table of containers: [container.NAME]"),
+            ("[container.web]\nsuspend_jobs = 3", "2:1: 'suspend_jobs' is for all containers together"),
             ("container.web = 7", "1:11: 'container.web' is a table: [container.web]"),
             ("[container.web.container.db]", "1:16: unknown key 'container'"),
             ("sync = 1", "1:8: invalid type: integer `1`, expected a boolean"),

@@ -23,6 +23,8 @@ const LAYERS: &[&[&str]] = &[
         "sysctl",
         "record",
         "contents",
+        "suspended",
+        "lineup",
         "seal",
         "release",
         "rollback",
@@ -30,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
         "settings",
     ],
     &["preflight"],
-    &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare"],
+    &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare", "suspend"],
     &["cli"],
 ];
 

@@ -83,9 +83,11 @@ fn subcommands(command: &Command) -> io::Result<String> {
         }
         text.push_str(&options(&own)?);
     }
-    if !common.is_empty() {
+    if let (Some(first), false) = (visible(command).next(), common.is_empty()) {
         let all = Command::new("all").version("").disable_help_flag(true).disable_version_flag(true);
-        let all = all.args(common.into_iter().cloned());
+        // Not left out: a common option may name another one, with which it cannot go together.
+        let all =
+            all.args(first.get_arguments().cloned().map(|arg| if is_common(&arg) { arg } else { arg.hide(true) }));
         text.push_str(".SS Options of every subcommand\n");
         text.push_str(&options(&all)?);
     }

@@ -29,6 +29,7 @@ use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::seal::Sealer;
 use crate::settings::Settings;
+use crate::suspended;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
@@ -304,6 +305,10 @@ pub fn seal(
     ttys::resolve_controlling(&dir, &record.ttys)?;
     record.images = record::measure_images(&dir, memory)?;
     record.write(&dir)?;
+    if request.to_be_resumed {
+        // It comes and goes with the directory's name: there is no moment at which only one of them is there.
+        suspended::mark(&dir)?;
+    }
     if settings.sync {
         files::sync_file_system(&dir)?;
     }

@@ -30,7 +30,7 @@ use crate::criu::log::{self, Class, Operation as CriuOperation};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
 use crate::criu::run::{Ended, GiveUp, status_in_words};
 use crate::criu::version;
-use crate::error::{Exit, Failure, OrExit, Result};
+use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::command::{Client, StateClient};
 use crate::lxc::container::{self, Running};
 use crate::lxc::defined::{self, Defined};
@@ -45,6 +45,8 @@ use crate::report::Report;
 use crate::rollback::{self, Journal, Undo};
 use crate::rootfs::Root;
 use crate::settings::Settings;
+#[cfg(doc)]
+use crate::suspended;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::place;
@@ -78,6 +80,8 @@ pub struct Request {
     pub parent_images: Option<PathBuf>,
     /// Leave TCP connections out: they are closed in what is restored.
     pub tcp_close: bool,
+    /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so ([`suspended`]).
+    pub to_be_resumed: bool,
     /// Go ahead although something stands in the way.
     pub force: bool,
     /// Decide, but do nothing.
@@ -448,15 +452,17 @@ fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<F
 pub fn in_words(why: GiveUp) -> String {
     match why {
         GiveUp::TimeLimit => "the time limit was reached".to_owned(),
-        GiveUp::Signal(number) => format!("interrupted by signal {number}"),
+        GiveUp::Signal(number) => Interrupted(number).to_string(),
         GiveUp::Lost => "the container's init was killed meanwhile".to_owned(),
     }
 }
 
 /// Puts CRIU's failure into words.
 fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
-    if let Some(why) = ended.given_up {
-        return Failure::msg(exit, in_words(why));
+    match ended.given_up {
+        Some(GiveUp::Signal(number)) => return Failure::new(exit, Interrupted(number)),
+        Some(why) => return Failure::msg(exit, in_words(why)),
+        None => {}
     }
     if let Some(refused) = &ended.refused {
         return Failure::msg(exit, format!("{refused:#}"));

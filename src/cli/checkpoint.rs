@@ -8,12 +8,15 @@ use clap::{CommandFactory, Parser};
 use super::common::{
     EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, require_root, start_log,
 };
+use super::logger;
 use super::progress::Progress;
 use super::restart::{self, Restart};
 use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, Result};
 use crate::report::{bytes, seconds};
+use crate::suspended;
+use crate::sys::journal::Priority;
 
 const PROGRAM: &str = "lxc-checkpoint";
 
@@ -141,7 +144,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     let (images, replace) = match &arguments.dir {
         Some(dir) => (absolute(dir)?, arguments.overwrite),
         // A suspended container's directory: the container runs again, so what is in there is of the past.
-        None => (lxcpath.container_dir(&name).join(restart::SUSPEND_DIR), true),
+        None => (suspended::dir(&lxcpath.container_dir(&name)), true),
     };
     let stop = arguments.stop || (arguments.dir.is_none() && !arguments.leave_running);
     let request = Request {
@@ -155,6 +158,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         user_script: arguments.action_script.as_deref().map(user_script).transpose()?,
         parent_images: arguments.predump_dir.clone(),
         tcp_close: arguments.tcp_close,
+        to_be_resumed: false,
         force: arguments.force,
         dry_run: arguments.dry_run,
     };
@@ -167,13 +171,18 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     progress.clear();
     match outcome? {
         Outcome::Planned(lines) => lines.iter().for_each(|line| println!("{line}")),
-        Outcome::Done(done) if !arguments.lxc.quiet => tell(&request, &done),
-        Outcome::Done(_) => {}
+        Outcome::Done(done) => {
+            let text = in_words(&done);
+            logger::keep(Priority::Info, &text);
+            if !arguments.lxc.quiet {
+                println!("{}: {text}", request.name);
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(request: &Request, done: &Done) {
+fn in_words(done: &Done) -> String {
     let cleanup = match done.stopped {
         true => format!(", its monitor's clean-up {}", seconds(done.cleanup)),
         false => String::new(),
@@ -185,15 +194,14 @@ fn tell(request: &Request, done: &Done) {
             if number == 2 { "a try".to_owned() } else { format!("{} tries", number - 1) }
         ),
     };
-    println!(
-        "{}: {} in {} ({}: CRIU {}{cleanup}{again}); the container {}",
-        request.name,
+    format!(
+        "{} in {} ({}: CRIU {}{cleanup}{again}); the container {}",
         bytes(done.size),
         done.images.display(),
         seconds(done.took),
         seconds(done.criu),
         if done.stopped { "is stopped" } else { "goes on" },
-    );
+    )
 }
 
 /// A user's action script, as CRIU wants it: one program, by its full path.

@@ -7,11 +7,14 @@ use std::process::ExitCode;
 use clap::{Args, Parser};
 use log::LevelFilter;
 
+use super::logger;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::settings::{self, Settings};
+use crate::suspended;
 use crate::sys::files;
+use crate::sys::journal::Priority;
 
 /// The hook directory below the prefix that the commands are installed in.
 const LIBEXEC: &str = "libexec/lxc-cr";
@@ -79,7 +82,9 @@ impl LxcOptions {
             .or(self.positional.as_ref())
             .ok_or_else(|| Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME"))?;
         let name = ContainerName::new(name).map_err(|e| Failure::new(Exit::Usage, e))?;
-        Ok((name, self.all_containers()?))
+        let lxcpath = self.all_containers()?;
+        logger::about(&name, &lxcpath);
+        Ok((name, lxcpath))
     }
 
     /// The directory of all containers.
@@ -100,7 +105,7 @@ impl LxcOptions {
         let lxcpath = self.all_containers()?;
         if !called.contains('/') && !matches!(called, "." | "..") {
             let name = ContainerName::new(called).map_err(|e| Failure::new(Exit::Usage, e))?;
-            let suspended = lxcpath.container_dir(&name).join(super::restart::SUSPEND_DIR);
+            let suspended = suspended::dir(&lxcpath.container_dir(&name));
             if suspended.symlink_metadata().is_ok() || !Path::new(called).is_dir() {
                 return Ok(suspended);
             }
@@ -155,10 +160,7 @@ pub fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
             });
         }
     }
-    // A second start in one process (tests) keeps the first.
-    if builder.try_init().is_err() {
-        log::debug!("the log is already there");
-    }
+    logger::start(builder);
     Ok(())
 }
 
@@ -207,8 +209,26 @@ pub fn print(text: &str) {
     }
 }
 
+/// A failure on one line, with all that there is to say of it.
+pub fn on_one_line(failure: &Failure) -> String {
+    let mut text = failure.to_string();
+    if let Some(state) = &failure.state {
+        text.push_str(&format!("; now: {state}"));
+    }
+    if let Some(hint) = &failure.hint {
+        text.push_str(&format!("; hint: {hint}"));
+    }
+    if let Some(log) = &failure.log {
+        text.push_str(&format!("; log: {}", log.display()));
+    }
+    text
+}
+
 /// Prints a failure and gives the exit status.
 pub fn fail(program: &str, container: Option<&str>, failure: &Failure) -> ExitCode {
+    if container.is_some() && failure.exit != Exit::Usage {
+        logger::keep(Priority::Error, &on_one_line(failure));
+    }
     match container {
         Some(name) => eprintln!("{program}: {name}: {failure}"),
         None => eprintln!("{program}: {failure}"),

@@ -1,15 +1,19 @@
 //! The `main` of each hook program: reads LXC's call, does the work, tells on standard error how it went.
 //!
-//! LXC writes what a hook says to its log at level DEBUG, and looks at nothing but whether the exit status is 0.
+//! LXC writes what a hook says to its log at level DEBUG, and looks at nothing but whether the exit status is 0. So it
+//! goes to the journal, too.
 
 use std::io::Write;
 use std::process::ExitCode;
 
 use log::LevelFilter;
 
+use super::common::on_one_line;
+use super::logger;
 use crate::error::{Exit, Failure};
 use crate::hooks;
 use crate::lxc::hook::HookCall;
+use crate::sys::journal::Priority;
 use crate::sys::process::is_root;
 
 /// `lxc-cr-pre-start`, for `lxc.hook.pre-start`.
@@ -44,6 +48,9 @@ fn run(section: &str, kind: &str, work: fn(&HookCall) -> Result<(), Failure>) ->
         Err(e) => return refuse(&format!("lxc-cr[{kind}]"), &Failure::new(Exit::Usage, e)),
     };
     let prefix = format!("lxc-cr[{kind} {}]", call.name);
+    if let Ok(lxcpath) = hooks::lxcpath(&call) {
+        logger::about(&call.name, &lxcpath);
+    }
     start_log(prefix.clone());
     if (call.section.as_str(), call.kind.as_str()) != (section, kind) {
         let text =
@@ -65,6 +72,7 @@ fn refuse(prefix: &str, failure: &Failure) -> ExitCode {
     if let Some(hint) = &failure.hint {
         text.push_str(&format!("{prefix}: hint: {hint}\n"));
     }
+    logger::keep(Priority::Error, &on_one_line(failure));
     // In one piece: LXC stops reading after ten. Nobody may be listening, and then there is nobody to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
@@ -76,11 +84,10 @@ fn start_log(prefix: String) {
         Ok("DEBUG" | "TRACE") => LevelFilter::Debug,
         _ => LevelFilter::Warn,
     };
-    let started = env_logger::Builder::new()
+    let mut builder = env_logger::Builder::new();
+    builder
         .filter_level(LevelFilter::Warn)
         .filter_module("lxc_cr", level)
-        .format(move |out, record| writeln!(out, "{prefix}: {}", record.args()))
-        .try_init();
-    // Only a second logger is refused, and this is a program's first step.
-    debug_assert!(started.is_ok());
+        .format(move |out, record| writeln!(out, "{prefix}: {}", record.args()));
+    logger::start(builder);
 }

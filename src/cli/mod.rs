@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod common;
 mod foreground;
 pub mod hook;
+mod logger;
 pub mod lxc_cr;
 pub mod monitor;
 pub mod progress;

@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use nix::errno::Errno;
@@ -18,15 +18,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use super::common::{LxcOptions, start_log};
-use crate::error::{Exit, Failure, Result};
+use super::logger;
+use crate::error::{Exit, Failure, Interrupted, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::tools;
 use crate::monitor::{self, End};
 use crate::report::{Report, seconds};
 use crate::restore::{self, Outcome, Request, Restored};
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::signals::Signals;
-use crate::sys::spawn::Place;
 
 /// How the title of every LXC monitor begins.
 const TITLE: &str = "[lxc monitor] ";
@@ -76,6 +77,8 @@ pub struct FailureMessage {
     hint: Option<String>,
     log: Option<PathBuf>,
     state: Option<String>,
+    /// The signal that has asked us to give up.
+    interrupted: Option<i32>,
 }
 
 impl FailureMessage {
@@ -86,13 +89,18 @@ impl FailureMessage {
             hint: failure.hint.clone(),
             log: failure.log.clone(),
             state: failure.state.clone(),
+            interrupted: failure.cause.downcast_ref::<Interrupted>().map(|i| i.0),
         }
     }
 
     /// The failure as it was.
     pub fn into_failure(self) -> Failure {
-        let FailureMessage { exit, cause, hint, log, state } = self;
-        Failure { exit: Exit::from_code(exit), cause: anyhow!(cause), hint, log, state }
+        let FailureMessage { exit, cause, hint, log, state, interrupted } = self;
+        let cause = match interrupted {
+            Some(signal) => Interrupted(signal).into(),
+            None => anyhow!(cause),
+        };
+        Failure { exit: Exit::from_code(exit), cause, hint, log, state }
     }
 }
 
@@ -110,7 +118,15 @@ pub fn is_meant() -> bool {
 
 /// The monitor's `main`.
 pub fn main() -> ExitCode {
-    match run() {
+    // To the end: a signal that nobody has read by then must not keep us from telling the failure.
+    let signals = match Signals::of_monitor().context("take signals") {
+        Ok(signals) => signals,
+        Err(e) => {
+            tell_failure(&Failure::from(e));
+            return ExitCode::from(Exit::Other.code());
+        }
+    };
+    match run(&signals) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             tell_failure(&failure);
@@ -119,18 +135,20 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<()> {
-    let signals = Signals::of_monitor().context("take signals")?;
+fn run(signals: &Signals) -> Result<()> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("read the job")?;
     let job: Job = toml::from_str(&text).context("read the job")?;
     drop(text);
     let level = LxcOptions { logpriority: job.logpriority.clone(), ..LxcOptions::default() }.level()?;
     start_log(level, job.logfile.as_deref())?;
+    let name = ContainerName::new(&job.name).map_err(|e| Failure::new(Exit::Usage, e))?;
+    let lxcpath = LxcPath::new(&job.lxcpath).map_err(|e| Failure::new(Exit::Usage, e))?;
+    logger::about(&name, &lxcpath);
     monitor::detach(COMMAND_NAME).context("become a monitor")?;
     let request = Request {
-        name: ContainerName::new(&job.name).map_err(|e| Failure::new(Exit::Usage, e))?,
-        lxcpath: LxcPath::new(&job.lxcpath).map_err(|e| Failure::new(Exit::Usage, e))?,
+        name,
+        lxcpath,
         config: job.config.clone(),
         images: job.images.clone(),
         veth: job.veth.clone(),
@@ -141,13 +159,13 @@ fn run() -> Result<()> {
         dry_run: job.dry_run,
     };
     let mut lines = Lines { wants_log: job.wants_log };
-    match restore::restore(&request, &job.settings, &signals, &mut lines)? {
+    match restore::restore(&request, &job.settings, signals, &mut lines)? {
         Outcome::Planned(plan) => {
             plan.iter().for_each(|line| say("plan", line));
             say("planned", "");
             Ok(())
         }
-        Outcome::Running(restored) => live(*restored, &job, &signals),
+        Outcome::Running(restored) => live(*restored, &job, signals),
     }
 }
 
@@ -163,6 +181,7 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
     if let Some(cause) = &restored.cut_off {
         say("cut-off", cause);
     }
+    log::info!("it runs again from {}: init is process {}", job.images.display(), restored.init.pid());
     say("running", &format!("{} {}", restored.init.pid(), seconds(restored.criu)));
     monitor::let_go_of_streams()?;
     let ended = monitor::serve(restored, signals);
@@ -172,14 +191,18 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
         log::debug!("remove {}: {e}", path.display());
     }
     match ended {
-        Ok(End::Stopped) => Ok(()),
+        Ok(End::Stopped) => {
+            log::info!("it has ended");
+            Ok(())
+        }
         Ok(End::Reboot(server)) => {
+            log::info!("it asks for a reboot: lxc-start starts it afresh");
             start_afresh(job)?;
             server.started_afresh();
             Ok(())
         }
         Err(e) => {
-            log::error!("{}: {e:#}", job.name);
+            log::error!("what it held of the host could not be given back: {e:#}; lxc-cr recover tries it again");
             Err(Failure::new(Exit::RollbackIncomplete, e))
         }
     }
@@ -187,15 +210,8 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
 
 /// A reboot: the container starts from its configuration, as under LXC's own monitor.
 fn start_afresh(job: &Job) -> Result<()> {
-    let what = "start the container afresh with lxc-start";
-    let mut command = Command::new("lxc-start");
-    command.env_clear().args(["-d", "-n", &job.name, "-P"]).arg(&job.lxcpath);
-    // Not with our own signal mask: the new init would inherit it.
-    let status = Place::here().spawn(&mut command).and_then(|mut child| child.wait()).context(what)?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(Failure::msg(Exit::Other, format!("lxc-start after a reboot: {status}"))),
-    }
+    tools::start(&job.lxcpath, &job.name).context("start the container afresh after a reboot")?;
+    Ok(())
 }
 
 /// Tells the command; when it is gone there is nobody to tell.

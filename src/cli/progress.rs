@@ -3,7 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
+use super::logger;
 use crate::report::{Report, seconds};
+use crate::sys::journal::Priority;
 
 /// Tells a person on standard error.
 #[derive(Debug)]
@@ -45,6 +47,7 @@ impl Report for Progress {
 
     fn note(&mut self, text: &str) {
         self.clear();
+        logger::keep(Priority::Info, text);
         if !self.quiet {
             eprintln!("note: {text}");
         }

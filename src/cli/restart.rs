@@ -1,6 +1,7 @@
 //! `lxc-restart`: brings a container back. The work is done by the process that stays behind as its monitor; this one
 //! starts it, shows what it tells, and returns when the container runs.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
@@ -16,19 +17,17 @@ use super::common::{
 };
 use super::monitor::{FailureMessage, Job, title};
 use super::progress::Progress;
-use crate::error::{Exit, Failure, OrExit, Result};
+use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::{Report, seconds};
+use crate::suspended;
 use crate::sys::place;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 
 const PROGRAM: &str = "lxc-restart";
-
-/// Where a suspended container's checkpoint is, in its own directory.
-pub const SUSPEND_DIR: &str = "dump";
 
 /// Restart an LXC container from its checkpoint
 ///
@@ -204,7 +203,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
 /// Where the checkpoint is: `DIR` as given if it is there, else below the container's own directory.
 fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let own = lxcpath.container_dir(name);
-    let Some(dir) = dir else { return Ok(own.join(SUSPEND_DIR)) };
+    let Some(dir) = dir else { return Ok(suspended::dir(&own)) };
     let given = absolute(dir)?;
     if given.symlink_metadata().is_err() && dir.is_relative() && own.join(dir).is_dir() {
         return Ok(own.join(dir));
@@ -245,11 +244,13 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
     let output = monitor.stdout.take().context("the monitor's output")?;
     let process = Process::of_child(monitor).context("hold the monitor")?;
     // A Ctrl-C is passed on: the monitor undoes what it has begun and tells the failure.
+    let forwarded = Cell::new(None);
     let forward = || {
         while let Ok(Some(received)) = signals.next() {
             if received.number == libc::SIGWINCH {
                 continue;
             }
+            forwarded.set(Some(received.number));
             log::debug!("signal {}: the monitor gives up", received.number);
             if let Err(e) = process.signal(libc::SIGTERM) {
                 log::warn!("tell the monitor to give up: {e}");
@@ -281,7 +282,15 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
                 let mut text = String::new();
                 reader.read_to_string(&mut text).context("listen to the monitor")?;
                 let message: FailureMessage = toml::from_str(&text).context("read the monitor's failure")?;
-                return Ok(Told::Failed(message.into_failure()));
+                let failure = message.into_failure();
+                return Ok(Told::Failed(match forwarded.get() {
+                    // It has failed for another reason before it heard of it: that it was to end counts all the same.
+                    Some(number) if !failure.is_interruption() => {
+                        let cause = anyhow::Error::from(Interrupted(number)).context(failure.to_string());
+                        Failure { cause, ..failure }
+                    }
+                    _ => failure,
+                }));
             }
             other => log::debug!("the monitor says '{other}'"),
         }

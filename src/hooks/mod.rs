@@ -27,6 +27,7 @@ use crate::lxc::name::LxcPath;
 use crate::net::NoBridge;
 use crate::operation::{self, Operation};
 use crate::rollback::Journal;
+use crate::suspended;
 use crate::sys::netlink::{Error as NetlinkError, Netlink};
 use crate::sys::process;
 
@@ -55,7 +56,8 @@ pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
         let state = operation::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
         root::bind(&state, path, Owner::parent()?).with_context(|| format!("bind the root {}", path.display()))?;
     }
-    Ok(())
+    // Last: a start that was refused has not changed anything.
+    refuse_newer_than_suspended(lxcpath.as_path(), call)
 }
 
 /// The `start-host` hook. Only state that is not to be trusted makes it fail.
@@ -67,6 +69,7 @@ pub fn start_host(call: &HookCall) -> Result<(), Failure> {
     if let Err(e) = noted {
         log::warn!("note what runs: {e:#}");
     }
+    log::info!("it starts: init is process {}", call.pid.unwrap_or_default());
     Ok(())
 }
 
@@ -92,7 +95,10 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
         errors.note(undo_dead_command(lxcpath.as_path(), call));
     }
     match (errors.into_result(), call.target) {
-        (Ok(()), _) => Ok(()),
+        (Ok(()), _) => {
+            log::info!("it has ended");
+            Ok(())
+        }
         (Err(e), Some(Target::Reboot)) => {
             // LXC would stop the container for it.
             log::warn!("{e:#}");
@@ -103,7 +109,7 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
 }
 
 /// The LXC path: by the configuration's place, else by the monitor's title, else by LXC's own settings.
-fn lxcpath(call: &HookCall) -> Result<LxcPath> {
+pub fn lxcpath(call: &HookCall) -> Result<LxcPath> {
     if let Some(lxcpath) = &call.lxcpath {
         return Ok(lxcpath.clone());
     }
@@ -129,6 +135,27 @@ fn refuse_during_restore(lxcpath: &Path, call: &HookCall) -> Result<(), Failure>
     }
     Err(Failure::msg(Exit::Busy, format!("the container is being restored: {holder} holds it"))
         .hint("wait until that is done; the container runs then"))
+}
+
+/// A container that is started afresh writes to its disk: memory from before must not be put on top of that.
+fn refuse_newer_than_suspended(lxcpath: &Path, call: &HookCall) -> Result<(), Failure> {
+    if Operation::holder(lxcpath, call.name.as_str())?.is_some_and(|holder| holder.starts_with(RESTORE)) {
+        // Ours, or another one would have been refused: it strikes the mark out when the container is about to run.
+        return Ok(());
+    }
+    let own = lxcpath.join(call.name.as_str());
+    match suspended::strike_out(&own) {
+        Ok(true) => {
+            log::warn!("it starts afresh: the checkpoint in {} will not be resumed", suspended::dir(&own).display());
+            Ok(())
+        }
+        Ok(false) => Ok(()),
+        Err(e) => Err(Failure::new(Exit::Other, e.context("let what was suspended be of the past")).hint(format!(
+            "resume it: lxc-cr resume {}; or remove {}",
+            call.name,
+            suspended::dir(&own).display()
+        ))),
+    }
 }
 
 /// The pid in `lxc-restart (pid 812)`.

@@ -8,4 +8,5 @@ pub mod hook;
 pub mod name;
 pub mod protocol;
 pub mod server;
+pub mod tools;
 pub mod version;

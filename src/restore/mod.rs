@@ -41,7 +41,7 @@ use crate::criu::options::RESTORE_LOG;
 use crate::criu::run::{self, GiveUp, Job};
 use crate::criu::version::{self, Criu};
 use crate::devices::Attached;
-use crate::error::{Exit, Failure, OrExit, Result};
+use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::config::HookKind;
 use crate::lxc::container;
@@ -59,6 +59,7 @@ use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::rootfs::{Held, Root};
 use crate::settings::Settings;
+use crate::suspended;
 use crate::sys;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
@@ -220,6 +221,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         cut_off: None,
         hooks_ran: false,
         in_force: InForce::default(),
+        struck_out: false,
     };
     let (init, made, took) = match work.run(report) {
         Ok(done) => done,
@@ -457,6 +459,8 @@ struct Work<'a> {
     hooks_ran: bool,
     /// The device programs on the payload cgroup.
     in_force: InForce,
+    /// Whether the mark of its suspension was struck out.
+    struck_out: bool,
 }
 
 impl Work<'_> {
@@ -508,12 +512,15 @@ impl Work<'_> {
             cgroups: &cgroups,
             payload: &payload,
             in_force: InForce::default(),
+            own_dir: self.defined.dir(),
+            struck_out: false,
             verification,
             log: LogReader::new(log_file.clone(), report),
         };
         let lent = lend_images(&self.request.images, self.defined)?;
         let ended = run::run(job, self.signals, &mut watch);
         self.loans = std::mem::take(&mut watch.loans);
+        self.struck_out = watch.struck_out;
         for dir in lent {
             files::make_private(&dir)?;
         }
@@ -526,7 +533,7 @@ impl Work<'_> {
             watch.verified().map_err(|e| damaged(&self.request.images, e))?;
             return Err(match (ended.given_up, ended.refused) {
                 (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
-                (Some(why @ GiveUp::Signal(_)), _) => Failure::msg(Exit::Other, in_words(why)),
+                (Some(GiveUp::Signal(number)), _) => Failure::new(Exit::Other, Interrupted(number)),
                 (Some(why @ GiveUp::Lost), _) => Failure::msg(Exit::CriuFailed, in_words(why)),
                 (None, Some(refused)) if refused.is::<Damage>() => damaged(&self.request.images, refused),
                 (None, Some(refused)) => Failure::new(Exit::Other, refused),
@@ -636,6 +643,10 @@ impl Work<'_> {
         reap_children();
         if self.hooks_ran {
             errors.note(hook::run_all(HookKind::PostStop, &hook::Context::new(self.defined)));
+        }
+        if self.struck_out {
+            // It has not run: what was suspended is still how it stands.
+            errors.note(suspended::mark(&suspended::dir(&self.defined.dir())));
         }
         let name = &self.request.name;
         failure.state = Some(format!("{name} is stopped, its checkpoint is as before"));

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
@@ -18,7 +18,7 @@ use crate::restore::plan::Plan;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
-use crate::{cgroup, mend, mounts, sysctl};
+use crate::{cgroup, mend, mounts, suspended, sysctl};
 
 /// The watch over a restore.
 pub(super) struct RestoreWatch<'a> {
@@ -43,6 +43,10 @@ pub(super) struct RestoreWatch<'a> {
     pub payload: &'a Path,
     /// What holds it back, as far as it is in force.
     pub in_force: InForce,
+    /// The container's own directory.
+    pub own_dir: PathBuf,
+    /// Whether the mark of its suspension was struck out.
+    pub struck_out: bool,
     /// The thread that compares the checksums of memory images.
     pub verification: Option<JoinHandle<Result<()>>>,
     pub log: LogReader<'a>,
@@ -199,7 +203,10 @@ impl Watch for RestoreWatch<'_> {
                     mounts::mend_flags(init, &self.plan.mount_flags)?;
                 }
                 self.confine()?;
-                self.verified()
+                self.verified()?;
+                // From its first instruction on, what was suspended is of the past.
+                self.struck_out = suspended::strike_out(&self.own_dir)?;
+                Ok(())
             }
             "network-unlock" => {
                 self.on_bridge = true;

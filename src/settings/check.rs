@@ -5,7 +5,7 @@ use std::fmt;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::{CONTAINER, KEYS};
+use super::{CONTAINER, KEYS, OF_HOST};
 
 /// From here on two words are alike (Jaro-Winkler); as clap has it for options.
 const ALIKE: f64 = 0.7;
@@ -66,7 +66,11 @@ fn of_containers(text: &str, containers: &DeTable<'_>) -> Result<(), Wrong> {
             return Err(Wrong::new(text, name.span().start, what));
         };
         for (key, _) in in_order(own) {
-            known(text, key, KEYS.iter())?;
+            if OF_HOST.contains(&key.get_ref().as_ref()) {
+                let what = format!("'{}' is for all containers together: put it above all tables", key.get_ref());
+                return Err(Wrong::new(text, key.span().start, what));
+            }
+            known(text, key, KEYS.iter().filter(|k| !OF_HOST.contains(k)))?;
         }
     }
     Ok(())

@@ -4,6 +4,7 @@ pub mod below;
 pub mod bpf;
 pub mod fdpass;
 pub mod files;
+pub mod journal;
 pub mod memory;
 pub mod mount;
 pub mod netlink;

@@ -8,13 +8,13 @@ use serde::Serialize;
 
 use crate::checkpoint;
 use crate::cli::common::{LxcOptions, absolute, load_settings, start_log};
-use crate::cli::restart::SUSPEND_DIR;
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
 use crate::operation;
 use crate::preflight::{self, Findings, Subject};
+use crate::suspended;
 use crate::sys::netlink::Netlink;
 
 /// Tell what stands in the way of a checkpoint, and the remedy; nothing is changed
@@ -54,7 +54,7 @@ impl Check {
             .ok_or_else(|| checkpoint::not_running(&defined))?;
         let images = match &self.dir {
             Some(dir) => absolute(dir)?,
-            None => defined.dir().join(SUSPEND_DIR),
+            None => suspended::dir(&defined.dir()),
         };
         let mut netlink = Netlink::open().or_exit(Exit::Other)?;
         let subject = Subject {

@@ -5,7 +5,10 @@ mod list;
 mod prepare;
 mod recover;
 mod remove;
+mod resume;
+mod several;
 mod show;
+mod suspend;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,8 @@ enum Command {
     Recover(recover::Recover),
     Remove(remove::Remove),
     Show(show::Show),
+    Suspend(suspend::Suspend),
+    Resume(resume::Resume),
 }
 
 /// What a subcommand ends in where it does not end in a success: the container that it was about, and why.
@@ -44,6 +49,9 @@ pub fn command() -> clap::Command {
 
 /// The program's `main`.
 pub fn main() -> ExitCode {
+    if crate::cli::monitor::is_meant() {
+        return crate::cli::monitor::main();
+    }
     let arguments: Arguments = match parse() {
         Ok(arguments) => arguments,
         Err(code) => return code,
@@ -55,6 +63,8 @@ pub fn main() -> ExitCode {
         Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),
         Command::Remove(remove) => about(remove.lxc.called(), || remove.run()),
         Command::Show(show) => about(show.lxc.called(), || show.run()),
+        Command::Suspend(suspend) => about(suspend.several.called(), || suspend.run()),
+        Command::Resume(resume) => about(resume.several.called(), || resume.run()),
     };
     outcome.unwrap_or_else(|(container, failure)| fail(PROGRAM, container.as_deref(), &failure))
 }

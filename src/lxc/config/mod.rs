@@ -359,6 +359,26 @@ impl Config {
         self.flag("lxc.autodev", true)
     }
 
+    /// Whether it is started at boot.
+    pub fn start_auto(&self) -> bool {
+        self.flag("lxc.start.auto", false)
+    }
+
+    /// Its place among those that are started at boot: a lower number is earlier.
+    pub fn start_order(&self) -> i32 {
+        self.text("lxc.start.order").and_then(|value| value.parse().ok()).unwrap_or(0)
+    }
+
+    /// How many seconds are waited after its start before the next one.
+    pub fn start_delay(&self) -> u32 {
+        self.number("lxc.start.delay")
+    }
+
+    /// The groups that it is in.
+    pub fn groups(&self) -> &[String] {
+        self.list("lxc.group")
+    }
+
     /// Whether the container is destroyed when it stops.
     pub fn ephemeral(&self) -> bool {
         self.flag("lxc.ephemeral", false)

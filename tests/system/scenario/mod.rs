@@ -1,6 +1,7 @@
 //! The stories, by subject.
 
 pub mod bare_criu;
+pub mod boot;
 pub mod configs;
 pub mod consoles;
 pub mod copies;
@@ -21,6 +22,7 @@ pub mod recipe;
 pub mod refusals;
 pub mod roots;
 pub mod story;
+pub mod suspend;
 pub mod systemd;
 pub mod tools;
 pub mod trust;

@@ -1,0 +1,254 @@
+//! What `suspend` and `resume` have in common: one container is worked on here, several by this program again, once for
+//! each, side by side and in their order.
+
+use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::Args;
+
+use super::PROGRAM;
+use crate::cli::common::{LxcOptions, print};
+use crate::cli::logger;
+use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
+use crate::lineup::{Batch, Crew, Ended};
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::settings::{self, Files};
+use crate::sys::files;
+use crate::sys::journal::{self, Priority};
+use crate::sys::signals::Signals;
+
+/// The options that both have.
+#[derive(Args, Clone, Debug)]
+pub struct Several {
+    /// Names of the containers
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Name of the container
+    #[arg(short = 'n', long = "name", value_name = "NAME")]
+    named: Vec<String>,
+
+    /// With --all: only those in these groups (lxc.group), one after the other; an empty word is those in none
+    #[arg(short = 'g', long, value_name = "GROUPS", value_delimiter = ',', requires = "all")]
+    groups: Option<Vec<String>>,
+
+    /// Seconds for all of them together, where it is not the suspend_timeout of the settings
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<u64>,
+
+    /// How many side by side, where it is not the suspend_jobs of the settings
+    #[arg(long, value_name = "NUMBER")]
+    jobs: Option<usize>,
+
+    /// Use this directory of containers instead of LXC's own
+    #[arg(short = 'P', long = "lxcpath", value_name = "PATH")]
+    lxcpath: Option<PathBuf>,
+
+    /// Write our own log to FILE
+    #[arg(short = 'o', long = "logfile", value_name = "FILE")]
+    pub logfile: Option<PathBuf>,
+
+    /// How much is logged: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, CRIT, ALERT, FATAL
+    #[arg(short = 'l', long = "logpriority", value_name = "LEVEL")]
+    logpriority: Option<String>,
+
+    /// Say nothing but errors
+    #[arg(short = 'q', long)]
+    pub quiet: bool,
+
+    /// Show this help
+    #[arg(short = '?', long, short_alias = 'h', action = clap::ArgAction::Help)]
+    help: Option<bool>,
+
+    /// Show a short usage message
+    #[arg(long, exclusive = true)]
+    pub usage: bool,
+
+    /// Show the version
+    #[arg(long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
+}
+
+/// The host's settings for many containers, and what the command line changes.
+#[derive(Debug)]
+pub struct Terms {
+    /// All settings.
+    pub files: Files,
+    /// The directory of containers.
+    pub lxcpath: LxcPath,
+    /// When all have to be done.
+    end: Instant,
+    jobs: usize,
+    quiet: bool,
+    /// What we print goes to the journal, where everything stands by then.
+    in_journal: bool,
+}
+
+impl Terms {
+    /// Says something of one container while the others go on: in the journal once, also where our output goes there.
+    pub fn tell(&self, name: &ContainerName, priority: Priority, text: &str) {
+        logger::keep_about(name.as_str(), &self.lxcpath.to_string(), priority, text);
+        if self.shows(priority) {
+            print(&format!("{name}: {text}\n"));
+        }
+    }
+
+    fn shows(&self, priority: Priority) -> bool {
+        !self.in_journal && (!self.quiet || priority == Priority::Error)
+    }
+
+    /// What is left of the time.
+    pub fn left(&self) -> Duration {
+        self.end.saturating_duration_since(Instant::now())
+    }
+}
+
+/// How it went with several.
+#[derive(Debug, Default)]
+pub struct Summary {
+    /// Each container with its exit status, in the order of their ends.
+    pub ended: Vec<(ContainerName, u8)>,
+    /// Those whose turn has not come.
+    pub left_out: Vec<ContainerName>,
+    /// The signal that has asked us to end.
+    pub interrupted: Option<i32>,
+}
+
+impl Several {
+    /// The container, where it is only one.
+    pub fn called(&self) -> Option<&str> {
+        match self.called_all().as_slice() {
+            [one] => Some(one),
+            _ => None,
+        }
+    }
+
+    fn called_all(&self) -> Vec<&str> {
+        self.names.iter().chain(&self.named).map(String::as_str).collect()
+    }
+
+    /// The containers that are named, each once.
+    pub fn containers(&self) -> Result<Vec<ContainerName>> {
+        let mut found = Vec::new();
+        for name in self.called_all() {
+            let name = ContainerName::new(name).map_err(|e| Failure::new(Exit::Usage, e))?;
+            if !found.contains(&name) {
+                found.push(name);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The groups that are asked for.
+    pub fn groups(&self) -> Option<&[String]> {
+        self.groups.as_deref()
+    }
+
+    /// The options as those that are about one container have them.
+    pub fn of(&self, name: &ContainerName) -> LxcOptions {
+        LxcOptions {
+            name: Some(name.as_str().to_owned()),
+            lxcpath: self.lxcpath.clone(),
+            logfile: self.logfile.clone(),
+            logpriority: self.logpriority.clone(),
+            quiet: self.quiet,
+            ..LxcOptions::default()
+        }
+    }
+
+    /// The options of no container in particular.
+    pub fn of_none(&self) -> LxcOptions {
+        LxcOptions { lxcpath: self.lxcpath.clone(), logpriority: self.logpriority.clone(), ..LxcOptions::default() }
+    }
+
+    /// From now on the time counts.
+    pub fn terms(&self) -> Result<Terms> {
+        let files = Files::read(Path::new(settings::FILE))?;
+        let host = files.host();
+        let jobs = match self.jobs.unwrap_or(host.suspend_jobs) {
+            // Much of it is waiting: for CRIU, for the disk, for LXC.
+            0 => 4 * std::thread::available_parallelism().map_or(1, usize::from),
+            jobs => jobs,
+        };
+        let time = Duration::from_secs(self.timeout.unwrap_or(host.suspend_timeout));
+        Ok(Terms {
+            files,
+            lxcpath: self.of_none().all_containers()?,
+            end: Instant::now() + time,
+            jobs,
+            quiet: self.quiet,
+            in_journal: journal::is_stream(std::io::stdout().as_fd()),
+        })
+    }
+
+    /// Runs the subcommand for each container, in order and side by side, until the time is over.
+    pub fn run(&self, verb: &str, batches: &[Batch], terms: &Terms, signals: &Signals) -> Result<Summary> {
+        let mut summary = Summary::default();
+        let mut crew = Crew::new(terms.jobs, signals);
+        for (index, batch) in batches.iter().enumerate() {
+            let mut command = |name: &ContainerName| self.command(verb, name, terms);
+            crew.run(&batch.names, &mut command, &mut |end| summary.add(end, terms))
+                .with_context(|| format!("{verb} several containers"))?;
+            if index + 1 < batches.len() {
+                crew.pause(batch.pause.min(terms.left()))?;
+            }
+        }
+        summary.interrupted = crew.interrupted();
+        let all = batches.iter().flat_map(|b| &b.names);
+        let left_out = all.filter(|name| !summary.ended.iter().any(|(done, _)| done == *name));
+        summary.left_out = left_out.cloned().collect();
+        Ok(summary)
+    }
+
+    /// This program again, for one container, with the time that is left.
+    fn command(&self, verb: &str, name: &ContainerName, terms: &Terms) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(PROGRAM).args([verb, "-n", name.as_str(), "-P"]).arg(terms.lxcpath.as_path());
+        command.args(["--timeout", &terms.left().as_secs().to_string()]);
+        if let Some(level) = &self.logpriority {
+            command.args(["-l", level]);
+        }
+        if let Some(path) = self.logfile.as_deref().and_then(|path| std::path::absolute(path).ok()) {
+            command.arg("-o").arg(path);
+        }
+        if self.quiet {
+            command.arg("-q");
+        }
+        command
+    }
+}
+
+impl Summary {
+    fn add(&mut self, end: Ended, terms: &Terms) {
+        if !terms.in_journal {
+            print(&end.output);
+        }
+        let code = end.status.code().and_then(|code| u8::try_from(code).ok());
+        if code.is_none() {
+            terms.tell(&end.name, Priority::Error, &format!("the command for it was cut short: {}", end.status));
+        }
+        self.ended.push((end.name, code.unwrap_or(Exit::Other.code())));
+    }
+
+    /// The exit status of all: that of the first who has not done what was asked for.
+    pub fn outcome(&self) -> Result<ExitCode> {
+        if let Some(signal) = self.interrupted {
+            return Err(Failure::new(Exit::Other, Interrupted(signal)));
+        }
+        Ok(ExitCode::from(self.ended.iter().map(|(_, code)| *code).find(|code| *code != 0).unwrap_or(0)))
+    }
+}
+
+/// The containers that there are, with a definition each.
+pub fn all_containers(lxcpath: &LxcPath) -> Result<Vec<ContainerName>> {
+    if !lxcpath.as_path().is_dir() {
+        return Ok(Vec::new());
+    }
+    let names = files::names(lxcpath.as_path()).or_exit(Exit::Other)?;
+    let named = names.iter().filter_map(|name| ContainerName::new(name.to_str()?).ok());
+    Ok(named.filter(|name| lxcpath.config_file(name).is_file()).collect())
+}

@@ -1,0 +1,119 @@
+//! `lxc-cr suspend`: containers go to the disk, for `lxc-cr resume` to bring them back.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::several::{Several, Terms, all_containers};
+use crate::checkpoint;
+use crate::cli::common::{action_script, on_one_line, print, start_log};
+use crate::cli::logger;
+use crate::cli::progress::Progress;
+use crate::error::{Exit, Failure, Result};
+use crate::lineup::{Member, batches, reversed};
+use crate::lxc::container;
+use crate::lxc::defined::Defined;
+use crate::lxc::name::ContainerName;
+use crate::lxc::tools::ShutDown;
+use crate::report::{bytes, seconds};
+use crate::suspend::{self, Suspended};
+use crate::sys::journal::Priority;
+use crate::sys::signals::Signals;
+
+/// Suspend containers, as at shutdown; lxc-cr resume brings them back
+///
+/// The last in the order of lxc.start.order go first, equal ones side by side. One that cannot be suspended is shut down
+/// by lxc-stop, and the reason is told. The exit status is 0 if all were suspended, else that of the first that was not.
+#[derive(Args, Debug)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub struct Suspend {
+    #[command(flatten)]
+    pub several: Several,
+
+    /// All that run and have `suspend = true` in lxc-cr.toml(5)
+    #[arg(long, conflicts_with_all = ["names", "named"])]
+    all: bool,
+}
+
+impl Suspend {
+    /// Does it, and tells how it went with each.
+    pub fn run(&self) -> Result<ExitCode> {
+        start_log(self.several.of_none().level()?, self.several.logfile.as_deref())?;
+        let terms = self.several.terms()?;
+        let members = match (self.all, self.several.containers()?) {
+            (false, names) => match names.as_slice() {
+                [] => return Err(nobody()),
+                [one] => return self.one(one, &terms),
+                names => names.iter().map(|name| member(name, &terms)).collect::<Result<_>>()?,
+            },
+            (true, _) => self.opted_in(&terms)?,
+        };
+        let batches = reversed(batches(members, self.several.groups()));
+        let signals = Signals::of_termination().context("take signals")?;
+        let summary = self.several.run("suspend", &batches, &terms, &signals)?;
+        summary.left_out.iter().for_each(|name| terms.tell(name, Priority::Warning, "it goes on: we were interrupted"));
+        summary.outcome()
+    }
+
+    /// One container, in this process.
+    fn one(&self, name: &ContainerName, terms: &Terms) -> Result<ExitCode> {
+        logger::about(name, &terms.lxcpath);
+        let settings = terms.files.of(name.as_str());
+        let mut progress = Progress::new(self.several.quiet, false);
+        let how = suspend::suspend(name, &terms.lxcpath, action_script()?, &settings, terms.left(), &mut progress);
+        progress.clear();
+        match how? {
+            Suspended::Suspended(done) => {
+                let (size, dir) = (bytes(done.size), done.images.display());
+                let text = format!("suspended: {size} in {dir} ({})", seconds(done.took));
+                logger::keep(Priority::Info, &text);
+                if !self.several.quiet {
+                    print(&format!("{name}: {text}\n"));
+                }
+                Ok(ExitCode::SUCCESS)
+            }
+            Suspended::ShutDown(how, failure) => {
+                let how = match how {
+                    ShutDown::Cleanly => "it was shut down",
+                    ShutDown::Killed => "it did not shut down in time and was killed",
+                };
+                Err(Failure { cause: failure.cause.context("not suspended"), state: Some(how.to_owned()), ..failure })
+            }
+        }
+    }
+
+    /// Those that run and want to be suspended. One whose configuration cannot be read is told of, and left to LXC.
+    fn opted_in(&self, terms: &Terms) -> Result<Vec<Member>> {
+        let mut members = Vec::new();
+        for name in all_containers(&terms.lxcpath)? {
+            if !terms.files.of(name.as_str()).suspend {
+                continue;
+            }
+            match running(&name, terms) {
+                Ok(Some(member)) => members.push(member),
+                Ok(None) => {}
+                Err(failure) => terms.tell(&name, Priority::Error, &on_one_line(&failure)),
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// What its configuration says of a container that runs.
+fn running(name: &ContainerName, terms: &Terms) -> Result<Option<Member>> {
+    let defined = Defined::load(name, &terms.lxcpath, None).map_err(checkpoint::not_defined)?;
+    let found = container::find(&defined.lxcpath_text(), name.as_str(), Some(&defined.rootfs))?;
+    Ok(found.map(|_| Member::new(name, &defined.config)))
+}
+
+/// What its configuration says of a container that is named.
+pub(super) fn member(name: &ContainerName, terms: &Terms) -> Result<Member> {
+    let defined = Defined::load(name, &terms.lxcpath, None).map_err(checkpoint::not_defined)?;
+    Ok(Member::new(name, &defined.config))
+}
+
+/// Neither a name nor --all.
+pub(super) fn nobody() -> Failure {
+    Failure::msg(Exit::Usage, "no container is named").hint("name those that are meant, or say --all")
+}

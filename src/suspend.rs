@@ -1,0 +1,118 @@
+//! A container at shutdown: it is suspended, or else shut down as without us.
+//!
+//! 1. A container that could be started without our noticing is not suspended: see [`suspended`].
+//! 2. A checkpoint is made, marked as one to be resumed; it may take two thirds of the time.
+//! 3. Where that fails the container is as before, and is shut down by `lxc-stop` in the time that is left.
+//!
+//! Whoever interrupts us wants neither: then the container goes on.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::checkpoint::{self, Done, Outcome, Request};
+use crate::criu::options::AfterDump;
+use crate::error::{Exit, Failure, Result};
+use crate::lxc::config::HookKind;
+use crate::lxc::defined::Defined;
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::tools::{self, ShutDown};
+use crate::report::Report;
+use crate::settings::Settings;
+use crate::suspended;
+
+/// With less time than this nothing is dumped any more. A container always gets as much to shut down: what LXC's own
+/// unit gives it on Debian.
+const LEAST: Duration = Duration::from_secs(5);
+/// The hook that strikes out the mark when LXC starts the container.
+const HOOK: &str = "lxc-cr-pre-start";
+
+/// How it went.
+#[derive(Debug)]
+pub enum Suspended {
+    /// Its checkpoint waits to be resumed.
+    Suspended(Done),
+    /// It was shut down, for this reason.
+    ShutDown(ShutDown, Failure),
+}
+
+/// Suspends a container, or shuts it down within this time.
+///
+/// # Errors
+/// When it does not run, somebody else is at work on it, it could not even be shut down, or we were interrupted.
+pub fn suspend(
+    name: &ContainerName,
+    lxcpath: &LxcPath,
+    action_script: PathBuf,
+    settings: &Settings,
+    time: Duration,
+    report: &mut dyn Report,
+) -> Result<Suspended> {
+    let end = Instant::now() + time;
+    let defined = Defined::load(name, lxcpath, None).map_err(checkpoint::not_defined)?;
+    let failure = match dump(&defined, action_script, settings, time, report) {
+        Ok(done) => return Ok(Suspended::Suspended(done)),
+        Err(failure) => failure,
+    };
+    let wants_its_end = !failure.is_interruption() && !matches!(failure.exit, Exit::WrongState | Exit::Busy);
+    if !wants_its_end || failure.exit == Exit::ContainerLost {
+        return Err(failure);
+    }
+    report.phase("shutting down");
+    let left = end.saturating_duration_since(Instant::now()).max(LEAST);
+    match tools::shut_down(lxcpath.as_path(), name.as_str(), left) {
+        Ok(how) => Ok(Suspended::ShutDown(how, failure)),
+        Err(e) => Err(Failure {
+            cause: anyhow::anyhow!("{failure}; and it could not be shut down: {e:#}"),
+            state: failure.state.or_else(|| Some(format!("look with lxc-info -n {name}"))),
+            ..failure
+        }),
+    }
+}
+
+fn dump(
+    defined: &Defined,
+    action_script: PathBuf,
+    settings: &Settings,
+    time: Duration,
+    report: &mut dyn Report,
+) -> Result<Done> {
+    refuse_unnoticed_starts(defined)?;
+    if time < LEAST {
+        return Err(Failure::msg(Exit::TimeLimit, "there is no time left to suspend it")
+            .hint("raise suspend_timeout in /etc/lxc/lxc-cr.toml"));
+    }
+    let share = (time * 2 / 3).as_secs().max(1);
+    let timeout = if settings.timeout == 0 { share } else { settings.timeout.min(share) };
+    let request = Request {
+        name: defined.name.clone(),
+        lxcpath: defined.lxcpath.clone(),
+        config: None,
+        images: suspended::dir(&defined.dir()),
+        replace: true,
+        after: AfterDump::Stop,
+        action_script,
+        user_script: None,
+        parent_images: None,
+        tcp_close: false,
+        to_be_resumed: true,
+        force: false,
+        dry_run: false,
+    };
+    match checkpoint::checkpoint(&request, &Settings { timeout, ..settings.clone() }, report)? {
+        Outcome::Done(done) => Ok(done),
+        Outcome::Planned(lines) => Err(Failure::msg(Exit::Other, format!("only planned: {}", lines.join("; ")))),
+    }
+}
+
+/// Without our hook nobody would strike the mark out if LXC started the container before it is resumed.
+fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
+    let is_ours = |hook: &String| {
+        let program = hook.split_ascii_whitespace().next().unwrap_or_default();
+        Path::new(program).file_name().is_some_and(|name| name == HOOK)
+    };
+    if defined.config.hooks(HookKind::PreStart).iter().any(is_ours) {
+        return Ok(());
+    }
+    Err(Failure::msg(Exit::Refused, format!("{HOOK} is not among its hooks: nothing would notice a start in between"))
+        .hint(format!("lxc-cr prepare -n {} puts it there", defined.name)))
+}

@@ -1,0 +1,84 @@
+//! What `lxc-cr suspend` has suspended, for `lxc-cr resume` to bring back: a mark in the container's own checkpoint.
+//!
+//! Memory must never be put on top of a disk that has gone on since. So the mark lies in the directory of the checkpoint
+//! itself: it comes into being with its name, and another checkpoint that takes this place has none. And whatever lets
+//! the container run strikes it out before: a restart when all is restored and nothing has run yet, a start by our
+//! pre-start hook. A checkpoint that LXC's tools or `lxc-checkpoint` made never has a mark.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::sys::files;
+
+/// Where a suspended container's checkpoint is, in its own directory.
+pub const DIR: &str = "dump";
+
+/// The mark. Its content is for people who find it.
+pub const MARKER: &str = "lxc-cr.resume";
+const CONTENT: &str = "lxc-cr resume brings this checkpoint back. This file goes when the container runs.\n";
+
+/// Where a container's checkpoint is when it is suspended.
+pub fn dir(container: &Path) -> PathBuf {
+    container.join(DIR)
+}
+
+/// Marks a checkpoint as one to be resumed.
+pub fn mark(images: &Path) -> Result<()> {
+    files::write_atomically(&images.join(MARKER), CONTENT.as_bytes())
+}
+
+/// Whether the checkpoint in a container's directory is to be resumed. One that others could have put there is not.
+pub fn is_marked(container: &Path) -> Result<bool> {
+    let images = dir(container);
+    let marker = images.join(MARKER);
+    match marker.symlink_metadata() {
+        Ok(_) => files::open_private_dir(&images).map(|_| true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("look at {}", marker.display())),
+    }
+}
+
+/// From now on what was suspended is of the past: on the disk, before anything of the container runs. Says whether
+/// there was a mark.
+pub fn strike_out(container: &Path) -> Result<bool> {
+    if !is_marked(container)? {
+        return Ok(false);
+    }
+    let images = dir(container);
+    files::remove_if_there(&images.join(MARKER))?;
+    files::sync_dir(&images)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_struck_out_once_and_goes_with_its_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let images = dir(top.path());
+        assert!(!is_marked(top.path()).unwrap() && !strike_out(top.path()).unwrap());
+        let partial = files::with_suffix(&images, ".partial");
+        files::make_private_dir(&partial).unwrap();
+        mark(&partial).unwrap();
+        assert!(!is_marked(top.path()).unwrap());
+        std::fs::rename(&partial, &images).unwrap();
+        assert!(is_marked(top.path()).unwrap());
+        assert!(strike_out(top.path()).unwrap());
+        assert!(!is_marked(top.path()).unwrap() && !strike_out(top.path()).unwrap());
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_believed() {
+        let top = tempfile::tempdir().unwrap();
+        let elsewhere = top.path().join("elsewhere");
+        files::make_private_dir(&elsewhere).unwrap();
+        mark(&elsewhere).unwrap();
+        std::os::unix::fs::symlink("elsewhere", dir(top.path())).unwrap();
+        assert!(is_marked(top.path()).is_err() && strike_out(top.path()).is_err());
+        assert!(elsewhere.join(MARKER).exists());
+    }
+}
