@@ -29,7 +29,7 @@ const LAYERS: &[&[&str]] = &[
         "operation",
         "settings",
     ],
-    &["preflight"],
+    &["preflight", "failed", "retry"],
     &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare"],
     &["cli"],
 ];

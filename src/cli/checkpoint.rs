@@ -178,15 +178,8 @@ fn tell(request: &Request, done: &Done) {
         true => format!(", its monitor's clean-up {}", seconds(done.cleanup)),
         false => String::new(),
     };
-    let again = match done.tries {
-        1 => String::new(),
-        number => format!(
-            ", after {} that failed",
-            if number == 2 { "a try".to_owned() } else { format!("{} tries", number - 1) }
-        ),
-    };
     println!(
-        "{}: {} in {} ({}: CRIU {}{cleanup}{again}); the container {}",
+        "{}: {} in {} ({}: CRIU {}{cleanup}); the container {}",
         request.name,
         bytes(done.size),
         done.images.display(),

@@ -14,12 +14,15 @@
 //!    tasks go on;
 //! 8. hold init, which is our child now.
 //!
-//! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
+//! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched. Where
+//! a second try is the known cure, steps 5 to 8 are done again after that ([`retry`]).
 
 pub mod cgroups;
 mod connections;
 mod copy;
+mod linger;
 pub mod plan;
+mod retry;
 mod trust;
 mod watch;
 mod work;
@@ -61,7 +64,7 @@ use crate::ttys::{self, Terminal};
 
 use copy::Copy;
 use trust::{Reason, Subject};
-use work::{Means, Running, Work};
+use work::{Means, Running};
 
 /// How long a monitor that is cleaning up may take to let the container's address go.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
@@ -177,10 +180,16 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         refuse_connections(request, copy)?;
         copy.notes.iter().for_each(|note| report.note(note));
     }
-    let terminals = record.as_ref().map(|r| r.ttys.as_slice()).unwrap_or_default();
-    let terminals = ttys::make(terminals).context("make the container's terminals")?;
     let place = place_of(&root, &defined)?;
-    let plan = plan::plan(request, settings, &subject, terminals, place, &mut netlink).map_err(no_plan)?;
+    let decide = |netlink: &mut Netlink| {
+        let terminals = subject.record.map(|r| r.ttys.as_slice()).unwrap_or_default();
+        let terminals = ttys::make(terminals).context("make the container's terminals")?;
+        plan::plan(request, settings, &subject, terminals, place.clone(), netlink).map_err(no_plan)
+    };
+    if let Some(record) = subject.record.filter(|_| !request.dry_run) {
+        linger::wait(&record.ports, &mut netlink, report)?;
+    }
+    let plan = decide(&mut netlink)?;
     if request.dry_run {
         let criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
         let mut words = copy.map(Copy::in_words).unwrap_or_default();
@@ -202,11 +211,8 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         operation: &operation,
         signals,
     };
-    let mut work = Work::new(means, &plan, &mut journal, &mut netlink);
-    let Running { init, payload, ports, loans, in_force, cut_off, took } = match work.run(held, report) {
-        Ok(running) => running,
-        Err(failure) => return Err(work.undo(failure)),
-    };
+    let (plan, running) = retry::restore(means, plan, held, &decide, &mut journal, &mut netlink, report)?;
+    let Running { init, payload, ports, loans, in_force, cut_off, took } = running;
     let pivots = cgroups::pivots(&plan.cgroups)?;
     let devices = in_force.hold(&work::unified(&payload)?.dir, &plan.confinement)?;
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.

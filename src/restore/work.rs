@@ -12,7 +12,6 @@ use anyhow::{Context, anyhow};
 
 use crate::cgroup::{self, Cgroup};
 use crate::checkpoint::dump::LogReader;
-use crate::checkpoint::{describe, in_words};
 use crate::confine::InForce;
 use crate::criu::control::Control;
 use crate::criu::log::Operation as CriuOperation;
@@ -20,6 +19,7 @@ use crate::criu::options::RESTORE_LOG;
 use crate::criu::run::{self, Ended, GiveUp, Job};
 use crate::criu::version::Criu;
 use crate::error::{ErrorList, Exit, Failure, Result};
+use crate::failed::{describe, in_words};
 use crate::lxc::config::HookKind;
 use crate::lxc::defined::Defined;
 use crate::lxc::hook;
