@@ -3,6 +3,7 @@
 # make test-vm  a part of the tests in a whole machine, under qemu
 # make test-lxc  the tests with LXC 5.0 and 6.0
 # make faults everything goes wrong, at every moment
+# make fuzz   anything as configuration, record, image, log and request: ten minutes each (FUZZ_SECONDS=600)
 # make soak   a hundred checkpoints and restarts of one container
 # make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local, make uninstall
 # make doc    manuals and completions                             make deb, make rpm, make test-packages
@@ -25,7 +26,8 @@ MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 UNITS = lxc-cr-resume.service lxc-cr-suspend.service
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc demo faults soak bench shell test-host install uninstall deb rpm deny package-tools test-packages
+.PHONY: build doc lint check test test-vm test-lxc demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
+	package-tools test-packages
 
 build:
 	$(CARGO) build --release --bins
@@ -71,6 +73,23 @@ demo: test-host
 
 faults: test-host
 	$(CARGO) test --release --test faults
+
+# Each target in turn, from its seeds and from what earlier runs have found (tests/fuzz/corpus). What ends one ends it all; it
+# is kept in tests/fuzz/target/findings, and replayed with: cd tests/fuzz; target/fuzz/TARGET target/findings/FILE
+FUZZ_SECONDS ?= 600
+FUZZ_TARGETS = config wire record images criu_log
+FIXTURES = ../fixtures/criu-4.2.1
+SEEDS_config = ../system/config_cases
+SEEDS_record = seeds/record
+SEEDS_images = $(FIXTURES)/tree $(FIXTURES)/container $(FIXTURES)/suspended
+SEEDS_criu_log = $(FIXTURES)/logs
+
+fuzz:
+	cd tests/fuzz && $(CARGO) build --release --bins && \
+	mkdir -p target/fuzz target/findings $(addprefix corpus/,$(FUZZ_TARGETS)) && \
+	for target in $(FUZZ_TARGETS); do cp -f target/*/release/$$target target/fuzz/ || exit 1; done
+	cd tests/fuzz $(foreach t,$(FUZZ_TARGETS),&& echo "fuzz: $t" && target/fuzz/$t -max_total_time=$(FUZZ_SECONDS) \
+		-timeout=10 -print_final_stats=1 -artifact_prefix=target/findings/ corpus/$t $(SEEDS_$t))
 
 soak: test-host
 	$(CARGO) test --release --test soak

@@ -158,10 +158,15 @@ impl ErrorList {
 
     /// Everything that went wrong as one error; `Ok` when nothing did.
     pub fn into_result(self) -> anyhow::Result<()> {
-        if self.0.is_empty() {
-            return Ok(());
+        let mut errors = self.0;
+        match errors.len() {
+            0 => Ok(()),
+            // As it is: somebody may ask what kind of error it was.
+            1 => errors.pop().map_or(Ok(()), Err),
+            _ => {
+                let text: Vec<String> = errors.iter().map(|e| format!("{e:#}")).collect();
+                Err(anyhow::anyhow!(text.join("; ")))
+            }
         }
-        let text: Vec<String> = self.0.iter().map(|e| format!("{e:#}")).collect();
-        Err(anyhow::anyhow!(text.join("; ")))
     }
 }

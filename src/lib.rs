@@ -6,6 +6,7 @@
 //! cli
 //! checkpoint  restore  recover  monitor  action  hooks  prepare  suspend
 //! preflight                                    (what a checkpoint looks at first)
+//! failed  retry                                (CRIU's failures in words, and what a second try may cure)
 //! net  mounts  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  lineup  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
@@ -46,6 +47,9 @@ pub mod sysctl;
 pub mod ttys;
 
 pub mod preflight;
+
+pub mod failed;
+pub mod retry;
 
 pub mod action;
 pub mod checkpoint;

@@ -31,7 +31,7 @@ const LAYERS: &[&[&str]] = &[
         "operation",
         "settings",
     ],
-    &["preflight"],
+    &["preflight", "failed", "retry"],
     &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare", "suspend"],
     &["cli"],
 ];

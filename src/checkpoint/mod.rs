@@ -20,17 +20,17 @@ mod retry;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
 use crate::cgroup::{self, Cgroup};
-use crate::criu::log::{self, Class, Operation as CriuOperation};
+use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
-use crate::criu::run::{Ended, GiveUp, status_in_words};
+use crate::criu::run::{Ended, GiveUp};
 use crate::criu::version;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
+use crate::failed::{describe, in_words};
 use crate::lxc::command::{Client, StateClient};
 use crate::lxc::container::{self, Running};
 use crate::lxc::defined::{self, Defined};
@@ -112,8 +112,6 @@ pub struct Done {
     pub took: Duration,
     /// Whether the container was stopped.
     pub stopped: bool,
-    /// Which try it was that succeeded, from 1 on.
-    pub tries: usize,
 }
 
 /// The directory in which images are written until they are complete.
@@ -184,7 +182,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         operation: &operation,
         limits: &limits,
     };
-    let (dumped, tries) = retry::dump(&means, &plan, &mut journal, &mut netlink, report)?;
+    let dumped = retry::dump(&means, &plan, &mut journal, &mut netlink, report)?;
 
     // 7.
     let Dumped { ended, sealed, record, sealer } = dumped;
@@ -219,7 +217,6 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         cleanup,
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
-        tries,
     }))
 }
 
@@ -276,7 +273,6 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         cleanup: Duration::ZERO,
         took: begin.elapsed(),
         stopped: false,
-        tries: 1,
     }))
 }
 
@@ -448,15 +444,6 @@ fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<F
     Some(explain(ended, &partial(&request.images), exit))
 }
 
-/// Why a run of CRIU was given up.
-pub fn in_words(why: GiveUp) -> String {
-    match why {
-        GiveUp::TimeLimit => "the time limit was reached".to_owned(),
-        GiveUp::Signal(number) => Interrupted(number).to_string(),
-        GiveUp::Lost => "the container's init was killed meanwhile".to_owned(),
-    }
-}
-
 /// Puts CRIU's failure into words.
 fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
     match ended.given_up {
@@ -468,33 +455,6 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
         return Failure::msg(exit, format!("{refused:#}"));
     }
     describe(&ended.status, &ended.stderr, &dir.join(DUMP_LOG), CriuOperation::Dump, exit)
-}
-
-/// A failure of CRIU with its phase, its reason and the remedy, from its log.
-pub fn describe(status: &ExitStatus, stderr: &str, log_file: &Path, operation: CriuOperation, exit: Exit) -> Failure {
-    let summary = match log::summarise_file(log_file, operation) {
-        Ok(summary) => summary,
-        Err(_) if !stderr.is_empty() => {
-            return Failure::msg(exit, format!("{}: {stderr}", status_in_words(status)));
-        }
-        Err(_) => return Failure::msg(exit, format!("{} and left no log", status_in_words(status))),
-    };
-    let mut text = match summary.phase {
-        Some(phase) => format!("CRIU failed while {phase}"),
-        None => "CRIU failed".to_owned(),
-    };
-    if summary.class != Class::Unknown {
-        text = format!("{text}: {}", summary.class.explain());
-    }
-    text = match summary.shown_error() {
-        Some(error) => format!("{text}: {error}"),
-        None => format!("{text}: {}", status_in_words(status)),
-    };
-    let mut failure = Failure::msg(exit, text);
-    if summary.class != Class::Unknown {
-        failure = failure.hint(summary.class.remedy());
-    }
-    failure
 }
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.

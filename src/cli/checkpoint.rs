@@ -187,15 +187,8 @@ fn in_words(done: &Done) -> String {
         true => format!(", its monitor's clean-up {}", seconds(done.cleanup)),
         false => String::new(),
     };
-    let again = match done.tries {
-        1 => String::new(),
-        number => format!(
-            ", after {} that failed",
-            if number == 2 { "a try".to_owned() } else { format!("{} tries", number - 1) }
-        ),
-    };
     format!(
-        "{} in {} ({}: CRIU {}{cleanup}{again}); the container {}",
+        "{} in {} ({}: CRIU {}{cleanup}); the container {}",
         bytes(done.size),
         done.images.display(),
         seconds(done.took),

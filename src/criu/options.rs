@@ -169,6 +169,8 @@ pub struct Restore {
     pub inherited: Vec<InheritedFd>,
     /// The network namespace is left empty: we fill it.
     pub empty_network: bool,
+    /// CRIU's older way of making mounts.
+    pub older_mount_engine: bool,
     /// LSM label to give instead of the dumped one, as CRIU's `TYPE:NAME`.
     pub lsm_profile: Option<String>,
 }
@@ -251,6 +253,9 @@ impl Restore {
         }
         if self.empty_network {
             line.value("--empty-ns", "net");
+        }
+        if self.older_mount_engine {
+            line.flag("--mntns-compat-mode");
         }
         if let Some(profile) = &self.lsm_profile {
             line.value("--lsm-profile", profile);
@@ -383,6 +388,7 @@ mod tests {
             tcp_close: false,
             inherited: vec![InheritedFd { number: 20, resource: "file[1f:ab]".into() }],
             empty_network: false,
+            older_mount_engine: false,
             lsm_profile: None,
         };
         insta::assert_snapshot!(printable(Path::new("criu"), &restore.args()), @"criu restore --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file restore.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --restore-detached --restore-sibling --pidfile /run/lxc-cr/t/pid --root /r --tcp-established --file-locks --link-remap --enable-fs all --manage-cgroups=ignore --external 'mnt[dev_null]:/dev/null' --inherit-fd 'fd[20]:file[1f:ab]'");

@@ -14,7 +14,7 @@ use crate::sys::netlink::{Error, Link, Mac, Netlink, Route, in_netns};
 const RUNNING_LIMIT: Duration = Duration::from_millis(500);
 
 /// The kind of a virtual Ethernet pair, as the kernel spells it.
-pub(super) const VETH: &str = "veth";
+pub const VETH: &str = "veth";
 
 /// The kind of a Linux bridge.
 pub(super) const BRIDGE: &str = "bridge";
@@ -180,7 +180,7 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
 /// the port itself, and reach the host past the lock. A peer that has seen such a packet throws away what the restored
 /// container sends, for it bears an older time stamp (RFC 7323, PAWS). `fe:ff` is also higher than any address that a
 /// bridge would take over from its port.
-pub(super) fn nobodys_mac(index: u32) -> Mac {
+pub fn nobodys_mac(index: u32) -> Mac {
     let [a, b, c, d] = index.to_be_bytes();
     Mac([0xfe, 0xff, a, b, c, d])
 }

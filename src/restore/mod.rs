@@ -5,7 +5,8 @@
 //! 2. look at the checkpoint: is it one, and whole? If it is another container's, this one becomes a [`copy`] of that;
 //! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
 //! 4. compare the checkpoint with what is here by now ([`trust`]): machine, configuration, files that were open; decide what to make ([`plan`]); a dry run ends here;
-//! 5. run the container's pre-start hooks; make the cgroups, each noted in the journal first;
+//! 5. from here on the host is changed, by [`work`]: run the container's pre-start hooks; make the cgroups, each noted in
+//!    the journal first;
 //! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
 //!    memory images' checksums are compared; the container may not run before they are found right;
 //! 7. watch it ([`watch`]): when it has made the network namespace, that is filled
@@ -13,40 +14,36 @@
 //!    tasks go on;
 //! 8. hold init, which is our child now.
 //!
-//! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched.
+//! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched. Where
+//! a second try is the known cure, steps 5 to 8 are done again after that ([`retry`]).
 
 pub mod cgroups;
 mod connections;
 mod copy;
+mod linger;
 pub mod plan;
+mod retry;
 mod trust;
 mod watch;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fs::{self, TryLockError};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::cgroup::{self, Cgroup};
-use crate::checkpoint::dump::{LogReader, deadline};
-use crate::checkpoint::{begin_operation, check_places, describe, in_words, no_criu};
-use crate::confine::InForce;
-use crate::criu::control::Control;
+use crate::cgroup::Cgroup;
+use crate::checkpoint::dump::deadline;
+use crate::checkpoint::{begin_operation, check_places, no_criu};
 use crate::criu::images;
-use crate::criu::log::Operation as CriuOperation;
-use crate::criu::options::RESTORE_LOG;
-use crate::criu::run::{self, GiveUp, Job};
-use crate::criu::version::{self, Criu};
+use crate::criu::version;
 use crate::devices::Attached;
-use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
+use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
-use crate::lxc::config::HookKind;
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
-use crate::lxc::hook;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::lxc::server::{self, Server};
@@ -59,20 +56,15 @@ use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::rootfs::{Held, Root};
 use crate::settings::Settings;
-use crate::suspended;
-use crate::sys;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
-use crate::sys::spawn::{Place, PrivateMount};
 use crate::ttys::{self, Terminal};
 
-use cgroups::Made;
 use copy::Copy;
-use plan::Plan;
 use trust::{Reason, Subject};
-use watch::RestoreWatch;
+use work::{Means, Running};
 
 /// How long a monitor that is cleaning up may take to let the container's address go.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
@@ -188,10 +180,16 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         refuse_connections(request, copy)?;
         copy.notes.iter().for_each(|note| report.note(note));
     }
-    let terminals = record.as_ref().map(|r| r.ttys.as_slice()).unwrap_or_default();
-    let terminals = ttys::make(terminals).context("make the container's terminals")?;
     let place = place_of(&root, &defined)?;
-    let plan = plan::plan(request, settings, &subject, terminals, place, &mut netlink).map_err(no_plan)?;
+    let decide = |netlink: &mut Netlink| {
+        let terminals = subject.record.map(|r| r.ttys.as_slice()).unwrap_or_default();
+        let terminals = ttys::make(terminals).context("make the container's terminals")?;
+        plan::plan(request, settings, &subject, terminals, place.clone(), netlink).map_err(no_plan)
+    };
+    if let Some(record) = subject.record.filter(|_| !request.dry_run) {
+        linger::wait(&record.ports, &mut netlink, report)?;
+    }
+    let plan = decide(&mut netlink)?;
     if request.dry_run {
         let criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
         let mut words = copy.map(Copy::in_words).unwrap_or_default();
@@ -201,42 +199,28 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 5. to 8.
     server.set_state(State::Starting);
-    let mut work = Work {
+    let means = Means {
         request,
         settings,
         deadline,
         defined: &defined,
         record: record.as_ref(),
         criu: &criu,
-        plan: &plan,
         root: &root,
-        held,
         subject,
         operation: &operation,
         signals,
-        journal: &mut journal,
-        netlink: &mut netlink,
-        cgroups: Made::default(),
-        loans: Loans::default(),
-        cut_off: None,
-        hooks_ran: false,
-        in_force: InForce::default(),
-        struck_out: false,
     };
-    let (init, made, took) = match work.run(report) {
-        Ok(done) => done,
-        Err(failure) => return Err(work.undo(failure)),
-    };
-    let payload = std::mem::take(&mut work.cgroups.payload);
+    let (plan, running) = retry::restore(means, plan, held, &decide, &mut journal, &mut netlink, report)?;
+    let Running { init, payload, ports, loans, in_force, cut_off, took } = running;
     let pivots = cgroups::pivots(&plan.cgroups)?;
-    let devices = std::mem::take(&mut work.in_force).hold(&unified(&payload)?.dir, &plan.confinement)?;
-    let (cut_off, loans) = (work.cut_off.take(), std::mem::take(&mut work.loans));
+    let devices = in_force.hold(&work::unified(&payload)?.dir, &plan.confinement)?;
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
     if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. })) {
         report.note(&format!("{e:#}"));
     }
     let journal = journal.hand_over(&operation.held())?;
-    let cut_off = cut_off.map(|cause| note_cut_off(cause, &operation, &made));
+    let cut_off = cut_off.map(|cause| note_cut_off(cause, &operation, &ports));
     Ok(Outcome::Running(Box::new(Restored {
         init,
         server,
@@ -244,7 +228,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         payload,
         pivots,
         terminals: plan.terminals,
-        ports: made,
+        ports,
         loans,
         cut_off,
         operation: Some(operation),
@@ -429,258 +413,4 @@ fn no_plan(error: anyhow::Error) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
-}
-
-/// The part of a restore that changes the host.
-struct Work<'a> {
-    request: &'a Request,
-    settings: &'a Settings,
-    /// When it is given up.
-    deadline: Option<Instant>,
-    defined: &'a Defined,
-    record: Option<&'a Record>,
-    criu: &'a Criu,
-    plan: &'a Plan,
-    root: &'a Root,
-    /// The root, if it was found good already; else it is looked at once the hooks have run.
-    held: Option<Held>,
-    subject: Subject<'a>,
-    operation: &'a Operation,
-    signals: &'a Signals,
-    journal: &'a mut Journal,
-    netlink: &'a mut Netlink,
-    /// The cgroups, once they are made.
-    cgroups: Made,
-    /// What the container has of the host.
-    loans: Loans,
-    /// Why the container is not on its network, though it runs.
-    cut_off: Option<anyhow::Error>,
-    /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
-    hooks_ran: bool,
-    /// The device programs on the payload cgroup.
-    in_force: InForce,
-    /// Whether the mark of its suspension was struck out.
-    struck_out: bool,
-}
-
-impl Work<'_> {
-    fn run(&mut self, report: &mut dyn Report) -> Result<(Process, Vec<Port>, Duration)> {
-        report.phase("running hooks");
-        self.hooks_ran = true;
-        let limit = self.deadline.map_or(hook::LIMIT, |d| d.saturating_duration_since(Instant::now()).min(hook::LIMIT));
-        let context = hook::Context::new(self.defined).with_limit(limit);
-        hook::run_all(HookKind::PreStart, &context).context("before the restart")?;
-        let held = match self.held.take() {
-            Some(held) => held,
-            None => {
-                let (held, reasons) = look_at_root(&self.subject, self.root)?;
-                trust::judge(&self.subject.called(), reasons, self.request.force)?.iter().for_each(|n| report.note(n));
-                held
-            }
-        };
-
-        report.phase("making cgroups");
-        self.cgroups = self.make_cgroups()?;
-        let cgroups = self.cgroups.clone();
-        let payload = unified(&cgroups.payload)?.dir.clone();
-
-        report.phase("restoring");
-        let criu = self.plan.criu(self.request, &cgroups.payload, &self.operation.pidfile());
-        files::remove_if_there(&self.operation.pidfile())?;
-        let job = Job {
-            program: &self.criu.path,
-            args: criu.args(),
-            place: self.place(&held)?,
-            control: Control::listen(&self.operation.control()).context("listen for CRIU's actions")?,
-            environment: Vec::new(),
-            deadline: self.deadline,
-        };
-        let log_file = self.request.images.join(RESTORE_LOG);
-        let verification = self.start_verification()?;
-        self.journal.note(Undo::CleanRoot { root: self.root.clone(), log: log_file.clone() })?;
-        self.journal.note(Undo::EndTasks { cgroup: payload.clone() })?;
-        let mut watch = RestoreWatch {
-            netlink: self.netlink,
-            journal: self.journal,
-            plan: self.plan,
-            made: Vec::new(),
-            loans: Loans::default(),
-            init: None,
-            on_bridge: false,
-            cut_off: None,
-            mended: false,
-            cgroups: &cgroups,
-            payload: &payload,
-            in_force: InForce::default(),
-            own_dir: self.defined.dir(),
-            struck_out: false,
-            verification,
-            log: LogReader::new(log_file.clone(), report),
-        };
-        let lent = lend_images(&self.request.images, self.defined)?;
-        let ended = run::run(job, self.signals, &mut watch);
-        self.loans = std::mem::take(&mut watch.loans);
-        self.struck_out = watch.struck_out;
-        for dir in lent {
-            files::make_private(&dir)?;
-        }
-        let ended = ended?;
-        for image in &self.plan.images {
-            files::remove_if_there(&self.operation.image(&image.name))?;
-        }
-        if !ended.success() {
-            // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
-            watch.verified().map_err(|e| damaged(&self.request.images, e))?;
-            return Err(match (ended.given_up, ended.refused) {
-                (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
-                (Some(GiveUp::Signal(number)), _) => Failure::new(Exit::Other, Interrupted(number)),
-                (Some(why @ GiveUp::Lost), _) => Failure::msg(Exit::CriuFailed, in_words(why)),
-                (None, Some(refused)) if refused.is::<Damage>() => damaged(&self.request.images, refused),
-                (None, Some(refused)) => Failure::new(Exit::Other, refused),
-                (None, None) => {
-                    describe(&ended.status, &ended.stderr, &log_file, CriuOperation::Restore, Exit::CriuFailed)
-                }
-            }
-            .log(log_file));
-        }
-        watch.do_what_was_missed()?;
-        self.plan.confinement.tidy(&payload)?;
-        let made = std::mem::take(&mut watch.made);
-        self.in_force = std::mem::take(&mut watch.in_force);
-        self.cut_off = watch.cut_off.take();
-        let init = self.hold_init()?;
-        for (cgroup, wanted) in cgroups.payload.iter().zip(&self.plan.cgroups) {
-            if wanted.tree.as_ref().is_some_and(|tree| tree.frozen) {
-                cgroup::set_frozen(&cgroup.dir, true)?;
-            }
-        }
-        Ok((init, made, ended.took))
-    }
-
-    fn make_cgroups(&mut self) -> Result<Made> {
-        let journal = &mut *self.journal;
-        let mut note = |path: &Path| journal.note(Undo::RemoveCgroup { path: path.to_owned() });
-        let made = cgroups::make(&self.plan.cgroups, &self.plan.confinement, &mut note)?;
-        let missing = self.plan.confinement.missing(&made.payload);
-        if !missing.is_empty() {
-            return Err(Failure::msg(
-                Exit::Refused,
-                format!("this host cannot limit it as before: {}", missing.join(", ")),
-            )
-            .hint("enable the controllers in cgroup.subtree_control of the cgroups above, or change the limits back before the checkpoint"));
-        }
-        Ok(made)
-    }
-
-    /// Where CRIU starts its life.
-    fn place(&self, root: &Held) -> Result<Place> {
-        let mounted = match root.mount() {
-            Some(mount) => PrivateMount::of(mount, &self.plan.root),
-            None => PrivateMount::bind(root.path(), &self.plan.root),
-        };
-        let mut mounts = vec![mounted.context("name the root")?];
-        for image in &self.plan.images {
-            let shown = self.operation.image(&image.name);
-            files::write_atomically(&shown, &image.content)?;
-            // CRIU reads it as the container's root, too.
-            if let Some(guest) = self.defined.config.guest() {
-                files::set_group(&shown, Some(guest.gid), 0o640)?;
-            }
-            mounts.push(PrivateMount::bind(&shown, &self.request.images.join(&image.name)).context("name an image")?);
-        }
-        // A Ctrl-C at the terminal must reach us, who can undo things.
-        // Without us nobody would be there to end what it restores.
-        let mut place = Place::here().own_session().dies_with_us().private_mounts(mounts);
-        if self.defined.config.has_own_keyring() {
-            place = place.own_keyring();
-        }
-        if self.plan.born_there || self.plan.cgroup_namespace {
-            let procs = self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.dir));
-            place = place.in_cgroups(procs.collect::<anyhow::Result<_>>()?);
-        }
-        if self.plan.cgroup_namespace {
-            place = place.own_cgroup_namespace();
-        }
-        for (fd, inherited) in self.plan.handed_over()?.into_iter().zip(self.plan.inherited()) {
-            place = place.keep(fd, inherited.number);
-        }
-        Ok(place)
-    }
-
-    /// Begins to compare the memory images' checksums.
-    fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
-        let Some(record) = self.record.filter(|_| self.settings.verify).cloned() else { return Ok(None) };
-        let dir = self.request.images.clone();
-        let thread = std::thread::Builder::new()
-            .name("verify".to_owned())
-            .spawn(move || {
-                record.check_content(&dir, Image::is_memory)?;
-                Lineage::of(&dir)?.check_content(Image::is_memory)
-            })
-            .context("start a thread")?;
-        Ok(Some(thread))
-    }
-
-    fn hold_init(&self) -> Result<Process> {
-        let path = self.operation.pidfile();
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        files::remove_if_there(&path)?;
-        let pid: i32 = text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
-        let init = Process::open(pid).context("hold the restored init")?;
-        if sys::process::parent(pid).ok() != Some(std::process::id() as i32) {
-            return Err(Failure::msg(Exit::Other, format!("process {pid}, which CRIU restored, is not our child")));
-        }
-        Ok(init)
-    }
-
-    /// Ends what CRIU may have begun, plays the journal back, and tells how things stand.
-    fn undo(&mut self, mut failure: Failure) -> Failure {
-        let mut errors = crate::error::ErrorList::default();
-        // Our own cgroup goes, too.
-        errors.note(cgroups::pivots(&self.plan.cgroups).and_then(|pivots| cgroups::leave(&pivots)));
-        errors.note(std::mem::take(&mut self.loans).bring_back());
-        errors.note(self.journal.play_back());
-        reap_children();
-        if self.hooks_ran {
-            errors.note(hook::run_all(HookKind::PostStop, &hook::Context::new(self.defined)));
-        }
-        if self.struck_out {
-            // It has not run: what was suspended is still how it stands.
-            errors.note(suspended::mark(&suspended::dir(&self.defined.dir())));
-        }
-        let name = &self.request.name;
-        failure.state = Some(format!("{name} is stopped, its checkpoint is as before"));
-        if let Err(e) = errors.into_result() {
-            failure.exit = Exit::RollbackIncomplete;
-            failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
-        }
-        failure
-    }
-}
-
-/// cgroup2's, which is always among them.
-fn unified(payload: &[Cgroup]) -> anyhow::Result<&Cgroup> {
-    payload.iter().find(|c| c.hierarchy.is_unified()).context("no cgroup2 file system is mounted on this host")
-}
-
-/// Takes the exit status of children that have ended, so that no zombie keeps a cgroup busy.
-fn reap_children() {
-    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-        if status == WaitStatus::StillAlive {
-            break;
-        }
-    }
-}
-
-/// CRIU reads images in the container's user namespace, too, as the root of that: while it works, that root's group may
-/// read them. Gives the directories that were changed.
-fn lend_images(dir: &Path, defined: &Defined) -> Result<Vec<PathBuf>> {
-    let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
-    let mut dirs = vec![dir.to_owned()];
-    dirs.extend(Lineage::of(dir)?.directories().map(Path::to_owned));
-    for dir in &dirs {
-        files::lend_to_group(dir, guest.gid)?;
-    }
-    Ok(dirs)
 }

@@ -71,6 +71,8 @@ pub struct Plan {
     pub root: PathBuf,
     /// The new terminals.
     pub terminals: Vec<Terminal>,
+    /// Whether CRIU makes the mounts in its older way.
+    pub older_mount_engine: bool,
 }
 
 /// A mount of a piece of its own cgroups.
@@ -179,6 +181,7 @@ pub(super) fn plan(
         own_cgroups,
         root,
         terminals,
+        older_mount_engine: false,
     })
 }
 
@@ -230,6 +233,7 @@ impl Plan {
             tcp_close: self.tcp_close,
             inherited: self.inherited(),
             empty_network: self.inside.is_some(),
+            older_mount_engine: self.older_mount_engine,
             lsm_profile: None,
         }
     }

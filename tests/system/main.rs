@@ -40,6 +40,17 @@ const STORIES: &[Story] = &[
     ("the_host_side_gets_the_asked_name", scenario::story::the_host_side_gets_the_asked_name),
     ("what_the_host_lends_is_there_again", scenario::story::what_the_host_lends_is_there_again),
     ("an_init_on_the_hosts_null_comes_back", scenario::story::an_init_on_the_hosts_null_comes_back),
+    ("retries_unread_netlink_data_passes", scenario::retries::unread_netlink_data_passes),
+    ("retries_a_traced_process_is_let_go", scenario::retries::a_traced_process_is_let_go),
+    (
+        "retries_a_name_that_was_taken_meanwhile_is_given_up",
+        scenario::retries::a_name_that_was_taken_meanwhile_is_given_up,
+    ),
+    (
+        "retries_an_old_veth_pair_that_lingers_is_waited_for",
+        scenario::retries::an_old_veth_pair_that_lingers_is_waited_for,
+    ),
+    ("retries_mounts_are_made_the_older_way", scenario::retries::mounts_are_made_the_older_way),
     ("roots_an_overlay_comes_back", scenario::roots::an_overlay_comes_back),
     ("roots_an_image_comes_back", scenario::roots::an_image_comes_back),
     ("roots_a_block_device_comes_back", scenario::roots::a_block_device_comes_back),

@@ -208,5 +208,7 @@ impl Drop for Host {
 /// Removes a cgroup and those below it; false while something is in one.
 fn remove_tree(dir: &Path) -> bool {
     let below = fs::read_dir(dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir());
-    below.fold(true, |all, entry| remove_tree(&entry.path()) && all) && (fs::remove_dir(dir).is_ok() || !dir.exists())
+    // Each has its turn, also after one that stays.
+    let stay = below.filter(|entry| !remove_tree(&entry.path())).count();
+    stay == 0 && (fs::remove_dir(dir).is_ok() || !dir.exists())
 }

@@ -20,6 +20,7 @@ pub mod prepare;
 pub mod probe;
 pub mod recipe;
 pub mod refusals;
+pub mod retries;
 pub mod roots;
 pub mod story;
 pub mod suspend;

@@ -56,7 +56,8 @@ pub fn a_container_whose_monitor_is_gone_leaves_no_cgroup(world: &World) {
     container.kill();
 }
 
-fn start_and_kill_the_monitor(container: &Container) -> Witness {
+/// A container whose monitor is gone; its cgroup is left.
+pub fn start_and_kill_the_monitor(container: &Container) -> Witness {
     // Else the kernel kills init with its monitor.
     let config = container.dir().join("config");
     let text = fs::read_to_string(&config).unwrap();
@@ -74,7 +75,7 @@ fn start_and_kill_the_monitor(container: &Container) -> Witness {
 }
 
 /// The first process of the payload cgroup: LXC cannot be asked.
-fn init_by_hand(container: &Container) -> u32 {
+pub fn init_by_hand(container: &Container) -> u32 {
     let file = cgroups::unified().join(format!("lxc.payload.{}/cgroup.procs", container.name()));
     fs::read_to_string(&file).unwrap().lines().map(|line| line.parse::<u32>().unwrap()).min().unwrap()
 }

@@ -1,0 +1,366 @@
+//! The part of a restore that changes the host: the container's hooks, its cgroups, CRIU, and what CRIU leaves to do.
+//!
+//! Each change is noted in the journal before it is made, and [`Work::undo`] takes all of it back. So whoever holds a
+//! [`Work`] can do one of two things after it failed: tell the failure, or do the same work again on a clean host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow};
+
+use crate::cgroup::{self, Cgroup};
+use crate::checkpoint::dump::LogReader;
+use crate::confine::InForce;
+use crate::criu::control::Control;
+use crate::criu::log::Operation as CriuOperation;
+use crate::criu::options::RESTORE_LOG;
+use crate::criu::run::{self, Ended, GiveUp, Job};
+use crate::criu::version::Criu;
+use crate::error::{ErrorList, Exit, Failure, Interrupted, Result};
+use crate::failed::{describe, in_words};
+use crate::lxc::config::HookKind;
+use crate::lxc::defined::Defined;
+use crate::lxc::hook;
+use crate::net::Port;
+use crate::net::devices::Loans;
+use crate::operation::Operation;
+use crate::record::{Damage, Image, Lineage, Record};
+use crate::report::Report;
+use crate::rollback::{Journal, Undo};
+use crate::rootfs::{Held, Root};
+use crate::settings::Settings;
+use crate::suspended;
+use crate::sys;
+use crate::sys::files;
+use crate::sys::netlink::Netlink;
+use crate::sys::process::Process;
+use crate::sys::signals::Signals;
+use crate::sys::spawn::{Place, PrivateMount};
+
+use super::cgroups::{self, Made};
+use super::plan::Plan;
+use super::trust::{self, Subject};
+use super::watch::RestoreWatch;
+use super::{Request, damaged, look_at_root};
+
+/// What a restore is made with.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Means<'a> {
+    /// What is asked.
+    pub request: &'a Request,
+    /// The administrator's settings.
+    pub settings: &'a Settings,
+    /// When it is given up.
+    pub deadline: Option<Instant>,
+    /// The container.
+    pub defined: &'a Defined,
+    /// The checkpoint's record, if it has one.
+    pub record: Option<&'a Record>,
+    /// The CRIU that restores.
+    pub criu: &'a Criu,
+    /// Where the container's root is.
+    pub root: &'a Root,
+    /// What the root is compared with.
+    pub subject: Subject<'a>,
+    /// Our right to change the container.
+    pub operation: &'a Operation,
+    /// The signals that end us before it is done.
+    pub signals: &'a Signals,
+}
+
+/// A restore that is being done, or being undone.
+#[derive(Debug)]
+pub(super) struct Work<'a> {
+    means: Means<'a>,
+    plan: &'a Plan,
+    journal: &'a mut Journal,
+    netlink: &'a mut Netlink,
+    /// The cgroups, once they are made.
+    cgroups: Made,
+    /// What the container has of the host.
+    loans: Loans,
+    /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
+    hooks_ran: bool,
+    /// Whether the mark of its suspension was struck out.
+    struck_out: bool,
+}
+
+/// What a restore has made.
+#[derive(Debug)]
+pub(super) struct Running {
+    /// The container's first process, our child.
+    pub init: Process,
+    /// Its cgroups.
+    pub payload: Vec<Cgroup>,
+    /// Its ports.
+    pub ports: Vec<Port>,
+    /// What it has of the host.
+    pub loans: Loans,
+    /// Its device programs, on the payload cgroup.
+    pub in_force: InForce,
+    /// Why it is not on its network, though it runs.
+    pub cut_off: Option<anyhow::Error>,
+    /// How long CRIU ran.
+    pub took: Duration,
+}
+
+impl<'a> Work<'a> {
+    /// Nothing is done yet.
+    pub fn new(means: Means<'a>, plan: &'a Plan, journal: &'a mut Journal, netlink: &'a mut Netlink) -> Work<'a> {
+        let (cgroups, loans) = (Made::default(), Loans::default());
+        Work { means, plan, journal, netlink, cgroups, loans, hooks_ran: false, struck_out: false }
+    }
+
+    /// Does it. `held` is the root, if it was found good already; else it is looked at once the hooks have run.
+    pub fn run(&mut self, held: Option<Held>, report: &mut dyn Report) -> Result<Running> {
+        report.phase("running hooks");
+        self.run_hooks()?;
+        let root = match held {
+            Some(held) => held,
+            None => self.hold_root(report)?,
+        };
+
+        report.phase("making cgroups");
+        self.cgroups = self.make_cgroups()?;
+
+        report.phase("restoring");
+        let mut running = self.run_criu(&root, report)?;
+        for (cgroup, wanted) in running.payload.iter().zip(&self.plan.cgroups) {
+            if wanted.tree.as_ref().is_some_and(|tree| tree.frozen) {
+                cgroup::set_frozen(&cgroup.dir, true)?;
+            }
+        }
+        running.loans = std::mem::take(&mut self.loans);
+        Ok(running)
+    }
+
+    fn run_hooks(&mut self) -> Result<()> {
+        let Means { defined, deadline, .. } = self.means;
+        self.hooks_ran = true;
+        let limit = deadline.map_or(hook::LIMIT, |d| d.saturating_duration_since(Instant::now()).min(hook::LIMIT));
+        hook::run_all(HookKind::PreStart, &hook::Context::new(defined).with_limit(limit))
+            .context("before the restart")?;
+        Ok(())
+    }
+
+    /// Mounts the root that the hooks may have put into its place.
+    fn hold_root(&self, report: &mut dyn Report) -> Result<Held> {
+        let Means { subject, root, request, .. } = self.means;
+        let (held, reasons) = look_at_root(&subject, root)?;
+        trust::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+        Ok(held)
+    }
+
+    /// Runs CRIU, does at its actions what is ours to do, and holds what it has restored.
+    fn run_criu(&mut self, root: &Held, report: &mut dyn Report) -> Result<Running> {
+        let Means { request, operation, .. } = self.means;
+        let cgroups = self.cgroups.clone();
+        let payload = unified(&cgroups.payload)?.dir.clone();
+        let log_file = request.images.join(RESTORE_LOG);
+        files::remove_if_there(&operation.pidfile())?;
+        let job = Job {
+            program: &self.means.criu.path,
+            args: self.plan.criu(request, &cgroups.payload, &operation.pidfile()).args(),
+            place: self.place(root)?,
+            control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
+            environment: Vec::new(),
+            deadline: self.means.deadline,
+        };
+        let verification = self.start_verification()?;
+        self.journal.note(Undo::CleanRoot { root: self.means.root.clone(), log: log_file.clone() })?;
+        self.journal.note(Undo::EndTasks { cgroup: payload.clone() })?;
+        let mut watch = RestoreWatch {
+            netlink: self.netlink,
+            journal: self.journal,
+            plan: self.plan,
+            made: Vec::new(),
+            loans: Loans::default(),
+            init: None,
+            on_bridge: false,
+            cut_off: None,
+            mended: false,
+            cgroups: &cgroups,
+            payload: &payload,
+            in_force: InForce::default(),
+            own_dir: self.means.defined.dir(),
+            struck_out: false,
+            verification,
+            log: LogReader::new(log_file.clone(), report),
+        };
+        let lent = lend_images(&request.images, self.means.defined)?;
+        let ended = run::run(job, self.means.signals, &mut watch);
+        self.loans = std::mem::take(&mut watch.loans);
+        self.struck_out = watch.struck_out;
+        for dir in lent {
+            files::make_private(&dir)?;
+        }
+        let ended = ended?;
+        for image in &self.plan.images {
+            files::remove_if_there(&operation.image(&image.name))?;
+        }
+        if !ended.success() {
+            // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
+            watch.verified().map_err(|e| damaged(&request.images, e))?;
+            return Err(failure_of(ended, &request.images).log(log_file));
+        }
+        watch.do_what_was_missed()?;
+        self.plan.confinement.tidy(&payload)?;
+        let (ports, in_force) = (std::mem::take(&mut watch.made), std::mem::take(&mut watch.in_force));
+        let cut_off = watch.cut_off.take();
+        Ok(Running {
+            init: self.hold_init()?,
+            payload: cgroups.payload,
+            ports,
+            loans: Loans::default(),
+            in_force,
+            cut_off,
+            took: ended.took,
+        })
+    }
+
+    fn make_cgroups(&mut self) -> Result<Made> {
+        let journal = &mut *self.journal;
+        let mut note = |path: &Path| journal.note(Undo::RemoveCgroup { path: path.to_owned() });
+        let made = cgroups::make(&self.plan.cgroups, &self.plan.confinement, &mut note)?;
+        let missing = self.plan.confinement.missing(&made.payload);
+        if !missing.is_empty() {
+            return Err(Failure::msg(
+                Exit::Refused,
+                format!("this host cannot limit it as before: {}", missing.join(", ")),
+            )
+            .hint("enable the controllers in cgroup.subtree_control of the cgroups above, or change the limits back before the checkpoint"));
+        }
+        Ok(made)
+    }
+
+    /// Where CRIU starts its life.
+    fn place(&self, root: &Held) -> Result<Place> {
+        let mounted = match root.mount() {
+            Some(mount) => PrivateMount::of(mount, &self.plan.root),
+            None => PrivateMount::bind(root.path(), &self.plan.root),
+        };
+        let mut mounts = vec![mounted.context("name the root")?];
+        for image in &self.plan.images {
+            let shown = self.means.operation.image(&image.name);
+            files::write_atomically(&shown, &image.content)?;
+            // CRIU reads it as the container's root, too.
+            if let Some(guest) = self.means.defined.config.guest() {
+                files::set_group(&shown, Some(guest.gid), 0o640)?;
+            }
+            mounts.push(
+                PrivateMount::bind(&shown, &self.means.request.images.join(&image.name)).context("name an image")?,
+            );
+        }
+        // A Ctrl-C at the terminal must reach us, who can undo things.
+        // Without us nobody would be there to end what it restores.
+        let mut place = Place::here().own_session().dies_with_us().private_mounts(mounts);
+        if self.means.defined.config.has_own_keyring() {
+            place = place.own_keyring();
+        }
+        if self.plan.born_there || self.plan.cgroup_namespace {
+            let procs = self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.dir));
+            place = place.in_cgroups(procs.collect::<anyhow::Result<_>>()?);
+        }
+        if self.plan.cgroup_namespace {
+            place = place.own_cgroup_namespace();
+        }
+        for (fd, inherited) in self.plan.handed_over()?.into_iter().zip(self.plan.inherited()) {
+            place = place.keep(fd, inherited.number);
+        }
+        Ok(place)
+    }
+
+    /// Begins to compare the memory images' checksums.
+    fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
+        let Some(record) = self.means.record.filter(|_| self.means.settings.verify).cloned() else { return Ok(None) };
+        let dir = self.means.request.images.clone();
+        let thread = std::thread::Builder::new()
+            .name("verify".to_owned())
+            .spawn(move || {
+                record.check_content(&dir, Image::is_memory)?;
+                Lineage::of(&dir)?.check_content(Image::is_memory)
+            })
+            .context("start a thread")?;
+        Ok(Some(thread))
+    }
+
+    fn hold_init(&self) -> Result<Process> {
+        let path = self.means.operation.pidfile();
+        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        files::remove_if_there(&path)?;
+        let pid: i32 = text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
+        let init = Process::open(pid).context("hold the restored init")?;
+        if sys::process::parent(pid).ok() != Some(std::process::id() as i32) {
+            return Err(Failure::msg(Exit::Other, format!("process {pid}, which CRIU restored, is not our child")));
+        }
+        Ok(init)
+    }
+
+    /// Ends what CRIU may have begun, plays the journal back, and tells how things stand.
+    pub fn undo(&mut self, mut failure: Failure) -> Failure {
+        let mut errors = ErrorList::default();
+        // Our own cgroup goes, too.
+        errors.note(cgroups::pivots(&self.plan.cgroups).and_then(|pivots| cgroups::leave(&pivots)));
+        errors.note(std::mem::take(&mut self.loans).bring_back());
+        errors.note(self.journal.play_back());
+        reap_children();
+        if self.hooks_ran {
+            errors.note(hook::run_all(HookKind::PostStop, &hook::Context::new(self.means.defined)));
+        }
+        if self.struck_out {
+            // It has not run: what was suspended is still how it stands.
+            errors.note(suspended::mark(&suspended::dir(&self.means.defined.dir())));
+        }
+        let name = &self.means.request.name;
+        failure.state = Some(format!("{name} is stopped, its checkpoint is as before"));
+        if let Err(e) = errors.into_result() {
+            failure.exit = Exit::RollbackIncomplete;
+            failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
+        }
+        failure
+    }
+}
+
+/// Why CRIU has not restored it.
+fn failure_of(ended: Ended, images: &Path) -> Failure {
+    match (ended.given_up, ended.refused) {
+        (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
+        (Some(GiveUp::Signal(number)), _) => Failure::new(Exit::Other, Interrupted(number)),
+        (Some(why @ GiveUp::Lost), _) => Failure::msg(Exit::CriuFailed, in_words(why)),
+        (None, Some(refused)) if refused.is::<Damage>() => damaged(images, refused),
+        (None, Some(refused)) => Failure::new(Exit::Other, refused),
+        (None, None) => {
+            let log = images.join(RESTORE_LOG);
+            describe(&ended.status, &ended.stderr, &log, CriuOperation::Restore, Exit::CriuFailed)
+        }
+    }
+}
+
+/// cgroup2's, which is always among them.
+pub(super) fn unified(payload: &[Cgroup]) -> anyhow::Result<&Cgroup> {
+    payload.iter().find(|c| c.hierarchy.is_unified()).context("no cgroup2 file system is mounted on this host")
+}
+
+/// Takes the exit status of children that have ended, so that no zombie keeps a cgroup busy.
+fn reap_children() {
+    use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+    while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+        if status == WaitStatus::StillAlive {
+            break;
+        }
+    }
+}
+
+/// CRIU reads images in the container's user namespace, too, as the root of that: while it works, that root's group may
+/// read them. Gives the directories that were changed.
+fn lend_images(dir: &Path, defined: &Defined) -> Result<Vec<PathBuf>> {
+    let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
+    let mut dirs = vec![dir.to_owned()];
+    dirs.extend(Lineage::of(dir)?.directories().map(Path::to_owned));
+    for dir in &dirs {
+        files::lend_to_group(dir, guest.gid)?;
+    }
+    Ok(dirs)
+}

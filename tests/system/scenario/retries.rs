@@ -1,0 +1,188 @@
+//! What fails for a reason that passes, or in a way to which there is another, is tried again; each failure is a real one.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::ptrace;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
+
+use super::others::{init_by_hand, start_and_kill_the_monitor};
+use crate::harness::World;
+use crate::harness::cgroups;
+use crate::harness::container::Container;
+use crate::harness::culprit::Culprits;
+use crate::harness::enter::BRIDGE;
+use crate::harness::run::{Run, wait_for};
+
+/// For a command to come to an action.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A user's action script: each time at `action` it counts in `tries` and does this.
+fn script(dir: &Path, action: &str, body: &str) -> PathBuf {
+    let path = dir.join("script");
+    let text = format!(
+        "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = {action} ] || exit 0\ncd {dir}\necho >> tries\n\
+         try=$(wc -l < tries)\n{body}\n",
+        dir = dir.display()
+    );
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+fn tries(dir: &Path) -> usize {
+    fs::read_to_string(dir.join("tries")).unwrap_or_default().lines().count()
+}
+
+/// A process has not read what the kernel told it; when CRIU comes for the second time, it is over.
+pub fn unread_netlink_data_passes(world: &World) {
+    let container = world.container();
+    let culprits = Culprits::put_into(&container);
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    if culprits.make("netlink-queue").is_none() {
+        return;
+    }
+    let dir = world.images("scripts");
+    // It stays so: three tries, and all is told.
+    let never = script(&dir, "pre-dump", "exit 0");
+    let images = world.images("netlink");
+    let told = container.ours("lxc-checkpoint").arg("-A").arg(&never).arg("-D").arg(images.join("1")).output();
+    told.assert_code(5);
+    assert_eq!(tries(&dir), 3);
+    assert!(told.stderr.matches("tried again a moment later: the same").count() == 2, "{told}");
+    assert!(told.stderr.contains("a netlink socket holds data that nobody has read yet"), "{told}");
+    assert!(images.join("1.failed.log").exists() && !images.join("1").exists());
+    witness.assert_goes_on_from(&before);
+
+    fs::remove_file(dir.join("tries")).unwrap();
+    let tmp = container.rootfs().join("tmp");
+    let ends = format!(
+        "[ $try = 2 ] || exit 0\nrm -f {tmp}/culprit\necho end > {tmp}/culprit.in\n\
+         until [ -e {tmp}/culprit ]; do sleep 0.02; done",
+        tmp = tmp.display()
+    );
+    let passes = script(&dir, "pre-dump", &ends);
+    let told = container.ours("lxc-checkpoint").arg("-s").arg("-A").arg(&passes).arg("-D").arg(images.join("2")).ok();
+    assert_eq!(tries(&dir), 2);
+    assert!(told.stderr.contains("tried again a moment later: it worked"), "{told}");
+    assert!(!images.join("2.failed.log").exists());
+    container.ours("lxc-restart").arg("-D").arg(images.join("2")).ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
+/// Somebody traces a process just when CRIU wants to, and lets it go before the second try.
+pub fn a_traced_process_is_let_go(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let dir = world.images("scripts");
+    let waits = script(&dir, "pre-dump", "> told.$try\nuntil [ -e go.$try ]; do sleep 0.02; done");
+    let images = world.images("traced");
+    let mut command = container.ours("lxc-checkpoint").arg("-A").arg(&waits).arg("-D").arg(images.join("c")).spawn();
+    let at_try = |number: usize| {
+        let told = dir.join(format!("told.{number}"));
+        wait_for("CRIU to begin", LIMIT, || told.exists().then_some(())).unwrap();
+    };
+    let go = |number: usize| drop(File::create(dir.join(format!("go.{number}"))).unwrap());
+    at_try(1);
+    let traced = Pid::from_raw(container.init_pid().cast_signed());
+    ptrace::seize(traced, ptrace::Options::empty()).unwrap();
+    go(1);
+    at_try(2);
+    // It must stand still to be let go.
+    ptrace::interrupt(traced).unwrap();
+    waitpid(traced, Some(nix::sys::wait::WaitPidFlag::__WALL)).unwrap();
+    ptrace::detach(traced, None).unwrap();
+    go(2);
+    assert!(command.wait().unwrap().success());
+    assert_eq!(tries(&dir), 2);
+    assert!(images.join("c/lxc-cr.toml").exists());
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
+/// The name of the host's end is taken between the plan and the making: everything is undone, and another name serves.
+pub fn a_name_that_was_taken_meanwhile_is_given_up(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let veth = container.veth();
+    container.ours("lxc-checkpoint").ok();
+    let dir = world.images("scripts");
+    let takes = script(&dir, "pre-restore", &format!("[ $try = 2 ] || ip link add {veth} type bridge"));
+    let told = container.ours("lxc-restart").arg("-A").arg(&takes).ok();
+    assert_eq!(tries(&dir), 2);
+    assert!(told.stderr.contains(&format!("make {veth} for eth0")), "{told}");
+    assert!(told.stderr.contains("it exists already; tried again a moment later: it worked"), "{told}");
+    assert_ne!(container.veth(), veth);
+    witness.assert_goes_on_from(&before);
+    container.kill();
+    Run::new("ip").args(["link", "delete", &veth]).ok();
+}
+
+/// Nobody takes the old pair away, for somebody holds the network namespace of a container whose monitor was killed: it is
+/// waited for a moment, and another name serves.
+pub fn an_old_veth_pair_that_lingers_is_waited_for(world: &World) {
+    let container = world.container();
+    let mut witness = start_and_kill_the_monitor(&container);
+    cgroups::remove_all(&format!("lxc.monitor.{}", container.name()));
+    let before = witness.status();
+    // LXC's tools do not know it any more.
+    let veth = fs::read_dir(format!("/sys/class/net/{BRIDGE}/brif")).unwrap().next().unwrap().unwrap().file_name();
+    let veth = veth.into_string().unwrap();
+    let held = File::open(format!("/proc/{}/ns/net", init_by_hand(&container))).unwrap();
+    container.ours("lxc-checkpoint").ok();
+    let told = container.ours("lxc-restart").ok();
+    let note = format!("{veth}, which it had before, lingered on the host; waited in vain for the end of {veth}");
+    assert!(told.stderr.contains(&note), "{told}");
+    assert_ne!(container.veth(), veth);
+    witness.assert_goes_on_from(&before);
+    drop(held);
+    let gone = || (!Path::new("/sys/class/net").join(&veth).exists()).then_some(());
+    wait_for("the old pair to go", LIMIT, gone).unwrap();
+    container.kill();
+}
+
+/// What was shared by the host when the container was dumped is private now: CRIU's mount engine gives up, its older one
+/// does not.
+pub fn mounts_are_made_the_older_way(world: &World) {
+    let host = world.images("host");
+    Run::new("mount").args(["-t", "tmpfs", "host"]).arg(&host).ok();
+    Run::new("mount").arg("--make-shared").arg(&host).ok();
+    fs::create_dir(host.join("slave")).unwrap();
+    let container = world.container().configure(&format!(
+        "lxc.mount.entry = {host}/slave mnt/slave none rbind,create=dir,rslave 0 0\n",
+        host = host.display()
+    ));
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    container.ours("lxc-checkpoint").ok();
+    Run::new("mount").arg("--make-private").arg(&host).ok();
+    let told = container.ours("lxc-restart").ok();
+    assert!(told.stderr.contains("opy sharing from"), "{told}");
+    let worked = "tried again with CRIU's older mount engine (--mntns-compat-mode): it worked";
+    assert!(told.stderr.contains(worked), "{told}");
+    let after = witness.assert_goes_on_from(&before);
+    fs::write(host.join("slave/file"), "dear").unwrap();
+    assert_eq!(container.exec(["/bin/cat", "/mnt/slave/file"]).stdout, "dear");
+    assert_full(&container);
+    witness.assert_goes_on_from(&after);
+    container.kill();
+    Run::new("umount").arg("-R").arg(&host).ok();
+}
+
+/// It is a full container: the next checkpoint and restart work, and there is nothing to recover.
+fn assert_full(container: &Container<'_>) {
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").ok();
+    assert_eq!(container.lxc_cr("recover").ok().stdout, "");
+}
