@@ -8,6 +8,7 @@
 pub mod case;
 pub mod gate;
 pub mod inflict;
+pub mod peer;
 pub mod tracer;
 
 use std::fmt;
