@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
@@ -32,6 +33,8 @@ use crate::sys::process;
 const SCRAPS: [&str; 3] = ["control", "pid", "netdev.img"];
 /// How a file begins that was to be put in another one's place.
 const TEMPORARY: &str = ".lxc-cr-";
+/// How long an init that was killed may take to end; its processes end before it.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Undoes what a command that died has left on the host, and opens the journal for a new one.
 pub fn before(operation: &Operation, report: &mut dyn Report) -> error::Result<Journal> {
@@ -157,8 +160,13 @@ impl Known {
         let Some(Container { name, lxcpath }) = &self.container else { return Ok(false) };
         let lxcpath = lxcpath.to_string_lossy();
         // A monitor that is just cleaning up does not answer: it is not stopped yet.
-        Ok(matches!(Client::new(&lxcpath, name).state(), Ok(State::Stopped))
-            && container::find_without_monitor(name, None)?.is_none())
+        if !matches!(Client::new(&lxcpath, name).state(), Ok(State::Stopped)) {
+            return Ok(false);
+        }
+        let Some(running) = container::find_without_monitor(name, None)? else { return Ok(true) };
+        // An init that dies with its monitor does so a moment later: what it had would be left if nobody waited.
+        let init = running.init;
+        Ok(process::is_killed(init.pid()) && init.wait_exit(END_LIMIT).context("wait for the end of the container")?)
     }
 
     /// Removes what nobody needs who has not finished.

@@ -111,6 +111,14 @@ pub fn is_ending(pid: i32) -> bool {
     stat_field::<u64>(pid, 9).map_or(true, |flags| flags & PF_EXITING != 0)
 }
 
+/// Whether SIGKILL is on its way to a process, or has reached it.
+pub fn is_killed(pid: i32) -> bool {
+    const BIT: u64 = 1 << (libc::SIGKILL - 1);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+    is_ending(pid) || pending.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & BIT != 0)
+}
+
 /// A numeric field of /proc/PID/stat, by its number in proc(5).
 fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> io::Result<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
@@ -159,7 +167,7 @@ mod tests {
         assert!(me.is_alive());
         assert!(Process::reopen(me.pid(), me.start_time()).is_ok());
         assert!(Process::reopen(me.pid(), me.start_time() + 1).is_err());
-        assert!(!is_ending(me.pid()));
+        assert!(!is_ending(me.pid()) && !is_killed(me.pid()));
     }
 
     #[test]

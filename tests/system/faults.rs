@@ -1,6 +1,7 @@
 //! Every fault at every moment: `make faults`.
 //!
-//! `cargo test --test faults [-- actions|steps|random [TEXT]]`: only these, and only cases whose name contains the text.
+//! `cargo test --test faults [-- actions|steps|random|peer [TEXT]]`: only these, and only cases whose name contains the
+//! text. `peer` is LXC's own tool, under the faults of `actions`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,10 +14,12 @@
 mod fault;
 mod harness;
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use fault::case::Rig;
+use fault::peer::{self, Peer};
 use fault::{COMMANDS, Case, Command, FAULTS, Fault, Moment, Outcome};
 use harness::{World, enter};
 
@@ -52,8 +55,28 @@ fn main() -> ExitCode {
         let cases = at_random(&mut rig);
         tally.section(&mut rig, "at random moments", cases, &text);
     }
+    drop(rig);
     tally.tell("in all");
+    if wanted("peer") {
+        let theirs = beside_lxcs_own(&world, &text);
+        Tally::compare(&tally, &theirs);
+    }
     if tally.lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The same faults at CRIU's actions, against LXC's own tool. What it loses is no failure of ours.
+fn beside_lxcs_own(world: &World, text: &str) -> Tally {
+    println!("\nLXC's own lxc-checkpoint, at CRIU's actions\n");
+    let peer = Peer::new(world);
+    let mut tally = Tally::default();
+    for case in fault::at_actions().into_iter().filter(|c| peer::knows(c.fault) && c.to_string().contains(text)) {
+        let started = Instant::now();
+        let outcome = peer.run(case);
+        tally.count(case, &outcome);
+        println!("{case} | {outcome} | {:.1} s", started.elapsed().as_secs_f64());
+    }
+    tally.tell("LXC's own lxc-checkpoint");
+    tally
 }
 
 fn at_steps(rig: &mut Rig<'_>) -> Vec<Case> {
@@ -105,6 +128,8 @@ struct Tally {
     ended: usize,
     not_reached: usize,
     lost: usize,
+    /// At CRIU's actions, for each fault: how many cases held, of how many.
+    at_actions: BTreeMap<String, (usize, usize)>,
 }
 
 impl Tally {
@@ -114,7 +139,7 @@ impl Tally {
         for case in cases.into_iter().filter(|case| case.to_string().contains(text)) {
             let started = Instant::now();
             let outcome = rig.run(case);
-            tally.count(&outcome);
+            tally.count(case, &outcome);
             println!("{case} | {outcome} | {:.1} s", started.elapsed().as_secs_f64());
         }
         tally.tell(title);
@@ -122,9 +147,15 @@ impl Tally {
         self.ended += tally.ended;
         self.not_reached += tally.not_reached;
         self.lost += tally.lost;
+        self.at_actions.extend(tally.at_actions);
     }
 
-    fn count(&mut self, outcome: &Outcome) {
+    fn count(&mut self, case: Case, outcome: &Outcome) {
+        if matches!(case.moment, Moment::Action(_)) && *outcome != Outcome::NotReached {
+            let of = self.at_actions.entry(case.fault.to_string()).or_default();
+            of.0 += usize::from(!matches!(outcome, Outcome::Lost(_)));
+            of.1 += 1;
+        }
         match outcome {
             Outcome::Held(_) => self.held += 1,
             Outcome::Ended => self.ended += 1,
@@ -133,8 +164,22 @@ impl Tally {
         }
     }
 
+    /// The faults at CRIU's actions, ours beside LXC's own. (Ours are there if that section was run.)
+    fn compare(ours: &Tally, theirs: &Tally) {
+        let told = |of: Option<&(usize, usize)>| of.map_or("-".to_owned(), |(held, all)| format!("{held} of {all}"));
+        let sum = |tally: &Tally| {
+            let known = tally.at_actions.iter().filter(|(fault, _)| theirs.at_actions.contains_key(*fault));
+            known.fold((0, 0), |(held, all), (_, of)| (held + of.0, all + of.1))
+        };
+        println!("\n| fault at CRIU's actions | ours held | LXC's own held |\n|---|---|---|");
+        for (fault, of) in &theirs.at_actions {
+            println!("| {fault} | {} | {} |", told(ours.at_actions.get(fault)), told(Some(of)));
+        }
+        println!("| in all | {} | {} |", told(Some(&sum(ours))), told(Some(&sum(theirs))));
+    }
+
     fn tell(&self, title: &str) {
-        let Tally { held, ended, not_reached, lost } = self;
+        let Tally { held, ended, not_reached, lost, .. } = self;
         println!(
             "\n{title}: {} cases, {} held ({ended} of them ended by the fault itself), {not_reached} not reached, {lost} NOT HELD",
             held + ended + lost,

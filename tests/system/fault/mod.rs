@@ -8,6 +8,7 @@
 pub mod case;
 pub mod gate;
 pub mod inflict;
+pub mod peer;
 pub mod tracer;
 
 use std::fmt;
@@ -125,7 +126,7 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Fault::OursKilled => "our command is killed",
+            Fault::OursKilled => "the command is killed",
             Fault::CriuKilled => "CRIU is killed",
             Fault::ScriptFails => "the action script fails",
             Fault::Interrupted => "SIGINT",

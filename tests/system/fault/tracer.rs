@@ -107,10 +107,14 @@ impl Traced {
             self.detach(task, None);
         }
         // Threads first: the end of a process is told when all of its threads have been collected.
+        let command = Pid::from_raw(self.child.id().cast_signed());
         for task in std::mem::take(&mut self.tasks).into_iter().rev() {
             // A task that runs must stand still to be let go.
             if ptrace::interrupt(task).is_ok() {
                 self.let_task_go(task);
+            } else if task != command {
+                // It was killed: a thread that is traced is collected by nobody else.
+                let _ = waitpid(task, Some(WaitPidFlag::__WALL));
             }
         }
         self.child

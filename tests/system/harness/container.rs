@@ -190,9 +190,14 @@ lxc.rootfs = {dir}/rootfs
         written.unwrap_or_else(|e| panic!("{e}:\n{}", read()));
     }
 
-    /// Runs LXC's own `lxc-checkpoint` on it. That moves to the root of the cgroup tree, which is forbidden in a cgroup
-    /// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
+    /// Runs LXC's own `lxc-checkpoint` on it.
     pub fn stock_checkpoint<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+        self.with_processes_in_the_root_cgroup(|| self.lxc("lxc-checkpoint").args(arguments).output())
+    }
+
+    /// What LXC's own `lxc-checkpoint` needs: it moves to the root of the cgroup tree, which is forbidden in a cgroup
+    /// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
+    pub fn with_processes_in_the_root_cgroup<T>(&self, work: impl FnOnce() -> T) -> T {
         let root = cgroups::unified();
         let scope = root.join("init.scope");
         let control = root.join("cgroup.subtree_control");
@@ -200,9 +205,9 @@ lxc.rootfs = {dir}/rootfs
             fs::write(&control, format!("-{controller}")).unwrap();
         }
         move_processes(&scope, &root);
-        let output = self.lxc("lxc-checkpoint").args(arguments).output();
+        let result = work();
         move_processes(&root, &scope);
-        output
+        result
     }
 
     /// Stops it as a user does and waits until it is.
@@ -220,6 +225,10 @@ lxc.rootfs = {dir}/rootfs
 
 fn move_processes(from: &Path, to: &Path) {
     for pid in fs::read_to_string(from.join("cgroup.procs")).unwrap().lines() {
-        fs::write(to.join("cgroup.procs"), pid).unwrap_or_else(|e| panic!("move {pid} to {}: {e}", to.display()));
+        match fs::write(to.join("cgroup.procs"), pid) {
+            // It has ended meanwhile.
+            Err(e) if e.raw_os_error() == Some(nix::libc::ESRCH) => {}
+            moved => moved.unwrap_or_else(|e| panic!("move {pid} to {}: {e}", to.display())),
+        }
     }
 }
