@@ -207,8 +207,10 @@ impl Drop for Host {
 
 /// Removes a cgroup and those below it; false while something is in one.
 fn remove_tree(dir: &Path) -> bool {
-    let below = fs::read_dir(dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir());
-    // Each has its turn, also after one that stays.
-    let stay = below.filter(|entry| !remove_tree(&entry.path())).count();
-    stay == 0 && (fs::remove_dir(dir).is_ok() || !dir.exists())
+    let below = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
+    for dir in below.filter(|path| path.is_dir()) {
+        remove_tree(&dir);
+    }
+    // Not as long as one below it is there.
+    fs::remove_dir(dir).is_ok() || !dir.exists()
 }
