@@ -11,7 +11,7 @@ use super::gate::Gate;
 use super::inflict::{Inflicted, SIZE, TIME_LIMIT, Target, child_of, inflict};
 use super::tracer::Traced;
 use super::{Case, Command, Fault, Moment, Outcome};
-use crate::harness::enter::BRIDGE;
+use crate::harness::enter::{BRIDGE, PROGRAMS};
 use crate::harness::leak::Snapshot;
 use crate::harness::run::{Run, ends_within, wait_for};
 use crate::harness::witness::{Status, Witness};
@@ -89,8 +89,15 @@ impl<'w> Rig<'w> {
         // Of a container that has just stopped some things are still about to go.
         let before = if case.command == Command::Restart { self.stopped.clone() } else { self.host() };
         let init = (case.command != Command::Restart).then(|| self.container.init_pid());
-        let Some(inflicted) = self.disturb(case, init) else { return Outcome::NotReached };
+        let Some(inflicted) = self.disturb(case, init) else {
+            // Then nothing has disturbed a restart, and the next one needs a checkpoint of its own.
+            self.suspended &= self.container.state() != "RUNNING";
+            return Outcome::NotReached;
+        };
         inflicted.take_back();
+        if case.command == Command::Restart {
+            self.let_the_monitor_come_to_it();
+        }
         self.recover();
         let outcome = self.judge(case, &before);
         let left = fs::read_dir(&self.images).unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
@@ -176,6 +183,17 @@ impl<'w> Rig<'w> {
         }
         command.wait().unwrap();
         assert!(in_time, "the command hangs; it said: {}", self.said());
+    }
+
+    /// A monitor that a killed lxc-restart had just started goes on without it, and may have yet to take the lock.
+    fn let_the_monitor_come_to_it(&self) {
+        let program = Path::new(PROGRAMS).join("lxc-restart");
+        let lives = || {
+            let mut all = fs::read_dir("/proc").unwrap().flatten();
+            all.any(|process| fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == program))
+        };
+        let done = || (self.container.state() == "RUNNING" || !lives()).then_some(());
+        wait_for("the monitor to come to an end", LIMIT, done).unwrap_or_else(|e| panic!("{e}; said: {}", self.said()));
     }
 
     /// `lxc-cr recover`, as soon as nobody is at work any more; once more it has nothing to do. (The monitor that a

@@ -51,6 +51,9 @@ const STEPS: &[(i64, &str)] = &[
     (libc::SYS_exit_group, "exit"),
 ];
 
+/// What a task is stopped for when it has made another.
+const NEW_TASK: [i32; 3] = [libc::PTRACE_EVENT_CLONE, libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK];
+
 /// A command under trace.
 #[derive(Debug)]
 pub struct Traced {
@@ -125,7 +128,7 @@ impl Traced {
             match self.wait(Id::Pid(task)) {
                 Ok(WaitStatus::Stopped(_, signal)) => return self.detach(task, Some(signal)),
                 Ok(WaitStatus::PtraceEvent(_, _, event)) => {
-                    if [libc::PTRACE_EVENT_CLONE, libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK].contains(&event)
+                    if NEW_TASK.contains(&event)
                         && let Ok(new) = ptrace::getevent(task)
                     {
                         let new = Pid::from_raw(new as i32);
@@ -203,9 +206,14 @@ impl Traced {
                     self.tasks.remove(&task);
                     self.detach(task, None);
                 }
-                WaitStatus::PtraceEvent(task, ..) => {
-                    // A new task announces itself by a stop of its own, before or after this.
+                WaitStatus::PtraceEvent(task, _, event) => {
                     self.tasks.insert(task);
+                    // A new task announces itself by a stop of its own, before or after this; it may be killed before that.
+                    if NEW_TASK.contains(&event)
+                        && let Ok(new) = ptrace::getevent(task)
+                    {
+                        self.tasks.insert(Pid::from_raw(new as i32));
+                    }
                     let _ = ptrace::syscall(task, None);
                 }
                 WaitStatus::Stopped(task, signal) => {
