@@ -53,11 +53,8 @@ impl<'w> Rig<'w> {
 
     /// Runs a case. Whatever comes out, the next one can be run.
     pub fn run(&mut self, case: Case) -> Outcome {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.try_run(case))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-            Outcome::Lost(text.replace('\n', "; "))
-        });
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.try_run(case)))
+            .unwrap_or_else(|panic| Outcome::Lost(text_of(panic.as_ref()).replace('\n', "; ")));
         if matches!(outcome, Outcome::Lost(_)) {
             self.reset();
         }
@@ -254,8 +251,7 @@ impl<'w> Rig<'w> {
                 witness.assert_goes_on_from(&before)
             }
             Err(panic) => {
-                let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                panic!("{text}; the command said: {}", self.said());
+                panic!("{}; the command said: {}", text_of(panic.as_ref()), self.said());
             }
         };
         let veth = self.container.veth();
@@ -337,6 +333,12 @@ impl Drop for Rig<'_> {
         self.container.lxc("lxc-stop").arg("-k").output();
         Run::new("umount").arg(&self.images).output();
     }
+}
+
+/// What a panic has said.
+fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default()
 }
 
 /// The CRIU that a command has started.
