@@ -24,7 +24,7 @@ use crate::report::{Report, seconds};
 use crate::suspended;
 use crate::sys::place;
 use crate::sys::process::Process;
-use crate::sys::signals::Signals;
+use crate::sys::signals::{GIVE_UP, Signals};
 use crate::sys::spawn::Place;
 
 const PROGRAM: &str = "lxc-restart";
@@ -252,7 +252,7 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             }
             forwarded.set(Some(received.number));
             log::debug!("signal {}: the monitor gives up", received.number);
-            if let Err(e) = process.signal(libc::SIGTERM) {
+            if let Err(e) = process.signal(GIVE_UP) {
                 log::warn!("tell the monitor to give up: {e}");
             }
         }
@@ -289,7 +289,9 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
                         let cause = anyhow::Error::from(Interrupted(number)).context(failure.to_string());
                         Failure { cause, ..failure }
                     }
-                    _ => failure,
+                    // Not by the signal that told the monitor, but by the one that told us.
+                    Some(number) => Failure { cause: Interrupted(number).into(), ..failure },
+                    None => failure,
                 }));
             }
             other => log::debug!("the monitor says '{other}'"),

@@ -26,7 +26,7 @@ use crate::lxc::server::Server;
 use crate::restore::Restored;
 use crate::restore::cgroups::leave;
 use crate::sys::process::Process;
-use crate::sys::signals::{Received, Signals};
+use crate::sys::signals::{GIVE_UP, Received, Signals};
 
 use end::{AtEnd, Namespaces};
 use served::Container;
@@ -135,6 +135,10 @@ fn wait(
 fn pass_on(received: Received, init: &Process) {
     let number = match received.number {
         libc::SIGCHLD => return,
+        GIVE_UP => {
+            log::debug!("told to give up the restart, which is done");
+            return;
+        }
         libc::SIGHUP => libc::SIGTERM,
         other => other,
     };

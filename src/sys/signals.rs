@@ -7,6 +7,11 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+/// By this a command tells the monitor that it has started to give up what is not done yet. A signal of its own: it may
+/// arrive when the container runs already, and all others are meant for the container's init then. (To a process that
+/// knows nothing of it, it does nothing.)
+pub const GIVE_UP: i32 = libc::SIGURG;
+
 /// A signal that was read, and who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {

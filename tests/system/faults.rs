@@ -126,6 +126,7 @@ impl Random {
 struct Tally {
     held: usize,
     ended: usize,
+    cut_off: usize,
     not_reached: usize,
     lost: usize,
     /// At CRIU's actions, for each fault: how many cases held, of how many.
@@ -145,6 +146,7 @@ impl Tally {
         tally.tell(title);
         self.held += tally.held;
         self.ended += tally.ended;
+        self.cut_off += tally.cut_off;
         self.not_reached += tally.not_reached;
         self.lost += tally.lost;
         self.at_actions.extend(tally.at_actions);
@@ -158,6 +160,10 @@ impl Tally {
         }
         match outcome {
             Outcome::Held(_) => self.held += 1,
+            Outcome::CutOff => {
+                self.held += 1;
+                self.cut_off += 1;
+            }
             Outcome::Ended => self.ended += 1,
             Outcome::NotReached => self.not_reached += 1,
             Outcome::Lost(_) => self.lost += 1,
@@ -179,9 +185,9 @@ impl Tally {
     }
 
     fn tell(&self, title: &str) {
-        let Tally { held, ended, not_reached, lost, .. } = self;
+        let Tally { held, ended, cut_off, not_reached, lost, .. } = self;
         println!(
-            "\n{title}: {} cases, {} held ({ended} of them ended by the fault itself), {not_reached} not reached, {lost} NOT HELD",
+            "\n{title}: {} cases, {} held ({ended} of them ended by the fault itself, {cut_off} without their connection), {not_reached} not reached, {lost} NOT HELD",
             held + ended + lost,
             held + ended
         );

@@ -211,7 +211,10 @@ impl<'w> Rig<'w> {
 
     fn judge(&mut self, case: Case, before: &Snapshot) -> Outcome {
         if self.container.state() == "RUNNING" {
-            self.assert_well(false);
+            if !self.assert_well(case.may_cut_off()) {
+                self.assert_host(before);
+                return Outcome::CutOff;
+            }
             match case.command {
                 Command::Restart => {
                     self.suspend();
@@ -240,10 +243,12 @@ impl<'w> Rig<'w> {
     }
 
     /// The container goes on where it was, on its connection. What ends an init that talks to the world ends its
-    /// connections, too, whoever is at work: `fresh` lets the client connect anew where that is so.
-    fn assert_well(&mut self, fresh: bool) {
+    /// connections, too, whoever is at work: `fresh` lets the client connect anew where that is so. Says whether it was on
+    /// the old one.
+    fn assert_well(&mut self, fresh: bool) -> bool {
         let (mut witness, before) = self.client.take().unwrap();
         let on_old = catch_unwind(AssertUnwindSafe(|| witness.assert_goes_on_from(&before)));
+        let was_on_old = on_old.is_ok();
         let now = match on_old {
             Ok(now) => now,
             Err(_) if fresh => {
@@ -258,6 +263,7 @@ impl<'w> Rig<'w> {
         let bridge = fs::read_link(format!("/sys/class/net/{veth}/master")).ok();
         assert!(bridge.is_some_and(|path| path.ends_with(BRIDGE)), "{veth} is not on {BRIDGE}; said: {}", self.said());
         self.client = Some((witness, now));
+        was_on_old
     }
 
     fn host(&self) -> Snapshot {

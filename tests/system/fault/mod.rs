@@ -151,6 +151,15 @@ pub struct Case {
     pub fault: Fault,
 }
 
+impl Case {
+    /// Whether it may cost the container its connections: the kernel lets go of what a killed CRIU has traced, and no
+    /// action of CRIU's comes between its dump of sockets and its last one.
+    pub fn may_cut_off(self) -> bool {
+        let dumps = self.command != Command::Restart;
+        self.fault == Fault::CriuKilled && dumps && !matches!(self.moment, Moment::Action(_))
+    }
+}
+
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} | {} | {}", self.command, self.moment, self.fault)
@@ -178,6 +187,9 @@ pub fn at_actions() -> Vec<Case> {
 pub enum Outcome {
     /// The container runs, or runs again, and nothing was lost.
     Held(&'static str),
+    /// The container runs on, but for its connections: CRIU was killed while it had their sockets in repair mode and its
+    /// tasks could not be kept frozen.
+    CutOff,
     /// The fault has ended the container before there was a checkpoint of it: nothing is left of it, and it starts anew.
     Ended,
     /// The moment did not come.
@@ -190,6 +202,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Outcome::Held(how) => write!(f, "held: {how}"),
+            Outcome::CutOff => f.write_str("runs on, its connection is lost (as the README says)"),
             Outcome::Ended => f.write_str("ended by the fault itself; no trace, starts anew"),
             Outcome::NotReached => f.write_str("not reached"),
             Outcome::Lost(why) => write!(f, "NOT HELD: {why}"),
