@@ -190,19 +190,9 @@ lxc.rootfs = {dir}/rootfs
         written.unwrap_or_else(|e| panic!("{e}:\n{}", read()));
     }
 
-    /// Runs LXC's own `lxc-checkpoint` on it. That moves to the root of the cgroup tree, which is forbidden in a cgroup
-    /// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
+    /// Runs LXC's own `lxc-checkpoint` on it.
     pub fn stock_checkpoint<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
-        let root = cgroups::unified();
-        let scope = root.join("init.scope");
-        let control = root.join("cgroup.subtree_control");
-        for controller in fs::read_to_string(&control).unwrap().split_whitespace() {
-            fs::write(&control, format!("-{controller}")).unwrap();
-        }
-        move_processes(&scope, &root);
-        let output = self.lxc("lxc-checkpoint").args(arguments).output();
-        move_processes(&root, &scope);
-        output
+        stock(self.lxc("lxc-checkpoint").args(arguments))
     }
 
     /// Stops it as a user does and waits until it is.
@@ -216,6 +206,21 @@ lxc.rootfs = {dir}/rootfs
         self.lxc("lxc-stop").arg("-k").ok();
         self.wait_state("STOPPED");
     }
+}
+
+/// Runs LXC's own `lxc-checkpoint`. That moves to the root of the cgroup tree, which is forbidden in a cgroup namespace
+/// whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
+pub fn stock(checkpoint: Run) -> Output {
+    let root = cgroups::unified();
+    let scope = root.join("init.scope");
+    let control = root.join("cgroup.subtree_control");
+    for controller in fs::read_to_string(&control).unwrap().split_whitespace() {
+        fs::write(&control, format!("-{controller}")).unwrap();
+    }
+    move_processes(&scope, &root);
+    let output = checkpoint.output();
+    move_processes(&root, &scope);
+    output
 }
 
 fn move_processes(from: &Path, to: &Path) {
