@@ -69,7 +69,7 @@ fn anonymous(task: &Task, descriptor: &Descriptor, name: &str, cures: &Cures<'_>
             kill(task)
         )),
         "[io_uring]" => finding.remedy(format!(
-            "switch io_uring off in the program's configuration (Node.js: UV_USE_IO_URING=0 in its environment), or forbid it in the container's seccomp profile ('io_uring_setup errno 38'), or end the process: {}",
+            "switch io_uring off in the program's configuration, or forbid it in the container's seccomp profile ('io_uring_setup errno 38', as share/lxc-cr/systemd/no-bpf.seccomp does; Node.js does without it then), or end the process: {}",
             kill(task)
         )),
         _ => finding,

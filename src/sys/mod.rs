@@ -6,6 +6,7 @@ pub mod fdpass;
 pub mod files;
 pub mod memory;
 pub mod mount;
+pub mod multicast;
 pub mod netlink;
 pub mod place;
 pub mod process;

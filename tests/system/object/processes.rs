@@ -131,6 +131,8 @@ pub fn children(number: &str) -> Made {
     for at in 0..number {
         let (near, mut far) = UnixStream::pair()?;
         let pid = child(|| {
+            // The parent's ends are not for it.
+            children.clear();
             if at % 10 == 0 {
                 unsafe { setsid() };
             }

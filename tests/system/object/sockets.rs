@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, ptr, thread};
 
-use crate::sys::{Check, Made, Message, checked, ensure, file, readable, recvmsg, said, same, sendmsg, socketpair};
+use crate::sys::{Check, Made, Message, checked, ensure, file, readable, recvmsg, said, same, sendmsg, setsockopt, socketpair};
 
 const SOL_SOCKET: c_int = 1;
 const SCM_RIGHTS: c_int = 1;
@@ -121,19 +121,31 @@ pub fn multicast(port: u16, group: &str) -> Made {
     let socket = match group.parse().map_err(io::Error::other)? {
         IpAddr::V4(group) => {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
-            socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)?;
+            join_on_eth0(&socket, group)?;
             socket
         }
         IpAddr::V6(group) => {
             let socket = file(unsafe { socket6(port) })?;
             let socket = UdpSocket::from(std::os::fd::OwnedFd::from(socket));
-            let index = fs::read_to_string("/sys/class/net/eth0/ifindex")?;
-            socket.join_multicast_v6(&group, index.trim().parse().map_err(io::Error::other)?)?;
+            socket.join_multicast_v6(&group, eth0()?)?;
             socket
         }
     };
     let count = echo(socket);
     Ok(Box::new(move || Ok(format!("{}", count.load(Ordering::SeqCst)))))
+}
+
+/// The index of the interface.
+fn eth0() -> io::Result<u32> {
+    fs::read_to_string("/sys/class/net/eth0/ifindex")?.trim().parse().map_err(io::Error::other)
+}
+
+/// By its index: there may be no route to the group.
+fn join_on_eth0(socket: &UdpSocket, group: Ipv4Addr) -> io::Result<()> {
+    const ADD_MEMBERSHIP: c_int = 35;
+    // struct ip_mreqn.
+    let request = [u32::from_ne_bytes(group.octets()), 0, eth0()?];
+    checked(unsafe { setsockopt(socket.as_raw_fd(), 0, ADD_MEMBERSHIP, request.as_ptr().cast(), 12) }).map(drop)
 }
 
 /// A datagram socket of IPv6 alone on a port of all addresses.
@@ -143,7 +155,6 @@ pub fn multicast(port: u16, group: &str) -> Made {
 unsafe fn socket6(port: u16) -> c_int {
     unsafe extern "C" {
         fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
-        fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_int, length: u32) -> c_int;
         fn bind(fd: c_int, address: *const [u16; 14], length: u32) -> c_int;
     }
     const INET6: c_int = 10;
@@ -151,8 +162,8 @@ unsafe fn socket6(port: u16) -> c_int {
     const IPPROTO_IPV6: c_int = 41;
     const V6_ONLY: c_int = 26;
     unsafe {
-        let fd = socket(INET6, DATAGRAM, 0);
-        if fd < 0 || setsockopt(fd, IPPROTO_IPV6, V6_ONLY, &1, 4) < 0 {
+        let (fd, yes) = (socket(INET6, DATAGRAM, 0), 1 as c_int);
+        if fd < 0 || setsockopt(fd, IPPROTO_IPV6, V6_ONLY, (&raw const yes).cast(), 4) < 0 {
             return -1;
         }
         let mut address = [0; 14];

@@ -53,6 +53,7 @@ unsafe extern "C" {
     pub fn socketpair(domain: c_int, kind: c_int, protocol: c_int, fds: *mut [c_int; 2]) -> c_int;
     pub fn sendmsg(fd: c_int, message: *const Message, flags: c_int) -> isize;
     pub fn recvmsg(fd: c_int, message: *mut Message, flags: c_int) -> isize;
+    pub fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: c_uint) -> c_int;
     pub fn shmget(key: c_int, size: usize, flags: c_int) -> c_int;
     pub fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void;
     pub fn semget(key: c_int, number: c_int, flags: c_int) -> c_int;

@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::list::IO_URING;
 use super::root::{self, ROWS, SHIFT};
 use super::{Kind, Place, Program, Row};
 use crate::harness::World;
@@ -84,7 +85,7 @@ impl<'w> Guest<'w> {
         if self.kind.is_systemd() {
             writeln!(text, "lxc.include = {}", installed.config("lxc-cr-systemd.conf").display()).unwrap();
         }
-        if self.kind == Kind::SystemdPrivileged {
+        if self.rows.iter().all(|row| row.name != IO_URING) {
             writeln!(text, "lxc.seccomp.profile = {}", installed.profile().display()).unwrap();
         }
         match self.kind {
