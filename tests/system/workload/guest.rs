@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::list::IO_URING;
 use super::root::{self, ROWS, SHIFT};
-use super::{Kind, Place, Program, Row};
+use super::{Kind, Place, Program, Row, Tool};
 use crate::harness::World;
 use crate::harness::container::stock;
 use crate::harness::enter::{BRIDGE, OBJECT};
@@ -40,7 +40,7 @@ pub struct Guest<'w> {
 
 impl<'w> Guest<'w> {
     /// Makes it; the roots that all of a sort use are made when the first is.
-    pub fn make(world: &'w World, installed: &Installed, kind: Kind, rows: &'w [Row]) -> Guest<'w> {
+    pub fn make(world: &'w World, installed: &Installed, kind: Kind, rows: &'w [Row], tool: Tool) -> Guest<'w> {
         if kind == Kind::Recipe {
             return Guest::of_the_recipe(world, rows);
         }
@@ -50,7 +50,7 @@ impl<'w> Guest<'w> {
             fs::create_dir_all(guest.dir()).unwrap();
             root::make(&guest.root(), kind.is_unprivileged());
         }
-        guest.configure(installed);
+        guest.configure(installed, tool);
         guest.put_programs();
         guest
     }
@@ -75,7 +75,7 @@ impl<'w> Guest<'w> {
         guest
     }
 
-    fn configure(&self, installed: &Installed) {
+    fn configure(&self, installed: &Installed, tool: Tool) {
         let mut text = "lxc.include = /usr/share/lxc/config/common.conf\n".to_owned();
         if self.kind.is_unprivileged() {
             writeln!(text, "lxc.include = /usr/share/lxc/config/userns.conf").unwrap();
@@ -96,11 +96,16 @@ impl<'w> Guest<'w> {
             }
             _ => self.kind.init().into_iter().for_each(|init| writeln!(text, "lxc.init.cmd = {init}").unwrap()),
         }
+        let console = match tool {
+            Tool::Ours => format!("lxc.console.logfile = {}", self.dir().join("console.log").display()),
+            // What LXC's manual asks for: its tool fails where there are terminals.
+            Tool::Lxcs => "lxc.console.path = none\nlxc.tty.max = 0".to_owned(),
+        };
         write!(
             text,
             "lxc.uts.name = {}
 lxc.rootfs.path = dir:{}
-lxc.console.logfile = {}
+{}
 lxc.net.0.type = veth
 lxc.net.0.link = {BRIDGE}
 lxc.net.0.name = eth0
@@ -109,7 +114,7 @@ lxc.net.0.ipv4.address = {}/24
 {}",
             self.name,
             self.root().display(),
-            self.dir().join("console.log").display(),
+            console,
             self.address,
             addresses6()
         )

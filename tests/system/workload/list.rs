@@ -37,11 +37,9 @@ pub const ROWS: &[Row] = &[
     row(IO_URING, Line(NODE), lines::checks_itself),
     row("JVM: its web server", Line(JVM), http::jwebserver),
     object("threads, futexes, robust mutexes", "threads", ""),
-    object("500 children", "children", "500"),
     object("pty with a session", "pty", ""),
     object("timers", "timers", ""),
     object("timerfd", "timerfd", ""),
-    object(LARGE, "memory", "4096"),
     object("huge pages", "hugepages", ""),
     object("memfd, shared memory", "shared", ""),
     object("System V IPC", "sysv", ""),
@@ -59,6 +57,8 @@ pub const ROWS: &[Row] = &[
     object("deleted files", "deleted", ""),
     object("FIFOs", "fifo", ""),
     object("2,000 descriptors", "descriptors", "2000"),
+    object("500 children", "children", "500"),
+    object(LARGE, "memory", "4096"),
 ];
 
 /// Once with an id map and once without is enough.

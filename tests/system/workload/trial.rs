@@ -14,14 +14,17 @@ use crate::harness::run::Output;
 /// The exit code of our preflight.
 const REFUSED: i32 = 4;
 
+/// What CRIU says wherever root has no CAP_SYS_RESOURCE, and goes on.
+const HARMLESS: &str = "Can't setup RLIMIT_NOFILE";
+
 /// How each of the rows came out in one container of that kind.
 pub fn run(world: &World, installed: &Installed, kind: Kind, rows: &[Row], tool: Tool) -> Vec<Outcome> {
     let images = world.images(&format!("{tool:?}").to_lowercase());
     // A root is made only once.
-    drop(Guest::make(world, installed, kind, rows));
+    drop(Guest::make(world, installed, kind, rows, tool));
     let before = Snapshot::take().without(world.lxcpath());
     let told = caught(|| {
-        let guest = Guest::make(world, installed, kind, rows);
+        let guest = Guest::make(world, installed, kind, rows, tool);
         let outcomes = caught(|| try_run(&guest, &images, tool));
         keep_logs(world, kind, rows, tool, &images, &guest.dump_dir());
         guest.kill();
@@ -89,7 +92,7 @@ fn last_error(images: &Path) -> Option<String> {
     logs.sort_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
     let text = String::from_utf8_lossy(&fs::read(logs.last()?).ok()?).into_owned();
     // The first one is the cause, what follows is what it leads to.
-    let line = text.lines().find(|line| line.contains("Error ("))?;
+    let line = text.lines().find(|line| line.contains("Error (") && !line.contains(HARMLESS))?;
     line.split_once("): ").map(|(_, why)| why.to_owned())
 }
 

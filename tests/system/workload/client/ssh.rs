@@ -36,6 +36,8 @@ pub fn tmux(place: &Place) -> Finish {
             std::fs::read_to_string(&file).ok().filter(|t| t == "text before and after\n")
         })
         .unwrap_or_else(|e| panic!("{e}: {:?}", std::fs::read_to_string(&file)));
+        // What is typed before is tmux's, and goes with it.
+        session.wait("[exited]");
         session.run("echo $((6 * 8)) left", "48 left");
     })
 }
