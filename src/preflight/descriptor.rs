@@ -133,13 +133,22 @@ fn descriptor(pid: i32, number: u32) -> Option<Descriptor> {
     let kind = if target.starts_with("socket:") {
         Kind::Socket { inode: inode()?, protocol: protocol(&link) }
     } else if let Some(name) = target.strip_prefix("anon_inode:") {
-        Kind::Anonymous(name.to_owned())
+        Kind::Anonymous(anonymous(pid, number, name))
     } else if target.starts_with('/') && !target.starts_with("/memfd:") {
         Kind::File(file(pid, number, &link)?)
     } else {
         Kind::Other
     };
     Some(Descriptor { number, target, kind })
+}
+
+/// The kernel calls an eventfd that is a semaphore as any other, and tells the difference in its fdinfo since 6.5.
+fn anonymous(pid: i32, number: u32, name: &str) -> String {
+    let info = || fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    match name {
+        "[eventfd]" if info().lines().any(|l| l == "eventfd-semaphore: 1") => "[eventfd-semaphore]".to_owned(),
+        _ => name.to_owned(),
+    }
 }
 
 fn file(pid: i32, number: u32, link: &str) -> Option<File> {

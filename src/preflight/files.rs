@@ -82,6 +82,7 @@ fn in_words(name: &str) -> String {
         "bpf-map" => "an eBPF map".to_owned(),
         "bpf_link" | "bpf-link" => "an eBPF link".to_owned(),
         "[io_uring]" => "an io_uring".to_owned(),
+        "[eventfd-semaphore]" => "an eventfd that is a semaphore (EFD_SEMAPHORE; it would be a counter)".to_owned(),
         "[perf_event]" => "a performance counter (perf_event)".to_owned(),
         "[userfaultfd]" => "a userfaultfd".to_owned(),
         "seccomp notify" => "a listener for system calls (seccomp notify)".to_owned(),

@@ -86,28 +86,36 @@ pub fn epoll() -> Made {
     }))
 }
 
-/// A counter and a semaphore.
-pub fn eventfds() -> Made {
+fn take(fd: &mut File) -> Result<u64, String> {
+    ensure(readable(fd.as_raw_fd()), || "an eventfd is empty".to_owned())?;
+    let mut value = [0; 8];
+    fd.read_exact(&mut value).map_err(said)?;
+    Ok(u64::from_ne_bytes(value))
+}
+
+/// A counter that gives one at a time.
+pub fn semaphore() -> Made {
     const SEMAPHORE: c_int = 1;
-    let mut counter = file(unsafe { eventfd(0, 0) })?;
     let mut semaphore = file(unsafe { eventfd(3, SEMAPHORE) })?;
-    let mut expected: u64 = 5;
-    counter.write_all(&expected.to_ne_bytes())?;
     Ok(Box::new(move || {
-        let take = |fd: &mut File| -> Result<u64, String> {
-            ensure(readable(fd.as_raw_fd()), || "an eventfd is empty".to_owned())?;
-            let mut value = [0; 8];
-            fd.read_exact(&mut value).map_err(said)?;
-            Ok(u64::from_ne_bytes(value))
-        };
-        same("the counter", take(&mut counter)?, expected)?;
         for _ in 0..3 {
             same("the semaphore", take(&mut semaphore)?, 1)?;
         }
         ensure(!readable(semaphore.as_raw_fd()), || "the semaphore has too many".to_owned())?;
+        semaphore.write_all(&3_u64.to_ne_bytes()).map_err(said)?;
+        Ok(String::new())
+    }))
+}
+
+/// A counter.
+pub fn eventfds() -> Made {
+    let mut counter = file(unsafe { eventfd(0, 0) })?;
+    let mut expected: u64 = 5;
+    counter.write_all(&expected.to_ne_bytes())?;
+    Ok(Box::new(move || {
+        same("the counter", take(&mut counter)?, expected)?;
         expected += 1;
         counter.write_all(&expected.to_ne_bytes()).map_err(said)?;
-        semaphore.write_all(&3_u64.to_ne_bytes()).map_err(said)?;
         Ok(format!("{expected}"))
     }))
 }

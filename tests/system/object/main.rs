@@ -36,6 +36,7 @@ const KINDS: &[Kind] = &[
     ("inotify", |_, _| events::inotify()),
     ("epoll", |_, _| events::epoll()),
     ("eventfd", |_, _| events::eventfds()),
+    ("semaphore", |_, _| events::semaphore()),
     ("signalfd", |_, _| events::signals()),
     ("pidfd", |_, _| events::pidfds()),
     ("unix", |_, _| sockets::unix()),

@@ -96,8 +96,9 @@ pub fn shared() -> Made {
     let counters: Vec<_> = pieces.into_iter().map(|p| unsafe { AtomicU64::from_ptr(p.as_mut_ptr()) }).collect();
     let inherited = counters.clone();
     // The first word goes round: the child counts what the parent has counted.
+    let parent = std::process::id().cast_signed();
     child(move || {
-        while unsafe { getppid() } != 1 {
+        while unsafe { getppid() } == parent {
             for counter in &inherited {
                 counter.fetch_add(1, Ordering::SeqCst);
             }

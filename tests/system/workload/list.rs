@@ -46,6 +46,7 @@ pub const ROWS: &[Row] = &[
     object("inotify", "inotify", ""),
     object("epoll", "epoll", ""),
     object("eventfd", "eventfd", ""),
+    object(SEMAPHORE, "semaphore", ""),
     object("signalfd, signals that pend", "signalfd", ""),
     object("pidfd", "pidfd", ""),
     object("unix sockets, passed descriptors", "unix", ""),
@@ -67,7 +68,9 @@ const LARGE: &str = "4 GiB of memory";
 pub const IO_URING: &str = "Node.js without such a seccomp profile";
 /// Rows that are not for systems that boot, where all are in one container: what is refused, and memory of a size that is
 /// copied often enough.
-const ALONE: &[&str] = &[IO_URING, LARGE];
+const ALONE: &[&str] = &[IO_URING, SEMAPHORE, LARGE];
+/// Refused as well.
+pub const SEMAPHORE: &str = "eventfd, a semaphore";
 /// It is refused, whatever it runs: one row says so.
 const EXECUTED: &str = "eventfd";
 

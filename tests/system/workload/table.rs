@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::kind::KINDS;
-use super::list::{IO_URING, ROWS};
+use super::list::{IO_URING, ROWS, SEMAPHORE};
 use super::{Kind, Outcome, Tool};
 
 /// A refusal that is right: part of the preflight's words, where it may be, and who says that it cannot be done.
@@ -24,7 +24,12 @@ pub const REFUSALS: &[Refusal] = &[
     Refusal {
         words: "io_uring",
         of: |_, row| row == IO_URING,
-        source: "CRIU 4.2: files.c has no io_uring among the files that it dumps (checkpoint-restore/criu#1597)",
+        source: "CRIU 4.2: files.c has no io_uring among the files that it dumps",
+    },
+    Refusal {
+        words: "an eventfd that is a semaphore",
+        of: |_, row| row == SEMAPHORE,
+        source: "CRIU 4.2: eventfd.c restores all of them without EFD_SEMAPHORE",
     },
     Refusal {
         words: "which is outside of the container",
