@@ -4,6 +4,7 @@
 # make test-lxc  the tests with LXC 5.0 and 6.0
 # make faults everything goes wrong, at every moment
 # make fuzz   anything as configuration, record, image, log and request: ten minutes each (FUZZ_SECONDS=600)
+# make test-workloads  databases, web servers, kernel objects: in containers of every kind, by LXC's tool and by ours
 # make soak   a hundred checkpoints and restarts of one container
 # make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local, make uninstall
 # make doc    manuals and completions                             make deb, make rpm, make test-packages
@@ -26,7 +27,7 @@ MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 UNITS = lxc-cr-resume.service lxc-cr-suspend.service
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
+.PHONY: build doc lint check test test-vm test-lxc test-workloads demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
 	package-tools test-packages
 
 build:
@@ -67,6 +68,11 @@ test-lxc: test-host
 	grep -q ' - cgroup cgroup ' /proc/self/mountinfo || exit 0; for lxc in 5 6; do \
 		LXC_CR_TEST_LXC=$$lxc LXC_CR_TEST_CGROUP=hybrid $(CARGO) test --release --test system || exit 1; done
 	packaging/test-tools.sh
+
+# Some twenty minutes, and a root of 900 MB more.
+test-workloads: test-host
+	@packaging/test-host.sh --workloads
+	$(CARGO) test --release --test workloads
 
 demo: test-host
 	$(CARGO) test --release --test demo

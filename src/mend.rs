@@ -2,6 +2,8 @@
 //!
 //! It is done while the restored tasks still stand still, so that none of them ever sees the difference.
 
+pub mod groups;
+
 use anyhow::{Context, Result};
 
 use crate::cgroup;

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Tree;
+use crate::mend::groups::Membership;
 use crate::mounts::{External, HostFile};
 use crate::net::Port;
 use crate::net::devices::Device;
@@ -77,6 +78,9 @@ pub struct Record {
     /// Those of its interfaces. None where they were not read: then only CRIU knows them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface_settings: Option<Sysctls>,
+    /// Sockets that have joined multicast groups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<Membership>,
     /// The console and the ttys that LXC lent it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ttys: Vec<Tty>,
@@ -331,6 +335,7 @@ mod tests {
             externals: vec![],
             host_files: vec![],
             net_settings: Sysctls::new(),
+            groups: Vec::new(),
             interface_settings: None,
             ttys: vec![],
             images: vec![],

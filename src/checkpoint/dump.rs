@@ -20,6 +20,7 @@ use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
 use crate::error::ErrorList;
 use crate::lxc::container::Running;
+use crate::mend;
 use crate::net::devices::Gates;
 use crate::net::{Port, ports};
 use crate::operation::Operation;
@@ -159,6 +160,15 @@ impl DumpWatch<'_> {
         }
     }
 
+    /// A socket that has joined a group is asked while nobody can join or leave one.
+    fn add_groups(&mut self) {
+        let Some(payload) = &self.seized.cgroup else { return };
+        match mend::groups::of_tasks(payload, self.seized.init) {
+            Ok(groups) => self.record.groups = groups,
+            Err(e) => self.log.report.note(&format!("its multicast groups are not in the record: {e:#}")),
+        }
+    }
+
     /// Whether the user's script has yet to see this action.
     fn is_early(&mut self, action: &str) -> bool {
         let early = self.request.user_script.is_some() && !self.heard.iter().any(|heard| heard == action);
@@ -172,6 +182,7 @@ impl DumpWatch<'_> {
     fn complete(&mut self) -> Result<()> {
         self.seized.hold().context("freeze the container")?;
         self.add_net_settings();
+        self.add_groups();
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
             self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow, self.journal)?;

@@ -131,6 +131,7 @@ pub fn plan(
         externals,
         host_files,
         net_settings: Sysctls::new(),
+        groups: Vec::new(),
         interface_settings: None,
         ttys,
         images: Vec::new(),

@@ -5,6 +5,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use super::task::{self, Task, is_gone};
 
@@ -84,6 +85,17 @@ pub struct Opened<'a> {
     pub descriptors: Vec<Descriptor>,
     /// What it has mapped of deleted and of nameless files.
     pub mapped: Vec<Mapped>,
+    /// Its program; none when it has ended.
+    pub program: Option<Executed>,
+}
+
+/// The program that a process executes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executed {
+    /// Its path, as it was.
+    pub target: String,
+    /// The mount that it was executed from.
+    pub mount: i32,
 }
 
 impl<'a> Opened<'a> {
@@ -100,8 +112,17 @@ impl<'a> Opened<'a> {
             Err(e) => return Err(e).with_context(|| format!("list {dir}")),
         }
         descriptors.sort_by_key(|d| d.number);
-        Ok(Opened { task, descriptors, mapped: mapped(task.pid)? })
+        Ok(Opened { task, descriptors, mapped: mapped(task.pid)?, program: program(task.pid) })
     }
+}
+
+/// None when the process has ended, or the kernel (before 5.8) does not tell mounts.
+fn program(pid: i32) -> Option<Executed> {
+    let link = format!("/proc/{pid}/exe");
+    let target = fs::read_link(&link).ok()?.to_string_lossy().into_owned();
+    let known = statx(CWD, &link, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    let told = StatxFlags::from_bits_retain(known.stx_mask).contains(StatxFlags::MNT_ID);
+    told.then_some(Executed { target, mount: i32::try_from(known.stx_mnt_id).ok()? })
 }
 
 /// None when it was closed meanwhile.
@@ -112,13 +133,22 @@ fn descriptor(pid: i32, number: u32) -> Option<Descriptor> {
     let kind = if target.starts_with("socket:") {
         Kind::Socket { inode: inode()?, protocol: protocol(&link) }
     } else if let Some(name) = target.strip_prefix("anon_inode:") {
-        Kind::Anonymous(name.to_owned())
+        Kind::Anonymous(anonymous(pid, number, name))
     } else if target.starts_with('/') && !target.starts_with("/memfd:") {
         Kind::File(file(pid, number, &link)?)
     } else {
         Kind::Other
     };
     Some(Descriptor { number, target, kind })
+}
+
+/// The kernel calls an eventfd that is a semaphore as any other, and tells the difference in its fdinfo since 6.5.
+fn anonymous(pid: i32, number: u32, name: &str) -> String {
+    let info = || fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
+    match name {
+        "[eventfd]" if info().lines().any(|l| l == "eventfd-semaphore: 1") => "[eventfd-semaphore]".to_owned(),
+        _ => name.to_owned(),
+    }
 }
 
 fn file(pid: i32, number: u32, link: &str) -> Option<File> {

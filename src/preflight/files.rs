@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::descriptor::{Descriptor, File, Kind, Opened};
+use super::descriptor::{Descriptor, Executed, File, Kind, Opened};
 use super::finding::{Finding, Place};
 use super::mounts::Tables;
 use super::task::{Task, kill};
@@ -32,7 +32,8 @@ pub struct Cures<'a> {
 /// Judges the open files of all processes; pure.
 pub fn judge(opened: &[Opened<'_>], tables: &Tables, cures: &Cures<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
-    for Opened { task, descriptors, mapped } in opened {
+    for Opened { task, descriptors, mapped, program } in opened {
+        found.extend(program.as_ref().filter(|p| !tables.has(p.mount)).map(|p| outside(task, p)));
         for descriptor in descriptors {
             match &descriptor.kind {
                 Kind::Anonymous(name) => found.extend(anonymous(task, descriptor, name, cures)),
@@ -68,7 +69,7 @@ fn anonymous(task: &Task, descriptor: &Descriptor, name: &str, cures: &Cures<'_>
             kill(task)
         )),
         "[io_uring]" => finding.remedy(format!(
-            "switch io_uring off in the program's configuration, or forbid it in the container's seccomp profile ('io_uring_setup errno 38'), or end the process: {}",
+            "switch io_uring off in the program's configuration, or forbid it in the container's seccomp profile ('io_uring_setup errno 38', as share/lxc-cr/systemd/no-bpf.seccomp does; Node.js does without it then), or end the process: {}",
             kill(task)
         )),
         _ => finding,
@@ -81,6 +82,7 @@ fn in_words(name: &str) -> String {
         "bpf-map" => "an eBPF map".to_owned(),
         "bpf_link" | "bpf-link" => "an eBPF link".to_owned(),
         "[io_uring]" => "an io_uring".to_owned(),
+        "[eventfd-semaphore]" => "an eventfd that is a semaphore (EFD_SEMAPHORE; it would be a counter)".to_owned(),
         "[perf_event]" => "a performance counter (perf_event)".to_owned(),
         "[userfaultfd]" => "a userfaultfd".to_owned(),
         "seccomp notify" => "a listener for system calls (seccomp notify)".to_owned(),
@@ -144,6 +146,21 @@ fn foreign(task: &Task, descriptor: &Descriptor) -> Finding {
     .remedy(format!("end the process, or have it close that file: {}", kill(task)))
 }
 
+/// files-reg.c: `Can't lookup mount=… for fd=-3 path=…`. LXC's init for `lxc-execute` is `lxc-execute` itself.
+fn outside(task: &Task, program: &Executed) -> Finding {
+    let at = Place { file: Some(program.target.clone()), ..task.place() };
+    let finding = Finding::blocker(
+        format!("{} executes {}, which is outside of the container", task.name(), program.target),
+        "CRIU opens a program again by its path in the container",
+    )
+    .at(at);
+    if task.pid_inside == 1 {
+        finding.remedy("start the program without lxc-execute: name it in lxc.init.cmd, then lxc-start")
+    } else {
+        finding.remedy(format!("end the process: {}", kill(task)))
+    }
+}
+
 /// files-reg.c: `Can't link remap to …: Invalid cross-device link`, `Open files on overmounted mounts are not supported yet`.
 fn hidden(task: &Task, descriptor: &Descriptor, by: PathBuf) -> Finding {
     let at = Place { mount: Some(by.clone()), ..place(task, descriptor) };
@@ -204,7 +221,7 @@ mod tests {
         let descriptors = numbered
             .map(|((target, kind), number)| Descriptor { number, target: (*target).into(), kind: kind.clone() })
             .collect();
-        let opened = [Opened { task: &task, descriptors, mapped: Vec::new() }];
+        let opened = [Opened { task: &task, descriptors, mapped: Vec::new(), program: None }];
         let tables = tables(vec![mount(64, 1, "/", "/"), mount(70, 64, "/", "/data"), mount(71, 70, "/", "/data")]);
         judge(&opened, &tables, cures)
     }
@@ -267,6 +284,21 @@ mod tests {
     }
 
     #[test]
+    fn a_program_from_outside_blocks() {
+        let judged = |pid_inside: i32, from: i32| {
+            let task = Task { pid_inside, ..task(105, "init") };
+            let program = Some(Executed { target: "/usr/bin/lxc-execute".into(), mount: from });
+            let opened = [Opened { task: &task, descriptors: Vec::new(), mapped: Vec::new(), program }];
+            judge(&opened, &tables(vec![mount(64, 1, "/", "/")]), &cures())
+        };
+        assert_eq!(judged(1, 64), []);
+        let found = judged(1, 30);
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Blocker));
+        assert!(found[0].remedy.contains("lxc.init.cmd"), "{}", found[0].remedy);
+        assert!(judged(7, 30)[0].remedy.contains("kill 105"));
+    }
+
+    #[test]
     fn mapped_files_count_where_no_descriptor_does() {
         let task = task(105, "x");
         let mapped = vec![
@@ -274,7 +306,7 @@ mod tests {
             Mapped { target: "/usr/lib/old.so (deleted)".into(), size: 4096, inode: 2 },
             Mapped { target: "anon_inode:[io_uring]".into(), size: 0, inode: 3 },
         ];
-        let opened = [Opened { task: &task, descriptors: Vec::new(), mapped }];
+        let opened = [Opened { task: &task, descriptors: Vec::new(), mapped, program: None }];
         let found = judge(&opened, &tables(vec![mount(64, 1, "/", "/")]), &cures());
         assert_eq!(found.len(), 2);
         assert!(found[0].remedy.contains("ghost_limit = 3"), "{}", found[0].remedy);

@@ -219,7 +219,7 @@ mod tests {
             target: format!("socket:[{inode}]"),
             kind: Kind::Socket { inode: *inode, protocol: (*protocol).to_owned() },
         });
-        judge(&[Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new() }], sockets)
+        judge(&[Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new(), program: None }], sockets)
     }
 
     #[test]

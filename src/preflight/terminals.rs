@@ -79,7 +79,7 @@ mod tests {
         let task = task(105, "x");
         let descriptors =
             files.iter().map(|f| Descriptor { number: 3, target: "/dev/pts/0".into(), kind: Kind::File(*f) });
-        let opened = [Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new() }];
+        let opened = [Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new(), program: None }];
         judge(&opened, &tables(vec![mount(64, 1, "/", "/dev/pts")]), handed_over).len()
     }
 

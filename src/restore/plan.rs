@@ -17,6 +17,7 @@ use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds, Shown};
 use crate::criu::options::{CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource};
 use crate::lxc::config::{Config, NicKind};
+use crate::mend::groups::Membership;
 use crate::mounts::{self, HostFile};
 use crate::net::devices::{self, Device, Origin};
 use crate::net::inside::{self, Inside};
@@ -45,6 +46,8 @@ pub struct Plan {
     pub confinement: Confinement,
     /// Settings of its network namespace that CRIU does not bring back.
     pub net_settings: Sysctls,
+    /// Sockets that have to join multicast groups again.
+    pub groups: Vec<Membership>,
     /// What is in its network namespace, where we bring it back and not CRIU; with the settings of its interfaces.
     pub inside: Option<(Inside, Sysctls)>,
     /// The veth pairs to make.
@@ -167,6 +170,7 @@ pub(super) fn plan(
             None => Confinement::new(None, &[], config)?,
         },
         cgroups,
+        groups: record.map(|r| r.groups.clone()).unwrap_or_default(),
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
         devices,

@@ -221,7 +221,8 @@ impl Watch for RestoreWatch<'_> {
             // All is back and still stopped. CRIU does not heed a no any more.
             "pre-resume" => {
                 self.mended = true;
-                if let Err(e) = mend::tasks_of(self.payload) {
+                let groups = mend::groups::rejoin(self.payload, &self.plan.groups);
+                for e in [mend::tasks_of(self.payload), groups].into_iter().filter_map(Result::err) {
                     self.log.report.note(&format!("{e:#}"));
                 }
                 Ok(())

@@ -7,6 +7,7 @@ pub mod files;
 pub mod journal;
 pub mod memory;
 pub mod mount;
+pub mod multicast;
 pub mod netlink;
 pub mod place;
 pub mod process;

@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use super::gate::Gate;
 use super::inflict::{SIZE, Target, inflict, pid};
 use super::{Case, Command, Fault, Moment, Outcome};
+use crate::harness::container::with_processes_in_the_root_cgroup;
 use crate::harness::enter::BRIDGE;
 use crate::harness::run::{Output, Run, ends_within, wait_for};
 use crate::harness::witness::{Status, Witness};
@@ -66,7 +67,7 @@ impl<'w> Peer<'w> {
             self.container.wait_state("STOPPED");
         }
         let init = (case.command != Command::Restart).then(|| self.container.init_pid());
-        let inflicted = self.container.with_processes_in_the_root_cgroup(|| {
+        let inflicted = with_processes_in_the_root_cgroup(|| {
             let started = Instant::now();
             let gate = Gate::at(&self.scratch.join("gate"), action);
             let mut command = self.spawn(self.arguments(case.command, Some(&gate.script)));

@@ -192,22 +192,7 @@ lxc.rootfs = {dir}/rootfs
 
     /// Runs LXC's own `lxc-checkpoint` on it.
     pub fn stock_checkpoint<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
-        self.with_processes_in_the_root_cgroup(|| self.lxc("lxc-checkpoint").args(arguments).output())
-    }
-
-    /// What LXC's own `lxc-checkpoint` needs: it moves to the root of the cgroup tree, which is forbidden in a cgroup
-    /// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
-    pub fn with_processes_in_the_root_cgroup<T>(&self, work: impl FnOnce() -> T) -> T {
-        let root = cgroups::unified();
-        let scope = root.join("init.scope");
-        let control = root.join("cgroup.subtree_control");
-        for controller in fs::read_to_string(&control).unwrap().split_whitespace() {
-            fs::write(&control, format!("-{controller}")).unwrap();
-        }
-        move_processes(&scope, &root);
-        let result = work();
-        move_processes(&root, &scope);
-        result
+        stock(self.lxc("lxc-checkpoint").args(arguments))
     }
 
     /// Stops it as a user does and waits until it is.
@@ -221,6 +206,26 @@ lxc.rootfs = {dir}/rootfs
         self.lxc("lxc-stop").arg("-k").ok();
         self.wait_state("STOPPED");
     }
+}
+
+/// Runs LXC's own `lxc-checkpoint`.
+pub fn stock(checkpoint: Run) -> Output {
+    with_processes_in_the_root_cgroup(|| checkpoint.output())
+}
+
+/// What LXC's own `lxc-checkpoint` needs: it moves to the root of the cgroup tree, which is forbidden in a cgroup
+/// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
+pub fn with_processes_in_the_root_cgroup<T>(work: impl FnOnce() -> T) -> T {
+    let root = cgroups::unified();
+    let scope = root.join("init.scope");
+    let control = root.join("cgroup.subtree_control");
+    for controller in fs::read_to_string(&control).unwrap().split_whitespace() {
+        fs::write(&control, format!("-{controller}")).unwrap();
+    }
+    move_processes(&scope, &root);
+    let result = work();
+    move_processes(&root, &scope);
+    result
 }
 
 fn move_processes(from: &Path, to: &Path) {

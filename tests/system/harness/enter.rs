@@ -38,6 +38,10 @@ pub const PROGRAMS: &str = "/opt/lxc-cr";
 pub const WITNESS: &str = "/opt/witness";
 /// The root of a Debian container with systemd, if it was made; read-only.
 pub const SYSTEMD_ROOT: &str = "/opt/systemd";
+/// The same of a Debian container with servers and several inits.
+pub const WORKLOADS_ROOT: &str = "/opt/workloads";
+/// The static program with kernel objects, see `tests/system/object/`; only for those who ask for it.
+pub const OBJECT: &str = "/opt/object";
 /// Names the LXC of the test host in the environment: 5, 6 or 7.
 const LXC_VERSION: &str = "LXC_CR_TEST_LXC";
 /// The static culprit, see `culprit.rs`.
@@ -60,17 +64,29 @@ pub struct Unavailable(pub String);
 struct Outside {
     root: PathBuf,
     systemd_root: PathBuf,
+    workloads_root: PathBuf,
     state: PathBuf,
     run: PathBuf,
     cgroups: Cgroups,
     witness: PathBuf,
     culprit: PathBuf,
+    object: Option<PathBuf>,
 }
 
 /// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans up and exits
 /// with its exit code.
 pub fn enter() -> Result<(), Unavailable> {
-    let outside = prepare()?;
+    enter_prepared(prepare()?)
+}
+
+/// The same with [`OBJECT`].
+pub fn enter_with_object() -> Result<(), Unavailable> {
+    let mut outside = prepare()?;
+    outside.object = Some(super::witness::build("object", &outside.state).map_err(Unavailable)?);
+    enter_prepared(outside)
+}
+
+fn enter_prepared(outside: Outside) -> Result<(), Unavailable> {
     let threads = fs::read_dir("/proc/self/task").map_err(unavailable)?.count();
     assert_eq!(threads, 1, "the test host is entered before any thread is started");
 
@@ -144,8 +160,9 @@ fn prepare() -> Result<Outside, Unavailable> {
     let witness = super::witness::build("witness", &state).map_err(Unavailable)?;
     let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
     let systemd_root = cached_root(&["--systemd", "--path"])?;
+    let workloads_root = cached_root(&["--workloads", "--path"])?;
     let cgroups = Cgroups::prepare().map_err(Unavailable)?;
-    Ok(Outside { root, systemd_root, state, run, cgroups, witness, culprit })
+    Ok(Outside { root, systemd_root, workloads_root, state, run, cgroups, witness, culprit, object: None })
 }
 
 /// What packaging/test-host.sh has made with these arguments, or would make.
@@ -275,8 +292,13 @@ fn build(outside: &Outside) -> Result<(), String> {
     bind(&outside.state.join("logs"), LOGS, false)?;
     bind(programs(), PROGRAMS, true)?;
     bind(&outside.witness, WITNESS, true)?;
-    if outside.systemd_root.is_dir() {
-        bind(&outside.systemd_root, SYSTEMD_ROOT, true)?;
+    for (cached, place) in [(&outside.systemd_root, SYSTEMD_ROOT), (&outside.workloads_root, WORKLOADS_ROOT)] {
+        if cached.is_dir() {
+            bind(cached, place, true)?;
+        }
+    }
+    if let Some(object) = &outside.object {
+        bind(object, OBJECT, true)?;
     }
     bind(&outside.culprit, CULPRIT, true)?;
 

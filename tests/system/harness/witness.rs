@@ -17,13 +17,14 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// An answer of a running container, retransmissions after an interruption included.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Builds a program for containers unless that source was built already: `witness` or `culprit`. Runs outside the test
-/// host, which has no compiler.
+/// Builds a program for containers unless that source was built already: `witness`, `culprit` or `object`. Runs outside
+/// the test host, which has no compiler.
 pub fn build(name: &str, state: &Path) -> Result<PathBuf, String> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system").join(name).join("main.rs");
     let program = state.join(name);
     let age = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    let written = age(&source).max(age(&source.with_file_name("probe.rs")));
+    let files = fs::read_dir(source.with_file_name("")).map_err(|e| format!("read {}: {e}", source.display()))?;
+    let written = files.flatten().filter_map(|file| age(&file.path())).max();
     if age(&program).is_some_and(|built| written.is_some_and(|written| written < built)) {
         return Ok(program);
     }

@@ -1,0 +1,69 @@
+//! Sorts of containers.
+
+/// By what the programs are run, and with what privileges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One program as init (`lxc.init.cmd`), in a Debian root with an id map.
+    Program,
+    /// The same without an id map.
+    ProgramPrivileged,
+    /// The first of these by `lxc-execute`.
+    Execute,
+    /// The busybox of the recipe, without an id map.
+    Recipe,
+    /// Debian with systemd, an id map, and what `lxc-cr prepare` adds.
+    Systemd,
+    /// The same without an id map.
+    SystemdPrivileged,
+    /// sysvinit with rsyslog and cron, and an id map.
+    Sysvinit,
+    /// runit, and an id map.
+    Runit,
+}
+
+/// In the order of the table.
+pub const KINDS: &[Kind] = &[
+    Kind::Program,
+    Kind::ProgramPrivileged,
+    Kind::Execute,
+    Kind::Recipe,
+    Kind::Systemd,
+    Kind::SystemdPrivileged,
+    Kind::Sysvinit,
+    Kind::Runit,
+];
+
+impl Kind {
+    /// What the table calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Program => "one program",
+            Kind::ProgramPrivileged => "one program, privileged",
+            Kind::Execute => "lxc-execute",
+            Kind::Recipe => "busybox, privileged",
+            Kind::Systemd => "systemd",
+            Kind::SystemdPrivileged => "systemd, privileged",
+            Kind::Sysvinit => "sysvinit",
+            Kind::Runit => "runit",
+        }
+    }
+
+    /// Whether it has an id map.
+    pub fn is_unprivileged(self) -> bool {
+        !matches!(self, Kind::ProgramPrivileged | Kind::Recipe | Kind::SystemdPrivileged)
+    }
+
+    /// Its init in Debian's root, where it boots.
+    pub fn init(self) -> Option<&'static str> {
+        match self {
+            Kind::Program | Kind::ProgramPrivileged | Kind::Execute | Kind::Recipe => None,
+            Kind::Systemd | Kind::SystemdPrivileged => Some("/usr/lib/systemd/systemd"),
+            Kind::Sysvinit => Some("/sbin/init"),
+            Kind::Runit => Some("/usr/sbin/runit"),
+        }
+    }
+
+    pub fn is_systemd(self) -> bool {
+        matches!(self, Kind::Systemd | Kind::SystemdPrivileged)
+    }
+}
