@@ -29,7 +29,7 @@ mod terminals;
 mod tree;
 mod uts;
 
-pub use addresses::{Address, addresses};
+pub use addresses::{Address, addresses, settle};
 pub use executables::with_openable_executables;
 pub use files::{
     Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, open_files, without_name,

@@ -18,7 +18,8 @@ use super::Port;
 use crate::criu::images::{self, Error, Inventory, NetworkLock, Saved, Shown};
 use crate::error::ErrorList;
 use crate::sys::files;
-use crate::sys::netlink::{Described, Netlink, in_netns};
+use crate::sys::netlink::{Described, Netlink};
+use crate::sysctl;
 
 /// The rules that a new namespace has: priority and table (net/ipv4/fib_rules.c, `fib_default_rules_init`).
 const DEFAULT_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
@@ -97,12 +98,15 @@ fn beside_the_defaults(mut rules: Vec<Described>) -> Option<Vec<Described>> {
     (all == 0 || all - rules.len() == DEFAULT_RULES.len()).then_some(rules)
 }
 
-/// Gives the namespace all of it. Its interfaces are there, down; the settings under `/proc/sys` are made.
+/// Gives the namespace all of it; sockets can be bound to its addresses at once. Its interfaces are there, down; the settings under `/proc/sys` are made.
 ///
 /// # Errors
 /// What the kernel has refused.
 pub fn fill(netns: BorrowedFd<'_>, inside: &Inside) -> anyhow::Result<()> {
-    let outcome = in_netns(netns, || -> anyhow::Result<()> {
+    // Else the kernel makes a link-local address by itself, and looks for duplicates of that.
+    let links = inside.interfaces.iter().filter(|i| i.flags & libc::IFF_LOOPBACK as u32 == 0);
+    let none_made = links.map(|i| (format!("ipv6/conf/{}/addr_gen_mode", i.name), "1".to_owned()));
+    let outcome = sysctl::meanwhile(netns, &none_made.collect(), || -> anyhow::Result<()> {
         let mut netlink = Netlink::open()?;
         for Interface { name, index, flags, mtu } in &inside.interfaces {
             netlink.set_flags_and_mtu(*index, *flags, *mtu).with_context(|| format!("set {name} up as it was"))?;
@@ -116,7 +120,7 @@ pub fn fill(netns: BorrowedFd<'_>, inside: &Inside) -> anyhow::Result<()> {
         }
         Ok(())
     });
-    outcome.map_err(anyhow::Error::from).and_then(|done| done).context("fill the container's network namespace")
+    outcome.and_then(|done| done).context("fill the container's network namespace")
 }
 
 /// A route whose gateway is reached by another one needs that first: those that are refused are tried again as long as

@@ -42,6 +42,8 @@ pub struct Sockets {
     pub unread: BTreeSet<u64>,
     /// Listening TCP sockets with connections that nobody has accepted yet, by inode.
     pub waiting: BTreeSet<u64>,
+    /// Established TCP connections at link-local addresses, by inode.
+    pub link_local: BTreeSet<u64>,
     /// The other end of each connected unix socket.
     pub peers: BTreeMap<u64, u64>,
     /// Who outside the container holds the other end of one of its sockets.
@@ -55,6 +57,7 @@ impl Sockets {
         let inside: BTreeSet<u64> = inodes(opened).map(|(_, inode, _)| inode).collect();
         for task in tasks.one_of_each("net") {
             found.unread.extend(unread(task.pid));
+            found.link_local.extend(link_local(task.pid));
             let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
             let (peers, listeners) = in_netns(netns.as_fd(), || (unix_peers(), tcp_listeners()))
                 .context("enter the container's network namespace")?;
@@ -97,6 +100,21 @@ fn unread_line(line: &str) -> Option<u64> {
     if waits { words.last()?.parse().ok() } else { None }
 }
 
+/// `/proc/PID/net/tcp6`: the second column is the address, a word of four bytes after the other, the fourth the state,
+/// the tenth the inode.
+fn link_local(pid: i32) -> Vec<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/net/tcp6")).unwrap_or_default();
+    text.lines().filter_map(link_local_line).collect()
+}
+
+fn link_local_line(line: &str) -> Option<u64> {
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    let first = u32::from_str_radix(words.get(1)?.get(..8)?, 16).ok()?.to_ne_bytes();
+    let is_link_local = first[0] == 0xfe && first[1] & 0xc0 == 0x80;
+    let is_established = *words.get(3)? == "01";
+    if is_link_local && is_established { words.get(9)?.parse().ok() } else { None }
+}
+
 /// Looks through all processes of the host for those that hold one of these sockets.
 fn holders(wanted: &BTreeSet<u64>) -> Result<BTreeMap<u64, (i32, String)>> {
     let mut found = BTreeMap::new();
@@ -131,6 +149,9 @@ pub fn judge(opened: &[Opened<'_>], sockets: &Sockets) -> Vec<Finding> {
         }
         if sockets.waiting.contains(&inode) {
             found.push(waiting_connection(task, inode));
+        }
+        if sockets.link_local.contains(&inode) {
+            found.push(link_local_connection(task, inode));
         }
         let peer = sockets.peers.get(&inode).filter(|peer| !inside.contains(peer));
         if let Some(peer) = peer {
@@ -181,6 +202,16 @@ fn waiting_connection(task: &Task, inode: u64) -> Finding {
     )
     .at(place(task, inode))
     .remedy(format!("if it stays so, the process hangs: restart it, or end it: {}", kill(task)))
+}
+
+/// soccr.c: `Can't bind inet socket back: Invalid argument`.
+fn link_local_connection(task: &Task, inode: u64) -> Finding {
+    Finding::warning(
+        format!("{} has a TCP connection at a link-local address of IPv6", task.name()),
+        "CRIU forgets the link of it, and a restart fails, but for one that closes the connections: lxc-restart --tcp-close",
+    )
+    .at(place(task, inode))
+    .remedy(format!("let it use another address, or end it: {}", kill(task)))
 }
 
 /// sk-unix.c: `External socket is used`, `Can't dump half of stream unix connection`.
@@ -251,6 +282,16 @@ mod tests {
 
     #[test]
     fn the_kernels_table_is_read() {
+        let tcp6 = |address: &str, state: &str| {
+            let tail = "0000:1B5F 00000000:00000000 00:00000000 00000000     0        0 15862 1 0";
+            let tail = tail.replace(" 00000000:00000000", &format!(" {state} 00000000:00000000"));
+            link_local_line(&format!("   0: {address}:1B5F {tail}"))
+        };
+        let fe80 = "000080FE00000000FF3BF13CE853D1FE";
+        assert_eq!(tcp6(fe80, "01"), Some(15862));
+        assert_eq!(tcp6(fe80, "0A"), None);
+        assert_eq!(tcp6("990000FD000000000000000008000000", "01"), None);
+
         let netlink = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode";
         assert_eq!(unread_line(netlink), None);
         assert_eq!(

@@ -130,6 +130,11 @@ pub(super) fn plan(
         copy.show(&mut shown).context("give the copy its own name and addresses")?;
     }
     let inside = inside(&shown, record, &ports).context("read the container's network")?;
+    if inside.is_none()
+        && let Some(netns) = netns(&request.images)?
+    {
+        images::settle(&mut shown, netns).context("read the container's addresses")?;
+    }
     let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
     // Of a namespace that it leaves empty CRIU reads no interfaces.
@@ -328,16 +333,19 @@ fn interfaces(
 
 /// What is in the container's network namespace, if we can bring it back.
 fn inside(shown: &Shown, record: Option<&Record>, ports: &[Port]) -> Result<Option<(Inside, Sysctls)>, images::Error> {
-    let images = shown.dir();
-    let root = images::root_of_tree(images)?;
     let settings = record.and_then(|r| r.interface_settings.clone());
-    match NamespaceIds::of_task(images, root)?.net.zip(settings) {
+    match netns(shown.dir())?.zip(settings) {
         // With the host's own there is no image.
         Some((netns, settings)) if !ports.is_empty() => {
             Ok(inside::of_checkpoint(shown, netns, ports)?.map(|inside| (inside, settings)))
         }
         _ => Ok(None),
     }
+}
+
+/// The number of init's network namespace in the images.
+fn netns(images: &Path) -> Result<Option<u32>, images::Error> {
+    Ok(NamespaceIds::of_task(images, images::root_of_tree(images)?)?.net)
 }
 
 /// What its mounts forbid, in the order of their making.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::rtnetlink::Told;
-use super::saved::{Saved, saved};
+use super::saved::{Saved, image, parse, saved};
 use super::{Error, Shown, take_u32};
 
 /// `RTM_NEWADDR`, and the size of `ifaddrmsg`: family, prefix, flags, scope, a byte each; the interface's index.
@@ -15,6 +15,13 @@ pub(super) const BODY: usize = 8;
 /// `IFA_ADDRESS`, `IFA_LOCAL`.
 pub(super) const ADDRESS: u16 = 1;
 pub(super) const LOCAL: u16 = 2;
+
+/// `IFA_FLAGS`, and of these `IFA_F_NODAD`; where `ifaddrmsg` has the lower ones.
+const FLAGS: u16 = 8;
+const NODAD: u8 = 2;
+const BODY_FLAGS: usize = 2;
+/// `AF_INET6`.
+const IPV6: u8 = 10;
 
 /// An address of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +40,33 @@ pub fn addresses(dir: &Path, netns: u32) -> Result<Vec<Address>, Error> {
     Ok(messages.iter().filter_map(|m| of_message(m)).collect())
 }
 
+/// Says of the addresses of IPv6 that nobody shall look for duplicates of them. That was done in their first life, and
+/// until it is done again, for a second or two, no socket can be bound to them: CRIU would fail.
+pub fn settle(images: &mut Shown, netns: u32) -> Result<(), Error> {
+    let settled = images.change(&Saved::Addresses.file_name(netns), |path, bytes| {
+        let truncated = || Error::Truncated { path: path.to_owned(), size: bytes.len() };
+        let messages = parse(bytes, Saved::Addresses).ok_or_else(truncated)?;
+        let messages = messages.into_iter().map(|m| Some(settled(Told::parse(m, BODY)?).emit()));
+        Ok(image(Saved::Addresses, &messages.collect::<Option<Vec<_>>>().ok_or_else(truncated)?))
+    });
+    match settled {
+        Err(e) if e.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+fn settled(mut message: Told) -> Told {
+    if message.kind() == NEW_ADDRESS && message.body.first() == Some(&IPV6) {
+        if let Some(flags) = message.body.get_mut(BODY_FLAGS) {
+            *flags |= NODAD;
+        }
+        if let Some(flags) = message.number(FLAGS) {
+            message.set(FLAGS, (flags | u32::from(NODAD)).to_ne_bytes().to_vec());
+        }
+    }
+    message
+}
+
 fn of_message(message: &[u8]) -> Option<Address> {
     address_of(&Told::parse(message, BODY)?)
 }
@@ -48,15 +82,33 @@ pub(super) fn address_of(message: &Told) -> Option<Address> {
 
 pub(super) fn decode_anything(bytes: &[u8]) {
     let _ = of_message(bytes);
-    for message in super::saved::parse(bytes, Saved::Addresses).unwrap_or_default() {
+    for message in parse(bytes, Saved::Addresses).unwrap_or_default() {
         let _ = of_message(message);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::saved::{image, parse};
     use super::*;
+
+    #[test]
+    fn duplicates_of_ipv6_addresses_alone_are_not_looked_for() {
+        let flagged = |family: u8, flags: u8| {
+            let mut message = Told::new(NEW_ADDRESS, [&[family, 64, flags, 0][..], &2u32.to_ne_bytes()].concat());
+            message.set(FLAGS, u32::from(flags).to_ne_bytes().to_vec());
+            message
+        };
+        assert_eq!(settled(flagged(IPV6, 0x80)), flagged(IPV6, 0x82));
+        assert_eq!(settled(flagged(2, 0x80)), flagged(2, 0x80));
+        let dir = tempfile::tempdir().unwrap();
+        let mut shown = Shown::of(dir.path());
+        settle(&mut shown, 9).unwrap();
+        let name = Saved::Addresses.file_name(9);
+        std::fs::write(dir.path().join(&name), image(Saved::Addresses, &[flagged(IPV6, 0x80).emit()])).unwrap();
+        settle(&mut shown, 9).unwrap();
+        let wanted = image(Saved::Addresses, &[flagged(IPV6, 0x82).emit()]);
+        assert_eq!(shown.into_changed().remove(&name), Some(wanted));
+    }
 
     #[test]
     fn reads_what_ip_saves() {

@@ -1,9 +1,10 @@
 //! Addresses, routes and rules that the kernel has told of once, told to it again.
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NetlinkDeserializable, NetlinkHeader};
-use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkDeserializable, NetlinkHeader};
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::route::RouteFlags;
 use rtnetlink::packet_route::rule::RuleAttribute;
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Error, Netlink};
 
@@ -47,12 +48,35 @@ impl Described {
     }
 }
 
+/// An address of IPv6 that is not looked for, where it would be otherwise.
+fn settled(message: &RouteNetlinkMessage) -> Option<RouteNetlinkMessage> {
+    let RouteNetlinkMessage::NewAddress(address) = message else { return None };
+    if address.header.family != AddressFamily::Inet6 || address.header.flags.contains(AddressHeaderFlags::Nodad) {
+        return None;
+    }
+    let mut settled = address.clone();
+    settled.header.flags |= AddressHeaderFlags::Nodad;
+    for attribute in &mut settled.attributes {
+        if let AddressAttribute::Flags(flags) = attribute {
+            *flags |= AddressFlags::Nodad;
+        }
+    }
+    Some(RouteNetlinkMessage::NewAddress(settled))
+}
+
 impl Netlink {
     /// Makes it as it was; fine if it is there.
+    ///
+    /// For duplicates of an IPv6 address nobody looks (RFC 4862): that was done in its first life, and until it is done
+    /// again, for a second or two, no socket can be bound to it. The mark that says so goes again.
     pub fn replay(&mut self, described: &Described) -> Result<(), Error> {
-        match self.change(described.0.clone(), NLM_F_CREATE | NLM_F_EXCL) {
-            Err(Error::Exists) => Ok(()),
-            other => other,
+        let wanted = &described.0;
+        let settled = settled(wanted);
+        let made = self.change(settled.as_ref().unwrap_or(wanted).clone(), NLM_F_CREATE | NLM_F_EXCL);
+        match (made, settled) {
+            (Err(Error::Exists), _) => Ok(()),
+            (Ok(()), Some(_)) => self.change(wanted.clone(), NLM_F_CREATE | NLM_F_REPLACE),
+            (other, _) => other,
         }
     }
 }

@@ -117,7 +117,9 @@ fn tcp_within(address: &str) -> Made {
         })
     };
     echo(TcpListener::bind((address, 7007))?);
-    let listener = TcpListener::bind("127.0.0.1:0")?;
+    // Of IPv6 all is at that address.
+    let within = if address.contains(':') { address } else { "127.0.0.1" };
+    let listener = TcpListener::bind((within, 0))?;
     let mut stream = TcpStream::connect(listener.local_addr()?)?;
     echo(listener);
     thread::spawn(move || -> Made {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::harness::World;
 use crate::harness::container::Container;
+use crate::harness::culprit::Culprits;
 use crate::harness::run::{Run, wait_for};
 
 /// For duplicate address detection.
@@ -27,8 +28,11 @@ pub fn its_settings_come_back_with_a_user_namespace(world: &World) {
 /// What cannot be told to the kernel by a message each is left to CRIU, as a whole.
 pub fn what_only_criu_can_bring_back_comes_back(world: &World) {
     let container = world.container();
+    let within = Culprits::put_into(&container);
     container.start();
     let mut witness = container.witness();
+    ip(&container, "addr add fd00:99::8/64 dev eth0 nodad");
+    within.make("tcp-within fd00:99::8").unwrap();
     let filled_by_us = |container: &Container<'_>| {
         let told = container.ours("lxc-restart").arg("--dry-run").ok().stdout;
         told.contains("--empty-ns net")
@@ -47,10 +51,21 @@ pub fn what_only_criu_can_bring_back_comes_back(world: &World) {
     container.ours("lxc-restart").ok();
     before.assert_same(&Network::of(&container));
     witness.assert_goes_on_from(&status);
+    go_on_within(&container);
     container.kill();
 }
 
+/// The connection between two ends of IPv6 in the container makes round trips.
+fn go_on_within(container: &Container<'_>) {
+    let file = container.rootfs().join("tmp/within");
+    let trips = || fs::read_to_string(&file).ok()?.parse::<u64>().ok();
+    let before = trips();
+    let more = || (trips() > before).then_some(());
+    wait_for("round trips within the container", SETTLED_LIMIT, more).unwrap_or_else(|e| panic!("{e}"));
+}
+
 fn changed_settings_come_back(container: &Container<'_>) {
+    let within = Culprits::put_into(container);
     container.start();
     let mut witness = container.witness();
     // The first is the same for the namespace's default and for the interface, the others differ from it.
@@ -68,6 +83,7 @@ fn changed_settings_come_back(container: &Container<'_>) {
     }
     for command in [
         "addr add fd00:99::7/64 dev eth0 nodad",
+        "addr add fd00:99::8/64 dev eth0",
         "addr add 192.0.2.9/32 dev lo",
         "route add 198.51.100.0/24 via 192.0.2.1 dev eth0 onlink",
         "route add 203.0.113.0/24 dev eth0 table 77",
@@ -78,12 +94,20 @@ fn changed_settings_come_back(container: &Container<'_>) {
         ip(container, command);
     }
     let before = Network::of(container);
+    let link_local = ip(container, "-o -6 addr show dev eth0 scope link");
+    let link_local = link_local.split_whitespace().nth(3).and_then(|a| a.split('/').next()).unwrap().to_owned();
+    within.make(&format!("tcp-within {link_local}%eth0")).unwrap();
+    let told = container.lxc_cr("check").output();
+    assert!(told.stdout.contains("has a TCP connection at a link-local address of IPv6"), "{told}");
+    within.end();
+    within.make("tcp-within fd00:99::8").unwrap();
     let mut status = witness.status();
     for _ in 0..2 {
         container.ours("lxc-checkpoint").ok();
         container.ours("lxc-restart").ok();
         before.assert_same(&Network::of(container));
         status = witness.assert_goes_on_from(&status);
+        go_on_within(container);
     }
     container.kill();
 }
