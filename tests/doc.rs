@@ -121,8 +121,9 @@ fn every_subcommand_has_its_section() {
 #[test]
 fn no_manual_speaks_of_an_option_that_is_gone() {
     // CRIU's, that of a hook, and systemctl's.
-    let mut known: BTreeSet<String> =
-        ["--tcp-established", "--network-lock", "--root", "--bind-root", "--bridge", "--now"].map(str::to_owned).into();
+    let others =
+        ["--tcp-established", "--network-lock", "--mntns-compat-mode", "--root", "--bind-root", "--bridge", "--now"];
+    let mut known: BTreeSet<String> = others.map(str::to_owned).into();
     for (_, _, option, _) in all_options() {
         known.extend(option.split([' ', ',']).filter(|w| w.starts_with("--")).map(str::to_owned));
     }
