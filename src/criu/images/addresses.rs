@@ -16,9 +16,10 @@ pub(super) const BODY: usize = 8;
 pub(super) const ADDRESS: u16 = 1;
 pub(super) const LOCAL: u16 = 2;
 
-/// `IFA_FLAGS`, and of these `IFA_F_NODAD`; where `ifaddrmsg` has the lower ones.
+/// `IFA_FLAGS`, and of these `IFA_F_NODAD` and `IFA_F_TENTATIVE`; where `ifaddrmsg` has the lower ones.
 const FLAGS: u16 = 8;
 const NODAD: u8 = 2;
+const TENTATIVE: u8 = 0x40;
 const BODY_FLAGS: usize = 2;
 /// `AF_INET6`.
 const IPV6: u8 = 10;
@@ -41,7 +42,8 @@ pub fn addresses(dir: &Path, netns: u32) -> Result<Vec<Address>, Error> {
 }
 
 /// Says of the addresses of IPv6 that nobody shall look for duplicates of them. That was done in their first life, and
-/// until it is done again, for a second or two, no socket can be bound to them: CRIU would fail.
+/// until it is done again, for a second or two, no socket can be bound to them: CRIU would fail. (Where it was not done,
+/// no socket was.)
 pub fn settle(images: &mut Shown, netns: u32) -> Result<(), Error> {
     let settled = images.change(&Saved::Addresses.file_name(netns), |path, bytes| {
         let truncated = || Error::Truncated { path: path.to_owned(), size: bytes.len() };
@@ -56,7 +58,8 @@ pub fn settle(images: &mut Shown, netns: u32) -> Result<(), Error> {
 }
 
 fn settled(mut message: Told) -> Told {
-    if message.kind() == NEW_ADDRESS && message.body.first() == Some(&IPV6) {
+    let open = message.body.get(BODY_FLAGS).is_none_or(|flags| flags & TENTATIVE != 0);
+    if message.kind() == NEW_ADDRESS && message.body.first() == Some(&IPV6) && !open {
         if let Some(flags) = message.body.get_mut(BODY_FLAGS) {
             *flags |= NODAD;
         }
@@ -100,6 +103,7 @@ mod tests {
         };
         assert_eq!(settled(flagged(IPV6, 0x80)), flagged(IPV6, 0x82));
         assert_eq!(settled(flagged(2, 0x80)), flagged(2, 0x80));
+        assert_eq!(settled(flagged(IPV6, 0xc0)), flagged(IPV6, 0xc0));
         let dir = tempfile::tempdir().unwrap();
         let mut shown = Shown::of(dir.path());
         settle(&mut shown, 9).unwrap();

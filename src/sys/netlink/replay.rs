@@ -48,10 +48,12 @@ impl Described {
     }
 }
 
-/// An address of IPv6 that is not looked for, where it would be otherwise.
+/// An address of IPv6 that is not looked for, where it would be otherwise. One for which the kernel was still looking is
+/// looked for again.
 fn settled(message: &RouteNetlinkMessage) -> Option<RouteNetlinkMessage> {
     let RouteNetlinkMessage::NewAddress(address) = message else { return None };
-    if address.header.family != AddressFamily::Inet6 || address.header.flags.contains(AddressHeaderFlags::Nodad) {
+    let open = AddressHeaderFlags::Nodad | AddressHeaderFlags::Tentative;
+    if address.header.family != AddressFamily::Inet6 || address.header.flags.intersects(open) {
         return None;
     }
     let mut settled = address.clone();

@@ -12,6 +12,8 @@ use super::run::{Output, Run, wait_for};
 use super::witness::Witness;
 use super::world::World;
 
+/// `IFA_F_TENTATIVE`.
+const TENTATIVE: u32 = 0x40;
 /// For LXC to get a container from one state into another.
 const STATE_LIMIT: Duration = Duration::from_secs(20);
 /// What of busybox the container offers; all of it is in `/bin`.
@@ -188,6 +190,18 @@ lxc.rootfs = {dir}/rootfs
         let read = || fs::read_to_string(self.rootfs().join("var/log/messages")).unwrap_or_default();
         let written = wait_for(&format!("'{text}' in the syslog"), STATE_LIMIT, || read().contains(text).then_some(()));
         written.unwrap_or_else(|e| panic!("{e}:\n{}", read()));
+    }
+
+    /// Waits until the kernel has looked for duplicates of its addresses of IPv6, a second or two after its start: until
+    /// then they cannot be used, and their routes are missing.
+    pub fn wait_settled(&self) {
+        let path = format!("/proc/{}/net/if_inet6", self.init_pid());
+        let tentative = |line: &str| {
+            let flags = line.split_whitespace().nth(4).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+            flags.unwrap_or_default() & TENTATIVE != 0
+        };
+        let settled = || (!fs::read_to_string(&path).unwrap_or_default().lines().any(tentative)).then_some(());
+        wait_for("its addresses to be settled", STATE_LIMIT, settled).unwrap_or_else(|e| panic!("{e}"));
     }
 
     /// Runs LXC's own `lxc-checkpoint` on it.

@@ -10,8 +10,8 @@ use crate::harness::container::Container;
 use crate::harness::culprit::Culprits;
 use crate::harness::run::{Run, wait_for};
 
-/// For duplicate address detection.
-const SETTLED_LIMIT: Duration = Duration::from_secs(20);
+/// For a connection to go on.
+const TRIP_LIMIT: Duration = Duration::from_secs(20);
 /// Directories of settings that belong to a network namespace.
 const SETTINGS: &[&str] = &["net/ipv4/conf", "net/ipv6/conf"];
 
@@ -61,7 +61,7 @@ fn go_on_within(container: &Container<'_>) {
     let trips = || fs::read_to_string(&file).ok()?.parse::<u64>().ok();
     let before = trips();
     let more = || (trips() > before).then_some(());
-    wait_for("round trips within the container", SETTLED_LIMIT, more).unwrap_or_else(|e| panic!("{e}"));
+    wait_for("round trips within the container", TRIP_LIMIT, more).unwrap_or_else(|e| panic!("{e}"));
 }
 
 fn changed_settings_come_back(container: &Container<'_>) {
@@ -120,11 +120,7 @@ struct Network {
 
 impl Network {
     fn of(container: &Container<'_>) -> Network {
-        // A new address of IPv6 is on trial for a second or two, and its routes come after that.
-        let settled = wait_for("the addresses to be settled", SETTLED_LIMIT, || {
-            (!ip(container, "-o addr").contains("tentative")).then_some(())
-        });
-        settled.unwrap_or_else(|e| panic!("{e}"));
+        container.wait_settled();
         let settings = in_network(container, |proc_sys| {
             let mut settings = BTreeMap::new();
             for interface in SETTINGS.iter().flat_map(|dir| fs::read_dir(proc_sys.join(dir)).unwrap()) {

@@ -36,6 +36,7 @@ fn assert_seen_the_same(
     container.start();
     let mut witness = container.witness();
     let mut status = witness.status();
+    container.wait_settled();
     let before = witness.probe();
     check(&before);
     for round in 1..=2 {
