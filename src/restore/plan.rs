@@ -222,10 +222,9 @@ impl Plan {
             let path = payload.get(own.hierarchy)?.dir.join(&own.below).components().collect();
             Some(External::Mount { key: own.key.clone(), path })
         });
-        let roots = |own: bool| match own {
-            true => Vec::new(),
-            false => payload.iter().map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.path())).collect(),
-        };
+        // In a cgroup namespace of its own CRIU sees them as the roots that they are.
+        let outside = payload.iter().filter(|_| !self.cgroup_namespace);
+        let roots = outside.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.path())).collect();
         Restore {
             common: Common {
                 images: request.images.clone(),
@@ -237,7 +236,7 @@ impl Plan {
             pidfile: pidfile.to_owned(),
             cgroups: match self.born_there {
                 true => Cgroups::Inherited,
-                false => Cgroups::Moved { roots: roots(self.cgroup_namespace) },
+                false => Cgroups::Moved { roots },
             },
             tcp_close: self.tcp_close,
             inherited: self.inherited(),

@@ -48,8 +48,10 @@ pub fn settle(images: &mut Shown, netns: u32) -> Result<(), Error> {
     let settled = images.change(&Saved::Addresses.file_name(netns), |path, bytes| {
         let truncated = || Error::Truncated { path: path.to_owned(), size: bytes.len() };
         let messages = parse(bytes, Saved::Addresses).ok_or_else(truncated)?;
-        let messages = messages.into_iter().map(|m| Some(settled(Told::parse(m, BODY)?).emit()));
-        Ok(image(Saved::Addresses, &messages.collect::<Option<Vec<_>>>().ok_or_else(truncated)?))
+        // What is not understood is left to CRIU as it is.
+        let change = |m: &[u8]| Told::parse(m, BODY).map_or_else(|| m.to_vec(), |told| settled(told).emit());
+        let changed: Vec<Vec<u8>> = messages.iter().map(|m| change(m)).collect();
+        Ok(if changed == messages { bytes.to_vec() } else { image(Saved::Addresses, &changed) })
     });
     match settled {
         Err(e) if e.is_not_found() => Ok(()),
@@ -112,6 +114,13 @@ mod tests {
         settle(&mut shown, 9).unwrap();
         let wanted = image(Saved::Addresses, &[flagged(IPV6, 0x82).emit()]);
         assert_eq!(shown.into_changed().remove(&name), Some(wanted));
+        // Nothing to change, and a format of tomorrow.
+        for left_alone in [&b""[..], b"tomorrow's"] {
+            std::fs::write(dir.path().join(&name), left_alone).unwrap();
+            let mut shown = Shown::of(dir.path());
+            settle(&mut shown, 9).unwrap();
+            assert!(shown.into_changed().is_empty());
+        }
     }
 
     #[test]
