@@ -112,7 +112,8 @@ impl RestoreWatch<'_> {
 
     /// CRIU has restored it all, but goes on where a script fails in the end: what was to be done then is done now.
     pub fn do_what_was_missed(&mut self) -> Result<()> {
-        let locked = !self.on_bridge && !(self.made.is_empty() && self.plan.devices.is_empty());
+        let has_network = !self.made.is_empty() || !self.plan.devices.is_empty();
+        let locked = !self.on_bridge && has_network;
         for (missed, action) in [(locked, "network-unlock"), (!self.mended, "pre-resume")] {
             if missed {
                 self.log.report.note(&format!("CRIU's action script has failed at {action}: it is done late"));
