@@ -7,7 +7,7 @@
 //! checkpoint  restore  recover  monitor  action  hooks  prepare  suspend
 //! preflight                                    (what a checkpoint looks at first)
 //! failed  retry                                (CRIU's failures in words, and what a second try may cure)
-//! net  mounts  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  lineup  settings
+//! net  mounts  apparmor  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  lineup  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -26,6 +26,7 @@ pub mod sys;
 pub mod criu;
 pub mod lxc;
 
+pub mod apparmor;
 pub mod cgroup;
 pub mod confine;
 pub mod contents;

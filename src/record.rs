@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::apparmor::Profile;
 use crate::cgroup::Tree;
 use crate::mend::groups::Membership;
 use crate::mounts::{External, HostFile};
@@ -84,6 +85,9 @@ pub struct Record {
     /// The console and the ttys that LXC lent it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ttys: Vec<Tty>,
+    /// The profile of AppArmor that LXC has made up for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
     /// CRIU's images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub images: Vec<Image>,
@@ -232,6 +236,9 @@ impl Record {
         if let Some(path) = directories.map(|d| &d.path).find(|p| p.is_absolute() || has_parent(p)) {
             return Some(format!("'{}' is no cgroup of the container", path.display()));
         }
+        if let Some(what) = self.profile.as_ref().and_then(Profile::out_of_place) {
+            return Some(what);
+        }
         // The only one that is ever written, see `mounts::host_streams`.
         let strange = self.host_files.iter().find(|f| f.path != Path::new("/dev/null"));
         strange.map(|file| format!("a file of the host, '{}', would be given to the container", file.path.display()))
@@ -338,6 +345,7 @@ mod tests {
             groups: Vec::new(),
             interface_settings: None,
             ttys: vec![],
+            profile: None,
             images: vec![],
         }
     }

@@ -25,7 +25,7 @@ use crate::release::Seized;
 use crate::rootfs::Root;
 use crate::sys::files;
 use crate::sys::netlink::{Mac, Netlink};
-use crate::{cgroup, record, suspended};
+use crate::{apparmor, cgroup, record, suspended};
 
 /// How one change is undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,16 @@ pub enum Undo {
     EndTasks {
         /// Its directory.
         cgroup: PathBuf,
+    },
+    /// A profile of AppArmor was loaded for the container: it is taken away.
+    UnloadProfile {
+        /// The container's directory, in which its text lies.
+        dir: PathBuf,
+        /// Its name.
+        name: String,
+        /// The policy namespace beneath it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        namespace: Option<String>,
     },
     /// CRIU was told to restore a container: what it makes for a moment, in the root and in /tmp, is removed.
     CleanRoot {
@@ -223,6 +233,9 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
                 cgroup::kill(cgroup)?;
             }
             told(!tasks.is_empty(), format!("{} half-restored tasks ended", tasks.len()))
+        }
+        Undo::UnloadProfile { dir, name, namespace } => {
+            told(apparmor::unload(dir, name, namespace.as_deref())?, format!("profile {name} unloaded"))
         }
         Undo::CleanRoot { root, log } => root::clean(root, log)?,
     })

@@ -13,6 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &[
         "net",
         "mounts",
+        "apparmor",
         "rootfs",
         "ttys",
         "mend",

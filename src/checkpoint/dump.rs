@@ -41,6 +41,9 @@ use crate::ttys;
 
 use super::plan::Plan;
 
+/// How CRIU begins its last words (common/bug.h).
+const CRASH: &str = "): BUG at ";
+
 /// How a dump ended.
 #[derive(Debug)]
 pub struct Dumped {
@@ -373,17 +376,24 @@ pub struct LogReader<'a> {
     /// Who is told.
     pub report: &'a mut dyn Report,
     phase: String,
+    crashed: bool,
 }
 
 impl<'a> LogReader<'a> {
     /// Reads this log, which need not be there yet.
     pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
-        LogReader { follower: Follower::new(&path), report, phase: String::new() }
+        LogReader { follower: Follower::new(&path), report, phase: String::new(), crashed: false }
     }
 
     /// The log has another name now.
     fn moved(&mut self, path: &Path) {
         self.follower = Follower::from_offset(path, self.follower.offset());
+    }
+
+    /// Whether CRIU has run into what it takes for impossible (`BUG()`), as far as the log was read. A task that it is
+    /// restoring then neither goes on nor ends, and CRIU waits for it for ever.
+    pub fn tells_of_a_crash(&self) -> bool {
+        self.crashed
     }
 
     /// Whether anybody wants to be told.
@@ -395,6 +405,7 @@ impl<'a> LogReader<'a> {
     pub fn read(&mut self) {
         // A log that cannot be read now is told of when CRIU has ended.
         for line in self.follower.lines().unwrap_or_default() {
+            self.crashed |= line.contains(CRASH);
             if self.report.wants_log() {
                 self.report.log_line(&line);
             }

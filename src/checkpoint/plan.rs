@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use super::Request;
+use crate::apparmor::{Label, Profile};
 use crate::cgroup::{self, Tree};
 use crate::confine;
 use crate::criu::options::{AfterDump, CgroupRoot, Common, Dump, External, NetworkLock};
@@ -77,6 +78,8 @@ pub fn plan(
     let search_path = search_path(request, unified)?;
 
     let described = describe_init(init)?;
+    let label = described.label.as_deref().and_then(Label::parse);
+    let profile = label.map_or(Ok(None), |label| Profile::of_running(label, &defined.dir()))?;
     let has_netns = described.namespaces.iter().any(|n| n == "net");
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
@@ -134,6 +137,7 @@ pub fn plan(
         groups: Vec::new(),
         interface_settings: None,
         ttys,
+        profile,
         images: Vec::new(),
     };
     Ok(Plan {

@@ -16,6 +16,7 @@ mod addresses;
 mod change;
 mod executables;
 mod files;
+mod labels;
 mod memory;
 mod mounts;
 mod netdev;
@@ -34,6 +35,7 @@ pub use executables::with_openable_executables;
 pub use files::{
     Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, open_files, without_name,
 };
+pub use labels::{labels, relabel};
 pub use memory::{Memory, memory};
 pub use mounts::{Mount, mounts, with_slaves_apart};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made};
@@ -173,6 +175,7 @@ pub fn decode_anything(bytes: &[u8]) {
     let _ = decode::<InventoryEntry>(path, bytes, Head::Bare(INVENTORY_MAGIC));
     addresses::decode_anything(bytes);
     files::decode_anything(path, bytes);
+    labels::decode_anything(path, bytes);
     memory::decode_anything(path, bytes);
     mounts::decode_anything(path, bytes);
     netdev::decode_anything(path, bytes);

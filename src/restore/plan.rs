@@ -12,6 +12,7 @@ use super::Request;
 use super::cgroups;
 use super::connections;
 use super::trust::Subject;
+use crate::apparmor::Profile;
 use crate::cgroup::{self, Cgroup, Tree};
 use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds, Shown};
@@ -58,6 +59,8 @@ pub struct Plan {
     pub host_files: Vec<HostFile>,
     /// Its routes that CRIU does not bring back.
     pub routes: Vec<Route>,
+    /// The profile of AppArmor to load for it.
+    pub profile: Option<Profile>,
     /// Its mount points, and what the mounts there forbid.
     pub mount_flags: Vec<(PathBuf, MsFlags)>,
     /// Images that CRIU is to see otherwise than they are.
@@ -181,6 +184,7 @@ pub(super) fn plan(
         devices,
         inside,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
+        profile: record.and_then(|r| r.profile.clone()),
         mount_flags: mount_flags(&request.images).context("read the container's mounts")?,
         images: shown.into_changed().into_iter().map(|(name, content)| ShownImage { name, content }).collect(),
         is_copy: copy.is_some(),

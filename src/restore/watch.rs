@@ -49,17 +49,20 @@ pub(super) struct RestoreWatch<'a> {
     pub struck_out: bool,
     /// The thread that compares the checksums of memory images.
     pub verification: Option<JoinHandle<Result<()>>>,
+    /// The thread that loads its profile of AppArmor.
+    pub loading: Option<JoinHandle<Result<()>>>,
     pub log: LogReader<'a>,
 }
 
 impl RestoreWatch<'_> {
     /// Waits for the checksums, and says whether they were right.
     pub fn verified(&mut self) -> Result<()> {
-        match self.verification.take().map(JoinHandle::join) {
-            None => Ok(()),
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(anyhow!("the thread that compares checksums has crashed")),
-        }
+        end_of(self.verification.take(), "compares checksums")
+    }
+
+    /// Waits for the profile to be loaded.
+    pub fn loaded(&mut self) -> Result<()> {
+        end_of(self.loading.take(), "loads its AppArmor profile").context("load its AppArmor profile")
     }
 
     /// Makes what is in the namespace that CRIU has just made for init: all of it, or only the veth pairs.
@@ -164,6 +167,15 @@ impl RestoreWatch<'_> {
     }
 }
 
+/// Waits for a thread, and says how its work came out.
+fn end_of(thread: Option<JoinHandle<Result<()>>>, what: &str) -> Result<()> {
+    match thread.map(JoinHandle::join) {
+        None => Ok(()),
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(anyhow!("the thread that {what} has crashed")),
+    }
+}
+
 fn network_namespace(init_pid: Option<i32>) -> Result<File> {
     let init = init_pid.context("CRIU does not say which process init is")?;
     File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")
@@ -205,6 +217,7 @@ impl Watch for RestoreWatch<'_> {
                 }
                 self.confine()?;
                 self.verified()?;
+                self.loaded()?;
                 // From its first instruction on, what was suspended is of the past.
                 self.struck_out = suspended::strike_out(&self.own_dir)?;
                 Ok(())
@@ -237,15 +250,14 @@ impl Watch for RestoreWatch<'_> {
     }
 
     fn tick(&mut self) {
-        if self.log.wanted() {
-            self.log.read();
-        }
+        self.log.read();
     }
 
     fn is_lost(&mut self, child_ended: bool) -> bool {
         // At the end CRIU traces the tasks, and an init that is killed then hangs in its own end: its children, traced
         // by a CRIU that waits for init, are collected by nobody.
-        child_ended || (self.on_bridge && self.init.is_some_and(process::is_ending))
+        let ending = || self.init.is_some_and(process::is_ending);
+        child_ended || (self.on_bridge && (self.log.tells_of_a_crash() || ending()))
     }
 
     fn give_up(&mut self, why: GiveUp) -> Giving {

@@ -169,6 +169,7 @@ impl<'a> Work<'a> {
             deadline: self.means.deadline,
         };
         let verification = self.start_verification()?;
+        let loading = self.start_loading()?;
         self.journal.note(Undo::CleanRoot { root: self.means.root.clone(), log: log_file.clone() })?;
         self.journal.note(Undo::EndTasks { cgroup: payload.clone() })?;
         let mut watch = RestoreWatch {
@@ -187,10 +188,13 @@ impl<'a> Work<'a> {
             own_dir: self.means.defined.dir(),
             struck_out: false,
             verification,
+            loading,
             log: LogReader::new(log_file.clone(), report),
         };
         let lent = lend_images(&request.images, self.means.defined)?;
         let ended = run::run(job, self.means.signals, &mut watch);
+        // Also where it was ended before: what is still being loaded could not be taken away.
+        let loaded = watch.loaded();
         self.loans = std::mem::take(&mut watch.loans);
         self.struck_out = watch.struck_out;
         for dir in lent {
@@ -203,7 +207,9 @@ impl<'a> Work<'a> {
         if !ended.success() {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&request.images, e))?;
-            return Err(failure_of(ended, &request.images).log(log_file));
+            loaded?;
+            let crashed = watch.log.tells_of_a_crash();
+            return Err(failure_of(ended, crashed, &request.images).log(log_file));
         }
         watch.do_what_was_missed()?;
         self.plan.confinement.tidy(&payload)?;
@@ -286,6 +292,17 @@ impl<'a> Work<'a> {
         Ok(Some(thread))
     }
 
+    /// Begins to load its profile of AppArmor: compiling it takes longer than most of what CRIU does.
+    fn start_loading(&mut self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
+        let Some(profile) = self.plan.profile.clone() else { return Ok(None) };
+        let dir = self.means.defined.dir();
+        let (name, namespace) = (profile.name.clone(), profile.namespace.clone());
+        self.journal.note(Undo::UnloadProfile { dir: dir.clone(), name, namespace })?;
+        let load = move || profile.load(&dir);
+        let thread = std::thread::Builder::new().name("apparmor".to_owned()).spawn(load).context("start a thread")?;
+        Ok(Some(thread))
+    }
+
     fn hold_init(&self) -> Result<Process> {
         let path = self.means.operation.pidfile();
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -323,15 +340,15 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Why CRIU has not restored it.
-fn failure_of(ended: Ended, images: &Path) -> Failure {
+/// Why CRIU has not restored it. Of one that has crashed the log tells more than that we ended it.
+fn failure_of(ended: Ended, crashed: bool, images: &Path) -> Failure {
     match (ended.given_up, ended.refused) {
         (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
         (Some(GiveUp::Signal(number)), _) => Failure::new(Exit::Other, Interrupted(number)),
-        (Some(why @ GiveUp::Lost), _) => Failure::msg(Exit::CriuFailed, in_words(why)),
+        (Some(why @ GiveUp::Lost), _) if !crashed => Failure::msg(Exit::CriuFailed, in_words(why)),
         (None, Some(refused)) if refused.is::<Damage>() => damaged(images, refused),
         (None, Some(refused)) => Failure::new(Exit::Other, refused),
-        (None, None) => {
+        (None, None) | (Some(GiveUp::Lost), _) => {
             let log = images.join(RESTORE_LOG);
             describe(&ended.status, &ended.stderr, &log, CriuOperation::Restore, Exit::CriuFailed)
         }

@@ -7,7 +7,7 @@ use prost::Message;
 use super::{Error, Head, decode, read, read_one};
 
 const PSTREE_MAGIC: u32 = 0x5027_3030;
-const CORE_MAGIC: u32 = 0x5505_3847;
+pub(super) const CORE_MAGIC: u32 = 0x5505_3847;
 
 /// `TASK_DEAD` of CRIU's `task_state`.
 const TASK_DEAD: u32 = 2;

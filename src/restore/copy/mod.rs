@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::apparmor::Profile;
 use crate::criu::images::{self, NamespaceIds, Readdressed, Shown};
 use crate::error::{Exit, Failure};
 use crate::lxc::config::Config;
@@ -40,6 +41,8 @@ pub(super) struct Copy {
     interfaces: Vec<Interface>,
     /// Its addresses.
     network: Readdressed,
+    /// The profile that LXC has made up for the original, and that of the copy.
+    profiles: Option<(Profile, Profile)>,
     /// What the user should know.
     pub notes: Vec<String>,
 }
@@ -79,6 +82,7 @@ impl Copy {
             hostname: defined.config.uts_name().map(str::to_owned),
             interfaces,
             network,
+            profiles: record.profile.clone().zip(adopted.record.profile.clone()),
             notes: Vec::new(),
         };
         copy.notes = copy.worth_knowing(&adopted.shared);
@@ -138,8 +142,11 @@ impl Copy {
         self.network.moved.get(&ip).copied()
     }
 
-    /// Shows CRIU the copy's host name and addresses.
+    /// Shows CRIU the copy's host name, addresses and labels.
     pub fn show(&self, shown: &mut Shown) -> Result<(), images::Error> {
+        if let Some((original, own)) = &self.profiles {
+            images::relabel(shown, |label| own.relabelled(original, label))?;
+        }
         shown.put(self.network.images.iter().cloned());
         let ids = NamespaceIds::of_task(shown.dir(), images::root_of_tree(shown.dir())?)?;
         if let (Some(name), Some(utsns)) = (&self.hostname, ids.uts) {

@@ -60,7 +60,8 @@ pub(super) fn adopted(record: &Record, defined: &Defined, interfaces: &[Interfac
     };
     let ports = own_ports(&record.ports, interfaces);
     let devices = own_devices(&record.devices, defined);
-    Ok(Adopted { record: Record { container, ports, devices, externals, ..record.clone() }, shared })
+    let profile = record.profile.as_ref().map(|p| p.renamed(defined.name.as_str(), defined.lxcpath.as_path()));
+    Ok(Adopted { record: Record { container, ports, devices, externals, profile, ..record.clone() }, shared })
 }
 
 /// What of the original's lies elsewhere in the copy: its root, and its directory.

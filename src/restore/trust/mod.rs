@@ -14,6 +14,7 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
+use crate::apparmor::{self, Label};
 use crate::criu::images::{self, Inventory, Lsm};
 use crate::criu::version::{Criu, Version};
 use crate::error::{Exit, Failure, Result};
@@ -97,8 +98,27 @@ impl Subject<'_> {
                 reasons.push(Reason::certain(format!("this kernel has no {namespace} namespaces")));
             }
         }
-        reasons.extend(missing_lsm(Inventory::read(self.images)?.lsm));
+        let lsm = Inventory::read(self.images)?.lsm;
+        reasons.extend(missing_lsm(lsm));
+        if lsm == Lsm::Apparmor {
+            reasons.extend(self.missing_profiles()?);
+        }
         Ok(reasons)
+    }
+
+    /// A profile that the kernel does not know is missed by CRIU when the tasks are about to run; then it hangs.
+    fn missing_profiles(&self) -> anyhow::Result<Vec<Reason>> {
+        let Some(loaded) = apparmor::loaded() else { return Ok(Vec::new()) };
+        // That one is loaded with the container. Of a copy the images still name the original's.
+        let made_up = self.record.and_then(|record| record.profile.as_ref()).is_some();
+        let of_init = self.record.and_then(|record| Label::parse(record.init.label.as_deref()?));
+        let labels = images::labels(self.images)?;
+        let mut missing: Vec<&str> = labels.iter().filter_map(|l| Label::parse(l)).map(|l| l.profile).collect();
+        missing.retain(|name| !loaded.iter().any(|l| l == name));
+        missing.retain(|name| !(made_up && of_init.is_some_and(|label| label.profile == *name)));
+        missing.dedup();
+        let reason = |name| Reason::certain(format!("the AppArmor profile '{name}' of its processes is not loaded here"));
+        Ok(missing.into_iter().map(reason).collect())
     }
 
     /// What in the root speaks against it: another one, or mount points and files that CRIU would find missing or changed.
