@@ -5,7 +5,7 @@
 set -eu
 
 # What a kernel of another kind can change; the rest is tested on this one.
-chosen='suspended_container a_container_left_running a_frozen_container what_the_host_lends network_settings all_of_lxcs_tools it_stops_in_every_way a_reboot_inside lxcs_own_checkpoint builds_on_copies'
+chosen='suspended_container a_container_left_running a_frozen_container what_the_host_lends network_settings all_of_lxcs_tools it_stops_in_every_way a_reboot_inside lxcs_own_checkpoint builds_on_copies apparmor'
 
 here=$(cd "$(dirname "$0")/.." && pwd)
 cache=${LXC_CR_CACHE:-/var/cache/lxc-cr}
@@ -49,7 +49,7 @@ cd "$here"
 cargo build --release --bins
 trials=$(cargo test --release --no-run --test system 2>&1 | sed -n 's|.*(\(target/release/deps/system-[0-9a-f]*\)).*|\1|p' | tail -n 1)
 [ -x "$trials" ] || fail "the trials were not built"
-# Builds the witness, which needs a compiler.
+# Builds the programs that run in containers, which needs a compiler.
 "$trials" --exact dry_run_prints_and_changes_nothing >/dev/null
 
 work=$(mktemp -d /var/tmp/lxc-cr-vm.XXXXXX)
@@ -62,7 +62,7 @@ mkdir -p "$work/root$here/target/release/deps" "$work/root$here/target/system" "
 cp -a packaging tests lxc-config "$work/root$here/"
 cp -a "$trials" "$work/root$here/target/release/deps/"
 find target/release -maxdepth 1 -type f -perm /111 -exec cp -a {} "$work/root$here/target/release/" \;
-cp -a target/system/witness "$work/root$here/target/system/"
+cp -a target/system/witness target/system/culprit "$work/root$here/target/system/"
 # shellcheck disable=SC2086 # a list of words
 [ $# -gt 0 ] || set -- $chosen
 cat > "$work/root/init-trials" <<EOF
@@ -73,6 +73,7 @@ mkdir -p /dev/pts /dev/shm; mount -t devpts devpts /dev/pts; mount -t tmpfs tmpf
 mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t securityfs securityfs /sys/kernel/security
 ip link set lo up
+for profiles in lxc-containers usr.bin.lxc-start; do apparmor_parser -rK /etc/apparmor.d/\$profiles; done
 mount --bind / $root
 cd $here
 failed=0
@@ -116,6 +117,6 @@ say "starting it: kernel $version, $memory MiB"
 # qemu 7.2 crash its guests now and then.
 qemu-system-x86_64 -M q35 -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config -no-reboot -display none \
     -serial stdio -kernel "$kernel/boot/vmlinuz-$version" -initrd "$work/initrd.img" \
-    -append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable random.trust_cpu=on apparmor=0" \
+    -append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable random.trust_cpu=on" \
     -drive "file=$work/disk,if=virtio,format=raw,cache=unsafe" -device virtio-rng-pci < /dev/null | tee "$work/said"
 grep -q 'test-vm: failed=0' "$work/said" || fail "not all of its trials passed"

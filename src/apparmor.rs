@@ -211,7 +211,8 @@ mod tests {
         Profile {
             name: "lxc-web_</var/lib/lxc>".into(),
             namespace: Some("lxc-web_<-var-lib-lxc>".into()),
-            text: "profile \"lxc-web_</var/lib/lxc>\" {\n  change_profile -> \":lxc-web_<-var-lib-lxc>:*\",\n}\n".into(),
+            text: "profile \"lxc-web_</var/lib/lxc>\" {\n  change_profile -> \":lxc-web_<-var-lib-lxc>:*\",\n}\n"
+                .into(),
         }
     }
 

@@ -132,6 +132,11 @@ const STORIES: &[Story] = &[
     ("suspend_the_journal_tells_of_each_container", scenario::suspend::the_journal_tells_of_each_container),
     ("boot_a_host_with_systemd_goes_down_and_comes_back", scenario::boot::a_host_with_systemd_goes_down_and_comes_back),
     ("suspend_many_go_side_by_side", scenario::suspend::many_go_side_by_side),
+    (
+        "apparmor_a_profile_that_lxc_has_made_up_comes_back",
+        scenario::apparmor::a_profile_that_lxc_has_made_up_comes_back,
+    ),
+    ("apparmor_a_profile_that_is_missing_is_named", scenario::apparmor::a_profile_that_is_missing_is_named),
     ("device_rules_are_in_force_again", scenario::devices::are_in_force_again),
     ("device_rules_that_are_none_stay_none", scenario::devices::that_are_none_stay_none),
     ("device_rules_hold_from_the_first_instruction_on", scenario::devices::hold_from_the_first_instruction_on),

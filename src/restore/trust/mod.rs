@@ -117,7 +117,11 @@ impl Subject<'_> {
         missing.retain(|name| !loaded.iter().any(|l| l == name));
         missing.retain(|name| !(made_up && of_init.is_some_and(|label| label.profile == *name)));
         missing.dedup();
-        let reason = |name| Reason::certain(format!("the AppArmor profile '{name}' of its processes is not loaded here"));
+        let reason = |name| {
+            Reason::certain(format!(
+                "the AppArmor profile '{name}' of its processes is not loaded here (apparmor_parser -r does it)"
+            ))
+        };
         Ok(missing.into_iter().map(reason).collect())
     }
 

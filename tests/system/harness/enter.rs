@@ -51,6 +51,9 @@ pub const BRIDGE: &str = "br0";
 /// Its address and network.
 pub const BRIDGE_ADDRESS: &str = "10.99.0.1/24";
 
+/// Where the machine's kernel has AppArmor in force.
+const APPARMOR: &str = "/sys/kernel/security/apparmor";
+
 /// More than the largest container of the bench with its images.
 const SHM_SIZE: &str = "8G";
 /// What is used up of the exit codes by a host that could not be set up.
@@ -270,6 +273,9 @@ fn build(outside: &Outside) -> Result<(), String> {
     put("proc", "proc", &root.join("proc"), MsFlags::empty(), "")?;
     // A fresh sysfs shows the network namespace of whoever mounts it: LXC looks for the bridge there.
     put("sysfs", "sysfs", &root.join("sys"), MsFlags::empty(), "")?;
+    if Path::new(APPARMOR).exists() {
+        put("securityfs", "securityfs", &root.join("sys/kernel/security"), MsFlags::empty(), "")?;
+    }
     outside.cgroups.mount(&root)?;
     put("tmpfs", "tmpfs", &root.join("run"), MsFlags::empty(), "mode=755")?;
     put("tmpfs", "tmpfs", &root.join("tmp"), MsFlags::empty(), "mode=1777")?;

@@ -18,6 +18,8 @@ const EXPECTED: &[&str] = &[
     // LXC's lock files, one a container path, and its runtime directory.
     "file /run/lock/lxc",
     "file /run/lxc",
+    // LXC's cache of profiles that it has made up and had compiled.
+    "file /var/cache/lxc",
     // The state of mount(8).
     "file /run/mount",
     // CRIU's cache of what the kernel can do.

@@ -21,9 +21,18 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at a condition that nothing announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
+/// In the environment: how many times slower than others this machine is, one that is emulated above all.
+pub const SLOW: &str = "LXC_CR_SLOW";
+
+/// A time limit as it is on this machine.
+pub fn patient(limit: Duration) -> Duration {
+    let times = std::env::var(SLOW).ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    limit * times
+}
+
 /// Looks until `condition` holds, at most for `limit`.
 pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Result<T, String> {
-    let started = Instant::now();
+    let (started, limit) = (Instant::now(), patient(limit));
     loop {
         if let Some(value) = condition() {
             return Ok(value);
@@ -161,7 +170,7 @@ fn text_of(file: &mut File) -> String {
 pub fn ends_within(child: &Child, limit: Duration) -> bool {
     let pid = rustix::process::Pid::from_child(child);
     let fd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).unwrap();
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + patient(limit);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left.as_millis()).unwrap_or(PollTimeout::MAX);

@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use super::cgroups;
 use super::enter::{self, LOGS};
 use super::leak::Snapshot;
-use super::run::Run;
+use super::run::{Run, SLOW};
 use super::witness::PORT;
 use super::world::World;
 
@@ -102,7 +102,11 @@ fn run_one(name: &'static str) -> Result<Completion, Failed> {
     let logs = Path::new(LOGS).join(name);
     let _ = fs::remove_dir_all(&logs);
     let before = Snapshot::take();
-    let told = Run::new("/proc/self/exe").args([RUN_ONE, name]).env("RUST_BACKTRACE", "1").limit(LIMIT).output();
+    let mut run = Run::new("/proc/self/exe").args([RUN_ONE, name]).env("RUST_BACKTRACE", "1");
+    if let Ok(times) = std::env::var(SLOW) {
+        run = run.env(SLOW, &times);
+    }
+    let told = run.limit(LIMIT).output();
     // Removes what the trial could not when it was killed; all is gone already if it ended by itself.
     drop(World::new(name));
     let mut wrong = Vec::new();

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use super::run::wait_for;
+use super::run::{patient, wait_for};
 
 /// Where it listens.
 pub const PORT: u16 = 7000;
@@ -57,7 +57,7 @@ impl Witness {
         });
         let stream = connected.unwrap_or_else(|e| panic!("{e}"));
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(ANSWER_LIMIT)).unwrap();
+        stream.set_read_timeout(Some(patient(ANSWER_LIMIT))).unwrap();
         let mut witness = Witness { stream: BufReader::new(stream) };
         witness.echo("hello");
         witness

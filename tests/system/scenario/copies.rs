@@ -18,7 +18,7 @@ const AT_ONE_ADDRESS: u16 = 7007;
 
 /// A definition with the root of `original` as it is now, an address of its own, and its own of what lay in the
 /// original's directory: as `lxc-copy` makes it.
-fn copy_of<'w>(world: &'w World, original: &Container<'_>, name: &str) -> Container<'w> {
+pub(super) fn copy_of<'w>(world: &'w World, original: &Container<'_>, name: &str) -> Container<'w> {
     let copy = world.container_named(name);
     fs::remove_dir_all(copy.rootfs()).unwrap();
     Run::new("cp").arg("-a").args([original.rootfs(), copy.rootfs()]).ok();

@@ -1,5 +1,6 @@
 //! The stories, by subject.
 
+pub mod apparmor;
 pub mod bare_criu;
 pub mod boot;
 pub mod configs;
