@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
+use crate::apparmor::Profile;
 use crate::cgroup::{self, Cgroup};
 use crate::checkpoint::dump::LogReader;
 use crate::confine::InForce;
@@ -169,9 +170,13 @@ impl<'a> Work<'a> {
             deadline: self.means.deadline,
         };
         let verification = self.start_verification()?;
-        let loading = self.start_loading()?;
         self.journal.note(Undo::CleanRoot { root: self.means.root.clone(), log: log_file.clone() })?;
         self.journal.note(Undo::EndTasks { cgroup: payload.clone() })?;
+        let own_dir = self.means.defined.dir();
+        if let Some(Profile { name, namespace, .. }) = &self.plan.profile {
+            let (name, namespace) = (name.clone(), namespace.clone());
+            self.journal.note(Undo::UnloadProfile { dir: own_dir.clone(), name, namespace })?;
+        }
         let mut watch = RestoreWatch {
             netlink: self.netlink,
             journal: self.journal,
@@ -185,14 +190,17 @@ impl<'a> Work<'a> {
             cgroups: &cgroups,
             payload: &payload,
             in_force: InForce::default(),
-            own_dir: self.means.defined.dir(),
+            own_dir,
             struck_out: false,
             verification,
-            loading,
+            loading: None,
             log: LogReader::new(log_file.clone(), report),
         };
         let lent = lend_images(&request.images, self.means.defined)?;
-        let ended = run::run(job, self.means.signals, &mut watch);
+        let ended = start_loading(self.plan.profile.clone(), &watch.own_dir).and_then(|loading| {
+            watch.loading = loading;
+            run::run(job, self.means.signals, &mut watch)
+        });
         // Also where it was ended before: what is still being loaded could not be taken away.
         let loaded = watch.loaded();
         self.loans = std::mem::take(&mut watch.loans);
@@ -292,17 +300,6 @@ impl<'a> Work<'a> {
         Ok(Some(thread))
     }
 
-    /// Begins to load its profile of AppArmor: compiling it takes longer than most of what CRIU does.
-    fn start_loading(&mut self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
-        let Some(profile) = self.plan.profile.clone() else { return Ok(None) };
-        let dir = self.means.defined.dir();
-        let (name, namespace) = (profile.name.clone(), profile.namespace.clone());
-        self.journal.note(Undo::UnloadProfile { dir: dir.clone(), name, namespace })?;
-        let load = move || profile.load(&dir);
-        let thread = std::thread::Builder::new().name("apparmor".to_owned()).spawn(load).context("start a thread")?;
-        Ok(Some(thread))
-    }
-
     fn hold_init(&self) -> Result<Process> {
         let path = self.means.operation.pidfile();
         let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
@@ -358,6 +355,13 @@ fn failure_of(ended: Ended, crashed: bool, images: &Path) -> Failure {
 /// cgroup2's, which is always among them.
 pub(super) fn unified(payload: &[Cgroup]) -> anyhow::Result<&Cgroup> {
     payload.iter().find(|c| c.hierarchy.is_unified()).context("no cgroup2 file system is mounted on this host")
+}
+
+/// Begins to load its profile of AppArmor: compiling it takes longer than most of what CRIU does.
+fn start_loading(profile: Option<Profile>, dir: &Path) -> anyhow::Result<Option<JoinHandle<anyhow::Result<()>>>> {
+    let (Some(profile), dir) = (profile, dir.to_owned()) else { return Ok(None) };
+    let load = move || profile.load(&dir);
+    std::thread::Builder::new().name("apparmor".to_owned()).spawn(load).context("start a thread").map(Some)
 }
 
 /// Takes the exit status of children that have ended, so that no zombie keeps a cgroup busy.

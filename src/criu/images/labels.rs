@@ -6,7 +6,7 @@ use std::path::Path;
 use prost::Message;
 
 use super::tree::CORE_MAGIC;
-use super::{Error, Head, Shown, bytes_of, change, decode, process_tree};
+use super::{Error, Head, Shown, bytes_of, change, decode};
 
 const APPARMOR_MAGIC: u32 = 0x5942_3047;
 /// The image of policy namespaces.
@@ -76,9 +76,16 @@ pub fn relabel(shown: &mut Shown, change: impl Fn(&str) -> String) -> Result<(),
     }
 }
 
+/// Those that are there: of a zombie `pstree.img` names any number as its thread.
 fn core_files(dir: &Path) -> Result<Vec<String>, Error> {
-    let threads = process_tree(dir)?.into_iter().flat_map(|process| process.threads);
-    Ok(threads.map(|tid| format!("core-{tid}.img")).collect())
+    let io_error = |source| Error::Io { path: dir.to_owned(), source };
+    let names = std::fs::read_dir(dir).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<std::io::Result<Vec<_>>>()
+    });
+    let mut names = names.map_err(io_error)?;
+    names.retain(|name| name.starts_with("core-") && name.ends_with(".img"));
+    names.sort_unstable();
+    Ok(names)
 }
 
 fn label_of(core: Core) -> Result<Option<String>, prost::DecodeError> {
