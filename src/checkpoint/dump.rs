@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::{Request, partial};
+use super::Request;
+use super::target::{partial, seal};
 use crate::criu::control::Control;
 use crate::criu::log::{Follower, phase_of_line};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
@@ -24,20 +25,17 @@ use crate::mend;
 use crate::net::devices::Gates;
 use crate::net::{Port, ports};
 use crate::operation::Operation;
-use crate::record::{self, Memory, Record};
+use crate::record::{Memory, Record};
 use crate::release::Seized;
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::seal::Sealer;
 use crate::settings::Settings;
-use crate::suspended;
-use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 use crate::sysctl;
-use crate::ttys;
 
 use super::plan::Plan;
 
@@ -302,71 +300,6 @@ pub fn run_pre_dump(
 /// When a command that begins now is to be given up.
 pub fn deadline(settings: &Settings) -> Option<Instant> {
     (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout))
-}
-
-/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of memory images are to
-/// follow, [`add_sums`] does it: the container need not stand still for them.
-pub fn seal(
-    request: &Request,
-    settings: &Settings,
-    mut record: Record,
-    memory: Memory,
-    journal: &mut Journal,
-) -> Result<Record> {
-    let dir = partial(&request.images);
-    files::make_private(&dir)?;
-    // Better now, while the container can go on, than at its restart.
-    ttys::resolve_controlling(&dir, &record.ttys)?;
-    record.images = record::measure_images(&dir, memory)?;
-    record.write(&dir)?;
-    if request.to_be_resumed {
-        // It comes and goes with the directory's name: there is no moment at which only one of them is there.
-        suspended::mark(&dir)?;
-    }
-    if settings.sync {
-        files::sync_file_system(&dir)?;
-    }
-    put_in_place(&dir, &request.images)?;
-    // The directory under the old name is now a checkpoint that was replaced, or gone.
-    if !dir.exists() {
-        journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
-    }
-    Ok(record)
-}
-
-/// Completes the record of a checkpoint that is in its place.
-pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> Result<()> {
-    // What CRIU has written since.
-    files::make_private(&request.images)?;
-    record.add_sums(&sealer.finish()?);
-    record.write(&request.images)
-}
-
-/// Takes the name of a checkpoint away again, whose container was not ended after all: it goes on, and what it does from
-/// now on is in no image. One that it has replaced gets its name back.
-pub fn unseal(request: &Request, journal: &mut Journal) -> Result<()> {
-    let dir = partial(&request.images);
-    let what = || format!("rename {} back to {}", request.images.display(), dir.display());
-    if dir.exists() {
-        return files::exchange(&request.images, &dir).with_context(what);
-    }
-    journal.note(Undo::RemoveImages { path: dir.clone() })?;
-    std::fs::rename(&request.images, &dir).with_context(what)
-}
-
-/// Gives the directory its name. What has it now is swapped for it in one step.
-pub fn put_in_place(from: &Path, to: &Path) -> Result<()> {
-    let what = || format!("rename {} to {}", from.display(), to.display());
-    let replaces = files::names(to).is_ok_and(|names| !names.is_empty());
-    if replaces {
-        files::exchange(from, to).with_context(what)?;
-    } else {
-        std::fs::rename(from, to).with_context(what)?;
-    }
-    match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => files::sync_dir(parent),
-        _ => files::sync_dir(Path::new(".")),
-    }
 }
 
 /// CRIU's log while it grows, told as phases and, if wanted, line by line.

@@ -4,7 +4,7 @@
 //! 2. undo what a command that died has left ([`recover`]);
 //! 3. find the container running;
 //! 4. look for what stands in the way ([`preflight`]), and decide ([`plan`]); a dry run ends here;
-//! 5. run CRIU on `DIR.partial` ([`dump`]): it freezes the container, our action takes its ports off their bridges.
+//! 5. run CRIU on `DIR.partial` ([`target`], [`dump`]): it freezes the container, our action takes its ports off their bridges.
 //!    Where it fails for a reason that passes, it is run again ([`retry`]);
 //! 6. when the images are complete and the container is to stop, it is still frozen: the record is written, all is
 //!    synced to the disk, and the directory gets its name. Only then is CRIU allowed to end the container;
@@ -17,6 +17,7 @@
 pub mod dump;
 pub mod plan;
 mod retry;
+pub mod target;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -38,11 +39,11 @@ use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::operation::{self, Operation};
 use crate::preflight::{self, Findings, Severity, Subject};
-use crate::record::{self, Memory, Record};
+use crate::record::{Memory, Record};
 use crate::recover;
 use crate::release::Seized;
 use crate::report::Report;
-use crate::rollback::{self, Journal, Undo};
+use crate::rollback::{Journal, Undo};
 use crate::rootfs::Root;
 use crate::settings::Settings;
 #[cfg(doc)]
@@ -114,16 +115,6 @@ pub struct Done {
     pub stopped: bool,
 }
 
-/// The directory in which images are written until they are complete.
-pub fn partial(images: &Path) -> PathBuf {
-    files::with_suffix(images, rollback::PARTIAL)
-}
-
-/// Where the log of a failed dump is kept.
-pub fn failed_log(images: &Path) -> PathBuf {
-    files::with_suffix(images, rollback::FAILED_LOG)
-}
-
 /// The action scripts in the order in which CRIU is given them. It runs them in the reverse order: the user's sees the
 /// network as it was. Before that ours is asked already, so that the tasks are safe while the user's script works.
 fn action_scripts(request: &Request) -> Vec<PathBuf> {
@@ -152,7 +143,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 
     // 4.
     check_places(&defined, &request.images)?;
-    check_target(request)?;
+    target::check(request)?;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let subject = Subject {
         defined: &defined,
@@ -188,7 +179,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let Dumped { ended, sealed, record, sealer } = dumped;
     let mut record = match sealed {
         true => record,
-        false => match dump::seal(request, settings, record, Memory::SumsFollow, &mut journal) {
+        false => match target::seal(request, settings, record, Memory::SumsFollow, &mut journal) {
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
@@ -196,7 +187,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
             }
         },
     };
-    if let Err(e) = dump::add_sums(request, &mut record, sealer) {
+    if let Err(e) = target::add_sums(request, &mut record, sealer) {
         report.note(&format!("the checkpoint is complete, but the checksums of its memory are missing: {e:#}"));
     }
     let ended_at = Instant::now();
@@ -233,11 +224,11 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     check_places(&defined, &request.images)?;
-    check_target(request)?;
+    target::check(request)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
     let record = Record { memory_only: true, ..plan.record };
     let options = PreDump {
-        images: partial(&request.images),
+        images: target::partial(&request.images),
         tree: running.init.pid(),
         parent_images: request.parent_images.clone(),
         extra: Vec::new(),
@@ -245,7 +236,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     if request.dry_run {
         return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
     }
-    make_partial(request, &mut journal)?;
+    target::make(request, &mut journal)?;
     let ended = match dump::run_pre_dump(&options, &criu, &operation, &limits, report) {
         Ok(ended) => ended,
         Err(cause) => {
@@ -253,11 +244,11 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         }
     };
     if !ended.success() {
-        let log = partial(&request.images).join(PRE_DUMP_LOG);
+        let log = target::partial(&request.images).join(PRE_DUMP_LOG);
         let failure = describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
         return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
     }
-    let sealed = dump::seal(request, settings, record, Memory::WithSums, &mut journal);
+    let sealed = target::seal(request, settings, record, Memory::WithSums, &mut journal);
     let record = match sealed {
         Ok(record) => record,
         Err(cause) => {
@@ -352,31 +343,6 @@ pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
     })
 }
 
-/// Refuses a target that holds something already, before anything is touched.
-fn check_target(request: &Request) -> Result<()> {
-    let target = &request.images;
-    let refuse = |text: String| Failure::msg(Exit::Refused, text);
-    match fs::symlink_metadata(target) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context(format!("look at {}", target.display())))),
-        Ok(meta) if !meta.is_dir() => {
-            return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", target.display()))
-                .hint("-D wants a directory, or a path where one can be made"));
-        }
-        Ok(_) => {}
-    }
-    files::open_private_dir(target).or_exit(Exit::Other)?;
-    let names = files::names(target).or_exit(Exit::Other)?;
-    if names.is_empty() || request.replace {
-        return Ok(());
-    }
-    if names.iter().any(|n| [Path::new("inventory.img"), Path::new(record::FILE)].contains(&n.as_path())) {
-        return Err(refuse(format!("{} already holds a checkpoint", target.display()))
-            .hint("choose another directory, remove that one, or replace it with --overwrite"));
-    }
-    Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"))
-}
-
 /// Tells what the preflight has found, and refuses if something stands in the way.
 fn heed(findings: &Findings, force: bool, report: &mut dyn Report) -> Result<()> {
     for finding in findings.iter().filter(|f| force || f.severity != Severity::Blocker) {
@@ -398,22 +364,6 @@ fn heed(findings: &Findings, force: bool, report: &mut dyn Report) -> Result<()>
                 .hint("--force tries it nevertheless"))
         }
     }
-}
-
-/// Makes the directory that CRIU writes into, and those above it that are missing.
-fn make_partial(request: &Request, journal: &mut Journal) -> Result<()> {
-    let dir = partial(&request.images);
-    if let Some(parent) = request.images.parent() {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|e| {
-            Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display())))
-        })?;
-    }
-    journal.note(Undo::RemoveImages { path: dir.clone() })?;
-    // What a killed command left there.
-    rollback::remove_images(&dir)?;
-    files::make_private_dir(&dir)?;
-    Ok(())
 }
 
 /// A line to the container's monitor that ends when the monitor has cleaned up; it has to be opened while the monitor
@@ -441,7 +391,7 @@ fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<F
         (_, true) => Exit::ContainerLost,
         (None, false) => Exit::CriuFailed,
     };
-    Some(explain(ended, &partial(&request.images), exit))
+    Some(explain(ended, &target::partial(&request.images), exit))
 }
 
 /// Puts CRIU's failure into words.
@@ -459,8 +409,8 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
 fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, mut failure: Failure) -> Failure {
-    let dir = partial(&request.images);
-    let (log, kept) = (dir.join(log), failed_log(&request.images));
+    let dir = target::partial(&request.images);
+    let (log, kept) = (dir.join(log), target::failed_log(&request.images));
     if log.exists() {
         failure.log = match fs::rename(&log, &kept) {
             Ok(()) => Some(kept),

@@ -94,7 +94,7 @@ pub fn plan(
     let roots = payload.iter().filter(|_| !in_cgroup_namespace);
     let dump = Dump {
         common: Common {
-            images: super::partial(&request.images),
+            images: super::target::partial(&request.images),
             action_scripts: super::action_scripts(request),
             externals: criu_externals(&externals, &host_files, &ttys, &controlling),
             extra: Vec::new(),

@@ -12,7 +12,7 @@ use crate::sys::netlink::Netlink;
 
 use super::dump::{self, Dumped, Means};
 use super::plan::Plan;
-use super::{failed_log, failure_of, make_partial, undo};
+use super::{failure_of, target, undo};
 
 /// Dumps the container.
 ///
@@ -28,7 +28,7 @@ pub fn dump(
     let Means { request, running, limits, .. } = *means;
     let mut tries = Tries::new(CriuOperation::Dump, limits.deadline);
     loop {
-        make_partial(request, journal)?;
+        target::make(request, journal)?;
         let dumped = match dump::run(means, plan.clone(), journal, netlink, report) {
             Ok(dumped) => dumped,
             // CRIU could not be started or watched.
@@ -38,13 +38,13 @@ pub fn dump(
             if let Some(story) = tries.success() {
                 report.note(&story);
                 // The log of the failure before.
-                files::remove_if_there(&failed_log(&request.images))?;
+                files::remove_if_there(&target::failed_log(&request.images))?;
             }
             return Ok(dumped);
         };
         if dumped.sealed
             && running.init.is_alive()
-            && let Err(e) = dump::unseal(request, journal)
+            && let Err(e) = target::unseal(request, journal)
         {
             failure = failure.hint(format!("{e:#}"));
         }
