@@ -3,11 +3,15 @@
 use std::fs;
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+
 use crate::harness::World;
 use crate::harness::run::{Run, wait_for};
 
 /// More than this at rest and somebody will ask what it is for, in KiB; of a debug build nobody asks.
 const MONITOR_LIMIT: u64 = if cfg!(debug_assertions) { 16 } else { 5 } * 1024;
+/// More than this at any moment, of any process of ours.
+const PEAK_LIMIT: u64 = if cfg!(debug_assertions) { 64 } else { 20 } * 1024;
 
 /// All of LXC's tools on a restored container.
 pub fn all_of_lxcs_tools_work_on_it(world: &World) {
@@ -64,14 +68,19 @@ pub fn it_stops_in_every_way(world: &World) {
     container.kill();
 }
 
-/// It is small and sleeps.
+/// It is small and sleeps, and no command of ours has ever been large, however large the container.
 pub fn it_is_small_and_idle(world: &World) {
-    let container = world.container();
+    let container = world.container().memory(256);
     container.start();
     container.ours("lxc-checkpoint").ok();
     container.ours("lxc-restart").ok();
     let monitor = monitor_of(container.init_pid());
-    let (rss, ticks) = (resident(monitor), ticks(monitor));
+    // The largest of all that we have waited for, which CRIU and LXC's tools are among.
+    let peak = getrusage(UsageWho::RUSAGE_CHILDREN).unwrap().max_rss() as u64;
+    for (who, peak) in [("a command", peak), ("the monitor", status_of(monitor, "VmHWM"))] {
+        assert!(peak < PEAK_LIMIT, "{who} had {peak} KiB");
+    }
+    let (rss, ticks) = (status_of(monitor, "VmRSS"), ticks(monitor));
     assert!(rss < MONITOR_LIMIT, "the monitor has {rss} KiB");
     // Long enough for the witness to count far: the monitor has nothing to do meanwhile.
     let mut witness = container.witness();
@@ -115,9 +124,10 @@ fn monitor_of(init: u32) -> u32 {
     stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-fn resident(pid: u32) -> u64 {
+/// A figure in KiB of `/proc/PID/status`.
+fn status_of(pid: u32, key: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix(key)?.strip_prefix(':')).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
 
