@@ -138,7 +138,11 @@ mod tests {
         use Operation::*;
         for (operation, class, cure) in [
             (Dump, Class::NetlinkData, Some(Time)),
+            (Dump, Class::TcpInFlight, Some(Time)),
+            (Dump, Class::WatchRace, Some(Time)),
             (Dump, Class::Unseizable, Some(Time)),
+            (Dump, Class::Traced, Some(Time)),
+            (Dump, Class::ProcessGone, Some(Time)),
             (Dump, Class::MountEngine, None),
             (Dump, Class::NestedNamespace, None),
             (Dump, Class::FreezeTimeout, None),

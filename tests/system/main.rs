@@ -41,6 +41,10 @@ const STORIES: &[Story] = &[
     ("what_the_host_lends_is_there_again", scenario::story::what_the_host_lends_is_there_again),
     ("an_init_on_the_hosts_null_comes_back", scenario::story::an_init_on_the_hosts_null_comes_back),
     ("retries_unread_netlink_data_passes", scenario::retries::unread_netlink_data_passes),
+    (
+        "retries_a_connection_that_nobody_has_accepted_passes",
+        scenario::retries::a_connection_that_nobody_has_accepted_passes,
+    ),
     ("retries_a_traced_process_is_let_go", scenario::retries::a_traced_process_is_let_go),
     (
         "retries_a_name_that_was_taken_meanwhile_is_given_up",

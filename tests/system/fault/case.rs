@@ -1,7 +1,7 @@
 //! Runs a case and says how it came out.
 
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
@@ -107,17 +107,19 @@ impl<'w> Rig<'w> {
     fn disturb(&mut self, case: Case, init: Option<u32>) -> Option<Inflicted> {
         let limited = case.fault == Fault::TimeLimit;
         let images = self.images.clone();
-        let target =
-            |ours, started, criu, init| Target { command: case.command, ours, started, criu, init, images: &images };
+        // What cannot be inflicted is told when the command has come to its end: it would disturb the cases to come.
+        let inflict = |ours, started, criu, init| {
+            let target = Target { command: case.command, ours, started, criu, init, images: &images };
+            catch_unwind(AssertUnwindSafe(|| inflict(case.fault, &target)))
+        };
         let started = Instant::now();
-        match case.moment {
+        let inflicted = match case.moment {
             Moment::Action(action) => {
                 let gate = Gate::at(&self.scratch.join("gate"), action);
                 let mut command = self.spawn(self.command(case.command, Some(&gate.script), limited));
-                let inflicted = gate.wait(&command).and_then(|stopped| {
-                    let criu = Some(stopped.criu);
-                    let inflicted = inflict(case.fault, &target(&command, started, criu, init.or(stopped.init)));
-                    stopped.release(inflicted.as_ref().map_or(0, |i| i.status));
+                let inflicted = gate.wait(&command).map_or(Ok(None), |stopped| {
+                    let inflicted = inflict(&command, started, Some(stopped.criu), init.or(stopped.init));
+                    stopped.release(inflicted.as_ref().ok().and_then(Option::as_ref).map_or(0, |i| i.status));
                     inflicted
                 });
                 self.end(&mut command);
@@ -125,11 +127,11 @@ impl<'w> Rig<'w> {
             }
             Moment::Step(number) => {
                 let mut traced = Traced::start(self.saying(self.command(case.command, None, limited)));
-                let mut inflicted = None;
+                let mut inflicted = Ok(None);
                 if traced.run_to_step(number) {
                     let ours = traced.child();
                     let criu = criu_of(ours.id()).or_else(|| criu_of(child_of(ours.id())?));
-                    inflicted = inflict(case.fault, &target(ours, started, criu, init));
+                    inflicted = inflict(ours, started, criu, init);
                 }
                 let mut command = traced.let_go();
                 self.end(&mut command);
@@ -138,11 +140,12 @@ impl<'w> Rig<'w> {
             Moment::After(microseconds) => {
                 let mut command = self.spawn(self.command(case.command, None, limited));
                 thread::sleep(Duration::from_micros(microseconds).saturating_sub(started.elapsed()));
-                let inflicted = inflict(case.fault, &target(&command, started, criu_of(command.id()), init));
+                let inflicted = inflict(&command, started, criu_of(command.id()), init);
                 self.end(&mut command);
                 inflicted
             }
-        }
+        };
+        inflicted.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     fn command(&self, command: Command, script: Option<&Path>, limited: bool) -> Run {

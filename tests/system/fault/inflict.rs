@@ -25,6 +25,8 @@ pub const TIME_LIMIT: Duration = Duration::from_secs(1);
 const NO_ADDRESS: &str = "00:00:00:00:00:00";
 /// For a killed process to be gone.
 const GONE_LIMIT: Duration = Duration::from_secs(10);
+/// For a file system to be full while CRIU writes to it.
+const FULL_LIMIT: Duration = Duration::from_secs(10);
 
 /// What a fault hits.
 #[derive(Debug)]
@@ -110,14 +112,18 @@ pub fn limit_state() {
     Run::new("mount").args(["-o", &format!("remount,size={SIZE}"), STATE]).ok();
 }
 
-/// A tmpfs is full when its size is what is used of it.
+/// A tmpfs is full when its size is what is used of it. What is written to it meanwhile makes that too small a size.
 fn fill(place: &Path) -> String {
-    let stat = statvfs(place).unwrap();
-    let used = (stat.blocks() - stat.blocks_free()) * stat.fragment_size();
-    let place = place.to_str().unwrap().to_owned();
-    // Nothing is unlimited, so never 0.
-    Run::new("mount").args(["-o", &format!("remount,size={}", used.max(4096)), &place]).ok();
-    place
+    let name = place.to_str().unwrap().to_owned();
+    let full = || {
+        let stat = statvfs(place).unwrap();
+        let used = (stat.blocks() - stat.blocks_free()) * stat.fragment_size();
+        // Nothing is unlimited, so never 0.
+        let size = format!("remount,size={}", used.max(4096));
+        Run::new("mount").args(["-o", &size, &name]).output().success().then_some(())
+    };
+    wait_for("a full file system", FULL_LIMIT, full).unwrap();
+    name
 }
 
 fn kill_and_wait(process: u32, signal: Signal) {
