@@ -54,6 +54,21 @@ fn marker(container: &Container) -> PathBuf {
     container.dir().join("dump/lxc-cr.resume")
 }
 
+/// What `lxc-cr list` and `lxc-cr show` say of its checkpoint, to people and to programs: all four the same.
+fn is_told_to_be_resumed(container: &Container) -> bool {
+    let json = |subcommand| -> serde_json::Value {
+        serde_json::from_str(&container.lxc_cr(subcommand).arg("--json").ok().stdout).unwrap()
+    };
+    let told = [
+        container.lxc_cr("list").ok().stdout.contains("complete, to be resumed "),
+        container.lxc_cr("show").ok().stdout.contains("\nmarked      to be resumed"),
+        json("list")[0]["to_be_resumed"].as_bool().unwrap(),
+        json("show")["to_be_resumed"].as_bool().unwrap(),
+    ];
+    assert!(told.iter().all(|t| *t == told[0]), "{told:?}");
+    told[0]
+}
+
 /// The names with which lines begin, in their order.
 fn order(output: &Output) -> Vec<&str> {
     output.stdout.lines().filter_map(|l| l.split_once(": ")).map(|(name, _)| name).filter(|n| *n != "hint").collect()
@@ -156,10 +171,11 @@ pub fn nothing_stale_comes_back(world: &World) {
     let resume = || container.lxc_cr("resume");
     container.start();
     container.lxc_cr("suspend").ok();
+    assert!(is_told_to_be_resumed(&container));
 
     // LXC starts it: what is on its disk is newer now.
     container.start().kill();
-    assert!(!marker(&container).exists());
+    assert!(!marker(&container).exists() && !is_told_to_be_resumed(&container));
     let told = resume().output();
     told.assert_code(3);
     assert!(told.stderr.contains("it was not suspended by lxc-cr suspend"), "{told}");
