@@ -183,6 +183,7 @@ const STORIES: &[Story] = &[
     ("preflight_is_silent_on_what_criu_can_dump", scenario::preflight::is_silent_on_what_criu_can_dump),
     ("preflight_names_the_other_end_of_a_unix_socket", scenario::preflight::names_the_other_end_of_a_unix_socket),
     ("preflight_names_attached_processes", scenario::preflight::names_attached_processes),
+    ("preflight_names_streams_of_a_unit", scenario::preflight::names_streams_of_a_unit),
     ("preflight_lets_terminals_of_lxc_be", scenario::preflight::lets_terminals_of_lxc_be),
     ("preflight_names_interfaces", scenario::preflight::names_interfaces),
     ("preflight_names_a_place_that_is_too_small", scenario::preflight::names_a_place_that_is_too_small),

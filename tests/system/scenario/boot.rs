@@ -38,8 +38,6 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     };
     let (one, two) = (container("one", "1").memory(16), container("two", "1"));
     let (in_unit, cannot) = (container("in-unit", "0"), container("cannot", "1"));
-    // Without a console an init that lxc-start runs in the foreground has the streams of its unit, the journal's.
-    in_unit.append_config("lxc.console.path =\n");
     let culprits = Culprits::put_into(&cannot);
     let machine = Machine::install(world, "in-unit");
 
