@@ -130,6 +130,7 @@ const STORIES: &[Story] = &[
     ("suspend_what_cannot_be_resumed_boots", scenario::suspend::what_cannot_be_resumed_boots),
     ("suspend_a_shutdown_in_the_middle_loses_nothing", scenario::suspend::a_shutdown_in_the_middle_loses_nothing),
     ("suspend_the_journal_tells_of_each_container", scenario::suspend::the_journal_tells_of_each_container),
+    ("boot_a_second_shutdown_leaves_nothing_between", scenario::boot::a_second_shutdown_leaves_nothing_between),
     ("boot_a_host_with_systemd_goes_down_and_comes_back", scenario::boot::a_host_with_systemd_goes_down_and_comes_back),
     ("suspend_many_go_side_by_side", scenario::suspend::many_go_side_by_side),
     ("device_rules_are_in_force_again", scenario::devices::are_in_force_again),
