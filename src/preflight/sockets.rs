@@ -315,6 +315,23 @@ mod tests {
     }
 
     #[test]
+    fn streams_that_init_was_started_with_have_a_remedy_of_their_own() {
+        let init = Task { pid_inside: 1, ..task(105, "init") };
+        let socket = |number| Descriptor {
+            number,
+            target: "socket:[3]".into(),
+            kind: Kind::Socket { inode: 3, protocol: "UNIX-STREAM".into() },
+        };
+        let holders = BTreeMap::from([(9, (43, "systemd-journal".into()))]);
+        let sockets = Sockets { peers: BTreeMap::from([(3, 9)]), holders, ..Sockets::default() };
+        let opened = Opened { task: &init, descriptors: vec![socket(1), socket(2)], mapped: Vec::new(), program: None };
+        let found = judge(&[opened], &sockets, &Names::test());
+        assert_eq!((found.len(), found[0].severity, found[0].place.descriptor), (1, Severity::Blocker, Some(1)));
+        assert!(found[0].what.contains("its standard output") && found[0].what.contains("43 (systemd-journal)"));
+        assert!(found[0].remedy.contains("'/etc/systemd/system/lxc@web.service.d'"), "{}", found[0].remedy);
+    }
+
+    #[test]
     fn what_passes_by_itself_is_a_warning() {
         let sockets = Sockets { unread: [1].into(), waiting: [2].into(), ..Sockets::default() };
         let found = judged(&[(1, "NETLINK"), (2, "TCP"), (3, "TCP")], &sockets);
