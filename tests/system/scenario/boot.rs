@@ -28,7 +28,8 @@ const UNITS: &[(&str, &str)] = &[
 /// What would put its hands on the machine's terminals, or only takes time.
 const MASKED: &[&str] = &["getty.target", "console-getty.service", "ldconfig.service", "systemd-sysctl.service"];
 
-/// Three come back as they were, one of them in a unit of its own; one cannot, boots, and the journal says why.
+/// Three come back as they were, one of them in a unit of its own; two cannot, boot, and the journal says why. What the
+/// check says to do for one of them helps.
 pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     if !Path::new(SYSTEMD).exists() {
         eprintln!("not tried here: the test host has no systemd");
@@ -36,18 +37,26 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     }
     let (one, two) = (prepared(world, "one", "").memory(16), prepared(world, "two", ""));
     let (in_unit, cannot) = (prepared(world, "in-unit", "lxc.start.auto = 0\n"), prepared(world, "cannot", ""));
+    let at_journal = prepared(world, "at-journal", "lxc.start.auto = 0\n");
     let culprits = Culprits::put_into(&cannot);
-    let machine = Machine::install(world, &["in-unit"]);
+    let machine = Machine::install(world, &["in-unit", "at-journal"]);
+    // As without our drop-in, which comes before by its name.
+    let own = machine.dir.join("etc/systemd/system/lxc@at-journal.service.d");
+    fs::create_dir(&own).unwrap();
+    fs::write(own.join("made-as-debian.conf"), "[Service]\nStandardOutput=journal\nStandardError=inherit\n").unwrap();
 
     let host = machine.boot();
     let mut connections = [&one, &two, &in_unit].map(Container::witness);
     let before = connections.each_mut().map(|witness| witness.status());
     culprits.make("uts").unwrap();
+    let remedy = remedy(&host, &at_journal);
     host.shut_down();
     for container in [&one, &two, &in_unit] {
         assert!(marker(container).exists(), "{}:\n{}", container.name(), machine.journal(&[]));
     }
-    assert!(!cannot.dir().join("dump").exists());
+    assert!(!cannot.dir().join("dump").exists() && !at_journal.dir().join("dump").exists());
+    let why = machine.journal(&["CONTAINER_NAME=at-journal", "-p", "err"]);
+    assert!(why.contains("its standard output") && why.contains("(systemd-journal)"), "{why}");
     let why = machine.journal(&["CONTAINER_NAME=cannot", "-p", "err"]);
     assert!(why.contains("not suspended: it cannot be checkpointed: process "), "{why}");
     let goodbye = fs::read_to_string(cannot.rootfs().join("var/log/messages")).unwrap();
@@ -60,6 +69,7 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
         witness.assert_goes_on_from(before);
     }
     cannot.witness().echo("booted afresh");
+    at_journal.witness().echo("booted afresh");
     assert_eq!(host.run("systemctl", &["--failed", "--no-legend"]).stdout, "");
     for name in ["one", "two", "in-unit"] {
         let told = machine.journal(&[&format!("CONTAINER_NAME={name}"), "-b"]);
@@ -74,8 +84,21 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     for (witness, before) in connections.iter_mut().zip(&before) {
         witness.assert_goes_on_from(before);
     }
+    host.run("sh", &["-c", &remedy]);
+    host.run("systemctl", &["restart", "lxc@at-journal.service"]);
+    at_journal.witness().echo("without the journal");
     host.shut_down();
-    assert!(marker(&one).exists());
+    assert!(marker(&one).exists() && marker(&at_journal).exists());
+}
+
+/// What the only finding on a container says can be done: the command after the words.
+fn remedy(host: &Host, container: &Container) -> String {
+    let lxcpath = container.dir().parent().unwrap().to_string_lossy().into_owned();
+    let program = format!("{PROGRAMS}/lxc-cr");
+    let told = host.command(&program, &["check", "--json", "-P", &lxcpath, "-n", container.name()]);
+    let json: serde_json::Value = serde_json::from_str(&told.stdout).unwrap_or_else(|e| panic!("{e}: {told}"));
+    assert_eq!(json["findings"].as_array().map(Vec::len), Some(1), "{json:#}");
+    json["findings"][0]["remedy"].as_str().unwrap().split_once(": ").unwrap().1.to_owned()
 }
 
 /// Each is suspended or runs, never between, whatever comes in the middle: at boot and at shutdown, a second shutdown,
