@@ -13,6 +13,7 @@ PREFIX ?= /usr/local
 CARGO ?= cargo
 # The build that is installed: cargo's name for it.
 PROFILE ?= release
+PROFILED = --profile $(if $(filter debug,$(PROFILE)),dev,$(PROFILE))
 COMMANDS = lxc-checkpoint lxc-restart lxc-cr
 # Where the hooks are, and where LXC's configuration files to include are.
 BINDIR = $(PREFIX)/bin
@@ -28,14 +29,14 @@ UNITS = lxc-cr-resume.service lxc-cr-suspend.service
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
 .PHONY: build doc lint check test test-vm test-lxc test-workloads demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
-	package-tools test-packages
+	lint-packaging package-tools test-packages
 
 build:
-	$(CARGO) build --release --bins
+	$(CARGO) build $(PROFILED) --bins
 
 # Manuals and completions, in target/doc-out. What they need to be made is not needed by what is installed.
 doc:
-	$(CARGO) run --quiet --release --example doc -- target/doc-out
+	$(CARGO) run --quiet $(PROFILED) --example doc -- target/doc-out
 
 # The machine's packages and the Debian root with LXC and CRIU; quick when they are there.
 test-host:
@@ -53,6 +54,18 @@ check: lint
 test: test-host lint
 	$(CARGO) test --release
 	[ "$$(id -u)" != 0 ] || $(CARGO) test --release --test faults -- actions
+	@$(MAKE) --no-print-directory lint-packaging
+
+# What makes the .deb and looks at what is packaged; and what `make test-packages` needs besides.
+LINT_TOOLS = debhelper lintian shellcheck man-db systemd zsh fish
+PACKAGE_TOOLS = rpm rpmlint busybox-static
+
+# Scripts, manuals, completions, units, and a .deb of the very programs that were tested: with the examples cargo builds
+# them as for the tests, and finds them built. Only root gets the tools.
+lint-packaging: doc
+	$(CARGO) build $(PROFILED) --bins --examples
+	[ "$$(id -u)" != 0 ] || packaging/apt.sh $(LINT_TOOLS)
+	packaging/lint.sh $(PROFILE)
 
 # The trials that another kernel can change, in a whole machine: Debian 13's under qemu, some ten minutes.
 test-vm:
@@ -152,11 +165,11 @@ deny:
 	$(CARGO) deny --config packaging/deny.toml check bans licenses sources
 
 package-tools:
-	@packaging/package-tools.sh
+	@packaging/apt.sh $(LINT_TOOLS) $(PACKAGE_TOOLS)
 
 rpm: build doc
 	packaging/rpm.sh $(PROFILE)
 
-# Installs and removes the packages in a copy of the test host; lintian, man, shellcheck and systemd-analyze look at them.
-test-packages: test-host package-tools deb rpm
+# All that lint-packaging does, and installs and removes the packages in a copy of the test host.
+test-packages: test-host package-tools rpm
 	packaging/test-packages.sh $(PROFILE)

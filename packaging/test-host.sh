@@ -43,20 +43,11 @@ say() { echo "test-host: $*"; }
 fail() { say "$*" >&2; exit 1; }
 
 # cc and libc6-dev link the static witness; the keyring is not on every Ubuntu.
-wanted=
-for package in mmdebstrap debian-archive-keyring gcc libc6-dev make; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || wanted="$wanted $package"
-done
-command -v cargo >/dev/null || wanted="$wanted rustup"
-if [ -n "$wanted" ]; then
-    [ "$(id -u)" = 0 ] || fail "these packages are missing and only root can install them:$wanted"
-    say "installing$wanted"
-    apt-get -q update
-    case $wanted in *rustup*) [ -n "$(apt-cache -q policy rustup)" ] ||
-        fail "no cargo, and no rustup package here: install Rust 1.89 or later from https://rustup.rs, then try again" ;; esac
-    # shellcheck disable=SC2086 # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $wanted
-    case $wanted in *rustup*) rustup default stable ;; esac
+"$(dirname "$0")/apt.sh" mmdebstrap debian-archive-keyring gcc libc6-dev make
+if ! command -v cargo >/dev/null; then
+    "$(dirname "$0")/apt.sh" rustup ||
+        fail "no cargo, and no rustup package here: install Rust 1.89 or later from https://rustup.rs, then try again"
+    rustup default stable
 fi
 if [ "$(id -u)" != 0 ]; then say "not root: the tests that need the test host will be skipped"; exit 0; fi
 

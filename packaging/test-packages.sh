@@ -1,6 +1,6 @@
 #!/bin/sh
-# Looks at the packages, the manuals, the completions and the scripts with the tools of their trades, then installs and
-# removes: the package over LXC in the test host, and `make install` below a directory.
+# Looks at all that is packaged (lint.sh), then installs and removes: the packages over LXC, the .deb in the test host, and
+# `make install` below a directory.
 # usage: test-packages.sh [PROFILE]
 set -eu
 
@@ -11,36 +11,10 @@ cd "$tree"
 step() { echo "test-packages: $*"; }
 fail() { step "FAILED: $*" >&2; exit 1; }
 
-step "shellcheck"
-shellcheck packaging/*.sh packaging/debian/lxc-cr.p*
-shellcheck --shell=bash target/doc-out/bash/*
-
-step "completions"
-for file in target/doc-out/zsh/*; do zsh -n "$file"; done
-for file in target/doc-out/fish/*; do [ -z "$(fish --no-config -c "source $file" 2>&1)" ] || fail "$file"; done
-
-step "man --warnings"
-for file in target/doc-out/man/*; do
-    told=$(LC_ALL=C.UTF-8 MANROFFSEQ='' MANWIDTH=80 man --warnings -E UTF-8 -l -Tutf8 -Z "$file" 2>&1 >/dev/null)
-    [ -z "$told" ] || fail "$file: $told"
-done
-
-step "lintian"
-# New packages close a bug of Debian's; ours is not Debian's.
-lintian --fail-on error,warning --pedantic --suppress-tags initial-upload-closes-no-bugs "$packages"/lxc-cr_*.deb
+packaging/lint.sh "$profile"
 
 step "the RPM package, in a root of its own"
 packaging/test-rpm.sh "$packages"
-
-step "systemd-analyze verify"
-units=$(mktemp -d)
-for unit in packaging/systemd/*.service; do
-    # The programs need not be installed here.
-    sed 's|@BINDIR@/lxc-cr|/bin/true|' "$unit" >"$units/${unit##*/}"
-done
-told=$(systemd-analyze verify --man=no "$units"/*.service 2>&1) || fail "systemd-analyze: $told"
-rm -rf "$units"
-[ -z "$told" ] || fail "systemd-analyze: $told"
 
 step "make install, make uninstall"
 dir=$(mktemp -d)

@@ -18,15 +18,7 @@ fail() { say "$*" >&2; exit 1; }
 "$here/packaging/test-host.sh"
 root=$("$here/packaging/test-host.sh" --path)
 
-wanted=
-for package in qemu-system-x86 e2fsprogs busybox-static cpio xz-utils kmod; do
-    dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || wanted="$wanted $package"
-done
-if [ -n "$wanted" ]; then
-    say "installing$wanted"
-    # shellcheck disable=SC2086 # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $wanted
-fi
+"$here/packaging/apt.sh" qemu-system-x86 e2fsprogs busybox-static cpio xz-utils kmod
 
 # The kernel, only unpacked.
 kernel=$cache/kernel-trixie

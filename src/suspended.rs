@@ -17,6 +17,8 @@ pub const DIR: &str = "dump";
 
 /// The mark. Its content is for people who find it.
 pub const MARKER: &str = "lxc-cr.resume";
+/// What makes a directory that of a container.
+const CONFIG: &str = "config";
 const CONTENT: &str = "lxc-cr resume brings this checkpoint back. This file goes when the container runs.\n";
 
 /// Where a container's checkpoint is when it is suspended.
@@ -38,6 +40,13 @@ pub fn is_marked(container: &Path) -> Result<bool> {
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
         Err(e) => Err(e).with_context(|| format!("look at {}", marker.display())),
     }
+}
+
+/// Whether `lxc-cr resume` brings this checkpoint back, at boot or when it is asked to: it has the mark, and lies where a
+/// suspended container's checkpoint is. What others could have put there is not believed, here as there.
+pub fn is_to_be_resumed(images: &Path) -> bool {
+    let container = images.parent().filter(|container| dir(container) == images && container.join(CONFIG).exists());
+    container.is_some_and(|container| is_marked(container).unwrap_or(false))
 }
 
 /// From now on what was suspended is of the past: on the disk, before anything of the container runs. Says whether
@@ -69,6 +78,24 @@ mod tests {
         assert!(is_marked(top.path()).unwrap());
         assert!(strike_out(top.path()).unwrap());
         assert!(!is_marked(top.path()).unwrap() && !strike_out(top.path()).unwrap());
+    }
+
+    #[test]
+    fn only_a_containers_own_checkpoint_is_resumed() {
+        let top = tempfile::tempdir().unwrap();
+        let container = top.path().join("web");
+        let (own, other) = (dir(&container), container.join("before"));
+        for images in [&own, &other] {
+            std::fs::create_dir_all(&container).unwrap();
+            files::make_private_dir(images).unwrap();
+            mark(images).unwrap();
+        }
+        assert!(!is_to_be_resumed(&own), "nothing is defined there");
+        std::fs::write(container.join("config"), "").unwrap();
+        assert!(is_to_be_resumed(&own) && !is_to_be_resumed(&other));
+        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+        std::fs::set_permissions(&own, everybody).unwrap();
+        assert!(!is_to_be_resumed(&own), "anybody could have written it");
     }
 
     #[test]

@@ -6,10 +6,15 @@ use std::process::{Command, Output};
 
 const CHECKPOINT: &str = env!("CARGO_BIN_EXE_lxc-checkpoint");
 const RESTART: &str = env!("CARGO_BIN_EXE_lxc-restart");
+const LXC_CR: &str = env!("CARGO_BIN_EXE_lxc-cr");
 const BOTH: [&str; 2] = [CHECKPOINT, RESTART];
 
 fn run(program: &str, arguments: &[&str]) -> Output {
     Command::new(program).args(arguments).env_clear().output().unwrap()
+}
+
+fn name(program: &str) -> &str {
+    Path::new(program).file_name().unwrap().to_str().unwrap()
 }
 
 fn code(output: &Output) -> i32 {
@@ -24,189 +29,28 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// What each command and subcommand says to `--help`, against what stands in `tests/cli/`.
 #[test]
-fn help_of_lxc_checkpoint() {
-    insta::assert_snapshot!(stdout(&run(CHECKPOINT, &["--help"])), @r"
-    Checkpoint a running LXC container
-
-    Without -D the container is suspended: its checkpoint goes to LXCPATH/NAME/dump and it is stopped; lxc-restart brings it back. With -D it goes on after the checkpoint, as with LXC's own tool, unless -s is given.
-
-    Usage: lxc-checkpoint [OPTIONS] [NAME]
-
-    Arguments:
-      [NAME]
-              Name of the container, where -n is not given
-
-    Options:
-      -n, --name <NAME>
-              Name of the container
-
-      -P, --lxcpath <PATH>
-              Use this directory of containers instead of LXC's own
-
-          --rcfile <FILE>
-              Read this configuration instead of the container's own
-
-      -o, --logfile <FILE>
-              Write our own log to FILE
-
-      -l, --logpriority <LEVEL>
-              How much is logged: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, CRIT, ALERT, FATAL
-
-      -q, --quiet
-              Say nothing but errors
-
-      -?, --help
-              Show this help
-
-          --usage
-              Show a short usage message
-
-          --version
-              Show the version
-
-      -r, --restore
-              Restore the container from its checkpoint, as lxc-restart does
-
-      -D, --checkpoint-dir <DIR>
-              The directory of the checkpoint
-
-      -v, --verbose
-              Show CRIU's log while it works
-
-      -s, --stop
-              Stop the container when its checkpoint is complete
-
-          --leave-running
-              Let the container go on, also without -D
-
-      -p, --pre-dump
-              Only copy memory while the container runs, to make a later checkpoint shorter
-
-          --predump-dir <DIR>
-              Build on the pre-dump in this directory, which is relative to the checkpoint's
-
-      -A, --action-script <FILE>
-              Also run this program at each of CRIU's actions
-
-      -d, --daemon
-              With -r: leave the container in the background (the default)
-
-      -F, --foreground
-              With -r: stay until the container ends
-
-          --overwrite
-              Replace a checkpoint that is in the directory already
-
-          --tcp-close
-              Leave TCP connections out of the checkpoint; with -r: close those with the outside, as lxc-restart does
-
-          --force
-              Go ahead although the look at the container has found something that stands in the way
-
-          --dry-run
-              Show what would be done, and CRIU's command line; do nothing
-
-          --timeout <SECONDS>
-              Give up and undo everything after this many seconds
-
-          --no-sync
-              Do not wait until the checkpoint is on the disk
-
-    Exit status:
-      0 done   1 other failure   2 usage   3 no such container, or not in the state asked for
-      4 refused, nothing was touched   5 CRIU failed, container as before   6 CRIU failed, container lost (images kept)
-      7 time limit   8 something could not be undone (it is named)   9 checkpoint damaged or not usable here
-      10 another operation holds this container
-    ");
+fn every_help_is_as_it_was_reviewed() {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("cli");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    let reviewed = |file: &str, text: &str| settings.bind(|| insta::assert_snapshot!(file, text));
+    for program in [CHECKPOINT, RESTART, LXC_CR] {
+        let (name, help) = (name(program), stdout(&run(program, &["--help"])));
+        reviewed(name, &help);
+        for subcommand in subcommands(&help) {
+            reviewed(&format!("{name}-{subcommand}"), &stdout(&run(program, &[subcommand, "--help"])));
+        }
+    }
 }
 
-#[test]
-fn help_of_lxc_restart() {
-    insta::assert_snapshot!(stdout(&run(RESTART, &["--help"])), @r"
-    Restart an LXC container from its checkpoint
-
-    DIR is taken as it is if it exists, else as a directory of the container. Without -D it is LXCPATH/NAME/dump, where lxc-checkpoint puts a suspended container. A checkpoint of another container becomes a copy of it, which needs a definition and a root of its own.
-
-    Usage: lxc-restart [OPTIONS] [NAME]
-
-    Arguments:
-      [NAME]
-              Name of the container, where -n is not given
-
-    Options:
-      -n, --name <NAME>
-              Name of the container
-
-      -P, --lxcpath <PATH>
-              Use this directory of containers instead of LXC's own
-
-          --rcfile <FILE>
-              Read this configuration instead of the container's own
-
-      -o, --logfile <FILE>
-              Write our own log to FILE
-
-      -l, --logpriority <LEVEL>
-              How much is logged: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, CRIT, ALERT, FATAL
-
-      -q, --quiet
-              Say nothing but errors
-
-      -?, --help
-              Show this help
-
-          --usage
-              Show a short usage message
-
-          --version
-              Show the version
-
-      -D, --checkpoint-dir <DIR>
-              The directory of the checkpoint
-
-      -d, --daemon
-              Leave the container in the background (the default)
-
-      -F, --foreground
-              Stay until the container ends
-
-          --veth <IF=NAME>
-              Name of the host's end of a veth pair
-
-          --pidfile <FILE>
-              Write the monitor's pid to FILE
-
-          --replace
-              Stop the container first if it runs: it goes back to the checkpoint
-
-      -v, --verbose
-              Show CRIU's log while it works
-
-      -A, --action-script <FILE>
-              Also run this program at each of CRIU's actions
-
-          --tcp-close
-              Close the TCP connections with the outside; those within the container go on
-
-          --force
-              Go ahead although configuration, root or CRIU are not those of the checkpoint
-
-          --dry-run
-              Show what would be done, and CRIU's command line; do nothing
-
-          --no-verify
-              Do not compare the checksums of memory images
-
-          --timeout <SECONDS>
-              Give up and undo everything after this many seconds
-
-    Exit status:
-      0 done   1 other failure   2 usage   3 no such container, or not in the state asked for
-      4 refused, nothing was touched   5 CRIU failed, container as before   6 CRIU failed, container lost (images kept)
-      7 time limit   8 something could not be undone (it is named)   9 checkpoint damaged or not usable here
-      10 another operation holds this container
-    ");
+/// Those that a help lists, but for `help` itself, which is clap's.
+fn subcommands(help: &str) -> impl Iterator<Item = &str> {
+    let list = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let names = list.lines().take_while(|l| l.starts_with("  ")).filter_map(|l| l.split_whitespace().next());
+    names.filter(|name| *name != "help")
 }
 
 #[test]
@@ -230,7 +74,7 @@ fn help_is_asked_for_in_three_ways_and_lists_the_exit_codes() {
 #[test]
 fn version_and_usage_need_no_name() {
     for program in BOTH {
-        let name = Path::new(program).file_name().unwrap().to_str().unwrap();
+        let name = name(program);
         let version = run(program, &["--version"]);
         assert_eq!(code(&version), 0);
         assert_eq!(stdout(&version), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));

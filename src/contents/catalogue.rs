@@ -11,6 +11,7 @@ use super::{measure, written};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::record::{self, Record};
 use crate::rollback;
+use crate::suspended;
 use crate::sys::files;
 use crate::sys::place::{self, Guest};
 
@@ -36,6 +37,8 @@ pub struct Entry {
     /// What is wrong with a damaged one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub damage: Option<String>,
+    /// Whether `lxc-cr resume` brings it back.
+    pub to_be_resumed: bool,
     /// The bytes of its images.
     pub size: u64,
     /// When it was made, in seconds since 1970.
@@ -153,6 +156,7 @@ impl Entry {
         Ok(Entry {
             container: record.as_ref().map(|r| r.container.name.clone()).or_else(by_place),
             state,
+            to_be_resumed: suspended::is_to_be_resumed(&directory),
             damage: damage.filter(|_| state == State::Damaged),
             size: measure(&directory)?.0,
             created: match &record {

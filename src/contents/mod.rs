@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::criu::images::{self, Inventory, NamespaceIds};
 use crate::criu::options::DUMP_LOG;
 use crate::record::{self, Record};
+use crate::suspended;
 use crate::sys::files;
 
 pub use open::{Descriptor, Socket};
@@ -35,6 +36,8 @@ pub struct Contents {
     pub container: Option<Container>,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// Whether `lxc-cr resume` brings it back.
+    pub to_be_resumed: bool,
     /// What made it.
     pub by: By,
     /// The bytes of all its images.
@@ -164,6 +167,7 @@ impl Contents {
         Ok(Contents {
             directory: dir.to_owned(),
             created,
+            to_be_resumed: suspended::is_to_be_resumed(dir),
             size,
             images,
             by: By::of(dir, record.as_ref()),

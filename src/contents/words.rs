@@ -19,6 +19,9 @@ impl fmt::Display for Contents {
             None => writeln!(f, "container   not recorded: this is not a checkpoint of lxc-cr")?,
         }
         writeln!(f, "made        {} by {}", moment(self.created), self.by)?;
+        if self.to_be_resumed {
+            writeln!(f, "marked      to be resumed, at boot or by lxc-cr resume")?;
+        }
         writeln!(f, "size        {} in {} images", bytes(self.size), self.images)?;
         writeln!(f, "\nprocesses ({})", self.processes.len())?;
         self.tree(f)?;

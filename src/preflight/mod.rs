@@ -114,7 +114,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     found.extend(files::judge(&opened, &tables, &cures));
     let lent: Vec<u32> = ttys::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));
-    found.extend(sockets::judge(&opened, &sockets));
+    found.extend(sockets::judge(&opened, &sockets, &names));
     found.extend(network::judge(&interfaces, &devices, &bridges));
     found.extend(space::judge(&tasks, &target));
     Ok(Findings::new(found))
@@ -147,6 +147,7 @@ fn is_frozen(running: &Running) -> bool {
 /// How a command in the container is typed on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
+    name: String,
     attach: String,
 }
 
@@ -156,7 +157,7 @@ impl Names {
             true => String::new(),
             false => format!(" -P {}", lxcpath.as_path().display()),
         };
-        Names { attach: format!("lxc-attach -n {name}{path} --") }
+        Names { name: name.to_string(), attach: format!("lxc-attach -n {name}{path} --") }
     }
 
     /// The command to paste.
@@ -164,8 +165,17 @@ impl Names {
         format!("{} {command}", self.attach)
     }
 
+    /// The command that gives LXC's unit for the container no stream to the journal, at its next start.
+    pub fn null_output(&self) -> String {
+        let dir = format!("/etc/systemd/system/lxc@{}.service.d", self.name);
+        format!(
+            "mkdir -p '{dir}' && printf '[Service]\\nStandardOutput=null\\nStandardError=null\\n' > '{dir}/no-journal.conf' && \
+             systemctl daemon-reload"
+        )
+    }
+
     #[cfg(test)]
     fn test() -> Names {
-        Names { attach: "lxc-attach -n web --".to_owned() }
+        Names { name: "web".to_owned(), attach: "lxc-attach -n web --".to_owned() }
     }
 }

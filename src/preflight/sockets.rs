@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 
+use super::Names;
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
 use super::task::{Task, Tasks, kill};
@@ -51,21 +52,24 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Asks the kernel, in each network namespace of the container.
+    /// Asks the kernel, in each network namespace of the container and in ours.
     pub fn read(tasks: &Tasks, opened: &[Opened<'_>]) -> Result<Sockets> {
         let mut found = Sockets::default();
-        let inside: BTreeSet<u64> = inodes(opened).map(|(_, inode, _)| inode).collect();
+        let inside: BTreeSet<u64> = sockets(opened).map(|s| s.inode).collect();
+        // CRIU cannot do without these lists either, and says so better.
+        let listed = |list: Result<_, Error>, what: &str| {
+            list.inspect_err(|e| log::debug!("list {what}: {e}")).unwrap_or_default()
+        };
+        let wide = |(one, other): (u32, u32)| (u64::from(one), u64::from(other));
+        // What it was started with may be of the host's network: the streams of a unit of systemd's.
+        let ours = listed(unix_peers(), "unix sockets").into_iter().map(wide);
+        found.peers.extend(ours.filter(|(inode, _)| inside.contains(inode)));
         for task in tasks.one_of_each("net") {
             found.unread.extend(unread(task.pid));
             found.link_local.extend(link_local(task.pid));
             let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
             let (peers, listeners) = in_netns(netns.as_fd(), || (unix_peers(), tcp_listeners()))
                 .context("enter the container's network namespace")?;
-            // CRIU cannot do without these lists either, and says so better.
-            let listed = |list: Result<_, Error>, what: &str| {
-                list.inspect_err(|e| log::debug!("list {what}: {e}")).unwrap_or_default()
-            };
-            let wide = |(one, other): (u32, u32)| (u64::from(one), u64::from(other));
             found.peers.extend(listed(peers, "unix sockets").into_iter().map(wide));
             let waiting = listed(listeners, "TCP sockets").into_iter().filter(|(_, queue)| *queue > 0);
             found.waiting.extend(waiting.map(|(inode, _)| u64::from(inode)));
@@ -79,13 +83,30 @@ impl Sockets {
     }
 }
 
-fn inodes<'a>(opened: &'a [Opened<'_>]) -> impl Iterator<Item = (&'a Task, u64, &'a str)> {
+/// A socket that a process has open.
+struct Held<'a> {
+    task: &'a Task,
+    descriptor: u32,
+    inode: u64,
+    protocol: &'a str,
+}
+
+fn sockets<'a>(opened: &'a [Opened<'_>]) -> impl Iterator<Item = Held<'a>> {
     opened.iter().flat_map(|o| {
         o.descriptors.iter().filter_map(|d| match &d.kind {
-            Kind::Socket { inode, protocol } => Some((o.task, *inode, protocol.as_str())),
+            Kind::Socket { inode, protocol } => {
+                Some(Held { task: o.task, descriptor: d.number, inode: *inode, protocol })
+            }
             _ => None,
         })
     })
+}
+
+impl Held<'_> {
+    /// Whether it is what init was started with.
+    fn is_stream_of_init(&self) -> bool {
+        self.task.pid_inside == 1 && [1, 2].contains(&self.descriptor)
+    }
 }
 
 /// `/proc/PID/net/netlink`: the fifth column counts what waits to be read, the last is the inode.
@@ -134,28 +155,31 @@ fn holders(wanted: &BTreeSet<u64>) -> Result<BTreeMap<u64, (i32, String)>> {
 }
 
 /// Judges the sockets; pure.
-pub fn judge(opened: &[Opened<'_>], sockets: &Sockets) -> Vec<Finding> {
-    let inside: BTreeSet<u64> = inodes(opened).map(|(_, inode, _)| inode).collect();
+pub fn judge(opened: &[Opened<'_>], known: &Sockets, names: &Names) -> Vec<Finding> {
+    let inside: BTreeSet<u64> = sockets(opened).map(|s| s.inode).collect();
     let mut told = BTreeSet::new();
     let mut found = Vec::new();
-    for (task, inode, protocol) in inodes(opened) {
+    for held in sockets(opened) {
+        let Held { task, inode, protocol, .. } = held;
         // Processes share sockets: the first that has it is named.
         if !told.insert(inode) {
             continue;
         }
         found.extend(unknown(task, inode, protocol));
-        if sockets.unread.contains(&inode) {
+        if known.unread.contains(&inode) {
             found.push(unread_data(task, inode));
         }
-        if sockets.waiting.contains(&inode) {
+        if known.waiting.contains(&inode) {
             found.push(waiting_connection(task, inode));
         }
-        if sockets.link_local.contains(&inode) {
+        if known.link_local.contains(&inode) {
             found.push(link_local_connection(task, inode));
         }
-        let peer = sockets.peers.get(&inode).filter(|peer| !inside.contains(peer));
-        if let Some(peer) = peer {
-            found.push(external(task, inode, sockets.holders.get(peer)));
+        let peer = known.peers.get(&inode).filter(|peer| !inside.contains(peer));
+        match peer.map(|peer| known.holders.get(peer)) {
+            Some(Some(holder)) if held.is_stream_of_init() => found.push(stream_of_init(&held, holder, names)),
+            Some(holder) => found.push(external(task, inode, holder)),
+            None => {}
         }
     }
     found
@@ -236,6 +260,22 @@ fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding 
     ))
 }
 
+/// sk-unix.c: `Unix socket … not found`. With `lxc.console.path = none` an init that `lxc-start -F` starts keeps the streams
+/// of that: those of a unit lead to the journal.
+fn stream_of_init(held: &Held<'_>, (pid, command): &(i32, String), names: &Names) -> Finding {
+    let what = format!(
+        "{} has its standard output from the host: a unix socket to process {pid} ({command}) there",
+        held.task.name()
+    );
+    let remedy = format!(
+        "a unit of systemd's that starts it needs StandardOutput=null; write that, and restart the unit: {}",
+        names.null_output()
+    );
+    Finding::blocker(what, "CRIU knows no socket of another network namespace")
+        .at(Place { descriptor: Some(held.descriptor), ..place(held.task, held.inode) })
+        .remedy(remedy)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::descriptor::Descriptor;
@@ -250,7 +290,8 @@ mod tests {
             target: format!("socket:[{inode}]"),
             kind: Kind::Socket { inode: *inode, protocol: (*protocol).to_owned() },
         });
-        judge(&[Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new(), program: None }], sockets)
+        let opened = Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new(), program: None };
+        judge(&[opened], sockets, &Names::test())
     }
 
     #[test]
@@ -271,6 +312,23 @@ mod tests {
         let found = judged(&[(1, "UNIX"), (2, "UNIX"), (3, "UNIX"), (4, "UNIX"), (5, "UNIX")], &sockets);
         assert_eq!(found.iter().map(|f| f.severity).collect::<Vec<_>>(), [Severity::Blocker, Severity::Warning]);
         assert!(found[0].what.contains("process 77 (sshd)"));
+    }
+
+    #[test]
+    fn streams_that_init_was_started_with_have_a_remedy_of_their_own() {
+        let init = Task { pid_inside: 1, ..task(105, "init") };
+        let socket = |number| Descriptor {
+            number,
+            target: "socket:[3]".into(),
+            kind: Kind::Socket { inode: 3, protocol: "UNIX-STREAM".into() },
+        };
+        let holders = BTreeMap::from([(9, (43, "systemd-journal".into()))]);
+        let sockets = Sockets { peers: BTreeMap::from([(3, 9)]), holders, ..Sockets::default() };
+        let opened = Opened { task: &init, descriptors: vec![socket(1), socket(2)], mapped: Vec::new(), program: None };
+        let found = judge(&[opened], &sockets, &Names::test());
+        assert_eq!((found.len(), found[0].severity, found[0].place.descriptor), (1, Severity::Blocker, Some(1)));
+        assert!(found[0].what.contains("its standard output") && found[0].what.contains("43 (systemd-journal)"));
+        assert!(found[0].remedy.contains("'/etc/systemd/system/lxc@web.service.d'"), "{}", found[0].remedy);
     }
 
     #[test]

@@ -134,6 +134,7 @@ const STORIES: &[Story] = &[
     ("suspend_what_cannot_be_resumed_boots", scenario::suspend::what_cannot_be_resumed_boots),
     ("suspend_a_shutdown_in_the_middle_loses_nothing", scenario::suspend::a_shutdown_in_the_middle_loses_nothing),
     ("suspend_the_journal_tells_of_each_container", scenario::suspend::the_journal_tells_of_each_container),
+    ("boot_a_second_shutdown_leaves_nothing_between", scenario::boot::a_second_shutdown_leaves_nothing_between),
     ("boot_a_host_with_systemd_goes_down_and_comes_back", scenario::boot::a_host_with_systemd_goes_down_and_comes_back),
     ("suspend_many_go_side_by_side", scenario::suspend::many_go_side_by_side),
     (
@@ -192,6 +193,7 @@ const STORIES: &[Story] = &[
     ("preflight_is_silent_on_what_criu_can_dump", scenario::preflight::is_silent_on_what_criu_can_dump),
     ("preflight_names_the_other_end_of_a_unix_socket", scenario::preflight::names_the_other_end_of_a_unix_socket),
     ("preflight_names_attached_processes", scenario::preflight::names_attached_processes),
+    ("preflight_names_streams_of_a_unit", scenario::preflight::names_streams_of_a_unit),
     ("preflight_lets_terminals_of_lxc_be", scenario::preflight::lets_terminals_of_lxc_be),
     ("preflight_names_interfaces", scenario::preflight::names_interfaces),
     ("preflight_names_a_place_that_is_too_small", scenario::preflight::names_a_place_that_is_too_small),

@@ -12,7 +12,8 @@ use crate::report::{bytes, span};
 
 /// List the checkpoints of one container, or of all
 ///
-/// Those are found that lie in a container's own directory, half-written ones too.
+/// Those are found that lie in a container's own directory, half-written ones too. It is said of one that is to be
+/// resumed, by lxc-cr resume, as at boot.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct List {
@@ -53,7 +54,7 @@ fn in_words(found: &[Entry], now: u64) -> String {
     rows.extend(found.iter().map(|e| {
         [
             e.container.clone().unwrap_or_else(|| "-".to_owned()),
-            e.state.as_str().to_owned(),
+            format!("{}{}", e.state.as_str(), if e.to_be_resumed { ", to be resumed" } else { "" }),
             bytes(e.size),
             span(now.saturating_sub(e.created)),
             e.directory.display().to_string(),
@@ -78,19 +79,25 @@ mod tests {
 
     #[test]
     fn a_table() {
-        let entry = |container: Option<&str>, state, name: &str| Entry {
+        let entry = |container: Option<&str>, state, to_be_resumed, name: &str| Entry {
             directory: format!("/var/lib/lxc/web/{name}").into(),
             container: container.map(str::to_owned),
             state,
             damage: None,
+            to_be_resumed,
             size: 6_500_000,
             created: 1000,
         };
-        let found = [entry(Some("web"), State::Complete, "dump"), entry(None, State::Partial, "dump.partial")];
+        let found = [
+            entry(Some("web"), State::Complete, false, "before"),
+            entry(Some("web"), State::Complete, true, "dump"),
+            entry(None, State::Partial, false, "dump.partial"),
+        ];
         insta::assert_snapshot!(in_words(&found, 1090), @r"
-        CONTAINER  STATE         SIZE     AGE       CHECKPOINT
-        web        complete      6.2 MiB  1 minute  /var/lib/lxc/web/dump
-        -          half-written  6.2 MiB  1 minute  /var/lib/lxc/web/dump.partial
+        CONTAINER  STATE                    SIZE     AGE       CHECKPOINT
+        web        complete                 6.2 MiB  1 minute  /var/lib/lxc/web/before
+        web        complete, to be resumed  6.2 MiB  1 minute  /var/lib/lxc/web/dump
+        -          half-written             6.2 MiB  1 minute  /var/lib/lxc/web/dump.partial
         ");
         assert_eq!(in_words(&[], 0), "");
     }

@@ -86,6 +86,7 @@ const REASONS: &[(Pattern, Class)] = &[
     (&["Can't dump half of stream unix connection"], C::ExternalUnixSocket),
     (&["Can't dump name-less external socket"], C::ExternalUnixSocket),
     (&["with unreachable peer"], C::ExternalUnixSocket),
+    (&["Unix socket", "not found"], C::ExternalUnixSocket),
     // Files.
     (&["Some file locks are hold"], C::FileLocks),
     (&["increase limit"], C::GhostTooBig),

@@ -50,6 +50,7 @@ const CASES: &[(Operation, Class, From, &str)] = &[
     (Dump, Class::UnsupportedSocket, From::Run, "(00.006990) Error (criu/sk-inet.c:137): inet: Unsupported proto 262 for socket 6b0fc"),
     (Dump, Class::DiagModule, From::Source, "(00.01) Error (criu/sockets.c:216): Diag module missing (-2)"),
     (Dump, Class::ExternalUnixSocket, From::Run, "(00.023521) Error (criu/sk-unix.c:874): unix: External socket is used. Consider using --ext-unix-sk option."),
+    (Dump, Class::ExternalUnixSocket, From::Run, "(00.109123) Error (criu/sk-unix.c:351): unix: Unix socket 1830739 not found"),
     (Dump, Class::FileLocks, From::Run, "(00.021344) Error (criu/file-lock.c:110): Some file locks are hold by dumping tasks! You can try --file-locks to dump them."),
     (Dump, Class::GhostTooBig, From::Run, "(00.007890) Error (criu/files-reg.c:1031): Can't dump ghost file /w/ghost of 2998272 size, increase limit"),
     (Dump, Class::LinkRemap, From::Run, "(00.007512) Error (criu/files-reg.c:1122): Can't create link remap for /w/la. Use link-remap option."),

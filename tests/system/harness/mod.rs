@@ -9,6 +9,7 @@ pub mod cgroups;
 pub mod container;
 pub mod culprit;
 pub mod enter;
+pub mod gate;
 pub mod installed;
 pub mod leak;
 pub mod run;

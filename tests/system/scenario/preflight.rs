@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::net::UnixListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
 use crate::harness::World;
 use crate::harness::container::Container;
 use crate::harness::culprit::Culprits;
-use crate::harness::run::Run;
+use crate::harness::run::{PATH, Run};
 
 /// A kind of culprit, words of the finding, and words of CRIU's own error when it is forced to try.
 type Case = (&'static str, &'static str, &'static str);
@@ -257,6 +259,31 @@ pub fn names_attached_processes(world: &World) {
     let kill = findings[0]["where"]["pid"].to_string();
     Run::new("sh").args(["-c", &format!("kill {kill}")]).ok();
     container.kill();
+}
+
+/// Init has the streams of a unit of systemd's, as `lxc-start` leaves them to it where there is no console: CRIU does not
+/// even find that socket, for it is of the host's network.
+pub fn names_streams_of_a_unit(world: &World) {
+    let container = world.container();
+    let (ours, journal) = UnixStream::pair().unwrap();
+    let mut command = Command::new("lxc-start");
+    command.args(["-F", "-C", "-n", container.name(), "-P"]).arg(world.lxcpath()).env_clear().env("PATH", PATH);
+    let streams = (ours.try_clone().unwrap(), ours);
+    command.stdin(Stdio::null()).stdout(OwnedFd::from(streams.0)).stderr(OwnedFd::from(streams.1));
+    let mut started = command.spawn().unwrap();
+    drop(command);
+    container.wait_state("RUNNING");
+    container.witness();
+    let (code, findings) = check(&container);
+    let forced = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(world.images("d").join("c")).output();
+    container.kill();
+    started.wait().unwrap();
+    drop(journal);
+    forced.assert_code(5);
+    assert!(forced.stderr.contains("a unix socket is connected to a process outside the container"), "{forced}");
+    assert_eq!((code, findings.len()), (4, 1), "{findings:#?}");
+    assert!(has(&findings[0], "what", "standard output"), "{findings:#?}");
+    assert!(has(&findings[0], "remedy", "StandardOutput=null"), "{findings:#?}");
 }
 
 /// Init at a terminal that LXC holds the other end of: our monitor will hold it.

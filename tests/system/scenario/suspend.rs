@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::harness::World;
 use crate::harness::container::Container;
 use crate::harness::culprit::Culprits;
 use crate::harness::enter::PROGRAMS;
+use crate::harness::gate::Gate;
 use crate::harness::run::{Output, Run, wait_for};
 
 /// For a command to get somewhere.
@@ -41,7 +42,7 @@ impl Drop for Settings {
 }
 
 /// A container that is prepared, and has these lines besides.
-fn prepared<'w>(world: &'w World, name: &str, more: &str) -> Container<'w> {
+pub fn prepared<'w>(world: &'w World, name: &str, more: &str) -> Container<'w> {
     let hook = format!("lxc.hook.pre-start = {PROGRAMS}/lxc-cr-pre-start\n");
     world.container_named(name).configure(&format!("{hook}lxc.start.auto = 1\n{more}"))
 }
@@ -50,8 +51,23 @@ fn all(world: &World, subcommand: &str) -> Run {
     Run::ours("lxc-cr").args([subcommand, "--all", "-P"]).arg(world.lxcpath()).limit(LONG)
 }
 
-fn marker(container: &Container) -> PathBuf {
+pub fn marker(container: &Container) -> PathBuf {
     container.dir().join("dump/lxc-cr.resume")
+}
+
+/// What `lxc-cr list` and `lxc-cr show` say of its checkpoint, to people and to programs: all four the same.
+fn is_told_to_be_resumed(container: &Container) -> bool {
+    let json = |subcommand| -> serde_json::Value {
+        serde_json::from_str(&container.lxc_cr(subcommand).arg("--json").ok().stdout).unwrap()
+    };
+    let told = [
+        container.lxc_cr("list").ok().stdout.contains("complete, to be resumed "),
+        container.lxc_cr("show").ok().stdout.contains("\nmarked      to be resumed"),
+        json("list")[0]["to_be_resumed"].as_bool().unwrap(),
+        json("show")["to_be_resumed"].as_bool().unwrap(),
+    ];
+    assert!(told.iter().all(|t| *t == told[0]), "{told:?}");
+    told[0]
 }
 
 /// The names with which lines begin, in their order.
@@ -156,10 +172,11 @@ pub fn nothing_stale_comes_back(world: &World) {
     let resume = || container.lxc_cr("resume");
     container.start();
     container.lxc_cr("suspend").ok();
+    assert!(is_told_to_be_resumed(&container));
 
     // LXC starts it: what is on its disk is newer now.
     container.start().kill();
-    assert!(!marker(&container).exists());
+    assert!(!marker(&container).exists() && !is_told_to_be_resumed(&container));
     let told = resume().output();
     told.assert_code(3);
     assert!(told.stderr.contains("it was not suspended by lxc-cr suspend"), "{told}");
@@ -241,14 +258,10 @@ fn damage(images: &Path) {
 /// The next shutdown comes while the last one's containers come back; and somebody interrupts a suspension.
 pub fn a_shutdown_in_the_middle_loses_nothing(world: &World) {
     let _settings = Settings::with("suspend = true\n");
-    let gate = world.images("gate");
-    let (script, fifo, armed) = (gate.join("wait.sh"), gate.join("fifo"), gate.join("armed"));
-    Run::new("mkfifo").arg(&fifo).ok();
-    fs::write(&script, format!("#!/bin/sh\n[ ! -e {} ] || read line < {}\n", armed.display(), fifo.display())).unwrap();
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let gate = Gate::make(&world.images("gate"));
     let first = prepared(world, "first", "lxc.start.order = 1\n");
     let second =
-        prepared(world, "second", &format!("lxc.start.order = 2\nlxc.hook.pre-start = {}\n", script.display()));
+        prepared(world, "second", &format!("lxc.start.order = 2\nlxc.hook.pre-start = {}\n", gate.script().display()));
     let third = prepared(world, "third", "lxc.start.order = 3\n");
     let containers = [&first, &second, &third];
     for container in &containers {
@@ -258,14 +271,12 @@ pub fn a_shutdown_in_the_middle_loses_nothing(world: &World) {
     let before = witnesses.each_mut().map(|w| w.status());
     all(world, "suspend").ok();
 
-    fs::write(&armed, "").unwrap();
+    gate.arm();
     let mut resume = all(world, "resume").spawn();
-    let open = || fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo).ok();
-    let opened = wait_for("the second container's hook", LIMIT, open).unwrap();
+    let waiting = gate.wait();
     assert_eq!(first.state(), "RUNNING");
     kill(Pid::from_raw(resume.id().cast_signed()), Signal::SIGTERM).unwrap();
-    fs::remove_file(&armed).unwrap();
-    drop(opened);
+    waiting.let_through();
     assert!(!resume.wait().unwrap().success());
 
     for container in containers {
