@@ -32,9 +32,8 @@ impl Cure {
     fn of(operation: Operation, class: Class) -> Option<Cure> {
         use Class::*;
         match (operation, class) {
-            (Operation::Dump, NetlinkData | TcpInFlight | WatchRace | Unseizable | Traced | ProcessGone) => {
-                Some(Cure::Time)
-            }
+            (Operation::Dump, NetlinkData | QueuedCredentials | TcpInFlight | WatchRace) => Some(Cure::Time),
+            (Operation::Dump, Unseizable | Traced | ProcessGone) => Some(Cure::Time),
             (Operation::Restore, InterfaceExists) => Some(Cure::Time),
             (Operation::Restore, MountEngine) => Some(Cure::OlderMountEngine),
             _ => None,
@@ -138,6 +137,7 @@ mod tests {
         use Operation::*;
         for (operation, class, cure) in [
             (Dump, Class::NetlinkData, Some(Time)),
+            (Dump, Class::QueuedCredentials, Some(Time)),
             (Dump, Class::TcpInFlight, Some(Time)),
             (Dump, Class::WatchRace, Some(Time)),
             (Dump, Class::Unseizable, Some(Time)),

@@ -41,6 +41,7 @@ const STORIES: &[Story] = &[
     ("what_the_host_lends_is_there_again", scenario::story::what_the_host_lends_is_there_again),
     ("an_init_on_the_hosts_null_comes_back", scenario::story::an_init_on_the_hosts_null_comes_back),
     ("retries_unread_netlink_data_passes", scenario::retries::unread_netlink_data_passes),
+    ("retries_a_message_with_credentials_is_read", scenario::retries::a_message_with_credentials_is_read),
     (
         "retries_a_connection_that_nobody_has_accepted_passes",
         scenario::retries::a_connection_that_nobody_has_accepted_passes,

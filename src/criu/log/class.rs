@@ -74,6 +74,8 @@ classes! {
         "try again, or skip connections in flight (--skip-in-flight)";
     NetlinkData: "a netlink socket holds data that nobody has read yet",
         "try again";
+    QueuedCredentials: "a message with the credentials of its sender waits in a unix socket, and CRIU cannot save those",
+        "try again; if it stays so, see why the process that should read the message does not";
     WatchRace: "a watched file vanished while it was looked at",
         "try again";
     PassCred: "this CRIU cannot dump inet and packet sockets on Linux 6.16 and newer",

@@ -75,6 +75,7 @@ const REASONS: &[(Pattern, Class)] = &[
     (&["Need to set the --tcp-close"], C::TcpClose),
     (&["In-flight connection (l)"], C::TcpInFlight),
     (&["The socket has data to read"], C::NetlinkData),
+    (&["Control messages in queue"], C::QueuedCredentials),
     (&["error parsing [inotify"], C::WatchRace),
     (&["Can't get 1:16 opt"], C::PassCred),
     (&["Unsupported proto"], C::UnsupportedSocket),

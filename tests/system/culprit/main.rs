@@ -201,6 +201,16 @@ fn make(kind: &str, argument: &str) -> Made {
             keep(file);
             Ok(())
         }
+        "credentials-queue" => {
+            let (sender, receiver) = std::os::unix::net::UnixDatagram::pair()?;
+            // SO_PASSCRED of SOL_SOCKET.
+            let on: c_int = 1;
+            checked(unsafe { setsockopt(receiver.as_raw_fd(), 1, 16, (&raw const on).cast(), 4) })?;
+            sender.send(b"unread")?;
+            keep(sender);
+            keep(receiver);
+            Ok(())
+        }
         "netlink-generic" => open_socket(16, RAW, 16).map(drop),
         "uevent" => {
             let fd = open_socket(16, DATAGRAM, 15)?;

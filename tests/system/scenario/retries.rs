@@ -42,6 +42,11 @@ pub fn unread_netlink_data_passes(world: &World) {
     passes(world, "netlink-queue", "a netlink socket holds data that nobody has read yet");
 }
 
+/// The same of a message that carries the credentials of its sender, as all that systemd's journal reads.
+pub fn a_message_with_credentials_is_read(world: &World) {
+    passes(world, "credentials-queue", "a message with the credentials of its sender waits");
+}
+
 /// The same of a connection that a process has not accepted.
 pub fn a_connection_that_nobody_has_accepted_passes(world: &World) {
     passes(world, "in-flight", "a TCP connection is just being opened");
