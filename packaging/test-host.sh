@@ -8,7 +8,7 @@
 set -eu
 
 suite=forky
-tools=apparmor,iproute2,iptables,nftables,mount,busybox-static,procps,iputils-ping,strace
+tools=apparmor,lxcfs,iproute2,iptables,nftables,mount,busybox-static,procps,iputils-ping,strace
 packages=lxc,criu,$tools
 versions_of='lxc criu libc6'
 arguments=0

@@ -143,6 +143,7 @@ const STORIES: &[Story] = &[
         scenario::apparmor::a_profile_that_lxc_has_made_up_comes_back,
     ),
     ("apparmor_a_profile_that_is_missing_is_named", scenario::apparmor::a_profile_that_is_missing_is_named),
+    ("lxcfs_is_there_again", scenario::lxcfs::is_there_again),
     ("device_rules_are_in_force_again", scenario::devices::are_in_force_again),
     ("device_rules_that_are_none_stay_none", scenario::devices::that_are_none_stay_none),
     ("device_rules_hold_from_the_first_instruction_on", scenario::devices::hold_from_the_first_instruction_on),

@@ -20,6 +20,9 @@ const EXPECTED: &[&str] = &[
     "file /run/lxc",
     // LXC's cache of profiles that it has made up and had compiled.
     "file /var/cache/lxc",
+    // The state of lxcfs.
+    "file /run/lxcfs",
+    "file /run/lxcfs.pid",
     // The state of mount(8).
     "file /run/mount",
     // CRIU's cache of what the kernel can do.

@@ -12,6 +12,7 @@ pub mod hybrid;
 pub mod interfaces;
 pub mod interop;
 pub mod limits;
+pub mod lxcfs;
 pub mod monitor;
 pub mod network;
 pub mod others;
