@@ -257,7 +257,10 @@ impl Watch for RestoreWatch<'_> {
         // At the end CRIU traces the tasks, and an init that is killed then hangs in its own end: its children, traced
         // by a CRIU that waits for init, are collected by nobody.
         let ending = || self.init.is_some_and(process::is_ending);
-        child_ended || (self.on_bridge && (self.log.tells_of_a_crash() || ending()))
+        // Until it is known which one init is, it may be the compiler of the profile that has ended.
+        let compiling = self.loading.as_ref().is_some_and(|thread| !thread.is_finished());
+        let lost = child_ended && if self.init.is_some() { ending() } else { !compiling };
+        lost || (self.on_bridge && (self.log.tells_of_a_crash() || ending()))
     }
 
     fn give_up(&mut self, why: GiveUp) -> Giving {
