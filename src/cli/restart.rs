@@ -205,10 +205,18 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
     let own = lxcpath.container_dir(name);
     let Some(dir) = dir else { return Ok(suspended::dir(&own)) };
     let given = absolute(dir)?;
-    if given.symlink_metadata().is_err() && dir.is_relative() && own.join(dir).is_dir() {
-        return Ok(own.join(dir));
+    if given.symlink_metadata().is_ok() || !dir.is_relative() || !own.is_dir() {
+        return Ok(given);
     }
-    Ok(given)
+    let below = own.join(dir);
+    match below.is_dir() {
+        true => Ok(below),
+        false => {
+            let text = format!("there is no checkpoint {}, nor {}", below.display(), given.display());
+            Err(Failure::msg(Exit::BadCheckpoint, text)
+                .hint(format!("lxc-cr list -n {name} shows those that there are")))
+        }
+    }
 }
 
 /// `--replace`: what runs now is stopped, as `lxc-stop -k` stops it.

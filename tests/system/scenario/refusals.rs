@@ -36,6 +36,8 @@ pub fn of_containers_that_cannot_be_meant(world: &World) {
     }
     refused(&container.ours("lxc-checkpoint").output(), 3, &["not running", "lxc-start"]);
     refused(&container.ours("lxc-restart").output(), 9, &["dump"]);
+    let elsewhere = container.ours("lxc-restart").args(["-D", "old"]).output();
+    refused(&elsewhere, 9, &[&format!("{}, nor /", container.dir().join("old").display()), "lxc-cr list"]);
     container.start();
     container.ours("lxc-checkpoint").ok();
     container.ours("lxc-restart").ok();
