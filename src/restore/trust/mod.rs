@@ -117,10 +117,13 @@ impl Subject<'_> {
         missing.retain(|name| !loaded.iter().any(|l| l == name));
         missing.retain(|name| !(made_up && of_init.is_some_and(|label| label.profile == *name)));
         missing.dedup();
-        let reason = |name| {
-            Reason::certain(format!(
-                "the AppArmor profile '{name}' of its processes is not loaded here (apparmor_parser -r does it)"
-            ))
+        let made_up_by_lxc = format!("lxc-{}_<", self.defined.name);
+        let reason = |name: &str| {
+            let why = match name.starts_with(&made_up_by_lxc) {
+                true => "LXC makes it up at a start, and a checkpoint without a record does not have it",
+                false => "apparmor_parser -r does it",
+            };
+            Reason::certain(format!("the AppArmor profile '{name}' of its processes is not loaded here ({why})"))
         };
         Ok(missing.into_iter().map(reason).collect())
     }
