@@ -214,6 +214,13 @@ impl Record {
         self.cgroup.iter().chain(&self.legacy_cgroups)
     }
 
+    /// Gives it its payload cgroups.
+    pub fn set_cgroups(&mut self, trees: Vec<Tree>) {
+        let (unified, legacy): (Vec<_>, Vec<_>) = trees.into_iter().partition(|tree| tree.controllers.is_empty());
+        self.cgroup = unified.into_iter().next();
+        self.legacy_cgroups = legacy;
+    }
+
     /// What in a record that was made by hand would lead a restore elsewhere than to what it says it is about.
     fn out_of_place(&self) -> Option<String> {
         let file = |name: &str| is_one_component(Path::new(name)) && !name.contains('\0');

@@ -81,6 +81,16 @@ impl Tree {
         })
     }
 
+    /// Whether directories have come or gone since it was read. Takes a fraction of the time of reading it.
+    pub fn has_changed(&self, cgroup: &Cgroup) -> Result<bool> {
+        let mut there = Vec::new();
+        list_directories(&cgroup.dir, Path::new(""), &mut there)?;
+        there.sort_unstable();
+        let mut known: Vec<&Path> = self.directories.iter().map(|d| d.path.as_path()).collect();
+        known.sort_unstable();
+        Ok(there != known)
+    }
+
     /// Whether it is the tree of this hierarchy: which controllers share one is not the same on every host.
     pub fn is_in(&self, hierarchy: &Hierarchy) -> bool {
         match self.controllers.first() {
@@ -131,8 +141,7 @@ fn read_directory(top: &Path, relative: &Path, found: &mut Vec<Directory>) -> Re
         let name = entry.file_name().to_string_lossy().into_owned();
         let meta = entry.metadata().with_context(what)?;
         if meta.is_dir() {
-            // liblxc makes these for processes that lxc-attach brings in; they are not the container's.
-            if !name.starts_with(".lxc") {
+            if is_the_containers(&name) {
                 children.push(relative.join(name));
             }
             continue;
@@ -156,7 +165,31 @@ fn read_directory(top: &Path, relative: &Path, found: &mut Vec<Directory>) -> Re
         devices: Vec::new(),
     });
     for child in children {
-        read_directory(top, &child, found)?;
+        let before = found.len();
+        match read_directory(top, &child, found) {
+            // It has gone meanwhile.
+            Err(_) if !top.join(&child).exists() => found.truncate(before),
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
+/// liblxc makes others for processes that lxc-attach brings in.
+fn is_the_containers(name: &str) -> bool {
+    !name.starts_with(".lxc")
+}
+
+fn list_directories(top: &Path, relative: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let path = top.join(relative);
+    let what = || format!("list cgroup {}", path.display());
+    found.push(relative.to_owned());
+    for entry in fs::read_dir(&path).with_context(what)? {
+        let entry = entry.with_context(what)?;
+        let name = entry.file_name();
+        if entry.file_type().with_context(what)?.is_dir() && is_the_containers(&name.to_string_lossy()) {
+            list_directories(top, &relative.join(name), found)?;
+        }
     }
     Ok(())
 }
@@ -176,6 +209,28 @@ mod tests {
             limits: Limits::new(),
             devices: vec![],
         }
+    }
+
+    #[test]
+    fn directories_that_come_and_go_are_seen() {
+        let top = tempfile::tempdir().unwrap();
+        for path in ["a/b", ".lxc/x"] {
+            fs::create_dir_all(top.path().join(path)).unwrap();
+        }
+        fs::write(top.path().join("cgroup.procs"), "").unwrap();
+        let hierarchy = Hierarchy { mount: top.path().to_owned(), controllers: vec![] };
+        let cgroup = Cgroup { hierarchy, dir: top.path().to_owned() };
+        let tree = Tree {
+            controllers: vec![],
+            path: "/".into(),
+            frozen: false,
+            directories: vec![dir("", false), dir("a", false), dir("a/b", true)],
+        };
+        assert!(!tree.has_changed(&cgroup).unwrap());
+        fs::create_dir(top.path().join("a/c")).unwrap();
+        assert!(tree.has_changed(&cgroup).unwrap());
+        fs::remove_dir(top.path().join("a/b")).unwrap();
+        assert!(tree.has_changed(&cgroup).unwrap());
     }
 
     #[test]

@@ -14,13 +14,16 @@ use anyhow::{Context, Result};
 
 use super::Request;
 use super::target::{partial, seal};
+use crate::cgroup::Cgroup;
 use crate::criu::control::Control;
 use crate::criu::log::{Follower, phase_of_line};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
 use crate::error::ErrorList;
+use crate::lxc::config::Config;
 use crate::lxc::container::Running;
+use crate::lxc::defined::Defined;
 use crate::mend;
 use crate::net::devices::Gates;
 use crate::net::{Port, ports};
@@ -37,7 +40,7 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 use crate::sysctl;
 
-use super::plan::Plan;
+use super::plan::{self, Plan};
 
 /// How CRIU begins its last words (common/bug.h).
 const CRASH: &str = "): BUG at ";
@@ -64,8 +67,12 @@ pub struct Means<'a> {
     pub settings: &'a Settings,
     /// The CRIU that dumps.
     pub criu: &'a Criu,
-    /// The container.
+    /// The container as it is defined.
+    pub defined: &'a Defined,
+    /// And as it runs.
     pub running: &'a Running,
+    /// Its payload cgroups.
+    pub payload: &'a [Cgroup],
     /// What CRIU lays its hands on.
     pub seized: &'a Seized,
     /// Our right to change the container.
@@ -85,7 +92,7 @@ pub fn run(
     netlink: &mut Netlink,
     report: &mut dyn Report,
 ) -> Result<Dumped> {
-    let Means { request, settings, criu, running, seized, operation, limits } = *means;
+    let Means { request, settings, criu, defined, running, payload, seized, operation, limits } = *means;
     let dir = partial(&request.images);
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
     // A Ctrl-C at the terminal must reach us, not CRIU: it would leave the tasks half seized.
@@ -116,6 +123,8 @@ pub fn run(
         gates: Gates::of(&plan.record.devices, &running.init),
         record: plan.record,
         net_settings,
+        config: &defined.config,
+        payload,
         seized,
         heard: Vec::new(),
         journal,
@@ -139,6 +148,8 @@ struct DumpWatch<'a> {
     record: Record,
     /// Who reads the settings of the container's network.
     net_settings: Option<JoinHandle<Result<sysctl::Settings>>>,
+    config: &'a Config,
+    payload: &'a [Cgroup],
     seized: &'a Seized,
     /// The actions of which we have heard before the user's script, and hear again after it.
     heard: Vec<String>,
@@ -159,6 +170,23 @@ impl DumpWatch<'_> {
             Some(Ok(Err(e))) => self.log.report.note(&format!("settings of its network are not in the record: {e:#}")),
             Some(Err(_)) => self.log.report.note("settings of its network are not in the record: a thread has crashed"),
         }
+    }
+
+    /// Services came and went until the tasks stood still; CRIU has seen what there was then.
+    fn add_cgroups(&mut self) -> Result<()> {
+        let known: Vec<_> = self.record.cgroups().cloned().collect();
+        let of = |cgroup: &Cgroup| known.iter().find(|tree| tree.is_in(&cgroup.hierarchy));
+        let changed = |cgroup: &Cgroup| of(cgroup).map_or(Ok(true), |tree| tree.has_changed(cgroup));
+        if !self.payload.iter().map(changed).collect::<Result<Vec<_>>>()?.contains(&true) {
+            return Ok(());
+        }
+        let (mut trees, _) = plan::read_cgroups(self.payload, self.config)?;
+        for (tree, cgroup) in trees.iter_mut().zip(self.payload) {
+            // By now it is we who have frozen it.
+            tree.frozen = of(cgroup).is_some_and(|before| before.frozen);
+        }
+        self.record.set_cgroups(trees);
+        Ok(())
     }
 
     /// A socket that has joined a group is asked while nobody can join or leave one.
@@ -182,6 +210,7 @@ impl DumpWatch<'_> {
     /// The tasks are stopped, all images are written, and CRIU waits for us before it ends the tasks or lets them go on.
     fn complete(&mut self) -> Result<()> {
         self.seized.hold().context("freeze the container")?;
+        self.add_cgroups().context("read the container's cgroups again")?;
         self.add_net_settings();
         self.add_groups();
         if self.request.after == AfterDump::Stop {

@@ -11,12 +11,13 @@ use anyhow::{Context, Result};
 
 use super::Request;
 use crate::apparmor::{Label, Profile};
-use crate::cgroup::{self, Tree};
+use crate::cgroup::{self, Cgroup, Tree};
 use crate::confine;
 use crate::criu::options::{AfterDump, CgroupRoot, Common, Dump, External, NetworkLock};
 use crate::criu::tools;
 use crate::criu::version::Criu;
 use crate::lxc;
+use crate::lxc::config::Config;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::mounts::{self, HostFile, Mount};
@@ -71,7 +72,7 @@ pub fn plan(
     let externals = mounts::externals(&from_host, &mounts::table(std::process::id() as i32)?);
     let host_files = mounts::host_streams(init, &container_mounts)?;
     let payload = cgroup::of_container(running)?;
-    let mut trees = payload.iter().map(Tree::read).collect::<Result<Vec<Tree>>>()?;
+    let (trees, mut notes) = read_cgroups(&payload, &defined.config)?;
     let unified = payload.iter().find(|c| c.hierarchy.is_unified()).map(|c| c.dir.as_path());
     let (ttys, controlling) = terminals(init, &container_mounts, unified)?;
 
@@ -83,12 +84,8 @@ pub fn plan(
     let has_netns = described.namespaces.iter().any(|n| n == "net");
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
-    let mut notes = Vec::new();
     if payload.is_empty() {
         notes.push("it is in no cgroup of its own, and nothing limits it: its restart gives it one again".to_owned());
-    }
-    for (tree, cgroup) in trees.iter_mut().zip(&payload) {
-        notes.extend(confine::read_devices(tree, &cgroup.dir, &defined.config)?);
     }
     let frozen = trees.iter().zip(&payload).find(|(tree, _)| tree.frozen).map(|(_, cgroup)| cgroup.dir.clone());
     let roots = payload.iter().filter(|_| !in_cgroup_namespace);
@@ -112,7 +109,7 @@ pub fn plan(
         parent_images: request.parent_images.clone(),
         tcp_close: request.tcp_close,
     };
-    let record = Record {
+    let mut record = Record {
         version: record::VERSION,
         memory_only: false,
         created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
@@ -126,8 +123,8 @@ pub fn plan(
         },
         host: host(criu),
         init: described,
-        cgroup: trees.first().filter(|t| t.controllers.is_empty()).cloned(),
-        legacy_cgroups: trees.into_iter().filter(|t| !t.controllers.is_empty()).collect(),
+        cgroup: None,
+        legacy_cgroups: Vec::new(),
         ports: survey.ports.clone(),
         devices,
         routes: survey.routes,
@@ -140,6 +137,7 @@ pub fn plan(
         profile,
         images: Vec::new(),
     };
+    record.set_cgroups(trees);
     Ok(Plan {
         dump,
         in_cgroup_namespace,
@@ -239,6 +237,18 @@ fn host(criu: &Criu) -> record::Host {
         lxc: lxc::version::find_cached(&operation::lxc_version_cache()),
         lxc_cr: env!("CARGO_PKG_VERSION").to_owned(),
     }
+}
+
+/// Reads a container's cgroups, with what holds them back; and what the user should know of that.
+pub fn read_cgroups(payload: &[Cgroup], config: &Config) -> Result<(Vec<Tree>, Vec<String>)> {
+    let mut notes = Vec::new();
+    let mut trees = Vec::new();
+    for cgroup in payload {
+        let mut tree = Tree::read(cgroup)?;
+        notes.extend(confine::read_devices(&mut tree, &cgroup.dir, config)?);
+        trees.push(tree);
+    }
+    Ok((trees, notes))
 }
 
 fn describe_init(pid: i32) -> Result<record::Init> {

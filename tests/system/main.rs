@@ -149,6 +149,10 @@ const STORIES: &[Story] = &[
     ("device_rules_hold_from_the_first_instruction_on", scenario::devices::hold_from_the_first_instruction_on),
     ("limits_survive", scenario::limits::survive),
     ("limits_of_the_containers_own_cgroups_survive", scenario::limits::of_the_containers_own_cgroups_survive),
+    (
+        "limits_of_cgroups_that_come_and_go_meanwhile_survive",
+        scenario::limits::of_cgroups_that_come_and_go_meanwhile_survive,
+    ),
     ("limits_that_cannot_be_had_are_refused", scenario::limits::that_cannot_be_had_are_refused),
     ("ten_cycles_leave_nothing", |world| print!("{}", cycles::go_through(world, 10))),
     ("the_same_is_seen_by_a_plain_container", scenario::probe::by_a_plain_container),

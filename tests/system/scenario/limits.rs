@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 
 use crate::harness::container::Container;
 use crate::harness::{World, cgroups};
@@ -109,6 +110,32 @@ pub fn of_the_containers_own_cgroups_survive(world: &World) {
         assert!(place.lines().any(|l| l == "0::/work"), "{place}");
         status = witness.assert_goes_on_from(&status);
     }
+    container.kill();
+}
+
+/// Services start and end while a checkpoint begins: what comes back is what there was when all stood still.
+pub fn of_cgroups_that_come_and_go_meanwhile_survive(world: &World) {
+    let container = world.container().configure("lxc.mount.auto = cgroup:rw\n");
+    container.start();
+    container.exec(["/bin/mkdir", "/sys/fs/cgroup/early"]).assert_code(0);
+    let mut witness = container.witness();
+    let status = witness.status();
+    // CRIU comes to this after all was looked at, and before it stops a task.
+    let script = world.images("scripts").join("script");
+    let own = format!("/sys/fs/cgroup/lxc.payload.{}", container.name());
+    let text = format!(
+        "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = pre-dump ] || exit 0\ncd {own} && rmdir early && mkdir -p late/below\n\
+         echo 5 > late/cgroup.max.depth\n"
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    container.ours("lxc-checkpoint").arg("-A").arg(&script).ok();
+    container.ours("lxc-restart").ok();
+    witness.assert_goes_on_from(&status);
+    let there = |name: &str| Path::new(&own).join(name).exists();
+    assert!(there("late/below") && !there("early"));
+    assert_eq!(fs::read_to_string(format!("{own}/late/cgroup.max.depth")).unwrap(), "5\n");
+    assert_eq!(container.state(), "RUNNING");
     container.kill();
 }
 
