@@ -35,9 +35,9 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
         eprintln!("not tried here: the test host has no systemd");
         return;
     }
-    let (one, two) = (prepared(world, "one", "").memory(16), prepared(world, "two", ""));
-    let (in_unit, cannot) = (prepared(world, "in-unit", "lxc.start.auto = 0\n"), prepared(world, "cannot", ""));
-    let at_journal = prepared(world, "at-journal", "lxc.start.auto = 0\n");
+    let (one, two) = (with_mac(world, "one", "").memory(16), with_mac(world, "two", ""));
+    let (in_unit, cannot) = (with_mac(world, "in-unit", "lxc.start.auto = 0\n"), with_mac(world, "cannot", ""));
+    let at_journal = with_mac(world, "at-journal", "lxc.start.auto = 0\n");
     let culprits = Culprits::put_into(&cannot);
     let machine = Machine::install(world, &["in-unit", "at-journal"]);
     // As without our drop-in, which comes before by its name.
@@ -91,6 +91,13 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     assert!(marker(&one).exists() && marker(&at_journal).exists());
 }
 
+/// A prepared container with a hardware address that outlives a boot: others go on sending to the one that they know.
+fn with_mac<'w>(world: &'w World, name: &str, more: &str) -> Container<'w> {
+    let number = name.bytes().fold(0u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let [high, low] = number.to_be_bytes();
+    prepared(world, name, &format!("lxc.network.hwaddr = 00:16:3e:00:{high:02x}:{low:02x}\n{more}"))
+}
+
 /// What the only finding on a container says can be done: the command after the words.
 fn remedy(host: &Host, container: &Container) -> String {
     let lxcpath = container.dir().parent().unwrap().to_string_lossy().into_owned();
@@ -110,9 +117,9 @@ pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     }
     let gate = Gate::make(&world.images("gate"));
     let waits = format!("lxc.hook.pre-start = {}\n", gate.script().display());
-    let first = prepared(world, "first", "lxc.start.order = 1\n").memory(64);
-    let second = prepared(world, "second", &format!("lxc.start.order = 2\n{waits}"));
-    let in_unit = prepared(world, "in-unit", "lxc.start.auto = 0\n");
+    let first = with_mac(world, "first", "lxc.start.order = 1\n").memory(64);
+    let second = with_mac(world, "second", &format!("lxc.start.order = 2\n{waits}"));
+    let in_unit = with_mac(world, "in-unit", "lxc.start.auto = 0\n");
     let all = [&first, &second, &in_unit];
     let machine = Machine::install(world, &["in-unit"]);
     let host = machine.boot();
