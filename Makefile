@@ -96,11 +96,12 @@ faults: test-host
 # Each target in turn, from its seeds and from what earlier runs have found (tests/fuzz/corpus). What ends one ends it all; it
 # is kept in tests/fuzz/target/findings, and replayed with: cd tests/fuzz; target/fuzz/TARGET target/findings/FILE
 FUZZ_SECONDS ?= 600
-FUZZ_TARGETS = config wire record images criu_log
+FUZZ_TARGETS = config wire record images changes criu_log
 FIXTURES = ../fixtures/criu-4.2.1
 SEEDS_config = ../system/config_cases
 SEEDS_record = seeds/record
 SEEDS_images = $(FIXTURES)/tree $(FIXTURES)/container $(FIXTURES)/suspended
+SEEDS_changes = $(SEEDS_images)
 SEEDS_criu_log = $(FIXTURES)/logs
 
 fuzz:

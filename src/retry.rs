@@ -124,7 +124,11 @@ impl Tries {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
     use super::*;
+    use crate::failed::describe;
     use crate::sys::netlink;
 
     fn taken() -> Failure {
@@ -171,6 +175,21 @@ mod tests {
         assert!(end.ends_with("tried again a moment later: the same"), "{end}");
         let other = tries.after(Failure::msg(Exit::CriuFailed, "CRIU failed")).unwrap_err().to_string();
         assert!(other.ends_with(": the same; tried again a moment later: CRIU failed"), "{other}");
+    }
+
+    /// A line of a user's log: here no way was found to make it happen, as the kernel tells a handle of every watched file.
+    #[test]
+    fn a_watched_file_that_vanished_is_looked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("dump.log");
+        let line = "(00.01) Error (criu/proc_parse.c:2272): parse_fdinfo_pid_s: \
+                    error parsing [inotify wd:48 ino:1 sdev:1a mask:2 ignored_mask:0 ] for 17\n";
+        std::fs::write(&log, line).unwrap();
+        let failure = describe(&ExitStatus::from_raw(256), "", &log, Operation::Dump, Exit::CriuFailed);
+        let mut tries = Tries::new(Operation::Dump, None);
+        assert_eq!(tries.after(failure).unwrap(), (Cure::Time, PAUSES[0]));
+        let story = tries.success().unwrap();
+        assert!(story.contains("a watched file vanished") && story.ends_with("moment later: it worked"), "{story}");
     }
 
     #[test]

@@ -48,6 +48,10 @@ const STORIES: &[Story] = &[
     ),
     ("retries_a_traced_process_is_let_go", scenario::retries::a_traced_process_is_let_go),
     (
+        "retries_a_process_that_is_killed_meanwhile_is_left_out",
+        scenario::retries::a_process_that_is_killed_meanwhile_is_left_out,
+    ),
+    (
         "retries_a_name_that_was_taken_meanwhile_is_given_up",
         scenario::retries::a_name_that_was_taken_meanwhile_is_given_up,
     ),

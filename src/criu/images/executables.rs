@@ -4,7 +4,7 @@
 //! executable, too. At the restore the kernel does not accept it (`PR_SET_MM_MAP`, EBADF): of `O_PATH` there is
 //! nothing to execute. systemd holds its own `systemd-executor` so, which a user's `(sd-pam)` runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -57,7 +57,8 @@ pub fn with_openable_executables(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, E
         reg.is_some_and(|reg| reg.flags & libc::O_PATH as u32 != 0)
     };
     let unopened: Vec<u32> = entries.iter().filter(is_path).map(|e| e.id).collect();
-    let mut next = entries.iter().map(|e| e.id).max().unwrap_or(0) + 1;
+    let taken: BTreeSet<u32> = entries.iter().map(|e| e.id).collect();
+    let mut free = (1..).filter(|id| !taken.contains(id));
     let mut made: BTreeMap<u32, u32> = BTreeMap::new();
     let mut changed = Vec::new();
     let list = fs::read_dir(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
@@ -68,10 +69,8 @@ pub fn with_openable_executables(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, E
         let bytes = bytes_of(&path)?;
         let mms: Vec<MmEntry> = decode(&path, &bytes, Head::Common(MM_MAGIC))?;
         let Some(exe) = mms.first().map(|mm| mm.exe_file_id).filter(|id| unopened.contains(id)) else { continue };
-        let id = *made.entry(exe).or_insert_with(|| {
-            next += 1;
-            next - 1
-        });
+        let Some(id) = made.get(&exe).copied().or_else(|| free.next()) else { continue };
+        made.insert(exe, id);
         let mut extra = Vec::new();
         put_number(EXE_TAG, id.into(), &mut extra);
         changed.push((name.to_owned(), with_appended(&bytes, &extra)));

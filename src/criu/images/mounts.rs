@@ -92,7 +92,8 @@ pub fn with_slaves_apart(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, Error> {
     }
     let all: Vec<&MntEntry> = images.iter().flat_map(|(_, _, entries)| entries).collect();
     let apart = masters_of_unlike(&all);
-    let mut next = all.iter().flat_map(|e| [e.shared_id, e.master_id]).flatten().max().unwrap_or(0) + 1;
+    let taken: BTreeSet<u32> = all.iter().flat_map(|e| [e.shared_id, e.master_id]).flatten().collect();
+    let mut free = (1_u32..).filter(|id| !taken.contains(id));
     let mut changed = Vec::new();
     for (name, bytes, entries) in &images {
         let Ok(found) = messages(bytes, Head::Common(MNTS_MAGIC)) else { continue };
@@ -104,11 +105,12 @@ pub fn with_slaves_apart(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, Error> {
         let mut image = bytes[..first].to_vec();
         for (entry, message) in entries.iter().zip(found) {
             let mut message = message.to_vec();
-            if is_one(entry) {
+            if is_one(entry)
+                && let Some(id) = free.next()
+            {
                 // What comes last counts.
                 encode_key(SHARED_ID_TAG, WireType::Varint, &mut message);
-                encode_varint(next.into(), &mut message);
-                next += 1;
+                encode_varint(id.into(), &mut message);
             }
             image.extend((message.len() as u32).to_le_bytes());
             image.extend(message);
@@ -239,7 +241,10 @@ mod tests {
                 assert_eq!(is_one, after.shared_id != before.shared_id, "{after:?}");
                 assert_eq!(MntEntry { shared_id: before.shared_id, ..after.clone() }, *before);
                 if is_one {
-                    assert!(after.shared_id.is_some_and(|id| id > 26 && fresh.insert(id)), "{after:?}");
+                    assert!(
+                        after.shared_id.is_some_and(|id| ![9, 25, 26].contains(&id) && fresh.insert(id)),
+                        "{after:?}"
+                    );
                 }
             }
         }

@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use prost::Message;
-use prost::encoding::{DecodeContext, decode_key, decode_varint, skip_field};
 
-use super::{Error, Head, KobjIdsEntry, NamespaceIds, bytes_of, change, decode, messages, read_one};
+use super::{Error, Head, KobjIdsEntry, NamespaceIds, bytes_of, change, decode, read_one};
 
 const IDS_MAGIC: u32 = 0x5443_2030;
 const NETDEV_MAGIC: u32 = 0x5737_3951;
@@ -103,24 +102,14 @@ fn decode_interfaces(path: &Path, bytes: &[u8]) -> Result<Vec<Interface>, Error>
 /// before them too, it writes all. Apart from that it does the same with both.
 pub fn with_ready_made(dir: &Path, netns: u32, ready: impl Fn(&str) -> bool) -> Result<Vec<u8>, Error> {
     let path = dir.join(file_name(netns));
-    let bytes = bytes_of(&path)?;
-    let interfaces = decode_interfaces(&path, &bytes)?;
-    let damaged = |source| Error::Damaged { path: path.clone(), source };
-    let mut changed = bytes.clone();
-    // What was decoded above has these, one for each interface.
-    let found = messages(&bytes, Head::Common(NETDEV_MAGIC)).unwrap_or_default();
-    for (interface, message) in interfaces.iter().zip(found) {
-        if ready(&interface.name) {
-            let start = message.as_ptr().addr() - bytes.as_ptr().addr();
-            for at in places_of_type(message).map_err(damaged)? {
-                if let Some(byte) = changed.get_mut(start + at) {
-                    // Both are numbers of one byte.
-                    *byte = LOOPBACK as u8;
-                }
-            }
+    change::each(&path, &bytes_of(&path)?, Head::Common(NETDEV_MAGIC), |message| {
+        if !ready(&NetDeviceEntry::decode(message)?.name) {
+            return Ok(None);
         }
-    }
-    Ok(changed)
+        let mut changed = message.to_vec();
+        change::put_number(TYPE_TAG, LOOPBACK.into(), &mut changed);
+        Ok(Some(changed))
+    })
 }
 
 /// The image with the interfaces that `mac` names under other hardware addresses.
@@ -133,26 +122,9 @@ pub fn with_macs(path: &Path, bytes: &[u8], mac: impl Fn(&str) -> Option<[u8; 6]
     })
 }
 
-/// Where in a message the values of its `type` lie.
-fn places_of_type(message: &[u8]) -> Result<Vec<usize>, prost::DecodeError> {
-    let mut rest = message;
-    let mut places = Vec::new();
-    while !rest.is_empty() {
-        let (tag, wire_type) = decode_key(&mut rest)?;
-        if tag == TYPE_TAG {
-            places.push(message.len() - rest.len());
-            decode_varint(&mut rest)?;
-        } else {
-            skip_field(wire_type, tag, &mut rest, DecodeContext::default())?;
-        }
-    }
-    Ok(places)
-}
-
 pub(super) fn decode_anything(path: &Path, bytes: &[u8]) {
     let _ = decode::<KobjIdsEntry>(path, bytes, Head::Common(IDS_MAGIC));
     let _ = decode_interfaces(path, bytes);
-    let _ = places_of_type(bytes);
 }
 
 #[cfg(test)]
@@ -183,9 +155,10 @@ mod tests {
         let before = bytes_of(&dir.join(file_name(netns))).unwrap();
         assert_eq!(with_ready_made(&dir, netns, |_| false).unwrap(), before);
         let after = with_ready_made(&dir, netns, |name| name == "eth0").unwrap();
-        let different: Vec<(u8, u8)> =
-            before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, b)| (*a, *b)).collect();
-        assert_eq!((before.len(), different), (after.len(), vec![(VETH as u8, LOOPBACK as u8)]));
+        let after = decode_interfaces(&dir.join(file_name(netns)), &after).unwrap();
+        let mut wanted = interfaces(&dir, netns).unwrap();
+        (wanted[1].veth, wanted[1].loopback) = (false, true);
+        assert_eq!(after, wanted);
     }
 
     #[test]

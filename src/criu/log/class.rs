@@ -71,7 +71,7 @@ classes! {
     TcpClose: "the dump closed the TCP connections, so the restore must be told to",
         "restore with TCP connections closed (--tcp-close)";
     TcpInFlight: "a TCP connection is just being opened",
-        "try again, or skip connections in flight (--skip-in-flight)";
+        "try again; if it stays so, the process that listens hangs (lxc-cr check names it): restart it";
     NetlinkData: "a netlink socket holds data that nobody has read yet",
         "try again";
     QueuedCredentials: "a message with the credentials of its sender waits in a unix socket, and CRIU cannot save those",

@@ -43,7 +43,7 @@ const CASES: &[(Operation, Class, From, &str)] = &[
     (Dump, Class::TcpEstablished, From::Run, "(00.011005) Error (criu/sk-inet.c:200): inet: Connected TCP socket, consider using --tcp-established option."),
     (Restore, Class::TcpEstablished, From::Source, "(00.01)     37: Error (criu/sk-inet.c:912): inet: Connected TCP socket in image"),
     (Restore, Class::TcpClose, From::Source, "(00.01) Error (criu/image.c:94): Need to set the --tcp-close options."),
-    (Dump, Class::TcpInFlight, From::Source, "(00.01) Error (criu/sk-inet.c:185): inet: In-flight connection (l) for 6b0fc"),
+    (Dump, Class::TcpInFlight, From::Run, "(00.126155) Error (criu/sk-inet.c:185): inet: In-flight connection (l) for 8c6760"),
     (Dump, Class::NetlinkData, From::Run, "(00.004648) Error (criu/sk-netlink.c:77): netlink: The socket has data to read"),
     (Dump, Class::QueuedCredentials, From::Run, "(02.936918) Error (criu/sk-queue.c:144): skqueue: Control messages in queue, not supported"),
     (Dump, Class::WatchRace, From::Met, "(00.01) Error (criu/proc_parse.c:2272): parse_fdinfo_pid_s: error parsing [inotify wd:48 ino:1 sdev:1a mask:2 ignored_mask:0 ] for 17"),

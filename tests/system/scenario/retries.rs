@@ -123,6 +123,34 @@ pub fn a_traced_process_is_let_go(world: &World) {
     container.kill();
 }
 
+/// Somebody on the host kills a process of the container that CRIU has stopped already: the next try is without it.
+pub fn a_process_that_is_killed_meanwhile_is_left_out(world: &World) {
+    let container = world.container();
+    Culprits::put_into(&container);
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let killed = wait_for("the other process", LIMIT, || process_of(&container, "culprit")).unwrap();
+    let dir = world.images("scripts");
+    let kills = script(&dir, "network-lock", &format!("[ $try = 2 ] || kill -9 {killed}"));
+    let told = container.ours("lxc-checkpoint").arg("-A").arg(&kills).ok();
+    assert_eq!(tries(&dir), 2);
+    assert!(told.stderr.contains("a process ended while it was to be dumped"), "{told}");
+    assert!(told.stderr.contains("tried again a moment later: it worked"), "{told}");
+    container.ours("lxc-restart").ok();
+    witness.assert_goes_on_from(&before);
+    assert_eq!(process_of(&container, "culprit"), None);
+    container.kill();
+}
+
+/// The number on the host of the container's process of this name.
+fn process_of(container: &Container<'_>, name: &str) -> Option<u32> {
+    let payload = cgroups::unified().join(format!("lxc.payload.{}", container.name()));
+    let all = fs::read_to_string(payload.join("cgroup.procs")).unwrap();
+    let is_it = |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim() == name);
+    all.lines().find(is_it)?.parse().ok()
+}
+
 /// The name of the host's end is taken between the plan and the making: everything is undone, and another name serves.
 pub fn a_name_that_was_taken_meanwhile_is_given_up(world: &World) {
     let container = world.container();
