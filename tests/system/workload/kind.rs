@@ -1,5 +1,7 @@
 //! Sorts of containers.
 
+use super::root::{Debian, PRIVILEGED, UNPRIVILEGED, WITH_OPENRC};
+
 /// By what the programs are run, and with what privileges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -17,6 +19,8 @@ pub enum Kind {
     SystemdPrivileged,
     /// sysvinit with rsyslog and cron, and an id map.
     Sysvinit,
+    /// The same with OpenRC.
+    Openrc,
     /// runit, and an id map.
     Runit,
 }
@@ -30,6 +34,7 @@ pub const KINDS: &[Kind] = &[
     Kind::Systemd,
     Kind::SystemdPrivileged,
     Kind::Sysvinit,
+    Kind::Openrc,
     Kind::Runit,
 ];
 
@@ -44,6 +49,7 @@ impl Kind {
             Kind::Systemd => "systemd",
             Kind::SystemdPrivileged => "systemd, privileged",
             Kind::Sysvinit => "sysvinit",
+            Kind::Openrc => "OpenRC",
             Kind::Runit => "runit",
         }
     }
@@ -53,12 +59,21 @@ impl Kind {
         !matches!(self, Kind::ProgramPrivileged | Kind::Recipe | Kind::SystemdPrivileged)
     }
 
+    /// The root of a kind of Debian.
+    pub fn debian(self) -> &'static Debian {
+        match self {
+            Kind::Openrc => &WITH_OPENRC,
+            _ if self.is_unprivileged() => &UNPRIVILEGED,
+            _ => &PRIVILEGED,
+        }
+    }
+
     /// Its init in Debian's root, where it boots.
     pub fn init(self) -> Option<&'static str> {
         match self {
             Kind::Program | Kind::ProgramPrivileged | Kind::Execute | Kind::Recipe => None,
             Kind::Systemd | Kind::SystemdPrivileged => Some("/usr/lib/systemd/systemd"),
-            Kind::Sysvinit => Some("/sbin/init"),
+            Kind::Sysvinit | Kind::Openrc => Some("/sbin/init"),
             Kind::Runit => Some("/usr/sbin/runit"),
         }
     }
