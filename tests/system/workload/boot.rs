@@ -6,12 +6,14 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::Kind;
-use super::root::{LOGS, ROWS};
+use super::root::{LOGS, ROWS, shift_owners};
 
 const UNITS: &str = "etc/systemd/system";
 const WANTED: &str = "etc/systemd/system/multi-user.target.wants";
 const INITTAB: &str = "etc/inittab";
 const RUNIT: &str = "etc/runit/runsvdir/default";
+/// Keeps runit from running the scripts of sysvinit, one of which it waits for in vain.
+const RUNIT_ALONE: &str = "etc/runit/no.emulate.sysv";
 const OPENRC: &str = "etc/init.d";
 const OPENRC_DEFAULT: &str = "etc/runlevels/default";
 /// What systemd starts as other users than root.
@@ -47,10 +49,13 @@ pub fn put(root: &Path, kind: Kind, ids: &[u16]) {
                 let dir = root.join(RUNIT).join(name);
                 fs::create_dir_all(&dir).unwrap();
                 put_executable(&dir.join("run"), &format!("#!/bin/sh\nexec {script}\n"));
+                // Its supervisor keeps its state in there.
+                shift_owners(&dir);
             }
             Kind::Program | Kind::ProgramPrivileged | Kind::Execute | Kind::Recipe => {}
         }
     }
+    fs::write(root.join(RUNIT_ALONE), "").unwrap();
     let path = root.join(INITTAB);
     let old = fs::read_to_string(&path).unwrap();
     fs::write(path, old + &inittab).unwrap();

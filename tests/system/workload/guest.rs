@@ -1,5 +1,6 @@
 //! A container of a kind, with the programs of some rows in it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -124,13 +125,15 @@ lxc.net.0.ipv4.address = {}/24
     fn put_programs(&self) {
         let root = self.root();
         boot::clear(&root);
-        let mut ids = Vec::new();
+        let (mut ids, mut servers) = (Vec::new(), BTreeSet::new());
         for (port, row) in self.ports() {
             let id = port - PORT;
             let line = match row.program {
                 Program::Object(kind, argument) => format!("exec /{ROWS}/object {kind} {port} {argument}"),
                 Program::Line(line) => format!("PORT={port}\n{line}"),
-                Program::Server(_) if self.kind.init().is_some() => continue,
+                Program::Server(_) if self.kind.starts_servers() => continue,
+                // Two rows may be clients of the same one.
+                Program::Server(line) if !servers.insert(line) => continue,
                 Program::Server(line) => line.to_owned(),
             };
             // What it says is kept among the logs.

@@ -78,6 +78,11 @@ impl Kind {
         }
     }
 
+    /// Whether Debian has made its servers ready for that init. Of runit's own services it has few.
+    pub fn starts_servers(self) -> bool {
+        self.init().is_some() && self != Kind::Runit
+    }
+
     pub fn is_systemd(self) -> bool {
         matches!(self, Kind::Systemd | Kind::SystemdPrivileged)
     }
