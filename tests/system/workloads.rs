@@ -1,7 +1,8 @@
 //! What people run in containers, in containers of every kind, by our commands and by LXC's own: `make test-workloads`.
 //!
 //! `cargo test --test workloads [-- KIND [ROW]]`: only kinds whose name is this and rows whose names contain that; prints
-//! the table, with what earlier runs have kept in the cells that this one has not run.
+//! the table, with what earlier runs have kept in the cells that this one has not run. `packaging/test-workloads.sh --write`
+//! makes tests/system/WORKLOADS.md of it.
 //! `LXC_CR_WORKLOADS_OURS=1`: not by LXC's own tool.
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +22,7 @@ use std::time::Instant;
 
 use harness::enter::BRIDGE;
 use harness::run::Run;
+use harness::trial::versions;
 use harness::{World, enter};
 use workload::kind::KINDS;
 use workload::list::ROWS;
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
             }
         }
     }
+    fs::write(world.logs().join("table.md"), table.document(&versions())).unwrap();
     drop(world);
     drop(pages);
     println!("\n{table}");

@@ -58,6 +58,8 @@ impl<'w> Guest<'w> {
     fn of_the_recipe(world: &'w World, rows: &'w [Row]) -> Guest<'w> {
         let container = world.container_named("recipe").memory(0);
         container.append_config(&addresses6());
+        // LXC makes no devpts where no pty is asked for, and takes the recipe's away.
+        container.append_config("lxc.pty.max = 16\n");
         let name = container.name().to_owned();
         let guest = Guest { world, kind: Kind::Recipe, name, address: container.address(), rows };
         let object = guest.root().join("bin/object");

@@ -54,6 +54,23 @@ impl Kind {
         }
     }
 
+    /// What it is, for a reader of the table.
+    pub fn explained(self) -> &'static str {
+        match self {
+            Kind::Program => "a program of Debian 13 as init (`lxc.init.cmd`), with an id map",
+            Kind::ProgramPrivileged => "the same without an id map",
+            Kind::Execute => "the first of these, run by `lxc-execute`",
+            Kind::Recipe => "the recipe's container: busybox, its init and its syslogd, without an id map",
+            Kind::Systemd => "Debian 13 with systemd, its servers started by its units, with an id map",
+            Kind::SystemdPrivileged => {
+                "the same without an id map; rows whose programs are root's alone in a container of their own"
+            }
+            Kind::Sysvinit => "Debian 13 with sysvinit, rsyslog and cron, with an id map",
+            Kind::Openrc => "the same with OpenRC",
+            Kind::Runit => "the same with runit, which runs the servers itself",
+        }
+    }
+
     /// Whether it has an id map.
     pub fn is_unprivileged(self) -> bool {
         !matches!(self, Kind::ProgramPrivileged | Kind::Recipe | Kind::SystemdPrivileged)

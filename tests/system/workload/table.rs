@@ -104,6 +104,24 @@ impl Table {
         wrong.map(|((row, kind, _), o)| format!("{}, {}: {o:?}", ROWS[*row].name, KINDS[*kind].name())).collect()
     }
 
+    /// The table with what a reader must know of it, as it stands in tests/system/WORKLOADS.md.
+    pub fn document(&self, versions: &str) -> String {
+        let kinds: String = KINDS.iter().map(|kind| format!("* *{}*: {}\n", kind.name(), kind.explained())).collect();
+        format!(
+            "# What people run, in containers of every kind
+
+Made by `packaging/test-workloads.sh --write`, which runs `tests/system/workloads.rs`; {versions}. In each cell, ours and
+LXC's own `lxc-checkpoint` on an equal container: a client has a connection and does the first half of its work, the
+container is checkpointed, stopped and restarted, and the client does the second half on the same connection.
+*ok*: it got the right answers. *refused*: by our preflight, before anything was touched; *failed*: everything else. The
+numbers lead to the reasons below: of ours, what our command says; of LXC's, whose tool gives no reason, the first error
+that CRIU's log has, or what the client missed afterwards. A container that boots runs all its rows at once.
+
+{kinds}
+{self}"
+        )
+    }
+
     /// How often each tool did it, of how often it was asked.
     fn counts(&self, lxcs: bool) -> (usize, usize) {
         let all = || self.0.iter().filter(|((_, _, is_lxcs), _)| *is_lxcs == lxcs);
@@ -127,12 +145,12 @@ impl Reasons {
     fn numbers(&mut self, why: &[String]) -> String {
         let mut numbers = BTreeSet::new();
         for reason in why {
-            let told = match REFUSALS.iter().find(|r| reason.contains(r.words)) {
-                // The same one of each process is one reason.
-                Some(refusal) => format!("{}: {}", general(reason), refusal.source),
-                None => general(reason),
-            };
-            numbers.insert(self.0.iter().position(|r| *r == told).unwrap_or_else(|| {
+            // A refusal that is known stands there once, of whichever process it was met first.
+            let known = REFUSALS.iter().find(|r| reason.contains(r.words));
+            let told = known.map_or_else(|| general(reason), |r| format!("{}. {}", general(reason), r.source));
+            let is_it = |old: &&String| known.map_or(**old == told, |r| old.ends_with(r.source));
+            let number = self.0.iter().position(|old| is_it(&old));
+            numbers.insert(number.unwrap_or_else(|| {
                 self.0.push(told);
                 self.0.len() - 1
             }));
