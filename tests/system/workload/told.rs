@@ -32,11 +32,12 @@ pub fn failure(told: &Output) -> String {
     line.split_once(": ").map_or(line, |(_, why)| why).to_owned()
 }
 
-/// LXC's tool says that CRIU has failed, and no more: the first error in CRIU's newest log that is none that it always has.
+/// LXC's tool says that CRIU has failed, and no more: the line of CRIU's newest log that tells the reason, or the first
+/// error in it that is none that it always has.
 pub fn criu_error(images: &Path, operation: Operation) -> Option<String> {
     let mut logs: Vec<_> = fs::read_dir(images).ok()?.flatten().map(|e| e.path()).collect();
     logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
     logs.sort_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
     let text = String::from_utf8_lossy(&fs::read(logs.last()?).ok()?).into_owned();
-    summarise(&text, operation).first_error.map(|error| error.to_string())
+    summarise(&text, operation).shown_error().map(ToString::to_string)
 }
