@@ -147,8 +147,8 @@ impl Reasons {
         for reason in why {
             // A refusal that is known stands there once, of whichever process it was met first.
             let known = REFUSALS.iter().find(|r| reason.contains(r.words));
-            let told = known.map_or_else(|| general(reason), |r| format!("{}. {}", general(reason), r.source));
-            let is_it = |old: &&String| known.map_or(**old == told, |r| old.ends_with(r.source));
+            let told = known.map_or_else(|| general(reason), |r| format!("{} ({})", general(reason), r.source));
+            let is_it = |old: &&String| known.map_or(**old == told, |r| old.contains(r.source));
             let number = self.0.iter().position(|old| is_it(&old));
             numbers.insert(number.unwrap_or_else(|| {
                 self.0.push(told);
