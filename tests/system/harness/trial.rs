@@ -96,7 +96,9 @@ pub fn versions() -> String {
     };
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (lxc, criu) = (first_line("lxc-start", "--version"), first_line("criu", "--version"));
-    format!("kernel {}, LXC {lxc}, CRIU {}", kernel.trim(), criu.trim_start_matches("Version: "))
+    // Without what its builder calls it.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("kernel {kernel}, LXC {lxc}, CRIU {}", criu.trim_start_matches("Version: "))
 }
 
 fn run_one(name: &'static str) -> Result<Completion, Failed> {

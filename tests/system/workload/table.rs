@@ -110,12 +110,14 @@ impl Table {
         format!(
             "# What people run, in containers of every kind
 
-Made by `packaging/test-workloads.sh --write`, which runs `tests/system/workloads.rs`; {versions}. In each cell, ours and
-LXC's own `lxc-checkpoint` on an equal container: a client has a connection and does the first half of its work, the
-container is checkpointed, stopped and restarted, and the client does the second half on the same connection.
-*ok*: it got the right answers. *refused*: by our preflight, before anything was touched; *failed*: everything else. The
-numbers lead to the reasons below: of ours, what our command says; of LXC's, whose tool gives no reason, the error that
-CRIU's log tells it by, or what the client missed afterwards. A container that boots runs all its rows at once.
+Made by `packaging/test-workloads.sh --write`, which runs `tests/system/workloads.rs`: {versions}.
+
+In each cell, ours and LXC's own `lxc-checkpoint` on an equal container: a client has a connection and does the first half
+of its work, the container is checkpointed, stopped and restarted, and the client does the second half on the same
+connection. *ok*: it got the right answers. *refused*: by our preflight, before anything was touched. *failed*: everything
+else. The numbers lead to the reasons below: of ours, what our command says; of LXC's, whose tool gives no reason, the
+error that CRIU's log tells it by, or what the client missed afterwards. A container that boots runs all its rows at once,
+so its cells stand and fall together where the container does.
 
 {kinds}
 {self}"
