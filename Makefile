@@ -82,10 +82,9 @@ test-lxc: test-host
 		LXC_CR_TEST_LXC=$$lxc LXC_CR_TEST_CGROUP=hybrid $(CARGO) test --release --test system || exit 1; done
 	packaging/test-tools.sh
 
-# Some twenty minutes, and a root of 900 MB more.
-test-workloads: test-host
-	@packaging/test-host.sh --workloads
-	$(CARGO) test --release --test workloads
+# Some twenty minutes, and two roots of 900 MB more.
+test-workloads:
+	packaging/test-workloads.sh
 
 demo: test-host
 	$(CARGO) test --release --test demo

@@ -4,6 +4,7 @@
 # usage: test-host.sh [--lxc 5|6|7] [--path]    make it, print its versions and its path; --path only prints the path
 #        test-host.sh --systemd [--path]        not the host but the root of a container to try in it, Debian 13
 #        test-host.sh --workloads [--path]      the same with servers, and sysvinit, runit and systemd beside each other
+#        test-host.sh --openrc [--path]         that with OpenRC, which cannot be beside sysvinit's own scripts
 # --lxc: Debian 12 with LXC 5.0, or Debian 13 with LXC 6.0, and forky's CRIU.
 set -eu
 
@@ -23,13 +24,14 @@ case "${1-} ${2-}" in
     packages=systemd-sysv,dbus,libpam-systemd,systemd-timesyncd,cron,procps,iproute2,iputils-ping
     versions_of='systemd libc6'
     ;;
-"--workloads "*)
+"--workloads "* | "--openrc "*)
     suite=trixie arguments=1
     # What people run, and the programs that it is run by. No program is started while they are installed: mmdebstrap
     # sees to that. systemd is there without being /sbin/init.
     packages=nginx-light,redis-server,postgresql,memcached,openssh-server,openssh-client,python3,nodejs
     packages=$packages,default-jre-headless,tmux,vim-tiny,rsyslog,cron,sysvinit-core,orphan-sysvinit-scripts,systemd,dbus
     packages=$packages,runit,procps,iproute2,mount
+    if [ "$1" = --openrc ]; then packages=$packages,openrc; fi
     versions_of='nginx redis-server postgresql-17 memcached openssh-server nodejs default-jre-headless'
     ;;
 esac

@@ -1,6 +1,8 @@
 //! What people run in containers, in containers of every kind, by our commands and by LXC's own: `make test-workloads`.
 //!
-//! `cargo test --test workloads [-- KIND [ROW]]`: only kinds and rows whose names contain these texts; prints the table.
+//! `cargo test --test workloads [-- KIND [ROW]]`: only kinds whose name is this and rows whose names contain that; prints
+//! the table, with what earlier runs have kept in the cells that this one has not run. `packaging/test-workloads.sh --write`
+//! makes tests/system/WORKLOADS.md of it.
 //! `LXC_CR_WORKLOADS_OURS=1`: not by LXC's own tool.
 #![allow(
     clippy::unwrap_used,
@@ -20,11 +22,12 @@ use std::time::Instant;
 
 use harness::enter::BRIDGE;
 use harness::run::Run;
+use harness::trial::versions;
 use harness::{World, enter};
 use workload::kind::KINDS;
 use workload::list::ROWS;
 use workload::table::Table;
-use workload::{Row, Tool, client, guest, trial};
+use workload::{Kind, Row, Tool, client, guest, trial};
 
 /// Where the kernel is asked for huge pages.
 const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
@@ -47,24 +50,25 @@ fn main() -> ExitCode {
     let pages = HugePages::reserve();
     let world = World::new("workloads");
     let installed = world.installed();
-    let mut table = Table::default();
-    for kind in KINDS.iter().filter(|kind| kind.name().contains(&wanted_kind)) {
+    let kept = world.logs().join("outcomes");
+    let mut table = Table::load(&kept);
+    for kind in KINDS.iter().filter(|kind| wanted_kind.is_empty() || kind.name() == wanted_kind) {
         let rows: Vec<Row> =
             ROWS.iter().filter(|row| row.is_for(*kind) && row.name.contains(&wanted_row)).copied().collect();
-        // What boots gets all of them at once.
-        let groups: Vec<&[Row]> = if kind.init().is_some() { vec![&rows] } else { rows.chunks(1).collect() };
-        for group in groups {
+        for group in groups(*kind, &rows) {
             for tool in tools {
                 let started = Instant::now();
-                let outcomes = trial::run(&world, &installed, *kind, group, *tool);
+                let outcomes = trial::run(&world, &installed, *kind, &group, *tool);
                 let took = started.elapsed().as_secs_f64() / group.len() as f64;
                 for (row, outcome) in group.iter().zip(outcomes) {
                     println!("{} | {} | {tool:?} | {outcome:?} | {took:.1} s", kind.name(), row.name);
                     table.put(row.name, *kind, *tool, outcome);
                 }
+                table.save(&kept);
             }
         }
     }
+    fs::write(world.logs().join("table.md"), table.document(&versions())).unwrap();
     drop(world);
     drop(pages);
     println!("\n{table}");
@@ -73,6 +77,17 @@ fn main() -> ExitCode {
         println!("WRONG: {line}");
     }
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What is tried in one container. What boots gets all rows at once; without an id map those of other users than root are
+/// refused on some hosts, and stand for themselves.
+fn groups(kind: Kind, rows: &[Row]) -> Vec<Vec<Row>> {
+    if kind.init().is_none() {
+        return rows.iter().map(|row| vec![*row]).collect();
+    }
+    let (apart, of_root): (Vec<Row>, Vec<Row>) =
+        rows.iter().partition(|row| !kind.is_unprivileged() && !row.is_of_root());
+    [of_root, apart].into_iter().filter(|group| !group.is_empty()).collect()
 }
 
 /// The bridge in IPv6, and the way to groups.

@@ -40,6 +40,8 @@ pub const WITNESS: &str = "/opt/witness";
 pub const SYSTEMD_ROOT: &str = "/opt/systemd";
 /// The same of a Debian container with servers and several inits.
 pub const WORKLOADS_ROOT: &str = "/opt/workloads";
+/// That with OpenRC.
+pub const OPENRC_ROOT: &str = "/opt/openrc";
 /// The static program with kernel objects, see `tests/system/object/`; only for those who ask for it.
 pub const OBJECT: &str = "/opt/object";
 /// Names the LXC of the test host in the environment: 5, 6 or 7.
@@ -66,8 +68,8 @@ pub struct Unavailable(pub String);
 /// What stays outside and is cleaned up when the run has ended.
 struct Outside {
     root: PathBuf,
-    systemd_root: PathBuf,
-    workloads_root: PathBuf,
+    /// Of containers, and where each is put.
+    container_roots: [(PathBuf, &'static str); 3],
     state: PathBuf,
     run: PathBuf,
     cgroups: Cgroups,
@@ -162,10 +164,13 @@ fn prepare() -> Result<Outside, Unavailable> {
     }
     let witness = super::witness::build("witness", &state).map_err(Unavailable)?;
     let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
-    let systemd_root = cached_root(&["--systemd", "--path"])?;
-    let workloads_root = cached_root(&["--workloads", "--path"])?;
+    let container_roots = [
+        (cached_root(&["--systemd", "--path"])?, SYSTEMD_ROOT),
+        (cached_root(&["--workloads", "--path"])?, WORKLOADS_ROOT),
+        (cached_root(&["--openrc", "--path"])?, OPENRC_ROOT),
+    ];
     let cgroups = Cgroups::prepare().map_err(Unavailable)?;
-    Ok(Outside { root, systemd_root, workloads_root, state, run, cgroups, witness, culprit, object: None })
+    Ok(Outside { root, container_roots, state, run, cgroups, witness, culprit, object: None })
 }
 
 /// What packaging/test-host.sh has made with these arguments, or would make.
@@ -298,7 +303,7 @@ fn build(outside: &Outside) -> Result<(), String> {
     bind(&outside.state.join("logs"), LOGS, false)?;
     bind(programs(), PROGRAMS, true)?;
     bind(&outside.witness, WITNESS, true)?;
-    for (cached, place) in [(&outside.systemd_root, SYSTEMD_ROOT), (&outside.workloads_root, WORKLOADS_ROOT)] {
+    for (cached, place) in &outside.container_roots {
         if cached.is_dir() {
             bind(cached, place, true)?;
         }

@@ -64,7 +64,7 @@ pub fn run(on_unified: &'static [Story], on_hybrid: &'static [Story]) -> ExitCod
             return ExitCode::FAILURE;
         }
         Some(why) => eprintln!("\nskipped, {} tests with real LXC and CRIU: {why}", stories.len()),
-        None => print_versions(),
+        None => println!("\ntest host: {}", versions()),
     }
     libtest_mimic::run(&arguments, stories.iter().map(trial(unavailable)).collect()).exit_code()
 }
@@ -88,14 +88,17 @@ fn shell(arguments: &[String]) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn print_versions() {
+/// What the test host is made of.
+pub fn versions() -> String {
     let first_line = |program: &str, argument: &str| {
         let told = Run::new(program).arg(argument).output();
         told.stdout.lines().next().unwrap_or("?").to_owned()
     };
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let (lxc, criu) = (first_line("lxc-start", "--version"), first_line("criu", "--version"));
-    println!("\ntest host: kernel {}, LXC {lxc}, CRIU {}", kernel.trim(), criu.trim_start_matches("Version: "));
+    // Without what its builder calls it.
+    let kernel = kernel.trim().split('-').next().unwrap_or_default();
+    format!("kernel {kernel}, LXC {lxc}, CRIU {}", criu.trim_start_matches("Version: "))
 }
 
 fn run_one(name: &'static str) -> Result<Completion, Failed> {

@@ -49,9 +49,9 @@ const KINDS: &[Kind] = &[
     ("nothing", |_, _| Ok(Box::new(|| Ok(String::new())))),
 ];
 
-/// Where it makes its files: a directory of each kind.
-fn enter_directory(kind: &str) -> std::io::Result<()> {
-    let dir = format!("/tmp/object-{kind}");
+/// Where it makes its files: a directory of its own, for two of a kind may start at once.
+fn enter_directory(kind: &str, port: u16) -> std::io::Result<()> {
+    let dir = format!("/tmp/object-{kind}-{port}");
     let _ = fs::remove_dir_all(&dir);
     fs::create_dir_all(&dir)?;
     env::set_current_dir(dir)
@@ -62,7 +62,7 @@ fn main() {
     let [_, kind, port, rest @ ..] = arguments.as_slice() else { fail("object KIND PORT [ARGUMENT]") };
     let Some((_, make)) = KINDS.iter().find(|k| k.0 == kind) else { fail("no such kind") };
     let port: u16 = port.parse().unwrap_or_else(|_| fail("no such port"));
-    let check = enter_directory(kind).and_then(|()| make(port, rest.first().map_or("", String::as_str)));
+    let check = enter_directory(kind, port).and_then(|()| make(port, rest.first().map_or("", String::as_str)));
     serve(port, check.map_err(|error| error.to_string()));
 }
 

@@ -167,9 +167,14 @@ pub fn pty() -> Made {
     checked(unsafe { ioctl(master.as_raw_fd(), UNLOCK, &raw const locked) })?;
     let mut slave = file(unsafe { ioctl(master.as_raw_fd(), PEER, READ_WRITE) })?;
     checked(unsafe { ioctl(master.as_raw_fd(), SET_SIZE, &raw const wanted) })?;
+    let (mut wait, mut tell) = io::pipe()?;
     let pid = child(move || {
         unsafe { setsid() };
         unsafe { ioctl(slave.as_raw_fd(), CONTROL, 0) };
+        if tell.write_all(b"!").is_err() {
+            return;
+        }
+        drop(tell);
         let mut line = [0; 64];
         while let Ok(length) = slave.read(&mut line) {
             // In capitals, to tell it from the terminal's own echo.
@@ -179,6 +184,8 @@ pub fn pty() -> Made {
             }
         }
     })?;
+    // Until the session has the terminal.
+    wait.read_exact(&mut [0])?;
     let mut number = 0;
     let check: Check = Box::new(move || {
         number += 1;

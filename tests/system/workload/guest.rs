@@ -1,15 +1,16 @@
 //! A container of a kind, with the programs of some rows in it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::list::IO_URING;
-use super::root::{self, ROWS, SHIFT};
-use super::{Kind, Place, Program, Row, Tool};
+use super::root::{self, LOGS, ROWS, SHIFT};
+use super::{Kind, Place, Program, Row, Tool, boot};
 use crate::harness::World;
 use crate::harness::container::stock;
 use crate::harness::enter::{BRIDGE, OBJECT};
@@ -24,8 +25,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 const PORT: u16 = 7100;
 /// The host's end of the network, in IPv6.
 pub const HOST6: &str = "fd99::1/64";
-/// Every kind of Debian has this name; there is one at a time.
-const NAME: &str = "workload";
+/// Of every kind of Debian; there is one at a time.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 80);
 const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 0x80);
 
@@ -44,11 +44,10 @@ impl<'w> Guest<'w> {
         if kind == Kind::Recipe {
             return Guest::of_the_recipe(world, rows);
         }
-        let name = if kind.is_unprivileged() { NAME.to_owned() } else { format!("{NAME}-p") };
-        let guest = Guest { world, kind, name, address: ADDRESS, rows };
+        let guest = Guest { world, kind, name: kind.debian().name.to_owned(), address: ADDRESS, rows };
         if !guest.root().exists() {
             fs::create_dir_all(guest.dir()).unwrap();
-            root::make(&guest.root(), kind.is_unprivileged());
+            root::make(kind.debian(), &guest.root());
         }
         guest.configure(installed, tool);
         guest.put_programs();
@@ -59,6 +58,8 @@ impl<'w> Guest<'w> {
     fn of_the_recipe(world: &'w World, rows: &'w [Row]) -> Guest<'w> {
         let container = world.container_named("recipe").memory(0);
         container.append_config(&addresses6());
+        // LXC makes no devpts where no pty is asked for, and takes the recipe's away.
+        container.append_config("lxc.pty.max = 16\n");
         let name = container.name().to_owned();
         let guest = Guest { world, kind: Kind::Recipe, name, address: container.address(), rows };
         let object = guest.root().join("bin/object");
@@ -124,69 +125,28 @@ lxc.net.0.ipv4.address = {}/24
 
     /// Each row's program as a script, and what its init needs to start it.
     fn put_programs(&self) {
-        self.clear_programs();
-        let mut inittab = String::new();
+        let root = self.root();
+        boot::clear(&root);
+        let (mut ids, mut servers) = (Vec::new(), BTreeSet::new());
         for (port, row) in self.ports() {
             let id = port - PORT;
             let line = match row.program {
                 Program::Object(kind, argument) => format!("exec /{ROWS}/object {kind} {port} {argument}"),
                 Program::Line(line) => format!("PORT={port}\n{line}"),
-                Program::Server(_) if self.kind.init().is_some() => continue,
+                Program::Server(_) if self.kind.starts_servers() => continue,
+                // Two rows may be clients of the same one.
+                Program::Server(line) if !servers.insert(line) => continue,
                 Program::Server(line) => line.to_owned(),
             };
-            let script = format!("{ROWS}/row-{id}");
-            self.put_executable(&script, &format!("#!/bin/sh\n{line}\n"));
-            match self.kind {
-                Kind::Systemd | Kind::SystemdPrivileged => self.put_unit(&script, id),
-                Kind::Sysvinit => writeln!(inittab, "r{id}:2345:once:/{script}").unwrap(),
-                Kind::Runit => {
-                    let dir = format!("etc/runit/runsvdir/default/row-{id}");
-                    fs::create_dir_all(self.root().join(&dir)).unwrap();
-                    self.put_executable(&format!("{dir}/run"), &format!("#!/bin/sh\nexec /{script}\n"));
-                }
-                Kind::Program | Kind::ProgramPrivileged | Kind::Execute | Kind::Recipe => {}
-            }
+            // What it says is kept among the logs.
+            let script = format!("#!/bin/sh\nexec >/{LOGS}/row-{id}.log 2>&1\n{line}\n");
+            boot::put_executable(&root.join(ROWS).join(format!("row-{id}")), &script);
+            ids.push(id);
         }
-        if self.kind == Kind::Sysvinit {
-            let path = self.root().join("etc/inittab");
-            let old = fs::read_to_string(&path).unwrap();
-            // No terminal is there.
-            let kept: String = old.lines().filter(|l| !l.contains("getty")).map(|l| format!("{l}\n")).collect();
-            fs::write(path, kept + &inittab).unwrap();
+        boot::put(&root, self.kind, &ids);
+        if self.kind == Kind::SystemdPrivileged && self.rows.iter().all(Row::is_of_root) {
+            boot::mask_others(&root);
         }
-    }
-
-    fn put_executable(&self, path: &str, text: &str) {
-        let path = self.root().join(path);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
-    }
-
-    fn put_unit(&self, script: &str, id: u16) {
-        let units = self.root().join("etc/systemd/system");
-        let wanted = units.join("multi-user.target.wants");
-        fs::write(units.join(format!("row-{id}.service")), format!("[Service]\nExecStart=/{script}\n")).unwrap();
-        symlink(format!("../row-{id}.service"), wanted.join(format!("row-{id}.service"))).unwrap();
-    }
-
-    /// What rows before have left in a root that several kinds use.
-    fn clear_programs(&self) {
-        let root = self.root();
-        for place in
-            [ROWS, "etc/systemd/system", "etc/systemd/system/multi-user.target.wants", "etc/runit/runsvdir/default"]
-        {
-            for entry in fs::read_dir(root.join(place)).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with("row-") {
-                    let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-                    let removed = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
-                    removed.unwrap();
-                }
-            }
-        }
-        let inittab = root.join("etc/inittab");
-        let old = fs::read_to_string(&inittab).unwrap();
-        let kept: String = old.lines().filter(|l| !l.contains("/row-")).map(|l| format!("{l}\n")).collect();
-        fs::write(inittab, kept).unwrap();
     }
 
     fn ports(&self) -> impl Iterator<Item = (u16, &Row)> {
@@ -205,6 +165,11 @@ lxc.net.0.ipv4.address = {}/24
 
     fn root(&self) -> PathBuf {
         self.dir().join("rootfs")
+    }
+
+    /// Where its programs complain.
+    pub fn logs(&self) -> PathBuf {
+        self.root().join(LOGS)
     }
 
     /// Where a checkpoint without `-D` goes.

@@ -75,6 +75,11 @@ pub const SEMAPHORE: &str = "eventfd, a semaphore";
 const EXECUTED: &str = "eventfd";
 
 impl Row {
+    /// Whether its processes are root's alone.
+    pub fn is_of_root(&self) -> bool {
+        !matches!(self.program, Server(line) if line != SSHD)
+    }
+
     /// Whether it is tried in a container of that kind.
     pub fn is_for(&self, kind: super::Kind) -> bool {
         match self.program {

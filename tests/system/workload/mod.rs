@@ -4,22 +4,26 @@
 //! A [`Row`] is a program and what a client does with it; a [`Kind`] is a sort of container; a [`Guest`] is such a
 //! container with the programs of some rows; a [`trial`] is the story of one.
 
+pub mod boot;
 pub mod client;
 pub mod guest;
 pub mod kind;
 pub mod list;
 pub mod root;
 pub mod table;
+pub mod told;
 pub mod trial;
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 pub use guest::Guest;
 pub use kind::Kind;
 
 /// What is left to do for a client after the restart. A panic says what was lost.
-pub type Finish = Box<dyn FnOnce()>;
+pub type Finish = Box<dyn FnOnce() + Send>;
 
 /// A program and its client.
 #[derive(Clone, Copy)]
@@ -54,17 +58,17 @@ pub struct Place {
 }
 
 /// Who checkpoints and restarts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Tool {
     Ours,
     Lxcs,
 }
 
 /// How it came out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     Good,
-    /// By our preflight, with its words.
-    Refused(String),
+    /// By our preflight, with all that it says stands in the way.
+    Refused(Vec<String>),
     Failed(String),
 }

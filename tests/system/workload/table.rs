@@ -1,7 +1,10 @@
 //! The table: rows, kinds, and in each cell what came of ours and of LXC's.
 
-use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::{fmt, fs};
+
+use serde::{Deserialize, Serialize};
 
 use super::kind::KINDS;
 use super::list::{IO_URING, ROWS, SEMAPHORE};
@@ -38,14 +41,53 @@ pub const REFUSALS: &[Refusal] = &[
     },
 ];
 
-/// What came of each row in each kind.
+impl Refusal {
+    /// That which a blocker is, if it may be there.
+    fn of(blocker: &str, kind: Kind, row: &str) -> Option<&'static Refusal> {
+        REFUSALS.iter().find(|r| blocker.contains(r.words) && (r.of)(kind, row))
+    }
+}
+
+/// What came of each row in each kind: the numbers of both in their lists, and whether it is LXC's tool's.
 #[derive(Default)]
 pub struct Table(BTreeMap<(usize, usize, bool), Outcome>);
 
+/// A cell as it is kept between two runs of this program.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    kind: String,
+    row: String,
+    tool: Tool,
+    outcome: Outcome,
+}
+
 impl Table {
+    /// What runs before have kept there; nothing, if there is no such file. Rows and kinds that are no more are left out.
+    pub fn load(path: &Path) -> Table {
+        let mut table = Table::default();
+        for line in fs::read_to_string(path).unwrap_or_default().lines() {
+            let kept: Kept = serde_json::from_str(line).unwrap();
+            let row = ROWS.iter().find(|row| row.name == kept.row);
+            let kind = KINDS.iter().find(|kind| kind.name() == kept.kind);
+            if let (Some(row), Some(kind)) = (row, kind) {
+                table.put(row.name, *kind, kept.tool, kept.outcome);
+            }
+        }
+        table
+    }
+
+    pub fn save(&self, path: &Path) {
+        let line = |((row, kind, is_lxcs), outcome): (&(usize, usize, bool), &Outcome)| {
+            let (row, kind) = (ROWS[*row].name.to_owned(), KINDS[*kind].name().to_owned());
+            let tool = if *is_lxcs { Tool::Lxcs } else { Tool::Ours };
+            serde_json::to_string(&Kept { kind, row, tool, outcome: outcome.clone() }).unwrap() + "\n"
+        };
+        fs::write(path, self.0.iter().map(line).collect::<String>()).unwrap();
+    }
+
     pub fn put(&mut self, row: &str, kind: Kind, tool: Tool, outcome: Outcome) {
-        let row = ROWS.iter().position(|r| r.name == row).unwrap_or(ROWS.len());
-        let kind = KINDS.iter().position(|k| *k == kind).unwrap_or(KINDS.len());
+        let row = ROWS.iter().position(|r| r.name == row).unwrap();
+        let kind = KINDS.iter().position(|k| *k == kind).unwrap();
         self.0.insert((row, kind, tool == Tool::Lxcs), outcome);
     }
 
@@ -55,70 +97,98 @@ impl Table {
         let wrong = ours.filter(|((row, kind, _), outcome)| match outcome {
             Outcome::Good => false,
             Outcome::Failed(_) => true,
-            Outcome::Refused(why) => {
-                let is_right = |r: &&Refusal| why.contains(r.words) && (r.of)(KINDS[*kind], ROWS[*row].name);
-                !REFUSALS.iter().any(|r| is_right(&r))
+            Outcome::Refused(blockers) => {
+                blockers.iter().any(|b| Refusal::of(b, KINDS[*kind], ROWS[*row].name).is_none())
             }
         });
-        wrong.map(|((row, kind, _), o)| format!("{}, {}: {}", ROWS[*row].name, KINDS[*kind].name(), shown(o))).collect()
+        wrong.map(|((row, kind, _), o)| format!("{}, {}: {o:?}", ROWS[*row].name, KINDS[*kind].name())).collect()
+    }
+
+    /// The table with what a reader must know of it, as it stands in tests/system/WORKLOADS.md.
+    pub fn document(&self, versions: &str) -> String {
+        let kinds: String = KINDS.iter().map(|kind| format!("* *{}*: {}\n", kind.name(), kind.explained())).collect();
+        format!(
+            "# What people run, in containers of every kind
+
+Made by `packaging/test-workloads.sh --write`, which runs `tests/system/workloads.rs`: {versions}.
+
+In each cell, ours and LXC's own `lxc-checkpoint` on an equal container: a client has a connection and does the first half
+of its work, the container is checkpointed, stopped and restarted, and the client does the second half on the same
+connection. *ok*: it got the right answers. *refused*: by our preflight, before anything was touched. *failed*: everything
+else. The numbers lead to the reasons below: of ours, what our command says; of LXC's, whose tool gives no reason, the
+error that CRIU's log tells it by, or what the client missed afterwards. A container that boots runs all its rows at once,
+so its cells stand and fall together where the container does.
+
+{kinds}
+{self}"
+        )
+    }
+
+    /// How often each tool did it, of how often it was asked.
+    fn counts(&self, lxcs: bool) -> (usize, usize) {
+        let all = || self.0.iter().filter(|((_, _, is_lxcs), _)| *is_lxcs == lxcs);
+        (all().filter(|(_, outcome)| **outcome == Outcome::Good).count(), all().count())
     }
 }
 
-fn shown(outcome: &Outcome) -> String {
-    match outcome {
-        Outcome::Good => "ok".to_owned(),
-        Outcome::Refused(why) => format!("refused: {why}"),
-        Outcome::Failed(why) => format!("failed: {why}"),
+/// Reasons in the order in which they are met, each once.
+#[derive(Default)]
+struct Reasons(Vec<String>);
+
+impl Reasons {
+    fn cell(&mut self, outcome: &Outcome) -> String {
+        match outcome {
+            Outcome::Good => "ok".to_owned(),
+            Outcome::Refused(blockers) => format!("refused {}", self.numbers(blockers)),
+            Outcome::Failed(why) => format!("failed {}", self.numbers(std::slice::from_ref(why))),
+        }
+    }
+
+    fn numbers(&mut self, why: &[String]) -> String {
+        let mut numbers = BTreeSet::new();
+        for reason in why {
+            // A refusal that is known stands there once, of whichever process it was met first.
+            let known = REFUSALS.iter().find(|r| reason.contains(r.words));
+            let told = known.map_or_else(|| general(reason), |r| format!("{} ({})", general(reason), r.source));
+            let is_it = |old: &&String| known.map_or(**old == told, |r| old.contains(r.source));
+            let number = self.0.iter().position(|old| is_it(&old));
+            numbers.insert(number.unwrap_or_else(|| {
+                self.0.push(told);
+                self.0.len() - 1
+            }));
+        }
+        let words: Vec<String> = numbers.iter().map(|number| (number + 1).to_string()).collect();
+        words.join(", ")
     }
 }
 
 impl fmt::Display for Table {
     /// Markdown; reasons stand below, each once.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut reasons: Vec<String> = Vec::new();
-        let mut short = |outcome: &Outcome| match outcome {
-            Outcome::Good => "ok".to_owned(),
-            Outcome::Refused(why) | Outcome::Failed(why) => {
-                let why = general(why);
-                let number = reasons.iter().position(|r| *r == why).unwrap_or_else(|| {
-                    reasons.push(why);
-                    reasons.len() - 1
-                });
-                let word = if matches!(outcome, Outcome::Refused(_)) { "refused" } else { "failed" };
-                format!("{word} ({})", number + 1)
-            }
-        };
+        let mut reasons = Reasons::default();
         write!(f, "| ours / LXC's |")?;
         let kinds: Vec<usize> = (0..KINDS.len()).filter(|k| self.0.keys().any(|key| key.1 == *k)).collect();
         for kind in &kinds {
             write!(f, " {} |", KINDS[*kind].name())?;
         }
         writeln!(f, "\n|---|{}", "---|".repeat(kinds.len()))?;
-        for (number, row) in ROWS.iter().enumerate() {
-            if !self.0.keys().any(|key| key.0 == number) {
-                continue;
-            }
+        for (number, row) in ROWS.iter().enumerate().filter(|(number, _)| self.0.keys().any(|key| key.0 == *number)) {
             write!(f, "| {} |", row.name)?;
             for kind in &kinds {
-                let of = |lxcs: bool| self.0.get(&(number, *kind, lxcs));
-                match (of(false), of(true)) {
+                let mut cell = |lxcs: bool| self.0.get(&(number, *kind, lxcs)).map(|outcome| reasons.cell(outcome));
+                match (cell(false), cell(true)) {
                     (None, None) => write!(f, " |")?,
                     (ours, lxcs) => {
-                        let mut text = |o: Option<&Outcome>| o.map_or("-".to_owned(), &mut short);
-                        let (ours, lxcs) = (text(ours), text(lxcs));
-                        write!(f, " {ours} / {lxcs} |")?;
+                        write!(f, " {} / {} |", ours.as_deref().unwrap_or("-"), lxcs.as_deref().unwrap_or("-"))?
                     }
                 }
             }
             writeln!(f)?;
         }
-        writeln!(f)?;
-        for (number, reason) in (1..).zip(&reasons) {
-            let source = REFUSALS
-                .iter()
-                .find(|r| reason.contains(r.words))
-                .map_or(String::new(), |r| format!(" ({})", r.source));
-            writeln!(f, "{number}. {reason}{source}")?;
+        let (ours, lxcs) = (self.counts(false), self.counts(true));
+        writeln!(f, "\n*ok*: ours {} of {}, LXC's {} of {}.\n", ours.0, ours.1, lxcs.0, lxcs.1)?;
+        for (number, reason) in (1..).zip(&reasons.0) {
+            writeln!(f, "{number}. {reason}")?;
         }
         Ok(())
     }

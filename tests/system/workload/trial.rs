@@ -4,8 +4,11 @@ use std::any::Any;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::thread;
 
-use super::{Guest, Kind, Outcome, Row, Tool};
+use lxc_cr::criu::log::Operation;
+
+use super::{Guest, Kind, Outcome, Row, Tool, told};
 use crate::harness::World;
 use crate::harness::installed::Installed;
 use crate::harness::leak::Snapshot;
@@ -13,9 +16,6 @@ use crate::harness::run::Output;
 
 /// The exit code of our preflight.
 const REFUSED: i32 = 4;
-
-/// What CRIU says wherever root has no CAP_SYS_RESOURCE, and goes on.
-const HARMLESS: &str = "Can't setup RLIMIT_NOFILE";
 
 /// How each of the rows came out in one container of that kind.
 pub fn run(world: &World, installed: &Installed, kind: Kind, rows: &[Row], tool: Tool) -> Vec<Outcome> {
@@ -26,7 +26,7 @@ pub fn run(world: &World, installed: &Installed, kind: Kind, rows: &[Row], tool:
     let told = caught(|| {
         let guest = Guest::make(world, installed, kind, rows, tool);
         let outcomes = caught(|| try_run(&guest, &images, tool));
-        keep_logs(world, kind, rows, tool, &images, &guest.dump_dir());
+        keep_logs(world, kind, rows, tool, &images, &guest);
         guest.kill();
         outcomes.unwrap_or_else(|why| rows.iter().map(|_| Outcome::Failed(why.clone())).collect())
     });
@@ -42,15 +42,25 @@ pub fn run(world: &World, installed: &Installed, kind: Kind, rows: &[Row], tool:
 
 fn try_run(guest: &Guest<'_>, images: &Path, tool: Tool) -> Vec<Outcome> {
     guest.start();
-    let halves: Vec<_> = guest.places().into_iter().map(|(row, place)| caught(move || (row.client)(&place))).collect();
+    // A guest that boots starts its programs in its own order and time.
+    let halves = side_by_side(guest.places(), |(row, place)| (row.client)(&place));
     if let Err(outcome) = turn(guest, images, tool) {
         return halves.iter().map(|_| outcome.clone()).collect();
     }
-    let finished = halves.into_iter().map(|half| match half {
+    let finished = side_by_side(halves, |half| match half {
         Ok(finish) => caught(finish).map_or_else(Outcome::Failed, |()| Outcome::Good),
         Err(why) => Outcome::Failed(format!("before the checkpoint: {why}")),
     });
-    finished.collect()
+    finished.into_iter().map(|outcome| outcome.unwrap_or_else(Outcome::Failed)).collect()
+}
+
+/// Does all of it at the same time: no client waits until another one has.
+fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Result<R, String>> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(move || caught(|| work(item)))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }
 
 /// Checkpoint and restart.
@@ -59,50 +69,30 @@ fn turn(guest: &Guest<'_>, images: &Path, tool: Tool) -> Result<(), Outcome> {
         Tool::Ours => {
             let told = guest.ours("lxc-checkpoint");
             if told.in_time && told.status.code() == Some(REFUSED) {
-                return Err(Outcome::Refused(words(&told)));
+                return Err(Outcome::Refused(told::blockers(&told)));
             }
-            succeeded("lxc-checkpoint", &told, &guest.dump_dir())?;
-            succeeded("lxc-restart", &guest.ours("lxc-restart"), &guest.dump_dir())
+            succeeded("lxc-checkpoint", &told, told::failure)?;
+            succeeded("lxc-restart", &guest.ours("lxc-restart"), told::failure)?;
         }
         Tool::Lxcs => {
-            let told = guest.stock("-s", images);
-            succeeded("dump", &told, images)?;
+            let why =
+                |operation| move |told: &_| told::criu_error(images, operation).unwrap_or_else(|| told::failure(told));
+            succeeded("dump", &guest.stock("-s", images), why(Operation::Dump))?;
             guest.wait_state("STOPPED");
-            succeeded("restore", &guest.stock("-r", images), images)?;
+            succeeded("restore", &guest.stock("-r", images), why(Operation::Restore))?;
             guest.wait_state("RUNNING");
-            Ok(())
         }
     }
+    Ok(())
 }
 
-fn succeeded(what: &str, told: &Output, images: &Path) -> Result<(), Outcome> {
+fn succeeded(what: &str, told: &Output, why: impl Fn(&Output) -> String) -> Result<(), Outcome> {
     if told.success() {
         return Ok(());
     }
     eprintln!("{told}");
-    let why = last_error(images).unwrap_or_else(|| words(told));
     let end = if told.in_time { "" } else { "killed by the time limit: " };
-    Err(Outcome::Failed(format!("{what}: {end}{why}")))
-}
-
-/// The last error that CRIU has written into a log.
-fn last_error(images: &Path) -> Option<String> {
-    let mut logs: Vec<_> = fs::read_dir(images).ok()?.flatten().map(|e| e.path()).collect();
-    logs.retain(|path| path.extension().is_some_and(|e| e == "log"));
-    logs.sort_by_key(|path| path.metadata().and_then(|m| m.modified()).ok());
-    let text = String::from_utf8_lossy(&fs::read(logs.last()?).ok()?).into_owned();
-    // The first one is the cause, what follows is what it leads to.
-    let line = text.lines().find(|line| line.contains("Error (") && !line.contains(HARMLESS))?;
-    line.split_once("): ").map(|(_, why)| why.to_owned())
-}
-
-/// What a command says is wrong: its first blocker, or its first line.
-fn words(told: &Output) -> String {
-    let all = || told.stderr.lines().chain(told.stdout.lines());
-    let blocker = all().find(|l| l.contains("blocker: ")).or_else(|| all().skip_while(|l| !l.ends_with(':')).nth(1));
-    let line = blocker.or_else(|| all().find(|l| !l.trim().is_empty())).unwrap_or("it says nothing");
-    let line = line.trim().trim_start_matches("lxc-checkpoint: ").trim_start_matches("lxc-restart: ");
-    line.split_once(": it cannot be checkpointed: ").map_or(line, |(_, why)| why).to_owned()
+    Err(Outcome::Failed(format!("{what}: {end}{}", why(told))))
 }
 
 fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
@@ -113,10 +103,11 @@ fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Beside the logs of other trials, for whoever wants to know more.
-fn keep_logs(world: &World, kind: Kind, rows: &[Row], tool: Tool, images: &Path, dump: &Path) {
+fn keep_logs(world: &World, kind: Kind, rows: &[Row], tool: Tool, images: &Path, guest: &Guest<'_>) {
     let row = if let [row] = rows { row.name } else { "all" };
     let to = world.logs().join(format!("{kind:?}-{tool:?}-{}", row.replace(['/', ' '], "-")));
-    for dir in [images, dump, &dump.with_file_name("dump.partial"), dump.parent().unwrap_or(dump)] {
+    let dump = guest.dump_dir();
+    for dir in [images, &dump, &dump.with_file_name("dump.partial"), dump.parent().unwrap_or(&dump), &guest.logs()] {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|e| e == "log") {
                 let _ = fs::create_dir_all(&to).and_then(|()| fs::copy(entry.path(), to.join(entry.file_name())));
