@@ -46,6 +46,7 @@ test-host:
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy $(addprefix --test ,demo faults soak workloads) -- -D warnings
 
 check: lint
 	$(CARGO) test --lib --bins --test layers --test cli --test doc --test prepare
@@ -54,7 +55,7 @@ check: lint
 test: test-host lint
 	$(CARGO) test --release
 	[ "$$(id -u)" != 0 ] || $(CARGO) test --release --test faults -- actions
-	@$(MAKE) --no-print-directory lint-packaging
+	@$(MAKE) --no-print-directory lint-packaging deny
 
 # What makes the .deb and looks at what is packaged; and what `make test-packages` needs besides.
 LINT_TOOLS = debhelper lintian shellcheck man-db systemd zsh fish
@@ -159,9 +160,9 @@ uninstall:
 deb: build doc
 	packaging/deb.sh $(PROFILE)
 
-# Licenses and origins of what is built in; cargo-deny is built first where it is missing, some minutes.
+# Licenses and origins of what is built in; cargo-deny is built first where it is missing: two minutes, in haste.
 deny:
-	command -v cargo-deny >/dev/null || $(CARGO) install --locked --no-default-features cargo-deny
+	command -v cargo-deny >/dev/null || $(CARGO) install --quiet --debug --locked --no-default-features cargo-deny
 	$(CARGO) deny --config packaging/deny.toml check bans licenses sources
 
 package-tools:
