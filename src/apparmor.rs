@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
+use crate::sys::place::Guest;
 use crate::sys::spawn::Place;
 
 /// The kernel's own files of AppArmor (security/apparmor/apparmorfs.c).
@@ -71,16 +72,16 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The profile of a running container, by its init's label and the container's directory. None where it is confined by one
-    /// that the host has anyway.
-    pub fn of_running(label: Label<'_>, dir: &Path) -> Result<Option<Profile>> {
+    /// The profile of a running container, by its init's label and the container's directory, which may be `guest`'s. None where
+    /// it is confined by one that the host has anyway.
+    pub fn of_running(label: Label<'_>, dir: &Path, guest: Option<Guest>) -> Result<Option<Profile>> {
         let path = file(dir, label.profile);
         let file = match files::open_file(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
         };
-        files::check_own_file(None, &path)?;
+        files::check_own_file(guest, &path)?;
         let mut text = String::new();
         file.take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
         Ok(Some(Profile {
@@ -114,10 +115,10 @@ impl Profile {
     /// What in a record that was made by hand would have another profile replaced, or a directory elsewhere removed.
     pub fn out_of_place(&self) -> Option<String> {
         let is_plain = |name: &str| !name.contains(['/', '\0']) && name != "." && name != "..";
-        if !self.name.starts_with("lxc-") || !self.text.contains(&format!("profile \"{}\"", self.name)) {
+        if !is_a_name_of_lxcs(&self.name) || !self.text.contains(&format!("profile \"{}\"", self.name)) {
             return Some(format!("'{}' is no profile that LXC makes", self.name));
         }
-        let strange = self.namespace.as_deref().filter(|name| !name.starts_with("lxc-") || !is_plain(name));
+        let strange = self.namespace.as_deref().filter(|name| !is_a_name_of_lxcs(name) || !is_plain(name));
         strange.map(|name| format!("'{name}' is no policy namespace that LXC makes"))
     }
 
@@ -133,12 +134,18 @@ impl Profile {
             }
         }
         let path = file(dir, &self.name);
-        if let Some(above) = path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o755).create(above).context("make LXC's directory for it")?;
-        }
+        let above = dir.join(DIRECTORY);
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(&above).context("make LXC's directory for it")?;
+        // The container's directory may be its own root's, who could have put a link there.
+        files::open_private_dir(&above)?;
         files::write_atomically(&path, self.text.as_bytes())?;
         run_parser(&path)
     }
+}
+
+/// A name that would be too long for a file is a number of 64 bits instead (`shorten_apparmor_name`).
+fn is_a_name_of_lxcs(name: &str) -> bool {
+    name.starts_with("lxc-") || (name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 /// Has a profile compiled and given to the kernel; one of that name is replaced.
@@ -165,10 +172,11 @@ pub fn unload(dir: &Path, name: &str, namespace: Option<&str>) -> Result<bool> {
     let remove = Path::new(SECURITYFS).join(REMOVE);
     let asked = fs::OpenOptions::new().write(true).open(remove).and_then(|mut file| file.write_all(name.as_bytes()));
     let was_there = gone(asked, "remove the container's profile")?;
-    let path = file(dir, name);
-    files::remove_if_there(&path)?;
-    if let Some(above) = path.parent() {
-        gone(fs::remove_dir(above), "remove LXC's directory for it")?;
+    let above = dir.join(DIRECTORY);
+    if fs::symlink_metadata(&above).is_ok() {
+        files::open_private_dir(&above)?;
+        files::remove_if_there(&file(dir, name))?;
+        gone(fs::remove_dir(&above), "remove LXC's directory for it")?;
     }
     Ok(was_there)
 }
@@ -231,11 +239,22 @@ mod tests {
     fn the_profile_of_a_running_container_is_found_where_lxc_has_written_it() {
         let dir = tempfile::tempdir().unwrap();
         let label = Label::parse(STACK).unwrap();
-        assert_eq!(Profile::of_running(label, dir.path()).unwrap(), None);
+        assert_eq!(Profile::of_running(label, dir.path(), None).unwrap(), None);
         fs::create_dir(dir.path().join("apparmor")).unwrap();
         let written = format!("{}\0", profile().text);
         fs::write(dir.path().join("apparmor/lxc-web_<-var-lib-lxc>"), written).unwrap();
-        assert_eq!(Profile::of_running(label, dir.path()).unwrap(), Some(profile()));
+        assert_eq!(Profile::of_running(label, dir.path(), None).unwrap(), Some(profile()));
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_its_directory_is_not_followed() {
+        let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join(DIRECTORY)).unwrap();
+        let of_somebody = elsewhere.path().join("lxc-web_<-var-lib-lxc>");
+        fs::write(&of_somebody, "kept").unwrap();
+        assert!(Profile { namespace: None, ..profile() }.load(dir.path()).is_err());
+        assert!(unload(dir.path(), &profile().name, None).is_err());
+        assert_eq!(fs::read_to_string(&of_somebody).unwrap(), "kept");
     }
 
     #[test]
@@ -253,6 +272,9 @@ mod tests {
     #[test]
     fn a_profile_made_by_hand_is_seen() {
         assert_eq!(profile().out_of_place(), None);
+        let long = Profile { name: "00ab".repeat(4), namespace: Some("00ab".repeat(4)), ..profile() };
+        let long = Profile { text: format!("profile \"{}\" {{}}\n", long.name), ..long };
+        assert_eq!(long.out_of_place(), None);
         let other = |change: fn(&mut Profile)| {
             let mut changed = profile();
             change(&mut changed);

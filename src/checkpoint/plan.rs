@@ -80,7 +80,7 @@ pub fn plan(
 
     let described = describe_init(init)?;
     let label = described.label.as_deref().and_then(Label::parse);
-    let profile = label.map_or(Ok(None), |label| Profile::of_running(label, &defined.dir()))?;
+    let profile = label.map_or(Ok(None), |label| Profile::of_running(label, &defined.dir(), defined.config.guest()))?;
     let has_netns = described.namespaces.iter().any(|n| n == "net");
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
