@@ -53,6 +53,8 @@ pub struct Job {
     pub tcp_close: bool,
     /// Go ahead in spite of doubts.
     pub force: bool,
+    /// Stop the container first, if it runs.
+    pub replace: bool,
     /// Decide, but do nothing.
     pub dry_run: bool,
     /// Where the pid of the monitor is written.
@@ -156,6 +158,7 @@ fn run(signals: &Signals) -> Result<()> {
         user_script: job.user_script.clone(),
         tcp_close: job.tcp_close,
         force: job.force,
+        replace: job.replace,
         dry_run: job.dry_run,
     };
     let mut lines = Lines { wants_log: job.wants_log };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
@@ -18,7 +18,6 @@ use super::common::{
 use super::monitor::{FailureMessage, Job, title};
 use super::progress::Progress;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
-use crate::lxc::command::Client;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::{Report, seconds};
 use crate::suspended;
@@ -153,6 +152,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         user_script: restart.action_script.as_deref().map(super::checkpoint::user_script).transpose()?,
         tcp_close: restart.tcp_close,
         force: restart.force,
+        replace: restart.replace,
         dry_run: restart.dry_run,
         pidfile: restart.pidfile.as_deref().map(absolute).transpose()?,
         logfile: restart.lxc.logfile.as_deref().map(absolute).transpose()?,
@@ -162,9 +162,6 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     };
     if let Some(path) = &job.pidfile {
         place::check(path).context("write the pid file").or_exit(Exit::Refused)?;
-    }
-    if restart.replace && !restart.dry_run {
-        stop_first(&name, &lxcpath)?;
     }
     let mut progress = Progress::new(restart.lxc.quiet, restart.verbose);
     let signals = match restart.foreground {
@@ -216,15 +213,6 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
             Err(Failure::msg(Exit::BadCheckpoint, text)
                 .hint(format!("lxc-cr list -n {name} shows those that there are")))
         }
-    }
-}
-
-/// `--replace`: what runs now is stopped, as `lxc-stop -k` stops it.
-fn stop_first(name: &ContainerName, lxcpath: &LxcPath) -> Result<()> {
-    use crate::lxc::command::Error;
-    match Client::new(&lxcpath.as_os_str().to_string_lossy(), name.as_str()).stop() {
-        Ok(()) | Err(Error::NotRunning) => Ok(()),
-        Err(e) => Err(Failure::new(Exit::Other, anyhow!(e).context("stop the container that runs"))),
     }
 }
 

@@ -21,7 +21,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::control::{CONTROL_VARIABLE, Control};
 use crate::sys::process::Process;
-use crate::sys::signals::{GIVE_UP, Signals};
+use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 
 /// How often the log is looked at while somebody watches it.
@@ -177,7 +177,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
             }
             if ready.signal
                 && let Some(received) = signals.next().context("read a signal")?
-                && [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, GIVE_UP].contains(&received.number)
+                && received.asks_to_give_up()
                 && given_up.is_none()
             {
                 given_up = give_up(watch, process, GiveUp::Signal(received.number));

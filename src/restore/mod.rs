@@ -2,7 +2,8 @@
 //! monitor, for init has to be its child:
 //!
 //! 1. read the container's definition and take the right to change it; undo what a dead command has left;
-//! 2. look at the checkpoint: is it one, and whole? If it is another container's, this one becomes a [`copy`] of that;
+//! 2. look at the checkpoint: is it one, and whole? If it is another container's, this one becomes a [`copy`] of that.
+//!    If the container runs and is to be [replaced](replace), it is stopped;
 //! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
 //! 4. compare the checkpoint with what is here by now ([`trust`]): machine, configuration, files that were open; decide what to make ([`plan`]); a dry run ends here;
 //! 5. from here on the host is changed, by [`work`]: run the container's pre-start hooks; make the cgroups, each noted in
@@ -22,6 +23,7 @@ mod connections;
 mod copy;
 mod linger;
 pub mod plan;
+mod replace;
 mod retry;
 mod trust;
 mod watch;
@@ -38,7 +40,7 @@ use crate::cgroup::Cgroup;
 use crate::checkpoint::dump::deadline;
 use crate::checkpoint::{begin_operation, check_places, no_criu};
 use crate::criu::images;
-use crate::criu::version;
+use crate::criu::version::{self, Criu};
 use crate::devices::Attached;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
@@ -63,6 +65,7 @@ use crate::sys::signals::Signals;
 use crate::ttys::{self, Terminal};
 
 use copy::Copy;
+use replace::Way;
 use trust::{Reason, Subject};
 use work::{Means, Running};
 
@@ -98,6 +101,8 @@ pub struct Request {
     pub tcp_close: bool,
     /// Go ahead in spite of doubts about the checkpoint.
     pub force: bool,
+    /// Stop the container first, if it runs.
+    pub replace: bool,
     /// Decide, but do nothing.
     pub dry_run: bool,
 }
@@ -157,12 +162,45 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let root = root_of(&defined)?;
     record.as_ref().map_or(Ok(()), |record| copy::refuse_root_in_use(record, &defined))?;
     let _held = hold_images(&request.images)?;
+    let found = Found { defined, criu, deadline, operation, record, root };
+    let way = match request.replace {
+        true => replace::make_way(request, settings, &found, signals, report)?,
+        false => Way::Free,
+    };
+    let name = &request.name;
+    bring_back(request, settings, found, way, signals, report).map_err(|failure| match (way, &failure.state) {
+        (Way::Cleared { .. }, None) => failure.state(format!("{name} is stopped, its checkpoint is as before")),
+        _ => failure,
+    })
+}
+
+/// What a restore starts from: the container as it is defined, and the checkpoint.
+#[derive(Debug)]
+struct Found {
+    defined: Defined,
+    criu: Criu,
+    deadline: Option<Instant>,
+    operation: Operation,
+    record: Option<Record>,
+    root: Root,
+}
+
+/// Steps 3 to 8.
+fn bring_back(
+    request: &Request,
+    settings: &Settings,
+    found: Found,
+    way: Way,
+    signals: &Signals,
+    report: &mut dyn Report,
+) -> Result<Outcome> {
+    let Found { defined, criu, deadline, operation, record, root } = found;
 
     // 3.
-    let mut server = bind(&defined)?;
-    let mut journal = recover::before(&operation, report)?;
-    refuse_unwatched(&defined)?;
-    recover::held(&operation, report)?;
+    let taken = match way {
+        Way::InUse => None,
+        Way::Free | Way::Cleared { .. } => Some(take(&defined, &operation, report)?),
+    };
 
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
@@ -196,12 +234,15 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         words.extend(plan.in_words(&criu.path, &criu_options));
         return Ok(Outcome::Planned(words));
     }
+    let Some((mut server, mut journal)) = taken else {
+        return Err(Failure::msg(Exit::WrongState, "it is running"));
+    };
 
     // 5. to 8.
     server.set_state(State::Starting);
     let means = Means {
         request,
-        settings,
+        verify: settings.verify && way != Way::Cleared { compared: true },
         deadline,
         defined: &defined,
         record: record.as_ref(),
@@ -236,6 +277,15 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         criu: took,
         defined,
     })))
+}
+
+/// Takes the container's place before anybody else does, and what a dead command has left there.
+fn take(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<(Server, Journal)> {
+    let server = bind(defined)?;
+    let journal = recover::before(operation, report)?;
+    refuse_unwatched(defined)?;
+    recover::held(operation, report)?;
+    Ok((server, journal))
 }
 
 /// Where CRIU is to find the root: a directory where it is, anything else where LXC mounts it, too.
@@ -349,6 +399,12 @@ fn refuse_connections(request: &Request, copy: &Copy) -> Result<()> {
         true => Ok(()),
         false => Err(copy::refuse_connections(&copy.original.name, &open)),
     }
+}
+
+/// Compares the checksums of memory images: reads all of them.
+fn compare_memory(record: &Record, dir: &Path) -> anyhow::Result<()> {
+    record.check_content(dir, Image::is_memory)?;
+    Lineage::of(dir)?.check_content(Image::is_memory)
 }
 
 fn damaged(dir: &Path, error: anyhow::Error) -> Failure {

@@ -27,11 +27,10 @@ use crate::lxc::hook;
 use crate::net::Port;
 use crate::net::devices::Loans;
 use crate::operation::Operation;
-use crate::record::{Damage, Image, Lineage, Record};
+use crate::record::{Damage, Lineage, Record};
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::rootfs::{Held, Root};
-use crate::settings::Settings;
 use crate::suspended;
 use crate::sys;
 use crate::sys::files;
@@ -44,15 +43,15 @@ use super::cgroups::{self, Made};
 use super::plan::Plan;
 use super::trust::{self, Subject};
 use super::watch::RestoreWatch;
-use super::{Request, damaged, look_at_root};
+use super::{Request, compare_memory, damaged, look_at_root};
 
 /// What a restore is made with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Means<'a> {
     /// What is asked.
     pub request: &'a Request,
-    /// The administrator's settings.
-    pub settings: &'a Settings,
+    /// Whether the memory images' checksums are to be compared.
+    pub verify: bool,
     /// When it is given up.
     pub deadline: Option<Instant>,
     /// The container.
@@ -288,14 +287,11 @@ impl<'a> Work<'a> {
 
     /// Begins to compare the memory images' checksums.
     fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
-        let Some(record) = self.means.record.filter(|_| self.means.settings.verify).cloned() else { return Ok(None) };
+        let Some(record) = self.means.record.filter(|_| self.means.verify).cloned() else { return Ok(None) };
         let dir = self.means.request.images.clone();
         let thread = std::thread::Builder::new()
             .name("verify".to_owned())
-            .spawn(move || {
-                record.check_content(&dir, Image::is_memory)?;
-                Lineage::of(&dir)?.check_content(Image::is_memory)
-            })
+            .spawn(move || compare_memory(&record, &dir))
             .context("start a thread")?;
         Ok(Some(thread))
     }

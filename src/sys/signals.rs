@@ -21,6 +21,13 @@ pub struct Received {
     pub sender: i32,
 }
 
+impl Received {
+    /// Whether it asks us to give up what we do.
+    pub fn asks_to_give_up(&self) -> bool {
+        [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, GIVE_UP].contains(&self.number)
+    }
+}
+
 /// Signals that are blocked for this process and readable here. Dropping it unblocks them.
 #[derive(Debug)]
 pub struct Signals {

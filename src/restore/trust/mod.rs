@@ -66,12 +66,20 @@ impl Reason {
 }
 
 impl Subject<'_> {
-    /// What speaks against it whatever is in the root: machine, kernel, CRIU, configuration, addresses.
-    pub fn of_host(&self, netlink: &mut Netlink) -> anyhow::Result<Vec<Reason>> {
+    /// What speaks against it whatever is in the root and on the network: machine, kernel, CRIU, configuration.
+    pub fn of_definition(&self) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = self.of_machine()?;
         if let Some(record) = self.record {
             reasons.extend(newer_criu(&record.host.criu, &self.criu.version));
             reasons.extend(config::changes(&record.container.config, &self.defined.config_text()));
+        }
+        Ok(reasons)
+    }
+
+    /// The same, and who else has its addresses.
+    pub fn of_host(&self, netlink: &mut Netlink) -> anyhow::Result<Vec<Reason>> {
+        let mut reasons = self.of_definition()?;
+        if let Some(record) = self.record {
             reasons.extend(network::taken(&record.ports, netlink)?);
             if let Some(copy) = self.copy {
                 let neighbours = neighbours::all(netlink).context("look who else is on the bridges")?;

@@ -22,6 +22,7 @@ pub mod prepare;
 pub mod probe;
 pub mod recipe;
 pub mod refusals;
+pub mod replace;
 pub mod retries;
 pub mod roots;
 pub mod story;

@@ -1,0 +1,103 @@
+//! `--replace`: a container that runs goes back to a checkpoint.
+//!
+//! What runs is lost by that. So whatever can speak against the checkpoint is looked at before it is stopped: what
+//! [`trust`] can tell while the container still has its addresses and its root, and the checksums of its memory, which
+//! are otherwise compared while CRIU works. What is looked at again afterwards is silent then.
+
+use anyhow::anyhow;
+
+use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
+use crate::lxc::command::{Client, Error};
+use crate::lxc::protocol::State;
+use crate::report::Report;
+use crate::settings::Settings;
+use crate::sys::netlink::Netlink;
+use crate::sys::signals::Signals;
+
+use super::copy::Copy;
+use super::trust::{self, Subject};
+use super::{Found, Request, compare_memory, damaged, look_at_root, no_plan, refuse_connections};
+
+/// Whether the place of the container is free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// It did not run.
+    Free,
+    /// It was stopped.
+    Cleared {
+        /// Whether the checksums of the checkpoint's memory were compared before that.
+        compared: bool,
+    },
+    /// It runs, and a dry run lets it.
+    InUse,
+}
+
+/// Stops the container if it runs, once nothing is known that speaks against the checkpoint.
+///
+/// # Errors
+/// Those of a restart; up to the stop itself the container runs as before, and the failure says so.
+pub(super) fn make_way(
+    request: &Request,
+    settings: &Settings,
+    found: &Found,
+    signals: &Signals,
+    report: &mut dyn Report,
+) -> Result<Way> {
+    let client = Client::new(&found.defined.lxcpath_text(), found.defined.name.as_str());
+    match client.state() {
+        Err(Error::NotRunning) | Ok(State::Stopped) => return Ok(Way::Free),
+        Ok(_) => {}
+        Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context("ask whether the container runs"))),
+    }
+    let compared = look(request, settings, found, signals, report)
+        .map_err(|failure| failure.state(format!("{} is running as before", request.name)))?;
+    if request.dry_run {
+        report.note(&format!("{} runs: it would be stopped first", request.name));
+        return Ok(Way::InUse);
+    }
+    report.phase("stopping what runs");
+    match client.stop() {
+        Ok(()) | Err(Error::NotRunning) => Ok(Way::Cleared { compared }),
+        Err(e) => Err(Failure::new(Exit::Other, anyhow!(e).context("stop the container that runs"))),
+    }
+}
+
+/// Looks at all that can be known now; says whether the checksums of memory were compared, too.
+fn look(
+    request: &Request,
+    settings: &Settings,
+    found: &Found,
+    signals: &Signals,
+    report: &mut dyn Report,
+) -> Result<bool> {
+    let Found { defined, criu, record, root, .. } = found;
+    let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+    let copy = match record {
+        Some(record) => Copy::of(record, defined, &request.images, &mut netlink).map_err(no_plan)?,
+        None => None,
+    };
+    let (copy, record) = match &copy {
+        Some((copy, own)) => (Some(copy), Some(own)),
+        None => (None, record.as_ref()),
+    };
+    let subject = Subject { images: &request.images, record, copy, defined, criu };
+    let mut reasons = subject.of_definition().map_err(no_plan)?;
+    // A file system of its own is not mounted a second time while the container writes to it.
+    if root.directory().is_some() && !subject.root_may_come_from_hooks() {
+        reasons.extend(look_at_root(&subject, root)?.1);
+    }
+    trust::judge(&subject.called(), reasons, request.force)?;
+    copy.map_or(Ok(()), |copy| refuse_connections(request, copy))?;
+
+    let to_compare = record.filter(|_| settings.verify && !request.dry_run);
+    if let Some(record) = to_compare {
+        report.phase("comparing checksums");
+        compare_memory(record, &request.images).map_err(|e| damaged(&request.images, e))?;
+    }
+    while let Some(received) = signals.next().or_exit(Exit::Other)? {
+        if received.asks_to_give_up() {
+            return Err(Failure::new(Exit::Other, Interrupted(received.number)));
+        }
+    }
+    Ok(to_compare.is_some())
+}
