@@ -68,7 +68,7 @@ lint-packaging: doc
 	[ "$$(id -u)" != 0 ] || packaging/apt.sh $(LINT_TOOLS)
 	packaging/lint.sh $(PROFILE)
 
-# The trials that another kernel can change, in a whole machine: Debian 13's under qemu, some ten minutes.
+# The trials that another kernel can change, in whole machines under qemu: Debian 13 as it is, and forky; some ten minutes.
 test-vm:
 	packaging/test-vm.sh $(TRIALS)
 

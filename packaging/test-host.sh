@@ -1,23 +1,24 @@
 #!/bin/sh
 # Makes the test host: a Debian forky root with LXC 7.0 and CRIU 4.2.1, once, in a cache outside the tree.
 # Installs by apt what building it and the tests needs and this machine lacks.
-# usage: test-host.sh [--lxc 5|6|7] [--path]    make it, print its versions and its path; --path only prints the path
+# usage: test-host.sh [--lxc 5|6|7|stock] [--path]  make it, print its versions and its path; --path only prints the path
 #        test-host.sh --systemd [--path]        not the host but the root of a container to try in it, Debian 13
 #        test-host.sh --workloads [--path]      the same with servers, and sysvinit, runit and systemd beside each other
 #        test-host.sh --openrc [--path]         that with OpenRC, which cannot be beside sysvinit's own scripts
-# --lxc: Debian 12 with LXC 5.0, or Debian 13 with LXC 6.0, and forky's CRIU.
+# --lxc: Debian 12 with LXC 5.0, or Debian 13 with LXC 6.0, and forky's CRIU; stock: Debian 13 with its own CRIU 4.1.
 set -eu
 
 suite=forky
 tools=apparmor,lxcfs,iproute2,iptables,nftables,mount,busybox-static,procps,iputils-ping,strace
 packages=lxc,criu,$tools
 versions_of='lxc criu libc6'
-arguments=0
+arguments=0 pinned=
 case "${1-} ${2-}" in
 "--lxc 7") arguments=2 ;;
-"--lxc 6") suite=trixie arguments=2 ;;
-"--lxc 5") suite=bookworm arguments=2 ;;
-"--lxc "*) echo "test-host: LXC 5, 6 or 7?" >&2; exit 2 ;;
+"--lxc 6") suite=trixie arguments=2 pinned=criu ;;
+"--lxc stock") suite=trixie arguments=2 ;;
+"--lxc 5") suite=bookworm arguments=2 pinned=criu ;;
+"--lxc "*) echo "test-host: LXC 5, 6, 7 or stock?" >&2; exit 2 ;;
 "--systemd "*)
     suite=trixie arguments=1
     # What a user's container has: logins, timers, and services that shut themselves in namespaces.
@@ -36,7 +37,7 @@ case "${1-} ${2-}" in
     ;;
 esac
 shift "$arguments"
-recipe=$(printf '%s' "1 $suite $packages $(dpkg --print-architecture)" | sha256sum | cut -c1-12)
+recipe=$(printf '%s' "1 $suite $packages ${pinned:+$pinned }$(dpkg --print-architecture)" | sha256sum | cut -c1-12)
 cache=${LXC_CR_CACHE:-/var/cache/lxc-cr}
 dir=$cache/$suite-$recipe
 if [ "${1-}" = --path ]; then echo "$dir/root"; exit 0; fi
@@ -72,13 +73,13 @@ if [ ! -d "$dir" ]; then
     }
     # Of forky, CRIU and the libraries that it alone needs. Debian 12's libc is too old for it and goes along.
     # shellcheck disable=SC2016 # mmdebstrap's shell expands them
-    case "$suite $packages" in
-    "trixie "*criu*)
+    case "$suite $pinned" in
+    "trixie criu")
         pins='Package: *\nPin: release n=forky\nPin-Priority: -10\n\nPackage: src:criu src:libnl3 src:libnet\nPin: release n=forky\nPin-Priority: 990\n'
         bootstrap --include="$packages" \
             --setup-hook="mkdir -p \"\$1/etc/apt/preferences.d\"; printf '$pins' > \"\$1/etc/apt/preferences.d/criu\"" \
             "$suite" "$new/root" "deb $mirror $suite main" "deb $mirror forky main" ;;
-    "bookworm "*)
+    "bookworm criu")
         pins='Package: *\nPin: release n=forky\nPin-Priority: 100\n'
         bootstrap --include="$(echo "$packages" | sed 's/criu,//')" \
             --setup-hook="mkdir -p \"\$1/etc/apt/preferences.d\"; printf '$pins' > \"\$1/etc/apt/preferences.d/criu\"" \

@@ -1,8 +1,8 @@
 #!/bin/sh
 # What people run, in containers of every kind, by our commands and by LXC's own tool: runs tests/system/workloads.rs,
 # which prints the table. With --write it becomes tests/system/WORKLOADS.md.
-# usage: test-workloads.sh [--write] [--debug] [KIND [ROW]]
-# KIND, ROW: the other cells stay as they were.
+# usage: test-workloads.sh [--write] [--debug] [KIND [ROW...]]
+# KIND, ROWs: the other cells stay as they were.
 set -eu
 
 cd "$(dirname "$0")/.."

@@ -1,6 +1,6 @@
 //! What people run in containers, in containers of every kind, by our commands and by LXC's own: `make test-workloads`.
 //!
-//! `cargo test --test workloads [-- KIND [ROW]]`: only kinds whose name is this and rows whose names contain that; prints
+//! `cargo test --test workloads [-- KIND [ROW…]]`: only kinds whose name is this and rows whose names contain one of those; prints
 //! the table, with what earlier runs have kept in the cells that this one has not run. `packaging/test-workloads.sh --write`
 //! makes tests/system/WORKLOADS.md of it.
 //! `LXC_CR_WORKLOADS_OURS=1`: not by LXC's own tool.
@@ -36,8 +36,9 @@ const WANTED_PAGES: u32 = 16;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let text = |number: usize| arguments.get(number).cloned().unwrap_or_default();
-    let (wanted_kind, wanted_row) = (text(0), text(1));
+    let wanted_kind = arguments.first().cloned().unwrap_or_default();
+    let wanted_rows = arguments.get(1..).unwrap_or_default();
+    let is_wanted = |row: &Row| wanted_rows.is_empty() || wanted_rows.iter().any(|wanted| row.name.contains(wanted));
     let tools: &[Tool] =
         if std::env::var_os("LXC_CR_WORKLOADS_OURS").is_some() { &[Tool::Ours] } else { &[Tool::Ours, Tool::Lxcs] };
     if let Err(error) = enter::enter_with_object() {
@@ -53,8 +54,7 @@ fn main() -> ExitCode {
     let kept = world.logs().join("outcomes");
     let mut table = Table::load(&kept);
     for kind in KINDS.iter().filter(|kind| wanted_kind.is_empty() || kind.name() == wanted_kind) {
-        let rows: Vec<Row> =
-            ROWS.iter().filter(|row| row.is_for(*kind) && row.name.contains(&wanted_row)).copied().collect();
+        let rows: Vec<Row> = ROWS.iter().filter(|row| row.is_for(*kind) && is_wanted(row)).copied().collect();
         for group in groups(*kind, &rows) {
             for tool in tools {
                 let started = Instant::now();

@@ -44,7 +44,7 @@ pub const WORKLOADS_ROOT: &str = "/opt/workloads";
 pub const OPENRC_ROOT: &str = "/opt/openrc";
 /// The static program with kernel objects, see `tests/system/object/`; only for those who ask for it.
 pub const OBJECT: &str = "/opt/object";
-/// Names the LXC of the test host in the environment: 5, 6 or 7.
+/// Names the LXC of the test host in the environment: 5, 6, 7, or `stock`, Debian 13's with its own CRIU.
 const LXC_VERSION: &str = "LXC_CR_TEST_LXC";
 /// The static culprit, see `culprit.rs`.
 pub const CULPRIT: &str = "/opt/culprit";
@@ -54,7 +54,7 @@ pub const BRIDGE: &str = "br0";
 pub const BRIDGE_ADDRESS: &str = "10.99.0.1/24";
 
 /// Where the machine's kernel has AppArmor in force.
-const APPARMOR: &str = "/sys/kernel/security/apparmor";
+pub const APPARMOR: &str = "/sys/kernel/security/apparmor";
 
 /// More than the largest container of the bench with its images.
 const SHM_SIZE: &str = "8G";

@@ -7,10 +7,9 @@ use std::path::Path;
 use super::copies::copy_of;
 use crate::harness::World;
 use crate::harness::container::Container;
+use crate::harness::enter::APPARMOR;
 use crate::harness::run::Run;
 
-/// Where the kernel tells of it.
-const APPARMOR: &str = "/sys/kernel/security/apparmor";
 /// LXC lets a container have no profile of another name than `lxc-…` (abstractions/lxc/start-container).
 const OWN: &str = "lxc-of-a-trial";
 

@@ -13,7 +13,7 @@ use super::root::{self, LOGS, ROWS, SHIFT};
 use super::{Kind, Place, Program, Row, Tool, boot};
 use crate::harness::World;
 use crate::harness::container::stock;
-use crate::harness::enter::{BRIDGE, OBJECT};
+use crate::harness::enter::{APPARMOR, BRIDGE, OBJECT};
 use crate::harness::installed::Installed;
 use crate::harness::run::{Output, Run, wait_for};
 
@@ -85,6 +85,10 @@ impl<'w> Guest<'w> {
         writeln!(text, "lxc.include = {}", installed.config("lxc-cr.conf").display()).unwrap();
         if self.kind.is_systemd() {
             writeln!(text, "lxc.include = {}", installed.config("lxc-cr-systemd.conf").display()).unwrap();
+        }
+        if Path::new(APPARMOR).exists() {
+            // As Debian's default.conf has it: LXC's own profile lets systemd mount nothing for its services.
+            writeln!(text, "lxc.apparmor.profile = generated\nlxc.apparmor.allow_nesting = 1").unwrap();
         }
         if self.rows.iter().all(|row| row.name != IO_URING) {
             writeln!(text, "lxc.seccomp.profile = {}", installed.profile().display()).unwrap();

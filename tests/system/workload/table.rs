@@ -21,7 +21,7 @@ pub struct Refusal {
 pub const REFUSALS: &[Refusal] = &[
     Refusal {
         words: "CAP_SYS_RESOURCE",
-        of: |kind, _| !kind.is_unprivileged(),
+        of: |kind, _| !kind.is_unprivileged() && !has_sys_resource(),
         source: "the kernel: prlimit(2) of another user's process, by a root without that capability",
     },
     Refusal {
@@ -40,6 +40,13 @@ pub const REFUSALS: &[Refusal] = &[
         source: "CRIU 4.2: files-reg.c looks for the mount of a program among those of the container",
     },
 ];
+
+/// Whether this host's root has CAP_SYS_RESOURCE (linux/capability.h: 24).
+fn has_sys_resource() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(effective.trim(), 16).unwrap() & 1 << 24 != 0
+}
 
 impl Refusal {
     /// That which a blocker is, if it may be there.
