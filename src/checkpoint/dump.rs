@@ -328,7 +328,9 @@ pub fn run_pre_dump(
 
 /// When a command that begins now is to be given up.
 pub fn deadline(settings: &Settings) -> Option<Instant> {
-    (settings.timeout > 0).then(|| Instant::now() + Duration::from_secs(settings.timeout))
+    // What is beyond all clocks is no limit.
+    let limit = (settings.timeout > 0).then_some(Duration::from_secs(settings.timeout))?;
+    Instant::now().checked_add(limit)
 }
 
 /// CRIU's log while it grows, told as phases and, if wanted, line by line.

@@ -4,13 +4,15 @@
 //! a checkpoint, which a container may be ended for. What had the name before is swapped for it, and goes last.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
 use super::Request;
+use crate::contents::catalogue;
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::record::{self, Memory, Record};
+use crate::record::{self, Lineage, Memory, Record};
 use crate::rollback::{self, Journal, Undo};
 use crate::seal::Sealer;
 use crate::settings::Settings;
@@ -41,15 +43,60 @@ pub(super) fn check(request: &Request) -> Result<()> {
         Ok(_) => {}
     }
     files::open_private_dir(target).or_exit(Exit::Other)?;
+    if is_mount_point(target).or_exit(Exit::Other)? {
+        return Err(refuse(format!("{} is a mount point, and could not be given its name", target.display()))
+            .hint("choose a directory in it"));
+    }
     let names = files::names(target).or_exit(Exit::Other)?;
-    if names.is_empty() || request.replace {
+    if names.is_empty() {
         return Ok(());
     }
-    if names.iter().any(|n| [Path::new("inventory.img"), Path::new(record::FILE)].contains(&n.as_path())) {
+    if !names.iter().any(|n| [Path::new("inventory.img"), Path::new(record::FILE)].contains(&n.as_path())) {
+        return Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"));
+    }
+    if !request.replace {
         return Err(refuse(format!("{} already holds a checkpoint", target.display()))
             .hint("choose another directory, remove that one, or replace it with --overwrite"));
     }
-    Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"))
+    // It is removed in the end.
+    if let Some(other) = names.iter().find(|n| !rollback::is_of_a_checkpoint(n)) {
+        let text = format!("{} holds '{}', too, which is not of a checkpoint", target.display(), other.display());
+        return Err(refuse(text).hint("move that away, or choose another directory"));
+    }
+    if let Some(other) = catalogue::built_upon(target).or_exit(Exit::Other)? {
+        return Err(refuse(format!("{} builds on {}", other.display(), target.display()))
+            .hint("remove that one first, or choose another directory"));
+    }
+    Ok(())
+}
+
+/// Refuses copies of memory that are not there, or that the new checkpoint takes the place of: nothing would be left of what
+/// it builds on.
+pub(super) fn check_parent(request: &Request) -> Result<()> {
+    let Some(parent) = &request.parent_images else { return Ok(()) };
+    let refuse = |text: String| Failure::msg(Exit::Refused, text);
+    // CRIU takes it from the directory that it writes into, which is beside the target and not there yet.
+    let beside = request.images.parent().unwrap_or(Path::new("/"));
+    let dir = beside.join(parent.strip_prefix("..").unwrap_or(parent));
+    let missing = |e: std::io::Error| {
+        Failure::new(Exit::Refused, anyhow!(e).context(format!("look for the copy of memory {}", dir.display())))
+            .hint("--predump-dir takes it relative to the new directory: ../NAME for one beside it")
+    };
+    let dir = dir.canonicalize().map_err(missing)?;
+    let line = Lineage::of(&dir).or_exit(Exit::BadCheckpoint)?;
+    line.check_sizes().or_exit(Exit::BadCheckpoint)?;
+    let Ok(target) = request.images.canonicalize() else { return Ok(()) };
+    match dir == target || line.directories().any(|part| part == target) {
+        true => Err(refuse(format!("it would build on {}, and take its place", target.display()))
+            .hint("choose another directory for the new one")),
+        false => Ok(()),
+    }
+}
+
+/// Whether something is mounted on a directory.
+fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
+    let parent = dir.parent().unwrap_or(Path::new("/"));
+    Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev() || dir == Path::new("/"))
 }
 
 /// Makes the directory that CRIU writes into, and those above it that are missing.
@@ -61,9 +108,9 @@ pub(super) fn make(request: &Request, journal: &mut Journal) -> Result<()> {
             Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display())))
         })?;
     }
-    journal.note(Undo::RemoveImages { path: dir.clone() })?;
-    // What a killed command left there.
+    // What a killed command left there. Before the note: what cannot be removed now could not be removed later.
     rollback::remove_images(&dir)?;
+    journal.note(Undo::RemoveImages { path: dir.clone() })?;
     files::make_private_dir(&dir)?;
     Ok(())
 }

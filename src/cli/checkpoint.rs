@@ -143,8 +143,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     settings.sync &= !arguments.no_sync;
     let (images, replace) = match &arguments.dir {
         Some(dir) => (absolute(dir)?, arguments.overwrite),
-        // A suspended container's directory: the container runs again, so what is in there is of the past.
-        None => (suspended::dir(&lxcpath.container_dir(&name)), true),
+        // A suspended container's directory: the container runs again, so what is in there is of the past. But a copy of
+        // memory is not worth a checkpoint.
+        None => (suspended::dir(&lxcpath.container_dir(&name)), !arguments.pre_dump || arguments.overwrite),
     };
     let stop = arguments.stop || (arguments.dir.is_none() && !arguments.leave_running);
     let request = Request {

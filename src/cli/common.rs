@@ -196,9 +196,11 @@ pub fn action_script() -> Result<PathBuf> {
     ))
 }
 
-/// A path as the user gave it, made absolute: CRIU and the monitor run in other directories.
+/// A path as the user gave it, made absolute: CRIU and the monitor run in other directories. Without a slash at its end,
+/// which would make what is put beside it something in it.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is no path: {e}", path.display())))
+    let absolute = std::path::absolute(path).map(|absolute| absolute.components().collect());
+    absolute.map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is no path: {e}", path.display())))
 }
 
 /// Prints what a command was asked for. A reader that has seen enough (`| head`) is no failure.

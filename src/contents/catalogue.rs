@@ -201,7 +201,7 @@ pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
 }
 
 /// A checkpoint beside this one that has its memory from here.
-fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
+pub fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
     let real = fs::canonicalize(dir).with_context(|| format!("look at {}", dir.display()))?;
     let Some(beside) = real.parent() else { return Ok(None) };
     let builds_on_it = |other: &PathBuf| {

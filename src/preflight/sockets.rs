@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 
@@ -79,6 +80,13 @@ impl Sockets {
         if !outside.is_empty() {
             found.holders = holders(&outside)?;
         }
+        // A process that began after the tasks were listed is not outside.
+        let own: BTreeSet<u64> = opened.iter().filter_map(|o| o.task.namespace("pid")).collect();
+        let holders = &found.holders;
+        found.peers.retain(|_, peer| {
+            let holder = holders.get(peer).and_then(|(pid, _)| fs::metadata(format!("/proc/{pid}/ns/pid")).ok());
+            holder.is_none_or(|namespace| !own.contains(&namespace.ino()))
+        });
         Ok(found)
     }
 }

@@ -169,7 +169,10 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     };
     let name = &request.name;
     bring_back(request, settings, found, way, signals, report).map_err(|failure| match (way, &failure.state) {
-        (Way::Cleared { .. }, None) => failure.state(format!("{name} is stopped, its checkpoint is as before")),
+        // That it runs: somebody has started it meanwhile.
+        (Way::Cleared { .. }, None) if failure.exit != Exit::WrongState => {
+            failure.state(format!("{name} is stopped, its checkpoint is as before"))
+        }
         _ => failure,
     })
 }
@@ -213,7 +216,11 @@ fn bring_back(
     };
     let copy = copy.as_ref();
     let subject = Subject { images: &request.images, record: record.as_ref(), copy, defined: &defined, criu: &criu };
-    let held = judge(request, &subject, &root, &mut netlink, report)?;
+    // What runs has its addresses and its root.
+    let held = match way {
+        Way::InUse => None,
+        Way::Free | Way::Cleared { .. } => judge(request, &subject, &root, &mut netlink, report)?,
+    };
     if let Some(copy) = copy {
         refuse_connections(request, copy)?;
         copy.notes.iter().for_each(|note| report.note(note));

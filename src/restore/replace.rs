@@ -4,11 +4,15 @@
 //! [`trust`] can tell while the container still has its addresses and its root, and the checksums of its memory, which
 //! are otherwise compared while CRIU works. What is looked at again afterwards is silent then.
 
+use std::path::PathBuf;
+use std::time::Instant;
+
 use anyhow::anyhow;
 
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::command::{Client, Error};
 use crate::lxc::protocol::State;
+use crate::net;
 use crate::report::Report;
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
@@ -16,7 +20,7 @@ use crate::sys::signals::Signals;
 
 use super::copy::Copy;
 use super::trust::{self, Subject};
-use super::{Found, Request, compare_memory, damaged, look_at_root, no_plan, refuse_connections};
+use super::{Found, Request, compare_memory, damaged, look_at_root, no_plan, place_of, plan, refuse_connections};
 
 /// Whether the place of the container is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +74,7 @@ fn look(
     signals: &Signals,
     report: &mut dyn Report,
 ) -> Result<bool> {
-    let Found { defined, criu, record, root, .. } = found;
+    let Found { defined, criu, record, root, deadline, .. } = found;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let copy = match record {
         Some(record) => Copy::of(record, defined, &request.images, &mut netlink).map_err(no_plan)?,
@@ -81,18 +85,22 @@ fn look(
         None => (None, record.as_ref()),
     };
     let subject = Subject { images: &request.images, record, copy, defined, criu };
+    copy.map_or(Ok(()), |copy| refuse_connections(request, copy))?;
+    check_names(request, settings, &subject, place_of(root, defined)?, &mut netlink)?;
+    let to_compare = record.filter(|_| settings.verify && !request.dry_run);
+    if let Some(record) = to_compare {
+        report.phase("comparing checksums");
+        compare_memory(record, &request.images).map_err(|e| damaged(&request.images, e))?;
+    }
+    // Last: the container goes on writing to its files.
     let mut reasons = subject.of_definition().map_err(no_plan)?;
     // A file system of its own is not mounted a second time while the container writes to it.
     if root.directory().is_some() && !subject.root_may_come_from_hooks() {
         reasons.extend(look_at_root(&subject, root)?.1);
     }
     trust::judge(&subject.called(), reasons, request.force)?;
-    copy.map_or(Ok(()), |copy| refuse_connections(request, copy))?;
-
-    let to_compare = record.filter(|_| settings.verify && !request.dry_run);
-    if let Some(record) = to_compare {
-        report.phase("comparing checksums");
-        compare_memory(record, &request.images).map_err(|e| damaged(&request.images, e))?;
+    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        return Err(Failure::msg(Exit::TimeLimit, "the time limit is up already").hint("give it more time: --timeout"));
     }
     while let Some(received) = signals.next().or_exit(Exit::Other)? {
         if received.asks_to_give_up() {
@@ -100,4 +108,24 @@ fn look(
         }
     }
     Ok(to_compare.is_some())
+}
+
+/// Refuses names and bridges that no plan can be made with. That a name is taken, or a device of the host's is not here, says
+/// nothing yet: the container has them.
+fn check_names(
+    request: &Request,
+    settings: &Settings,
+    subject: &Subject<'_>,
+    root: PathBuf,
+    netlink: &mut Netlink,
+) -> Result<()> {
+    use net::plan::Error;
+    let Err(e) = plan::plan(request, settings, subject, Vec::new(), root, netlink) else { return Ok(()) };
+    match e.downcast_ref::<Error>() {
+        None | Some(Error::NameTaken { .. }) => {
+            log::debug!("a plan while it runs: {e:#}");
+            Ok(())
+        }
+        Some(_) => Err(no_plan(e)),
+    }
 }

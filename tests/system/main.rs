@@ -97,6 +97,7 @@ const STORIES: &[Story] = &[
     ("it_stops_in_every_way", scenario::monitor::it_stops_in_every_way),
     ("it_is_small_and_idle", scenario::monitor::it_is_small_and_idle),
     ("what_a_killed_monitor_held_is_cleared_away", scenario::monitor::what_a_killed_monitor_held_is_cleared_away),
+    ("refusal_of_directories_that_would_be_lost", scenario::refusals::of_directories_that_would_be_lost),
     ("refusal_of_containers_that_cannot_be_meant", scenario::refusals::of_containers_that_cannot_be_meant),
     ("refusal_of_hosts_that_cannot_do_it", scenario::refusals::of_hosts_that_cannot_do_it),
     ("refusal_of_directories_that_are_not_right", scenario::refusals::of_directories_that_are_not_right),

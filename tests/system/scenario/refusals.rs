@@ -207,3 +207,50 @@ pub fn of_a_second_operation_at_the_same_time(world: &World) {
     witness.assert_goes_on_from(&before);
     container.kill();
 }
+
+/// Directories that hold more than a checkpoint, or that one cannot be put into the place of.
+pub fn of_directories_that_would_be_lost(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let images = world.lxcpath().join("images");
+    let dir = |name: &str| images.join(name);
+    let private = |name: &str| {
+        fs::create_dir_all(dir(name)).unwrap();
+        fs::set_permissions(dir(name), fs::Permissions::from_mode(0o700)).unwrap();
+    };
+    let checkpoint = |name: &str| container.ours("lxc-checkpoint").arg("-D").arg(dir(name));
+
+    // Images, but not CRIU's.
+    private("machines");
+    fs::write(dir("machines/disk.img"), "all that I have").unwrap();
+    refused(&checkpoint("machines").arg("--overwrite").output(), 4, &["is not empty"]);
+    assert_eq!(fs::read_to_string(dir("machines/disk.img")).unwrap(), "all that I have");
+    // A suspended container's directory, with something of somebody else's.
+    let dump = container.dir().join("dump");
+    checkpoint("kept").ok();
+    Run::new("cp").arg("-a").arg(dir("kept")).arg(&dump).ok();
+    fs::write(dump.join("letter.txt"), "dear").unwrap();
+    refused(&container.ours("lxc-checkpoint").output(), 4, &["holds 'letter.txt'"]);
+    fs::remove_dir_all(&dump).unwrap();
+    // What another one builds on.
+    private("child");
+    fs::write(dir("child/inventory.img"), "").unwrap();
+    std::os::unix::fs::symlink("../kept", dir("child/parent")).unwrap();
+    refused(&checkpoint("kept").arg("--overwrite").output(), 4, &["child builds on"]);
+    fs::remove_dir_all(dir("child")).unwrap();
+    // What it would itself build on.
+    refused(&checkpoint("kept").args(["--overwrite", "--predump-dir", "../kept"]).output(), 4, &["take its place"]);
+    refused(&checkpoint("new").args(["--predump-dir", "../gone"]).output(), 4, &["gone", "../NAME"]);
+    // Another file system.
+    private("mounted");
+    Run::new("mount").args(["-t", "tmpfs", "-o", "mode=700", "tmpfs"]).arg(dir("mounted")).ok();
+    refused(&checkpoint("mounted").output(), 4, &["is a mount point"]);
+    Run::new("umount").arg(dir("mounted")).ok();
+
+    // A slash at the end is as good as none.
+    container.ours("lxc-checkpoint").arg("--overwrite").arg("-D").arg(format!("{}/", dir("kept").display())).ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}

@@ -38,6 +38,12 @@ pub fn only_by_a_checkpoint_that_is_good(world: &World) {
         before = witness.assert_goes_on_from(&before);
         assert_eq!(container.init_pid(), init, "{refused}");
     }
+    for (name, words) in [("eth9=vethweb", "eth9"), ("eth0=a-name-that-is-too-long", "longer")] {
+        let refused = replace(&good).args(["--veth", name]).output();
+        refused.assert_code(4);
+        assert!(refused.stderr.contains(words), "{refused}");
+        before = witness.assert_goes_on_from(&before);
+    }
     let refused = replace(&damaged).output();
     assert!(refused.stderr.contains(&format!("{} is running as before", container.name())), "{refused}");
 

@@ -3,11 +3,15 @@
 use super::super::root::{BIG_FILE, BIG_WORDS};
 use super::super::{Finish, Place};
 use super::Connection;
+use crate::harness::run::wait_for;
 
 const MEBIBYTE: usize = 1 << 20;
 
 /// nginx, with a download.
 pub fn nginx(place: &Place) -> Finish {
+    // While systemd has its configuration tested it listens already, and drops who has come.
+    let served = || std::panic::catch_unwind(|| get(&mut Connection::open(place.address, 80), "/")).ok();
+    wait_for("nginx to serve", super::START_LIMIT, served).unwrap_or_else(|e| panic!("{e}"));
     let mut kept = Connection::open(place.address, 80);
     get(&mut kept, "/");
     let mut download = Connection::open(place.address, 80);
