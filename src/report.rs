@@ -31,6 +31,20 @@ impl Report for Silent {
     fn note(&mut self, _text: &str) {}
 }
 
+/// Text that a container may have a part in: nothing of it may steer the terminal that it is shown on.
+pub fn shown(text: &str) -> String {
+    replaced(text, char::is_control)
+}
+
+/// The same of text that we have laid out on several lines.
+pub fn shown_lines(text: &str) -> String {
+    replaced(text, |c| c.is_control() && c != '\n')
+}
+
+fn replaced(text: &str, bad: impl Fn(char) -> bool) -> String {
+    text.chars().map(|c| if bad(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
 /// A number of bytes as a person reads it: "6.2 MiB".
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -79,6 +93,12 @@ pub fn span(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(shown("a\x1b[2J\u{9b}b\nc\r"), "a\u{fffd}[2J\u{fffd}b\u{fffd}c\u{fffd}");
+        assert_eq!(shown_lines("a\x1b\nb"), "a\u{fffd}\nb");
+    }
 
     #[test]
     fn bytes_get_the_unit_that_reads_best() {

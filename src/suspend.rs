@@ -16,6 +16,7 @@ use crate::lxc::config::HookKind;
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::tools::{self, ShutDown};
+use crate::lxc::typed;
 use crate::report::Report;
 use crate::settings::Settings;
 use crate::suspended;
@@ -47,7 +48,8 @@ pub fn suspend(
     time: Duration,
     report: &mut dyn Report,
 ) -> Result<Suspended> {
-    let end = Instant::now() + time;
+    // Time without end is none too much for a clock.
+    let end = Instant::now().checked_add(time);
     let defined = Defined::load(name, lxcpath, None).map_err(checkpoint::not_defined)?;
     let failure = match dump(&defined, action_script, settings, time, report) {
         Ok(done) => return Ok(Suspended::Suspended(done)),
@@ -58,12 +60,12 @@ pub fn suspend(
         return Err(failure);
     }
     report.phase("shutting down");
-    let left = end.saturating_duration_since(Instant::now()).max(LEAST);
+    let left = end.map_or(time, |end| end.saturating_duration_since(Instant::now())).max(LEAST);
     match tools::shut_down(lxcpath.as_path(), name.as_str(), left) {
         Ok(how) => Ok(Suspended::ShutDown(how, failure)),
         Err(e) => Err(Failure {
             cause: anyhow::anyhow!("{failure}; and it could not be shut down: {e:#}"),
-            state: failure.state.or_else(|| Some(format!("look with lxc-info -n {name}"))),
+            state: failure.state.or_else(|| Some(format!("look with lxc-info {}", typed::options(name, lxcpath)))),
             ..failure
         }),
     }
@@ -81,7 +83,7 @@ fn dump(
         return Err(Failure::msg(Exit::TimeLimit, "there is no time left to suspend it")
             .hint("raise suspend_timeout in /etc/lxc/lxc-cr.toml"));
     }
-    let share = (time * 2 / 3).as_secs().max(1);
+    let share = (time / 3 * 2).as_secs().max(1);
     let timeout = if settings.timeout == 0 { share } else { settings.timeout.min(share) };
     let request = Request {
         name: defined.name.clone(),
@@ -114,5 +116,5 @@ fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
         return Ok(());
     }
     Err(Failure::msg(Exit::Refused, format!("{HOOK} is not among its hooks: nothing would notice a start in between"))
-        .hint(format!("lxc-cr prepare -n {} puts it there", defined.name)))
+        .hint(format!("lxc-cr prepare {} puts it there", typed::options(&defined.name, &defined.lxcpath))))
 }

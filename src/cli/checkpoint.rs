@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, require_root, start_log,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log,
 };
 use super::logger;
 use super::progress::Progress;
@@ -133,6 +133,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             dry_run: arguments.dry_run,
             timeout: arguments.timeout,
             tcp_close: arguments.tcp_close,
+            force: arguments.force,
             ..Restart::default()
         });
     }
@@ -171,7 +172,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     progress.clear();
     match outcome? {
-        Outcome::Planned(lines) => lines.iter().for_each(|line| println!("{line}")),
+        Outcome::Planned(lines) => lines.iter().for_each(|line| print(&format!("{line}\n"))),
         Outcome::Done(done) => {
             let text = in_words(&done);
             logger::keep(Priority::Info, &text);

@@ -11,6 +11,7 @@ use super::logger;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::report::shown_lines;
 use crate::settings::{self, Settings};
 use crate::suspended;
 use crate::sys::files;
@@ -156,7 +157,12 @@ pub fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
         None => {
             builder.format(|out, record| {
                 use std::io::Write;
-                writeln!(out, "{}: {}", record.level().as_str().to_ascii_lowercase(), record.args())
+                writeln!(
+                    out,
+                    "{}: {}",
+                    record.level().as_str().to_ascii_lowercase(),
+                    shown_lines(&record.args().to_string())
+                )
             });
         }
     }
@@ -203,10 +209,10 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     absolute.map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is no path: {e}", path.display())))
 }
 
-/// Prints what a command was asked for. A reader that has seen enough (`| head`) is no failure.
+/// Prints what a command was asked for; what a container has named does not steer the terminal. A reader that has seen enough (`| head`) is no failure.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    if let Err(e) = out.write_all(shown_lines(text).as_bytes()).and_then(|()| out.flush()) {
         log::debug!("print: {e}");
     }
 }
@@ -226,23 +232,28 @@ pub fn on_one_line(failure: &Failure) -> String {
     text
 }
 
+/// A failure may quote what a container has named; findings in it stand on lines of their own.
+fn tell(text: &str) {
+    eprintln!("{}", shown_lines(text));
+}
+
 /// Prints a failure and gives the exit status.
 pub fn fail(program: &str, container: Option<&str>, failure: &Failure) -> ExitCode {
     if container.is_some() && failure.exit != Exit::Usage {
         logger::keep(Priority::Error, &on_one_line(failure));
     }
     match container {
-        Some(name) => eprintln!("{program}: {name}: {failure}"),
-        None => eprintln!("{program}: {failure}"),
+        Some(name) => tell(&format!("{program}: {name}: {failure}")),
+        None => tell(&format!("{program}: {failure}")),
     }
     if let Some(hint) = &failure.hint {
-        eprintln!("hint: {hint}");
+        tell(&format!("hint: {hint}"));
     }
     if let Some(log) = &failure.log {
-        eprintln!("log: {}", log.display());
+        tell(&format!("log: {}", log.display()));
     }
     if let Some(state) = &failure.state {
-        eprintln!("now: {state}");
+        tell(&format!("now: {state}"));
     }
     ExitCode::from(failure.exit.code())
 }

@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use super::logger;
-use crate::report::{Report, seconds};
+use crate::report::{Report, seconds, shown};
 use crate::sys::journal::Priority;
 
 /// Tells a person on standard error.
@@ -39,7 +39,7 @@ impl Report for Progress {
         if !self.terminal {
             return;
         }
-        eprint!("\r\x1b[K{text} … {}", seconds(self.begin.elapsed()));
+        eprint!("\r\x1b[K{} … {}", shown(text), seconds(self.begin.elapsed()));
         self.shown = true;
         // Only a terminal's line: that it cannot be written is no reason to stop.
         let _ = std::io::stderr().flush();
@@ -49,12 +49,13 @@ impl Report for Progress {
         self.clear();
         logger::keep(Priority::Info, text);
         if !self.quiet {
-            eprintln!("note: {text}");
+            eprintln!("note: {}", shown(text));
         }
     }
 
     fn log_line(&mut self, line: &str) {
-        eprintln!("{line}");
+        // A tab is CRIU's own.
+        eprintln!("{}", shown(&line.replace('\t', "    ")));
     }
 
     fn wants_log(&self) -> bool {

@@ -13,12 +13,13 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, require_root, start_log,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log,
 };
 use super::monitor::{FailureMessage, Job, title};
 use super::progress::Progress;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::typed;
 use crate::report::{Report, seconds};
 use crate::suspended;
 use crate::sys::place;
@@ -211,7 +212,7 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
         false => {
             let text = format!("there is no checkpoint {}, nor {}", below.display(), given.display());
             Err(Failure::msg(Exit::BadCheckpoint, text)
-                .hint(format!("lxc-cr list -n {name} shows those that there are")))
+                .hint(format!("lxc-cr list {} shows those that there are", typed::options(name, lxcpath))))
         }
     }
 }
@@ -267,7 +268,7 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             "note" => progress.note(rest),
             "log" => progress.log_line(rest),
             "cut-off" => cut_off = Some(rest.to_owned()),
-            "plan" => println!("{rest}"),
+            "plan" => print(&format!("{rest}\n")),
             "planned" => return Ok(Told::Planned),
             "running" => {
                 let (pid, criu) = rest.split_once(' ').unwrap_or((rest, ""));

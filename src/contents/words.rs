@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{By, Contents, Process};
-use crate::report::{bytes, moment};
+use crate::report::{bytes, moment, shown};
 
 /// Deeper than this a tree of processes is not drawn to the right any more.
 const MAX_INDENT: usize = 20;
@@ -119,9 +119,4 @@ impl fmt::Display for By {
         .collect();
         f.write_str(&shown(&if parts.is_empty() { "an unknown program".to_owned() } else { parts.join(", ") }))
     }
-}
-
-/// Text from a container: nothing of it may steer the terminal it is shown on.
-fn shown(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }

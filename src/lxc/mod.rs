@@ -9,4 +9,5 @@ pub mod name;
 pub mod protocol;
 pub mod server;
 pub mod tools;
+pub mod typed;
 pub mod version;

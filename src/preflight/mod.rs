@@ -30,6 +30,7 @@ use crate::lxc::config::NicKind;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::typed;
 use crate::net::devices;
 use crate::net::ports::{self, Survey};
 use crate::rootfs::Root;
@@ -153,11 +154,7 @@ pub struct Names {
 
 impl Names {
     fn of(name: &ContainerName, lxcpath: &LxcPath) -> Names {
-        let path = match lxcpath.as_path() == Path::new(crate::lxc::config::system::DEFAULT_LXCPATH) {
-            true => String::new(),
-            false => format!(" -P {}", lxcpath.as_path().display()),
-        };
-        Names { name: name.to_string(), attach: format!("lxc-attach -n {name}{path} --") }
+        Names { name: name.to_string(), attach: format!("lxc-attach {} --", typed::options(name, lxcpath)) }
     }
 
     /// The command to paste.

@@ -7,6 +7,7 @@ use anyhow::Result;
 use super::Names;
 use super::finding::{Finding, Place};
 use super::task::Tasks;
+use crate::lxc::typed;
 use crate::mounts::{self, External, Mount};
 use crate::rootfs::Unsupported;
 use crate::ttys;
@@ -99,7 +100,15 @@ fn place(mount: &Mount) -> Place {
 
 /// The last resort of the remedies.
 fn unmount(mount: &Mount, names: &Names) -> String {
-    format!("unmount it: {}", names.attach(&format!("umount {}", mount.point.display())))
+    match plain_point(mount) {
+        Some(point) => format!("unmount it: {}", names.attach(&format!("umount {point}"))),
+        None => "unmount it in the container".to_owned(),
+    }
+}
+
+/// The mount point where it may be put into a command: the container's root names it as it likes.
+fn plain_point(mount: &Mount) -> Option<&str> {
+    mount.point.to_str().filter(|point| typed::is_plain(point))
 }
 
 /// File systems that cannot be mounted again.
@@ -125,10 +134,15 @@ fn of_a_kind(mount: &Mount, root: &Mount, names: &Names) -> Option<Finding> {
                 "CRIU can restore it only if its daemon is in the container, and /dev/autofs is there",
             )
             .at(place(mount))
-            .remedy(format!(
-                "if it is systemd's: {}",
-                names.attach(&format!("sh -c 'systemctl mask --now $(systemd-escape -p --suffix=automount {point})'"))
-            )),
+            .remedy(match plain_point(mount) {
+                Some(point) => format!(
+                    "if it is systemd's: {}",
+                    names.attach(&format!(
+                        "sh -c 'systemctl mask --now $(systemd-escape -p --suffix=automount {point})'"
+                    ))
+                ),
+                None => "if it is systemd's, mask its automount unit in the container".to_owned(),
+            }),
         );
     } else {
         return None;
@@ -298,6 +312,20 @@ pub(super) mod tests {
             assert_eq!(judged(kind(bad, mount(2, 1, "/", "/m"))), [Severity::Blocker], "{bad}");
         }
         assert_eq!(judged(kind("autofs", mount(2, 1, "/", "/m"))), [Severity::Warning]);
+    }
+
+    #[test]
+    fn a_mount_point_that_a_shell_would_run_goes_into_no_command() {
+        for kind_of in ["fuse", "autofs"] {
+            let judged = |point: &str| {
+                let table = vec![mount(1, 0, "/", "/"), kind(kind_of, mount(2, 1, "/", point))];
+                judge_complete(&tables(table), &[], &Names::test()).remove(0).remedy
+            };
+            assert!(judged("/m").contains("lxc-attach -n web -- "));
+            for evil in ["/m;id", "/$(id)", "/a b", "/'"] {
+                assert!(!judged(evil).contains("lxc-attach"), "{evil}");
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::Names;
 use super::finding::Finding;
 use super::task::{NAMESPACES, Task, Tasks, kill};
+use crate::lxc::typed;
 
 /// Judges the namespaces; pure.
 pub fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
@@ -44,7 +45,8 @@ fn nested(task: &Task, kind: &str, names: &Names) -> Finding {
 
 fn remedy(task: &Task, kind: &str, names: &Names) -> String {
     match (task.unit(), directive(kind)) {
-        (Some(unit), Some(directive)) if unit.ends_with(".service") => {
+        // The container's root names its cgroups as it likes.
+        (Some(unit), Some(directive)) if unit.ends_with(".service") && typed::is_plain(unit) => {
             let dir = format!("/etc/systemd/system/{unit}.d");
             names.attach(&format!(
                 "sh -c 'mkdir -p {dir} && printf \"[Service]\\n{directive}\\n\" > {dir}/lxc-cr.conf && systemctl daemon-reload && systemctl restart {unit}'"
@@ -108,5 +110,14 @@ mod tests {
         let found = judged(vec![task(101, "init"), with("uts", 90, logind)]);
         insta::assert_snapshot!(found[0].remedy, @r#"lxc-attach -n web -- sh -c 'mkdir -p /etc/systemd/system/systemd-logind.service.d && printf "[Service]\nProtectHostname=no\n" > /etc/systemd/system/systemd-logind.service.d/lxc-cr.conf && systemctl daemon-reload && systemctl restart systemd-logind.service'"#);
         assert_eq!(found[0].place.unit.as_deref(), Some("systemd-logind.service"));
+    }
+
+    #[test]
+    fn a_unit_that_a_shell_would_run_goes_into_no_command() {
+        for unit in ["x'$(id)'.service", "a b.service", "-f.service", "x;y.service"] {
+            let evil = Task { cgroup: format!("/x/system.slice/{unit}"), ..task(102, "x") };
+            let found = judged(vec![task(101, "init"), with("uts", 90, evil)]);
+            assert_eq!(found[0].remedy, "end it: kill 102", "{unit}");
+        }
     }
 }

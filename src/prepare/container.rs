@@ -18,6 +18,7 @@ use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::{Config, RootfsKind};
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
+use crate::lxc::typed;
 use crate::operation::{self, Operation};
 use crate::preflight::{Finding, Findings};
 use crate::sys::below::Below;
@@ -111,7 +112,7 @@ pub fn hold(defined: &Defined) -> Result<Operation> {
     match container::find(&defined.lxcpath_text(), name, Some(&defined.rootfs))? {
         None => Ok(held),
         Some(_) => Err(Failure::msg(Exit::WrongState, "it is running, and reads its configuration when it starts")
-            .hint(format!("stop it first: lxc-stop -n {name}"))
+            .hint(format!("stop it first: lxc-stop {}", typed::options(&defined.name, &defined.lxcpath)))
             .state(format!("{name} is running as before"))),
     }
 }
@@ -181,13 +182,14 @@ fn check(change: &Change, config: &Config, init: &Init, profile: bool) -> Result
 
 fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
     let (name, config) = (&defined.name, &defined.config);
+    let named = typed::options(name, &defined.lxcpath);
     if lacking.drop_ins && lines::has_terminals(config) || lacking.terminals {
         notes.push(
             Finding::note(
                 "it will have no console and no ttys of LXC",
                 "systemd's services have mount namespaces of their own, and CRIU cannot mount terminals twice",
             )
-            .remedy(format!("for a shell in it: lxc-attach -n {name}")),
+            .remedy(format!("for a shell in it: lxc-attach {named}")),
         );
     }
     if lines::is_legacy(config) {
@@ -207,7 +209,7 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
                     format!("{} was made before this", entry.directory.display()),
                     "the mounts that systemd now gets were not there: lxc-restart refuses it without --force",
                 )
-                .remedy(format!("to restart it as it was: lxc-cr prepare --undo -n {name}")),
+                .remedy(format!("to restart it as it was: lxc-cr prepare --undo {named}")),
             );
         }
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::checkpoint;
-use crate::cli::common::{LxcOptions, absolute, load_settings, start_log};
+use crate::cli::common::{LxcOptions, absolute, load_settings, print, start_log};
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::container;
@@ -69,9 +69,9 @@ impl Check {
         if self.json {
             let told = Told { container: name.as_str(), blocked: findings.blocked(), findings: &findings };
             let text = serde_json::to_string_pretty(&told).map_err(|e| Failure::new(Exit::Other, e))?;
-            println!("{text}");
+            print(&(text + "\n"));
         } else if !self.lxc.quiet {
-            print!("{}", in_words(name.as_str(), &findings));
+            print(&in_words(name.as_str(), &findings));
         }
         Ok(ExitCode::from(if findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
     }

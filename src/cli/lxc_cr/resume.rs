@@ -17,7 +17,7 @@ use crate::lxc::command::Client;
 use crate::lxc::defined::Defined;
 use crate::lxc::name::ContainerName;
 use crate::lxc::protocol::State;
-use crate::lxc::tools;
+use crate::lxc::{tools, typed};
 use crate::suspended;
 use crate::sys::journal::Priority;
 use crate::sys::signals::Signals;
@@ -76,8 +76,11 @@ impl Resume {
         let own = terms.lxcpath.container_dir(name);
         let images = suspended::dir(&own);
         if !suspended::is_marked(&own)? {
-            return Err(Failure::msg(Exit::WrongState, "it was not suspended by lxc-cr suspend")
-                .hint(format!("lxc-restart -n {name} brings back any checkpoint in {}", images.display())));
+            return Err(Failure::msg(Exit::WrongState, "it was not suspended by lxc-cr suspend").hint(format!(
+                "lxc-restart {} brings back any checkpoint in {}",
+                typed::options(name, &terms.lxcpath),
+                images.display()
+            )));
         }
         let restart =
             Restart { lxc: self.several.of(name), timeout: Some(self.time_of(name, terms)), ..Restart::default() };
@@ -147,7 +150,8 @@ impl Resume {
         }
         let defined = Defined::load(name, &terms.lxcpath, None).map_err(checkpoint::not_defined)?;
         if !defined.config.start_auto() {
-            let text = format!("it stays suspended: it has no lxc.start.auto; lxc-cr resume {name} brings it back");
+            let named = typed::options(name, &terms.lxcpath);
+            let text = format!("it stays suspended: it has no lxc.start.auto; lxc-cr resume {named} brings it back");
             terms.tell(name, Priority::Info, &text);
             return Ok(None);
         }

@@ -80,8 +80,8 @@ pub struct Terms {
     pub files: Files,
     /// The directory of containers.
     pub lxcpath: LxcPath,
-    /// When all have to be done.
-    end: Instant,
+    /// When all have to be done; none for a time that no clock reaches.
+    end: Option<Instant>,
     jobs: usize,
     quiet: bool,
     /// What we print goes to the journal, where everything stands by then.
@@ -103,7 +103,7 @@ impl Terms {
 
     /// What is left of the time.
     pub fn left(&self) -> Duration {
-        self.end.saturating_duration_since(Instant::now())
+        self.end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
     }
 }
 
@@ -178,7 +178,7 @@ impl Several {
         Ok(Terms {
             files,
             lxcpath: self.of_none().all_containers()?,
-            end: Instant::now() + time,
+            end: Instant::now().checked_add(time),
             jobs,
             quiet: self.quiet,
             in_journal: journal::is_stream(std::io::stdout().as_fd()),
