@@ -200,7 +200,11 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
         }
         Ok(End::Reboot(server)) => {
             log::info!("it asks for a reboot: lxc-start starts it afresh");
-            start_afresh(job)?;
+            if let Err(failure) = start_afresh(job) {
+                // Nobody listens on the streams any more.
+                log::error!("it stays stopped after its reboot: {failure}");
+                return Err(failure);
+            }
             server.started_afresh();
             Ok(())
         }

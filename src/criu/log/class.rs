@@ -39,7 +39,7 @@ classes! {
     ForeignProcess: "a process was put into the container from outside, without its cgroup or its time namespace",
         "end it, and enter the container with lxc-attach instead of nsenter";
     FreezeTimeout: "the processes could not be stopped in time; one of them waits in the kernel",
-        "find the process in state D (ps), or raise the time limit";
+        "find the process in state D (ps), and try again when it has gone on";
     SelfDump: "CRIU itself runs among the processes to be dumped",
         "run the checkpoint from the host, outside the container";
     Unseizable: "a process cannot be seized, because it is traced or waits in the kernel",
@@ -53,7 +53,7 @@ classes! {
     Seccomp: "seccomp filters cannot be suspended or dumped on this kernel",
         "use a kernel with CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP_FILTER, and run as root of the host";
     Uprobes: "a process is probed by the host (uprobes)",
-        "stop the tracing tool, or allow uprobes for both the dump and the restore";
+        "stop the tracing tool, and restart the process if the probes stay";
     PidInUse: "a pid that the checkpoint needs is taken",
         "stop what still runs of the container; it needs a pid namespace of its own";
     ExeLink: "the program file of a process cannot be set, as with (sd-pam) of systemd's user@.service",
@@ -88,15 +88,15 @@ classes! {
         "close the connection (a bind-mounted socket of the host?) before the dump";
     // Files.
     FileLocks: "processes hold file locks, and these were not allowed",
-        "allow file locks (--file-locks)";
+        "end the processes that hold them (lslocks), or let them give them up";
     GhostTooBig: "an unlinked file that is still open is larger than the limit",
-        "raise the limit for unlinked files (--ghost-limit)";
+        "raise the limit for unlinked files: ghost_limit in /etc/lxc/lxc-cr.toml";
     LinkRemap: "an unlinked file that is still open has another name somewhere",
-        "allow link remapping (--link-remap)";
+        "end the process that has it open, or give the file a name again";
     StaleRemap: "the root filesystem holds files that an earlier CRIU run left",
         "remove link_remap.* and *.cr.*.ghost from the root filesystem";
     WatchedFile: "the path of a file that is watched (inotify, fanotify) cannot be found",
-        "at a dump, force the search for paths (--force-irmap); at a restore, make the file or cgroup first";
+        "at a dump, restart the process that watches it; at a restart, make the file or cgroup first";
     ForeignFile: "a process holds a file of a mount that the container does not have",
         "end processes started by lxc-attach; set lxc.autodev = 1, so that init has the container's own /dev/null";
     BpfProgram: "a process (mostly systemd) holds an eBPF program, which CRIU cannot dump",
@@ -115,13 +115,13 @@ classes! {
     MountUnmapped: "a mount that came from outside has no source now",
         "restore with the configuration that the container had at the dump";
     UnsupportedFilesystem: "a filesystem of a kind that CRIU cannot dump is mounted",
-        "unmount it before the dump, or enable it (--enable-fs)";
+        "unmount it before the dump";
     RootNotMount: "the container's root filesystem is not a mount of its own",
         "bind-mount the root filesystem, and let the container use it as its root (pivot_root)";
     MountpointMissing: "the place for a mount is missing in the root filesystem",
         "restore on the root filesystem that was dumped, or make the directory or file";
     MountEngine: "CRIU's mount engine cannot rebuild the container's mounts",
-        "try CRIU's older mount engine (--mntns-compat-mode); let lxc.mount.entry name no symbolic links";
+        "let lxc.mount.entry name no symbolic links";
     Autofs: "an automount has no daemon inside the container",
         "mask the automount units (proc-sys-fs-binfmt_misc.automount) in the container";
     // Network.
@@ -144,14 +144,14 @@ classes! {
     IpTool: "the addresses, routes or rules of the network could not be restored",
         "read the lines before it in the log: they are those of ip(8)";
     NetworkLock: "CRIU's own lock of the network failed",
-        "use --network-lock skip (CRIU 3.19 or newer), or install iptables or nftables";
+        "install iptables or nftables";
     NetworkTool: "a network tool that CRIU needs is not installed",
         "install iproute2 and iptables (or nftables)";
     LoopbackDown: "the loopback interface is down, which CRIU needs for its own tests",
         "run: ip link set lo up";
     // Security modules.
     LsmMissing: "the security module that the container used is not live on this kernel",
-        "restore without an LSM profile, or boot a kernel with that security module";
+        "boot a kernel with that security module";
     LsmDenies: "a security profile inside the container forbids CRIU's helper",
         "set the process's AppArmor profile to complain (aa-complain)";
     LsmProfile: "the container's security profile could not be applied",
