@@ -36,9 +36,9 @@ pub fn shown(text: &str) -> String {
     replaced(text, char::is_control)
 }
 
-/// The same of text that we have laid out on several lines.
+/// The same of text that is laid out, on several lines or in columns: line ends and tabs stay.
 pub fn shown_lines(text: &str) -> String {
-    replaced(text, |c| c.is_control() && c != '\n')
+    replaced(text, |c| c.is_control() && !['\n', '\t'].contains(&c))
 }
 
 fn replaced(text: &str, bad: impl Fn(char) -> bool) -> String {

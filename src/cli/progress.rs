@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::time::Instant;
 
 use super::logger;
-use crate::report::{Report, seconds, shown};
+use crate::report::{Report, seconds, shown, shown_lines};
 use crate::sys::journal::Priority;
 
 /// Tells a person on standard error.
@@ -54,8 +54,7 @@ impl Report for Progress {
     }
 
     fn log_line(&mut self, line: &str) {
-        // A tab is CRIU's own.
-        eprintln!("{}", shown(&line.replace('\t', "    ")));
+        eprintln!("{}", shown_lines(line));
     }
 
     fn wants_log(&self) -> bool {
