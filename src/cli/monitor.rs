@@ -217,7 +217,8 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
 
 /// A reboot: the container starts from its configuration, as under LXC's own monitor.
 fn start_afresh(job: &Job) -> Result<()> {
-    tools::start(&job.lxcpath, &job.name).context("start the container afresh after a reboot")?;
+    tools::start(&job.lxcpath, &job.name, job.config.as_deref())
+        .context("start the container afresh after a reboot")?;
     Ok(())
 }
 

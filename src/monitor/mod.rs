@@ -90,10 +90,18 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     } else {
         server.end();
     }
-    errors.note(stage.run_post_stop());
-    // Now the connections end, but for those of a reboot.
-    let end = if reboot { End::Reboot(Box::new(server)) } else { End::Stopped };
-    errors.into_result().map(|()| end)
+    let post_stop = stage.run_post_stop();
+    // As in liblxc: what these hooks would have taken back, the container is not started on top of.
+    let starts_afresh = reboot && post_stop.is_ok();
+    errors.note(post_stop);
+    if !starts_afresh {
+        return errors.into_result().map(|()| End::Stopped);
+    }
+    if let Err(e) = errors.into_result() {
+        log::error!("before its reboot it could not give back what it held of the host: {e:#}");
+    }
+    // Its connections go on.
+    Ok(End::Reboot(Box::new(server)))
 }
 
 /// What has come.

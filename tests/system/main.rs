@@ -193,6 +193,10 @@ const STORIES: &[Story] = &[
         "a_container_whose_monitor_is_gone_leaves_no_cgroup",
         scenario::others::a_container_whose_monitor_is_gone_leaves_no_cgroup,
     ),
+    (
+        "a_reboot_inside_goes_by_the_same_configuration",
+        scenario::others::a_reboot_inside_goes_by_the_same_configuration,
+    ),
     ("an_init_started_afresh_hears_signals", scenario::others::an_init_started_afresh_hears_signals),
     (
         "verbose_shows_crius_log_of_a_suspended_container",

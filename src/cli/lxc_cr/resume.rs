@@ -101,7 +101,7 @@ impl Resume {
             }
             Err(e) => return Err(Failure { cause: failure.cause.context(e), ..failure }),
         }
-        if let Err(e) = tools::start(terms.lxcpath.as_path(), name.as_str()) {
+        if let Err(e) = tools::start(terms.lxcpath.as_path(), name.as_str(), None) {
             let cause = anyhow::anyhow!("not resumed: {failure}; and it could not be started afresh: {e:#}");
             return Err(Failure { cause, state: Some(format!("{name} is stopped")), ..failure });
         }

@@ -158,6 +158,28 @@ pub fn a_reboot_inside_starts_it_afresh(world: &World) {
     container.kill();
 }
 
+/// It starts by the configuration that it was restarted with, and a hook that fails at its end does not keep it down.
+pub fn a_reboot_inside_goes_by_the_same_configuration(world: &World) {
+    let container = world.container();
+    container.start();
+    let _started = container.witness();
+    let own = fs::read_to_string(container.dir().join("config")).unwrap();
+    let other = container.dir().join("other.conf");
+    fs::write(&other, format!("{own}lxc.uts.name = other\nlxc.hook.stop = /bin/false\n")).unwrap();
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").arg("--rcfile").arg(&other).ok();
+    let init = container.init_pid();
+    assert_ne!(container.exec(["/bin/hostname"]).stdout, "other\n");
+
+    container.exec(["/bin/reboot"]);
+    let asked = || container.lxc("lxc-info").args(["-p", "-H"]).output().stdout.trim().parse().ok();
+    wait_for("a new init", LIMIT, || asked().filter(|now: &u32| *now != init)).unwrap();
+    container.wait_state("RUNNING");
+    let _again = container.witness();
+    assert_eq!(container.exec(["/bin/hostname"]).stdout, "other\n");
+    container.kill();
+}
+
 /// What LXC's monitor starts after a reboot hears signals as before: `lxc-stop` asks it to halt by one.
 pub fn an_init_started_afresh_hears_signals(world: &World) {
     let container = world.container();
