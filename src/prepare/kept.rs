@@ -15,6 +15,7 @@ use nix::mount::umount;
 use serde::{Deserialize, Serialize};
 
 use super::change::{Change, Content, without_added_lines};
+use crate::lxc::container;
 use crate::sys::below::Below;
 use crate::sys::files;
 use crate::sys::netlink::{self, Netlink};
@@ -211,6 +212,10 @@ impl Kept {
             Step::Bridge { name } => remove_bridge(name, undone),
             Step::Port { name, bridge } => release_port(name, bridge, undone),
             Step::Mount { path } => {
+                if let Some(user) = running_below(path) {
+                    undone.left.push(format!("{} stays mounted until a reboot: {user} runs", path.display()));
+                    return Ok(());
+                }
                 match umount(path) {
                     Ok(()) => undone.told.push(format!("{} is unmounted", path.display())),
                     Err(Errno::EINVAL | Errno::ENOENT) => {}
@@ -228,6 +233,13 @@ impl Kept {
                 Ok(())
             }
             Step::Controllers { file, names } => {
+                if let Some(user) = file.parent().and_then(running_below) {
+                    undone.left.push(format!(
+                        "controllers {} are handed on until a reboot: {user} runs, and its limits are theirs",
+                        names.join(", ")
+                    ));
+                    return Ok(());
+                }
                 let words: Vec<String> = names.iter().map(|n| format!("-{n}")).collect();
                 fs::write(file, words.join(" "))
                     .with_context(|| format!("take {} back in {}", names.join(", "), file.display()))?;
@@ -308,6 +320,19 @@ fn missing_directories(path: &Path) -> Vec<PathBuf> {
     missing
 }
 
+/// A container whose payload cgroup is in this directory of a hierarchy, and holds processes.
+fn running_below(dir: &Path) -> Option<String> {
+    let cgroups = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut payloads = cgroups.filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        container::is_payload(Path::new(&name)).then(|| (name, entry.path().join("cgroup.events")))
+    });
+    payloads.find_map(|(name, events)| {
+        let text = fs::read_to_string(events).unwrap_or_default();
+        text.lines().any(|line| line == "populated 1").then_some(name)
+    })
+}
+
 fn remove_bridge(name: &str, undone: &mut Undone) -> Result<()> {
     let mut netlink = Netlink::open()?;
     let bridge = match netlink.link(name) {
@@ -384,6 +409,21 @@ mod tests {
         assert_eq!((case.read("config").as_deref(), mode("config")), (Some("a\n"), 0o640));
         assert!(!case.path("new").exists() && !case.path("kept").exists());
         assert_eq!(case.kept().undo().unwrap(), Undone::default());
+    }
+
+    #[test]
+    fn controllers_that_a_container_is_limited_by_stay() {
+        let case = Case::new();
+        let events = case.path("lxc.payload.web/cgroup.events");
+        fs::create_dir(case.path("lxc.payload.web")).unwrap();
+        fs::write(&events, "populated 1\nfrozen 0\n").unwrap();
+        let file = case.path("cgroup.subtree_control");
+        case.kept().note(Step::Controllers { file: file.clone(), names: vec!["memory".to_owned()] }).unwrap();
+        let undone = case.kept().undo().unwrap();
+        assert!(undone.left[0].contains("lxc.payload.web runs") && !file.exists(), "{undone:?}");
+        fs::write(&events, "populated 0\nfrozen 0\n").unwrap();
+        assert_eq!(case.kept().undo().unwrap().left, [""; 0]);
+        assert_eq!(case.read("cgroup.subtree_control").as_deref(), Some("-memory"));
     }
 
     #[test]
