@@ -57,7 +57,13 @@ for program in "$trials" "$workloads"; do [ -x "$program" ] || fail "the trials 
 LXC_CR_WORKLOADS_OURS=1 "$workloads" 'one program, privileged' eventfd > /dev/null
 
 work=$(mktemp -d /var/tmp/lxc-cr-vm.XXXXXX)
-trap 'umount "$work"/*/root 2>/dev/null || true; rm -rf "$work"' EXIT
+# Machines in the background do not hear a Ctrl-C.
+clean_up() {
+    for pid in "$work"/*/pid; do [ ! -f "$pid" ] || kill "$(cat "$pid")" || true; done
+    umount "$work"/*/root 2>/dev/null || true
+    rm -rf "$work"
+}
+trap clean_up EXIT
 trap 'exit 1' INT TERM HUP
 
 # What is the same in all of them: the tree with its programs, and what the machine does.
@@ -132,7 +138,7 @@ run_machine() {
     image=$(find "$kernel" -name 'vmlinuz*' -type f | head -n 1)
     # Not KVM: where this runs inside a virtual machine it is often there, and does not work. More than one processor
     # makes qemu 7.2 crash its guests now and then.
-    qemu-system-x86_64 -M q35 -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config -no-reboot -display none \
+    qemu-system-x86_64 -pidfile "$dir/pid" -M q35 -accel tcg -cpu max -smp 1 -m "$memory" -nodefaults -no-user-config -no-reboot -display none \
         -serial stdio -kernel "$image" -initrd "$dir/initrd.img" \
         -append "console=ttyS0 quiet panic=-1 nokaslr mitigations=off tsc=reliable random.trust_cpu=on" \
         -drive "file=$dir/disk,if=virtio,format=raw,cache=unsafe" \
