@@ -144,7 +144,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     // 4.
     check_places(&defined, &request.images)?;
     target::check(request)?;
-    target::check_parent(request)?;
+    target::check_parent(request, &defined)?;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let subject = Subject {
         defined: &defined,
@@ -228,7 +228,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let running = find_running(&defined, &operation, report)?;
     check_places(&defined, &request.images)?;
     target::check(request)?;
-    target::check_parent(request)?;
+    target::check_parent(request, &defined)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
     let record = Record { memory_only: true, ..plan.record };
     let options = PreDump {

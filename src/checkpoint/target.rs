@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow};
 
-use super::Request;
+use super::{Request, check_places};
 use crate::contents::catalogue;
 use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::defined::Defined;
 use crate::record::{self, Lineage, Memory, Record};
 use crate::rollback::{self, Journal, Undo};
 use crate::seal::Sealer;
@@ -72,17 +73,21 @@ pub(super) fn check(request: &Request) -> Result<()> {
 
 /// Refuses copies of memory that are not there, or that the new checkpoint takes the place of: nothing would be left of what
 /// it builds on.
-pub(super) fn check_parent(request: &Request) -> Result<()> {
+pub(super) fn check_parent(request: &Request, defined: &Defined) -> Result<()> {
     let Some(parent) = &request.parent_images else { return Ok(()) };
     let refuse = |text: String| Failure::msg(Exit::Refused, text);
-    // CRIU takes it from the directory that it writes into, which is beside the target and not there yet.
-    let beside = request.images.parent().unwrap_or(Path::new("/"));
-    let dir = beside.join(parent.strip_prefix("..").unwrap_or(parent));
+    // CRIU takes it from the directory that it writes into, which is not there yet.
+    let dir = match (parent.strip_prefix(".."), request.images.parent()) {
+        (Ok(rest), Some(beside)) => beside.join(rest),
+        _ => partial(&request.images).join(parent),
+    };
     let missing = |e: std::io::Error| {
         Failure::new(Exit::Refused, anyhow!(e).context(format!("look for the copy of memory {}", dir.display())))
             .hint("--predump-dir takes it relative to the new directory: ../NAME for one beside it")
     };
     let dir = dir.canonicalize().map_err(missing)?;
+    check_places(defined, &dir)?;
+    files::open_private_dir(&dir).or_exit(Exit::BadCheckpoint)?;
     let line = Lineage::of(&dir).or_exit(Exit::BadCheckpoint)?;
     line.check_sizes().or_exit(Exit::BadCheckpoint)?;
     let Ok(target) = request.images.canonicalize() else { return Ok(()) };

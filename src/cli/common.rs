@@ -209,7 +209,8 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
     absolute.map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is no path: {e}", path.display())))
 }
 
-/// Prints what a command was asked for; what a container has named does not steer the terminal. A reader that has seen enough (`| head`) is no failure.
+/// Prints what a command was asked for; what a container has named does not steer the terminal. A reader that has seen
+/// enough (`| head`) is no failure.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = out.write_all(shown_lines(text).as_bytes()).and_then(|()| out.flush()) {

@@ -24,6 +24,7 @@ use crate::lxc::config::{Config, NicKind, VethMode};
 use crate::lxc::container;
 use crate::lxc::hook::{HookCall, Target};
 use crate::lxc::name::LxcPath;
+use crate::lxc::typed;
 use crate::net::NoBridge;
 use crate::operation::{self, Operation};
 use crate::rollback::Journal;
@@ -57,7 +58,7 @@ pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
         root::bind(&state, path, Owner::parent()?).with_context(|| format!("bind the root {}", path.display()))?;
     }
     // Last: a start that was refused has not changed anything.
-    refuse_newer_than_suspended(lxcpath.as_path(), call)
+    refuse_newer_than_suspended(&lxcpath, call)
 }
 
 /// The `start-host` hook. Only state that is not to be trusted makes it fail.
@@ -138,12 +139,12 @@ fn refuse_during_restore(lxcpath: &Path, call: &HookCall) -> Result<(), Failure>
 }
 
 /// A container that is started afresh writes to its disk: memory from before must not be put on top of that.
-fn refuse_newer_than_suspended(lxcpath: &Path, call: &HookCall) -> Result<(), Failure> {
-    if Operation::holder(lxcpath, call.name.as_str())?.is_some_and(|holder| holder.starts_with(RESTORE)) {
+fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(), Failure> {
+    if Operation::holder(lxcpath.as_path(), call.name.as_str())?.is_some_and(|holder| holder.starts_with(RESTORE)) {
         // Ours, or another one would have been refused: it strikes the mark out when the container is about to run.
         return Ok(());
     }
-    let own = lxcpath.join(call.name.as_str());
+    let own = lxcpath.container_dir(&call.name);
     match suspended::strike_out(&own) {
         Ok(true) => {
             log::warn!("it starts afresh: the checkpoint in {} will not be resumed", suspended::dir(&own).display());
@@ -152,7 +153,7 @@ fn refuse_newer_than_suspended(lxcpath: &Path, call: &HookCall) -> Result<(), Fa
         Ok(false) => Ok(()),
         Err(e) => Err(Failure::new(Exit::Other, e.context("let what was suspended be of the past")).hint(format!(
             "resume it: lxc-cr resume {}; or remove {}",
-            call.name,
+            typed::options(&call.name, lxcpath),
             suspended::dir(&own).display()
         ))),
     }

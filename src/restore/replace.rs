@@ -12,6 +12,7 @@ use anyhow::anyhow;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::command::{Client, Error};
 use crate::lxc::protocol::State;
+use crate::lxc::typed;
 use crate::net;
 use crate::report::Report;
 use crate::settings::Settings;
@@ -51,7 +52,10 @@ pub(super) fn make_way(
     match client.state() {
         Err(Error::NotRunning) | Ok(State::Stopped) => return Ok(Way::Free),
         Ok(_) => {}
-        Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context("ask whether the container runs"))),
+        Err(e) => {
+            let cause = anyhow!(e).context("ask whether the container runs");
+            return Err(Failure::new(Exit::Other, cause).state(format!("{} is as before", request.name)));
+        }
     }
     let compared = look(request, settings, found, signals, report)
         .map_err(|failure| failure.state(format!("{} is running as before", request.name)))?;
@@ -62,7 +66,12 @@ pub(super) fn make_way(
     report.phase("stopping what runs");
     match client.stop() {
         Ok(()) | Err(Error::NotRunning) => Ok(Way::Cleared { compared }),
-        Err(e) => Err(Failure::new(Exit::Other, anyhow!(e).context("stop the container that runs"))),
+        Err(e) => {
+            let named = typed::options(&request.name, &request.lxcpath);
+            let cause = anyhow!(e).context("stop the container that runs");
+            Err(Failure::new(Exit::Other, cause)
+                .state(format!("whether it has stopped, lxc-info {named} tells; its checkpoint is as before")))
+        }
     }
 }
 

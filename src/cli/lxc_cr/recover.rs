@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, start_log};
+use crate::cli::common::{LxcOptions, print, start_log};
 use crate::error::Result;
 use crate::recover;
 
@@ -26,7 +26,7 @@ impl Recover {
         let quiet = self.lxc.quiet;
         let mut tell = |name: &str, done: &str| {
             if !quiet {
-                println!("{name}: {done}");
+                print(&format!("{name}: {done}\n"));
             }
         };
         if self.lxc.called().is_none() {

@@ -243,6 +243,12 @@ pub fn of_directories_that_would_be_lost(world: &World) {
     // What it would itself build on.
     refused(&checkpoint("kept").args(["--overwrite", "--predump-dir", "../kept"]).output(), 4, &["take its place"]);
     refused(&checkpoint("new").args(["--predump-dir", "../gone"]).output(), 4, &["gone", "../NAME"]);
+    refused(&checkpoint("new").args(["--predump-dir", "kept"]).output(), 4, &["new.partial/kept", "../NAME"]);
+    // What somebody else could have put there.
+    fs::create_dir_all("/tmp/theirs/copy").unwrap();
+    fs::set_permissions("/tmp/theirs", fs::Permissions::from_mode(0o777)).unwrap();
+    refused(&checkpoint("new").args(["--predump-dir", "/tmp/theirs/copy"]).output(), 4, &["/tmp/theirs"]);
+    fs::remove_dir_all("/tmp/theirs").unwrap();
     // Another file system.
     private("mounted");
     Run::new("mount").args(["-t", "tmpfs", "-o", "mode=700", "tmpfs"]).arg(dir("mounted")).ok();

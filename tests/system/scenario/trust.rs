@@ -100,6 +100,8 @@ pub fn what_has_changed_is_named_before_a_restart(world: &World) {
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("10.99.0.11/24", "10.99.0.111/24")).unwrap();
     refused(&restart(&container, &images).output(), 9, &["the configuration has changed", "10.99.0.111/24", "--force"]);
+    let forced = container.ours("lxc-checkpoint").args(["-r", "--force", "--dry-run", "-D"]).arg(&images).ok();
+    assert!(forced.stderr.contains("going ahead although the configuration has changed"), "{forced}");
     fs::write(&config, &text).unwrap();
 
     let root = container.rootfs();
