@@ -79,13 +79,16 @@ make_machine() {
     cp -a "$trials" "$workloads" "$dir/root$here/target/release/deps/"
     find target/release -maxdepth 1 -type f -perm /111 -exec cp -a {} "$dir/root$here/target/release/" \;
     cp -a target/system/witness target/system/culprit target/system/object "$dir/root$here/target/system/"
+    # It must not cover the tree.
+    tmp='mount -t tmpfs tmpfs /tmp'
+    case $here/ in /tmp/*) tmp='chmod 1777 /tmp' ;; esac
     cat > "$dir/root/init-trials" <<EOF
 #!/bin/sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root RUST_BACKTRACE=0 CI=1
 export LXC_CR_SLOW=20 LXC_CR_TEST_LXC=$lxc LXC_CR_WORKLOADS_OURS=1
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t devtmpfs dev /dev 2>/dev/null
 mkdir -p /dev/pts /dev/shm; mount -t devpts devpts /dev/pts; mount -t tmpfs tmpfs /dev/shm
-mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /tmp; mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t tmpfs tmpfs /run; $tmp; mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount -t securityfs securityfs /sys/kernel/security
 ip link set lo up
 for profiles in lxc-containers usr.bin.lxc-start; do apparmor_parser -rK /etc/apparmor.d/\$profiles; done
