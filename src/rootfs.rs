@@ -6,6 +6,7 @@
 //! as the [`Held`] that leads to it, and longer only where CRIU has given it to a container.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -173,6 +174,15 @@ pub struct Held {
 }
 
 impl Held {
+    /// The root that a running container has, whatever its configuration says and whoever has mounted it. What is mounted
+    /// in it is not there.
+    pub fn in_use(init: i32) -> Result<Held> {
+        let path = format!("/proc/{init}/ns/mnt");
+        let namespace = fs::File::open(&path).with_context(|| format!("open {path}"))?;
+        let mount = Detached::root_of(namespace.as_fd()).context("clone the mount of its root")?;
+        Ok(Held { path: mount.path(), mount: Some(mount) })
+    }
+
     /// A path that leads to it, for us and as long as it is held.
     pub fn path(&self) -> &Path {
         &self.path

@@ -15,6 +15,7 @@ use crate::lxc::protocol::State;
 use crate::lxc::typed;
 use crate::net;
 use crate::report::Report;
+use crate::rootfs::Held;
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
@@ -57,7 +58,7 @@ pub(super) fn make_way(
             return Err(Failure::new(Exit::Other, cause).state(format!("{} is as before", request.name)));
         }
     }
-    let compared = look(request, settings, found, signals, report)
+    let compared = look(request, settings, found, &client, signals, report)
         .map_err(|failure| failure.state(format!("{} is running as before", request.name)))?;
     if request.dry_run {
         report.note(&format!("{} runs: it would be stopped first", request.name));
@@ -80,6 +81,7 @@ fn look(
     request: &Request,
     settings: &Settings,
     found: &Found,
+    client: &Client,
     signals: &Signals,
     report: &mut dyn Report,
 ) -> Result<bool> {
@@ -103,9 +105,14 @@ fn look(
     }
     // Last: the container goes on writing to its files.
     let mut reasons = subject.of_definition().map_err(no_plan)?;
-    // A file system of its own is not mounted a second time while the container writes to it.
-    if root.directory().is_some() && !subject.root_may_come_from_hooks() {
-        reasons.extend(look_at_root(&subject, root)?.1);
+    // Nothing is mounted a second time while the container writes to it.
+    match client.init_pid().map_err(Into::into).and_then(|init| Held::in_use(init.as_raw())) {
+        Ok(held) => reasons.extend(subject.of_root(root, held.path()).map_err(no_plan)?),
+        Err(_) if root.directory().is_some() && !subject.root_may_come_from_hooks() => {
+            reasons.extend(look_at_root(&subject, root)?.1);
+        }
+        // That is looked at when it has stopped.
+        Err(e) => log::debug!("the root that it has: {e:#}"),
     }
     trust::judge(&subject.called(), reasons, request.force)?;
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {

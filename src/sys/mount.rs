@@ -45,6 +45,17 @@ impl Detached {
         Ok(Detached { tree, _device: None })
     }
 
+    /// The root of a mount namespace once more, without what is mounted in it.
+    ///
+    /// # Errors
+    /// `EINVAL` where that would uncover what a mount from outside of its user namespace hides (namespace.c,
+    /// `has_locked_children`).
+    pub fn root_of(namespace: BorrowedFd<'_>) -> io::Result<Detached> {
+        let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let tree = in_mount_namespace(namespace, || Ok(open_tree(CWD, "/", clone)?))?;
+        Ok(Detached { tree, _device: None })
+    }
+
     /// Keeps the device that it is on for as long as it is held.
     pub fn on(self, device: File) -> Detached {
         Detached { _device: Some(device), ..self }

@@ -37,6 +37,7 @@ const STORIES: &[Story] = &[
         scenario::story::the_port_is_off_the_bridge_while_the_container_stands_still,
     ),
     ("a_frozen_container_comes_back_frozen", scenario::story::a_frozen_container_comes_back_frozen),
+    ("a_change_in_any_root_is_seen_before_it_is_replaced", scenario::replace::not_where_the_root_has_changed),
     ("a_container_is_replaced_only_by_a_checkpoint_that_is_good", scenario::replace::only_by_a_checkpoint_that_is_good),
     ("the_host_side_gets_the_asked_name", scenario::story::the_host_side_gets_the_asked_name),
     ("what_the_host_lends_is_there_again", scenario::story::what_the_host_lends_is_there_again),

@@ -64,3 +64,30 @@ pub fn only_by_a_checkpoint_that_is_good(world: &World) {
     replace(&good).ok();
     container.kill();
 }
+
+/// A program in the root is another one by now. That is seen in the root that the container has: an overlay, or what a hook may
+/// have put into its place.
+pub fn not_where_the_root_has_changed(world: &World) {
+    for (name, what) in [("overlay", "lxc.rootfs.path = overlay:DIR/rootfs:DIR/delta\n"), ("hook", HOOK)] {
+        let container = world.container_named(name);
+        container.append_config(&what.replace("DIR", &container.dir().display().to_string()));
+        container.start();
+        let mut witness = container.witness();
+        let images = world.images(name);
+        container.ours("lxc-checkpoint").arg("-D").arg(&images).ok();
+        let before = witness.status();
+        container.exec(["/bin/busybox", "chmod", "700", "/bin/witness"]).assert_code(0);
+        let refused = container.ours("lxc-restart").arg("--replace").arg("-D").arg(&images).output();
+        refused.assert_code(9);
+        assert!(refused.stderr.contains("/bin/witness, which was open, had mode 100755 and has 100700"), "{refused}");
+        assert!(refused.stderr.contains(&format!("{} is running as before", container.name())), "{refused}");
+        witness.assert_goes_on_from(&before);
+        container.exec(["/bin/busybox", "chmod", "755", "/bin/witness"]).assert_code(0);
+        container.ours("lxc-restart").arg("--replace").arg("-D").arg(&images).ok();
+        container.witness().status().assert_sound();
+        container.kill();
+    }
+}
+
+/// A hook of which nobody knows what it does.
+const HOOK: &str = "lxc.hook.pre-start = /bin/true\n";
