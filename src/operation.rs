@@ -1,4 +1,5 @@
-//! One operation at a time on a container, and the private directory that it works in.
+//! One operation at a time on a container, and the private directory that it works in; and one restart at a time from a
+//! checkpoint, which may be another container's.
 //!
 //! `/run/lxc-cr/NAME-HASH/` belongs to one container (the hash tells equal names in different LXC paths apart). It
 //! holds the lock, the journals of changes to the host, and the socket to CRIU's action script.
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{self, Exit, Failure};
 use crate::sys::files;
 use crate::sys::process::{self, Process};
 
@@ -22,6 +24,8 @@ pub const STATE_ROOT: &str = "/run/lxc-cr";
 const MAX_NAME: usize = 40;
 /// The file that says whose state it is.
 const CONTAINER: &str = "container";
+/// The way out for who comes too early.
+const WAIT: &str = "wait until it is done, then try again";
 /// The file that is locked.
 const LOCK: &str = "lock";
 /// No file of these is longer, in bytes.
@@ -41,6 +45,15 @@ pub enum Error {
     /// The lock could not be looked at.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        match error {
+            Error::Other(e) => Failure::new(Exit::Other, e),
+            Error::Busy(_) => Failure::new(Exit::Busy, error).hint(WAIT),
+        }
+    }
 }
 
 /// The container that a state directory belongs to.
@@ -183,6 +196,30 @@ impl Operation {
     }
 }
 
+/// Holds the directory of a checkpoint: a restart writes its log there, and may lend the images to the container's root; and
+/// what it reads must not go meanwhile. Another's end is waited for as long as this.
+///
+/// # Errors
+/// Exit 10 when it does not come.
+pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
+    let failed =
+        |e: io::Error| Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("hold {}", dir.display())));
+    let end = Instant::now() + patience;
+    loop {
+        // Opened anew each time: another one may have the name by now.
+        let held = File::open(dir).map_err(failed)?;
+        match held.try_lock() {
+            Ok(()) => return Ok(held),
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOOK_AGAIN),
+            Err(TryLockError::WouldBlock) => {
+                let text = format!("another restart is at work in {}", dir.display());
+                return Err(Failure::msg(Exit::Busy, text).hint(WAIT));
+            }
+        }
+    }
+}
+
 /// The directory's name for a container.
 pub fn key(lxcpath: &Path, name: &str) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -306,6 +343,20 @@ mod tests {
         Operation::begin_in(top.path(), "lxc-restart").unwrap();
         assert!(ended.load(std::sync::atomic::Ordering::SeqCst), "the lock was taken while it was held");
         criu.join().unwrap();
+    }
+
+    #[test]
+    fn a_checkpoint_is_held_by_one_and_the_name_is_looked_up_again() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("dump");
+        fs::create_dir(&dir).unwrap();
+        let held = hold_images(&dir, Duration::ZERO).unwrap();
+        assert_eq!(hold_images(&dir, Duration::ZERO).unwrap_err().exit, Exit::Busy);
+        // What has the name then is another one, which nobody holds.
+        fs::rename(&dir, top.path().join("away")).unwrap();
+        fs::create_dir(&dir).unwrap();
+        hold_images(&dir, Duration::ZERO).unwrap();
+        drop(held);
     }
 
     #[test]

@@ -27,7 +27,7 @@ mod images;
 mod lineage;
 
 pub use images::{Checksum, Image, Memory, is_image, measure_images};
-pub use lineage::Lineage;
+pub use lineage::{Lineage, parent_of};
 
 /// The record's name in the image directory.
 pub const FILE: &str = "lxc-cr.toml";
@@ -44,6 +44,10 @@ pub struct Record {
     /// Whether it is no checkpoint, only a copy of memory to build one on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory_only: bool,
+    /// The checksum of the record of what it builds on (SHA-256, hexadecimal), as that has those of its images. Missing where
+    /// another program wrote that, and it has no record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub builds_on: Option<String>,
     /// When the images were complete, in seconds since 1970.
     pub created: u64,
     /// The container.
@@ -169,6 +173,9 @@ pub enum Damage {
     /// An image's content is not what was written.
     #[error("image '{0}' was changed after it was written (its checksum differs)")]
     Checksum(String),
+    /// What it builds on is another copy of memory than when it was written.
+    #[error("it builds on a copy of memory that was in {0}; another one is there now")]
+    AnotherParent(String),
 }
 
 impl Record {
@@ -311,13 +318,14 @@ fn has_parent(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn sample() -> Record {
+    pub(super) fn sample() -> Record {
         Record {
             version: VERSION,
             memory_only: false,
+            builds_on: None,
             created: 1_790_000_000,
             container: Container {
                 name: "t".into(),

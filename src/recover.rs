@@ -92,13 +92,7 @@ impl Known {
     /// # Errors
     /// Exit 10 when a command is at work on it, 8 when something could not be undone; the rest is undone all the same.
     pub fn recover(&self, tell: &mut dyn FnMut(&str)) -> error::Result<()> {
-        let operation = match Operation::begin_in(&self.dir, "lxc-cr recover") {
-            Ok(operation) => operation,
-            Err(e @ operation::Error::Busy(_)) => {
-                return Err(Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"));
-            }
-            Err(operation::Error::Other(e)) => return Err(Failure::new(Exit::Other, e)),
-        };
+        let operation = Operation::begin_in(&self.dir, "lxc-cr recover")?;
         let mut errors = ErrorList::default();
         let mut play = |path: PathBuf| {
             errors.note(Journal::open(&path).and_then(|mut journal| match journal.is_empty() {

@@ -39,6 +39,11 @@ pub struct Seized {
 }
 
 impl Seized {
+    /// Whether it has not been ended, and nothing is ending it.
+    pub fn goes_on(&self) -> bool {
+        Process::reopen(self.init, self.start_time).is_ok_and(|init| init.goes_on())
+    }
+
     /// Holds all tasks, whatever becomes of CRIU. (A task that is traced is in the freezer as soon as it is let go.)
     pub fn hold(&self) -> Result<()> {
         self.freeze(true)

@@ -9,6 +9,7 @@
 //! Playing goes on after an error; entries that failed stay in the journal.
 
 mod root;
+pub mod unseal;
 
 use std::fs;
 use std::io::{self, Write};
@@ -53,6 +54,15 @@ pub enum Undo {
     RemoveImages {
         /// The directory; only what CRIU and we write there is deleted, and its log is kept beside it.
         path: PathBuf,
+    },
+    /// A complete checkpoint got its name, for its container to be ended. Should the container go on after all, the name goes.
+    Unseal {
+        /// The directory under that name.
+        images: PathBuf,
+        /// Its inode: another directory that has the name is spared.
+        inode: i64,
+        /// The container.
+        container: Box<Seized>,
     },
     /// CRIU was let at the tasks of a running container: they are let go.
     Release(Box<Seized>),
@@ -148,10 +158,23 @@ impl Journal {
 
     /// As [`Journal::play_back`]; `tell` hears of each thing that was not as it should be, and is now.
     pub fn play_back_telling(&mut self, tell: &mut dyn FnMut(&str)) -> Result<()> {
+        self.play(&|_| true, tell)
+    }
+
+    /// Undoes some of the steps, the newest first, before others that are not to be undone yet.
+    pub fn play_back_these(&mut self, these: &dyn Fn(&Undo) -> bool) -> Result<()> {
+        self.play(these, &mut |done| log::info!("undone: {done}"))
+    }
+
+    fn play(&mut self, these: &dyn Fn(&Undo) -> bool, tell: &mut dyn FnMut(&str)) -> Result<()> {
         let mut errors = ErrorList::default();
         let mut left = Vec::new();
         let mut netlink = None;
         for step in self.steps.drain(..).rev() {
+            if !these(&step) {
+                left.insert(0, step);
+                continue;
+            }
             match undo(&step, &mut netlink) {
                 Ok(done) => done.iter().for_each(|text| tell(text)),
                 Err(e) => {
@@ -225,6 +248,10 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             remove_images(path)?;
             let kept = log.map(|log| format!(", its log is kept as {}", log.display())).unwrap_or_default();
             told(there, format!("half-written checkpoint {} removed{kept}", path.display()))
+        }
+        Undo::Unseal { images, inode, container } => {
+            let lost = unseal::unseal(images, *inode, container)?;
+            told(lost, format!("{} is no checkpoint any more: its container goes on", images.display()))
         }
         Undo::Release(seized) => seized.release()?,
         Undo::EndTasks { cgroup } => {

@@ -31,7 +31,7 @@ use crate::operation::Operation;
 use crate::record::{Memory, Record};
 use crate::release::Seized;
 use crate::report::Report;
-use crate::rollback::{Journal, Undo};
+use crate::rollback::{Journal, Undo, unseal};
 use crate::seal::Sealer;
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
@@ -50,7 +50,7 @@ const CRASH: &str = "): BUG at ";
 pub struct Dumped {
     /// CRIU's end.
     pub ended: Ended,
-    /// Whether the checkpoint is already complete under its own name.
+    /// Whether the checkpoint is already complete under its own name, and its container is no more.
     pub sealed: bool,
     /// The record; with its images when sealed.
     pub record: Record,
@@ -134,8 +134,12 @@ pub fn run(
     };
     watch.log.report.phase("freezing");
     watch.journal.note(Undo::Release(Box::new(seized.clone())))?;
-    let ended = run::run(job, &limits.signals, &mut watch)?;
-    Ok(Dumped { ended, sealed: watch.sealed, record: watch.record, sealer })
+    let ended = run::run(job, &limits.signals, &mut watch);
+    let goes_on = !ended.as_ref().is_ok_and(Ended::success) && seized.goes_on();
+    if goes_on {
+        watch.journal.play_back_these(&|undo| matches!(undo, Undo::Unseal { .. }))?;
+    }
+    Ok(Dumped { ended: ended?, sealed: watch.sealed && !goes_on, record: watch.record, sealer })
 }
 
 /// What we do while CRIU dumps.
@@ -215,7 +219,8 @@ impl DumpWatch<'_> {
         self.add_groups();
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
-            self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow, self.journal)?;
+            self.journal.note(unseal::of(&self.request.images, self.seized)?)?;
+            self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow)?;
             self.sealed = true;
             self.log.moved(&self.request.images.join(DUMP_LOG));
         }

@@ -182,7 +182,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let Dumped { ended, sealed, record, sealer } = dumped;
     let mut record = match sealed {
         true => record,
-        false => match target::seal(request, settings, record, Memory::SumsFollow, &mut journal) {
+        false => match target::seal(request, settings, record, Memory::SumsFollow) {
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
@@ -252,7 +252,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         let failure = describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
         return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
     }
-    let sealed = target::seal(request, settings, record, Memory::WithSums, &mut journal);
+    let sealed = target::seal(request, settings, record, Memory::WithSums);
     let record = match sealed {
         Ok(record) => record,
         Err(cause) => {
@@ -273,10 +273,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
 
 /// Takes the right to change a container.
 pub fn begin_operation(defined: &Defined, what: &str) -> Result<Operation> {
-    Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), what).map_err(|e| match e {
-        operation::Error::Busy(_) => Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"),
-        operation::Error::Other(e) => Failure::new(Exit::Other, e),
-    })
+    Ok(Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), what)?)
 }
 
 fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {
@@ -384,9 +381,8 @@ fn monitor_end(defined: &Defined, after: AfterDump) -> Option<StateClient> {
 /// The failure that a dump ended in, if it did not succeed.
 fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<Failure> {
     let ended = &dumped.ended;
-    let stopped = !running.init.is_alive();
-    let complete = ended.success() || (dumped.sealed && stopped);
-    if complete {
+    let stopped = !running.init.goes_on();
+    if ended.success() || dumped.sealed {
         return None;
     }
     let exit = match (ended.given_up, stopped) {
@@ -421,7 +417,7 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
             Err(_) => None,
         };
     }
-    let alive = running.init.is_alive();
+    let alive = running.init.goes_on();
     // CRIU writes this one when it has all the others.
     let complete = dir.join("inventory.img").exists();
     if !alive && complete {
@@ -470,7 +466,8 @@ fn settle(request: &Request, journal: &mut Journal, report: &mut dyn Report) -> 
     // CRIU has done it all; or the tasks and the ports went with the container.
     let stopped = request.after == AfterDump::Stop;
     let forgotten = journal.forget(|u| {
-        matches!(u, Undo::Release(_)) || (stopped && matches!(u, Undo::PutPortBack(_) | Undo::OpenGates(_)))
+        let went_with_it = matches!(u, Undo::Unseal { .. } | Undo::PutPortBack(_) | Undo::OpenGates(_));
+        matches!(u, Undo::Release(_)) || (stopped && went_with_it)
     });
     if let Err(e) = forgotten {
         // The next command finds that all is well.

@@ -112,6 +112,8 @@ pub fn plan(
     let mut record = Record {
         version: record::VERSION,
         memory_only: false,
+        // What that is, is known when CRIU has found it.
+        builds_on: None,
         created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         container: record::Container {
             name: defined.name.as_str().to_owned(),

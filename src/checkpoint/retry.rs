@@ -34,7 +34,7 @@ pub fn dump(
             // CRIU could not be started or watched.
             Err(cause) => return Err(undo(request, running, DUMP_LOG, journal, Failure::new(Exit::Other, cause))),
         };
-        let Some(mut failure) = failure_of(request, &dumped, running) else {
+        let Some(failure) = failure_of(request, &dumped, running) else {
             if let Some(story) = tries.success() {
                 report.note(&story);
                 // The log of the failure before.
@@ -42,12 +42,6 @@ pub fn dump(
             }
             return Ok(dumped);
         };
-        if dumped.sealed
-            && running.init.is_alive()
-            && let Err(e) = target::unseal(request, journal)
-        {
-            failure = failure.hint(format!("{e:#}"));
-        }
         let (cure, pause) = tries.after(undo(request, running, DUMP_LOG, journal, failure))?;
         log::info!("{cure}");
         std::thread::sleep(pause);

@@ -1,11 +1,13 @@
 //! The directory that a checkpoint becomes: `DIR.partial` while CRIU writes into it, `DIR` when all of it is there.
 //!
 //! The change of the name is the step that counts. Before it the directory is half-written, and goes in a failure; from then on it is
-//! a checkpoint, which a container may be ended for. What had the name before is swapped for it, and goes last.
+//! a checkpoint, which a container may be ended for; one that is not ended after all takes the name away again
+//! ([`unseal`](rollback::unseal)). What had the name before is swapped for it, and goes last.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 
@@ -18,7 +20,7 @@ use crate::rollback::{self, Journal, Undo};
 use crate::seal::Sealer;
 use crate::settings::Settings;
 use crate::sys::files;
-use crate::{suspended, ttys};
+use crate::{operation, suspended, ttys};
 
 /// The directory in which images are written until they are complete.
 pub fn partial(images: &Path) -> PathBuf {
@@ -59,7 +61,8 @@ pub(super) fn check(request: &Request) -> Result<()> {
         return Err(refuse(format!("{} already holds a checkpoint", target.display()))
             .hint("choose another directory, remove that one, or replace it with --overwrite"));
     }
-    // It is removed in the end.
+    // It is removed in the end; and then nobody may be reading it.
+    operation::hold_images(target, Duration::ZERO)?;
     if let Some(other) = names.iter().find(|n| !rollback::is_of_a_checkpoint(n)) {
         let text = format!("{} holds '{}', too, which is not of a checkpoint", target.display(), other.display());
         return Err(refuse(text).hint("move that away, or choose another directory"));
@@ -122,18 +125,13 @@ pub(super) fn make(request: &Request, journal: &mut Journal) -> Result<()> {
 
 /// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of memory images are to
 /// follow, [`add_sums`] does it: the container need not stand still for them.
-pub fn seal(
-    request: &Request,
-    settings: &Settings,
-    mut record: Record,
-    memory: Memory,
-    journal: &mut Journal,
-) -> anyhow::Result<Record> {
+pub fn seal(request: &Request, settings: &Settings, mut record: Record, memory: Memory) -> anyhow::Result<Record> {
     let dir = partial(&request.images);
     files::make_private(&dir)?;
     // Better now, while the container can go on, than at its restart.
     ttys::resolve_controlling(&dir, &record.ttys)?;
     record.images = record::measure_images(&dir, memory)?;
+    record.builds_on = record::parent_of(&dir)?;
     record.write(&dir)?;
     if request.to_be_resumed {
         // It comes and goes with the directory's name: there is no moment at which only one of them is there.
@@ -143,10 +141,6 @@ pub fn seal(
         files::sync_file_system(&dir)?;
     }
     put_in_place(&dir, &request.images)?;
-    // The directory under the old name is now a checkpoint that was replaced, or gone.
-    if !dir.exists() {
-        journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
-    }
     Ok(record)
 }
 
@@ -156,18 +150,6 @@ pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> anyho
     files::make_private(&request.images)?;
     record.add_sums(&sealer.finish()?);
     record.write(&request.images)
-}
-
-/// Takes the name of a checkpoint away again, whose container was not ended after all: it goes on, and what it does from
-/// now on is in no image. One that it has replaced gets its name back.
-pub fn unseal(request: &Request, journal: &mut Journal) -> anyhow::Result<()> {
-    let dir = partial(&request.images);
-    let what = || format!("rename {} back to {}", request.images.display(), dir.display());
-    if dir.exists() {
-        return files::exchange(&request.images, &dir).with_context(what);
-    }
-    journal.note(Undo::RemoveImages { path: dir.clone() })?;
-    fs::rename(&request.images, &dir).with_context(what)
 }
 
 /// Gives the directory its name. What has it now is swapped for it in one step.

@@ -19,7 +19,7 @@ use crate::lxc::config::{Config, RootfsKind};
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
 use crate::lxc::typed;
-use crate::operation::{self, Operation};
+use crate::operation::Operation;
 use crate::preflight::{Finding, Findings};
 use crate::sys::below::Below;
 use crate::sys::files;
@@ -105,10 +105,7 @@ fn open_kept(defined: &Defined) -> Result<Kept> {
 /// Holds a container, which must not run.
 pub fn hold(defined: &Defined) -> Result<Operation> {
     let name = defined.name.as_str();
-    let held = Operation::begin(defined.lxcpath.as_path(), name, "lxc-cr prepare").map_err(|e| match e {
-        operation::Error::Busy(_) => Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"),
-        operation::Error::Other(e) => Failure::new(Exit::Other, e),
-    })?;
+    let held = Operation::begin(defined.lxcpath.as_path(), name, "lxc-cr prepare")?;
     match container::find(&defined.lxcpath_text(), name, Some(&defined.rootfs))? {
         None => Ok(held),
         Some(_) => Err(Failure::msg(Exit::WrongState, "it is running, and reads its configuration when it starts")

@@ -111,7 +111,7 @@ impl Checksum {
         if is_memory(name) { Checksum::blake3() } else { Checksum::sha256() }
     }
 
-    fn sha256() -> Checksum {
+    pub(super) fn sha256() -> Checksum {
         Checksum { state: State::Sha256(Sha256::new()), length: 0 }
     }
 
@@ -133,7 +133,7 @@ impl Checksum {
         Ok(length)
     }
 
-    fn of_file(mut self, path: &Path) -> Result<Sum> {
+    pub(super) fn of_file(mut self, path: &Path) -> Result<Sum> {
         let what = || format!("read {}", path.display());
         let mut file = files::open_file(path).with_context(what)?;
         let mut buffer = vec![0; PIECE];

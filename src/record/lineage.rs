@@ -9,7 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Damage, Image, Record};
+use super::images::Sum;
+use super::{Checksum, Damage, FILE, Image, Record};
 use crate::sys::{files, place};
 
 /// CRIU's link (criu/image.c).
@@ -30,6 +31,10 @@ impl Lineage {
     pub fn of(dir: &Path) -> Result<Lineage> {
         let mut line = Lineage::default();
         let mut child = dir.to_owned();
+        let mut wanted = match fs::symlink_metadata(dir.join(LINK)) {
+            Ok(_) => Record::read(dir)?.and_then(|record| record.builds_on),
+            Err(_) => None,
+        };
         loop {
             let link = child.join(LINK);
             let parent = match fs::read_link(&link) {
@@ -57,6 +62,10 @@ impl Lineage {
             files::open_private_dir(&parent)?;
             files::check_content(&parent, &[LINK])?;
             let record = Record::read(&parent)?;
+            if wanted.is_some() && wanted != identity(&parent)? {
+                bail!(Damage::AnotherParent(parent.to_string_lossy().into_owned()));
+            }
+            wanted = record.as_ref().and_then(|record| record.builds_on.clone());
             line.0.push((parent.clone(), record));
             child = parent;
         }
@@ -84,6 +93,25 @@ impl Lineage {
             }
         }
         Ok(())
+    }
+}
+
+/// What an image directory builds on, if anything: for [`Record::builds_on`].
+pub fn parent_of(dir: &Path) -> Result<Option<String>> {
+    match fs::symlink_metadata(dir.join(LINK)) {
+        Ok(_) => identity(&dir.join(LINK)),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What tells a directory from another one in its place: the checksum of its record, if it has one.
+fn identity(dir: &Path) -> Result<Option<String>> {
+    let record = dir.join(FILE);
+    if !record.exists() {
+        return Ok(None);
+    }
+    match Checksum::sha256().of_file(&record)? {
+        Sum::Sha256(sum) | Sum::Blake3(sum) => Ok(Some(sum)),
     }
 }
 
@@ -115,6 +143,31 @@ mod tests {
         let names: Vec<_> = line.0.iter().map(|(dir, _)| dir.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["b", "a"]);
         assert!(Lineage::of(&top.path().join("a")).unwrap().0.is_empty());
+    }
+
+    /// Two parts of a line with records, the second of which may say what it builds on.
+    #[test]
+    fn another_copy_in_the_place_of_a_parent_is_damage() {
+        let top = dirs(&["a", "b", "c"]);
+        let dir = |name: &str| top.path().join(name);
+        symlink("../a", dir("b/parent")).unwrap();
+        symlink("../b", dir("c/parent")).unwrap();
+        let record = |created| Record { created, ..crate::record::tests::sample() };
+        record(1).write(&dir("a")).unwrap();
+        for (name, created) in [("b", 2), ("c", 3)] {
+            let builds_on = parent_of(&dir(name)).unwrap();
+            assert!(builds_on.is_some());
+            Record { builds_on, ..record(created) }.write(&dir(name)).unwrap();
+        }
+        assert_eq!(Lineage::of(&dir("c")).unwrap().0.len(), 2);
+        record(4).write(&dir("a")).unwrap();
+        let error = Lineage::of(&dir("c")).unwrap_err();
+        assert!(error.to_string().contains("/a; another one is there now"), "{error}");
+        // One without a record is what another program wrote; it cannot be what ours was.
+        fs::remove_file(dir("a").join(FILE)).unwrap();
+        assert!(Lineage::of(&dir("c")).is_err());
+        record(2).write(&dir("b")).unwrap();
+        assert!(Lineage::of(&dir("b")).is_ok());
     }
 
     #[test]

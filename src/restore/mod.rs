@@ -30,7 +30,7 @@ mod watch;
 mod work;
 
 use std::collections::BTreeMap;
-use std::fs::{self, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -72,10 +72,8 @@ use work::{Means, Running};
 /// How long a monitor that is cleaning up may take to let the container's address go.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 
-/// How long another container's restart from the same checkpoint is waited for, and how often is looked whether it is done:
-/// the kernel tells nobody.
+/// How long another container's restart from the same checkpoint is waited for.
 const OTHER_RESTART_LIMIT: Duration = Duration::from_secs(60);
-const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The link by which CRIU finds the images that others build on.
 const PARENT: &str = "parent";
@@ -158,10 +156,9 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 2.
     check_places(&defined, &request.images)?;
-    let record = open_checkpoint(request)?;
+    let (_held, record) = open_checkpoint(request)?;
     let root = root_of(&defined)?;
     record.as_ref().map_or(Ok(()), |record| copy::refuse_root_in_use(record, &defined))?;
-    let _held = hold_images(&request.images)?;
     let found = Found { defined, criu, deadline, operation, record, root };
     let way = match request.replace {
         true => replace::make_way(request, settings, &found, signals, report)?,
@@ -347,8 +344,8 @@ fn note_cut_off(cause: anyhow::Error, operation: &Operation, ports: &[Port]) -> 
     }
 }
 
-/// Opens the checkpoint and checks all that can be checked in no time.
-fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
+/// Opens and holds the checkpoint and checks all that can be checked in no time.
+fn open_checkpoint(request: &Request) -> Result<(fs::File, Option<Record>)> {
     let dir = &request.images;
     let unusable = |text: String| Failure::msg(Exit::BadCheckpoint, text);
     match fs::symlink_metadata(dir) {
@@ -363,8 +360,9 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
     if !dir.join("inventory.img").is_file() {
         return Err(unusable(format!("{} holds no checkpoint", dir.display())));
     }
+    let held = operation::hold_images(dir, OTHER_RESTART_LIMIT)?;
     files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
-    let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else { return Ok(None) };
+    let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else { return Ok((held, None)) };
     if record.memory_only {
         return Err(unusable(format!("{} holds a copy of memory and no checkpoint", dir.display()))
             .hint("restart the checkpoint that builds on it (lxc-checkpoint --predump-dir)"));
@@ -374,26 +372,7 @@ fn open_checkpoint(request: &Request) -> Result<Option<Record>> {
     record.check_sizes(dir).and_then(|()| lineage.check_sizes()).map_err(damaged)?;
     let small = |i: &Image| !i.is_memory();
     record.check_content(dir, small).and_then(|()| lineage.check_content(small)).map_err(damaged)?;
-    Ok(Some(record))
-}
-
-/// Holds the directory of the checkpoint: a restart writes its log there, and may lend the images to the container's root.
-/// Another container's restart from the same checkpoint is waited for.
-fn hold_images(dir: &Path) -> Result<fs::File> {
-    let what = || format!("hold {}", dir.display());
-    let held = fs::File::open(dir).with_context(what)?;
-    let end = Instant::now() + OTHER_RESTART_LIMIT;
-    loop {
-        match held.try_lock() {
-            Ok(()) => return Ok(held),
-            Err(TryLockError::Error(e)) => return Err(Failure::new(Exit::Other, anyhow!(e).context(what()))),
-            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOOK_AGAIN),
-            Err(TryLockError::WouldBlock) => {
-                return Err(Failure::msg(Exit::Busy, format!("another restart is at work in {}", dir.display()))
-                    .hint("wait until it is done, then try again"));
-            }
-        }
-    }
+    Ok((held, Some(record)))
 }
 
 /// A copy cannot have the connections that its original has with others.

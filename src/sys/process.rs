@@ -60,6 +60,11 @@ impl Process {
         matches!(self.wait_exit(Duration::ZERO), Ok(false))
     }
 
+    /// Whether it will be alive a moment later, too: nothing is ending it.
+    pub fn goes_on(&self) -> bool {
+        self.is_alive() && !is_killed(self.pid)
+    }
+
     /// Sends a signal by number, real-time signals included.
     pub fn signal(&self, number: i32) -> io::Result<()> {
         if (1..=libc::SIGRTMAX()).contains(&number) {
@@ -167,7 +172,7 @@ mod tests {
         assert!(me.is_alive());
         assert!(Process::reopen(me.pid(), me.start_time()).is_ok());
         assert!(Process::reopen(me.pid(), me.start_time() + 1).is_err());
-        assert!(!is_ending(me.pid()) && !is_killed(me.pid()));
+        assert!(!is_ending(me.pid()) && !is_killed(me.pid()) && me.goes_on());
     }
 
     #[test]

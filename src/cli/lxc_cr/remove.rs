@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::cli::common::{LxcOptions, start_log};
 use crate::contents::catalogue;
-use crate::error::{Exit, Failure, OrExit, Result};
+use crate::error::{Exit, OrExit, Result};
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::operation::{self, Operation};
@@ -35,12 +36,11 @@ impl Remove {
         catalogue::check_removable(guest, &dir).or_exit(Exit::Refused)?;
         // A command that reads or writes it holds its container.
         let _held = match container {
-            Some((lxcpath, name)) => Some(Operation::begin(&lxcpath, &name, "lxc-cr remove").map_err(|e| match e {
-                operation::Error::Busy(_) => Failure::new(Exit::Busy, e).hint("wait until it is done, then try again"),
-                operation::Error::Other(e) => Failure::new(Exit::Other, e),
-            })?),
+            Some((lxcpath, name)) => Some(Operation::begin(&lxcpath, &name, "lxc-cr remove")?),
             None => None,
         };
+        // A copy's restart holds the directory.
+        let _at_rest = operation::hold_images(&dir, Duration::ZERO)?;
         catalogue::remove(&dir)?;
         Ok(ExitCode::SUCCESS)
     }

@@ -224,8 +224,10 @@ impl<'w> Rig<'w> {
                     self.assert_host(before);
                     return Outcome::Held("runs again");
                 }
-                _ => {
+                command => {
                     self.assert_host(before);
+                    let outdated = command == Command::Suspend && self.images.join("c").exists();
+                    assert!(!outdated, "runs on, and a checkpoint tells of a stop; said: {}", self.said());
                     return Outcome::Held("runs on");
                 }
             }

@@ -46,8 +46,16 @@ pub fn a_checkpoint_builds_on_copies_of_memory(world: &World) {
     let refused = container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
     refused.assert_code(9);
     assert!(refused.stderr.contains("first"), "{refused}");
-    // And what has changed in one of them is found.
+    // Another copy in the place of one is not that one.
     fs::rename(dir("moved"), dir("first")).unwrap();
+    fs::rename(dir("second"), dir("moved")).unwrap();
+    container.ours("lxc-checkpoint").args(["-p", "-D"]).arg(dir("second")).args(after("first")).ok();
+    let refused = container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
+    refused.assert_code(9);
+    assert!(refused.stderr.contains("another one is there now"), "{refused}");
+    fs::remove_dir_all(dir("second")).unwrap();
+    fs::rename(dir("moved"), dir("second")).unwrap();
+    // And what has changed in one of them is found.
     let pages = dir("first").join("pages-1.img");
     let mut bytes = fs::read(&pages).unwrap();
     bytes[4096] ^= 1;
