@@ -213,7 +213,7 @@ pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
             Err(TryLockError::Error(e)) => return Err(failed(e)),
             Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOOK_AGAIN),
             Err(TryLockError::WouldBlock) => {
-                let text = format!("another restart is at work in {}", dir.display());
+                let text = format!("another command is at work in {}", dir.display());
                 return Err(Failure::msg(Exit::Busy, text).hint(WAIT));
             }
         }

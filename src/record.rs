@@ -48,8 +48,11 @@ pub struct Record {
     /// another program wrote that, and it has no record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds_on: Option<String>,
-    /// When the images were complete, in seconds since 1970.
+    /// When the images were complete, in seconds since 1970. Its tasks stood still then.
     pub created: u64,
+    /// Whether the container went on afterwards, and wrote to its files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left_running: bool,
     /// The container.
     pub container: Container,
     /// Where and by what it was dumped.
@@ -318,15 +321,16 @@ fn has_parent(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(super) fn sample() -> Record {
+    pub(crate) fn sample() -> Record {
         Record {
             version: VERSION,
             memory_only: false,
             builds_on: None,
             created: 1_790_000_000,
+            left_running: false,
             container: Container {
                 name: "t".into(),
                 lxcpath: "/var/lib/lxc".into(),

@@ -52,6 +52,8 @@ pub struct Dumped {
     pub ended: Ended,
     /// Whether the checkpoint is already complete under its own name, and its container is no more.
     pub sealed: bool,
+    /// Whether a container that goes on does so, and has its network.
+    pub let_go: bool,
     /// The record; with its images when sealed.
     pub record: Record,
     /// Who takes the checksums of the memory images.
@@ -130,16 +132,24 @@ pub fn run(
         journal,
         netlink,
         sealed: false,
+        let_go: false,
         log: LogReader::new(dir.join(DUMP_LOG), report),
     };
     watch.log.report.phase("freezing");
     watch.journal.note(Undo::Release(Box::new(seized.clone())))?;
     let ended = run::run(job, &limits.signals, &mut watch);
+    if request.after == AfterDump::LeaveRunning && ended.as_ref().is_ok_and(Ended::success) && !watch.let_go {
+        // There is no such action without a network of the container's own, and CRIU goes on where it fails.
+        if let Err(e) = watch.let_go() {
+            watch.log.report.note(&format!("{e:#}"));
+        }
+    }
     let goes_on = !ended.as_ref().is_ok_and(Ended::success) && seized.goes_on();
     if goes_on {
         watch.journal.play_back_these(&|undo| matches!(undo, Undo::Unseal { .. }))?;
     }
-    Ok(Dumped { ended: ended?, sealed: watch.sealed && !goes_on, record: watch.record, sealer })
+    let (sealed, let_go) = (watch.sealed && !goes_on, watch.let_go);
+    Ok(Dumped { ended: ended?, sealed, let_go, record: watch.record, sealer })
 }
 
 /// What we do while CRIU dumps.
@@ -160,6 +170,8 @@ struct DumpWatch<'a> {
     journal: &'a mut Journal,
     netlink: &'a mut Netlink,
     sealed: bool,
+    /// The container has its network and runs.
+    let_go: bool,
     log: LogReader<'a>,
 }
 
@@ -234,6 +246,7 @@ impl DumpWatch<'_> {
         errors.note(self.gates.as_ref().map_or(Ok(()), Gates::open));
         errors.note(self.seized.thaw().context("thaw the container"));
         errors.into_result()?;
+        self.let_go = true;
         self.journal.forget(|u| matches!(u, Undo::PutPortBack(_) | Undo::OpenGates(_)))
     }
 }

@@ -142,8 +142,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let running = find_running(&defined, &operation, report)?;
 
     // 4.
+    refuse_ephemeral(&defined, request)?;
     check_places(&defined, &request.images)?;
-    target::check(request)?;
+    let _replaced = target::check(request)?;
     target::check_parent(request, &defined)?;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let subject = Subject {
@@ -179,7 +180,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let dumped = retry::dump(&means, &plan, &mut journal, &mut netlink, report)?;
 
     // 7.
-    let Dumped { ended, sealed, record, sealer } = dumped;
+    let Dumped { ended, sealed, let_go, record, sealer } = dumped;
     let mut record = match sealed {
         true => record,
         false => match target::seal(request, settings, record, Memory::SumsFollow) {
@@ -200,7 +201,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         report.note("LXC's monitor has not yet cleaned up after the container");
     }
     let cleanup = ended_at.elapsed();
-    settle(request, &mut journal, report)?;
+    settle(request, let_go, &mut journal, report)?;
     if request.after == AfterDump::Stop && !monitor_answers(&defined) {
         remove_orphaned_cgroups(&payload, report);
     }
@@ -227,7 +228,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     check_places(&defined, &request.images)?;
-    target::check(request)?;
+    let _replaced = target::check(request)?;
     target::check_parent(request, &defined)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
     let record = Record { memory_only: true, ..plan.record };
@@ -235,12 +236,13 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         images: target::partial(&request.images),
         tree: running.init.pid(),
         parent_images: request.parent_images.clone(),
+        freeze_cgroup: plan.dump.freeze_cgroup.clone(),
         extra: Vec::new(),
     };
     if request.dry_run {
         return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
     }
-    target::make(request, &mut journal)?;
+    let _held = target::make(request, &mut journal)?;
     let ended = match dump::run_pre_dump(&options, &criu, &operation, &limits, report) {
         Ok(ended) => ended,
         Err(cause) => {
@@ -260,7 +262,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
             return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
         }
     };
-    settle(request, &mut journal, report)?;
+    settle(request, true, &mut journal, report)?;
     Ok(Outcome::Done(Done {
         images: request.images.clone(),
         size: record.size(),
@@ -342,6 +344,17 @@ pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
         Failure::new(Exit::Refused, e)
             .hint("let root own all directories on the way, and nobody else write to them; or use another path")
     })
+}
+
+/// LXC's monitor destroys an ephemeral container when it stops: its root, and its directory with the checkpoint in it.
+fn refuse_ephemeral(defined: &Defined, request: &Request) -> Result<()> {
+    match request.after {
+        AfterDump::Stop if defined.config.ephemeral() => {
+            Err(Failure::msg(Exit::Refused, "it is ephemeral: LXC destroys it when it stops, and nothing could be restarted")
+                .hint("let it go on (lxc-checkpoint -D DIR --leave-running), or take lxc.ephemeral out of its configuration and start it anew"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Tells what the preflight has found, and refuses if something stands in the way.
@@ -462,21 +475,28 @@ fn remove_orphaned_cgroups(payload: &[Cgroup], report: &mut dyn Report) {
 }
 
 /// Strikes out what is done for good and removes the checkpoint that was replaced.
-fn settle(request: &Request, journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
+///
+/// # Errors
+/// Exit 8 when a container that goes on is not as it was.
+fn settle(request: &Request, let_go: bool, journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
     // CRIU has done it all; or the tasks and the ports went with the container.
     let stopped = request.after == AfterDump::Stop;
     let forgotten = journal.forget(|u| {
         let went_with_it = matches!(u, Undo::Unseal { .. } | Undo::PutPortBack(_) | Undo::OpenGates(_));
-        matches!(u, Undo::Release(_)) || (stopped && went_with_it)
+        (matches!(u, Undo::Release(_)) && (stopped || let_go)) || (stopped && went_with_it)
     });
     if let Err(e) = forgotten {
         // The next command finds that all is well.
         report.note(&format!("{e:#}"));
         return Ok(());
     }
-    if let Err(e) = journal.play_back() {
+    let Err(e) = journal.play_back() else { return Ok(()) };
+    let old_left = journal.steps().iter().all(|u| matches!(u, Undo::RemoveImages { .. }));
+    journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
+    if old_left {
         report.note(&format!("{e:#}"));
-        journal.forget(|u| matches!(u, Undo::RemoveImages { .. }))?;
+        return Ok(());
     }
-    Ok(())
+    let state = format!("{} is running, but not all could be put back; its checkpoint is complete", request.name);
+    Err(Failure::new(Exit::RollbackIncomplete, e).hint("mend what is named, then run lxc-cr recover").state(state))
 }

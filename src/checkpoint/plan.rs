@@ -5,7 +5,6 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -101,7 +100,8 @@ pub fn plan(
         ghost_limit: settings.ghost_limit << 20,
         freeze_cgroup: frozen,
         cgroup_roots: roots.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.path())).collect(),
-        network_lock: match devices.is_empty() {
+        // What reaches it by another way than a bridge, CRIU has to keep away.
+        network_lock: match has_netns && devices.is_empty() && survey.ports.iter().all(|port| port.bridge.is_some()) {
             false => NetworkLock::Nftables,
             true if criu.version.supports_network_lock_skip() => NetworkLock::Skip,
             true => NetworkLock::Default,
@@ -112,9 +112,10 @@ pub fn plan(
     let mut record = Record {
         version: record::VERSION,
         memory_only: false,
-        // What that is, is known when CRIU has found it.
+        // These two are known when the images are complete.
         builds_on: None,
-        created: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        created: 0,
+        left_running: request.after == AfterDump::LeaveRunning,
         container: record::Container {
             name: defined.name.as_str().to_owned(),
             lxcpath: defined.lxcpath.as_path().to_owned(),

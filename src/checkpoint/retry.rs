@@ -28,7 +28,7 @@ pub fn dump(
     let Means { request, running, limits, .. } = *means;
     let mut tries = Tries::new(CriuOperation::Dump, limits.deadline);
     loop {
-        target::make(request, journal)?;
+        let _held = target::make(request, journal)?;
         let dumped = match dump::run(means, plan.clone(), journal, netlink, report) {
             Ok(dumped) => dumped,
             // CRIU could not be started or watched.

@@ -7,7 +7,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 
@@ -32,12 +32,13 @@ pub fn failed_log(images: &Path) -> PathBuf {
     files::with_suffix(images, rollback::FAILED_LOG)
 }
 
-/// Refuses a target that holds something already, before anything is touched.
-pub(super) fn check(request: &Request) -> Result<()> {
+/// Refuses a target that holds something already, before anything is touched. A checkpoint that is to be replaced is held
+/// until that is done: nobody may be reading it, or begin to.
+pub(super) fn check(request: &Request) -> Result<Option<fs::File>> {
     let target = &request.images;
     let refuse = |text: String| Failure::msg(Exit::Refused, text);
     match fs::symlink_metadata(target) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context(format!("look at {}", target.display())))),
         Ok(meta) if !meta.is_dir() => {
             return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", target.display()))
@@ -52,7 +53,7 @@ pub(super) fn check(request: &Request) -> Result<()> {
     }
     let names = files::names(target).or_exit(Exit::Other)?;
     if names.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     if !names.iter().any(|n| [Path::new("inventory.img"), Path::new(record::FILE)].contains(&n.as_path())) {
         return Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"));
@@ -61,8 +62,7 @@ pub(super) fn check(request: &Request) -> Result<()> {
         return Err(refuse(format!("{} already holds a checkpoint", target.display()))
             .hint("choose another directory, remove that one, or replace it with --overwrite"));
     }
-    // It is removed in the end; and then nobody may be reading it.
-    operation::hold_images(target, Duration::ZERO)?;
+    let held = operation::hold_images(target, Duration::ZERO)?;
     if let Some(other) = names.iter().find(|n| !rollback::is_of_a_checkpoint(n)) {
         let text = format!("{} holds '{}', too, which is not of a checkpoint", target.display(), other.display());
         return Err(refuse(text).hint("move that away, or choose another directory"));
@@ -71,7 +71,7 @@ pub(super) fn check(request: &Request) -> Result<()> {
         return Err(refuse(format!("{} builds on {}", other.display(), target.display()))
             .hint("remove that one first, or choose another directory"));
     }
-    Ok(())
+    Ok(Some(held))
 }
 
 /// Refuses copies of memory that are not there, or that the new checkpoint takes the place of: nothing would be left of what
@@ -107,8 +107,8 @@ fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev() || dir == Path::new("/"))
 }
 
-/// Makes the directory that CRIU writes into, and those above it that are missing.
-pub(super) fn make(request: &Request, journal: &mut Journal) -> Result<()> {
+/// Makes and holds the directory that CRIU writes into, and makes those above it that are missing.
+pub(super) fn make(request: &Request, journal: &mut Journal) -> Result<fs::File> {
     let dir = partial(&request.images);
     if let Some(parent) = request.images.parent() {
         use std::os::unix::fs::DirBuilderExt;
@@ -120,7 +120,7 @@ pub(super) fn make(request: &Request, journal: &mut Journal) -> Result<()> {
     rollback::remove_images(&dir)?;
     journal.note(Undo::RemoveImages { path: dir.clone() })?;
     files::make_private_dir(&dir)?;
-    Ok(())
+    operation::hold_images(&dir, Duration::ZERO)
 }
 
 /// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of memory images are to
@@ -132,6 +132,7 @@ pub fn seal(request: &Request, settings: &Settings, mut record: Record, memory: 
     ttys::resolve_controlling(&dir, &record.ttys)?;
     record.images = record::measure_images(&dir, memory)?;
     record.builds_on = record::parent_of(&dir)?;
+    record.created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     record.write(&dir)?;
     if request.to_be_resumed {
         // It comes and goes with the directory's name: there is no moment at which only one of them is there.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use super::common::print_error;
 use crate::criu::action_env::ActionEnv;
 use crate::criu::control::CONTROL_VARIABLE;
 
@@ -12,7 +13,7 @@ pub fn main() -> ExitCode {
     let env = match ActionEnv::from_env(lookup) {
         Ok(env) => env,
         Err(e) => {
-            eprintln!("lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-hooks(7)");
+            print_error(&format!("lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-hooks(7)\n"));
             return ExitCode::FAILURE;
         }
     };
@@ -20,7 +21,7 @@ pub fn main() -> ExitCode {
     match crate::action::run(&env, command.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("lxc-cr[{}]: {e:#}", env.action.name());
+            print_error(&format!("lxc-cr[{}]: {e:#}\n", env.action.name()));
             ExitCode::FAILURE
         }
     }

@@ -110,7 +110,7 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     if arguments.lxc.usage {
-        println!("{}", Arguments::command().render_usage());
+        print(&format!("{}\n", Arguments::command().render_usage()));
         return ExitCode::SUCCESS;
     }
     match run(&arguments) {
@@ -177,7 +177,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             let text = in_words(&done);
             logger::keep(Priority::Info, &text);
             if !arguments.lxc.quiet {
-                println!("{}: {text}", request.name);
+                print(&format!("{}: {text}\n", request.name));
             }
         }
     }

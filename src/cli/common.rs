@@ -235,7 +235,15 @@ pub fn on_one_line(failure: &Failure) -> String {
 
 /// A failure may quote what a container has named; findings in it stand on lines of their own.
 fn tell(text: &str) {
-    eprintln!("{}", shown_lines(text));
+    print_error(&format!("{}\n", shown_lines(text)));
+}
+
+/// Prints to the standard error. That nobody can read it any more (a pipe that was closed, a terminal that has gone) is no
+/// reason to leave a container half-way, as `eprint!` would.
+pub fn print_error(text: &str) {
+    if let Err(e) = std::io::stderr().write_all(text.as_bytes()) {
+        log::debug!("print: {e}");
+    }
 }
 
 /// Prints a failure and gives the exit status.

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 
 use anyhow::{Context, anyhow};
 use nix::errno::Errno;
@@ -21,8 +21,13 @@ use crate::sys::signals::Signals;
 /// Read at once, in bytes.
 const PIECE: usize = 4096;
 
-/// Waits for the container's end; signals go to it.
-pub(super) fn stay(monitor: &mut Child, name: &ContainerName, lxcpath: &LxcPath, signals: &Signals) -> Result<()> {
+/// Waits for the container's end, and says how its monitor has ended; signals go to it.
+pub(super) fn stay(
+    monitor: &mut Child,
+    name: &ContainerName,
+    lxcpath: &LxcPath,
+    signals: &Signals,
+) -> Result<ExitStatus> {
     let process = Process::of_child(monitor).context("hold the monitor")?;
     let client = Client::new(&lxcpath.as_os_str().to_string_lossy(), name.as_str());
     let stdin = io::stdin();
@@ -62,8 +67,7 @@ pub(super) fn stay(monitor: &mut Child, name: &ContainerName, lxcpath: &LxcPath,
         while terminal.show().is_ok_and(|n| n > 0) {}
     }
     drop(terminal);
-    monitor.wait().context("wait for the monitor")?;
-    Ok(())
+    Ok(monitor.wait().context("wait for the monitor")?)
 }
 
 /// Our terminal, at which the container's console is.

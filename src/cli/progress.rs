@@ -1,8 +1,9 @@
 //! What a person sees while a command works: phases on a terminal, CRIU's log with `-v`.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::time::Instant;
 
+use super::common::print_error;
 use super::logger;
 use crate::report::{Report, seconds, shown, shown_lines};
 use crate::sys::journal::Priority;
@@ -28,7 +29,7 @@ impl Progress {
     /// Wipes the phase off the terminal, so that the next line begins at the left.
     pub fn clear(&mut self) {
         if self.shown {
-            eprint!("\r\x1b[K");
+            print_error("\r\x1b[K");
             self.shown = false;
         }
     }
@@ -39,22 +40,20 @@ impl Report for Progress {
         if !self.terminal {
             return;
         }
-        eprint!("\r\x1b[K{} … {}", shown(text), seconds(self.begin.elapsed()));
+        print_error(&format!("\r\x1b[K{} … {}", shown(text), seconds(self.begin.elapsed())));
         self.shown = true;
-        // Only a terminal's line: that it cannot be written is no reason to stop.
-        let _ = std::io::stderr().flush();
     }
 
     fn note(&mut self, text: &str) {
         self.clear();
         logger::keep(Priority::Info, text);
         if !self.quiet {
-            eprintln!("note: {}", shown(text));
+            print_error(&format!("note: {}\n", shown(text)));
         }
     }
 
     fn log_line(&mut self, line: &str) {
-        eprintln!("{}", shown_lines(line));
+        print_error(&format!("{}\n", shown_lines(line)));
     }
 
     fn wants_log(&self) -> bool {

@@ -123,7 +123,7 @@ pub fn main() -> ExitCode {
         Err(code) => return code,
     };
     if restart.lxc.usage {
-        println!("{}", Arguments::command().render_usage());
+        print(&format!("{}\n", Arguments::command().render_usage()));
         return ExitCode::SUCCESS;
     }
     let started = restart.lxc.level().and_then(|level| start_log(level, restart.lxc.logfile.as_deref()));
@@ -179,10 +179,16 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         }
         Told::Running { pid, criu, cut_off } => {
             if !restart.lxc.quiet {
-                println!("{name}: running again, init is process {pid} ({}, CRIU {criu})", seconds(begin.elapsed()));
+                let took = seconds(begin.elapsed());
+                print(&format!("{name}: running again, init is process {pid} ({took}, CRIU {criu})\n"));
             }
             if restart.foreground {
-                super::foreground::stay(&mut monitor, &name, &lxcpath, &signals)?;
+                let ended = super::foreground::stay(&mut monitor, &name, &lxcpath, &signals)?;
+                if !ended.success() {
+                    let exit = if ended.code() == Some(8) { Exit::RollbackIncomplete } else { Exit::Other };
+                    return Err(Failure::msg(exit, format!("it has ended, and its monitor with {ended}"))
+                        .hint(format!("the monitor has said why: journalctl CONTAINER_NAME={name}")));
+                }
             }
             if let Some(cause) = cut_off {
                 return Err(Failure::msg(Exit::RollbackIncomplete, cause)

@@ -110,6 +110,8 @@ pub struct PreDump {
     pub tree: i32,
     /// The images of the round before, relative to the image directory.
     pub parent_images: Option<PathBuf>,
+    /// The cgroup of a container that is frozen: CRIU would wait for its tasks for ever.
+    pub freeze_cgroup: Option<PathBuf>,
     /// Options that the user adds, as they are.
     pub extra: Vec<OsString>,
 }
@@ -223,6 +225,9 @@ impl PreDump {
         line.value("--tree", self.tree.to_string());
         line.place(&self.images, PRE_DUMP_LOG);
         line.flag("--track-mem");
+        if let Some(cgroup) = &self.freeze_cgroup {
+            line.value("--freeze-cgroup", cgroup);
+        }
         if let Some(parent) = &self.parent_images {
             line.value("--prev-images-dir", parent);
         }

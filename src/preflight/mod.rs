@@ -110,6 +110,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let mut found = host::judge(&host, criu, &opened, &tables, own_network);
     found.extend(processes::judge(&tasks, &host::Caller::read()?, host.frozen));
     found.extend(namespaces::judge(&tasks, &names));
+    found.extend(namespaces::shared(&defined.config));
     found.extend(mounts::judge(&tables, &externals, &names));
     found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
     found.extend(files::judge(&opened, &tables, &cures));

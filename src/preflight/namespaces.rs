@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use super::Names;
 use super::finding::Finding;
 use super::task::{NAMESPACES, Task, Tasks, kill};
+use crate::lxc::config::Config;
 use crate::lxc::typed;
 
 /// Judges the namespaces; pure.
@@ -27,6 +28,20 @@ pub fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
         found.push(nested(init, "time", names));
     }
     found
+}
+
+/// What it shares with another container by its configuration. CRIU would dump that as its own, and the other one's interfaces
+/// with it.
+pub fn shared(config: &Config) -> Vec<Finding> {
+    let kinds = NAMESPACES.iter().filter_map(|kind| Some((*kind, config.shared_namespace(kind)?)));
+    let found = kinds.map(|(kind, with)| {
+        Finding::blocker(
+            format!("it has the {kind} namespace of {with} (lxc.namespace.share.{kind})"),
+            "CRIU would dump it as the container's own, and take the other one off its network",
+        )
+        .remedy(format!("take lxc.namespace.share.{kind} out of its configuration, and start it anew"))
+    });
+    found.collect()
 }
 
 fn nested(task: &Task, kind: &str, names: &Names) -> Finding {
@@ -89,6 +104,15 @@ mod tests {
             judged(vec![task(101, "init"), with("mnt", 90, task(102, "a")), with("net", 91, task(103, "b"))]),
             []
         );
+    }
+
+    #[test]
+    fn one_of_another_container_is_not_taken_along() {
+        let config = |text: &str| Config::parse(std::path::Path::new("/c"), text.as_bytes()).unwrap();
+        assert_eq!(shared(&config("lxc.uts.name = web\n")), []);
+        let found = shared(&config("lxc.namespace.share.net = db\n"));
+        let told: Vec<_> = found.iter().map(|f| f.what.as_str()).collect();
+        assert_eq!(told, ["it has the net namespace of db (lxc.namespace.share.net)"]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ use crate::lxc::command::Client;
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::lxc::protocol::State;
+use crate::lxc::protocol::{self, State};
 use crate::lxc::server::{self, Server};
 use crate::net::Port;
 use crate::net::devices::Loans;
@@ -74,6 +74,9 @@ const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long another container's restart from the same checkpoint is waited for.
 const OTHER_RESTART_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two looks at an address that somebody has.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// The link by which CRIU finds the images that others build on.
 const PARENT: &str = "parent";
@@ -165,12 +168,19 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         false => Way::Free,
     };
     let name = &request.name;
-    bring_back(request, settings, found, way, signals, report).map_err(|failure| match (way, &failure.state) {
+    bring_back(request, settings, found, way, signals, report).map_err(|mut failure| {
         // That it runs: somebody has started it meanwhile.
-        (Way::Cleared { .. }, None) if failure.exit != Exit::WrongState => {
-            failure.state(format!("{name} is stopped, its checkpoint is as before"))
+        if !matches!(way, Way::Cleared { .. }) || failure.exit == Exit::WrongState {
+            return failure;
         }
-        _ => failure,
+        // What ran is not as before.
+        if matches!(failure.exit, Exit::CriuFailed | Exit::Refused) {
+            failure.exit = Exit::ContainerLost;
+        }
+        match failure.state {
+            None => failure.state(format!("{name} is stopped, its checkpoint is as before")),
+            Some(_) => failure,
+        }
     })
 }
 
@@ -421,15 +431,17 @@ fn bind(defined: &Defined) -> Result<Server> {
         // A monitor that cleans up does not answer; the question is answered by the end of its socket.
         let left = end.saturating_duration_since(Instant::now());
         match Client::new(&lxcpath, name).with_limit(left.max(Duration::from_millis(1))).state() {
-            Ok(State::Stopped) => {}
-            Ok(_) => {
+            Ok(state) if state != State::Stopped => {
                 return Err(Failure::msg(Exit::WrongState, "it is running")
                     .hint("stop it first, or replace it by the checkpoint: lxc-restart --replace"));
             }
-            Err(_) if left.is_zero() => {
-                return Err(Failure::msg(Exit::Busy, "its old monitor does not end"));
+            // Any program can take an address of this kind.
+            Ok(_) | Err(_) if left.is_zero() => {
+                let text = "its old monitor does not end, or another program has the address of its command socket";
+                let address = protocol::socket_name(&lxcpath, name);
+                return Err(Failure::msg(Exit::Busy, text).hint(format!("ss -xap shows who has @{address}")));
             }
-            Err(_) => {}
+            Ok(_) | Err(_) => std::thread::sleep(LOOK_AGAIN),
         }
     }
 }

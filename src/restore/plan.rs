@@ -384,14 +384,17 @@ fn ports_of(config: &Config) -> Vec<Port> {
         .collect()
 }
 
-/// The bridge of each interface: what the configuration says now counts more than what was recorded.
+/// The bridge of each interface of which there is more to say than what was recorded: what the configuration says now.
 fn bridges_of(config: &Config, record: Option<&Record>, settings: &Settings) -> BTreeMap<String, Option<String>> {
     let mut bridges = BTreeMap::new();
     for nic in config.nics().iter().filter(|n| n.kind == NicKind::Veth) {
         let name = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
-        // A veth without a link is on no bridge, unless nobody has recorded where it was.
-        let link = nic.link.clone().or_else(|| record.is_none().then(|| settings.bridge.clone()));
-        bridges.insert(name, link);
+        match (&nic.link, record) {
+            (Some(link), _) => drop(bridges.insert(name, Some(link.clone()))),
+            // Where a script had put it, if it was on a bridge.
+            (None, Some(_)) => {}
+            (None, None) => drop(bridges.insert(name, Some(settings.bridge.clone()))),
+        }
     }
     bridges
 }

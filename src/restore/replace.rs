@@ -58,6 +58,11 @@ pub(super) fn make_way(
             return Err(Failure::new(Exit::Other, cause).state(format!("{} is as before", request.name)));
         }
     }
+    if found.defined.config.ephemeral() {
+        return Err(Failure::msg(Exit::Refused, "it is ephemeral: LXC would destroy it when it is stopped")
+            .hint("a copy of the checkpoint can run beside it: lxc-restart -n OTHER -D DIR")
+            .state(format!("{} is running as before", request.name)));
+    }
     let compared = look(request, settings, found, &client, signals, report)
         .map_err(|failure| failure.state(format!("{} is running as before", request.name)))?;
     if request.dry_run {

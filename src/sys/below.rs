@@ -22,6 +22,8 @@ pub struct Found {
     pub mode: u32,
     /// Its size in bytes.
     pub size: u64,
+    /// When it was written to last, in seconds since 1970.
+    pub written: i64,
 }
 
 impl Below {
@@ -35,7 +37,7 @@ impl Below {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let file = openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?;
         let stat = fstat(&file)?;
-        Ok(Found { mode: stat.st_mode, size: stat.st_size.unsigned_abs() })
+        Ok(Found { mode: stat.st_mode, size: stat.st_size.unsigned_abs(), written: stat.st_mtime })
     }
 
     /// Where a path leads when all links are followed, as the root itself would name it.

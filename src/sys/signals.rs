@@ -28,7 +28,8 @@ impl Received {
     }
 }
 
-/// Signals that are blocked for this process and readable here. Dropping it unblocks them.
+/// Signals that are blocked for this process and readable here. Dropping it unblocks them; those that have come by then ask
+/// for an end that has come, too, and must not keep us from telling how it went.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
@@ -91,6 +92,7 @@ impl AsFd for Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
+        while matches!(self.next(), Ok(Some(_))) {}
         if let Err(e) = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None) {
             log::warn!("unblock signals: {e}");
         }

@@ -8,40 +8,79 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::Reason;
+#[cfg(test)]
+use super::Weight;
 use crate::criu::images::{self, FileKind, Mount, NamespaceIds, PathFile};
 use crate::record::Record;
-use crate::sys::below::Below;
+use crate::sys::below::{Below, Found};
 
 /// How many files are named; the rest is counted.
 const MOST_NAMED: usize = 3;
 
 /// Compares the files of a checkpoint with those below `root` and the sources of its bind mounts.
-pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Option<Reason>> {
-    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else { return Ok(None) };
+///
+/// A file of the same size with another content is none that CRIU would find: databases write in place. Memory of the past on
+/// top of it destroys it. It is known by the time of its last write.
+pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Vec<Reason>> {
+    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else { return Ok(Vec::new()) };
     let mounts = match images::mounts(dir, mntns) {
         Ok(mounts) => mounts,
         // It was in the host's mount namespace.
-        Err(e) if e.is_not_found() => return Ok(None),
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
         Err(e) => return Err(e.into()),
     };
     let remade = images::without_name(dir)?;
     let inside = Below::open(root).with_context(|| format!("open the root {}", root.display()))?;
-    let mut wrong = Vec::new();
+    let (mut wrong, mut written) = (Vec::new(), Vec::new());
     for file in images::open_files(dir)?.into_iter().filter(|f| !remade.contains(&f.id)) {
         let FileKind::Path(file) = file.kind else { continue };
         if file.external {
             continue;
         }
         if let Some(place) = place_of(&file, &mounts, record) {
-            wrong.extend(compare(&file, &place, &inside)?);
+            match compare(&file, &place, &inside)? {
+                Compared::Changed(how) => wrong.push(how),
+                Compared::Same(found) => {
+                    let since = record.is_some_and(|record| found.written > record.created.cast_signed());
+                    if since && file.is_regular() && matches!(place, Place::Root(_)) {
+                        written.push(file.path.display().to_string());
+                    }
+                }
+            }
         }
     }
-    let more = wrong.len().saturating_sub(MOST_NAMED);
-    wrong.truncate(MOST_NAMED);
-    if more > 0 {
-        wrong.push(format!("and {more} more files are not as they were"));
+    let mut reasons = Vec::new();
+    if !wrong.is_empty() {
+        reasons.push(Reason::certain(named(wrong, "are not as they were")));
     }
-    Ok((!wrong.is_empty()).then(|| Reason::certain(wrong.join(", "))))
+    written.sort();
+    written.dedup();
+    if !written.is_empty() {
+        let text =
+            format!("{} was written to since, and what is in memory may not go with it", named(written, "were, too"));
+        // What it wrote itself, as one that goes on does, is what everybody expects.
+        let expected = record.is_some_and(|record| record.left_running);
+        reasons.push(if expected { Reason::note(text) } else { Reason::doubtful(text) });
+    }
+    Ok(reasons)
+}
+
+/// The first of them; `more` is said of the rest.
+fn named(mut files: Vec<String>, more: &str) -> String {
+    let rest = files.len().saturating_sub(MOST_NAMED);
+    files.truncate(MOST_NAMED);
+    if rest > 0 {
+        files.push(format!("and {rest} more files {more}"));
+    }
+    files.join(", ")
+}
+
+/// How a file is by now.
+enum Compared {
+    /// CRIU would not take it: why, in words.
+    Changed(String),
+    /// CRIU would take it.
+    Same(Found),
 }
 
 /// Where a file is, as far as the host can see it before the restore.
@@ -71,7 +110,7 @@ fn place_of(file: &PathFile, mounts: &[Mount], record: Option<&Record>) -> Optio
     (mount.point == Path::new("/") && !covered).then(|| Place::Root(file.path.clone()))
 }
 
-fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Option<String>> {
+fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Compared> {
     let found = match place {
         Place::Root(path) => root.look(path),
         Place::Host(path) => Below::host().and_then(|host| host.look(path)),
@@ -80,17 +119,17 @@ fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Option<String
     let found = match found {
         Ok(found) => found,
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
-            return Ok(Some(format!("{path}, which was open, is gone")));
+            return Ok(Compared::Changed(format!("{path}, which was open, is gone")));
         }
         Err(e) => return Err(e).with_context(|| format!("look at {path} in the container")),
     };
     if let Some(mode) = file.mode.filter(|mode| *mode != found.mode) {
-        return Ok(Some(format!("{path}, which was open, had mode {mode:o} and has {:o}", found.mode)));
+        return Ok(Compared::Changed(format!("{path}, which was open, had mode {mode:o} and has {:o}", found.mode)));
     }
     if let Some(size) = file.size.filter(|size| file.is_regular() && *size != found.size) {
-        return Ok(Some(format!("{path}, which was open, had {size} bytes and has {}", found.size)));
+        return Ok(Compared::Changed(format!("{path}, which was open, had {size} bytes and has {}", found.size)));
     }
-    Ok(None)
+    Ok(Compared::Same(found))
 }
 
 #[cfg(test)]
@@ -131,7 +170,25 @@ mod tests {
     }
 
     fn told(root: &Path) -> String {
-        changed(&images(), root, None).unwrap().map(|r| r.text).unwrap_or_default()
+        changed(&images(), root, None).unwrap().into_iter().map(|r| r.text).collect()
+    }
+
+    #[test]
+    fn what_was_written_to_since_is_doubtful_where_the_container_stood_still() {
+        let root = root();
+        let weigh = |created: u64, left_running: bool| {
+            let record = Record { created, left_running, ..crate::record::tests::sample() };
+            let reasons = changed(&images(), root.path(), Some(&record)).unwrap();
+            reasons.into_iter().map(|r| (r.text, r.weight)).collect::<Vec<_>>()
+        };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(weigh(now + 1, false), []);
+        for (left_running, weight) in [(false, Weight::Doubtful), (true, Weight::Note)] {
+            let told = weigh(now - 60, left_running);
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].0.contains("/bin/witness") && told[0].0.contains(" was written to since"), "{told:?}");
+            assert_eq!(told[0].1, weight);
+        }
     }
 
     #[test]

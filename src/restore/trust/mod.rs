@@ -51,17 +51,32 @@ pub(super) struct Subject<'a> {
 pub(super) struct Reason {
     /// In words.
     pub text: String,
+    /// How much it weighs.
+    pub weight: Weight,
+}
+
+/// How much speaks against a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Weight {
     /// It fails for certain, and going ahead is not offered.
-    pub certain: bool,
+    Certain,
+    /// Only who asks for it goes ahead.
+    Doubtful,
+    /// It is told.
+    Note,
 }
 
 impl Reason {
     fn certain(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), certain: true }
+        Reason { text: text.into(), weight: Weight::Certain }
     }
 
     fn doubtful(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), certain: false }
+        Reason { text: text.into(), weight: Weight::Doubtful }
+    }
+
+    fn note(text: impl Into<String>) -> Reason {
+        Reason { text: text.into(), weight: Weight::Note }
     }
 }
 
@@ -173,10 +188,11 @@ impl Subject<'_> {
     }
 }
 
-/// Refuses for these reasons what is [`called`](Subject::called) so. With `force`, those that may be passed over are
+/// Refuses for these reasons what is [`called`](Subject::called) so. What is passed over, with `force` all that may be, is
 /// given back, to be told as notes.
 pub(super) fn judge(called: &str, reasons: Vec<Reason>, force: bool) -> Result<Vec<String>> {
-    let (against, passed): (Vec<Reason>, Vec<Reason>) = reasons.into_iter().partition(|r| r.certain || !force);
+    let counts = |r: &Reason| r.weight == Weight::Certain || (r.weight == Weight::Doubtful && !force);
+    let (against, passed): (Vec<Reason>, Vec<Reason>) = reasons.into_iter().partition(counts);
     if against.is_empty() {
         return Ok(passed.into_iter().map(|r| format!("going ahead although {}", r.text)).collect());
     }
@@ -187,7 +203,7 @@ pub(super) fn judge(called: &str, reasons: Vec<Reason>, force: bool) -> Result<V
     }
     let text = format!("{called} cannot be used here: {}", told.join("; "));
     let failure = Failure::new(Exit::BadCheckpoint, anyhow!(text));
-    Err(match against.iter().any(|r| r.certain) {
+    Err(match against.iter().any(|r| r.weight == Weight::Certain) {
         true => failure,
         false => failure.hint("mend that, or go ahead in spite of it: lxc-restart --force"),
     })

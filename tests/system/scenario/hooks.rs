@@ -241,6 +241,9 @@ lxc.network.script.down = {PROGRAMS}/lxc-cr-net-down --bridge {BRIDGE}
         assert!(!port("down"));
         assert!(!port("down"));
         assert!(port("up"));
+        container.ours("lxc-checkpoint").ok();
+        container.ours("lxc-restart").ok();
+        container.witness().echo("over the same one, after a restart");
         container.kill();
     }
 }

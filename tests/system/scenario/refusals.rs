@@ -1,6 +1,7 @@
 //! Bad input: one clear message, the right exit status, and nothing on the host has changed.
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -20,6 +21,45 @@ fn refused(output: &Output, code: i32, words: &[&str]) {
     let errors = output.stderr.lines().filter(|l| l.starts_with(&format!("{program}: "))).count();
     assert!(errors <= 1, "more than one message: {output}");
     assert_eq!(output.stdout, "", "{output}");
+}
+
+/// Any program can take a name of the kind that LXC's command sockets have; without listening it does not even answer.
+pub fn of_an_address_that_is_taken(world: &World) {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    container.ours("lxc-checkpoint").ok();
+    let name = lxc_cr::lxc::protocol::socket_name(&world.lxcpath().to_string_lossy(), container.name());
+    let thief = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    bind(thief.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).unwrap()).unwrap();
+    let told = container.ours("lxc-restart").output();
+    refused(&told, 10, &["another program has the address of its command socket", &format!("@{name}")]);
+    drop(thief);
+    container.ours("lxc-restart").ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
+/// LXC destroys an ephemeral container when it stops, its checkpoint included.
+pub fn of_what_would_be_destroyed(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    // LXC's monitor has read its configuration: it would not do it.
+    container.append_config("lxc.ephemeral = 1\n");
+    let told = container.ours("lxc-checkpoint").output();
+    told.assert_code(4);
+    assert!(told.stderr.contains("it is ephemeral"), "{told}");
+    let images = world.images("kept");
+    container.ours("lxc-checkpoint").arg("--leave-running").arg("-D").arg(&images).ok();
+    let told = container.ours("lxc-restart").arg("--replace").arg("-D").arg(&images).output();
+    told.assert_code(4);
+    assert!(told.stderr.contains("is running as before"), "{told}");
+    witness.assert_goes_on_from(&before);
+    container.kill();
 }
 
 /// Names and states.

@@ -38,6 +38,30 @@ fn suspended<'w>(world: &'w World) -> (Container<'w>, PathBuf) {
     (container, images)
 }
 
+/// The container has run in between, as far as a file says that is as large as it was: memory of the past does not go with it.
+pub fn what_was_written_since_is_told(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    container.ours("lxc-checkpoint").ok();
+    let program = container.rootfs().join("bin/witness");
+    Run::new("touch").args(["-d", "+1 minute"]).arg(&program).ok();
+    let told = container.ours("lxc-restart").output();
+    refused(&told, 9, &["/bin/witness was written to since", "--force"]);
+    let told = container.ours("lxc-restart").arg("--force").ok();
+    assert!(told.stderr.contains("going ahead although /bin/witness was written to since"), "{told}");
+    let before = witness.assert_goes_on_from(&before);
+
+    // One that goes on writes to its files, and whoever goes back knows that.
+    container.ours("lxc-checkpoint").arg("--leave-running").arg("-D").arg(world.images("back")).ok();
+    Run::new("touch").args(["-d", "+1 hour"]).arg(&program).ok();
+    witness.assert_goes_on_from(&before);
+    let told = container.ours("lxc-restart").arg("--replace").arg("-D").arg(world.images("back")).ok();
+    assert!(told.stderr.contains("/bin/witness was written to since"), "{told}");
+    container.kill();
+}
+
 /// `list`, `show` and `remove`, of our own checkpoints and of what LXC's tool has written.
 pub fn checkpoints_are_listed_shown_and_removed(world: &World) {
     let container = world.container();
