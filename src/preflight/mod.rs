@@ -117,7 +117,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let lent: Vec<u32> = ttys::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets, &names));
-    found.extend(network::judge(&interfaces, &devices, &bridges));
+    found.extend(network::judge(&interfaces, &devices, &bridges, &names));
     found.extend(space::judge(&tasks, &target));
     Ok(Findings::new(found))
 }

@@ -1,6 +1,8 @@
 //! Network interfaces that cannot be dumped or made again, and bridges that a restart will not find.
 
+use super::Names;
 use super::finding::{Finding, Place};
+use crate::lxc::typed;
 use crate::net::devices::Device;
 use crate::net::ports::Inner;
 
@@ -22,8 +24,8 @@ pub struct Bridge {
 }
 
 /// Judges the interfaces; pure.
-pub fn judge(interfaces: &[Inner], devices: &[Device], bridges: &[Bridge]) -> Vec<Finding> {
-    let mut found: Vec<Finding> = interfaces.iter().filter_map(|inner| interface(inner, devices)).collect();
+pub fn judge(interfaces: &[Inner], devices: &[Device], bridges: &[Bridge], names: &Names) -> Vec<Finding> {
+    let mut found: Vec<Finding> = interfaces.iter().filter_map(|inner| interface(inner, devices, names)).collect();
     found.extend(bridges.iter().filter(|b| !b.exists).map(bridge));
     found
 }
@@ -32,7 +34,16 @@ fn place(interface: &str) -> Place {
     Place { interface: Some(interface.to_owned()), ..Place::default() }
 }
 
-fn interface(inner: &Inner, devices: &[Device]) -> Option<Finding> {
+/// The name is the container's choice: it stands in a command only where a shell makes nothing of it.
+fn delete(name: &str, names: &Names) -> String {
+    let what = "delete it in the container for the time of the checkpoint";
+    match typed::is_plain(name) {
+        true => format!("{what}: {}", names.attach(&format!("ip link del {name}"))),
+        false => what.to_owned(),
+    }
+}
+
+fn interface(inner: &Inner, devices: &[Device], names: &Names) -> Option<Finding> {
     let name = &inner.name;
     let known = devices.iter().any(|d| d.inside == *name);
     let finding = match inner.kind.as_deref() {
@@ -43,10 +54,10 @@ fn interface(inner: &Inner, devices: &[Device]) -> Option<Finding> {
             format!("{name} is a macvlan interface upon one that the host does not have"),
             "it can be dumped, but a restart cannot make it again",
         )
-        .remedy(format!("delete it in the container for the time of the checkpoint: ip link del {name}")),
+        .remedy(delete(name, names)),
         // `Unsupported link … (type … kind …)`.
         Some(kind) => Finding::blocker(format!("{name} is an interface of the kind {kind}"), "CRIU cannot dump it")
-            .remedy(format!("delete it in the container for the time of the checkpoint: ip link del {name}")),
+            .remedy(delete(name, names)),
         None => Finding::blocker(
             format!("{name} is a device of the host that was moved into the container"),
             "CRIU cannot dump it",
@@ -85,7 +96,7 @@ mod tests {
 
     #[test]
     fn kinds_of_interfaces() {
-        let judged = |name, kind| judge(&[inner(name, kind)], &[], &[]).first().map(|f| f.severity);
+        let judged = |name, kind| judge(&[inner(name, kind)], &[], &[], &Names::test()).first().map(|f| f.severity);
         for (name, kind) in [("lo", None), ("t0", Some("tun")), ("b", Some("bridge")), ("gre0", Some("gre"))] {
             assert_eq!(judged(name, kind), None, "{name}");
         }
@@ -97,8 +108,8 @@ mod tests {
     #[test]
     fn a_missing_bridge_is_a_matter_of_the_restart() {
         let bridge = |exists| Bridge { interface: "eth0".into(), name: "br7".into(), exists };
-        assert_eq!(judge(&[], &[], &[bridge(true)]), []);
-        let found = judge(&[], &[], &[bridge(false)]);
+        assert_eq!(judge(&[], &[], &[bridge(true)], &Names::test()), []);
+        let found = judge(&[], &[], &[bridge(false)], &Names::test());
         assert_eq!(found[0].severity, Severity::Warning);
         assert!(found[0].remedy.contains("ip link add br7 type bridge"));
     }

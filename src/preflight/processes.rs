@@ -3,6 +3,7 @@
 use super::finding::Finding;
 use super::host::Caller;
 use super::task::{Task, Tasks, kill};
+use crate::lxc::typed;
 
 /// Judges the processes themselves; pure. What the freezer of v1 has stopped (`frozen`) is in state D, too.
 pub fn judge(tasks: &Tasks, caller: &Caller, frozen: bool) -> Vec<Finding> {
@@ -96,7 +97,10 @@ fn labels(tree: &[Task]) -> Vec<Finding> {
             "a profile that forbids unix sockets makes the dump fail, and may kill the process",
         )
         .at(task.place())
-        .remedy(format!("if the dump fails with 'Permission denied', run in the container: aa-complain '{label}'"))
+        .remedy(match typed::is_plain(label) {
+            true => format!("if the dump fails with 'Permission denied', run in the container: aa-complain {label}"),
+            false => "if the dump fails with 'Permission denied', put that profile into complain mode".to_owned(),
+        })
     };
     tree.iter().filter(other).map(tell).collect()
 }

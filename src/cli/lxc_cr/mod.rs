@@ -12,9 +12,10 @@ mod suspend;
 
 use std::process::ExitCode;
 
+use clap::builder::StyledStr;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::common::{EXIT_CODES, fail, parse, require_root};
+use super::common::{EXIT_CODES, fail, parse, print, require_root};
 use crate::error::{Failure, Result};
 
 const PROGRAM: &str = "lxc-cr";
@@ -39,6 +40,26 @@ enum Command {
     Resume(resume::Resume),
 }
 
+impl Command {
+    /// Its short usage message, if that is all that is wanted.
+    fn usage(&self) -> Option<StyledStr> {
+        let (name, wanted) = match self {
+            Command::List(list) => ("list", list.lxc.usage),
+            Command::Check(check) => ("check", check.lxc.usage),
+            Command::Prepare(prepare) => ("prepare", prepare.lxc.usage),
+            Command::Recover(recover) => ("recover", recover.lxc.usage),
+            Command::Remove(remove) => ("remove", remove.lxc.usage),
+            Command::Show(show) => ("show", show.lxc.usage),
+            Command::Suspend(suspend) => ("suspend", suspend.several.usage),
+            Command::Resume(resume) => ("resume", resume.several.usage),
+        };
+        let mut all = command();
+        // Built, a subcommand knows the name of the program before its own.
+        all.build();
+        wanted.then(|| all.find_subcommand_mut(name).map(clap::Command::render_usage))?
+    }
+}
+
 /// What a subcommand ends in where it does not end in a success: the container that it was about, and why.
 type Outcome = std::result::Result<ExitCode, (Option<String>, Failure)>;
 
@@ -56,6 +77,10 @@ pub fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
+    if let Some(usage) = arguments.command.usage() {
+        print(&format!("{usage}\n"));
+        return ExitCode::SUCCESS;
+    }
     let outcome = match &arguments.command {
         Command::List(list) => about(list.lxc.called(), || list.run()),
         Command::Check(check) => about(check.lxc.called(), || check.run()),
