@@ -6,7 +6,7 @@
 //! cli
 //! checkpoint  restore  recover  monitor  action  hooks  prepare  suspend
 //! preflight                                    (what a checkpoint looks at first)
-//! failed  retry                                (CRIU's failures in words, and what a second try may cure)
+//! begin  failed  narrate  retry                (what commands have in common: how they begin, what CRIU says, what a second try may cure)
 //! net  mounts  apparmor  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  lineup  settings
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
@@ -49,7 +49,9 @@ pub mod ttys;
 
 pub mod preflight;
 
+pub mod begin;
 pub mod failed;
+pub mod narrate;
 pub mod retry;
 
 pub mod action;

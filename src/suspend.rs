@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::begin;
 use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, Result};
@@ -50,7 +51,7 @@ pub fn suspend(
 ) -> Result<Suspended> {
     // Time without end is none too much for a clock.
     let end = Instant::now().checked_add(time);
-    let defined = Defined::load(name, lxcpath, None).map_err(checkpoint::not_defined)?;
+    let defined = Defined::load(name, lxcpath, None).map_err(begin::not_defined)?;
     let failure = match dump(&defined, action_script, settings, time, report) {
         Ok(done) => return Ok(Suspended::Suspended(done)),
         Err(failure) => failure,

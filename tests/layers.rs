@@ -32,7 +32,7 @@ const LAYERS: &[&[&str]] = &[
         "operation",
         "settings",
     ],
-    &["preflight", "failed", "retry"],
+    &["preflight", "failed", "retry", "begin", "narrate"],
     &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare", "suspend"],
     &["cli"],
 ];

@@ -5,18 +5,17 @@
 
 use std::fs::File;
 use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
 use super::Request;
 use super::target::{partial, seal};
+use crate::begin::deadline;
 use crate::cgroup::Cgroup;
 use crate::criu::control::Control;
-use crate::criu::log::{Follower, phase_of_line};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
@@ -25,6 +24,7 @@ use crate::lxc::config::Config;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::mend;
+use crate::narrate::LogReader;
 use crate::net::devices::Gates;
 use crate::net::{Port, ports};
 use crate::operation::Operation;
@@ -41,9 +41,6 @@ use crate::sys::spawn::Place;
 use crate::sysctl;
 
 use super::plan::{self, Plan};
-
-/// How CRIU begins its last words (common/bug.h).
-const CRASH: &str = "): BUG at ";
 
 /// How a dump ended.
 #[derive(Debug)]
@@ -141,7 +138,8 @@ pub fn run(
     if request.after == AfterDump::LeaveRunning && ended.as_ref().is_ok_and(Ended::success) && !watch.let_go {
         // There is no such action without a network of the container's own, and CRIU goes on where it fails.
         if let Err(e) = watch.let_go() {
-            watch.log.report.note(&format!("{e:#}"));
+            // The journal has it, and is played back at the end.
+            log::info!("{e:#}");
         }
     }
     let goes_on = !ended.as_ref().is_ok_and(Ended::success) && seized.goes_on();
@@ -342,77 +340,4 @@ pub fn run_pre_dump(
     let mut watch = LogReader::new(options.images.join(PRE_DUMP_LOG), report);
     watch.report.phase("copying memory");
     run::run(job, &limits.signals, &mut watch)
-}
-
-/// When a command that begins now is to be given up.
-pub fn deadline(settings: &Settings) -> Option<Instant> {
-    // What is beyond all clocks is no limit.
-    let limit = (settings.timeout > 0).then_some(Duration::from_secs(settings.timeout))?;
-    Instant::now().checked_add(limit)
-}
-
-/// CRIU's log while it grows, told as phases and, if wanted, line by line.
-#[derive(Debug)]
-pub struct LogReader<'a> {
-    follower: Follower,
-    /// Who is told.
-    pub report: &'a mut dyn Report,
-    phase: String,
-    crashed: bool,
-}
-
-impl<'a> LogReader<'a> {
-    /// Reads this log, which need not be there yet.
-    pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
-        LogReader { follower: Follower::new(&path), report, phase: String::new(), crashed: false }
-    }
-
-    /// The log has another name now.
-    fn moved(&mut self, path: &Path) {
-        self.follower = Follower::from_offset(path, self.follower.offset());
-    }
-
-    /// Whether CRIU has run into what it takes for impossible (`BUG()`), as far as the log was read. A task that it is
-    /// restoring then neither goes on nor ends, and CRIU waits for it for ever.
-    pub fn tells_of_a_crash(&self) -> bool {
-        self.crashed
-    }
-
-    /// Whether anybody wants to be told.
-    pub fn wanted(&self) -> bool {
-        self.report.wants_log() || self.report.wants_phases()
-    }
-
-    /// Tells what has come.
-    pub fn read(&mut self) {
-        // A log that cannot be read now is told of when CRIU has ended.
-        for line in self.follower.lines().unwrap_or_default() {
-            self.crashed |= line.contains(CRASH);
-            if self.report.wants_log() {
-                self.report.log_line(&line);
-            }
-            if let Some(phase) = phase_of_line(&line) {
-                let text = phase.to_string();
-                if text != self.phase {
-                    self.report.phase(&text);
-                    self.phase = text;
-                }
-            }
-        }
-    }
-}
-
-/// A run in which nothing is to be done but to watch.
-impl Watch for LogReader<'_> {
-    fn action(&mut self, _action: &str, _init_pid: Option<i32>) -> Result<()> {
-        Ok(())
-    }
-
-    fn wants_ticks(&self) -> bool {
-        self.wanted()
-    }
-
-    fn tick(&mut self) {
-        self.read();
-    }
 }

@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use crate::begin::{self, check_places, no_criu, not_defined, not_running};
 use crate::cgroup::{self, Cgroup};
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
@@ -34,7 +35,7 @@ use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::failed::{describe, in_words};
 use crate::lxc::command::{Client, StateClient};
 use crate::lxc::container::{self, Running};
-use crate::lxc::defined::{self, Defined};
+use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::operation::{self, Operation};
@@ -44,13 +45,10 @@ use crate::recover;
 use crate::release::Seized;
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
-use crate::rootfs::Root;
 use crate::settings::Settings;
 #[cfg(doc)]
 use crate::suspended;
-use crate::sys::files;
 use crate::sys::netlink::Netlink;
-use crate::sys::place;
 
 use dump::{Dumped, Limits, Means};
 
@@ -133,7 +131,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
     let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
-    let operation = begin_operation(&defined, "lxc-checkpoint")?;
+    let operation = begin::operation(&defined, "lxc-checkpoint")?;
 
     // 2.
     let mut journal = recover::before(&operation, report)?;
@@ -142,7 +140,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let running = find_running(&defined, &operation, report)?;
 
     // 4.
-    refuse_ephemeral(&defined, request)?;
+    if request.after == AfterDump::Stop {
+        begin::refuse_ephemeral(&defined)?;
+    }
     check_places(&defined, &request.images)?;
     let _replaced = target::check(request)?;
     target::check_parent(request, &defined)?;
@@ -224,7 +224,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let limits = Limits::begin(settings)?;
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
     let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
-    let operation = begin_operation(&defined, "lxc-checkpoint --pre-dump")?;
+    let operation = begin::operation(&defined, "lxc-checkpoint --pre-dump")?;
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     check_places(&defined, &request.images)?;
@@ -273,11 +273,6 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     }))
 }
 
-/// Takes the right to change a container.
-pub fn begin_operation(defined: &Defined, what: &str) -> Result<Operation> {
-    Ok(Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), what)?)
-}
-
 fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {
     match container::find(&defined.lxcpath_text(), defined.name.as_str(), Some(&defined.rootfs))? {
         Some(running) => Ok(running),
@@ -285,75 +280,6 @@ fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Repor
             recover::held(operation, report)?;
             Err(not_running(defined))
         }
-    }
-}
-
-/// The failure for a container that is not defined.
-pub fn not_defined(error: defined::Error) -> Failure {
-    match error {
-        defined::Error::NotDefined(_) => {
-            Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory")
-        }
-        defined::Error::Config(e) => {
-            // The line and a caret beneath it, as a compiler shows an error.
-            let text = e.parse_error().map(|p| p.render());
-            match text {
-                Some(text) => Failure::msg(Exit::Other, text),
-                None => Failure::new(Exit::Other, anyhow::Error::new(e)),
-            }
-        }
-        defined::Error::NoRootfs(_) => Failure::new(Exit::Other, error),
-    }
-}
-
-/// The failure for a CRIU that cannot be used.
-pub fn no_criu(error: version::Error) -> Failure {
-    let hint = match &error {
-        version::Error::NotInstalled { .. } => {
-            "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml"
-        }
-        _ => "install CRIU 4.2 or newer, or name another one in /etc/lxc/lxc-cr.toml",
-    };
-    Failure::new(Exit::Refused, error).hint(hint)
-}
-
-/// The failure for a container that does not run.
-pub fn not_running(defined: &Defined) -> Failure {
-    Failure::msg(Exit::WrongState, "it is not running").hint(format!(
-        "start it: lxc-start -n {} -P {}",
-        defined.name,
-        defined.lxcpath.as_path().display()
-    ))
-}
-
-/// Refuses what somebody else than root could have written or put into its place: the container's configuration with
-/// what it includes (hooks of it are run), its root, and the directory of images.
-pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
-    let mut files: Vec<&Path> = defined.config.items().iter().map(|i| i.at.file.as_ref()).collect();
-    files.sort_unstable();
-    files.dedup();
-    let guest = defined.config.guest();
-    let check = || -> anyhow::Result<()> {
-        files.iter().try_for_each(|file| files::check_own_file(guest, file))?;
-        let root = Root::of(defined).unwrap_or_else(|_| Root::Directory { path: defined.rootfs.clone() });
-        root.paths().into_iter().try_for_each(|path| place::check_of(guest, path))?;
-        place::check_of(guest, images)?;
-        Ok(())
-    };
-    check().map_err(|e| {
-        Failure::new(Exit::Refused, e)
-            .hint("let root own all directories on the way, and nobody else write to them; or use another path")
-    })
-}
-
-/// LXC's monitor destroys an ephemeral container when it stops: its root, and its directory with the checkpoint in it.
-fn refuse_ephemeral(defined: &Defined, request: &Request) -> Result<()> {
-    match request.after {
-        AfterDump::Stop if defined.config.ephemeral() => {
-            Err(Failure::msg(Exit::Refused, "it is ephemeral: LXC destroys it when it stops, and nothing could be restarted")
-                .hint("let it go on (lxc-checkpoint -D DIR --leave-running), or take lxc.ephemeral out of its configuration and start it anew"))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 
-use super::{Request, check_places};
+use super::Request;
+use crate::begin::check_places;
 use crate::contents::catalogue;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::defined::Defined;

@@ -36,9 +36,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
+use crate::begin::{self, check_places, deadline, no_criu};
 use crate::cgroup::Cgroup;
-use crate::checkpoint::dump::deadline;
-use crate::checkpoint::{begin_operation, check_places, no_criu};
 use crate::criu::images;
 use crate::criu::version::{self, Criu};
 use crate::devices::Attached;
@@ -155,7 +154,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         .map_err(|e| copy::not_defined(e, &request.name, &request.lxcpath, &request.images))?;
     let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
     let deadline = deadline(settings);
-    let operation = begin_operation(&defined, "lxc-restart")?;
+    let operation = begin::operation(&defined, "lxc-restart")?;
 
     // 2.
     check_places(&defined, &request.images)?;

@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::checkpoint::dump::LogReader;
 use crate::confine::InForce;
 use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
+use crate::narrate::LogReader;
 use crate::net::devices::{self, Loan, Loans};
 use crate::net::{NoBridge, Port, apply, inside, ports};
 use crate::restore::cgroups::Made;

@@ -12,7 +12,6 @@ use anyhow::{Context, anyhow};
 
 use crate::apparmor::Profile;
 use crate::cgroup::{self, Cgroup};
-use crate::checkpoint::dump::LogReader;
 use crate::confine::InForce;
 use crate::criu::control::Control;
 use crate::criu::log::Operation as CriuOperation;
@@ -24,6 +23,7 @@ use crate::failed::{describe, in_words};
 use crate::lxc::config::HookKind;
 use crate::lxc::defined::Defined;
 use crate::lxc::hook;
+use crate::narrate::LogReader;
 use crate::net::Port;
 use crate::net::devices::Loans;
 use crate::operation::Operation;

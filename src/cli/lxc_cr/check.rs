@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use crate::checkpoint;
+use crate::begin;
 use crate::cli::common::{LxcOptions, absolute, load_settings, print, start_log};
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
 use crate::operation;
-use crate::preflight::{self, Findings, Subject};
+use crate::preflight::{self, Finding, Findings, Subject};
 use crate::suspended;
 use crate::sys::netlink::Netlink;
 
@@ -47,11 +47,11 @@ impl Check {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let (name, lxcpath) = self.lxc.container()?;
         let settings = load_settings(&name)?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(checkpoint::not_defined)?;
-        let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache())
-            .map_err(checkpoint::no_criu)?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(begin::not_defined)?;
+        let criu =
+            version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(begin::no_criu)?;
         let running = container::find(&defined.lxcpath_text(), name.as_str(), Some(&defined.rootfs))?
-            .ok_or_else(|| checkpoint::not_running(&defined))?;
+            .ok_or_else(|| begin::not_running(&defined))?;
         let images = match &self.dir {
             Some(dir) => absolute(dir)?,
             None => suspended::dir(&defined.dir()),
@@ -65,7 +65,13 @@ impl Check {
             images: &images,
             incremental: false,
         };
-        let findings = preflight::look(&subject, &mut netlink)?;
+        let refused = [
+            begin::check_places(&defined, &images),
+            self.dir.as_ref().map_or_else(|| begin::refuse_ephemeral(&defined), |_| Ok(())),
+        ];
+        let refused = refused.into_iter().filter_map(|checked| checked.err().map(as_finding));
+        let found = preflight::look(&subject, &mut netlink)?;
+        let findings = Findings::new(found.iter().cloned().chain(refused));
         if self.json {
             let told = Told { container: name.as_str(), blocked: findings.blocked(), findings: &findings };
             let text = serde_json::to_string_pretty(&told).map_err(|e| Failure::new(Exit::Other, e))?;
@@ -75,6 +81,12 @@ impl Check {
         }
         Ok(ExitCode::from(if findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
     }
+}
+
+/// What a checkpoint refuses before it looks at the processes.
+fn as_finding(failure: Failure) -> Finding {
+    let remedy = failure.hint.clone().unwrap_or_default();
+    Finding::blocker(format!("{:#}", failure.cause), "lxc-checkpoint refuses it").remedy(remedy)
 }
 
 fn in_words(name: &str, findings: &Findings) -> String {
@@ -89,7 +101,6 @@ fn in_words(name: &str, findings: &Findings) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::preflight::Finding;
 
     #[test]
     fn findings_in_words() {

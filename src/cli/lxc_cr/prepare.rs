@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::checkpoint;
+use crate::begin;
 use crate::cli::common::{LxcOptions, print, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::defined::Defined;
@@ -91,7 +91,7 @@ impl Prepare {
 
     fn of_container(&self) -> Result<ExitCode> {
         let (name, lxcpath) = self.lxc.container()?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(checkpoint::not_defined)?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(begin::not_defined)?;
         if self.undo {
             return self.tell_undone(name.as_str(), &container::undo(&defined, &container::hold(&defined)?)?);
         }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::several::{Several, Summary, Terms, all_containers};
 use super::suspend::{member, nobody};
-use crate::checkpoint;
+use crate::begin;
 use crate::cli::common::{on_one_line, start_log};
 use crate::cli::logger;
 use crate::cli::restart::{self, Restart};
@@ -148,7 +148,7 @@ impl Resume {
         if !suspended::is_marked(&terms.lxcpath.container_dir(name))? {
             return Ok(None);
         }
-        let defined = Defined::load(name, &terms.lxcpath, None).map_err(checkpoint::not_defined)?;
+        let defined = Defined::load(name, &terms.lxcpath, None).map_err(begin::not_defined)?;
         if !defined.config.start_auto() {
             let named = typed::options(name, &terms.lxcpath);
             let text = format!("it stays suspended: it has no lxc.start.auto; lxc-cr resume {named} brings it back");

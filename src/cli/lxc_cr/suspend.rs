@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::several::{Several, Terms, all_containers};
-use crate::checkpoint;
+use crate::begin;
 use crate::cli::common::{action_script, on_one_line, print, start_log};
 use crate::cli::logger;
 use crate::cli::progress::Progress;
@@ -102,14 +102,14 @@ impl Suspend {
 
 /// What its configuration says of a container that runs.
 fn running(name: &ContainerName, terms: &Terms) -> Result<Option<Member>> {
-    let defined = Defined::load(name, &terms.lxcpath, None).map_err(checkpoint::not_defined)?;
+    let defined = Defined::load(name, &terms.lxcpath, None).map_err(begin::not_defined)?;
     let found = container::find(&defined.lxcpath_text(), name.as_str(), Some(&defined.rootfs))?;
     Ok(found.map(|_| Member::new(name, &defined.config)))
 }
 
 /// What its configuration says of a container that is named.
 pub(super) fn member(name: &ContainerName, terms: &Terms) -> Result<Member> {
-    let defined = Defined::load(name, &terms.lxcpath, None).map_err(checkpoint::not_defined)?;
+    let defined = Defined::load(name, &terms.lxcpath, None).map_err(begin::not_defined)?;
     Ok(Member::new(name, &defined.config))
 }
 

@@ -188,7 +188,7 @@ impl Copy {
 /// The failure for a container that is not defined. Where the checkpoint is another one's, the hint tells how to make it.
 pub(super) fn not_defined(error: defined::Error, name: &ContainerName, lxcpath: &LxcPath, images: &Path) -> Failure {
     let missing = matches!(error, defined::Error::NotDefined(_));
-    let failure = crate::checkpoint::not_defined(error);
+    let failure = crate::begin::not_defined(error);
     match Record::read(images) {
         Ok(Some(record)) if missing && record.container.name != name.as_str() => {
             failure.hint(how_to_make(&record.container, name, lxcpath, images))

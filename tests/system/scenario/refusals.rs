@@ -53,6 +53,9 @@ pub fn of_what_would_be_destroyed(world: &World) {
     let told = container.ours("lxc-checkpoint").output();
     told.assert_code(4);
     assert!(told.stderr.contains("it is ephemeral"), "{told}");
+    let checked = container.lxc_cr("check").output();
+    checked.assert_code(4);
+    assert!(checked.stdout.contains("it is ephemeral"), "{checked}");
     let images = world.images("kept");
     container.ours("lxc-checkpoint").arg("--leave-running").arg("-D").arg(&images).ok();
     let told = container.ours("lxc-restart").arg("--replace").arg("-D").arg(&images).output();

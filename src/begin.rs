@@ -1,0 +1,101 @@
+//! What every command on a container begins with: the right to change it, the paths that are to be trusted, the time that it
+//! has; and the refusals of those that cannot begin.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::criu::version;
+use crate::error::{Exit, Failure, Result};
+use crate::lxc::defined::{self, Defined};
+use crate::lxc::typed;
+use crate::operation::Operation;
+use crate::rootfs::Root;
+use crate::settings::Settings;
+use crate::suspended;
+use crate::sys::{files, place};
+
+/// Takes the right to change a container.
+pub fn operation(defined: &Defined, what: &str) -> Result<Operation> {
+    Ok(Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), what)?)
+}
+
+/// When a command that begins now is to be given up.
+pub fn deadline(settings: &Settings) -> Option<Instant> {
+    // What is beyond all clocks is no limit.
+    let limit = (settings.timeout > 0).then_some(Duration::from_secs(settings.timeout))?;
+    Instant::now().checked_add(limit)
+}
+
+/// The failure for a container that is not defined.
+pub fn not_defined(error: defined::Error) -> Failure {
+    match error {
+        defined::Error::NotDefined(_) => {
+            Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory")
+        }
+        defined::Error::Config(e) => {
+            // The line and a caret beneath it, as a compiler shows an error.
+            let text = e.parse_error().map(|p| p.render());
+            match text {
+                Some(text) => Failure::msg(Exit::Other, text),
+                None => Failure::new(Exit::Other, anyhow::Error::new(e)),
+            }
+        }
+        defined::Error::NoRootfs(_) => Failure::new(Exit::Other, error),
+    }
+}
+
+/// The failure for a CRIU that cannot be used.
+pub fn no_criu(error: version::Error) -> Failure {
+    let hint = match &error {
+        version::Error::NotInstalled { .. } => {
+            "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml"
+        }
+        version::Error::Untrusted { .. } => "let root own it and its directories, and nobody else write to them",
+        _ => "install CRIU 4.2 or newer, or name another one in /etc/lxc/lxc-cr.toml",
+    };
+    Failure::new(Exit::Refused, error).hint(hint)
+}
+
+/// The failure for a container that does not run. One that is suspended would be lost by a start.
+pub fn not_running(defined: &Defined) -> Failure {
+    let named = typed::options(&defined.name, &defined.lxcpath);
+    let suspended = suspended::dir(&defined.dir()).join("inventory.img").exists();
+    Failure::msg(Exit::WrongState, "it is not running").hint(match suspended {
+        true => format!("bring it back: lxc-restart {named}; or start it afresh: lxc-start {named}"),
+        false => format!("start it: lxc-start {named}"),
+    })
+}
+
+/// Refuses what somebody else than root could have written or put into its place: the container's configuration with
+/// what it includes (hooks of it are run), its root, and the directory of images.
+pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
+    let mut files: Vec<&Path> = defined.config.items().iter().map(|i| i.at.file.as_ref()).collect();
+    files.sort_unstable();
+    files.dedup();
+    let guest = defined.config.guest();
+    let check = || -> anyhow::Result<()> {
+        files.iter().try_for_each(|file| files::check_own_file(guest, file))?;
+        let root = Root::of(defined).unwrap_or_else(|_| Root::Directory { path: defined.rootfs.clone() });
+        root.paths().into_iter().try_for_each(|path| place::check_of(guest, path))?;
+        place::check_of(guest, images)?;
+        Ok(())
+    };
+    check().map_err(|e| {
+        Failure::new(Exit::Refused, e)
+            .hint("let root own all directories on the way, and nobody else write to them; or use another path")
+    })
+}
+
+/// Refuses to stop an ephemeral container: LXC's monitor destroys it then, its root and its directory with the checkpoint in it.
+pub fn refuse_ephemeral(defined: &Defined) -> Result<()> {
+    match defined.config.ephemeral() {
+        false => Ok(()),
+        true => Err(Failure::msg(
+            Exit::Refused,
+            "it is ephemeral: LXC destroys it when it stops, and nothing could be restarted",
+        )
+        .hint(
+            "let it go on (lxc-checkpoint -D DIR), or take lxc.ephemeral out of its configuration and start it anew",
+        )),
+    }
+}
