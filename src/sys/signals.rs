@@ -98,3 +98,19 @@ impl Drop for Signals {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::raise;
+
+    #[test]
+    fn a_signal_that_comes_too_late_ends_nobody() {
+        let signals = Signals::of_termination().unwrap();
+        raise(Signal::SIGTERM).unwrap();
+        assert_eq!(signals.next().unwrap().map(|received| received.number), Some(libc::SIGTERM));
+        raise(Signal::SIGTERM).unwrap();
+        raise(Signal::SIGINT).unwrap();
+        drop(signals);
+    }
+}

@@ -98,6 +98,7 @@ const STORIES: &[Story] = &[
     ("it_stops_in_every_way", scenario::monitor::it_stops_in_every_way),
     ("it_is_small_and_idle", scenario::monitor::it_is_small_and_idle),
     ("what_a_killed_monitor_held_is_cleared_away", scenario::monitor::what_a_killed_monitor_held_is_cleared_away),
+    ("what_is_said_is_lost_where_nobody_listens", scenario::others::who_does_not_listen_any_more),
     ("refusal_of_an_address_that_is_taken", scenario::refusals::of_an_address_that_is_taken),
     ("refusal_of_what_would_be_destroyed", scenario::refusals::of_what_would_be_destroyed),
     ("refusal_of_directories_that_would_be_lost", scenario::refusals::of_directories_that_would_be_lost),

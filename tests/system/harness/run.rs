@@ -112,6 +112,15 @@ impl Run {
         command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
     }
 
+    /// Starts it with output streams that nobody reads any more; the caller waits for it.
+    pub fn spawn_unheard(mut self) -> Child {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let stream = || Stdio::from(writer.try_clone().unwrap());
+        let command = self.command.process_group(0).stdin(Stdio::null()).stdout(stream()).stderr(stream());
+        command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
+    }
+
     /// Starts it in a session of its own that this terminal controls; the caller waits for it.
     pub fn spawn_at(mut self, terminal: &OwnedFd) -> Child {
         let stream = || Stdio::from(terminal.try_clone().unwrap());

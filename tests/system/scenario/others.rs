@@ -459,3 +459,24 @@ fn bridge_of(link: &str) -> Option<String> {
     let path = fs::read_link(format!("/sys/class/net/{link}/master")).ok()?;
     Some(path.file_name()?.to_string_lossy().into_owned())
 }
+
+/// A reader that goes (`| head -1`), a terminal that has gone: what is said then is lost, and nothing else.
+pub fn who_does_not_listen_any_more(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let mut before = witness.status();
+    let images = world.images("unheard");
+    for command in [
+        container.ours("lxc-checkpoint").args(["-v", "-D"]).arg(images.join("running")),
+        container.ours("lxc-checkpoint").args(["-v", "-s", "-D"]).arg(images.join("stopped")),
+        container.ours("lxc-restart").args(["-v", "-D"]).arg(images.join("stopped")),
+    ] {
+        let status = command.spawn_unheard().wait().unwrap();
+        assert!(status.success(), "{status}");
+        if container.state() == "RUNNING" {
+            before = witness.assert_goes_on_from(&before);
+        }
+    }
+    container.kill();
+}
