@@ -68,7 +68,7 @@ keys! {
     timeout: u64 = 0;
     /// Wait until the checkpoint is on the disk before the container is stopped.
     sync: bool = true;
-    /// Compare the checksums of all images before a container is restarted.
+    /// Compare the checksums of memory images, too, before a restarted container may run.
     verify: bool = true;
     /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
     suspend: bool = false;

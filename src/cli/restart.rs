@@ -185,7 +185,8 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
             if restart.foreground {
                 let ended = super::foreground::stay(&mut monitor, &name, &lxcpath, &signals)?;
                 if !ended.success() {
-                    let exit = if ended.code() == Some(8) { Exit::RollbackIncomplete } else { Exit::Other };
+                    let undone = ended.code() != Some(Exit::RollbackIncomplete.code().into());
+                    let exit = if undone { Exit::Other } else { Exit::RollbackIncomplete };
                     return Err(Failure::msg(exit, format!("it has ended, and its monitor with {ended}"))
                         .hint(format!("the monitor has said why: journalctl CONTAINER_NAME={name}")));
                 }

@@ -38,7 +38,9 @@ pub fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec
             continue;
         }
         let remedy = match task.pid_inside {
-            1 => "write lxc.console.path = none and lxc.tty.max = 0 into its configuration (lxc.include = …/lxc-cr.conf does), and start it anew".to_owned(),
+            1 => {
+                "write lxc.console.path = none and lxc.tty.max = 0 into its configuration, and start it anew".to_owned()
+            }
             _ => format!(
                 "log out there, or end the process: {}; lxc.console.path = none and lxc.tty.max = 0 in its configuration keep such terminals out",
                 kill(task)
