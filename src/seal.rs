@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::criu::images;
 use crate::record::{Checksum, Image};
 use crate::sys::files;
 
@@ -93,12 +94,8 @@ fn follow(dir: &File, finish: &AtomicBool) -> Result<Vec<Image>> {
 }
 
 fn memory_images(dir: &Path) -> Result<Vec<String>> {
-    let names: Vec<PathBuf> = files::names(dir)?;
-    Ok(names
-        .into_iter()
-        .filter_map(|n| n.into_os_string().into_string().ok())
-        .filter(|n| n.starts_with("pages-") && n.ends_with(".img"))
-        .collect())
+    let names = files::names(dir)?.into_iter().filter(|name| images::holds_pages(name));
+    Ok(names.filter_map(|name| name.into_os_string().into_string().ok()).collect())
 }
 
 impl Followed {

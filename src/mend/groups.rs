@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::ErrorList;
 use crate::sys::multicast;
-use crate::sys::process::Process;
+use crate::sys::process::{Process, number_inside};
 
 /// A socket that has joined a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,13 +73,6 @@ pub fn rejoin(payload: &Path, memberships: &[Membership]) -> Result<()> {
 fn join(task: i32, membership: &Membership) -> Result<()> {
     let socket = multicast::socket(&Process::open(task)?, membership.descriptor)?.context("its socket is not there")?;
     Ok(multicast::join(&socket, (membership.interface, membership.group))?)
-}
-
-/// The number of a process in the innermost of its pid namespaces.
-fn number_inside(task: i32) -> Option<i32> {
-    let status = fs::read_to_string(format!("/proc/{task}/status")).ok()?;
-    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
-    numbers.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// The sockets of a process: their numbers, and what the kernel calls them.

@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::criu::images;
 use crate::sys::files;
 
 /// Read in pieces of this size, in bytes.
@@ -43,7 +44,7 @@ pub enum Sum {
 impl Image {
     /// Whether it holds memory: these are as large as the container, all others are small.
     pub fn is_memory(&self) -> bool {
-        is_memory(&self.name)
+        images::holds_pages(Path::new(&self.name))
     }
 
     /// Whether the file has the recorded checksum: reads all of it. One of which none was taken has.
@@ -55,10 +56,6 @@ impl Image {
         };
         Ok(state.of_file(&dir.join(&self.name))? == *sum)
     }
-}
-
-fn is_memory(name: &str) -> bool {
-    name.starts_with("pages-")
 }
 
 /// Whether [`measure_images`] takes the checksums of memory images.
@@ -83,7 +80,7 @@ pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
         let path = dir.join(text);
         let size = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size();
         let sum = match memory {
-            Memory::SumsFollow if is_memory(text) => None,
+            Memory::SumsFollow if images::holds_pages(&name) => None,
             _ => Some(Checksum::for_image(text).of_file(&path)?),
         };
         images.push(Image { name: text.to_owned(), size, sum });
@@ -108,7 +105,7 @@ enum State {
 impl Checksum {
     /// The one that an image of this name gets.
     pub fn for_image(name: &str) -> Checksum {
-        if is_memory(name) { Checksum::blake3() } else { Checksum::sha256() }
+        if images::holds_pages(Path::new(name)) { Checksum::blake3() } else { Checksum::sha256() }
     }
 
     pub(super) fn sha256() -> Checksum {

@@ -9,7 +9,8 @@
 //! 5. from here on the host is changed, by [`work`]: run the container's pre-start hooks; make the cgroups, each noted in
 //!    the journal first;
 //! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
-//!    memory images' checksums are compared; the container may not run before they are found right;
+//!    pages of its memory are made ([`touch`]) and the memory images' checksums are compared; the container may not run
+//!    before they are found right;
 //! 7. watch it ([`watch`]): when it has made the network namespace, that is filled
 //!    ([`inside`](crate::net::inside)), or only the veth pairs are made; when it is about to let the network go, the ports join their bridges; what it has not brought back as it was is mended before the
 //!    tasks go on;
@@ -25,6 +26,7 @@ mod linger;
 pub mod plan;
 mod replace;
 mod retry;
+mod touch;
 mod trust;
 mod watch;
 mod work;

@@ -15,6 +15,7 @@ use crate::net::devices::{self, Loan, Loans};
 use crate::net::{NoBridge, Port, apply, inside, ports};
 use crate::restore::cgroups::Made;
 use crate::restore::plan::Plan;
+use crate::restore::touch::Touching;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
@@ -51,6 +52,10 @@ pub(super) struct RestoreWatch<'a> {
     pub verification: Option<JoinHandle<Result<()>>>,
     /// The thread that loads its profile of AppArmor.
     pub loading: Option<JoinHandle<Result<()>>>,
+    /// The checkpoint.
+    pub images: &'a Path,
+    /// What makes the pages of its memory meanwhile.
+    pub touching: Option<Touching>,
     pub log: LogReader<'a>,
 }
 
@@ -206,10 +211,16 @@ impl Watch for RestoreWatch<'_> {
             // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
             "post-setup-namespaces" => {
                 self.add_routes(init_pid);
-                self.plan.confinement.set_structure(self.payload)
+                self.plan.confinement.set_structure(self.payload)?;
+                let init = init_pid.context("CRIU does not say which process init is")?;
+                self.touching = Touching::start(self.images, self.payload, init)?;
+                Ok(())
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
             "post-restore" => {
+                if let Some(touching) = self.touching.take() {
+                    touching.end();
+                }
                 self.look_for_bridges()?;
                 self.set_net(init_pid)?;
                 if let Some(init) = self.init.filter(|_| !self.plan.mount_flags.is_empty()) {

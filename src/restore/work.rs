@@ -193,6 +193,8 @@ impl<'a> Work<'a> {
             struck_out: false,
             verification,
             loading: None,
+            images: &request.images,
+            touching: None,
             log: LogReader::new(log_file.clone(), report),
         };
         let lent = lend_images(&request.images, self.means.defined)?;

@@ -1,7 +1,14 @@
-//! Give memory back that is not needed for a long sleep.
+//! Memory: to give back what is not needed for a long sleep, and to have another process's pages made.
 
-use std::fs;
+use std::ffi::c_void;
+use std::fs::{self, File};
 use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::ptr::NonNull;
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// Gives back what the heap has free, and lets the program's own code go: what is needed of it again comes back from
 /// the page cache, at the price of a few page faults.
@@ -30,6 +37,99 @@ fn code_of_a_file(line: &str) -> Option<(usize, usize)> {
     Some((start, end.checked_sub(start)?))
 }
 
+/// The processors that the caller may run on.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+}
+
+/// Whether all memory is equally near to all processors.
+pub fn has_one_node() -> bool {
+    match fs::read_to_string("/sys/devices/system/node/online") {
+        Ok(nodes) => nodes.trim() == "0",
+        // A kernel without NUMA.
+        Err(e) => e.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+/// Has the kernel make the pages of another process that would be made at their first touch, and changes nothing else.
+///
+/// No call of the kernel's is meant for it. `process_vm_writev(2)` makes the pages of the other side ready to be
+/// written to, as many as fit into one batch, before it looks at what it is to write (mm/process_vm_access.c,
+/// `process_vm_rw_single_vec`). Where that cannot be read, it ends with EFAULT, the pages made and nothing written.
+#[derive(Debug)]
+pub struct Toucher {
+    /// Addresses at which nothing can be read, as many as are touched at once.
+    nothing: NonNull<c_void>,
+}
+
+// SAFETY: nobody can read or write what is there, from whichever thread.
+unsafe impl Send for Toucher {}
+
+impl Toucher {
+    /// So many bytes are touched at once: what the kernel takes at a time (`PVM_MAX_USER_PAGES`, 1,024 pages of 4 KiB).
+    pub const STEP: usize = 4 << 20;
+
+    /// Sets the unreadable addresses aside.
+    pub fn new() -> io::Result<Toucher> {
+        let length = NonZeroUsize::new(Self::STEP).ok_or(io::ErrorKind::InvalidInput)?;
+        let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping, at an address that the kernel chooses, is nobody else's memory.
+        let nothing = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags) }?;
+        Ok(Toucher { nothing })
+    }
+
+    /// Makes the pages of a range of at most [`Toucher::STEP`] bytes, as far as the process may write there.
+    ///
+    /// # Errors
+    /// ESRCH when the process has ended; EPERM where the caller may not trace it.
+    pub fn touch(&self, pid: i32, range: &Range<u64>) -> io::Result<()> {
+        let length = ((range.end - range.start) as usize).min(Self::STEP);
+        let local = libc::iovec { iov_base: self.nothing.as_ptr(), iov_len: length };
+        let remote = libc::iovec { iov_base: range.start as *mut c_void, iov_len: length };
+        // SAFETY: both vectors are valid for the call. The kernel reads from `local`, which it finds unreadable, and
+        // would write to the other process only what it has read there.
+        match unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) } {
+            -1 => match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::EFAULT) => Ok(()),
+                e => Err(e),
+            },
+            _ => Err(io::Error::other("something could be read where nothing is")),
+        }
+    }
+}
+
+impl Drop for Toucher {
+    fn drop(&mut self) {
+        // SAFETY: it is the mapping that `new` has made, of that length, and nobody has a reference into it.
+        if let Err(e) = unsafe { munmap(self.nothing, Self::STEP) } {
+            log::debug!("give addresses back: {e}");
+        }
+    }
+}
+
+/// Which pages a process has.
+#[derive(Debug)]
+pub struct PageTable(File);
+
+impl PageTable {
+    /// Opens `/proc/PID/pagemap` (the kernel's admin-guide/mm/pagemap.rst).
+    pub fn of(pid: i32) -> io::Result<PageTable> {
+        File::open(format!("/proc/{pid}/pagemap")).map(PageTable)
+    }
+
+    /// Whether none of the pages of a range is there, nor swapped out.
+    pub fn is_empty(&self, range: &Range<u64>) -> io::Result<bool> {
+        /// The bits 62 and 63 of an entry.
+        const SWAPPED_OR_PRESENT: u64 = 3 << 62;
+        let page = procfs::page_size();
+        let pages = range.end.div_ceil(page) - range.start / page;
+        let mut entries = vec![0; pages as usize * size_of::<u64>()];
+        self.0.read_exact_at(&mut entries, range.start / page * size_of::<u64>() as u64)?;
+        let mut entries = entries.as_chunks().0.iter().map(|entry| u64::from_ne_bytes(*entry));
+        Ok(entries.all(|entry| entry & SWAPPED_OR_PRESENT == 0))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,6 +146,47 @@ mod tests {
         ] {
             assert_eq!(code_of_a_file(other), None, "{other}");
         }
+    }
+
+    /// Memory of our own that nobody has touched.
+    fn untouched() -> Range<u64> {
+        let (length, protection) =
+            (NonZeroUsize::new(Toucher::STEP).unwrap(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+        // SAFETY: a new mapping, which is never taken away.
+        let start = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }.unwrap().as_ptr() as u64;
+        start..start + Toucher::STEP as u64
+    }
+
+    #[test]
+    fn pages_are_made_and_nothing_is_written() {
+        let (range, pid) = (untouched(), std::process::id() as i32);
+        // SAFETY: the mapping is ours, writable, and as long.
+        let memory = unsafe { std::slice::from_raw_parts_mut(range.start as *mut u8, Toucher::STEP) };
+        let page = procfs::page_size() as usize;
+        let (table, toucher) = (PageTable::of(pid).unwrap(), Toucher::new().unwrap());
+        assert!(table.is_empty(&range).unwrap());
+        memory[5 * page..6 * page].fill(7);
+        assert!(!table.is_empty(&range).unwrap());
+        assert!(table.is_empty(&(range.start..range.start + 5 * page as u64)).unwrap());
+
+        toucher.touch(pid, &range).unwrap();
+        for (number, content) in memory.chunks(page).enumerate() {
+            let at = range.start + (number * page) as u64;
+            assert!(!table.is_empty(&(at..at + page as u64)).unwrap(), "page {number} is not there");
+            let expected = if number == 5 { 7 } else { 0 };
+            assert!(content.iter().all(|byte| *byte == expected), "page {number} was written to");
+        }
+        // Where nothing can be written, nothing is done.
+        toucher.touch(pid, &(0x1000..0x3000)).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_has_ended_is_told() {
+        let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
+        let pid = child.id() as i32;
+        child.wait().unwrap();
+        let error = Toucher::new().unwrap().touch(pid, &(0x1000..0x2000)).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
     }
 
     #[test]

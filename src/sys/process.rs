@@ -109,6 +109,13 @@ pub fn parent(pid: i32) -> io::Result<i32> {
     stat_field(pid, 4)
 }
 
+/// The number of a process in the innermost of its pid namespaces; none for one that is gone.
+pub fn number_inside(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_ascii_whitespace().last()?.parse().ok()
+}
+
 /// Whether a process has ended or is about to: the kernel has begun to take it apart (`PF_EXITING`, linux/sched.h),
 /// however long that takes.
 pub fn is_ending(pid: i32) -> bool {

@@ -1,5 +1,6 @@
 //! `mm-PID.img` and `pagemap-PID.img`: the memory of a process.
 
+use std::ops::Range;
 use std::path::Path;
 
 use prost::Message;
@@ -31,6 +32,8 @@ struct VmaEntry {
 
 #[derive(Clone, PartialEq, Message)]
 struct PagemapEntry {
+    #[prost(uint64, required, tag = "1")]
+    vaddr: u64,
     #[prost(uint32, required, tag = "2")]
     compat_nr_pages: u32,
     #[prost(bool, optional, tag = "3")]
@@ -54,6 +57,11 @@ pub struct Memory {
     pub pages_in_parent: u64,
 }
 
+/// Whether an image of this name holds pages of memory. Those are as large as the container, all others are small.
+pub fn holds_pages(name: &Path) -> bool {
+    name.to_str().is_some_and(|name| name.starts_with("pages-") && name.ends_with(".img"))
+}
+
 /// The memory of a process; none for one that has none: a zombie.
 pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {
@@ -71,22 +79,54 @@ pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     Ok(Some(Memory { program: mm.exe_file_id, mapped, pages, pages_in_parent }))
 }
 
-/// Pages here, and pages in the parent. The first message is a head of another kind.
+/// The addresses of a process whose pages stand in this checkpoint, in bytes; none for a process without memory.
+pub fn present(dir: &Path, pid: u32) -> Result<Vec<Range<u64>>, Error> {
+    let path = dir.join(format!("pagemap-{pid}.img"));
+    let range = |e: PagemapEntry| e.vaddr..e.vaddr.saturating_add(e.pages().saturating_mul(procfs::page_size()));
+    match bytes_of(&path) {
+        Ok(bytes) => Ok(entries(&path, &bytes)?.into_iter().filter(PagemapEntry::is_here).map(range).collect()),
+        Err(e) if e.is_not_found() => Ok(Vec::new()),
+        Err(e) => Err(e),
+    }
+}
+
+impl PagemapEntry {
+    fn pages(&self) -> u64 {
+        self.nr_pages.unwrap_or(u64::from(self.compat_nr_pages))
+    }
+
+    fn kind(&self) -> u32 {
+        self.flags.unwrap_or(if self.in_parent == Some(true) { IN_PARENT } else { PRESENT })
+    }
+
+    fn is_in_parent(&self) -> bool {
+        self.kind() & IN_PARENT != 0
+    }
+
+    fn is_here(&self) -> bool {
+        !self.is_in_parent() && self.kind() & PRESENT != 0
+    }
+}
+
+/// Pages here, and pages in the parent.
 fn count_pages(path: &Path, bytes: &[u8]) -> Result<(u64, u64), Error> {
-    let head = Head::Common(PAGEMAP_MAGIC);
-    let damaged = |source| Error::Damaged { path: path.to_owned(), source };
     let (mut here, mut in_parent) = (0u64, 0u64);
-    for message in messages(bytes, head).map_err(|flaw| flaw.of(path, bytes))?.into_iter().skip(1) {
-        let entry = PagemapEntry::decode(message).map_err(damaged)?;
-        let pages = entry.nr_pages.unwrap_or(u64::from(entry.compat_nr_pages));
-        let flags = entry.flags.unwrap_or(if entry.in_parent == Some(true) { IN_PARENT } else { PRESENT });
-        if flags & IN_PARENT != 0 {
-            in_parent = in_parent.saturating_add(pages);
-        } else if flags & PRESENT != 0 {
-            here = here.saturating_add(pages);
+    for entry in entries(path, bytes)? {
+        if entry.is_in_parent() {
+            in_parent = in_parent.saturating_add(entry.pages());
+        } else if entry.is_here() {
+            here = here.saturating_add(entry.pages());
         }
     }
     Ok((here, in_parent))
+}
+
+/// The entries of a page map. The first message is a head of another kind.
+fn entries(path: &Path, bytes: &[u8]) -> Result<Vec<PagemapEntry>, Error> {
+    let head = Head::Common(PAGEMAP_MAGIC);
+    let damaged = |source| Error::Damaged { path: path.to_owned(), source };
+    let messages = messages(bytes, head).map_err(|flaw| flaw.of(path, bytes))?;
+    messages.into_iter().skip(1).map(|message| PagemapEntry::decode(message).map_err(damaged)).collect()
 }
 
 pub(super) fn decode_anything(path: &Path, bytes: &[u8]) {

@@ -13,6 +13,7 @@ pub mod interfaces;
 pub mod interop;
 pub mod limits;
 pub mod lxcfs;
+pub mod memory;
 pub mod monitor;
 pub mod network;
 pub mod others;
