@@ -23,11 +23,15 @@ use crate::sysctl::Sysctls;
 
 use crate::ttys::Tty;
 
+mod comparison;
 mod images;
 mod lineage;
+mod unchanged;
 
+pub use comparison::Comparison;
 pub use images::{Checksum, Image, Memory, is_image, measure_images};
 pub use lineage::{Lineage, parent_of};
+pub use unchanged::AsWritten;
 
 /// The record's name in the image directory.
 pub const FILE: &str = "lxc-cr.toml";
@@ -298,6 +302,7 @@ impl Record {
         for image in &mut self.images {
             if let Some(found) = taken.iter().find(|t| t.name == image.name && t.size == image.size) {
                 image.sum.clone_from(&found.sum);
+                image.as_written.clone_from(&found.as_written);
             }
         }
     }
@@ -399,7 +404,7 @@ pub(crate) mod tests {
     #[test]
     fn a_record_made_by_hand_cannot_lead_out_of_its_directory() {
         let mut record = sample();
-        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sum: None }];
+        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sum: None, as_written: None }];
         let text = toml::to_string(&record).unwrap();
         assert!(Record::parse(&text).unwrap_err().to_string().contains("no name of an image"));
         let refused = |change: &dyn Fn(&mut Record)| {

@@ -2,9 +2,11 @@
 //!
 //! Images of memory are as large as the container. Reading them again when the dump is done would add a second per
 //! gigabyte to the time in which the container stands still; a second processor can do it meanwhile, out of the
-//! page cache, and end while CRIU ends the tasks. Writing out to the disk is begun at the same time, so that little is left for the sync at the end.
+//! page cache, and end while CRIU ends the tasks. Where the end is a sync, writing out to the disk is begun at the same
+//! time, so that little is left for it.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::criu::images;
-use crate::record::{Checksum, Image};
+use crate::record::{AsWritten, Checksum, Image};
 use crate::sys::files;
 
 /// How long to wait for more when all that is there has been read.
@@ -24,6 +26,15 @@ const INTERVAL: Duration = Duration::from_millis(10);
 const PIECE: usize = 1 << 18;
 /// Write-out is begun each time this many bytes have come, so that the disk is neither idle nor asked all the time.
 const WRITE_OUT_STEP: u64 = 32 << 20;
+
+/// Whether images are to be on the disk in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// They are: writing them out is begun while they grow.
+    IsWaitedFor,
+    /// When the kernel likes.
+    IsNotWaitedFor,
+}
 
 /// A thread that follows the memory images of a directory.
 #[derive(Debug)]
@@ -42,12 +53,12 @@ struct Followed {
 
 impl Sealer {
     /// Begins to follow the images in this directory, which may still be empty, and may be renamed meanwhile.
-    pub fn start(dir: &Path) -> Result<Sealer> {
+    pub fn start(dir: &Path, disk: Disk) -> Result<Sealer> {
         let finish = Arc::new(AtomicBool::new(false));
         let (told, dir) = (Arc::clone(&finish), files::open_dir(dir)?);
         let thread = std::thread::Builder::new()
             .name("seal".to_owned())
-            .spawn(move || follow(&dir, &told))
+            .spawn(move || follow(&dir, disk, &told))
             .context("start a thread")?;
         Ok(Sealer { finish, thread })
     }
@@ -63,7 +74,7 @@ impl Sealer {
     }
 }
 
-fn follow(dir: &File, finish: &AtomicBool) -> Result<Vec<Image>> {
+fn follow(dir: &File, disk: Disk, finish: &AtomicBool) -> Result<Vec<Image>> {
     // The directory itself, whatever its name is by now.
     let dir = &PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
     let mut followed: Vec<Followed> = Vec::new();
@@ -81,7 +92,7 @@ fn follow(dir: &File, finish: &AtomicBool) -> Result<Vec<Image>> {
         }
         let mut read = 0;
         for one in &mut followed {
-            read += one.catch_up(&mut buffer)?;
+            read += one.catch_up(disk, &mut buffer).with_context(|| format!("read {}", one.name))?;
         }
         if last {
             break;
@@ -90,7 +101,7 @@ fn follow(dir: &File, finish: &AtomicBool) -> Result<Vec<Image>> {
             std::thread::park_timeout(INTERVAL);
         }
     }
-    Ok(followed.into_iter().map(|f| Image { name: f.name, size: f.sum.length(), sum: Some(f.sum.sum()) }).collect())
+    followed.into_iter().map(Followed::into_image).collect()
 }
 
 fn memory_images(dir: &Path) -> Result<Vec<String>> {
@@ -100,16 +111,34 @@ fn memory_images(dir: &Path) -> Result<Vec<String>> {
 
 impl Followed {
     /// Reads what has come; says how many bytes.
-    fn catch_up(&mut self, buffer: &mut [u8]) -> Result<u64> {
+    fn catch_up(&mut self, disk: Disk, buffer: &mut [u8]) -> io::Result<u64> {
         let before = self.sum.length();
-        let what = || format!("read {}", self.name);
-        while self.sum.update(&mut self.file, buffer).with_context(what)? > 0 {
-            if self.sum.length() - self.written_out >= WRITE_OUT_STEP {
-                files::begin_writing_out(&self.file, self.written_out, self.sum.length() - self.written_out);
-                self.written_out = self.sum.length();
+        loop {
+            if disk == Disk::IsWaitedFor {
+                self.begin_writing_out()?;
+            }
+            if self.sum.update(&mut self.file, buffer)? == 0 {
+                return Ok(self.sum.length() - before);
             }
         }
-        Ok(self.sum.length() - before)
+    }
+
+    /// Has what was written since sent to the disk. It is ahead of the checksum, which takes longer than CRIU: in the end
+    /// the disk is what is waited for.
+    fn begin_writing_out(&mut self) -> io::Result<()> {
+        let size = self.file.metadata()?.len();
+        if size.saturating_sub(self.written_out) >= WRITE_OUT_STEP {
+            files::begin_writing_out(&self.file, self.written_out, size - self.written_out);
+            self.written_out = size;
+        }
+        Ok(())
+    }
+
+    /// All of it was read.
+    fn into_image(self) -> Result<Image> {
+        let as_written = AsWritten::of(&self.file).with_context(|| format!("look at {}", self.name))?;
+        let size = self.sum.length();
+        Ok(Image { name: self.name, size, sum: Some(self.sum.sum()), as_written: Some(as_written) })
     }
 }
 
@@ -121,12 +150,14 @@ mod tests {
     #[test]
     fn a_growing_image_gets_the_sum_of_all_that_was_written() {
         let dir = tempfile::tempdir().unwrap();
-        let sealer = Sealer::start(dir.path()).unwrap();
+        let sealer = Sealer::start(dir.path(), Disk::IsWaitedFor).unwrap();
         let mut file = File::create(dir.path().join("pages-1.img")).unwrap();
         for piece in 0..200u8 {
             file.write_all(&[piece; 5000]).unwrap();
         }
-        let known = sealer.finish().unwrap();
+        let mut known = sealer.finish().unwrap();
+        assert!(known[0].is_as_written(dir.path()).unwrap());
+        known[0].as_written = None;
         let again = crate::record::measure_images(dir.path(), crate::record::Memory::WithSums).unwrap();
         assert_eq!(known, again);
         assert_eq!(known[0].size, 1_000_000);

@@ -32,7 +32,7 @@ use crate::record::{Memory, Record};
 use crate::release::Seized;
 use crate::report::Report;
 use crate::rollback::{Journal, Undo, unseal};
-use crate::seal::Sealer;
+use crate::seal::{Disk, Sealer};
 use crate::settings::Settings;
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
@@ -113,7 +113,8 @@ pub fn run(
         environment: Vec::new(),
         deadline: limits.deadline,
     };
-    let sealer = Sealer::start(&dir)?;
+    let disk = if settings.sync { Disk::IsWaitedFor } else { Disk::IsNotWaitedFor };
+    let sealer = Sealer::start(&dir, disk)?;
     let net_settings = plan.netns.map(read_net_settings).transpose()?;
     let mut watch = DumpWatch {
         request,

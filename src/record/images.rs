@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::AsWritten;
 use crate::criu::images;
 use crate::sys::files;
 
@@ -29,6 +30,9 @@ pub struct Image {
     /// Its checksum. Missing only where the command died before it was taken.
     #[serde(flatten)]
     pub sum: Option<Sum>,
+    /// Its file when the checksum was taken, where that was while CRIU wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_written: Option<AsWritten>,
 }
 
 /// A checksum, hexadecimal.
@@ -45,6 +49,11 @@ impl Image {
     /// Whether it holds memory: these are as large as the container, all others are small.
     pub fn is_memory(&self) -> bool {
         images::holds_pages(Path::new(&self.name))
+    }
+
+    /// Whether the file is the one of which its checksum was taken a short time ago, and nobody has changed it since.
+    pub fn is_as_written(&self, dir: &Path) -> Result<bool> {
+        self.as_written.as_ref().map_or(Ok(false), |then| then.is_still_there(&dir.join(&self.name)))
     }
 
     /// Whether the file has the recorded checksum: reads all of it. One of which none was taken has.
@@ -83,7 +92,7 @@ pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
             Memory::SumsFollow if images::holds_pages(&name) => None,
             _ => Some(Checksum::for_image(text).of_file(&path)?),
         };
-        images.push(Image { name: text.to_owned(), size, sum });
+        images.push(Image { name: text.to_owned(), size, sum, as_written: None });
     }
     Ok(images)
 }

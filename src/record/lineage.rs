@@ -86,11 +86,14 @@ impl Lineage {
         self.each(|record, dir| record.check_content(dir, &which))
     }
 
+    /// The directories that have a record, the nearest first.
+    pub fn recorded(&self) -> impl Iterator<Item = (&Path, &Record)> {
+        self.0.iter().filter_map(|(dir, record)| Some((dir.as_path(), record.as_ref()?)))
+    }
+
     fn each(&self, check: impl Fn(&Record, &Path) -> Result<()>) -> Result<()> {
-        for (dir, record) in &self.0 {
-            if let Some(record) = record {
-                check(record, dir).with_context(|| format!("it builds on {}", dir.display()))?;
-            }
+        for (dir, record) in self.recorded() {
+            check(record, dir).with_context(|| format!("it builds on {}", dir.display()))?;
         }
         Ok(())
     }

@@ -398,12 +398,6 @@ fn refuse_connections(request: &Request, copy: &Copy) -> Result<()> {
     }
 }
 
-/// Compares the checksums of memory images: reads all of them.
-fn compare_memory(record: &Record, dir: &Path) -> anyhow::Result<()> {
-    record.check_content(dir, Image::is_memory)?;
-    Lineage::of(dir)?.check_content(Image::is_memory)
-}
-
 fn damaged(dir: &Path, error: anyhow::Error) -> Failure {
     let exit = if error.is::<Damage>() { Exit::BadCheckpoint } else { Exit::Other };
     Failure::new(exit, error.context(format!("the checkpoint in {} is damaged", dir.display())))

@@ -14,6 +14,7 @@ use crate::lxc::command::{Client, Error};
 use crate::lxc::protocol::State;
 use crate::lxc::typed;
 use crate::net;
+use crate::record::Comparison;
 use crate::report::Report;
 use crate::rootfs::Held;
 use crate::settings::Settings;
@@ -22,7 +23,7 @@ use crate::sys::signals::Signals;
 
 use super::copy::Copy;
 use super::trust::{self, Subject};
-use super::{Found, Request, compare_memory, damaged, look_at_root, no_plan, place_of, plan, refuse_connections};
+use super::{Found, Request, damaged, look_at_root, no_plan, place_of, plan, refuse_connections};
 
 /// Whether the place of the container is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,8 @@ fn look(
     let to_compare = record.filter(|_| settings.verify && !request.dry_run);
     if let Some(record) = to_compare {
         report.phase("comparing checksums");
-        compare_memory(record, &request.images).map_err(|e| damaged(&request.images, e))?;
+        let compared = Comparison::of_memory(record, &request.images).and_then(|images| images.make());
+        compared.map_err(|e| damaged(&request.images, e))?;
     }
     // Last: the container goes on writing to its files.
     let mut reasons = subject.of_definition().map_err(no_plan)?;

@@ -27,7 +27,7 @@ use crate::narrate::LogReader;
 use crate::net::Port;
 use crate::net::devices::Loans;
 use crate::operation::Operation;
-use crate::record::{Damage, Lineage, Record};
+use crate::record::{Comparison, Damage, Lineage, Record};
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::rootfs::{Held, Root};
@@ -43,7 +43,7 @@ use super::cgroups::{self, Made};
 use super::plan::Plan;
 use super::trust::{self, Subject};
 use super::watch::RestoreWatch;
-use super::{Request, compare_memory, damaged, look_at_root};
+use super::{Request, damaged, look_at_root};
 
 /// What a restore is made with.
 #[derive(Clone, Copy, Debug)]
@@ -287,15 +287,13 @@ impl<'a> Work<'a> {
         Ok(place)
     }
 
-    /// Begins to compare the memory images' checksums.
+    /// Begins to compare the memory images' checksums. Before they are lent to the container's root, which changes them.
     fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
-        let Some(record) = self.means.record.filter(|_| self.means.verify).cloned() else { return Ok(None) };
-        let dir = self.means.request.images.clone();
-        let thread = std::thread::Builder::new()
-            .name("verify".to_owned())
-            .spawn(move || compare_memory(&record, &dir))
-            .context("start a thread")?;
-        Ok(Some(thread))
+        let Some(record) = self.means.record.filter(|_| self.means.verify) else { return Ok(None) };
+        let images = &self.means.request.images;
+        let comparison = Comparison::of_memory(record, images).map_err(|e| damaged(images, e))?;
+        let thread = std::thread::Builder::new().name("verify".to_owned()).spawn(move || comparison.make());
+        Ok(Some(thread.context("start a thread")?))
     }
 
     fn hold_init(&self) -> Result<Process> {

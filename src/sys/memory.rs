@@ -1,4 +1,4 @@
-//! Memory: to give back what is not needed for a long sleep, and to have another process's pages made.
+//! Memory: to give back what is not needed for a long sleep, to have another process's pages made, and to ask what is there.
 
 use std::ffi::c_void;
 use std::fs::{self, File};
@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 
 /// Gives back what the heap has free, and lets the program's own code go: what is needed of it again comes back from
 /// the page cache, at the price of a few page faults.
@@ -107,6 +107,30 @@ impl Drop for Toucher {
     }
 }
 
+/// Whether the kernel has all of a file in memory (`mincore(2)`; it tells that to those who may write to the file).
+pub fn is_cached(file: &File) -> io::Result<bool> {
+    /// So many bytes are asked about at once.
+    const WINDOW: u64 = 256 << 20;
+    let size = file.metadata()?.len();
+    for start in (0..size).step_by(WINDOW as usize) {
+        let length = NonZeroUsize::new((size - start).min(WINDOW) as usize).ok_or(io::ErrorKind::InvalidInput)?;
+        let offset = start.cast_signed();
+        // SAFETY: a new mapping at an address that the kernel chooses. Nobody reads from it.
+        let window = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, offset) }?;
+        let mut pages = vec![0; length.get().div_ceil(procfs::page_size() as usize)];
+        // SAFETY: the range is the mapping, and the answer has a byte for each page of it.
+        let asked =
+            nix::errno::Errno::result(unsafe { libc::mincore(window.as_ptr(), length.get(), pages.as_mut_ptr()) });
+        // SAFETY: it is the mapping from above, and nobody has a reference into it.
+        unsafe { munmap(window, length.get()) }?;
+        asked?;
+        if pages.iter().any(|page| page & 1 == 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Which pages a process has.
 #[derive(Debug)]
 pub struct PageTable(File);
@@ -133,6 +157,7 @@ impl PageTable {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn only_unwritable_code_of_files_is_let_go() {
@@ -178,6 +203,19 @@ mod tests {
         }
         // Where nothing can be written, nothing is done.
         toucher.touch(pid, &(0x1000..0x3000)).unwrap();
+    }
+
+    #[test]
+    fn a_file_is_in_memory_until_the_kernel_lets_it_go() {
+        use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+        // Not on a tmpfs, which is memory.
+        let mut file = tempfile::tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+        assert!(is_cached(&file).unwrap());
+        file.write_all(&[7; 100_000]).unwrap();
+        assert!(is_cached(&file).unwrap());
+        file.sync_all().unwrap();
+        posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+        assert!(!is_cached(&file).unwrap());
     }
 
     #[test]

@@ -86,6 +86,10 @@ const STORIES: &[Story] = &[
     ("network_that_only_criu_can_bring_back_comes_back", scenario::network::what_only_criu_can_bring_back_comes_back),
     ("memory_pages_are_made_ready_beside_criu", scenario::memory::pages_are_made_ready_beside_criu),
     ("memory_pages_that_tasks_share_stay_shared", scenario::memory::pages_that_tasks_share_stay_shared),
+    (
+        "memory_on_a_disk_that_has_gone_bad_is_seen_once_it_is_read",
+        scenario::memory::a_disk_that_has_gone_bad_is_seen_once_it_is_read,
+    ),
     ("the_command_returns_or_stays_as_asked", scenario::story::the_command_returns_or_stays_as_asked),
     ("all_of_lxcs_tools_work_on_it", scenario::monitor::all_of_lxcs_tools_work_on_it),
     ("lxcs_tools_say_the_same_of_it", scenario::tools::say_the_same),

@@ -1,11 +1,13 @@
 //! Memory: what the kernel has to do for it, beside what is in it.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::harness::World;
 use crate::harness::container::Container;
-use crate::harness::run::{patient, wait_for};
+use crate::harness::run::{Run, patient, wait_for};
 
 /// Of the witness, in MiB.
 const MEMORY: usize = 128;
@@ -57,6 +59,53 @@ pub fn pages_that_tasks_share_stay_shared(world: &World) {
     let after = shared_by_all();
     assert!(after.iter().all(|bytes| *bytes > 32 * MIB), "shared before: {before:?}, and now: {after:?}");
     container.kill();
+}
+
+/// A disk that has lost what it was given: while the images are in the host's memory nothing is wrong with them, and
+/// later it is seen, before anything runs.
+pub fn a_disk_that_has_gone_bad_is_seen_once_it_is_read(world: &World) {
+    let container = world.container().memory(16);
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let (disk, place) = (world.images("disk"), world.images("place"));
+    let backing = disk.join("file");
+    fs::File::create(&backing).unwrap().set_len(128 * MIB).unwrap();
+    Run::new("busybox").args(["mke2fs", "-F", "-b", "4096"]).arg(&backing).ok();
+    Run::new("mount").args(["-o", "loop"]).args([&backing, &place]).ok();
+    let images = place.join("c");
+    container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(&images).ok();
+
+    // The witness's.
+    let of_memory = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("pages-");
+    let found = fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().path()).filter(of_memory);
+    let pages = found.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    go_bad(&backing, &pages);
+    container.ours("lxc-restart").arg("-D").arg(&images).ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+
+    let file = fs::File::open(&pages).unwrap();
+    nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    drop(file);
+    let told = container.ours("lxc-restart").arg("-D").arg(&images).output();
+    told.assert_code(9);
+    assert!(told.stderr.contains(pages.file_name().unwrap().to_str().unwrap()), "{told}");
+    assert_eq!(container.state(), "STOPPED");
+    Run::new("umount").arg(&place).ok();
+}
+
+/// Changes a byte of an image, on the disk alone.
+fn go_bad(backing: &Path, image: &Path) {
+    const BLOCK: usize = 4096;
+    let image = fs::read(image).unwrap();
+    let mut disk = fs::read(backing).unwrap();
+    // Of the witness's memory, and nowhere else.
+    let is_random = |block: &&[u8]| block.iter().filter(|byte| **byte == 0).count() < BLOCK / 100;
+    let wanted = image.chunks_exact(BLOCK).skip(image.len() / BLOCK / 2).find(is_random).unwrap();
+    let at = disk.chunks_exact(BLOCK).position(|block| block == wanted).unwrap() * BLOCK;
+    disk[at] ^= 1;
+    fs::OpenOptions::new().write(true).open(backing).unwrap().write_all_at(&disk[at..=at], at as u64).unwrap();
 }
 
 /// How many pages a process of the container's has had to wait for, without the disk (proc(5), `minflt`).

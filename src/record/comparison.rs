@@ -1,0 +1,69 @@
+//! The comparison of memory images with their checksums: the part of looking at a checkpoint that takes its time.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::{Damage, Image, Lineage, Record};
+use crate::sys::{files, memory};
+
+/// Memory images that are to be compared.
+#[derive(Debug)]
+pub struct Comparison(Vec<Part>);
+
+/// Those of one directory.
+#[derive(Debug)]
+struct Part {
+    dir: PathBuf,
+    /// Each with whether its file is the one that was written.
+    images: Vec<(Image, bool)>,
+    /// Whether another checkpoint builds on it.
+    is_built_on: bool,
+}
+
+impl Comparison {
+    /// Those of a checkpoint and of all that it builds on. Whether the files are as they were written is asked now.
+    pub fn of_memory(record: &Record, dir: &Path) -> Result<Comparison> {
+        let mut parts = vec![Part::of(record, dir, false)?];
+        for (dir, record) in Lineage::of(dir)?.recorded() {
+            parts.push(Part::of(record, dir, true)?);
+        }
+        Ok(Comparison(parts))
+    }
+
+    /// Reads all of them, but for those that are still in memory as they were written.
+    ///
+    /// # Errors
+    /// A [`Damage`] where one is not what it was.
+    pub fn make(&self) -> Result<()> {
+        self.0.iter().try_for_each(Part::compare)
+    }
+}
+
+impl Part {
+    fn of(record: &Record, dir: &Path, is_built_on: bool) -> Result<Part> {
+        let images = record.images.iter().filter(|image| image.is_memory());
+        let images = images.map(|image| Ok((image.clone(), image.is_as_written(dir)?)));
+        Ok(Part { dir: dir.to_owned(), images: images.collect::<Result<_>>()?, is_built_on })
+    }
+
+    fn compare(&self) -> Result<()> {
+        for (image, as_written) in &self.images {
+            if *as_written && is_cached(&self.dir.join(&image.name))? {
+                log::debug!("{} is in memory as it was written: its checksum need not be compared", image.name);
+            } else if !image.has_its_sum(&self.dir)? {
+                let damage = Damage::Checksum(image.name.clone());
+                match self.is_built_on {
+                    true => return Err(damage).with_context(|| format!("it builds on {}", self.dir.display())),
+                    false => bail!(damage),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_cached(path: &Path) -> Result<bool> {
+    let cached = files::open_file(path).and_then(|file| memory::is_cached(&file));
+    cached.with_context(|| format!("look at {}", path.display()))
+}
