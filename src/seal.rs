@@ -48,7 +48,10 @@ struct Followed {
     name: String,
     file: File,
     sum: Checksum,
+    /// So many bytes of it are on their way to the disk.
     written_out: u64,
+    /// How it was when CRIU had written it.
+    as_written: Option<AsWritten>,
 }
 
 impl Sealer {
@@ -87,8 +90,11 @@ fn follow(dir: &File, disk: Disk, finish: &AtomicBool) -> Result<Vec<Image>> {
                 let path = dir.join(&name);
                 let file = files::open_file(&path).with_context(|| format!("open {}", path.display()))?;
                 let sum = Checksum::for_image(&name);
-                followed.push(Followed { name, file, sum, written_out: 0 });
+                followed.push(Followed { name, file, sum, written_out: 0, as_written: None });
             }
+        }
+        if last {
+            followed.iter_mut().for_each(|one| one.as_written = AsWritten::of(&one.file).ok());
         }
         let mut read = 0;
         for one in &mut followed {
@@ -101,7 +107,7 @@ fn follow(dir: &File, disk: Disk, finish: &AtomicBool) -> Result<Vec<Image>> {
             std::thread::park_timeout(INTERVAL);
         }
     }
-    followed.into_iter().map(Followed::into_image).collect()
+    Ok(followed.into_iter().map(Followed::into_image).collect())
 }
 
 fn memory_images(dir: &Path) -> Result<Vec<String>> {
@@ -113,9 +119,11 @@ impl Followed {
     /// Reads what has come; says how many bytes.
     fn catch_up(&mut self, disk: Disk, buffer: &mut [u8]) -> io::Result<u64> {
         let before = self.sum.length();
+        let mut asked = before;
         loop {
-            if disk == Disk::IsWaitedFor {
+            if disk == Disk::IsWaitedFor && self.sum.length() >= asked {
                 self.begin_writing_out()?;
+                asked = self.sum.length() + WRITE_OUT_STEP;
             }
             if self.sum.update(&mut self.file, buffer)? == 0 {
                 return Ok(self.sum.length() - before);
@@ -123,22 +131,21 @@ impl Followed {
         }
     }
 
-    /// Has what was written since sent to the disk. It is ahead of the checksum, which takes longer than CRIU: in the end
-    /// the disk is what is waited for.
+    /// Has what was written since sent to the disk: more at a time than is read in between. The checksum takes longer than
+    /// CRIU, and in the end it is the disk that is waited for; but a slow disk is not to keep the checksum back.
     fn begin_writing_out(&mut self) -> io::Result<()> {
-        let size = self.file.metadata()?.len();
-        if size.saturating_sub(self.written_out) >= WRITE_OUT_STEP {
-            files::begin_writing_out(&self.file, self.written_out, size - self.written_out);
-            self.written_out = size;
+        let length = self.file.metadata()?.len().saturating_sub(self.written_out).min(2 * WRITE_OUT_STEP);
+        if length >= WRITE_OUT_STEP {
+            files::begin_writing_out(&self.file, self.written_out, length);
+            self.written_out += length;
         }
         Ok(())
     }
 
-    /// All of it was read.
-    fn into_image(self) -> Result<Image> {
-        let as_written = AsWritten::of(&self.file).with_context(|| format!("look at {}", self.name))?;
-        let size = self.sum.length();
-        Ok(Image { name: self.name, size, sum: Some(self.sum.sum()), as_written: Some(as_written) })
+    /// All of it was read. If somebody has changed it meanwhile, the checksum may be of neither.
+    fn into_image(self) -> Image {
+        let as_written = self.as_written.filter(|then| AsWritten::of(&self.file).is_ok_and(|now| now == *then));
+        Image { name: self.name, size: self.sum.length(), sum: Some(self.sum.sum()), as_written }
     }
 }
 

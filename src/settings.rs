@@ -68,7 +68,8 @@ keys! {
     timeout: u64 = 0;
     /// Wait until the checkpoint is on the disk before the container is stopped.
     sync: bool = true;
-    /// Compare the checksums of memory images, too, before a restarted container may run.
+    /// Compare the checksums of memory images, too, before a restarted container may run. Those that are in memory as they
+    /// were written need no comparison.
     verify: bool = true;
     /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
     suspend: bool = false;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{Damage, Image, Lineage, Record};
+use super::{AsWritten, Damage, Image, Lineage, Record};
 use crate::sys::{files, memory};
 
 /// Memory images that are to be compared.
@@ -24,46 +24,57 @@ struct Part {
 impl Comparison {
     /// Those of a checkpoint and of all that it builds on. Whether the files are as they were written is asked now.
     pub fn of_memory(record: &Record, dir: &Path) -> Result<Comparison> {
-        let mut parts = vec![Part::of(record, dir, false)?];
+        let mut parts = vec![Part::of(record, dir, false)];
         for (dir, record) in Lineage::of(dir)?.recorded() {
-            parts.push(Part::of(record, dir, true)?);
+            parts.push(Part::of(record, dir, true));
         }
         Ok(Comparison(parts))
     }
 
-    /// Reads all of them, but for those that are still in memory as they were written.
+    /// Reads all of them, but for those that are in memory as they were written and will stay there while CRIU reads them.
     ///
     /// # Errors
     /// A [`Damage`] where one is not what it was.
     pub fn make(&self) -> Result<()> {
-        self.0.iter().try_for_each(Part::compare)
+        let bytes = self.0.iter().flat_map(|part| &part.images).map(|(image, _)| image.size).sum();
+        let stays = memory::has_room_beside(bytes);
+        self.0.iter().try_for_each(|part| part.compare(stays))
     }
 }
 
 impl Part {
-    fn of(record: &Record, dir: &Path, is_built_on: bool) -> Result<Part> {
+    fn of(record: &Record, dir: &Path, is_built_on: bool) -> Part {
         let images = record.images.iter().filter(|image| image.is_memory());
-        let images = images.map(|image| Ok((image.clone(), image.is_as_written(dir)?)));
-        Ok(Part { dir: dir.to_owned(), images: images.collect::<Result<_>>()?, is_built_on })
+        // One that cannot be looked at is compared, and that tells why.
+        let images = images.map(|image| (image.clone(), image.is_as_written(dir).unwrap_or(false)));
+        Part { dir: dir.to_owned(), images: images.collect(), is_built_on }
     }
 
-    fn compare(&self) -> Result<()> {
+    fn compare(&self, stays: bool) -> Result<()> {
         for (image, as_written) in &self.images {
-            if *as_written && is_cached(&self.dir.join(&image.name))? {
+            if *as_written && self.is_in_memory(image)? && stays {
                 log::debug!("{} is in memory as it was written: its checksum need not be compared", image.name);
-            } else if !image.has_its_sum(&self.dir)? {
-                let damage = Damage::Checksum(image.name.clone());
-                match self.is_built_on {
-                    true => return Err(damage).with_context(|| format!("it builds on {}", self.dir.display())),
-                    false => bail!(damage),
-                }
+                continue;
+            }
+            if image.has_its_sum(&self.dir)? {
+                continue;
+            }
+            let damage = Damage::Checksum(image.name.clone());
+            match self.is_built_on {
+                true => return Err(damage).with_context(|| format!("it builds on {}", self.dir.display())),
+                false => bail!(damage),
             }
         }
         Ok(())
     }
-}
 
-fn is_cached(path: &Path) -> Result<bool> {
-    let cached = files::open_file(path).and_then(|file| memory::is_cached(&file));
-    cached.with_context(|| format!("look at {}", path.display()))
+    /// Whether all of an image is in memory. If not, nobody takes it for that later.
+    fn is_in_memory(&self, image: &Image) -> Result<bool> {
+        let path = self.dir.join(&image.name);
+        let cached = files::open_file(&path).and_then(|file| memory::is_cached(&file)).unwrap_or(false);
+        if !cached {
+            AsWritten::spoil(&path)?;
+        }
+        Ok(cached)
+    }
 }

@@ -16,16 +16,17 @@ use crate::sys::files;
 /// Names the time from one boot of the host to the next (random(4)).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// Later than this after its last change a file may have left memory and have been read again from the disk: nothing
-/// tells whether it has.
-const LONGEST: Duration = Duration::from_secs(600);
+/// Later than this after its last change a file may have left memory and have been read again from the disk, by a backup
+/// or a try to restart it: nothing tells whether it has.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// An image's file, as it was when its checksum was taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AsWritten {
     /// The boot in which that was.
     boot: String,
-    /// Its inode: a copy has another.
+    /// The device of its file system, and its inode there: a copy has another.
+    device: u64,
     inode: u64,
     /// The time of its last change, in nanoseconds since 1970. It is the kernel's, and nobody can set it (`st_ctime`).
     changed: i64,
@@ -37,14 +38,27 @@ impl AsWritten {
         let boot = fs::read_to_string(BOOT_ID).with_context(|| format!("read {BOOT_ID}"))?.trim().to_owned();
         let found = file.metadata().context("look at an image")?;
         let changed = found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec());
-        Ok(AsWritten { boot, inode: found.ino(), changed })
+        Ok(AsWritten { boot, device: found.dev(), inode: found.ino(), changed })
     }
 
     /// Whether nobody has changed the file at this path, nor had the kernel much time to let it go from memory. Whether it
     /// has is what [`is_cached`](crate::sys::memory::is_cached) tells.
     pub fn is_still_there(&self, path: &Path) -> Result<bool> {
         let file = files::open_file(path).with_context(|| format!("open {}", path.display()))?;
-        Ok(self.is_of_late(SystemTime::now()) && AsWritten::of(&file)? == *self)
+        Ok(self.is_precise() && self.is_of_late(SystemTime::now()) && AsWritten::of(&file)? == *self)
+    }
+
+    /// Whether the file system tells more than seconds. Else a second change within one would not be seen.
+    fn is_precise(&self) -> bool {
+        self.changed % 1_000_000_000 != 0
+    }
+
+    /// Ends this: once the file has been read from the disk, it is in memory as that has it. Its mode is set to what it
+    /// is, which counts as a change.
+    pub fn spoil(path: &Path) -> Result<()> {
+        let what = || format!("mark {} as read from the disk", path.display());
+        let file = files::open_file(path).with_context(what)?;
+        file.set_permissions(file.metadata().with_context(what)?.permissions()).with_context(what)
     }
 
     /// Whether it was changed shortly before `now`. A clock that was set back is no argument.
@@ -74,6 +88,11 @@ mod tests {
         let another_boot = AsWritten { boot: "another".to_owned(), ..written.clone() };
         assert!(!another_boot.is_still_there(&path).unwrap());
 
+        AsWritten::spoil(&path).unwrap();
+        assert!(!written.is_still_there(&path).unwrap());
+        let written = AsWritten::of(&File::open(&path).unwrap()).unwrap();
+        assert!(written.is_still_there(&path).unwrap());
+
         // The same content, and a time of its last write that is as before.
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         let mut file = fs::OpenOptions::new().write(true).open(&path).unwrap();
@@ -84,8 +103,8 @@ mod tests {
 
     #[test]
     fn what_was_changed_long_ago_or_not_yet_is_looked_at() {
-        let written = AsWritten { boot: String::new(), inode: 1, changed: 1_000_000_000_000 };
+        let written = AsWritten { boot: String::new(), device: 1, inode: 1, changed: 1_000_000_000_000 };
         let at = |seconds| written.is_of_late(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!([999, 1000, 1600, 1601].map(at), [false, true, true, false]);
+        assert_eq!([999, 1000, 1060, 1061].map(at), [false, true, true, false]);
     }
 }

@@ -8,7 +8,7 @@
 //! Nothing but time depends on it. Touched is only what the images fill afterwards, in areas of which nothing is there yet:
 //! pages that a task shares with its parent until one of them writes stay shared. It ends before the container runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::Range;
@@ -24,6 +24,7 @@ use procfs::process::MMPermissions;
 
 use crate::cgroup;
 use crate::criu::images;
+use crate::record;
 use crate::sys::files;
 use crate::sys::memory::{self, PageTable, Toucher};
 use crate::sys::process;
@@ -32,8 +33,9 @@ use crate::sys::process;
 const LEAST_OF_TASK: u64 = 8 << 20;
 /// Shorter pieces than this, in bytes, are touched as quickly as they are looked at.
 const LEAST_PIECE: u64 = 64 << 10;
-/// Between two looks for what CRIU has mapped.
-const INTERVAL: Duration = Duration::from_millis(1);
+/// Between two looks for what CRIU has mapped: first, and when nothing has come for a while.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 
 /// A thread that touches memory.
 #[derive(Debug)]
@@ -53,19 +55,21 @@ struct Task {
 
 impl Touching {
     /// Begins to touch the memory of the tasks in this cgroup that are of init's pid namespace, as these images have
-    /// it; `None` where that would bring nothing.
-    pub fn start(dir: &Path, payload: &Path, init: i32) -> Result<Option<Touching>> {
-        // The kernel takes pages from the node of whoever touches them, and from those that his cpuset allows him.
-        if memory::processors() < 2 || !memory::has_one_node() || bytes_of_memory(dir)? < LEAST_OF_TASK {
-            return Ok(None);
+    /// it. `None` where that would bring nothing, or cannot be done: it has to be nobody's reason to fail.
+    pub fn start(dir: &Path, payload: &Path, init: i32) -> Option<Touching> {
+        if !is_worth_it(dir).unwrap_or(false) {
+            return None;
         }
         let stop = Arc::new(AtomicBool::new(false));
         let (told, dir, payload) = (Arc::clone(&stop), dir.to_owned(), payload.to_owned());
-        let thread = std::thread::Builder::new()
-            .name("touch".to_owned())
-            .spawn(move || touch_all(wanted(&dir)?, &payload, init, &told))
-            .context("start a thread")?;
-        Ok(Some(Touching { stop, thread: Some(thread) }))
+        let touch = move || touch_all(wanted(&dir)?, &payload, init, &told);
+        match std::thread::Builder::new().name("touch".to_owned()).spawn(touch) {
+            Ok(thread) => Some(Touching { stop, thread: Some(thread) }),
+            Err(e) => {
+                log::info!("memory is not made ready beside CRIU: {e}");
+                None
+            }
+        }
     }
 
     /// Ends it. CRIU has made what is missing itself, so a failure is only told to the log.
@@ -92,6 +96,19 @@ impl Drop for Touching {
     }
 }
 
+/// Whether another processor can make much of the memory, and none of it in vain.
+fn is_worth_it(dir: &Path) -> Result<bool> {
+    let bytes = bytes_of_memory(dir)?;
+    Ok(bytes >= LEAST_OF_TASK
+        && memory::processors() > 1
+        // The kernel takes pages from the node of whoever touches them, and from those that his cpuset allows him.
+        && memory::has_one_node()
+        // Else they might be swapped out before CRIU reads into them.
+        && memory::has_room_beside(bytes)
+        // CRIU reads into pages of another checkpoint's first, at another place (mem.c, `premap_priv_vmas`; `pieok`).
+        && record::parent_of(dir)?.is_none())
+}
+
 /// The memory that the images have of all tasks together, in bytes.
 fn bytes_of_memory(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
@@ -101,14 +118,16 @@ fn bytes_of_memory(dir: &Path) -> Result<u64> {
     Ok(bytes)
 }
 
-/// What is to be touched, by the tasks' pids inside. Pages that stand in an earlier checkpoint are CRIU's alone: it
-/// reads these, and all others of such a task, before it maps them where they belong (mem.c, `premap_priv_vmas`).
+/// What is to be touched, by the tasks' pids inside.
 fn wanted(dir: &Path) -> Result<BTreeMap<i32, Task>> {
     let mut tasks = BTreeMap::new();
     for pid in tasks_with_memory(dir)? {
-        let ranges = images::present(dir, pid)?;
-        if ranges.iter().map(|range| range.end - range.start).sum::<u64>() >= LEAST_OF_TASK {
-            tasks.insert(pid.cast_signed(), Task { pid: None, pieces: pieces(&ranges) });
+        match images::present(dir, pid) {
+            Ok(ranges) if ranges.iter().map(|range| range.end - range.start).sum::<u64>() >= LEAST_OF_TASK => {
+                tasks.insert(pid.cast_signed(), Task { pid: None, pieces: pieces(&ranges) });
+            }
+            Ok(_) => {}
+            Err(e) => log::info!("the memory of process {pid} is not made ready beside CRIU: {e}"),
         }
     }
     Ok(tasks)
@@ -132,16 +151,20 @@ fn pieces(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 /// Touches all, as soon as CRIU has mapped it; says how many bytes.
 fn touch_all(mut tasks: BTreeMap<i32, Task>, payload: &Path, init: i32, stop: &AtomicBool) -> Result<u64> {
     let toucher = Toucher::new()?;
-    let mut touched = 0;
+    let mut known = BTreeSet::new();
+    let (mut touched, mut pause) = (0, SHORTEST_PAUSE);
     while !tasks.is_empty() && !stop.load(Ordering::Acquire) {
-        find(&mut tasks, payload, init)?;
+        find(&mut tasks, &mut known, payload, init)?;
         let mut now = 0;
         for task in tasks.values_mut() {
             now += task.touch(&toucher, stop)?;
         }
         tasks.retain(|_, task| !task.pieces.is_empty());
         if now == 0 {
-            std::thread::park_timeout(INTERVAL);
+            std::thread::park_timeout(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        } else {
+            pause = SHORTEST_PAUSE;
         }
         touched += now;
     }
@@ -149,14 +172,17 @@ fn touch_all(mut tasks: BTreeMap<i32, Task>, payload: &Path, init: i32, stop: &A
 }
 
 /// Looks for those tasks that were not there before.
-fn find(tasks: &mut BTreeMap<i32, Task>, payload: &Path, init: i32) -> Result<()> {
+fn find(tasks: &mut BTreeMap<i32, Task>, known: &mut BTreeSet<i32>, payload: &Path, init: i32) -> Result<()> {
     if tasks.values().all(|task| task.pid.is_some()) {
         return Ok(());
     }
     // CRIU is in the same cgroup, and has a number in another namespace.
-    let pid_namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let inside = pid_namespace(init);
-    for pid in cgroup::tasks(payload)?.into_iter().filter(|pid| pid_namespace(*pid) == inside) {
+    let pid_namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid"));
+    let inside = pid_namespace(init).with_context(|| format!("look at the namespaces of process {init}"))?;
+    for pid in cgroup::tasks(payload)?.into_iter().filter(|pid| known.insert(*pid)) {
+        if !pid_namespace(pid).is_ok_and(|found| found == inside) {
+            continue;
+        }
         if let Some(task) = process::number_inside(pid).and_then(|number| tasks.get_mut(&number)) {
             task.pid = Some(pid);
         }
@@ -219,7 +245,10 @@ fn covers(areas: &[Range<u64>], piece: &Range<u64>) -> bool {
 fn is_gone(error: &anyhow::Error) -> bool {
     let io_error = error.downcast_ref::<std::io::Error>();
     matches!(error.downcast_ref(), Some(ProcError::NotFound(_)))
-        || io_error.is_some_and(|e| e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH))
+        || io_error.is_some_and(|e| {
+            // Its page table is at its end before it is.
+            matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) || e.raw_os_error() == Some(libc::ESRCH)
+        })
 }
 
 #[cfg(test)]

@@ -212,8 +212,7 @@ impl Watch for RestoreWatch<'_> {
             "post-setup-namespaces" => {
                 self.add_routes(init_pid);
                 self.plan.confinement.set_structure(self.payload)?;
-                let init = init_pid.context("CRIU does not say which process init is")?;
-                self.touching = Touching::start(self.images, self.payload, init)?;
+                self.touching = init_pid.and_then(|init| Touching::start(self.images, self.payload, init));
                 Ok(())
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.

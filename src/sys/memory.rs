@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
+use procfs::Current;
 
 /// Gives back what the heap has free, and lets the program's own code go: what is needed of it again comes back from
 /// the page cache, at the price of a few page faults.
@@ -107,6 +108,13 @@ impl Drop for Toucher {
     }
 }
 
+/// Whether files of so many bytes that are in memory stay there while as much is made of them (`MemAvailable`, proc(5)).
+pub fn has_room_beside(bytes: u64) -> bool {
+    let available = procfs::Meminfo::current().ok().and_then(|info| info.mem_available);
+    // What is available counts the files, too: they could leave.
+    available.is_some_and(|available| available / 2 > bytes)
+}
+
 /// Whether the kernel has all of a file in memory (`mincore(2)`; it tells that to those who may write to the file).
 pub fn is_cached(file: &File) -> io::Result<bool> {
     /// So many bytes are asked about at once.
@@ -116,7 +124,7 @@ pub fn is_cached(file: &File) -> io::Result<bool> {
         let length = NonZeroUsize::new((size - start).min(WINDOW) as usize).ok_or(io::ErrorKind::InvalidInput)?;
         let offset = start.cast_signed();
         // SAFETY: a new mapping at an address that the kernel chooses. Nobody reads from it.
-        let window = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_SHARED, file, offset) }?;
+        let window = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, offset) }?;
         let mut pages = vec![0; length.get().div_ceil(procfs::page_size() as usize)];
         // SAFETY: the range is the mapping, and the answer has a byte for each page of it.
         let asked =

@@ -79,15 +79,26 @@ pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     Ok(Some(Memory { program: mm.exe_file_id, mapped, pages, pages_in_parent }))
 }
 
-/// The addresses of a process whose pages stand in this checkpoint, in bytes; none for a process without memory.
+/// The addresses of a process whose pages stand in this checkpoint, in bytes, adjoining ones as one; none for a process
+/// without memory.
 pub fn present(dir: &Path, pid: u32) -> Result<Vec<Range<u64>>, Error> {
     let path = dir.join(format!("pagemap-{pid}.img"));
-    let range = |e: PagemapEntry| e.vaddr..e.vaddr.saturating_add(e.pages().saturating_mul(procfs::page_size()));
-    match bytes_of(&path) {
-        Ok(bytes) => Ok(entries(&path, &bytes)?.into_iter().filter(PagemapEntry::is_here).map(range).collect()),
-        Err(e) if e.is_not_found() => Ok(Vec::new()),
-        Err(e) => Err(e),
+    let bytes = match bytes_of(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for entry in entries(&path, &bytes)? {
+        let entry = entry?;
+        let end = entry.vaddr.saturating_add(entry.pages().saturating_mul(procfs::page_size()));
+        match ranges.last_mut() {
+            _ if !entry.is_here() => {}
+            Some(before) if before.end == entry.vaddr => before.end = end,
+            _ => ranges.push(entry.vaddr..end),
+        }
     }
+    Ok(ranges)
 }
 
 impl PagemapEntry {
@@ -112,6 +123,7 @@ impl PagemapEntry {
 fn count_pages(path: &Path, bytes: &[u8]) -> Result<(u64, u64), Error> {
     let (mut here, mut in_parent) = (0u64, 0u64);
     for entry in entries(path, bytes)? {
+        let entry = entry?;
         if entry.is_in_parent() {
             in_parent = in_parent.saturating_add(entry.pages());
         } else if entry.is_here() {
@@ -122,11 +134,13 @@ fn count_pages(path: &Path, bytes: &[u8]) -> Result<(u64, u64), Error> {
 }
 
 /// The entries of a page map. The first message is a head of another kind.
-fn entries(path: &Path, bytes: &[u8]) -> Result<Vec<PagemapEntry>, Error> {
-    let head = Head::Common(PAGEMAP_MAGIC);
+fn entries<'a>(
+    path: &'a Path,
+    bytes: &'a [u8],
+) -> Result<impl Iterator<Item = Result<PagemapEntry, Error>> + 'a, Error> {
+    let messages = messages(bytes, Head::Common(PAGEMAP_MAGIC)).map_err(|flaw| flaw.of(path, bytes))?;
     let damaged = |source| Error::Damaged { path: path.to_owned(), source };
-    let messages = messages(bytes, head).map_err(|flaw| flaw.of(path, bytes))?;
-    messages.into_iter().skip(1).map(|message| PagemapEntry::decode(message).map_err(damaged)).collect()
+    Ok(messages.into_iter().skip(1).map(move |message| PagemapEntry::decode(message).map_err(damaged)))
 }
 
 pub(super) fn decode_anything(path: &Path, bytes: &[u8]) {
