@@ -1,16 +1,17 @@
 //! Find a running container: its init, by whatever still knows it.
 //!
 //! LXC's monitor is asked first. When it is gone (it crashed, it was killed) or does not answer, the container may
-//! still run; then /proc is searched for a process that is the first of a pid namespace and either lives in the
-//! container's payload cgroup or has the container's root directory as its root.
+//! still run; then /proc is searched for a process that is the first of a pid namespace and has the container's root
+//! (the directory, or a mount of the image, device or overlay), or, where nothing tells the root, lives in its payload cgroup.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
 use super::command::{Client, Error};
+use crate::sys::mount::behind_loop_device;
 use crate::sys::process::Process;
 
 /// Who told us of the container.
@@ -93,7 +94,7 @@ pub fn payload_part(path: &Path) -> PathBuf {
 
 /// As [`find`], without asking the monitor: for those whom the monitor waits for, its hooks.
 pub fn find_without_monitor(name: &str, rootfs: Option<&Path>) -> Result<Option<Running>> {
-    let root = rootfs.and_then(|r| fs::metadata(r).ok()).map(|m| (m.dev(), m.ino()));
+    let root = rootfs.map(RootIs::of).filter(|root| *root != RootIs::Unknown);
     let mut by_cgroup = None;
     for entry in fs::read_dir("/proc").context("list /proc")? {
         let entry = entry.context("list /proc")?;
@@ -103,18 +104,77 @@ pub fn find_without_monitor(name: &str, rootfs: Option<&Path>) -> Result<Option<
             continue;
         }
         let Ok(init) = Process::open(pid) else { continue };
-        let in_cgroup = payload_cgroup(pid).ok().flatten().is_some_and(|c| is_payload_of(&c, name));
-        let has_root =
-            root.is_some() && fs::metadata(format!("/proc/{pid}/root")).ok().map(|m| (m.dev(), m.ino())) == root;
-        match (in_cgroup, has_root) {
-            (true, true) => return running(init, FoundBy::Cgroup).map(Some),
-            (false, true) => return running(init, FoundBy::Root).map(Some),
+        let cgroup = payload_cgroup(pid).ok().flatten();
+        let in_cgroup = cgroup.as_deref().is_some_and(|cgroup| is_payload_of(cgroup, name));
+        let in_anothers = !in_cgroup && cgroup.as_deref().is_some_and(is_payload);
+        match root.as_ref().map(|root| root.is_of(pid)) {
+            Some(true) if in_cgroup => return running(init, FoundBy::Cgroup).map(Some),
+            // Containers may share a root; only read, or one after the other.
+            Some(true) if !in_anothers => return running(init, FoundBy::Root).map(Some),
             // The name alone may be that of a container in another LXC path.
-            (true, false) if root.is_none() => by_cgroup = Some(init),
+            None if in_cgroup => by_cgroup = Some(init),
             _ => {}
         }
     }
     by_cgroup.map(|init| running(init, FoundBy::Cgroup)).transpose()
+}
+
+/// What tells a process that has a container's root.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum RootIs {
+    /// Its root is this directory, by its file system's device and its inode.
+    Directory(u64, u64),
+    /// Its root is mounted from this block device.
+    Device(u64),
+    /// Its root is mounted from a loop device with this file behind it, known likewise.
+    Image(u64, u64),
+    /// Its root is an overlay that writes here.
+    Overlay { upper: PathBuf },
+    /// Nothing does.
+    Unknown,
+}
+
+impl RootIs {
+    /// As `lxc.rootfs.path` names it, with its kind before it or without.
+    fn of(rootfs: &Path) -> RootIs {
+        let text = rootfs.to_str().unwrap_or_default();
+        let path = if text.starts_with('/') { text } else { text.split_once(':').map_or(text, |(_kind, path)| path) };
+        let Ok(found) = fs::metadata(path) else {
+            return match path.rsplit_once(':') {
+                Some((_lower, upper)) => RootIs::Overlay { upper: upper.into() },
+                None => RootIs::Unknown,
+            };
+        };
+        match found.file_type() {
+            kind if kind.is_dir() => RootIs::Directory(found.dev(), found.ino()),
+            kind if kind.is_block_device() => RootIs::Device(found.rdev()),
+            kind if kind.is_file() => RootIs::Image(found.dev(), found.ino()),
+            _ => RootIs::Unknown,
+        }
+    }
+
+    /// Whether the root of this process is that. One that is gone has none.
+    fn is_of(&self, pid: i32) -> bool {
+        if let RootIs::Directory(device, inode) = self {
+            let found = fs::metadata(format!("/proc/{pid}/root"));
+            return found.is_ok_and(|found| (found.dev(), found.ino()) == (*device, *inode));
+        }
+        let mounts = procfs::process::Process::new(pid).and_then(|process| process.mountinfo());
+        let Some(mount) = mounts.into_iter().flatten().rfind(|mount| mount.mount_point == Path::new("/")) else {
+            return false;
+        };
+        let source = || mount.mount_source.as_deref().map(Path::new);
+        match self {
+            RootIs::Device(number) => {
+                source().and_then(|path| fs::metadata(path).ok()).is_some_and(|found| found.rdev() == *number)
+            }
+            RootIs::Image(device, inode) => source().and_then(behind_loop_device) == Some((*device, *inode)),
+            RootIs::Overlay { upper } => {
+                mount.super_options.get("upperdir").is_some_and(|dir| dir.as_deref().map(Path::new) == Some(upper))
+            }
+            RootIs::Directory(..) | RootIs::Unknown => false,
+        }
+    }
 }
 
 /// Whether the kernel counts this process as number 1 of a pid namespace just below ours.
@@ -144,6 +204,24 @@ fn is_payload_of(cgroup: &Path, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_root_is_told_by_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let image = dir.path().join("image");
+        fs::write(&image, "").unwrap();
+        let file = fs::metadata(&image).unwrap();
+        let named = |text: &str| RootIs::of(Path::new(text));
+        let root = fs::metadata("/").unwrap();
+        let here = RootIs::Directory(root.dev(), root.ino());
+        assert_eq!([named("/"), named("dir:/")], [here.clone(), here.clone()]);
+        assert!(here.is_of(std::process::id().cast_signed()));
+        assert_eq!(named(&format!("loop:{}", image.display())), RootIs::Image(file.dev(), file.ino()));
+        assert_eq!(named("overlay:/lower:/no/upper"), RootIs::Overlay { upper: "/no/upper".into() });
+        assert_eq!(named("zfs:pool/web"), RootIs::Unknown);
+        let own = std::process::id().cast_signed();
+        assert!(!named(&format!("loop:{}", image.display())).is_of(own) && !named("overlay:/a:/no/upper").is_of(own));
+    }
 
     #[test]
     fn a_payload_cgroup_belongs_to_one_name() {

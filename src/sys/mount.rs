@@ -199,6 +199,12 @@ fn configure(device: &File, file: &File, read_only: bool) -> io::Result<()> {
     }
 }
 
+/// The device and inode of the file that a loop device shows; none for a free one, and for what is no loop device.
+pub fn behind_loop_device(device: &Path) -> Option<(u64, u64)> {
+    let device = File::open(device).ok().filter(|d| d.metadata().is_ok_and(|m| m.file_type().is_block_device()))?;
+    status(&device).map(|info| (info.device, info.inode))
+}
+
 /// What a loop device is set to; none for a free one.
 fn status(device: &File) -> Option<LoopInfo> {
     let mut info = no_info();

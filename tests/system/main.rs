@@ -65,6 +65,10 @@ const STORIES: &[Story] = &[
     ("roots_an_overlay_comes_back", scenario::roots::an_overlay_comes_back),
     ("roots_an_image_comes_back", scenario::roots::an_image_comes_back),
     ("roots_a_block_device_comes_back", scenario::roots::a_block_device_comes_back),
+    (
+        "roots_a_container_without_a_monitor_is_found_by_its_root",
+        scenario::roots::a_container_without_a_monitor_is_found_by_its_root,
+    ),
     ("roots_one_that_cannot_be_mounted_is_told", scenario::roots::one_that_cannot_be_mounted_is_told),
     (
         "roots_one_of_a_kind_that_only_lxc_mounts_is_refused",

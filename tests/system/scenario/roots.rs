@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::harness::World;
+use crate::harness::cgroups;
 use crate::harness::container::Container;
 use crate::harness::run::{Run, wait_for};
+use crate::scenario::others::start_and_kill_the_monitor;
 
 /// For a container to come up anew.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -36,6 +38,33 @@ pub fn a_block_device_comes_back(world: &World) {
     let device = Run::new("losetup").args(["-f", "--show"]).arg(&image).ok().stdout;
     goes_on(&container, &format!("lvm:{}", device.trim()));
     Run::new("losetup").args(["-d", device.trim()]).ok();
+}
+
+/// Where LXC's monitor has died the container is found by its root all the same: nobody starts a second one upon it, and
+/// it goes to disk and comes back.
+pub fn a_container_without_a_monitor_is_found_by_its_root(world: &World) {
+    for kind in ["overlay", "loop", "dir"] {
+        let container = world.container();
+        let dir = container.dir().display().to_string();
+        let root = match kind {
+            "overlay" => format!("overlay:{dir}/rootfs:{dir}/delta"),
+            "loop" => format!("loop:{}", image_of(&container).display()),
+            _ => format!("dir:{dir}/rootfs"),
+        };
+        container.append_config(&format!("lxc.rootfs.path = {root}\n"));
+        let mut witness = start_and_kill_the_monitor(&container);
+        cgroups::remove_all(&format!("lxc.monitor.{}", container.name()));
+        let before = witness.status();
+        let images = world.images(kind).join("c");
+        container.ours("lxc-checkpoint").arg("-D").arg(&images).ok();
+        let told = container.ours("lxc-restart").arg("-D").arg(&images).output();
+        told.assert_code(3);
+        assert!(told.stderr.contains("its monitor is gone"), "{kind}: {told}");
+        container.ours("lxc-checkpoint").ok();
+        container.ours("lxc-restart").ok();
+        witness.assert_goes_on_from(&before);
+        container.kill();
+    }
 }
 
 /// Twice suspended, with a deleted file open (the witness has one); then a reboot, by which LXC mounts it anew.
