@@ -45,8 +45,10 @@ test-host:
 
 lint:
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets -- -D warnings
-	$(CARGO) clippy $(addprefix --test ,demo faults soak workloads) -- -D warnings
+	@if command -v cargo-clippy >/dev/null || [ -n "$$CI" ]; then set -ex; \
+	$(CARGO) clippy --all-targets -- -D warnings; \
+	$(CARGO) clippy $(addprefix --test ,demo faults soak workloads) -- -D warnings; \
+	else echo "lint: LEFT OUT, clippy is missing (Debian 12 has none)"; fi
 
 check: lint
 	$(CARGO) test --lib --bins --test layers --test cli --test doc --test prepare

@@ -47,11 +47,18 @@ fail() { say "$*" >&2; exit 1; }
 
 # cc and libc6-dev link the static witness; the keyring is not on every Ubuntu.
 "$(dirname "$0")/apt.sh" mmdebstrap debian-archive-keyring gcc libc6-dev make
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
+help="install Rust $rust or later from https://rustup.rs, then try again"
 if ! command -v cargo >/dev/null; then
-    "$(dirname "$0")/apt.sh" rustup ||
-        fail "no cargo, and no rustup package here: install Rust 1.89 or later from https://rustup.rs, then try again"
-    rustup default stable
+    # Debian 13 and Ubuntu have rustup. Debian 12 has not, but a new Rust, for its browsers.
+    if "$(dirname "$0")/apt.sh" rustup; then
+        rustup default stable
+    else
+        "$(dirname "$0")/apt.sh" cargo-web rustc-web rustfmt-web || fail "no cargo, and none to be had by apt: $help"
+    fi
 fi
+found=$(cargo --version | cut -d ' ' -f 2)
+[ "$(printf '%s\n' "$rust" "$found" | sort -V | head -n 1)" = "$rust" ] || fail "cargo is of Rust $found: $help"
 if [ "$(id -u)" != 0 ]; then say "not root: the tests that need the test host will be skipped"; exit 0; fi
 
 mkdir -p "$cache"

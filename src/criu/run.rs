@@ -110,7 +110,7 @@ pub struct Ended {
     pub given_up: Option<GiveUp>,
     /// The error with which an action was answered.
     pub refused: Option<anyhow::Error>,
-    /// How long it ran.
+    /// How long it ran, without the time in which it waited for us to do what is ours at its actions.
     pub took: Duration,
 }
 
@@ -153,6 +153,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
     let mut deadline = deadline;
     let mut lost_at = None;
     let mut refused = None;
+    let mut in_actions = Duration::ZERO;
     if let Ok(process) = &process {
         let mut next_tick = Instant::now();
         loop {
@@ -167,7 +168,9 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
             let ready = wait(process, &control, signals, Some(until.saturating_duration_since(now)))?;
             if ready.control {
                 while let Some(question) = control.next().context("read what the action script asks")? {
+                    let asked = Instant::now();
                     let answer = answer(watch, &question.action, question.init_pid, given_up);
+                    in_actions += asked.elapsed();
                     let text = answer.as_ref().map(|_| ()).map_err(|e| format!("{e:#}"));
                     question.answer(text);
                     if let Err(e) = answer {
@@ -205,7 +208,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
     }
     let status = child.wait().context("wait for criu")?;
     process?;
-    let took = begin.elapsed();
+    let took = begin.elapsed().saturating_sub(in_actions);
     if watch.wants_ticks() {
         watch.tick();
     }
