@@ -1,9 +1,13 @@
 //! What the host has: taken before and after a trial, it must be the same.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
+
+use lxc_cr::operation::STATE_ROOT;
 
 use super::cgroups;
 use super::run::{Run, wait_for};
@@ -27,8 +31,6 @@ const EXPECTED: &[&str] = &[
     "file /run/mount",
     // CRIU's cache of what the kernel can do.
     "file /run/criu.kdat",
-    // A container's lock of ours, which must not vanish while somebody waits for it. The trials look for the rest.
-    "file /run/lxc-cr",
 ];
 
 /// Everything that could be left behind, one line each.
@@ -70,7 +72,7 @@ impl Snapshot {
             });
         }
         found.retain(|line| {
-            !is_our_lock(line)
+            !stays_of_ours(line)
                 && !EXPECTED
                     .iter()
                     .any(|e| line.strip_prefix(e).is_some_and(|r| r.is_empty() || r.starts_with(['/', ' '])))
@@ -85,8 +87,36 @@ impl Snapshot {
 
     /// The same without the files below a directory.
     pub fn without(mut self, dir: &Path) -> Snapshot {
-        let (itself, below) = (format!("file {}", dir.display()), format!("file {}/", dir.display()));
-        self.0.retain(|line| *line != itself && !line.starts_with(&below));
+        let dir = dir.to_string_lossy();
+        self.0.retain(|line| {
+            let path = line.strip_prefix("file ").or_else(|| line.strip_prefix("content "));
+            !path.and_then(|path| path.strip_prefix(&*dir)).is_some_and(|r| r.is_empty() || r.starts_with(['/', ' ']))
+        });
+        self
+    }
+
+    /// The same without any file: what a container that is stopped leaves of itself is files alone.
+    pub fn without_files(mut self) -> Snapshot {
+        self.0.retain(|line| !line.starts_with("file "));
+        self
+    }
+
+    /// The same and how each file below a directory is: one that is written to or replaced is told as another one. Not
+    /// those of a container's root, which it may write to at any time, and LXC's log of it.
+    pub fn with_contents_of(mut self, dir: &Path) -> Snapshot {
+        tree(dir, &mut |path, kind| {
+            let Ok(meta) = path.symlink_metadata() else { return };
+            let below_root = path.strip_prefix(dir).is_ok_and(|below| below.iter().any(|name| name == "rootfs"));
+            if below_root || path.ends_with("lxc.log") {
+                return;
+            }
+            // A directory is written to by whoever makes a file in it, for a moment only, too.
+            let written =
+                if kind.is_dir() { (0, 0, 0) } else { (meta.size().cast_signed(), meta.mtime(), meta.mtime_nsec()) };
+            let (mode, owner) = (meta.mode(), (meta.uid(), meta.gid()));
+            let inode = meta.ino();
+            self.0.insert(format!("content {} {inode} {mode:o} {owner:?} {written:?}", path.display()));
+        });
         self
     }
 
@@ -100,7 +130,8 @@ impl Snapshot {
         self.wait_until(Snapshot::take)
     }
 
-    fn wait_until(&self, look: impl Fn() -> Snapshot) -> Result<(), String> {
+    /// The same with a look of the caller's own: the one by which this was taken.
+    pub fn wait_until(&self, look: impl Fn() -> Snapshot) -> Result<(), String> {
         let mut now = self.clone();
         let same = wait_for("the host to be as before", LIMIT, || {
             now = look();
@@ -140,9 +171,23 @@ fn processes(found: &mut BTreeSet<String>) {
     }
 }
 
-/// Our own state of a container: its directory and its lock stay, as LXC's do. A journal that stays is a leak.
-fn is_our_lock(line: &str) -> bool {
-    let Some(path) = line.strip_prefix("file /run/lxc-cr") else { return false };
-    let left = ["/journal", "/held", "/control", "/pid"];
-    !left.iter().any(|name| path.ends_with(name)) && !path.contains("/.lxc-cr-")
+/// What stays of our own state: a container's directory with its lock, which must not vanish while somebody waits for
+/// it, and with whose it is; and what version the programs have that we run. A journal, a socket, a note that stay are
+/// leaks.
+fn stays_of_ours(line: &str) -> bool {
+    let Some(path) = line.strip_prefix("file ").and_then(|path| Path::new(path).strip_prefix(STATE_ROOT).ok()) else {
+        return false;
+    };
+    let names: Vec<_> = path.iter().filter_map(OsStr::to_str).collect();
+    match names.as_slice() {
+        [] | ["criu-version" | "lxc-version"] => true,
+        [key] | [key, "lock" | "container"] => is_key(key),
+        _ => false,
+    }
+}
+
+/// Whether a name is that of a container's directory, `NAME-HASH`.
+fn is_key(name: &str) -> bool {
+    let hash = name.rsplit_once('-').map_or("", |(_, hash)| hash);
+    !name.starts_with('.') && hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

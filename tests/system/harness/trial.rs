@@ -110,11 +110,13 @@ fn run_one(name: &'static str) -> Result<Completion, Failed> {
         run = run.env(SLOW, &times);
     }
     let told = run.limit(LIMIT).output();
-    // Removes what the trial could not when it was killed; all is gone already if it ended by itself.
-    drop(World::new(name));
     let mut wrong = Vec::new();
     if !told.success() {
         wrong.push(told.to_string());
+    }
+    // Removes what the trial could not when it was killed; all is gone already if it ended by itself.
+    if let Err(left) = World::new(name).end() {
+        wrong.push(left);
     }
     if let Err(left) = before.wait_until_as_before() {
         wrong.push(left);

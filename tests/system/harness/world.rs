@@ -1,16 +1,22 @@
 //! What one trial has: a container path of its own, a place for images, names and addresses.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
 
 use super::container::Container;
 use super::enter::{DEFAULT_LXCPATH, DISK, LOGS, SHM};
 use super::installed::Installed;
-use super::run::Run;
+use super::run::{Run, wait_for};
+
+/// For the monitor of a container that was stopped to have undone what it did on the host.
+const LIMIT: Duration = Duration::from_secs(5);
 
 /// The state of one trial; what it made is stopped and removed when it is dropped.
 #[derive(Debug)]
@@ -101,17 +107,16 @@ impl World {
         self.on(Run::ours("lxc-cr").arg(subcommand), container)
     }
 
-    fn on(&self, run: Run, container: &str) -> Run {
-        self.in_lxcpath(run).args(["-n", container])
+    /// Stops and removes all that it made.
+    ///
+    /// # Errors
+    /// What a trial must not leave to be removed.
+    pub fn end(self) -> Result<(), String> {
+        let left = self.clear();
+        if left.is_empty() { Ok(()) } else { Err(left.join("\n")) }
     }
 
-    fn in_lxcpath(&self, run: Run) -> Run {
-        if self.lxcpath == Path::new(DEFAULT_LXCPATH) { run } else { run.arg("-P").arg(&self.lxcpath) }
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
+    fn clear(&self) -> Vec<String> {
         for entry in fs::read_dir(&self.lxcpath).into_iter().flatten().flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
             if entry.path().join("config").exists() {
@@ -121,12 +126,16 @@ impl Drop for World {
             }
         }
         keep_logs(&self.lxcpath.join("images"), &self.logs().join("images"));
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        for point in mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)) {
-            if Path::new(point) != self.lxcpath && Path::new(point).starts_with(&self.lxcpath) {
-                // The trial fails for it: the snapshot before had one mount less.
-                eprintln!("left mounted: {point}");
-                let _ = umount2(point, MntFlags::MNT_DETACH);
+        // What is removed here is gone when the host is looked at: so it is told here.
+        let mut left = Vec::new();
+        // A monitor may be about to undo what its container had.
+        let _ = wait_for("what is left to go", LIMIT, || {
+            left = self.left_behind();
+            left.is_empty().then_some(())
+        });
+        for point in self.mounts() {
+            if let Err(error) = umount2(&point, MntFlags::MNT_DETACH) {
+                eprintln!("unmount {}: {error}", point.display());
             }
         }
         for entry in fs::read_dir(&self.lxcpath).into_iter().flatten().flatten() {
@@ -138,6 +147,59 @@ impl Drop for World {
         }
         // The default one is a mount point and stays.
         let _ = fs::remove_dir(&self.lxcpath);
+        left
+    }
+
+    /// What nobody but the trial or a command in it can have left.
+    fn left_behind(&self) -> Vec<String> {
+        let mut left: Vec<_> =
+            self.mounts().iter().map(|point| format!("left behind: mount on {}", point.display())).collect();
+        find_scraps(&self.lxcpath, &mut left);
+        left
+    }
+
+    /// The mount points below the container path, the last one first.
+    fn mounts(&self) -> Vec<PathBuf> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        points.filter(|point| *point != self.lxcpath && point.starts_with(&self.lxcpath)).collect()
+    }
+
+    fn on(&self, run: Run, container: &str) -> Run {
+        self.in_lxcpath(run).args(["-n", container])
+    }
+
+    fn in_lxcpath(&self, run: Run) -> Run {
+        if self.lxcpath == Path::new(DEFAULT_LXCPATH) { run } else { run.arg("-P").arg(&self.lxcpath) }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let left = self.clear().join("\n");
+        if std::thread::panicking() {
+            // The trial has failed already; another panic would end the program before it can say so.
+            eprintln!("{left}");
+        } else {
+            assert!(left.is_empty(), "{left}");
+        }
+    }
+}
+
+/// How an entry is called that a command of ours makes for a time: a file to be put in another one's place, images that
+/// are not complete.
+fn is_of_a_command_at_work(name: &OsStr) -> bool {
+    name.as_bytes().starts_with(b".lxc-cr-") || name.as_bytes().ends_with(b".partial")
+}
+
+/// Names the entries below a directory that a command has left half made; a container's root is its own.
+fn find_scraps(dir: &Path, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if is_of_a_command_at_work(&entry.file_name()) {
+            found.push(format!("left behind: file {}", entry.path().display()));
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "rootfs" {
+            find_scraps(&entry.path(), found);
+        }
     }
 }
 

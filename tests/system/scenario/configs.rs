@@ -22,8 +22,32 @@ macro_rules! cases {
 }
 
 /// See `tests/system/config_cases/README.md`.
-const CASES: &[Case] =
-    cases!["legacy-full", "legacy-numbered", "modern-basic", "modern-lists", "modern-net", "odd-lines", "unset",];
+const CASES: &[Case] = cases![
+    "include",
+    "legacy-full",
+    "legacy-numbered",
+    "modern-basic",
+    "modern-lists",
+    "modern-net",
+    "odd-lines",
+    "unset",
+];
+
+/// Where the cases find what they include: relative to the root of the source, where the unit tests run.
+const SOURCE: &str = "tests/system/config_cases/";
+
+macro_rules! included {
+    ($($name:literal),* $(,)?) => { &[$(($name, include_str!(concat!("../config_cases/", $name)))),*] };
+}
+
+/// What the case `include` includes: files, and a directory with one that is none of its own.
+const INCLUDED: &[(&str, &str)] = included![
+    "include/file",
+    "include/nested",
+    "include/dir/10-one.conf",
+    "include/dir/20-two.conf",
+    "include/dir/ignored.txt",
+];
 
 /// What a monitor is asked. A container without a value for some is the rule.
 const SERVED: &[&str] = &[
@@ -65,8 +89,16 @@ pub fn read_as_lxc_reads_them(world: &World) {
     let mut with_a_value = 0;
     let version: u32 = Run::new("lxc-info").arg("--version").ok().stdout.split('.').next().unwrap().parse().unwrap();
     let known = |line: &&str| !NEWER.iter().any(|(key, since)| version < *since && line.starts_with(key));
+    let sources = world.images("cases");
+    let here = |text: &str| text.replace(SOURCE, &format!("{}/", sources.display()));
+    for (name, text) in INCLUDED {
+        let file = sources.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, here(text)).unwrap();
+    }
     for case in CASES {
         let text: String = case.text.lines().filter(known).map(|line| format!("{line}\n")).collect();
+        let text = here(&text);
         let dir = world.lxcpath().join(case.name);
         fs::create_dir(&dir).unwrap();
         let (file, legacy) = (dir.join("config"), dir.join("config.legacy"));
