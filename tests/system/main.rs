@@ -204,6 +204,7 @@ const STORIES: &[Story] = &[
     ("the_users_interrupt_leaves_it_running", scenario::others::the_users_interrupt_leaves_it_running),
     ("a_time_limit_leaves_it_running", scenario::others::a_time_limit_leaves_it_running),
     ("killed_in_the_middle", scenario::others::killed_in_the_middle),
+    ("killed_an_image_that_was_shown_is_recovered", scenario::others::an_image_that_was_shown_is_recovered),
     (
         "a_container_whose_monitor_is_gone_leaves_no_cgroup",
         scenario::others::a_container_whose_monitor_is_gone_leaves_no_cgroup,

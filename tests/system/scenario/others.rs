@@ -8,6 +8,7 @@ use std::process::Child;
 use std::thread;
 use std::time::Duration;
 
+use lxc_cr::operation::{self, STATE_ROOT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -387,6 +388,30 @@ pub fn killed_in_the_middle(world: &World) {
     container.kill();
 }
 
+/// The half of `lxc-restart` that becomes the monitor is killed while CRIU is shown an image that was changed for it:
+/// what it was shown is gone after a recovery.
+pub fn an_image_that_was_shown_is_recovered(world: &World) {
+    let container = world.container();
+    container.start();
+    let _connected = container.witness();
+    container.ours("lxc-checkpoint").ok();
+    let gate = Gate::at(world, "post-restore");
+    // The connection is closed by an image that says so.
+    let mut command = container.ours("lxc-restart").args(["--tcp-close", "-A"]).arg(&gate.script).spawn();
+    let open = gate.wait_reached();
+    let state = Path::new(STATE_ROOT).join(operation::key(world.lxcpath(), container.name()));
+    let shown = || names(&state).into_iter().filter(|name| name.starts_with("shown-")).collect::<Vec<_>>();
+    assert!(!shown().is_empty(), "CRIU is shown nothing: {:?}", names(&state));
+    let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|p| p.file_name().to_str()?.parse().ok());
+    let criu = processes.into_iter().find(|pid| name_of(*pid).as_deref() == Some("criu")).unwrap();
+    kill(pid(parent_of(criu)), Signal::SIGKILL).unwrap();
+    Gate::release(open);
+    assert!(!command.wait().unwrap().success());
+    wait_for("criu to be gone", LIMIT, || (!runs("criu")).then_some(())).unwrap();
+    container.lxc_cr("recover").ok();
+    assert_eq!(shown(), Vec::<String>::new());
+}
+
 /// A user's action script that waits at one action.
 struct Gate {
     script: PathBuf,
@@ -434,6 +459,10 @@ fn parent_of(process: u32) -> u32 {
 
 fn program_of(process: u32) -> PathBuf {
     fs::read_link(format!("/proc/{process}/exe")).unwrap()
+}
+
+fn name_of(process: u32) -> Option<String> {
+    Some(fs::read_to_string(format!("/proc/{process}/comm")).ok()?.trim().to_owned())
 }
 
 /// Whether a process of this name runs.
