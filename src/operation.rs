@@ -28,6 +28,8 @@ const CONTAINER: &str = "container";
 const WAIT: &str = "wait until it is done, then try again";
 /// The file that is locked.
 const LOCK: &str = "lock";
+/// How the name of an image begins that CRIU is shown in place of a checkpoint's own.
+pub const SHOWN: &str = "shown-";
 /// No file of these is longer, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 /// How long the CRIU of a command that died may take to put the container's tasks back. It gives up at its next action,
@@ -187,7 +189,7 @@ impl Operation {
 
     /// An image that CRIU is shown in place of the checkpoint's own of this name.
     pub fn image(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("shown-{name}"))
+        self.dir.join(format!("{SHOWN}{name}"))
     }
 
     /// Where CRIU writes init's pid.

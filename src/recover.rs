@@ -30,9 +30,9 @@ use crate::sys::netlink::Netlink;
 use crate::sys::process;
 
 /// What an operation that was not finished leaves in its state directory beside its journals.
-const SCRAPS: [&str; 3] = ["control", "pid", "netdev.img"];
-/// How a file begins that was to be put in another one's place.
-const TEMPORARY: &str = ".lxc-cr-";
+const SCRAPS: [&str; 2] = ["control", "pid"];
+/// How other files of that kind begin: one that was to be put in another one's place, and one that only CRIU reads.
+const SCRAPS_BEGIN: [&str; 2] = [".lxc-cr-", operation::SHOWN];
 /// How long an init that was killed may take to end; its processes end before it.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -168,7 +168,7 @@ impl Known {
         let mut errors = ErrorList::default();
         for name in crate::sys::files::names(&self.dir)? {
             let text = name.to_string_lossy();
-            if SCRAPS.contains(&text.as_ref()) || text.starts_with(TEMPORARY) {
+            if SCRAPS.contains(&text.as_ref()) || SCRAPS_BEGIN.iter().any(|begin| text.starts_with(begin)) {
                 let path = self.dir.join(&name);
                 match fs::remove_file(&path) {
                     Ok(()) => tell(&format!("{} removed", path.display())),

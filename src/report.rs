@@ -5,6 +5,9 @@ pub trait Report: std::fmt::Debug {
     /// A phase begins: "writing memory".
     fn phase(&mut self, text: &str);
 
+    /// The phase goes on: so many bytes of memory it has moved, or is to move.
+    fn amount(&mut self, _bytes: u64) {}
+
     /// Something worth knowing that is no failure.
     fn note(&mut self, text: &str);
 

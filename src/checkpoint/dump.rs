@@ -16,6 +16,7 @@ use super::target::{partial, seal};
 use crate::begin::deadline;
 use crate::cgroup::Cgroup;
 use crate::criu::control::Control;
+use crate::criu::images;
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
@@ -303,6 +304,12 @@ impl Watch for DumpWatch<'_> {
 
     fn tick(&mut self) {
         self.log.read();
+        // Once it is complete, it is here no longer.
+        if self.log.report.wants_phases()
+            && let Ok(bytes @ 1..) = images::bytes_of_pages(&partial(&self.request.images))
+        {
+            self.log.report.amount(bytes);
+        }
     }
 }
 

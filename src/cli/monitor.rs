@@ -2,7 +2,7 @@
 //!
 //! It is this same program, started again under the title of an LXC monitor: so `ps` and LXC's tools recognise it,
 //! and it begins with a clean address space and a single thread. Its job comes over standard input, as TOML; what it
-//! has to tell goes to standard output, a line for each thing: `phase …`, `note …`, `log …`, `cut-off …`, then `running PID TIME`,
+//! has to tell goes to standard output, a line for each thing: `phase …`, `amount BYTES`, `note …`, `log …`, `cut-off …`, then `running PID TIME`,
 //! or `failed` and the failure as TOML. After that it lets go of all three streams.
 
 use std::collections::BTreeMap;
@@ -65,6 +65,8 @@ pub struct Job {
     pub logpriority: Option<String>,
     /// Whether CRIU's log is passed on.
     pub wants_log: bool,
+    /// Whether somebody sees the phases as they pass.
+    pub wants_phases: bool,
     /// The settings, with what the command line changes.
     pub settings: Settings,
     /// Names for the host's ends of veth pairs.
@@ -161,7 +163,7 @@ fn run(signals: &Signals) -> Result<()> {
         replace: job.replace,
         dry_run: job.dry_run,
     };
-    let mut lines = Lines { wants_log: job.wants_log };
+    let mut lines = Lines { wants_log: job.wants_log, wants_phases: job.wants_phases };
     match restore::restore(&request, &job.settings, signals, &mut lines)? {
         Outcome::Planned(plan) => {
             plan.iter().for_each(|line| say("plan", line));
@@ -247,9 +249,14 @@ fn tell_failure(failure: &Failure) {
 #[derive(Debug)]
 struct Lines {
     wants_log: bool,
+    wants_phases: bool,
 }
 
 impl Report for Lines {
+    fn amount(&mut self, bytes: u64) {
+        say("amount", &bytes.to_string());
+    }
+
     fn phase(&mut self, text: &str) {
         say("phase", text);
     }
@@ -264,6 +271,10 @@ impl Report for Lines {
 
     fn wants_log(&self) -> bool {
         self.wants_log
+    }
+
+    fn wants_phases(&self) -> bool {
+        self.wants_phases
     }
 }
 

@@ -1,11 +1,11 @@
 //! What a person sees while a command works: phases on a terminal, CRIU's log with `-v`.
 
 use std::io::IsTerminal;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::common::print_error;
 use super::logger;
-use crate::report::{Report, seconds, shown, shown_lines};
+use crate::report::{Report, bytes, seconds, shown, shown_lines};
 use crate::sys::journal::Priority;
 
 /// Tells a person on standard error.
@@ -15,6 +15,7 @@ pub struct Progress {
     log: bool,
     terminal: bool,
     begin: Instant,
+    phase: String,
     /// Whether a phase stands on the last line of the terminal.
     shown: bool,
 }
@@ -23,7 +24,7 @@ impl Progress {
     /// `log` passes CRIU's log on.
     pub fn new(quiet: bool, log: bool) -> Progress {
         let terminal = std::io::stderr().is_terminal() && !quiet && !log;
-        Progress { quiet, log, terminal, begin: Instant::now(), shown: false }
+        Progress { quiet, log, terminal, begin: Instant::now(), phase: String::new(), shown: false }
     }
 
     /// Wipes the phase off the terminal, so that the next line begins at the left.
@@ -35,13 +36,29 @@ impl Progress {
     }
 }
 
+/// What a terminal shows: "dumping the memory … 512.0 MiB, 1.204 s".
+fn line(phase: &str, amount: Option<u64>, since: Duration) -> String {
+    let amount = amount.map(|count| format!("{}, ", bytes(count))).unwrap_or_default();
+    format!("{} … {amount}{}", shown(phase), seconds(since))
+}
+
+impl Progress {
+    fn show(&mut self, amount: Option<u64>) {
+        if self.terminal {
+            print_error(&format!("\r\x1b[K{}", line(&self.phase, amount, self.begin.elapsed())));
+            self.shown = true;
+        }
+    }
+}
+
 impl Report for Progress {
     fn phase(&mut self, text: &str) {
-        if !self.terminal {
-            return;
-        }
-        print_error(&format!("\r\x1b[K{} … {}", shown(text), seconds(self.begin.elapsed())));
-        self.shown = true;
+        text.clone_into(&mut self.phase);
+        self.show(None);
+    }
+
+    fn amount(&mut self, bytes: u64) {
+        self.show(Some(bytes));
     }
 
     fn note(&mut self, text: &str) {
@@ -62,5 +79,17 @@ impl Report for Progress {
 
     fn wants_phases(&self) -> bool {
         self.terminal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_is_shown_with_its_size_and_time() {
+        let since = Duration::from_millis(1204);
+        assert_eq!(line("freezing", None, since), "freezing … 1.204 s");
+        assert_eq!(line("dumping the memory", Some(512 << 20), since), "dumping the memory … 512.0 MiB, 1.204 s");
     }
 }

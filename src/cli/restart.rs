@@ -143,6 +143,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         settings.timeout = seconds;
     }
     settings.verify &= !restart.no_verify;
+    let mut progress = Progress::new(restart.lxc.quiet, restart.verbose);
     let job = Job {
         name: name.as_str().to_owned(),
         lxcpath: lxcpath.as_path().to_owned(),
@@ -159,12 +160,12 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         logfile: restart.lxc.logfile.as_deref().map(absolute).transpose()?,
         logpriority: restart.lxc.logpriority.clone(),
         wants_log: restart.verbose,
+        wants_phases: progress.wants_phases(),
         settings,
     };
     if let Some(path) = &job.pidfile {
         place::check(path).context("write the pid file").or_exit(Exit::Refused)?;
     }
-    let mut progress = Progress::new(restart.lxc.quiet, restart.verbose);
     let signals = match restart.foreground {
         true => Signals::of_terminal(),
         false => Signals::of_termination(),
@@ -272,6 +273,7 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
         let (word, rest) = line.trim_end_matches('\n').split_once(' ').unwrap_or((line.trim_end(), ""));
         match word {
             "phase" => progress.phase(rest),
+            "amount" => progress.amount(rest.parse().context("the monitor tells no number of bytes")?),
             "note" => progress.note(rest),
             "log" => progress.log_line(rest),
             "cut-off" => cut_off = Some(rest.to_owned()),

@@ -36,7 +36,7 @@ pub use files::{
     Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, open_files, without_name,
 };
 pub use labels::{labels, relabel};
-pub use memory::{Memory, holds_pages, memory, present};
+pub use memory::{Memory, bytes_of_pages, holds_pages, memory, present};
 pub use mounts::{Mount, mounts, with_slaves_apart};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made};
 pub use readdress::{Family, Net, Readdress, Readdressed, readdressed};

@@ -98,7 +98,7 @@ impl Drop for Touching {
 
 /// Whether another processor can make much of the memory, and none of it in vain.
 fn is_worth_it(dir: &Path) -> Result<bool> {
-    let bytes = bytes_of_memory(dir)?;
+    let bytes = images::bytes_of_pages(dir)?;
     Ok(bytes >= LEAST_OF_TASK
         && memory::processors() > 1
         // The kernel takes pages from the node of whoever touches them, and from those that his cpuset allows him.
@@ -107,15 +107,6 @@ fn is_worth_it(dir: &Path) -> Result<bool> {
         && memory::has_room_beside(bytes)
         // CRIU reads into pages of another checkpoint's first, at another place (mem.c, `premap_priv_vmas`; `pieok`).
         && record::parent_of(dir)?.is_none())
-}
-
-/// The memory that the images have of all tasks together, in bytes.
-fn bytes_of_memory(dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for name in files::names(dir)?.into_iter().filter(|name| images::holds_pages(name)) {
-        bytes += fs::symlink_metadata(dir.join(&name)).with_context(|| format!("look at {}", name.display()))?.len();
-    }
-    Ok(bytes)
 }
 
 /// What is to be touched, by the tasks' pids inside.

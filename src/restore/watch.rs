@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 
 use crate::confine::InForce;
+use crate::criu::images;
 use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
 use crate::narrate::LogReader;
@@ -261,6 +262,11 @@ impl Watch for RestoreWatch<'_> {
 
     fn tick(&mut self) {
         self.log.read();
+        if self.log.report.wants_phases()
+            && let Ok(bytes @ 1..) = images::bytes_of_pages(self.images)
+        {
+            self.log.report.amount(bytes);
+        }
     }
 
     fn is_lost(&mut self, child_ended: bool) -> bool {

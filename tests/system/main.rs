@@ -31,6 +31,10 @@ const STORIES: &[Story] = &[
         "suspended_container_comes_back_with_its_connection",
         scenario::story::suspended_container_comes_back_with_its_connection,
     ),
+    (
+        "a_terminal_shows_the_phases_with_sizes_and_times",
+        scenario::story::a_terminal_shows_the_phases_with_sizes_and_times,
+    ),
     ("a_container_left_running_is_as_before", scenario::story::a_container_left_running_is_as_before),
     (
         "the_port_is_off_the_bridge_while_the_container_stands_still",
@@ -244,6 +248,10 @@ const ON_HYBRID: &[Story] = &[
     (
         "suspended_container_comes_back_with_its_connection",
         scenario::story::suspended_container_comes_back_with_its_connection,
+    ),
+    (
+        "a_terminal_shows_the_phases_with_sizes_and_times",
+        scenario::story::a_terminal_shows_the_phases_with_sizes_and_times,
     ),
     ("a_container_left_running_is_as_before", scenario::story::a_container_left_running_is_as_before),
     ("all_of_lxcs_tools_work_on_it", scenario::monitor::all_of_lxcs_tools_work_on_it),

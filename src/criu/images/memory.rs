@@ -62,6 +62,18 @@ pub fn holds_pages(name: &Path) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("pages-") && name.ends_with(".img"))
 }
 
+/// The memory that the images of a directory hold by now, in bytes.
+pub fn bytes_of_pages(dir: &Path) -> std::io::Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if holds_pages(Path::new(&entry.file_name())) {
+            bytes += entry.metadata()?.len();
+        }
+    }
+    Ok(bytes)
+}
+
 /// The memory of a process; none for one that has none: a zombie.
 pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::harness::World;
 use crate::harness::run::Run;
+use crate::harness::terminal::Terminal;
 
 /// The recipe's story, twice over, read from the file in the old spelling.
 pub fn suspended_container_comes_back_with_its_connection(world: &World) {
@@ -33,6 +34,22 @@ pub fn suspended_container_comes_back_with_its_connection(world: &World) {
         container.wait_syslog(&format!("status at {}", before.get("elapsed_ms")));
     }
     container.stop();
+}
+
+/// Somebody who sits before it sees what it is at, how much memory that is, and how long it takes.
+pub fn a_terminal_shows_the_phases_with_sizes_and_times(world: &World) {
+    let container = world.container().memory(256);
+    container.start();
+    drop(container.witness());
+    for (command, phase, end) in [
+        ("lxc-checkpoint", "dumping the memory … ", "the container is stopped"),
+        ("lxc-restart", "restoring the memory … ", "running again"),
+    ] {
+        let (mut terminal, mut command) = Terminal::of(container.ours(command));
+        terminal.see(phase).see(" MiB, 0.").see(" s").see(end);
+        assert!(command.wait().unwrap().success());
+    }
+    container.kill();
 }
 
 /// With `-D`, as LXC's own tool: the container goes on, its port is back on the bridge as it was.
