@@ -93,9 +93,9 @@ pub fn a_disk_that_has_gone_bad_is_seen_once_it_is_read(world: &World) {
     let file = fs::File::open(&pages).unwrap();
     nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
     drop(file);
-    // The first time reads it, so that it is in memory as the disk has it.
+    // The first time reads it, so that it is in memory as the disk has it. (It has written to files since.)
     for _ in 0..2 {
-        let told = container.ours("lxc-restart").arg("-D").arg(&images).output();
+        let told = container.ours("lxc-restart").arg("--force").arg("-D").arg(&images).output();
         told.assert_code(9);
         assert!(told.stderr.contains(pages.file_name().unwrap().to_str().unwrap()), "{told}");
         assert_eq!(container.state(), "STOPPED");
