@@ -113,6 +113,7 @@ pub fn run(
         control,
         environment: Vec::new(),
         deadline: limits.deadline,
+        user_script: request.user_script.as_deref(),
     };
     let disk = if settings.sync { Disk::IsWaitedFor } else { Disk::IsNotWaitedFor };
     let sealer = Sealer::start(&dir, disk)?;
@@ -344,6 +345,7 @@ pub fn run_pre_dump(
         control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
         environment: Vec::new(),
         deadline: limits.deadline,
+        user_script: None,
     };
     let mut watch = LogReader::new(options.images.join(PRE_DUMP_LOG), report);
     watch.report.phase("copying memory");

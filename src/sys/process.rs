@@ -109,6 +109,16 @@ pub fn parent(pid: i32) -> io::Result<i32> {
     stat_field(pid, 4)
 }
 
+/// The children of a process. CRIU needs a kernel that tells them (`CONFIG_PROC_CHILDREN`).
+pub fn children(pid: i32) -> io::Result<Vec<i32>> {
+    let mut children = Vec::new();
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = fs::read_to_string(thread?.path().join("children"))?;
+        children.extend(text.split_ascii_whitespace().filter_map(|number| number.parse::<i32>().ok()));
+    }
+    Ok(children)
+}
+
 /// The number of a process in the innermost of its pid namespaces; none for one that is gone.
 pub fn number_inside(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;

@@ -207,6 +207,7 @@ const STORIES: &[Story] = &[
     ("quiet_says_nothing", scenario::others::quiet_says_nothing),
     ("the_users_interrupt_leaves_it_running", scenario::others::the_users_interrupt_leaves_it_running),
     ("a_time_limit_leaves_it_running", scenario::others::a_time_limit_leaves_it_running),
+    ("a_script_that_never_ends_is_ended", scenario::others::a_script_that_never_ends_is_ended),
     ("killed_in_the_middle", scenario::others::killed_in_the_middle),
     ("killed_an_image_that_was_shown_is_recovered", scenario::others::an_image_that_was_shown_is_recovered),
     (

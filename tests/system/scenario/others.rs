@@ -315,6 +315,25 @@ pub fn a_time_limit_leaves_it_running(world: &World) {
     });
 }
 
+/// A user's action script that never ends does not hold the container longer than the limit and a moment.
+pub fn a_script_that_never_ends_is_ended(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let mut before = witness.status();
+    for action in ["network-lock", "post-dump"] {
+        let script = world.images(action).join("script.sh");
+        let text = format!("#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != {action} ] || sleep 600\n");
+        fs::write(&script, text).unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        let told = container.ours("lxc-checkpoint").args(["--timeout", "1", "-A"]).arg(&script).limit(LIMIT).output();
+        told.assert_code(7);
+        assert!(told.stderr.contains("running as before"), "{action}: {told}");
+        before = witness.assert_goes_on_from(&before);
+    }
+    container.kill();
+}
+
 /// Something happens while CRIU waits in the user's action script, first before, then after the network is locked.
 fn given_up(world: &World, more: &[&str], code: i32, words: &[&str], mut happens: impl FnMut(&Child)) {
     let container = world.container();
