@@ -118,6 +118,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets, &names));
     found.extend(network::judge(&interfaces, &devices, &bridges, &names));
+    found.extend(network::judge_ports(&survey.ports));
     found.extend(space::judge(&tasks, &target));
     Ok(Findings::new(found))
 }

@@ -3,6 +3,7 @@
 use super::Names;
 use super::finding::{Finding, Place};
 use crate::lxc::typed;
+use crate::net::Port;
 use crate::net::devices::Device;
 use crate::net::ports::Inner;
 
@@ -23,11 +24,27 @@ pub struct Bridge {
     pub exists: bool,
 }
 
-/// Judges the interfaces; pure.
+/// Judges the interfaces other than veth; pure.
 pub fn judge(interfaces: &[Inner], devices: &[Device], bridges: &[Bridge], names: &Names) -> Vec<Finding> {
     let mut found: Vec<Finding> = interfaces.iter().filter_map(|inner| interface(inner, devices, names)).collect();
     found.extend(bridges.iter().filter(|b| !b.exists).map(bridge));
     found
+}
+
+/// Judges the host's ends of its veth pairs; pure. Only a port of a Linux bridge has such a port's settings.
+pub fn judge_ports(ports: &[Port]) -> Vec<Finding> {
+    let elsewhere = |port: &Port| {
+        let controller = port.bridge.as_deref().filter(|_| port.settings.is_none())?;
+        Some(
+            Finding::blocker(
+                format!("the host's end of {} is a port of {controller}, which is no Linux bridge", port.inside),
+                "it cannot be taken off while the container is frozen (Open vSwitch, bonds)",
+            )
+            .at(place(&port.inside))
+            .remedy("connect it to a Linux bridge (lxc.net.N.link), which may be a port of that"),
+        )
+    };
+    ports.iter().filter_map(elsewhere).collect()
 }
 
 fn place(interface: &str) -> Place {
@@ -103,6 +120,18 @@ mod tests {
         for (name, kind) in [("m", Some("macvlan")), ("x", Some("vxlan")), ("eno1", None), ("gre1", Some("gre"))] {
             assert_eq!(judged(name, kind), Some(Severity::Blocker), "{name}");
         }
+    }
+
+    #[test]
+    fn a_port_of_something_else_than_a_bridge_is_told_beforehand() {
+        let port = |bridge: Option<&str>, settings: bool| Port {
+            bridge: bridge.map(str::to_owned),
+            settings: settings.then(Default::default),
+            ..Port::unrecorded("eth0")
+        };
+        let judged = |port: Port| judge_ports(&[port]).first().map(|f| f.severity);
+        assert_eq!([judged(port(Some("br0"), true)), judged(port(None, false))], [None, None]);
+        assert_eq!(judged(port(Some("ovs-system"), false)), Some(Severity::Blocker));
     }
 
     #[test]
