@@ -114,7 +114,7 @@ pub struct Ended {
     pub given_up: Option<GiveUp>,
     /// The error with which an action was answered.
     pub refused: Option<anyhow::Error>,
-    /// How long it ran, without the time in which it waited for us to do what is ours at its actions.
+    /// How long it ran, with what we have done at its actions meanwhile.
     pub took: Duration,
 }
 
@@ -158,7 +158,6 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
     let mut deadline = deadline;
     let mut lost_at = None;
     let mut refused = None;
-    let mut in_actions = Duration::ZERO;
     if let Ok(process) = &process {
         let mut next_tick = Instant::now();
         loop {
@@ -173,9 +172,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
             let ready = wait(process, &control, signals, Some(until.saturating_duration_since(now)))?;
             if ready.control {
                 while let Some(question) = control.next().context("read what the action script asks")? {
-                    let asked = Instant::now();
                     let answer = answer(watch, &question.action, question.init_pid, given_up);
-                    in_actions += asked.elapsed();
                     let text = answer.as_ref().map(|_| ()).map_err(|e| format!("{e:#}"));
                     question.answer(text);
                     if let Err(e) = answer {
@@ -216,7 +213,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
     }
     let status = child.wait().context("wait for criu")?;
     process?;
-    let took = begin.elapsed().saturating_sub(in_actions);
+    let took = begin.elapsed();
     if watch.wants_ticks() {
         watch.tick();
     }
