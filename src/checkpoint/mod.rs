@@ -38,6 +38,7 @@ use crate::lxc::container::{self, Running};
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
+use crate::lxc::typed;
 use crate::operation::{self, Operation};
 use crate::preflight::{self, Findings, Severity, Subject};
 use crate::record::{Memory, Record};
@@ -362,9 +363,13 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
     if !alive && complete {
         // The images are all that is left of it.
         let keep = journal.forget(|u| matches!(u, Undo::RemoveImages { .. }));
-        if let Err(e) = keep {
-            failure = failure.hint(format!("the images are in {}: {e:#}", dir.display()));
-        }
+        failure = failure.hint(match keep {
+            Ok(()) => {
+                let (options, dir) = (typed::options(&request.name, &request.lxcpath), dir.to_string_lossy());
+                format!("it may come back from there: lxc-restart {options} -D {}", typed::quoted(&dir))
+            }
+            Err(e) => format!("the images are in {}: {e:#}", dir.display()),
+        });
     }
     let rolled_back = journal.play_back();
     failure.state = Some(match (alive, &rolled_back) {

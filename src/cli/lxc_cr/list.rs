@@ -15,7 +15,7 @@ use crate::report::{bytes, span};
 /// Those are found that lie in a container's own directory, half-written ones too. It is said of one that is to be
 /// resumed, by lxc-cr resume, as at boot.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true)]
+#[command(disable_help_flag = true, disable_version_flag = true, mut_arg("rcfile", |arg| arg.hide(true)))]
 pub struct List {
     #[command(flatten)]
     pub lxc: LxcOptions,

@@ -19,7 +19,7 @@ use crate::sys::place::Guest;
 /// It is named by its directory, or by its container when that is suspended. Nothing is asked; what is no checkpoint,
 /// holds other files too, is in use, or is built upon by another checkpoint stays.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr remove [OPTIONS] DIR|NAME")]
+#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr remove [OPTIONS] DIR|NAME", mut_arg("rcfile", |arg| arg.hide(true)), mut_arg("positional", |arg| arg.value_name("DIR|NAME").help("Directory of the checkpoint, or name of the suspended container")))]
 pub struct Remove {
     #[command(flatten)]
     pub lxc: LxcOptions,
