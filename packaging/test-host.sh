@@ -51,12 +51,11 @@ rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
 help="install Rust $rust or later from https://rustup.rs, then try again"
 if ! command -v cargo >/dev/null; then
     # Debian 13 and Ubuntu have rustup. Debian 12 has not, but a new Rust, for its browsers.
-    if "$(dirname "$0")/apt.sh" rustup; then
-        rustup default stable
-    else
-        "$(dirname "$0")/apt.sh" cargo-web rustc-web rustfmt-web || fail "no cargo, and none to be had by apt: $help"
-    fi
+    "$(dirname "$0")/apt.sh" rustup || "$(dirname "$0")/apt.sh" cargo-web rustc-web rustfmt-web ||
+        fail "no cargo, and none to be had by apt: $help"
 fi
+# rustup's cargo is none before it has a toolchain.
+cargo --version >/dev/null 2>&1 || { command -v rustup >/dev/null && rustup default stable; } || fail "cargo does not work: $help"
 found=$(cargo --version | cut -d ' ' -f 2)
 [ "$(printf '%s\n' "$rust" "$found" | sort -V | head -n 1)" = "$rust" ] || fail "cargo is of Rust $found: $help"
 if [ "$(id -u)" != 0 ]; then say "not root: the tests that need the test host will be skipped"; exit 0; fi

@@ -1,6 +1,7 @@
 //! CRIU's log while it grows, told as phases and, if wanted, line by line.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
@@ -11,6 +12,10 @@ use crate::report::Report;
 /// How CRIU begins its last words (common/bug.h).
 const CRASH: &str = "): BUG at ";
 
+/// How often an amount is told that does not change: a monitor tells it over a pipe, and must not wait for who has
+/// stopped reading.
+const AMOUNT_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Who reads it.
 #[derive(Debug)]
 pub struct LogReader<'a> {
@@ -18,13 +23,15 @@ pub struct LogReader<'a> {
     /// Who is told.
     pub report: &'a mut dyn Report,
     phase: String,
+    /// The amount that was told last, and when.
+    amount: Option<(u64, Instant)>,
     crashed: bool,
 }
 
 impl<'a> LogReader<'a> {
     /// Reads this log, which need not be there yet.
     pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
-        LogReader { follower: Follower::new(&path), report, phase: String::new(), crashed: false }
+        LogReader { follower: Follower::new(&path), report, phase: String::new(), amount: None, crashed: false }
     }
 
     /// The log has another name now.
@@ -41,6 +48,15 @@ impl<'a> LogReader<'a> {
     /// Whether anybody wants to be told.
     pub fn wanted(&self) -> bool {
         self.report.wants_log() || self.report.wants_phases()
+    }
+
+    /// Tells how much memory is moved: when it is more than before, and else once a second, for the time to be seen.
+    pub fn amount(&mut self, bytes: u64) {
+        let is_old = |(told, at): (u64, Instant)| told != bytes || at.elapsed() >= AMOUNT_INTERVAL;
+        if self.report.wants_phases() && bytes > 0 && self.amount.is_none_or(is_old) {
+            self.report.amount(bytes);
+            self.amount = Some((bytes, Instant::now()));
+        }
     }
 
     /// Tells what has come.

@@ -113,7 +113,6 @@ pub fn run(
         control,
         environment: Vec::new(),
         deadline: limits.deadline,
-        user_script: request.user_script.as_deref(),
     };
     let disk = if settings.sync { Disk::IsWaitedFor } else { Disk::IsNotWaitedFor };
     let sealer = Sealer::start(&dir, disk)?;
@@ -306,11 +305,7 @@ impl Watch for DumpWatch<'_> {
     fn tick(&mut self) {
         self.log.read();
         // Once it is complete, it is here no longer.
-        if self.log.report.wants_phases()
-            && let Ok(bytes @ 1..) = images::bytes_of_pages(&partial(&self.request.images))
-        {
-            self.log.report.amount(bytes);
-        }
+        self.log.amount(images::bytes_of_pages(&partial(&self.request.images)).unwrap_or_default());
     }
 }
 
@@ -345,7 +340,6 @@ pub fn run_pre_dump(
         control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
         environment: Vec::new(),
         deadline: limits.deadline,
-        user_script: None,
     };
     let mut watch = LogReader::new(options.images.join(PRE_DUMP_LOG), report);
     watch.report.phase("copying memory");

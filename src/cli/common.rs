@@ -20,7 +20,7 @@ use crate::sys::journal::Priority;
 /// The hook directory below the prefix that the commands are installed in.
 const LIBEXEC: &str = "libexec/lxc-cr";
 /// Our CRIU action script.
-const ACTION_SCRIPT: &str = "lxc-cr-action";
+const ACTION_SCRIPT: &str = crate::criu::script::OURS;
 
 /// Exit codes, for the end of `--help`.
 pub const EXIT_CODES: &str = "\

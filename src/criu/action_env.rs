@@ -117,7 +117,7 @@ pub enum Error {
     ImageDirRemoved(PathBuf),
 }
 
-const ACTION: &str = "CRTOOLS_SCRIPT_ACTION";
+pub(super) const ACTION: &str = "CRTOOLS_SCRIPT_ACTION";
 const IMAGE_DIR: &str = "CRTOOLS_IMAGE_DIR";
 const INIT_PID: &str = "CRTOOLS_INIT_PID";
 

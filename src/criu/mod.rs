@@ -7,5 +7,6 @@ pub mod images;
 pub mod log;
 pub mod options;
 pub mod run;
+pub mod script;
 pub mod tools;
 pub mod version;

@@ -20,7 +20,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::control::{CONTROL_VARIABLE, Control};
-use crate::sys::process::{self, Process};
+use super::script::Script;
+use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 
@@ -30,8 +31,6 @@ const LOG_INTERVAL: Duration = Duration::from_millis(50);
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long CRIU may go on with a dead task: where it has failed, it ends all tasks before it ends.
 const LOST_GRACE: Duration = Duration::from_millis(500);
-/// How long a user's action script may go on when CRIU has been asked to give up.
-const SCRIPT_GRACE: Duration = Duration::from_secs(2);
 /// How much of what CRIU writes to its standard error is kept, in bytes: enough for a usage error.
 const ERROR_TAIL: u64 = 1024;
 
@@ -50,8 +49,6 @@ pub struct Job<'a> {
     pub environment: Vec<(&'static str, OsString)>,
     /// When it is asked to give up.
     pub deadline: Option<Instant>,
-    /// The user's action script, if CRIU runs one: while it works CRIU does not hear that it is to give up.
-    pub user_script: Option<&'a Path>,
 }
 
 /// Who watches a run.
@@ -139,7 +136,7 @@ pub fn status_in_words(status: &ExitStatus) -> String {
 /// # Errors
 /// When it cannot be started or watched. That it failed is not an error of this function.
 pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<Ended> {
-    let Job { program, args, place, control, environment, deadline, user_script } = job;
+    let Job { program, args, place, control, environment, deadline } = job;
     let begin = Instant::now();
     let mut stderr = tempfile::tempfile().context("make a temporary file")?;
     let mut command = Command::new(program);
@@ -154,7 +151,7 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
     let mut child = place.spawn(&mut command).with_context(|| format!("start {}", program.display()))?;
     let process = Process::of_child(&child).context("hold criu by its pidfd");
     let mut given_up = None;
-    let mut given_up_at = None;
+    let mut script = Script::default();
     let mut deadline = deadline;
     let mut lost_at = None;
     let mut refused = None;
@@ -199,8 +196,8 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
                 deadline = None;
                 given_up = give_up(watch, process, GiveUp::TimeLimit);
             }
-            if given_up.is_some() && *given_up_at.get_or_insert(now) + SCRIPT_GRACE <= now {
-                user_script.into_iter().for_each(|script| end_script(process.pid(), script));
+            if given_up.is_some() {
+                script.look(process.pid());
             }
             if watch.wants_ticks() && now >= next_tick {
                 watch.tick();
@@ -232,26 +229,6 @@ fn give_up(watch: &mut dyn Watch, criu: &Process, why: GiveUp) -> Option<GiveUp>
         }
     }
     Some(why)
-}
-
-/// Ends a script that CRIU waits for, with all that it has started. CRIU takes that for its failure, and gives up.
-fn end_script(criu: i32, script: &Path) {
-    let is_script = |pid: &i32| {
-        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        arguments.split(|byte| *byte == 0).any(|argument| argument == script.as_os_str().as_encoded_bytes())
-    };
-    let mut found: Vec<i32> = process::children(criu).unwrap_or_default().into_iter().filter(is_script).collect();
-    let mut next = 0;
-    while let Some(pid) = found.get(next) {
-        found.extend(process::children(*pid).unwrap_or_default());
-        next += 1;
-    }
-    for pid in found {
-        log::info!("the action script does not end: process {pid} is killed");
-        if let Err(e) = Process::open(pid).and_then(|process| process.signal(libc::SIGKILL)) {
-            log::debug!("end process {pid}: {e}");
-        }
-    }
 }
 
 /// Whether a child of ours other than CRIU has ended. It is not collected.

@@ -69,10 +69,14 @@ fn running(init: Process, found_by: FoundBy) -> Result<Running> {
 
 /// The cgroup2 path of a process, without the parts that it may have made below its payload cgroup itself.
 fn payload_cgroup(pid: i32) -> Result<Option<PathBuf>> {
+    Ok(cgroup_of(pid)?.map(|path| payload_part(&path)))
+}
+
+/// The cgroup2 path of a process.
+fn cgroup_of(pid: i32) -> Result<Option<PathBuf>> {
     let file = format!("/proc/{pid}/cgroup");
     let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
-    let Some(path) = text.lines().find_map(|l| l.strip_prefix("0::")) else { return Ok(None) };
-    Ok(Some(payload_part(Path::new(path))))
+    Ok(text.lines().find_map(|l| l.strip_prefix("0::")).map(PathBuf::from))
 }
 
 /// Whether a cgroup path has the name that liblxc gives where it is not told another.
@@ -104,9 +108,9 @@ pub fn find_without_monitor(name: &str, rootfs: Option<&Path>) -> Result<Option<
             continue;
         }
         let Ok(init) = Process::open(pid) else { continue };
-        let cgroup = payload_cgroup(pid).ok().flatten();
-        let in_cgroup = cgroup.as_deref().is_some_and(|cgroup| is_payload_of(cgroup, name));
-        let in_anothers = !in_cgroup && cgroup.as_deref().is_some_and(is_payload);
+        let cgroup = cgroup_of(pid).ok().flatten().unwrap_or_default();
+        let in_cgroup = is_payload_of(&payload_part(&cgroup), name);
+        let in_anothers = is_payload_of_another(&cgroup, name);
         match root.as_ref().map(|root| root.is_of(pid)) {
             Some(true) if in_cgroup => return running(init, FoundBy::Cgroup).map(Some),
             // Containers may share a root; only read, or one after the other.
@@ -128,8 +132,8 @@ enum RootIs {
     Device(u64),
     /// Its root is mounted from a loop device with this file behind it, known likewise.
     Image(u64, u64),
-    /// Its root is an overlay that writes here.
-    Overlay { upper: PathBuf },
+    /// Its root is an overlay that writes to this directory, known likewise.
+    Overlay(u64, u64),
     /// Nothing does.
     Unknown,
 }
@@ -140,10 +144,9 @@ impl RootIs {
         let text = rootfs.to_str().unwrap_or_default();
         let path = if text.starts_with('/') { text } else { text.split_once(':').map_or(text, |(_kind, path)| path) };
         let Ok(found) = fs::metadata(path) else {
-            return match path.rsplit_once(':') {
-                Some((_lower, upper)) => RootIs::Overlay { upper: upper.into() },
-                None => RootIs::Unknown,
-            };
+            // LOWER:UPPER
+            let upper = path.rfind(":/").and_then(|at| fs::metadata(&path[at + 1..]).ok());
+            return upper.map_or(RootIs::Unknown, |found| RootIs::Overlay(found.dev(), found.ino()));
         };
         match found.file_type() {
             kind if kind.is_dir() => RootIs::Directory(found.dev(), found.ino()),
@@ -169,12 +172,21 @@ impl RootIs {
                 source().and_then(|path| fs::metadata(path).ok()).is_some_and(|found| found.rdev() == *number)
             }
             RootIs::Image(device, inode) => source().and_then(behind_loop_device) == Some((*device, *inode)),
-            RootIs::Overlay { upper } => {
-                mount.super_options.get("upperdir").is_some_and(|dir| dir.as_deref().map(Path::new) == Some(upper))
+            RootIs::Overlay(device, inode) => {
+                let upper = mount.super_options.get("upperdir").and_then(|dir| dir.as_deref()).map(unescaped);
+                let found = upper.and_then(|upper| fs::metadata(upper).ok());
+                found.is_some_and(|found| (found.dev(), found.ino()) == (*device, *inode))
             }
             RootIs::Directory(..) | RootIs::Unknown => false,
         }
     }
+}
+
+/// What the kernel has written into a table of words: blanks and the like as `\040`.
+fn unescaped(text: &str) -> String {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (code, character)| text.replace(code, character))
 }
 
 /// Whether the kernel counts this process as number 1 of a pid namespace just below ours.
@@ -187,6 +199,12 @@ fn first_below(status: &str) -> bool {
     let Some(line) = status.lines().find_map(|l| l.strip_prefix("NSpid:")) else { return false };
     let numbers: Vec<&str> = line.split_ascii_whitespace().collect();
     numbers.len() == 2 && numbers[1] == "1"
+}
+
+/// Whether the innermost cgroup of this path that liblxc has named is of a container of another name.
+fn is_payload_of_another(cgroup: &Path, name: &str) -> bool {
+    let is_named = |path: &&Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("lxc.payload."));
+    cgroup.ancestors().find(is_named).is_some_and(|innermost| !is_payload_of(innermost, name))
 }
 
 /// `lxc.payload.NAME`, with liblxc's `-1`, `-2`, … when the name was taken.
@@ -217,10 +235,14 @@ mod tests {
         assert_eq!([named("/"), named("dir:/")], [here.clone(), here.clone()]);
         assert!(here.is_of(std::process::id().cast_signed()));
         assert_eq!(named(&format!("loop:{}", image.display())), RootIs::Image(file.dev(), file.ino()));
-        assert_eq!(named("overlay:/lower:/no/upper"), RootIs::Overlay { upper: "/no/upper".into() });
+        assert_eq!(named("overlay:/lower:/no/upper"), RootIs::Unknown);
+        let upper = fs::metadata(dir.path()).unwrap();
+        let overlay = named(&format!("overlay:/lower:{}", dir.path().display()));
+        assert_eq!(overlay, RootIs::Overlay(upper.dev(), upper.ino()));
         assert_eq!(named("zfs:pool/web"), RootIs::Unknown);
         let own = std::process::id().cast_signed();
-        assert!(!named(&format!("loop:{}", image.display())).is_of(own) && !named("overlay:/a:/no/upper").is_of(own));
+        assert!(!named(&format!("loop:{}", image.display())).is_of(own) && !overlay.is_of(own));
+        assert_eq!(unescaped(r"/srv/my\040lxc\134"), r"/srv/my lxc\");
     }
 
     #[test]
@@ -234,6 +256,21 @@ mod tests {
             ("/user.slice", "web", false),
         ] {
             assert_eq!(is_payload_of(Path::new(cgroup), name), yes, "{cgroup} {name}");
+        }
+    }
+
+    #[test]
+    fn a_cgroup_of_another_name_is_anothers() {
+        for (cgroup, anothers) in [
+            ("/lxc.payload.web", false),
+            ("/lxc.payload.web/init.scope", false),
+            ("/lxc.payload.outer/lxc.payload.web", false),
+            ("/lxc.payload/web", false),
+            ("/own/dir", false),
+            ("/lxc.payload.db", true),
+            ("/lxc.payload.db/init.scope", true),
+        ] {
+            assert_eq!(is_payload_of_another(Path::new(cgroup), "web"), anothers, "{cgroup}");
         }
     }
 

@@ -53,12 +53,11 @@ impl AsWritten {
         self.changed % 1_000_000_000 != 0
     }
 
-    /// Ends this: once the file has been read from the disk, it is in memory as that has it. Its mode is set to what it
-    /// is, which counts as a change.
+    /// Ends this: once the file has been read from the disk, it is in memory as that has it. Its owners are set to what
+    /// they are, which counts as a change.
     pub fn spoil(path: &Path) -> Result<()> {
-        let what = || format!("mark {} as read from the disk", path.display());
-        let file = files::open_file(path).with_context(what)?;
-        file.set_permissions(file.metadata().with_context(what)?.permissions()).with_context(what)
+        let changed = files::open_file(path).and_then(|file| Ok(nix::unistd::fchown(&file, None, None)?));
+        changed.with_context(|| format!("mark {} as read from the disk", path.display()))
     }
 
     /// Whether it was changed shortly before `now`. A clock that was set back is no argument.

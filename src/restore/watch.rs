@@ -262,11 +262,7 @@ impl Watch for RestoreWatch<'_> {
 
     fn tick(&mut self) {
         self.log.read();
-        if self.log.report.wants_phases()
-            && let Ok(bytes @ 1..) = images::bytes_of_pages(self.images)
-        {
-            self.log.report.amount(bytes);
-        }
+        self.log.amount(images::bytes_of_pages(self.images).unwrap_or_default());
     }
 
     fn is_lost(&mut self, child_ended: bool) -> bool {

@@ -167,7 +167,6 @@ impl<'a> Work<'a> {
             control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
             environment: Vec::new(),
             deadline: self.means.deadline,
-            user_script: request.user_script.as_deref(),
         };
         let verification = self.start_verification()?;
         self.journal.note(Undo::CleanRoot { root: self.means.root.clone(), log: log_file.clone() })?;

@@ -18,7 +18,6 @@ const COMES_BACK: &[&str] = &[
     "lxc.cgroup.",
     "lxc.cgroup2.",
     "lxc.environment",
-    "lxc.keyring.",
     "lxc.no_new_privs",
     "lxc.prlimit.",
     "lxc.proc.",
@@ -40,7 +39,7 @@ pub(super) fn changes(then: &str, now: &str) -> Vec<Reason> {
     let changed: Vec<&str> = keys.into_iter().filter(|key| of_both(key).0 != of_both(key).1).collect();
     let mut reasons = Vec::new();
 
-    let in_force: Vec<&str> = changed.iter().copied().filter(|key| begins_like_one(key, COMES_BACK)).collect();
+    let in_force: Vec<&str> = changed.iter().copied().filter(|key| comes_back(key)).collect();
     if !in_force.is_empty() {
         let which = in_force.join(", ");
         let text = format!(
@@ -80,6 +79,11 @@ fn matters(key: &str) -> bool {
         return OF_NIC.contains(&sub);
     }
     begins_like_one(key, MATTERS)
+}
+
+/// Where the cgroups are is the monitor's to say.
+fn comes_back(key: &str) -> bool {
+    begins_like_one(key, COMES_BACK) && !key.starts_with("lxc.cgroup.dir") && key != "lxc.cgroup.relative"
 }
 
 /// Whether it is one of these keys, or below one that ends with a dot.
