@@ -16,6 +16,8 @@ pub struct Progress {
     terminal: bool,
     begin: Instant,
     phase: String,
+    /// The bytes of memory that were told last.
+    amount: Option<u64>,
     /// Whether a phase stands on the last line of the terminal.
     shown: bool,
 }
@@ -24,7 +26,7 @@ impl Progress {
     /// `log` passes CRIU's log on.
     pub fn new(quiet: bool, log: bool) -> Progress {
         let terminal = std::io::stderr().is_terminal() && !quiet && !log;
-        Progress { quiet, log, terminal, begin: Instant::now(), phase: String::new(), shown: false }
+        Progress { quiet, log, terminal, begin: Instant::now(), phase: String::new(), amount: None, shown: false }
     }
 
     /// Wipes the phase off the terminal, so that the next line begins at the left.
@@ -43,9 +45,9 @@ fn line(phase: &str, amount: Option<u64>, since: Duration) -> String {
 }
 
 impl Progress {
-    fn show(&mut self, amount: Option<u64>) {
+    fn show(&mut self) {
         if self.terminal {
-            print_error(&format!("\r\x1b[K{}", line(&self.phase, amount, self.begin.elapsed())));
+            print_error(&format!("\r\x1b[K{}", line(&self.phase, self.amount, self.begin.elapsed())));
             self.shown = true;
         }
     }
@@ -54,11 +56,12 @@ impl Progress {
 impl Report for Progress {
     fn phase(&mut self, text: &str) {
         text.clone_into(&mut self.phase);
-        self.show(None);
+        self.show();
     }
 
     fn amount(&mut self, bytes: u64) {
-        self.show(Some(bytes));
+        self.amount = Some(bytes);
+        self.show();
     }
 
     fn note(&mut self, text: &str) {

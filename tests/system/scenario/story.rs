@@ -41,12 +41,13 @@ pub fn a_terminal_shows_the_phases_with_sizes_and_times(world: &World) {
     let container = world.container().memory(256);
     container.start();
     drop(container.witness());
-    for (command, phase, end) in [
-        ("lxc-checkpoint", "dumping the memory … ", "the container is stopped"),
-        ("lxc-restart", "restoring the memory … ", "running again"),
+    for (command, phase, next, end) in [
+        ("lxc-checkpoint", "dumping the memory … ", "letting go of the processes … ", "the container is stopped"),
+        ("lxc-restart", "restoring the memory … ", "resuming the processes … ", "running again"),
     ] {
         let (mut terminal, mut command) = Terminal::of(container.ours(command));
-        terminal.see(phase).see(" MiB, 0.").see(" s").see(end);
+        // How much it is stays there when it is known.
+        terminal.see(phase).see(next).see(" MiB, 0.").see(" s").see(end);
         assert!(command.wait().unwrap().success());
     }
     container.kill();
