@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
+use crate::criu::images;
 use crate::criu::log::{Follower, phase_of_line};
 use crate::criu::run::Watch;
 use crate::report::Report;
@@ -50,10 +51,15 @@ impl<'a> LogReader<'a> {
         self.report.wants_log() || self.report.wants_phases()
     }
 
-    /// Tells how much memory is moved: when it is more than before, and else once a second, for the time to be seen.
-    pub fn amount(&mut self, bytes: u64) {
+    /// Tells how much memory the images in this directory hold: when it is more than before, and else once a second, for
+    /// the time to be seen. It is nothing before they are written, and where the directory has another name by now.
+    pub fn tell_amount(&mut self, dir: &Path) {
+        if !self.report.wants_phases() {
+            return;
+        }
+        let bytes = images::bytes_of_pages(dir).unwrap_or_default();
         let is_old = |(told, at): (u64, Instant)| told != bytes || at.elapsed() >= AMOUNT_INTERVAL;
-        if self.report.wants_phases() && bytes > 0 && self.amount.is_none_or(is_old) {
+        if bytes > 0 && self.amount.is_none_or(is_old) {
             self.report.amount(bytes);
             self.amount = Some((bytes, Instant::now()));
         }

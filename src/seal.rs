@@ -94,6 +94,7 @@ fn follow(dir: &File, disk: Disk, finish: &AtomicBool) -> Result<Vec<Image>> {
             }
         }
         if last {
+            // Without this a restart compares the checksum: it may be missing.
             followed.iter_mut().for_each(|one| one.as_written = AsWritten::of(&one.file).ok());
         }
         let mut read = 0;

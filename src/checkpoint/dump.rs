@@ -16,7 +16,6 @@ use super::target::{partial, seal};
 use crate::begin::deadline;
 use crate::cgroup::Cgroup;
 use crate::criu::control::Control;
-use crate::criu::images;
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
@@ -304,8 +303,7 @@ impl Watch for DumpWatch<'_> {
 
     fn tick(&mut self) {
         self.log.read();
-        // Once it is complete, it is here no longer.
-        self.log.amount(images::bytes_of_pages(&partial(&self.request.images)).unwrap_or_default());
+        self.log.tell_amount(&partial(&self.request.images));
     }
 }
 

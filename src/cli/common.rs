@@ -74,6 +74,16 @@ pub struct LxcOptions {
     pub version: Option<bool>,
 }
 
+/// An option of [`LxcOptions`] that means nothing to a subcommand.
+pub fn hidden(arg: clap::Arg) -> clap::Arg {
+    arg.hide(true)
+}
+
+/// The name, where it may be a checkpoint's directory, too.
+pub fn of_checkpoint(arg: clap::Arg) -> clap::Arg {
+    arg.value_name("DIR|NAME").help("Directory of the checkpoint, or name of the suspended container")
+}
+
 impl LxcOptions {
     /// The container that is meant.
     pub fn container(&self) -> Result<(ContainerName, LxcPath)> {

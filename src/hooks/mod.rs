@@ -3,7 +3,7 @@
 //! | program | when | what |
 //! |---|---|---|
 //! | `pre-start` | before anything is made | refuses while the container is being restored, undoes what a dead command left, looks for the bridges, binds the root if it is asked to |
-//! | `start-host` | init is about to run | notes init and its ports, so that both are found without a monitor |
+//! | `start-host` | init is about to run | notes init, its monitor and its ports, for `post-stop` |
 //! | `post-stop` | all is over | takes back what the other two did |
 //! | `net-up`, `net-down` | with each interface | puts the host's end on a bridge that LXC does not know of |
 //!

@@ -46,7 +46,7 @@ impl Owner {
     }
 }
 
-/// A container that was started by LXC with our `start-host` hook, so that it is found when its monitor is gone.
+/// A container that was started by LXC with our `start-host` hook: `post-stop` looks for what is left of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// Its init.

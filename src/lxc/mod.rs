@@ -7,6 +7,7 @@ pub mod defined;
 pub mod hook;
 pub mod name;
 pub mod protocol;
+mod root;
 pub mod server;
 pub mod tools;
 pub mod typed;

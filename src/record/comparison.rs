@@ -71,6 +71,7 @@ impl Part {
     /// Whether all of an image is in memory. If not, nobody takes it for that later.
     fn is_in_memory(&self, image: &Image) -> Result<bool> {
         let path = self.dir.join(&image.name);
+        // A file system on which that cannot be asked: it is compared.
         let cached = files::open_file(&path).and_then(|file| memory::is_cached(&file)).unwrap_or(false);
         if !cached {
             AsWritten::spoil(&path)?;

@@ -112,12 +112,16 @@ fn is_worth_it(dir: &Path) -> Result<bool> {
 /// What is to be touched, by the tasks' pids inside.
 fn wanted(dir: &Path) -> Result<BTreeMap<i32, Task>> {
     let mut tasks = BTreeMap::new();
+    // A damaged one may say that it has more.
+    let possible = LEAST_OF_TASK..=images::bytes_of_pages(dir)?;
     for pid in tasks_with_memory(dir)? {
         match images::present(dir, pid) {
-            Ok(ranges) if ranges.iter().map(|range| range.end - range.start).sum::<u64>() >= LEAST_OF_TASK => {
-                tasks.insert(pid.cast_signed(), Task { pid: None, pieces: pieces(&ranges) });
+            Ok(ranges) => {
+                let bytes = ranges.iter().map(|range| range.end - range.start).fold(0, u64::saturating_add);
+                if possible.contains(&bytes) {
+                    tasks.insert(pid.cast_signed(), Task { pid: None, pieces: pieces(&ranges) });
+                }
             }
-            Ok(_) => {}
             Err(e) => log::info!("the memory of process {pid} is not made ready beside CRIU: {e}"),
         }
     }
@@ -134,7 +138,9 @@ fn tasks_with_memory(dir: &Path) -> Result<Vec<u32>> {
 fn pieces(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let cut = |range: &Range<u64>| {
         let end = range.end;
-        (range.start..end).step_by(Toucher::STEP).map(move |start| start..end.min(start + Toucher::STEP as u64))
+        (range.start..end)
+            .step_by(Toucher::STEP)
+            .map(move |start| start..end.min(start.saturating_add(Toucher::STEP as u64)))
     };
     ranges.iter().flat_map(cut).filter(|piece| piece.end - piece.start >= LEAST_PIECE).collect()
 }

@@ -8,7 +8,6 @@ use std::thread::JoinHandle;
 use anyhow::{Context, Result, anyhow};
 
 use crate::confine::InForce;
-use crate::criu::images;
 use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
 use crate::narrate::LogReader;
@@ -262,7 +261,7 @@ impl Watch for RestoreWatch<'_> {
 
     fn tick(&mut self) {
         self.log.read();
-        self.log.amount(images::bytes_of_pages(self.images).unwrap_or_default());
+        self.log.tell_amount(self.images);
     }
 
     fn is_lost(&mut self, child_ended: bool) -> bool {

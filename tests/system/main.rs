@@ -250,10 +250,6 @@ const ON_HYBRID: &[Story] = &[
         "suspended_container_comes_back_with_its_connection",
         scenario::story::suspended_container_comes_back_with_its_connection,
     ),
-    (
-        "a_terminal_shows_the_phases_with_sizes_and_times",
-        scenario::story::a_terminal_shows_the_phases_with_sizes_and_times,
-    ),
     ("a_container_left_running_is_as_before", scenario::story::a_container_left_running_is_as_before),
     ("all_of_lxcs_tools_work_on_it", scenario::monitor::all_of_lxcs_tools_work_on_it),
     ("lxcs_tools_say_the_same_of_it", scenario::tools::say_the_same),

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, print, start_log};
+use crate::cli::common::{LxcOptions, hidden, print, start_log};
 use crate::contents::catalogue::{self, Entry};
 use crate::error::{Exit, OrExit, Result};
 use crate::report::{bytes, span};
@@ -15,7 +15,8 @@ use crate::report::{bytes, span};
 /// Those are found that lie in a container's own directory, half-written ones too. It is said of one that is to be
 /// resumed, by lxc-cr resume, as at boot.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true, mut_arg("rcfile", |arg| arg.hide(true)))]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+#[command(mut_arg("rcfile", hidden))]
 pub struct List {
     #[command(flatten)]
     pub lxc: LxcOptions,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, print, start_log};
+use crate::cli::common::{LxcOptions, hidden, print, start_log};
 use crate::error::Result;
 use crate::recover;
 
@@ -13,7 +13,8 @@ use crate::recover;
 /// Of one container, or of all: ports go back on their bridges, frozen tasks go on, half-restored ones are ended, and
 /// half-written checkpoints, cgroups and veth pairs are removed. A container that is well is left as it is.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true, mut_arg("rcfile", |arg| arg.hide(true)))]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+#[command(mut_arg("rcfile", hidden))]
 pub struct Recover {
     #[command(flatten)]
     pub lxc: LxcOptions,

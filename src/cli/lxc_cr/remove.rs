@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, start_log};
+use crate::cli::common::{LxcOptions, hidden, of_checkpoint, start_log};
 use crate::contents::catalogue;
 use crate::error::{Exit, OrExit, Result};
 use crate::lxc::defined::Defined;
@@ -19,7 +19,8 @@ use crate::sys::place::Guest;
 /// It is named by its directory, or by its container when that is suspended. Nothing is asked; what is no checkpoint,
 /// holds other files too, is in use, or is built upon by another checkpoint stays.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr remove [OPTIONS] DIR|NAME", mut_arg("rcfile", |arg| arg.hide(true)), mut_arg("positional", |arg| arg.value_name("DIR|NAME").help("Directory of the checkpoint, or name of the suspended container")))]
+#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr remove [OPTIONS] DIR|NAME")]
+#[command(mut_arg("rcfile", hidden), mut_arg("positional", of_checkpoint))]
 pub struct Remove {
     #[command(flatten)]
     pub lxc: LxcOptions,

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, print, start_log};
+use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, start_log};
 use crate::contents::Contents;
 use crate::error::{Exit, Failure, OrExit, Result};
 
@@ -13,7 +13,8 @@ use crate::error::{Exit, Failure, OrExit, Result};
 /// A checkpoint is named by its directory, or by its container when that is suspended. Those that LXC's own tool wrote
 /// are shown, too.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr show [OPTIONS] DIR|NAME", mut_arg("rcfile", |arg| arg.hide(true)), mut_arg("positional", |arg| arg.value_name("DIR|NAME").help("Directory of the checkpoint, or name of the suspended container")))]
+#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr show [OPTIONS] DIR|NAME")]
+#[command(mut_arg("rcfile", hidden), mut_arg("positional", of_checkpoint))]
 pub struct Show {
     #[command(flatten)]
     pub lxc: LxcOptions,

@@ -41,6 +41,7 @@ use std::path::{Path, PathBuf};
 pub use address::{Gateway, Net};
 pub use error::{ConfigError, ParseError, Position};
 pub use keys::{HookKind, SignalKind};
+pub(in crate::lxc) use mounts::unescape;
 pub use mounts::{AutoCgroup, AutoMode, MountAuto, MountEntry};
 pub use net::{HwAddr, Nic, NicKind, VethMode};
 pub use parse::{Item, items};

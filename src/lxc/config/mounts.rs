@@ -219,8 +219,8 @@ fn entry(at: Position, line: &OsStr, text: &str) -> Result<Option<MountEntry>, P
     }))
 }
 
-/// The escapes of fstab(5): `\040` a blank, `\011` a tab, `\012` a newline, `\043` a `#`, `\134` or `\\` a backslash.
-fn unescape(field: &[u8]) -> OsString {
+/// The escapes of fstab(5), and of the kernel's tables of mounts: `\040` a blank, `\011` a tab, `\012` a newline, `\043` a `#`, `\134` or `\\` a backslash.
+pub(in crate::lxc) fn unescape(field: &[u8]) -> OsString {
     const ESCAPES: [(&[u8], u8); 6] =
         [(b"040", b' '), (b"011", b'\t'), (b"012", b'\n'), (b"043", b'#'), (b"134", b'\\'), (b"\\", b'\\')];
     let mut out = Vec::with_capacity(field.len());

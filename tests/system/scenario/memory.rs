@@ -33,7 +33,7 @@ pub fn pages_are_made_ready_beside_criu(world: &World) {
     let faults = faults(&container, before.get("pid"));
     witness.assert_goes_on_from(&before);
     let pages = MEMORY as u64 * MIB / 4096;
-    assert!(faults < pages / 4 * 3, "{faults} faults for {pages} pages");
+    assert!(faults < pages / 4 * 3, "{faults} faults for {pages} pages (it takes two processors and one memory node)");
     container.kill();
 }
 
