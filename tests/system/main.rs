@@ -208,6 +208,7 @@ const STORIES: &[Story] = &[
     ("the_users_interrupt_leaves_it_running", scenario::others::the_users_interrupt_leaves_it_running),
     ("a_time_limit_leaves_it_running", scenario::others::a_time_limit_leaves_it_running),
     ("a_script_that_never_ends_is_ended", scenario::others::a_script_that_never_ends_is_ended),
+    ("one_that_dies_in_the_middle_may_come_back", scenario::others::one_that_dies_in_the_middle_may_come_back),
     ("killed_in_the_middle", scenario::others::killed_in_the_middle),
     ("killed_an_image_that_was_shown_is_recovered", scenario::others::an_image_that_was_shown_is_recovered),
     (
@@ -267,6 +268,7 @@ const ON_HYBRID: &[Story] = &[
     ("interop_lxcs_tool_and_ours_take_turns", scenario::interop::lxcs_tool_and_ours_take_turns),
     ("interop_the_story_of_lxcs_own_test", scenario::interop::the_story_of_lxcs_own_test),
     ("a_reboot_inside_starts_it_afresh", scenario::others::a_reboot_inside_starts_it_afresh),
+    ("one_that_dies_in_the_middle_may_come_back", scenario::others::one_that_dies_in_the_middle_may_come_back),
     ("killed_in_the_middle", scenario::others::killed_in_the_middle),
     (
         "a_container_whose_monitor_is_gone_leaves_no_cgroup",

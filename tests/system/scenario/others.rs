@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::harness::bare;
 use crate::harness::container::Container;
-use crate::harness::enter::BRIDGE;
+use crate::harness::enter::{BRIDGE, PROGRAMS};
 use crate::harness::run::{Output, Run, ends_within, wait_for};
 use crate::harness::witness::Witness;
 use crate::harness::{World, cgroups};
@@ -336,6 +336,27 @@ pub fn a_script_that_never_ends_is_ended(world: &World) {
         assert!(done.exists(), "{action}: the script was ended at network-unlock: {told}");
     }
     container.kill();
+}
+
+/// Where the container has died and its images are complete, the command that is told brings it back.
+pub fn one_that_dies_in_the_middle_may_come_back(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let script = world.images("deadly").join("script.sh");
+    let text = "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != post-dump ] || { kill -9 \"$CRTOOLS_INIT_PID\"; sleep 4; }\n";
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let told = container.ours("lxc-checkpoint").arg("-A").arg(&script).output();
+    told.assert_code(6);
+    assert!(told.stderr.contains("has ended; what was written is in"), "{told}");
+    let command = told.stderr.lines().find_map(|line| line.split_once("it may come back from there: ")).unwrap().1;
+    assert_eq!(container.state(), "STOPPED");
+    Run::new("sh").args(["-c", &format!("PATH={PROGRAMS}:$PATH; {command}")]).ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+    fs::remove_dir_all(container.dir().join("dump.partial")).unwrap();
 }
 
 /// Something happens while CRIU waits in the user's action script, first before, then after the network is locked.
