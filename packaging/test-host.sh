@@ -5,6 +5,7 @@
 #        test-host.sh --systemd [--path]        not the host but the root of a container to try in it, Debian 13
 #        test-host.sh --workloads [--path]      the same with servers, and sysvinit, runit and systemd beside each other
 #        test-host.sh --openrc [--path]         that with OpenRC, which cannot be beside sysvinit's own scripts
+#        test-host.sh --programs GROUP [--path] Debian 13 with a group of servers of tests/system/program/list.txt
 # --lxc: Debian 12 with LXC 5.0, or Debian 13 with LXC 6.0, and forky's CRIU; stock: Debian 13 with its own CRIU 4.1.
 set -eu
 
@@ -12,7 +13,7 @@ suite=forky
 tools=apparmor,lxcfs,iproute2,iptables,nftables,mount,busybox-static,procps,iputils-ping,strace
 packages=lxc,criu,$tools
 versions_of='lxc criu libc6'
-arguments=0 pinned=
+arguments=0 pinned='' programs=''
 case "${1-} ${2-}" in
 "--lxc 7") arguments=2 ;;
 "--lxc 6") suite=trixie arguments=2 pinned=criu ;;
@@ -34,6 +35,13 @@ case "${1-} ${2-}" in
     packages=$packages,runit,procps,iproute2,mount
     if [ "$1" = --openrc ]; then packages=$packages,openrc; fi
     versions_of='nginx redis-server postgresql-17 memcached openssh-server nodejs default-jre-headless'
+    ;;
+--programs\ *)
+    suite=trixie arguments=2 programs=yes
+    list=$(dirname "$0")/../tests/system/program/list.txt
+    packages=$(awk -F ' [|] ' -v group="$2" '" " $1 " " ~ " " group " " && $3 != "-" { gsub(" ", ",", $3); print $3 }' "$list" | paste -s -d ,)
+    [ -n "$packages" ] || { echo "test-host: no group '$2' in $list" >&2; exit 2; }
+    versions_of='systemd libc6'
     ;;
 esac
 shift "$arguments"
@@ -77,6 +85,16 @@ if [ ! -d "$dir" ]; then
     bootstrap() {
         mmdebstrap --quiet --mode=root --variant=apt --components=main --aptopt='Acquire::Check-Valid-Until "false"' "$@"
     }
+    set --
+    if [ -n "$programs" ]; then
+        # Packages are kept for the next such root. No server starts by itself: a trial starts those that it is about.
+        mkdir -p "$cache/debs"
+        # shellcheck disable=SC2016 # mmdebstrap's shell expands them
+        set -- --skip=cleanup/apt --skip=download/empty --skip=essential/unlink \
+            --setup-hook="mkdir -p \"\$1/var/cache/apt/archives\"; mount --bind '$cache/debs' \"\$1/var/cache/apt/archives\"" \
+            --customize-hook='umount "$1/var/cache/apt/archives"; rm -rf "$1"/var/lib/apt/lists/*' \
+            --customize-hook='rm -rf "$1"/etc/systemd/system/*.wants "$1"/etc/systemd/system/*.requires "$1"/etc/rc?.d/S*'
+    fi
     # Of forky, CRIU and the libraries that it alone needs. Debian 12's libc is too old for it and goes along.
     # shellcheck disable=SC2016 # mmdebstrap's shell expands them
     case "$suite $pinned" in
@@ -91,7 +109,7 @@ if [ ! -d "$dir" ]; then
             --setup-hook="mkdir -p \"\$1/etc/apt/preferences.d\"; printf '$pins' > \"\$1/etc/apt/preferences.d/criu\"" \
             --customize-hook='chroot "$1" apt-get -q -y install --no-install-recommends -t forky criu' \
             "$suite" "$new/root" "deb $mirror $suite main" "deb $mirror forky main" ;;
-    *) bootstrap --include="$packages" "$suite" "$new/root" "$mirror" ;;
+    *) bootstrap "$@" --include="$packages" "$suite" "$new/root" "$mirror" ;;
     esac ||
     { [ "$suite" = forky ] || fail "mmdebstrap did not do it"
       say "mmdebstrap did not do it, trying debootstrap"

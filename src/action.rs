@@ -21,6 +21,7 @@ use crate::net::{Port, ports};
 use crate::rollback::{Journal, Undo};
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
+use crate::sys::process;
 
 /// The file beside the images in which the ports of a dump by another program are noted.
 pub const PORTS_FILE: &str = "lxc-cr-ports.toml";
@@ -57,6 +58,12 @@ pub fn run(env: &ActionEnv, command: Option<&Path>) -> Result<()> {
 fn orphaned(env: &ActionEnv, socket: &Path) -> Result<()> {
     if env.action != Action::NetworkUnlock {
         bail!("the command that started CRIU has died");
+    }
+    // The next command may have forbidden CRIU to write, to make it give up; what is put back now has to be written down.
+    for pid in [std::process::id().cast_signed(), nix::unistd::getppid().as_raw()] {
+        if let Err(e) = process::allow_writing(pid) {
+            log::debug!("allow process {pid} to write: {e}");
+        }
     }
     let mut journal = Journal::open(&socket.with_file_name("journal"))?;
     let mut errors = ErrorList::default();
@@ -95,7 +102,8 @@ fn network_namespace(init: i32) -> Result<File> {
 
 fn lock(file: &Path, init: i32) -> Result<()> {
     let mut netlink = Netlink::open()?;
-    let found = ports::find(&mut netlink, network_namespace(init)?.as_fd())?;
+    let mut found = ports::find(&mut netlink, network_namespace(init)?.as_fd())?;
+    ports::add_states(&mut found, &[])?;
     // Run twice, the second run finds the ports off their bridges: what the first has noted counts.
     let earlier = read(file)?;
     let known: Vec<Port> = found

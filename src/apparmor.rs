@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
-use crate::sys::place::Guest;
+use crate::sys::place::{self, Guest};
 use crate::sys::spawn::Place;
 
 /// The kernel's own files of AppArmor (security/apparmor/apparmorfs.c).
@@ -76,12 +76,7 @@ impl Profile {
     /// it is confined by one that the host has anyway.
     pub fn of_running(label: Label<'_>, dir: &Path, guest: Option<Guest>) -> Result<Option<Profile>> {
         let path = file(dir, label.profile);
-        let file = match files::open_file(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
-        };
-        files::check_own_file(guest, &path)?;
+        let Some(file) = place::open_own(guest, &path)? else { return Ok(None) };
         let mut text = String::new();
         file.take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
         Ok(Some(Profile {
@@ -197,6 +192,13 @@ pub fn loaded() -> Option<Vec<String>> {
 }
 
 /// Where LXC writes a container's profile: slashes in its name are hyphens in the file's.
+/// Whether a process is confined by a profile of this name.
+pub fn is_in_use(name: &str) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let labels = processes.filter_map(|process| fs::read_to_string(process.path().join("attr/current")).ok());
+    labels.into_iter().any(|label| Label::parse(&label).is_some_and(|label| label.profile == name))
+}
+
 fn file(dir: &Path, name: &str) -> PathBuf {
     dir.join(DIRECTORY).join(with_hyphens(name))
 }

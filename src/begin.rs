@@ -1,18 +1,19 @@
 //! What every command on a container begins with: the right to change it, the paths that are to be trusted, the time that it
 //! has; and the refusals of those that cannot begin.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::criu::version;
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::defined::{self, Defined};
 use crate::lxc::typed;
 use crate::operation::Operation;
 use crate::rootfs::Root;
 use crate::settings::Settings;
 use crate::suspended;
-use crate::sys::{files, place};
+use crate::sys::place::Untrusted;
+use crate::sys::{clean_start, place};
 
 /// Takes the right to change a container.
 pub fn operation(defined: &Defined, what: &str) -> Result<Operation> {
@@ -67,23 +68,46 @@ pub fn not_running(defined: &Defined) -> Failure {
 }
 
 /// Refuses what somebody else than root could have written or put into its place: the container's configuration with
-/// what it includes (hooks of it are run), its root, and the directory of images.
-pub fn check_places(defined: &Defined, images: &Path) -> Result<()> {
-    let mut files: Vec<&Path> = defined.config.items().iter().map(|i| i.at.file.as_ref()).collect();
-    files.sort_unstable();
-    files.dedup();
+/// what it includes (hooks of it are run), its root, and the directory of images; gives the path of that free of links.
+pub fn check_places(defined: &Defined, images: &Path) -> Result<PathBuf> {
     let guest = defined.config.guest();
-    let check = || -> anyhow::Result<()> {
-        files.iter().try_for_each(|file| files::check_own_file(guest, file))?;
+    let check = || -> anyhow::Result<PathBuf> {
+        defined.config.sources().iter().try_for_each(|source| source.judge(guest))?;
         let root = Root::of(defined).unwrap_or_else(|_| Root::Directory { path: defined.rootfs.clone() });
         root.paths().into_iter().try_for_each(|path| place::check_of(guest, path))?;
-        place::check_of(guest, images)?;
-        Ok(())
+        Ok(place::walk(guest, images)?)
     };
     check().map_err(|e| {
-        Failure::new(Exit::Refused, e)
-            .hint("let root own all directories on the way, and nobody else write to them; or use another path")
+        let hint = match e.downcast_ref() {
+            // LXC does not need it to be theirs: as its group they can pass through.
+            Some(Untrusted::Shared { at, gid, .. }) => {
+                let at = typed::quoted(&at.to_string_lossy());
+                format!("give it to root: chown root:{gid} {at} && chmod u=rwx,g=x,o= {at}")
+            }
+            _ => {
+                "what root restores must be root's alone to change: keep it below a directory that only root can write \
+                 to, such as /var/lib/lxc"
+                    .to_owned()
+            }
+        };
+        Failure::new(Exit::Refused, e).hint(hint)
     })
+}
+
+/// Refuses to restore from a process whose restrictions the container would inherit for good.
+pub fn refuse_restricted() -> Result<()> {
+    let found = clean_start::lasting_restrictions().or_exit(Exit::Other)?;
+    match found.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::msg(
+            Exit::Refused,
+            format!("this command is restricted, and the container would be for good: {}", found.join(", ")),
+        )
+        .hint(
+            "run it from a root shell, or from a service without NoNewPrivileges=, SystemCallFilter=, \
+             MemoryDenyWriteExecute= and CapabilityBoundingSet=",
+        )),
+    }
 }
 
 /// Refuses to stop an ephemeral container: LXC's monitor destroys it then, its root and its directory with the checkpoint in it.

@@ -7,6 +7,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::report::shown;
+
 /// What a command's exit status says. Documented in every man page and in the README.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -68,6 +70,8 @@ pub struct Failure {
     pub exit: Exit,
     /// What could not be done, and the chain of causes.
     pub cause: anyhow::Error,
+    /// More of it, each on a line of its own.
+    pub details: Option<Box<Details>>,
     /// What to do now, in one imperative sentence.
     pub hint: Option<String>,
     /// The log that tells more.
@@ -75,6 +79,10 @@ pub struct Failure {
     /// The state of the container now, for example "test-lxc is running as before".
     pub state: Option<String>,
 }
+
+/// Lines below a failure's own. (Behind a pointer: a result is as large as its error.)
+#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct Details(Vec<String>);
 
 /// Why a command was given up that a signal has asked to end: who begins more than one thing has to know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +95,7 @@ pub type Result<T> = std::result::Result<T, Failure>;
 impl Failure {
     /// A failure with its exit code and cause, and nothing else to say yet.
     pub fn new(exit: Exit, cause: impl Into<anyhow::Error>) -> Failure {
-        Failure { exit, cause: cause.into(), hint: None, log: None, state: None }
+        Failure { exit, cause: cause.into(), details: None, hint: None, log: None, state: None }
     }
 
     /// A failure whose cause is just this text.
@@ -98,6 +106,12 @@ impl Failure {
     /// Whether a signal is the reason.
     pub fn is_interruption(&self) -> bool {
         self.cause.is::<Interrupted>()
+    }
+
+    /// Adds a line to it.
+    pub fn detail(mut self, line: impl Into<String>) -> Failure {
+        self.details.get_or_insert_default().0.push(line.into());
+        self
     }
 
     /// Adds what the user can do.
@@ -120,9 +134,11 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The chain of causes on one line; hint, log and state are for `cli` to lay out.
+    /// The chain of causes on one line, and the details below it; hint, log and state are for `cli` to lay out. Names
+    /// that a container has given begin no line of their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.cause)
+        f.write_str(&shown(&format!("{:#}", self.cause)))?;
+        self.details.iter().flat_map(|details| &details.0).try_for_each(|line| write!(f, "\n  {}", shown(line)))
     }
 }
 

@@ -4,10 +4,15 @@ use std::fmt;
 use std::path::Path;
 use std::process::ExitStatus;
 
+use nix::sys::statvfs::statvfs;
+
 use crate::criu::log::{self, Class, Operation};
 use crate::criu::run::{GiveUp, status_in_words};
 use crate::error::{Exit, Failure, Interrupted};
 use crate::sys::netlink;
+
+/// With less room than this for one more image, in bytes, a disk is full.
+const ROOM: u64 = 64 << 10;
 
 /// Why CRIU failed, as its log tells it.
 #[derive(Debug)]
@@ -28,16 +33,24 @@ impl std::error::Error for Reason {}
 pub fn describe(status: &ExitStatus, stderr: &str, log_file: &Path, operation: Operation, exit: Exit) -> Failure {
     let summary = match log::summarise_file(log_file, operation) {
         Ok(summary) => summary,
+        Err(_) if is_full(log_file) => {
+            let text = format!("CRIU failed: {}", Class::DiskFull.explain());
+            return Failure::new(exit, Reason { class: Class::DiskFull, text }).hint(Class::DiskFull.remedy());
+        }
         Err(_) if !stderr.is_empty() => {
             return Failure::msg(exit, format!("{}: {stderr}", status_in_words(status)));
         }
         Err(_) => return Failure::msg(exit, format!("{} and left no log", status_in_words(status))),
     };
+    // CRIU's log may have been the first for which there was no room.
+    let class = match summary.class {
+        Class::Unknown if is_full(log_file) => Class::DiskFull,
+        class => class,
+    };
     let mut text = match summary.phase {
         Some(phase) => format!("CRIU failed while {phase}"),
         None => "CRIU failed".to_owned(),
     };
-    let class = summary.class;
     if class != Class::Unknown {
         text = format!("{text}: {}", class.explain());
     }
@@ -49,11 +62,19 @@ pub fn describe(status: &ExitStatus, stderr: &str, log_file: &Path, operation: O
     if class == Class::Unknown { failure } else { failure.hint(class.remedy()) }
 }
 
+/// Whether there is no room left beside a file, for bytes or for files.
+fn is_full(file: &Path) -> bool {
+    let Some(Ok(stat)) = file.parent().map(statvfs) else { return false };
+    let free = stat.blocks_available().saturating_mul(stat.fragment_size());
+    free < ROOM || (stat.files() > 0 && stat.files_available() == 0)
+}
+
 /// Why a run of CRIU was given up.
 pub fn in_words(why: GiveUp) -> String {
     match why {
         GiveUp::TimeLimit => "the time limit was reached".to_owned(),
         GiveUp::Signal(number) => Interrupted(number).to_string(),
+        GiveUp::Standstill => "CRIU stood still and was ended".to_owned(),
         GiveUp::Lost => "the container's init was killed meanwhile".to_owned(),
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! It is done while the restored tasks still stand still, so that none of them ever sees the difference.
 
+pub mod core_filters;
 pub mod groups;
+pub mod personality;
 
 use anyhow::{Context, Result};
 

@@ -3,11 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-
 use crate::criu::images;
 use crate::criu::log::{Follower, phase_of_line};
-use crate::criu::run::Watch;
 use crate::report::Report;
 
 /// How CRIU begins its last words (common/bug.h).
@@ -46,6 +43,11 @@ impl<'a> LogReader<'a> {
         self.crashed
     }
 
+    /// How long it is by now.
+    pub fn size(&self) -> u64 {
+        self.follower.size()
+    }
+
     /// Whether anybody wants to be told.
     pub fn wanted(&self) -> bool {
         self.report.wants_log() || self.report.wants_phases()
@@ -81,20 +83,5 @@ impl<'a> LogReader<'a> {
                 }
             }
         }
-    }
-}
-
-/// A run in which nothing is to be done but to watch.
-impl Watch for LogReader<'_> {
-    fn action(&mut self, _action: &str, _init_pid: Option<i32>) -> Result<()> {
-        Ok(())
-    }
-
-    fn wants_ticks(&self) -> bool {
-        self.wanted()
-    }
-
-    fn tick(&mut self) {
-        self.read();
     }
 }

@@ -6,7 +6,6 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{self, Exit, Failure};
 use crate::sys::files;
 use crate::sys::process::{self, Process};
+use crate::workshop;
 
 /// Where the state of all containers is kept; gone after a reboot, like the changes that it speaks of.
 pub const STATE_ROOT: &str = "/run/lxc-cr";
@@ -28,13 +28,10 @@ const CONTAINER: &str = "container";
 const WAIT: &str = "wait until it is done, then try again";
 /// The file that is locked.
 const LOCK: &str = "lock";
-/// How the name of an image begins that CRIU is shown in place of a checkpoint's own.
-pub const SHOWN: &str = "shown-";
 /// No file of these is longer, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
-/// How long the CRIU of a command that died may take to put the container's tasks back. It gives up at its next action,
-/// which is as far away as the writing of the container's memory; ended earlier, it would leave them half seized.
-const ORPHAN_LIMIT: Duration = Duration::from_secs(60);
+/// How long one who only looks at a lock may be in the way of who takes it.
+const LOOKER_LIMIT: Duration = Duration::from_secs(1);
 /// Between two looks at a lock whose end nobody announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
@@ -91,13 +88,7 @@ impl Holder {
     }
 
     fn in_words(self) -> String {
-        if self.text.is_empty() {
-            "another operation".to_owned()
-        } else if self.has_ended() {
-            format!("the CRIU of a dead {}", self.text)
-        } else {
-            self.text
-        }
+        if self.text.is_empty() { "another operation".to_owned() } else { self.text }
     }
 }
 
@@ -105,13 +96,14 @@ impl Holder {
 #[derive(Debug)]
 pub struct Operation {
     dir: PathBuf,
-    lock: File,
+    /// Held until we end.
+    _lock: File,
 }
 
 impl Operation {
     /// Takes the lock of a container. `what` is told to those who find it taken: "lxc-checkpoint".
     ///
-    /// The CRIU of a command that died is waited for.
+    /// Nobody but a command holds it, and no longer than it lives. What the CRIU of a dead one has left is cleared.
     pub fn begin(lxcpath: &Path, name: &str, what: &str) -> Result<Operation, Error> {
         Operation::begin_at(Path::new(STATE_ROOT), lxcpath, name, what)
     }
@@ -140,7 +132,7 @@ impl Operation {
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&path)
             .with_context(|| format!("open {}", path.display()))?;
-        take(&mut lock, Instant::now() + ORPHAN_LIMIT)?;
+        take(&mut lock, Instant::now() + LOOKER_LIMIT)?;
         let say = |lock: &mut File| -> io::Result<()> {
             let us = process::start_time(std::process::id().cast_signed())?;
             lock.set_len(0)?;
@@ -148,7 +140,8 @@ impl Operation {
             lock.write_all(format!("{what} (pid {})\n{us}\n", std::process::id()).as_bytes())
         };
         say(&mut lock).with_context(|| format!("write {}", path.display()))?;
-        Ok(Operation { dir: dir.to_owned(), lock })
+        workshop::clear(dir)?;
+        Ok(Operation { dir: dir.to_owned(), _lock: lock })
     }
 
     /// Who holds a container now, in words; `None` when nobody does.
@@ -166,10 +159,9 @@ impl Operation {
         }
     }
 
-    /// The lock once more, for a program that changes the container on our behalf and must not be disturbed even if we
-    /// die: it is held until the last of them has ended.
-    pub fn share_lock(&self) -> io::Result<OwnedFd> {
-        Ok(self.lock.try_clone()?.into())
+    /// The state directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// The journal of changes to the host.
@@ -185,11 +177,6 @@ impl Operation {
     /// The socket to CRIU's action script.
     pub fn control(&self) -> PathBuf {
         self.dir.join("control")
-    }
-
-    /// An image that CRIU is shown in place of the checkpoint's own of this name.
-    pub fn image(&self, name: &str) -> PathBuf {
-        self.dir.join(format!("{SHOWN}{name}"))
     }
 
     /// Where CRIU writes init's pid.
@@ -218,6 +205,20 @@ pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
                 let text = format!("another command is at work in {}", dir.display());
                 return Err(Failure::msg(Exit::Busy, text).hint(WAIT));
             }
+        }
+    }
+}
+
+/// As [`hold_images`], of a directory that is open already. Another's end is not waited for.
+pub fn hold_open_images(dir: File, path: &Path) -> error::Result<File> {
+    match dir.try_lock() {
+        Ok(()) => Ok(dir),
+        Err(TryLockError::WouldBlock) => {
+            let text = format!("another command is at work in {}", path.display());
+            Err(Failure::msg(Exit::Busy, text).hint(WAIT))
+        }
+        Err(TryLockError::Error(e)) => {
+            Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("hold {}", path.display()))))
         }
     }
 }
@@ -289,7 +290,7 @@ fn take(lock: &mut File, limit: Instant) -> Result<(), Error> {
         if !holder.has_ended() || Instant::now() >= limit {
             return Err(Error::Busy(holder.in_words()));
         }
-        // A dead command's CRIU, or somebody who only looks: the kernel tells nobody when it lets go.
+        // Somebody who only looks: the kernel tells nobody when it lets go.
         std::thread::sleep(LOOK_AGAIN);
     }
 }
@@ -328,23 +329,18 @@ mod tests {
     }
 
     #[test]
-    fn the_criu_of_a_dead_command_is_waited_for() {
+    fn one_who_only_looks_is_waited_for() {
         let top = tempfile::tempdir().unwrap();
-        let operation = Operation::begin_in(top.path(), "lxc-checkpoint").unwrap();
-        // It is another process that has the lock, and its command is dead.
-        let shared = operation.share_lock().unwrap();
+        drop(Operation::begin_in(top.path(), "lxc-checkpoint").unwrap());
         fs::write(top.path().join("lock"), "lxc-checkpoint (pid 1)\n7\n").unwrap();
-        drop(operation);
-        let ended = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let seen = ended.clone();
-        let criu = std::thread::spawn(move || {
+        let looker = File::open(top.path().join("lock")).unwrap();
+        looker.lock_shared().unwrap();
+        let looking = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(20));
-            seen.store(true, std::sync::atomic::Ordering::SeqCst);
-            drop(shared);
+            drop(looker);
         });
         Operation::begin_in(top.path(), "lxc-restart").unwrap();
-        assert!(ended.load(std::sync::atomic::Ordering::SeqCst), "the lock was taken while it was held");
-        criu.join().unwrap();
+        looking.join().unwrap();
     }
 
     #[test]

@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::apparmor::Profile;
 use crate::cgroup::Tree;
+use crate::mend::core_filters::CoreFilter;
 use crate::mend::groups::Membership;
 use crate::mounts::{External, HostFile};
-use crate::net::Port;
 use crate::net::devices::Device;
+use crate::net::{Elsewhere, Port};
 use crate::sys::files;
 use crate::sys::netlink::Route;
 use crate::sysctl::Sysctls;
@@ -57,6 +58,9 @@ pub struct Record {
     /// Whether the container went on afterwards, and wrote to its files.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left_running: bool,
+    /// Whether, when its tasks stood still, no deleted file was behind a symbolic link.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub looked_through: bool,
     /// The container.
     pub container: Container,
     /// Where and by what it was dumped.
@@ -75,12 +79,18 @@ pub struct Record {
     /// Its interfaces that are no veth pairs, but need something of the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub devices: Vec<Device>,
+    /// What other links of the host have for the sake of its addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
     /// Its routes in tables that policy rules lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
     /// Its bind mounts from the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub externals: Vec<External>,
+    /// Mount points at which no symbolic link is followed (`nosymfollow`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_symlinks: Vec<PathBuf>,
     /// Files of the host that init had open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_files: Vec<HostFile>,
@@ -93,6 +103,9 @@ pub struct Record {
     /// Sockets that have joined multicast groups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<Membership>,
+    /// Processes with another filter for core dumps than most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub core_filters: Vec<CoreFilter>,
     /// The console and the ttys that LXC lent it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ttys: Vec<Tty>,
@@ -150,9 +163,16 @@ pub struct Init {
     /// Lines of `/proc/PID/gid_map`, when it has a user namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gid_map: Vec<String>,
+    /// Its personality (lxc.arch); 0 for that of the host.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub personality: u32,
     /// LSM label, when it has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// Why a checkpoint cannot be trusted or used.
@@ -336,6 +356,7 @@ pub(crate) mod tests {
             builds_on: None,
             created: 1_790_000_000,
             left_running: false,
+            looked_through: false,
             container: Container {
                 name: "t".into(),
                 lxcpath: "/var/lib/lxc".into(),
@@ -356,17 +377,21 @@ pub(crate) mod tests {
                 namespaces: vec!["mnt".into()],
                 uid_map: vec![],
                 gid_map: vec![],
+                personality: 0,
                 label: None,
             },
             cgroup: None,
             legacy_cgroups: vec![],
             ports: vec![],
             devices: vec![],
+            elsewhere: Vec::new(),
             routes: vec![],
             externals: vec![],
+            without_symlinks: vec![],
             host_files: vec![],
             net_settings: Sysctls::new(),
             groups: Vec::new(),
+            core_filters: Vec::new(),
             interface_settings: None,
             ttys: vec![],
             profile: None,
@@ -416,6 +441,7 @@ pub(crate) mod tests {
         assert!(refused(&|r| r.container.name = "a/".into()).contains("no name of a container"));
         assert!(refused(&|r| r.container.rootfs = "/var/../etc".into()).contains("'/var/../etc' is not a plain path"));
         let tree = |path: &str, below: &str, file: &str| Tree {
+            inner: PathBuf::new(),
             controllers: vec![],
             path: path.into(),
             frozen: false,
@@ -438,7 +464,13 @@ pub(crate) mod tests {
         );
         let file = HostFile { mount_id: 1, inode: 2, path: "/etc/shadow".into() };
         assert!(refused(&|r| r.host_files = vec![file.clone()]).contains("would be given to the container"));
-        let external = External { key: "k".into(), point: "/a".into(), source: "/srv/../etc".into(), read_only: false };
+        let external = External {
+            key: "k".into(),
+            point: "/a".into(),
+            source: "/srv/../etc".into(),
+            read_only: false,
+            identity: None,
+        };
         assert!(refused(&|r| r.externals = vec![external.clone()]).contains("'/srv/../etc' is not a plain path"));
         assert!(matches!(Record::parse("version = 99"), Err(Damage::TooNew(99))));
         assert!(matches!(Record::parse("rubbish"), Err(Damage::Unreadable(_))));

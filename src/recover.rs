@@ -17,9 +17,10 @@ use anyhow::{Context, Result, anyhow};
 use crate::cgroup;
 use crate::error::{self, ErrorList, Exit, Failure};
 use crate::lxc::command::Client;
-use crate::lxc::config::NicKind;
+use crate::lxc::config::{Config, NicKind};
 use crate::lxc::container;
 use crate::lxc::defined::Defined;
+use crate::lxc::home::Names;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
 use crate::net::ports;
@@ -31,8 +32,8 @@ use crate::sys::process;
 
 /// What an operation that was not finished leaves in its state directory beside its journals.
 const SCRAPS: [&str; 2] = ["control", "pid"];
-/// How other files of that kind begin: one that was to be put in another one's place, and one that only CRIU reads.
-const SCRAPS_BEGIN: [&str; 2] = [".lxc-cr-", operation::SHOWN];
+/// How other files of that kind begin: one that was to be put in another one's place.
+const SCRAPS_BEGIN: [&str; 1] = [".lxc-cr-"];
 /// How long an init that was killed may take to end; its processes end before it.
 const END_LIMIT: Duration = Duration::from_secs(10);
 
@@ -157,7 +158,9 @@ impl Known {
         if !matches!(Client::new(&lxcpath, name).state(), Ok(State::Stopped)) {
             return Ok(false);
         }
-        let Some(running) = container::find_without_monitor(name, None)? else { return Ok(true) };
+        let Some(running) = container::find_without_monitor(name, container::Marks::default())? else {
+            return Ok(true);
+        };
         // An init that dies with its monitor does so a moment later: what it had would be left if nobody waited.
         let init = running.init;
         Ok(process::is_killed(init.pid()) && init.wait_exit(END_LIMIT).context("wait for the end of the container")?)
@@ -180,7 +183,7 @@ impl Known {
         if let Some(container) = &self.container
             && self.is_stopped()?
         {
-            errors.note(remove_empty_cgroups(&container.name, tell));
+            errors.note(remove_empty_cgroups(container, tell));
         }
         errors.into_result()
     }
@@ -188,11 +191,14 @@ impl Known {
 
 /// Removes the cgroups of a container that has ended without its monitor, who would have done it. One in which anything
 /// runs is another container's of that name.
-fn remove_empty_cgroups(name: &str, tell: &mut dyn FnMut(&str)) -> Result<()> {
+fn remove_empty_cgroups(container: &Container, tell: &mut dyn FnMut(&str)) -> Result<()> {
+    // Of one that is no longer defined only LXC's own names can be guessed.
+    let file = container.lxcpath.join(&container.name).join("config");
+    let config = Config::load(&file).or_else(|_| Config::parse(&file, b""))?;
+    let names = Names::new(&container.name, &config, None);
     for hierarchy in cgroup::hierarchies()? {
         let base = cgroup::directory(&hierarchy.mount, &cgroup::base(&hierarchy)?)?;
-        for kind in ["payload", "monitor"] {
-            let dir = base.join(format!("lxc.{kind}.{name}"));
+        for dir in [&names.payload, &names.monitor].map(|name| base.join(name)) {
             if !dir.is_dir() || !cgroup::tasks(&dir)?.is_empty() {
                 continue;
             }

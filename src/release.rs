@@ -8,7 +8,6 @@
 //! Earlier the freezer would be in CRIU's way: its parasite code has to run in the tasks.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::cgroup;
 use crate::error::ErrorList;
 use crate::sys::below::Below;
+use crate::sys::glance::glance;
 use crate::sys::process::Process;
 use crate::sys::tcp;
 
@@ -32,7 +32,7 @@ pub struct Seized {
     pub init: i32,
     /// When init was started, in clock ticks since boot: it cannot be mistaken for another process later.
     pub start_time: u64,
-    /// The directory of its payload cgroup; none where it is not known, and nothing can be frozen.
+    /// The directory of the cgroup in which its tasks are; none where it is not known, and nothing can be frozen.
     pub cgroup: Option<PathBuf>,
     /// It was frozen before by its owner, and stays so.
     pub frozen: bool,
@@ -132,8 +132,8 @@ fn deleted_files(pid: i32) -> Vec<(PathBuf, (u64, u64))> {
     let found = descriptors.filter_map(|link| {
         let target = fs::read_link(&link).ok()?;
         let path = target.to_str()?.strip_suffix(DELETED).filter(|p| p.starts_with('/'))?;
-        let meta = fs::metadata(&link).ok().filter(|m| m.is_file() && m.nlink() > 0)?;
-        Some((PathBuf::from(path), (meta.dev(), meta.ino())))
+        let seen = glance(&link).ok().filter(|seen| seen.mode & libc::S_IFMT == libc::S_IFREG && seen.nlink > 0)?;
+        Some((PathBuf::from(path), (seen.dev, seen.ino)))
     });
     found.collect()
 }

@@ -36,12 +36,20 @@ impl Report for Silent {
 
 /// Text that a container may have a part in: nothing of it may steer the terminal that it is shown on.
 pub fn shown(text: &str) -> String {
-    replaced(text, char::is_control)
+    replaced(text, steers)
 }
 
 /// The same of text that is laid out, on several lines or in columns: line ends and tabs stay.
 pub fn shown_lines(text: &str) -> String {
-    replaced(text, |c| c.is_control() && !['\n', '\t'].contains(&c))
+    replaced(text, |c| steers(c) && !['\n', '\t'].contains(&c))
+}
+
+/// Whether a character moves, hides or turns around what is beside it: control characters, line separators, those that
+/// set the direction of text, and those that are not seen.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 fn replaced(text: &str, bad: impl Fn(char) -> bool) -> String {
@@ -101,6 +109,9 @@ mod tests {
     fn nothing_steers_the_terminal() {
         assert_eq!(shown("a\x1b[2J\u{9b}b\nc\r"), "a\u{fffd}[2J\u{fffd}b\u{fffd}c\u{fffd}");
         assert_eq!(shown_lines("a\x1b\nb"), "a\u{fffd}\nb");
+        // From right to left, of no width, and a line separator.
+        assert_eq!(shown("a\u{202e}b\u{200b}c\u{2028}d"), "a\u{fffd}b\u{fffd}c\u{fffd}d");
+        assert_eq!(shown("Grüße, 世界"), "Grüße, 世界");
     }
 
     #[test]

@@ -34,6 +34,8 @@ impl Cure {
         match (operation, class) {
             (Operation::Dump, NetlinkData | QueuedCredentials | TcpInFlight | WatchRace) => Some(Cure::Time),
             (Operation::Dump, Unseizable | Traced | ProcessGone) => Some(Cure::Time),
+            // A container that has just been started has LXC's terminals for a moment.
+            (Operation::Dump, ControllingTty | TtyMasterMissing) => Some(Cure::Time),
             (Operation::Restore, InterfaceExists) => Some(Cure::Time),
             (Operation::Restore, MountEngine) => Some(Cure::OlderMountEngine),
             _ => None,

@@ -1,6 +1,8 @@
 //! The journal: how each change to the host is undone, written down before the change is made.
 //!
-//! It lies under `/run`, so it lives exactly as long as what it speaks of. A failure plays it back, newest entry
+//! It lies under `/run`, so it lives about as long as what it speaks of. Each step knows what it undoes by more than a path
+//! or a number, which others may have by then: a cgroup by its inode, a process by its start, a link by its index and
+//! address; and the journal says of which boot it is. One of an earlier boot undoes nothing but what lies on the disk. A failure plays it back, newest entry
 //! first; so does the next command after a crash. What a restored container needs of the host is nothing but a change
 //! that is to be undone at its end: so a restore that succeeds hands its journal over to the monitor, which plays it
 //! back when the container has ended.
@@ -9,10 +11,14 @@
 //! Playing goes on after an error; entries that failed stay in the journal.
 
 mod root;
+mod script;
 pub mod unseal;
+
+pub use script::DownScript;
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -20,13 +26,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::error::ErrorList;
-use crate::net::devices::{self, Gates, Loan};
-use crate::net::{Port, apply, ports};
+use crate::net::devices::{self, Loan};
+use crate::net::gates::Gates;
+use crate::net::{Elsewhere, Port, apply, ports, state};
 use crate::release::Seized;
 use crate::rootfs::Root;
-use crate::sys::files;
-use crate::sys::netlink::{Mac, Netlink};
-use crate::{apparmor, cgroup, record, suspended};
+use crate::sys::netlink::{Error, Mac, Netlink};
+use crate::sys::{self, files};
+use crate::{apparmor, cgroup, record, shelf, suspended};
 
 /// How one change is undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +48,10 @@ pub enum Undo {
         /// Its hardware address, by which a link of somebody else with that name is spared.
         mac: Mac,
     },
+    /// The `script.up` of an interface was run: its `script.down` is.
+    RunDownScript(DownScript),
+    /// A link of the host was told something for the sake of the container's addresses: that goes.
+    TakeFromLink(Elsewhere),
     /// Interfaces in a running container hear nothing: they do again.
     OpenGates(Gates),
     /// An interface of the host was moved into the container: it comes back.
@@ -49,6 +60,9 @@ pub enum Undo {
     RemoveCgroup {
         /// Its directory.
         path: PathBuf,
+        /// By what it is told from another one at that path; none while it was not made.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        inode: Option<i64>,
     },
     /// An image directory was begun.
     RemoveImages {
@@ -70,6 +84,15 @@ pub enum Undo {
     EndTasks {
         /// Its directory.
         cgroup: PathBuf,
+        /// By what it is told from another one at that path.
+        inode: i64,
+    },
+    /// The mark of a suspended container was struck out, for it was about to run: it gets it back.
+    Mark {
+        /// The container's directory.
+        container: PathBuf,
+        /// It may have run since. Then its memory is of the past, and that is only told.
+        has_run: bool,
     },
     /// A profile of AppArmor was loaded for the container: it is taken away.
     UnloadProfile {
@@ -81,6 +104,11 @@ pub enum Undo {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         namespace: Option<String>,
     },
+    /// The images were lent to the group of the container's root: they are root's alone again.
+    TakeBackImages {
+        /// Their directory.
+        dir: PathBuf,
+    },
     /// CRIU was told to restore a container: what it makes for a moment, in the root and in /tmp, is removed.
     CleanRoot {
         /// The root, whose inside is not trusted.
@@ -88,6 +116,23 @@ pub enum Undo {
         /// CRIU's log, which names all that it made.
         log: PathBuf,
     },
+}
+
+impl Undo {
+    /// Whether it undoes something that lies on the disk: all else is gone with the boot in which it was done.
+    fn outlives_a_boot(&self) -> bool {
+        matches!(
+            self,
+            Undo::RemoveImages { .. } | Undo::CleanRoot { .. } | Undo::Mark { .. } | Undo::TakeBackImages { .. }
+        )
+    }
+}
+
+/// What stands before the entries of the file.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    /// The boot in which it was begun.
+    boot: String,
 }
 
 /// One entry of the file.
@@ -107,6 +152,7 @@ impl Journal {
     /// Opens the journal at this path, with what an earlier command left in it.
     pub fn open(path: &Path) -> Result<Journal> {
         let steps = match fs::read_to_string(path) {
+            Ok(text) if is_of_an_earlier_boot(&text) => read(&text).into_iter().filter(Undo::outlives_a_boot).collect(),
             Ok(text) => read(&text),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e).with_context(|| format!("read the journal {}", path.display())),
@@ -128,10 +174,26 @@ impl Journal {
     pub fn note(&mut self, undo: Undo) -> Result<()> {
         let what = || format!("write the journal {}", self.path.display());
         let text = toml::to_string(&Entry { step: vec![undo.clone()] }).with_context(what)?;
-        // One write: a reader sees the entry whole or not at all.
-        files::open_append(&self.path).and_then(|mut f| f.write_all(text.as_bytes())).with_context(what)?;
         self.steps.push(undo);
-        Ok(())
+        let written = match self.steps.len() {
+            // In place of what a crash may have torn.
+            1 => self.rewrite(),
+            // One write: a reader sees the entry whole or not at all.
+            _ => files::open_append(&self.path).and_then(|mut f| f.write_all(text.as_bytes())).with_context(what),
+        };
+        if written.is_err() {
+            self.steps.pop();
+        }
+        written
+    }
+
+    /// Puts one step in another one's place: what is known of a change by now.
+    pub fn exchange(&mut self, old: &Undo, new: Undo) -> Result<()> {
+        match self.steps.iter_mut().rfind(|step| *step == old) {
+            Some(step) => *step = new,
+            None => self.steps.push(new),
+        }
+        self.rewrite()
     }
 
     /// Strikes out the steps that need no undoing any more.
@@ -198,9 +260,20 @@ impl Journal {
                 _ => Ok(()),
             };
         }
-        let text = toml::to_string(&Entry { step: self.steps.clone() }).context("put the journal into words")?;
-        files::write_atomically(&self.path, text.as_bytes())
+        let entry = toml::to_string(&Entry { step: self.steps.clone() }).context("put the journal into words")?;
+        files::write_atomically(&self.path, format!("{}{entry}", header()?).as_bytes())
     }
+}
+
+fn header() -> Result<String> {
+    let boot = sys::boot_id().context("read which boot this is")?;
+    toml::to_string(&Header { boot }).context("put the boot into words")
+}
+
+/// Whether a journal says of itself that it was begun before this boot.
+fn is_of_an_earlier_boot(text: &str) -> bool {
+    let header = text.split(HEAD).next().and_then(|head| toml::from_str::<Header>(head).ok());
+    header.zip(sys::boot_id().ok()).is_some_and(|(header, now)| header.boot != now)
 }
 
 /// How each entry begins.
@@ -229,6 +302,15 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
         Undo::RemoveVeth { host, mac } => {
             told(apply::remove(opened(netlink)?, host, *mac)?, format!("veth pair {host} removed"))
         }
+        Undo::RunDownScript(script) => told(script.run()?, format!("the down script of {} was run", script.host)),
+        Undo::TakeFromLink(Elsewhere { link, message }) => match opened(netlink)?.link(link) {
+            Ok(found) => {
+                let gone = state::remove_elsewhere(found.index, message).with_context(|| format!("clear {link}"))?;
+                told(gone, format!("{link} answers for the container no longer"))
+            }
+            Err(Error::NotFound) => Vec::new(),
+            Err(e) => return Err(e).with_context(|| format!("look for {link}")),
+        },
         Undo::OpenGates(gates) => {
             gates.open()?;
             Vec::new()
@@ -237,13 +319,21 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             let back = devices::bring_back(opened(netlink)?, loan)?;
             told(back, format!("{} (the container's {}) is the host's again", loan.host, loan.inside))
         }
-        Undo::RemoveCgroup { path } => {
-            let there = path.exists();
-            cgroup::remove(path)?;
-            told(there, format!("cgroup {} removed", path.display()))
+        Undo::RemoveCgroup { path, inode } => {
+            let removed = match inode {
+                None => cgroup::remove_if_bare(path)?,
+                Some(inode) if cgroup::is_the(path, *inode) => cgroup::remove(path).map(|()| true)?,
+                Some(_) => false,
+            };
+            told(removed, format!("cgroup {} removed", path.display()))
         }
         Undo::RemoveImages { path } => {
-            let there = fs::symlink_metadata(path).is_ok();
+            let found = fs::symlink_metadata(path);
+            // What another user has put there, in a directory like /tmp, was not begun by us.
+            if found.as_ref().is_ok_and(|meta| !sys::place::is_ours(meta.uid())) {
+                return Ok(Vec::new());
+            }
+            let there = found.is_ok();
             let log = keep_log(path)?;
             remove_images(path)?;
             let kept = log.map(|log| format!(", its log is kept as {}", log.display())).unwrap_or_default();
@@ -254,17 +344,28 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             told(lost, format!("{} is no checkpoint any more: its container goes on", images.display()))
         }
         Undo::Release(seized) => seized.release()?,
-        Undo::EndTasks { cgroup } => {
-            let tasks = if cgroup.exists() { cgroup::tasks(cgroup)? } else { Vec::new() };
+        Undo::EndTasks { cgroup, inode } => {
+            let is_ours = cgroup::is_the(cgroup, *inode);
+            let tasks = if is_ours { cgroup::tasks(cgroup)? } else { Vec::new() };
             if !tasks.is_empty() {
                 cgroup::kill(cgroup)?;
             }
             told(!tasks.is_empty(), format!("{} half-restored tasks ended", tasks.len()))
         }
         Undo::UnloadProfile { dir, name, namespace } => {
-            told(apparmor::unload(dir, name, namespace.as_deref())?, format!("profile {name} unloaded"))
+            // One that was started since by LXC has a profile of the same name.
+            let unloaded = !apparmor::is_in_use(name) && apparmor::unload(dir, name, namespace.as_deref())?;
+            told(unloaded, format!("profile {name} unloaded"))
         }
+        Undo::TakeBackImages { dir } => match dir.exists() {
+            true => {
+                files::make_private(dir)?;
+                vec![format!("the images in {} are root's alone again", dir.display())]
+            }
+            false => Vec::new(),
+        },
         Undo::CleanRoot { root, log } => root::clean(root, log)?,
+        Undo::Mark { container, has_run } => suspended::take_back(container, *has_run)?.into_iter().collect(),
     })
 }
 
@@ -327,7 +428,7 @@ pub fn is_of_a_checkpoint(name: &Path) -> bool {
         || text.starts_with("stats-")
         || text == "irmap-cache"
         || text == record::FILE
-        || text == suspended::MARKER
+        || [suspended::MARKER, shelf::RESTARTED].contains(&text.as_ref())
         || text.starts_with(".lxc-cr-")
         || text == "parent"
 }
@@ -338,6 +439,21 @@ mod tests {
 
     fn images(path: &Path) -> Undo {
         Undo::RemoveImages { path: path.to_owned() }
+    }
+
+    #[test]
+    fn what_another_user_has_put_there_stands_in_no_ones_way() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("dump.partial");
+        fs::create_dir(&dir).unwrap();
+        std::os::unix::fs::chown(&dir, Some(4_000_000_000), None).unwrap();
+        let mut journal = Journal::open(&top.path().join("journal")).unwrap();
+        journal.note(images(&dir)).unwrap();
+        journal.play_back().unwrap();
+        assert!(journal.is_empty() && dir.is_dir());
     }
 
     #[test]
@@ -386,6 +502,51 @@ mod tests {
         assert!(error.contains("letter.txt"), "{error}");
         assert!(!good.exists());
         assert_eq!(Journal::open(&path).unwrap().steps(), [images(&bad)]);
+    }
+
+    #[test]
+    fn a_journal_of_an_earlier_boot_undoes_nothing_of_this_one() {
+        let top = tempfile::tempdir().unwrap();
+        let (path, dir) = (top.path().join("journal"), top.path().join("lxc.payload.t"));
+        fs::create_dir(&dir).unwrap();
+        let inode = cgroup::identity(&dir).unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        let partial = images(&top.path().join("dump.partial"));
+        journal.note(partial.clone()).unwrap();
+        journal.note(Undo::RemoveCgroup { path: dir.clone(), inode: None }).unwrap();
+        let made = Undo::RemoveCgroup { path: dir.clone(), inode: Some(inode) };
+        journal.exchange(&Undo::RemoveCgroup { path: dir.clone(), inode: None }, made.clone()).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().steps(), [partial.clone(), made]);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(&sys::boot_id().unwrap(), "another")).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().steps(), [partial]);
+        Journal::open(&path).unwrap().play_back().unwrap();
+        assert!(dir.exists());
+    }
+
+    #[test]
+    fn another_cgroup_of_that_path_is_spared() {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("lxc.payload.t");
+        fs::create_dir(&dir).unwrap();
+        let other = cgroup::identity(&dir).unwrap() + 1;
+        let mut journal = Journal::open(&top.path().join("journal")).unwrap();
+        journal.note(Undo::RemoveCgroup { path: dir.clone(), inode: Some(other) }).unwrap();
+        journal.note(Undo::EndTasks { cgroup: dir.clone(), inode: other }).unwrap();
+        journal.play_back().unwrap();
+        assert!(dir.exists());
+        // One that was about to be made is removed if there is nothing in it.
+        for bare in [false, true] {
+            let inside = dir.join("inside");
+            if bare {
+                fs::remove_dir(&inside).unwrap()
+            } else {
+                fs::create_dir(&inside).unwrap()
+            }
+            journal.note(Undo::RemoveCgroup { path: dir.clone(), inode: None }).unwrap();
+            journal.play_back().unwrap();
+            assert_eq!(dir.exists(), !bare);
+        }
     }
 
     #[test]

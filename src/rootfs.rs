@@ -147,7 +147,7 @@ impl Root {
     pub fn open(&self) -> Result<Held> {
         let device = |path: &Path, options: &str| mount_device(path, options);
         let mount = match self {
-            Root::Directory { path } if path.is_dir() => return Ok(Held { path: path.clone(), mount: None }),
+            Root::Directory { path } if path.is_dir() => Detached::of(path).context("clone the mount of its root"),
             Root::Directory { path } => Err(anyhow!("its root {} is no directory", path.display())),
             Root::Overlay { lower, upper, options } => mount_overlay(lower, upper, options)
                 .with_context(|| format!("mount the overlay of {} as its root", upper.display())),
@@ -162,7 +162,7 @@ impl Root {
                 device(path, options).with_context(|| format!("mount {} as its root", path.display()))
             }
         }?;
-        Ok(Held { path: mount.path(), mount: Some(mount) })
+        Ok(Held { path: mount.path(), mount })
     }
 }
 
@@ -170,7 +170,7 @@ impl Root {
 #[derive(Debug)]
 pub struct Held {
     path: PathBuf,
-    mount: Option<Detached>,
+    mount: Detached,
 }
 
 impl Held {
@@ -180,7 +180,7 @@ impl Held {
         let path = format!("/proc/{init}/ns/mnt");
         let namespace = fs::File::open(&path).with_context(|| format!("open {path}"))?;
         let mount = Detached::root_of(namespace.as_fd()).context("clone the mount of its root")?;
-        Ok(Held { path: mount.path(), mount: Some(mount) })
+        Ok(Held { path: mount.path(), mount })
     }
 
     /// A path that leads to it, for us and as long as it is held.
@@ -188,9 +188,9 @@ impl Held {
         &self.path
     }
 
-    /// The mount, where there had to be one.
-    pub fn mount(&self) -> Option<&Detached> {
-        self.mount.as_ref()
+    /// The mount.
+    pub fn mount(&self) -> &Detached {
+        &self.mount
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::files;
+use crate::sys::{files, place};
 
 /// The administrator's file; its drop-ins are in the directory `FILE.d`.
 pub const FILE: &str = "/etc/lxc/lxc-cr.toml";
@@ -130,13 +130,8 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn read_layer(path: &Path) -> Result<Option<Layer>> {
-    let mut file = match files::open_file(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
-    };
     // It names a program that root runs.
-    files::check_own_file(None, path)?;
+    let Some(mut file) = place::open_own(None, path)? else { return Ok(None) };
     let mut text = String::new();
     file.by_ref().take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
     parse(&text).map(Some).map_err(|e| anyhow::anyhow!("{}:{e}", path.display()))
@@ -213,9 +208,13 @@ mod tests {
         assert!(Files::read(&path).is_ok());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         assert!(Files::read(&path).unwrap_err().to_string().contains("can be written by others (mode 666)"));
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink("/dev/null", &path).unwrap();
+        // A link of root's leads to what counts.
+        let real = dir.path().join("real.toml");
+        fs::rename(&path, &real).unwrap();
+        std::os::unix::fs::symlink(&real, &path).unwrap();
         assert!(Files::read(&path).is_err());
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(Files::read(&path).is_ok());
     }
 
     const SAMPLE: &str = include_str!("../lxc-config/lxc-cr.toml");

@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::begin;
+use crate::cgroup::{self, Cgroup};
 use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::config::HookKind;
+use crate::lxc::container;
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::tools::{self, ShutDown};
@@ -37,16 +39,27 @@ pub enum Suspended {
     ShutDown(ShutDown, Failure),
 }
 
-/// Suspends a container, or shuts it down within this time.
+/// What becomes of a container that cannot be suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Otherwise {
+    /// The host goes down: it is shut down, too.
+    ShutDown,
+    /// Somebody has asked for it by name: it is still running.
+    KeepRunning,
+}
+
+/// Suspends a container within this time, or does what is to be done otherwise.
 ///
 /// # Errors
-/// When it does not run, somebody else is at work on it, it could not even be shut down, or we were interrupted.
+/// When it does not run, somebody else is at work on it, it could not even be shut down, or we were interrupted; and when it
+/// keeps running.
 pub fn suspend(
     name: &ContainerName,
     lxcpath: &LxcPath,
     action_script: PathBuf,
     settings: &Settings,
     time: Duration,
+    otherwise: Otherwise,
     report: &mut dyn Report,
 ) -> Result<Suspended> {
     // Time without end is none too much for a clock.
@@ -60,7 +73,12 @@ pub fn suspend(
     if !wants_its_end || failure.exit == Exit::ContainerLost {
         return Err(failure);
     }
+    if otherwise == Otherwise::KeepRunning {
+        let state = failure.state.clone().or_else(|| Some(format!("{name} is running as before")));
+        return Err(Failure { state, ..failure });
+    }
     report.phase("shutting down");
+    thaw(&defined);
     let left = end.map_or(time, |end| end.saturating_duration_since(Instant::now())).max(LEAST);
     match tools::shut_down(lxcpath.as_path(), name.as_str(), left) {
         Ok(how) => Ok(Suspended::ShutDown(how, failure)),
@@ -69,6 +87,24 @@ pub fn suspend(
             state: failure.state.or_else(|| Some(format!("look with lxc-info {}", typed::options(name, lxcpath)))),
             ..failure
         }),
+    }
+}
+
+/// A container that is frozen, or has frozen a part of itself, would wait for its own end until the time is over.
+fn thaw(defined: &Defined) {
+    let thaw = || -> anyhow::Result<()> {
+        let found = container::find(&defined.lxcpath_text(), defined.name.as_str(), container::Marks::of(defined))?;
+        let Some(running) = found else { return Ok(()) };
+        for Cgroup { dir, .. } in cgroup::of_container(&running)? {
+            let below = cgroup::frozen_below(&dir)?;
+            for frozen in below.iter().chain([&dir]).filter(|dir| cgroup::is_frozen(dir).unwrap_or(false)) {
+                cgroup::set_frozen(frozen, false)?;
+            }
+        }
+        Ok(())
+    };
+    if let Err(e) = thaw() {
+        log::warn!("thaw it: {e:#}");
     }
 }
 

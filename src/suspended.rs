@@ -17,6 +17,8 @@ pub const DIR: &str = "dump";
 
 /// The mark. Its content is for people who find it.
 pub const MARKER: &str = "lxc-cr.resume";
+/// What makes a directory that of a checkpoint.
+const INVENTORY: &str = "inventory.img";
 /// What makes a directory that of a container.
 const CONFIG: &str = "config";
 const CONTENT: &str = "lxc-cr resume brings this checkpoint back. This file goes when the container runs.\n";
@@ -61,6 +63,22 @@ pub fn strike_out(container: &Path) -> Result<bool> {
     Ok(true)
 }
 
+/// A restore that has struck the mark out was cut short: the mark is made again, unless the container may have run since.
+/// Says what came of it; nothing where its checkpoint is gone, or has a mark.
+pub fn take_back(container: &Path, has_run: bool) -> Result<Option<String>> {
+    let images = dir(container);
+    if !images.join(INVENTORY).exists() || is_marked(container)? {
+        return Ok(None);
+    }
+    if has_run {
+        let text =
+            "is not resumed at boot any more: the container was about to run from it; lxc-restart brings it back";
+        return Ok(Some(format!("{} {text}", images.display())));
+    }
+    mark(&images)?;
+    Ok(Some(format!("{} is resumed at the next boot, as before", images.display())))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +96,20 @@ mod tests {
         assert!(is_marked(top.path()).unwrap());
         assert!(strike_out(top.path()).unwrap());
         assert!(!is_marked(top.path()).unwrap() && !strike_out(top.path()).unwrap());
+    }
+
+    #[test]
+    fn a_mark_that_was_struck_out_too_early_comes_back() {
+        let top = tempfile::tempdir().unwrap();
+        let images = dir(top.path());
+        assert_eq!(take_back(top.path(), false).unwrap(), None, "no checkpoint");
+        files::make_private_dir(&images).unwrap();
+        std::fs::write(images.join(INVENTORY), "").unwrap();
+        assert!(take_back(top.path(), true).unwrap().unwrap().contains("not resumed"));
+        assert!(!is_marked(top.path()).unwrap());
+        assert!(take_back(top.path(), false).unwrap().unwrap().contains("as before"));
+        assert!(is_marked(top.path()).unwrap());
+        assert_eq!(take_back(top.path(), true).unwrap(), None);
     }
 
     #[test]

@@ -101,6 +101,39 @@ pub fn apply(netns: BorrowedFd<'_>, settings: &Sysctls) -> Result<Vec<String>> {
         .context("enter the container's network namespace")
 }
 
+/// What stands for the name of a link in the settings of [`of_link`].
+pub const LINK: &str = "*";
+/// The directories that have one directory for each link.
+const OF_LINKS: [&str; 5] = ["ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh", "mpls/conf"];
+
+/// The settings of a link in this thread's network namespace that are not those with which one begins.
+pub fn of_link(name: &str) -> Sysctls {
+    let mut found = Sysctls::new();
+    for dir in OF_LINKS {
+        let base = Path::new(BASE).join(dir);
+        let (own, first) = (base.join(name), base.join(DEFAULT));
+        for entry in fs::read_dir(&own).into_iter().flatten().flatten() {
+            let file = entry.file_name();
+            // Some can be written and have no value yet.
+            let Ok(value) = fs::read_to_string(own.join(&file)) else { continue };
+            // Only the host's first network namespace has defaults for neighbours.
+            let default = fs::read_to_string(first.join(&file));
+            let default = default.or_else(|_| fs::read_to_string(base.join(LOOPBACK).join(&file)));
+            if default.is_ok_and(|default| default != value) {
+                found.insert(format!("{dir}/{LINK}/{}", file.to_string_lossy()), value.trim_end().to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Gives a link in this thread's network namespace such settings; returns what could not be set.
+pub fn apply_to_link(settings: &Sysctls, name: &str) -> Vec<String> {
+    let (last, first): (Vec<_>, Vec<_>) = settings.iter().partition(|(name, _)| name.ends_with(LAST));
+    let named = |key: &str| key.replacen(&format!("/{LINK}/"), &format!("/{name}/"), 1);
+    first.into_iter().chain(last).filter_map(|(key, value)| set(&named(key), value).err()).collect()
+}
+
 /// Does something in a network namespace while these settings hold, as far as it has them; then they are as before.
 pub fn meanwhile<T: Send>(netns: BorrowedFd<'_>, settings: &Sysctls, f: impl FnOnce() -> T + Send) -> Result<T> {
     let done = in_netns(netns, || {

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::images::{self, Controlling};
 use crate::mounts::Mount;
+use crate::sys::glance::glance;
 use crate::sys::pty::Pty;
 
 /// Major number of the slaves of all ptys (`UNIX98_PTY_SLAVE_MAJOR`).
@@ -179,8 +180,8 @@ fn holders_of(pid: i32, found: &mut Vec<Holder>) -> io::Result<()> {
         if !fs::read_link(&link).is_ok_and(|target| target.starts_with("/dev")) {
             continue;
         }
-        let Ok(meta) = fs::metadata(&link) else { continue };
-        let device = (meta.rdev(), meta.dev());
+        let Ok(seen) = glance(&link) else { continue };
+        let device = (seen.rdev, seen.dev);
         if (device.0 == CONTROLLING || libc::major(device.0) == PTS_MAJOR) && !devices.contains(&device) {
             devices.push(device);
         }
@@ -325,7 +326,12 @@ mod tests {
             root: root.into(),
             point: point.into(),
             kind: kind.into(),
+            deleted: false,
+            source: "none".into(),
+            id_mapped: false,
             flags: nix::mount::MsFlags::empty(),
+            shared: None,
+            master: None,
         }
     }
 

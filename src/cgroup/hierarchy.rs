@@ -61,6 +61,11 @@ pub fn path_in(hierarchy: &Hierarchy, pid: i32) -> Result<Option<PathBuf>> {
     path_of(&pid.to_string(), &hierarchy.controllers)
 }
 
+/// liblxc's base with `lxc.cgroup.relative = 1`: our own cgroup.
+pub fn own_base(hierarchy: &Hierarchy) -> Result<PathBuf> {
+    Ok(path_of("self", &hierarchy.controllers)?.unwrap_or_else(|| PathBuf::from("/")))
+}
+
 /// liblxc's base for containers of root: the cgroup of pid 1, without systemd's own part of it.
 pub fn base(hierarchy: &Hierarchy) -> Result<PathBuf> {
     let path = path_in(hierarchy, 1)?.unwrap_or_else(|| PathBuf::from("/"));

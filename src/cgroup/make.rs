@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -14,27 +15,59 @@ const MAX_SUFFIX: u32 = 999;
 /// How long the tasks of a cgroup may take to be gone after they were killed.
 const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 
+/// Who hears of directories that are made.
+pub type Note<'n> = &'n mut dyn FnMut(&Path, Option<i64>) -> Result<()>;
+
+/// By what a cgroup is told from another one that has its path later: its inode, of which the kernel gives none twice before
+/// the next boot.
+pub fn identity(dir: &Path) -> Result<i64> {
+    let meta = fs::metadata(dir).with_context(|| format!("look at cgroup {}", dir.display()))?;
+    Ok(meta.ino().cast_signed())
+}
+
+/// Whether a path leads to the cgroup of that identity.
+pub fn is_the(dir: &Path, known: i64) -> bool {
+    fs::metadata(dir).is_ok_and(|meta| meta.ino().cast_signed() == known)
+}
+
+/// Removes a cgroup that may be somebody else's, if nothing is in it. Says whether it did.
+pub fn remove_if_bare(dir: &Path) -> Result<bool> {
+    match fs::remove_dir(dir) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) if [Some(libc::EBUSY), Some(libc::ENOTEMPTY)].contains(&e.raw_os_error()) => Ok(false),
+        Err(e) => Err(e).with_context(|| format!("remove cgroup {}", dir.display())),
+    }
+}
+
 /// Makes a cgroup in each hierarchy at the path that is given for it; where a name is taken in one of them, the name
-/// with -1, -2, … is used in all, as liblxc does. What is above them is made, too, and stays.
-pub fn make_new(wanted: &[(&Hierarchy, &Path)], before: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Vec<Cgroup>> {
+/// with -1, -2, … is used in all, as liblxc does; where it has to be `exact`, that is an error. What is above them is
+/// made, too, and stays. `note` hears of each directory before it is made, and at once afterwards, then with its identity.
+pub fn make_new(wanted: &[(&Hierarchy, &Path)], exact: bool, note: Note<'_>) -> Result<Vec<Cgroup>> {
     let mut places = Vec::new();
     for (hierarchy, path) in wanted {
         let dir = directory(&hierarchy.mount, path)?;
         if let Some(above) = dir.parent() {
-            make_if_missing(&Cgroup { hierarchy: (*hierarchy).clone(), dir: above.to_owned() })?;
+            make_if_missing(&Cgroup::plain((*hierarchy).clone(), above.to_owned()))?;
         }
         places.push((*hierarchy, dir));
     }
-    for suffix in 0..=MAX_SUFFIX {
+    for suffix in 0..=if exact { 0 } else { MAX_SUFFIX } {
         let named = |dir: &Path| match suffix {
             0 => dir.to_owned(),
             n => crate::sys::files::with_suffix(dir, &format!("-{n}")),
         };
         let cgroups: Vec<Cgroup> =
-            places.iter().map(|(hierarchy, dir)| Cgroup { hierarchy: (*hierarchy).clone(), dir: named(dir) }).collect();
-        if !cgroups.iter().any(|c| c.dir.exists()) && make_all(&cgroups, before)? {
+            places.iter().map(|(hierarchy, dir)| Cgroup::plain((*hierarchy).clone(), named(dir))).collect();
+        if !cgroups.iter().any(|c| c.dir.exists()) && make_all(&cgroups, note)? {
             return Ok(cgroups);
         }
+    }
+    if let Some((_, dir)) = places.iter().find(|(_, dir)| dir.exists()).filter(|_| exact) {
+        bail!(
+            "the cgroup {} that its configuration names is there already (rmdir removes it if nothing runs there)",
+            dir.display()
+        );
     }
     bail!(
         "no name is left for the cgroup {}",
@@ -43,13 +76,14 @@ pub fn make_new(wanted: &[(&Hierarchy, &Path)], before: &mut dyn FnMut(&Path) ->
 }
 
 /// Makes all of them, or says that somebody else was quicker with one.
-fn make_all(cgroups: &[Cgroup], before: &mut dyn FnMut(&Path) -> Result<()>) -> Result<bool> {
+fn make_all(cgroups: &[Cgroup], note: Note<'_>) -> Result<bool> {
     for (number, cgroup) in cgroups.iter().enumerate() {
-        before(&cgroup.dir)?;
+        note(&cgroup.dir, None)?;
         if !make(cgroup)? {
             cgroups[..number].iter().try_for_each(|made| remove(&made.dir))?;
             return Ok(false);
         }
+        note(&cgroup.dir, Some(identity(&cgroup.dir)?))?;
     }
     Ok(true)
 }
@@ -60,7 +94,7 @@ pub fn make_if_missing(cgroup: &Cgroup) -> Result<()> {
         return Ok(());
     }
     if let Some(above) = cgroup.dir.parent() {
-        make_if_missing(&Cgroup { hierarchy: cgroup.hierarchy.clone(), dir: above.to_owned() })?;
+        make_if_missing(&Cgroup::plain(cgroup.hierarchy.clone(), above.to_owned()))?;
     }
     make(cgroup).map(drop)
 }
@@ -159,14 +193,17 @@ mod tests {
         fs::create_dir_all(two.path().join("base/lxc.payload.t")).unwrap();
         let mut noted = Vec::new();
         let wanted = [(&unified, Path::new("/lxc.payload.t")), (&memory, Path::new("/base/lxc.payload.t"))];
-        let made = make_new(&wanted, &mut |d| {
-            noted.push(d.to_owned());
+        let made = make_new(&wanted, false, &mut |d, known| {
+            noted.extend(known.map(|known| (d.to_owned(), known)));
             Ok(())
         })
         .unwrap();
         let dirs: Vec<PathBuf> = made.iter().map(|c| c.dir.clone()).collect();
         assert_eq!(dirs, [one.path().join("lxc.payload.t-1"), two.path().join("base/lxc.payload.t-1")]);
-        assert_eq!(noted, dirs);
+        assert_eq!(noted.iter().map(|(dir, _)| dir.clone()).collect::<Vec<_>>(), dirs);
+        assert!(noted.iter().all(|(dir, known)| is_the(dir, *known) && !is_the(dir, known + 1)));
+        let refused = make_new(&wanted, true, &mut |_, _| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains("base/lxc.payload.t that its configuration names is there already"), "{refused}");
         dirs.iter().for_each(|dir| remove(dir).unwrap());
         remove(&dirs[0]).unwrap();
     }

@@ -2,6 +2,7 @@
 //!
 //! liblxc puts a container into `lxc.payload.NAME` and its monitor into `lxc.monitor.NAME`, below the cgroup of
 //! pid 1, in each hierarchy that the host has (cgfsng.c): cgroup2 alone, or, on a hybrid host, those of v1 beside it.
+//! A configuration may name other places, and an inner one for the tasks below the one with the limits (`lxc::home`).
 //! CRIU saves the cgroups that hold tasks, but neither the empty ones nor the owners that an init in a user namespace
 //! needs; so the whole tree of each hierarchy is recorded and made before CRIU starts.
 //!
@@ -24,10 +25,14 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::lxc::container::{self, Running};
+use crate::lxc::home::Home;
 
-pub use hierarchy::{Hierarchy, base, hierarchies, of_process, unified_mount};
-pub use make::{hand_on_controllers, make_if_missing, make_new, remove};
-pub use tasks::{enter, is_frozen, kill, move_our_kind, open_path, open_procs, own_tasks, set_frozen, tasks};
+pub use hierarchy::{Hierarchy, base, hierarchies, of_process, own_base, unified_mount};
+pub use make::{Note, hand_on_controllers, identity, is_the, make_if_missing, make_new, remove, remove_if_bare};
+pub use tasks::{
+    enter, frozen_below, is_frozen, is_our_kind, kill, move_our_kind, open_path, open_procs, own_tasks, set_frozen,
+    tasks,
+};
 pub use tree::{Directory, OwnedFile, Tree};
 
 /// A cgroup in one hierarchy.
@@ -35,11 +40,29 @@ pub use tree::{Directory, OwnedFile, Tree};
 pub struct Cgroup {
     /// The hierarchy.
     pub hierarchy: Hierarchy,
-    /// The directory, below the hierarchy's mount.
+    /// The directory, below the hierarchy's mount. A container's has its limits and device rules.
     pub dir: PathBuf,
+    /// Where the tasks of a container begin below that (`lxc.cgroup.dir.container.inner`); empty where it is there.
+    pub inner: PathBuf,
 }
 
 impl Cgroup {
+    /// One of which there is but one part.
+    pub fn plain(hierarchy: Hierarchy, dir: PathBuf) -> Cgroup {
+        Cgroup { hierarchy, dir, inner: PathBuf::new() }
+    }
+
+    /// The directory in which the tasks of a container are, and what they have made for themselves.
+    pub fn home(&self) -> PathBuf {
+        // No slash at the end where there is no inner part.
+        self.dir.components().chain(self.inner.components()).collect()
+    }
+
+    /// The path of [`Cgroup::home`] relative to the hierarchy's root, with a leading slash.
+    pub fn home_path(&self) -> PathBuf {
+        self.path().components().chain(self.inner.components()).collect()
+    }
+
     /// Its path relative to the hierarchy's root, with a leading slash.
     pub fn path(&self) -> PathBuf {
         Path::new("/").join(self.dir.strip_prefix(&self.hierarchy.mount).unwrap_or(&self.dir))
@@ -50,17 +73,14 @@ impl Cgroup {
 pub fn of_container(running: &Running) -> Result<Vec<Cgroup>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
-        let path = match hierarchy.is_unified() {
-            true => running.cgroup.clone(),
-            false => hierarchy::path_in(&hierarchy, running.init.pid())?.map(|path| container::payload_part(&path)),
-        };
+        let home = Home::of(running.init.pid(), &hierarchy.controllers, running.inner_cgroup.as_deref())?;
         // One that it shares with the host is none of its own: frozen with it, we would stand still ourselves. LXC's
         // restore leaves containers in such.
-        let Some(path) = path.filter(|path| path != Path::new("/")) else { continue };
+        let Some(Home { path, inner }) = home.filter(|home| home.path != Path::new("/")) else { continue };
         if !hierarchy.is_unified() && path == base(&hierarchy)? {
             continue;
         }
-        let cgroup = Cgroup { dir: directory(&hierarchy.mount, &path)?, hierarchy };
+        let cgroup = Cgroup { dir: directory(&hierarchy.mount, &path)?, hierarchy, inner };
         if container::is_payload(&path) || !tasks::holds_our_kind(&cgroup.dir)? {
             found.push(cgroup);
         }

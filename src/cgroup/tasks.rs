@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -32,6 +32,22 @@ pub fn set_frozen(dir: &Path, frozen: bool) -> Result<()> {
     let [unified, legacy] = FREEZERS;
     let (file, [thawed, stopped]) = if dir.join(legacy.0).exists() { legacy } else { unified };
     write_control(dir, file, if frozen { stopped } else { thawed })
+}
+
+/// The cgroups below this one that are frozen by themselves: an init freezes its services (`systemctl freeze`).
+pub fn frozen_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(next) = waiting.pop() {
+        for entry in fs::read_dir(&next).with_context(|| format!("list cgroup {}", next.display()))?.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                // What goes away meanwhile is not frozen.
+                found.extend(is_frozen(&entry.path()).unwrap_or(false).then(|| entry.path()));
+                waiting.push(entry.path());
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// A cgroup's `cgroup.procs`, open so that a process can put itself there.
@@ -73,7 +89,7 @@ pub fn own_tasks(dir: &Path) -> Result<Vec<i32>> {
 }
 
 /// Moves the processes of a cgroup and of those below it that are of our own pid namespace to others.
-pub fn move_our_kind(from: &Path, to: &[Cgroup]) -> Result<()> {
+pub fn move_our_kind(from: &Path, to: &[&Cgroup]) -> Result<()> {
     for pid in tasks(from)?.into_iter().filter(|pid| is_our_kind(*pid)) {
         for cgroup in to {
             match enter(&cgroup.dir, pid) {
@@ -92,7 +108,7 @@ pub(super) fn holds_our_kind(dir: &Path) -> Result<bool> {
 }
 
 /// Whether a process is of our own pid namespace: no container's.
-fn is_our_kind(pid: i32) -> bool {
+pub fn is_our_kind(pid: i32) -> bool {
     let pid_namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     pid_namespace("self").is_some_and(|ours| pid_namespace(&pid.to_string()) == Some(ours))
 }
@@ -131,5 +147,10 @@ mod tests {
         }
         assert!(is_frozen(new.path()).unwrap() && is_frozen(old.path()).unwrap() && !is_frozen(none.path()).unwrap());
         assert!(fs::read_to_string(old.path().join("freezer.state")).unwrap().starts_with("FROZEN"));
+        let below = new.path().join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        assert_eq!(frozen_below(new.path()).unwrap(), [""; 0].map(PathBuf::from));
+        fs::write(below.join("cgroup.freeze"), "1\n").unwrap();
+        assert_eq!(frozen_below(new.path()).unwrap(), [below]);
     }
 }

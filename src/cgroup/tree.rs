@@ -61,6 +61,9 @@ pub struct Tree {
     pub controllers: Vec<String>,
     /// The payload cgroup relative to the hierarchy's root, with a leading slash: `/lxc.payload.NAME`.
     pub path: PathBuf,
+    /// Where its tasks begin below that, if it is not there.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub inner: PathBuf,
     /// Whether it was frozen.
     #[serde(default)]
     pub frozen: bool,
@@ -76,7 +79,8 @@ impl Tree {
         Ok(Tree {
             controllers: cgroup.hierarchy.controllers.clone(),
             path: cgroup.path(),
-            frozen: is_frozen(&cgroup.dir)?,
+            inner: cgroup.inner.clone(),
+            frozen: is_frozen(&cgroup.home())?,
             directories,
         })
     }
@@ -99,9 +103,9 @@ impl Tree {
         }
     }
 
-    /// Whether all tasks are in the payload cgroup itself, so that they can simply be born in it.
+    /// Whether all tasks are where they begin, so that they can simply be born there.
     pub fn is_flat(&self) -> bool {
-        self.directories.iter().all(|d| d.path.as_os_str().is_empty() || !d.tasks)
+        self.directories.iter().all(|d| d.path == self.inner || !d.tasks)
     }
 
     /// Makes the directories that are missing below `top`, which exists, and gives all of them their owners.
@@ -123,6 +127,10 @@ impl Tree {
         }
         Ok(())
     }
+}
+
+fn is_empty(path: &Path) -> bool {
+    path.as_os_str().is_empty()
 }
 
 fn own(path: &Path, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
@@ -219,10 +227,11 @@ mod tests {
         }
         fs::write(top.path().join("cgroup.procs"), "").unwrap();
         let hierarchy = Hierarchy { mount: top.path().to_owned(), controllers: vec![] };
-        let cgroup = Cgroup { hierarchy, dir: top.path().to_owned() };
+        let cgroup = Cgroup::plain(hierarchy, top.path().to_owned());
         let tree = Tree {
             controllers: vec![],
             path: "/".into(),
+            inner: PathBuf::new(),
             frozen: false,
             directories: vec![dir("", false), dir("a", false), dir("a/b", true)],
         };
@@ -238,10 +247,13 @@ mod tests {
         let mut tree = Tree {
             controllers: vec![],
             path: "/lxc.payload.t".into(),
+            inner: PathBuf::new(),
             frozen: false,
             directories: vec![dir("", true), dir("a", false)],
         };
         assert!(tree.is_flat());
+        let split = Tree { inner: "a".into(), directories: vec![dir("", false), dir("a", true)], ..tree.clone() };
+        assert!(split.is_flat() && !Tree { inner: PathBuf::new(), ..split }.is_flat());
         tree.directories.push(dir("init.scope", true));
         assert!(!tree.is_flat());
     }

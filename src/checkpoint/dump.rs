@@ -3,8 +3,9 @@
 //! From the moment on at which all tasks are dumped the freezer holds them, too: were CRIU killed now, they would run with
 //! sockets in repair mode and lose their connections. When CRIU lets the network go, their sockets are well again.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -12,35 +13,42 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use super::Request;
-use super::target::{partial, seal};
+use super::target::{Target, partial, seal};
 use crate::begin::deadline;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{self, Cgroup};
 use crate::criu::control::Control;
+use crate::criu::images::{self, NamespaceIds};
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
-use crate::error::ErrorList;
+use crate::error::{self, ErrorList, Exit, Failure, Interrupted};
+use crate::failed::in_words;
 use crate::lxc::config::Config;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::mend;
 use crate::narrate::LogReader;
-use crate::net::devices::Gates;
+use crate::net::gates::Gates;
 use crate::net::{Port, ports};
 use crate::operation::Operation;
 use crate::record::{Memory, Record};
 use crate::release::Seized;
-use crate::report::Report;
+use crate::report::{Report, shown};
 use crate::rollback::{Journal, Undo, unseal};
 use crate::seal::{Disk, Sealer};
 use crate::settings::Settings;
+use crate::sys::below::Below;
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 use crate::sysctl;
+use crate::workshop::Workshop;
 
 use super::plan::{self, Plan};
+
+/// How the container is before anything is done.
+const UNTOUCHED: &str = "it was not touched";
 
 /// How a dump ended.
 #[derive(Debug)]
@@ -51,6 +59,8 @@ pub struct Dumped {
     pub sealed: bool,
     /// Whether a container that goes on does so, and has its network.
     pub let_go: bool,
+    /// The directory of the images.
+    pub target: Target,
     /// The record; with its images when sealed.
     pub record: Record,
     /// Who takes the checksums of the memory images.
@@ -86,7 +96,8 @@ pub struct Means<'a> {
 /// When CRIU cannot be started or watched; that it failed is told by [`Dumped`].
 pub fn run(
     means: &Means<'_>,
-    plan: Plan,
+    mut plan: Plan,
+    target: Target,
     journal: &mut Journal,
     netlink: &mut Netlink,
     report: &mut dyn Report,
@@ -94,9 +105,11 @@ pub fn run(
     let Means { request, settings, criu, defined, running, payload, seized, operation, limits } = *means;
     let dir = partial(&request.images);
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
-    // A Ctrl-C at the terminal must reach us, not CRIU: it would leave the tasks half seized.
-    // And the next command must not find the lock free while CRIU is still at work for a dead one.
-    let mut place = Place::here().own_session().keep_open(operation.share_lock().context("share the lock")?);
+    let workshop = Workshop::open(operation)?;
+    let mut place = place(&workshop)?;
+    let (images, held, number) = target.for_criu().context("hold the images")?;
+    plan.dump.common.images = images;
+    place = place.keep(held, number);
     if plan.in_cgroup_namespace {
         let path = format!("/proc/{}/ns/cgroup", plan.dump.tree);
         let namespace = std::fs::File::open(&path).with_context(|| format!("open {path}"))?;
@@ -118,14 +131,17 @@ pub fn run(
     let net_settings = plan.netns.map(read_net_settings).transpose()?;
     let mut watch = DumpWatch {
         request,
+        target,
         settings,
         ports: &plan.ports,
-        gates: Gates::of(&plan.record.devices, &running.init),
+        gates: Gates::of(&plan.record.devices, &plan.ports, &running.init),
         record: plan.record,
         net_settings,
         config: &defined.config,
         payload,
         seized,
+        workshop: &workshop,
+        thawed: Vec::new(),
         heard: Vec::new(),
         journal,
         netlink,
@@ -143,17 +159,26 @@ pub fn run(
             log::info!("{e:#}");
         }
     }
+    watch.freeze_again();
     let goes_on = !ended.as_ref().is_ok_and(Ended::success) && seized.goes_on();
     if goes_on {
         watch.journal.play_back_these(&|undo| matches!(undo, Undo::Unseal { .. }))?;
     }
     let (sealed, let_go) = (watch.sealed && !goes_on, watch.let_go);
-    Ok(Dumped { ended: ended?, sealed, let_go, record: watch.record, sealer })
+    Ok(Dumped { ended: ended?, sealed, let_go, target: watch.target, record: watch.record, sealer })
+}
+
+/// Where CRIU lives that lays its hands on tasks that run. A Ctrl-C at the terminal must reach us, not CRIU: it would leave
+/// them half seized. Nor must the host's lack of memory end it. It may be forbidden to write, to make it give up.
+fn place(workshop: &Workshop) -> Result<Place> {
+    let place = Place::here().own_session().in_cgroups(vec![workshop.door()?]);
+    Ok(place.spared().heeds_no_file_limit())
 }
 
 /// What we do while CRIU dumps.
 struct DumpWatch<'a> {
     request: &'a Request,
+    target: Target,
     settings: &'a Settings,
     ports: &'a [Port],
     /// Those that are closed meanwhile.
@@ -164,6 +189,9 @@ struct DumpWatch<'a> {
     config: &'a Config,
     payload: &'a [Cgroup],
     seized: &'a Seized,
+    workshop: &'a Workshop,
+    /// What the container had frozen by itself.
+    thawed: Vec<PathBuf>,
     /// The actions of which we have heard before the user's script, and hear again after it.
     heard: Vec<String>,
     journal: &'a mut Journal,
@@ -213,6 +241,34 @@ impl DumpWatch<'_> {
         }
     }
 
+    /// CRIU has its code run in each task, and waits for ever for one that is frozen in a cgroup of the container's own. It
+    /// could not even put that task back. Says whether there was any that is thawed now.
+    fn has_thawed_below(&mut self) -> bool {
+        let Some(payload) = &self.seized.cgroup else { return false };
+        let frozen = cgroup::frozen_below(payload).unwrap_or_default();
+        let thawed: Vec<_> = frozen.into_iter().filter(|dir| cgroup::set_frozen(dir, false).is_ok()).collect();
+        thawed.iter().for_each(|dir| log::warn!("CRIU waits for what is frozen: {} is thawed", dir.display()));
+        self.thawed.extend(thawed.iter().cloned());
+        !thawed.is_empty()
+    }
+
+    /// What was thawed for CRIU is frozen again.
+    fn freeze_again(&mut self) {
+        for dir in self.thawed.drain(..) {
+            if let Err(e) = cgroup::set_frozen(&dir, true) {
+                self.log.report.note(&format!("it was frozen before: {e:#}"));
+            }
+        }
+    }
+
+    fn add_core_filters(&mut self) {
+        let Some(payload) = &self.seized.cgroup else { return };
+        match mend::core_filters::of_tasks(payload) {
+            Ok(filters) => self.record.core_filters = filters,
+            Err(e) => self.log.report.note(&format!("its filters for core dumps are not in the record: {e:#}")),
+        }
+    }
+
     /// Whether the user's script has yet to see this action.
     fn is_early(&mut self, action: &str) -> bool {
         let early = self.request.user_script.is_some() && !self.heard.iter().any(|heard| heard == action);
@@ -225,13 +281,15 @@ impl DumpWatch<'_> {
     /// The tasks are stopped, all images are written, and CRIU waits for us before it ends the tasks or lets them go on.
     fn complete(&mut self) -> Result<()> {
         self.seized.hold().context("freeze the container")?;
+        self.record.looked_through = refuse_links(&partial(&self.request.images), self.seized.init)?;
         self.add_cgroups().context("read the container's cgroups again")?;
         self.add_net_settings();
         self.add_groups();
+        self.add_core_filters();
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
             self.journal.note(unseal::of(&self.request.images, self.seized)?)?;
-            self.record = seal(self.request, self.settings, self.record.clone(), Memory::SumsFollow)?;
+            self.record = seal(self.request, &self.target, self.settings, self.record.clone(), Memory::SumsFollow)?;
             self.sealed = true;
             self.log.moved(&self.request.images.join(DUMP_LOG));
         }
@@ -248,6 +306,38 @@ impl DumpWatch<'_> {
         self.let_go = true;
         self.journal.forget(|u| matches!(u, Undo::PutPortBack(_) | Undo::OpenGates(_)))
     }
+}
+
+/// A deleted file that a restore could not make again.
+#[derive(Debug, thiserror::Error)]
+#[error("{file} is open and deleted, and a restore would make it again through the symbolic link {link}")]
+pub struct BehindLink {
+    file: String,
+    link: String,
+}
+
+/// What is deleted and still open CRIU makes again in a restore, under its last name. Now that all stands still it can be
+/// seen, in memory too, whether that name leads elsewhere by now: then a restore, which follows no link, would fail.
+///
+/// Says whether all of it could be seen: from init's mount namespace, and under no other mount.
+fn refuse_links(images: &Path, init: i32) -> Result<bool> {
+    let root = Below::open(Path::new(&format!("/proc/{init}/root"))).context("open the container's root")?;
+    let mut all_seen = true;
+    let mut mounts = match NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt {
+        Some(mntns) => {
+            images::mounts(images, mntns).or_else(|e| if e.is_not_found() { Ok(Vec::new()) } else { Err(e) })?
+        }
+        None => Vec::new(),
+    };
+    mounts.sort_by_key(|mount| mount.point.components().count());
+    for file in images::made_again(images)? {
+        let path = shown(&file.path.to_string_lossy());
+        if let Some(link) = root.link_on(&file.path).with_context(|| format!("look at {path} in the container"))? {
+            return Err(BehindLink { file: path, link: shown(&link.to_string_lossy()) }.into());
+        }
+        all_seen &= mounts.iter().rfind(|m| file.path.starts_with(&m.point)).is_some_and(|m| Some(m.id) == file.mount);
+    }
+    Ok(all_seen)
 }
 
 /// Reads the settings of the container's network while CRIU works.
@@ -290,11 +380,20 @@ impl Watch for DumpWatch<'_> {
 
     fn give_up(&mut self, why: GiveUp) -> Giving {
         match why {
-            GiveUp::Lost => Giving::Now,
+            GiveUp::Standstill if self.has_thawed_below() => Giving::TooLate,
+            GiveUp::Lost | GiveUp::Standstill => Giving::Now,
             // The container is about to be ended, and its checkpoint is complete.
             _ if self.sealed => Giving::TooLate,
             _ => Giving::AtNextAction,
         }
+    }
+
+    fn pulse(&mut self) -> Option<u64> {
+        Some(pulse(self.workshop, &partial(&self.request.images)))
+    }
+
+    fn nudge(&mut self) {
+        self.workshop.nudge();
     }
 
     fn wants_ticks(&self) -> bool {
@@ -321,25 +420,82 @@ impl Limits {
     pub fn begin(settings: &Settings) -> Result<Limits> {
         Ok(Limits { signals: Signals::of_termination().context("take signals")?, deadline: deadline(settings) })
     }
+
+    /// Whether to go on, while nothing is changed yet.
+    ///
+    /// # Errors
+    /// When a signal has come that asks for the end, or the time is over.
+    pub fn check(&self) -> error::Result<()> {
+        while let Some(received) = self.signals.next().context("read a signal")? {
+            if received.asks_to_give_up() {
+                return Err(Failure::new(Exit::Other, Interrupted(received.number)).state(UNTOUCHED));
+            }
+        }
+        match self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            true => Err(Failure::msg(Exit::TimeLimit, in_words(GiveUp::TimeLimit)).state(UNTOUCHED)),
+            false => Ok(()),
+        }
+    }
 }
 
 /// Runs `criu pre-dump`: it stops the tasks for moments only, and no action of ours is needed.
 pub fn run_pre_dump(
-    options: &PreDump,
+    mut options: PreDump,
+    target: &Target,
     criu: &Criu,
     operation: &Operation,
     limits: &Limits,
     report: &mut dyn Report,
 ) -> Result<Ended> {
+    let workshop = Workshop::open(operation)?;
+    let (for_criu, held, number) = target.for_criu().context("hold the images")?;
+    let dir = std::mem::replace(&mut options.images, for_criu);
     let job = Job {
         program: &criu.path,
         args: options.args(),
-        place: Place::here().own_session().keep_open(operation.share_lock().context("share the lock")?),
+        place: place(&workshop)?.keep(held, number),
         control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
         environment: Vec::new(),
         deadline: limits.deadline,
     };
-    let mut watch = LogReader::new(options.images.join(PRE_DUMP_LOG), report);
-    watch.report.phase("copying memory");
+    let log = LogReader::new(dir.join(PRE_DUMP_LOG), report);
+    let mut watch = PreDumpWatch { workshop: &workshop, images: &dir, log };
+    watch.log.report.phase("copying memory");
     run::run(job, &limits.signals, &mut watch)
+}
+
+/// A copy of memory: nothing is to be done but to watch.
+struct PreDumpWatch<'a> {
+    workshop: &'a Workshop,
+    images: &'a Path,
+    log: LogReader<'a>,
+}
+
+impl Watch for PreDumpWatch<'_> {
+    fn action(&mut self, _action: &str, _init_pid: Option<i32>) -> Result<()> {
+        Ok(())
+    }
+
+    fn pulse(&mut self) -> Option<u64> {
+        Some(pulse(self.workshop, self.images))
+    }
+
+    fn nudge(&mut self) {
+        self.workshop.nudge();
+    }
+
+    fn wants_ticks(&self) -> bool {
+        self.log.wanted()
+    }
+
+    fn tick(&mut self) {
+        self.log.read();
+    }
+}
+
+/// What changes as long as CRIU gets on: the time that it uses, and what it writes.
+fn pulse(workshop: &Workshop, images: &Path) -> u64 {
+    let files = fs::read_dir(images).into_iter().flatten().flatten();
+    let written: u64 = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
+    workshop.cpu_time().wrapping_add(written)
 }

@@ -38,9 +38,10 @@ use crate::lxc::container::{self, Running};
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
+use crate::lxc::settled;
 use crate::lxc::typed;
 use crate::operation::{self, Operation};
-use crate::preflight::{self, Findings, Severity, Subject};
+use crate::preflight::{self, Fails, Findings, Severity, Subject, given};
 use crate::record::{Memory, Record};
 use crate::recover;
 use crate::release::Seized;
@@ -82,7 +83,7 @@ pub struct Request {
     pub tcp_close: bool,
     /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so ([`suspended`]).
     pub to_be_resumed: bool,
-    /// Go ahead although something stands in the way.
+    /// Go ahead although the dump is expected to fail.
     pub force: bool,
     /// Decide, but do nothing.
     pub dry_run: bool,
@@ -144,8 +145,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     if request.after == AfterDump::Stop {
         begin::refuse_ephemeral(&defined)?;
     }
-    check_places(&defined, &request.images)?;
-    let _replaced = target::check(request)?;
+    refuse_of_a_user(&running)?;
+    let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
+    let _replaced = target::check(request, &defined)?;
     target::check_parent(request, &defined)?;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let subject = Subject {
@@ -156,7 +158,10 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         images: &request.images,
         incremental: request.parent_images.is_some(),
     };
-    heed(&preflight::look(&subject, &mut netlink)?, request.force, report)?;
+    limits.check()?;
+    let findings = preflight::look(&subject, &mut netlink)?;
+    limits.check()?;
+    heed(&findings, request, report)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut netlink)?;
     plan.notes.iter().for_each(|note| report.note(note));
     if request.dry_run {
@@ -164,6 +169,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     }
 
     // 5. and 6.
+    limits.check()?;
     let monitor = monitor_end(&defined, request.after);
     let payload = cgroup::of_container(&running)?;
     let seized = seized(&running, &payload, &plan);
@@ -181,10 +187,10 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let dumped = retry::dump(&means, &plan, &mut journal, &mut netlink, report)?;
 
     // 7.
-    let Dumped { ended, sealed, let_go, record, sealer } = dumped;
+    let Dumped { ended, sealed, let_go, target, record, sealer } = dumped;
     let mut record = match sealed {
         true => record,
-        false => match target::seal(request, settings, record, Memory::SumsFollow) {
+        false => match target::seal(request, &target, settings, record, Memory::SumsFollow) {
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
@@ -228,8 +234,8 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let operation = begin::operation(&defined, "lxc-checkpoint --pre-dump")?;
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
-    check_places(&defined, &request.images)?;
-    let _replaced = target::check(request)?;
+    let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
+    let _replaced = target::check(request, &defined)?;
     target::check_parent(request, &defined)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
     let record = Record { memory_only: true, ..plan.record };
@@ -243,8 +249,9 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     if request.dry_run {
         return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
     }
-    let _held = target::make(request, &mut journal)?;
-    let ended = match dump::run_pre_dump(&options, &criu, &operation, &limits, report) {
+    let target = target::make(request, &defined, &mut journal)
+        .map_err(|failure| undo(request, &running, PRE_DUMP_LOG, &mut journal, failure))?;
+    let ended = match dump::run_pre_dump(options, &target, &criu, &operation, &limits, report) {
         Ok(ended) => ended,
         Err(cause) => {
             return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause)));
@@ -255,7 +262,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         let failure = describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
         return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
     }
-    let sealed = target::seal(request, settings, record, Memory::WithSums);
+    let sealed = target::seal(request, &target, settings, record, Memory::WithSums);
     let record = match sealed {
         Ok(record) => record,
         Err(cause) => {
@@ -275,8 +282,11 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
 }
 
 fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {
-    match container::find(&defined.lxcpath_text(), defined.name.as_str(), Some(&defined.rootfs))? {
-        Some(running) => Ok(running),
+    match container::find(&defined.lxcpath_text(), defined.name.as_str(), container::Marks::of(defined))? {
+        Some(running) => {
+            settled::wait(&Client::new(&defined.lxcpath_text(), defined.name.as_str()), running.init.pid());
+            Ok(running)
+        }
         None => {
             recover::held(operation, report)?;
             Err(not_running(defined))
@@ -284,25 +294,44 @@ fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Repor
     }
 }
 
-/// Tells what the preflight has found, and refuses if something stands in the way.
-fn heed(findings: &Findings, force: bool, report: &mut dyn Report) -> Result<()> {
+/// Refuses what a user has started, before anything is said of its files, which are that user's.
+fn refuse_of_a_user(running: &Running) -> Result<()> {
+    match given::monitors_user(running.init.pid()).filter(|uid| *uid != 0).map(given::of_a_user) {
+        None => Ok(()),
+        Some(found) => {
+            Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {found}")).hint(found.remedy))
+        }
+    }
+}
+
+/// Tells what the preflight has found, and refuses if something stands in the way. With `force` a dump that should fail is
+/// tried; a container that could not be restored is not stopped for it.
+fn heed(findings: &Findings, request: &Request, report: &mut dyn Report) -> Result<()> {
+    let lost: Vec<_> = findings.unrestorable().filter(|_| request.after == AfterDump::Stop).collect();
+    let force = request.force && lost.is_empty();
     for finding in findings.iter().filter(|f| force || f.severity != Severity::Blocker) {
         match finding.remedy.as_str() {
             "" => report.note(&finding.to_string()),
             remedy => report.note(&format!("{finding}; {remedy}")),
         }
     }
-    let blockers: Vec<_> = findings.blockers().collect();
+    if force {
+        return Ok(());
+    }
+    let blockers = if request.force { lost } else { findings.blockers().collect() };
+    let what = if request.force { "it could not be restored" } else { "it cannot be checkpointed" };
     match blockers.as_slice() {
-        _ if force => Ok(()),
         [] => Ok(()),
-        [one] => {
-            Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {one}")).hint(one.remedy.as_str()))
-        }
+        [one] => Err(Failure::msg(Exit::Refused, format!("{what}: {one}")).hint(one.remedy.as_str())),
         several => {
-            let lines: Vec<String> = several.iter().map(|f| format!("\n  {f}\n    remedy: {}", f.remedy)).collect();
-            Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed:{}", lines.concat()))
-                .hint("--force tries it nevertheless"))
+            let refused = Failure::msg(Exit::Refused, format!("{what}:"));
+            let told = several.iter().fold(refused, |failure, finding| {
+                failure.detail(finding.to_string()).detail(format!("  remedy: {}", finding.remedy))
+            });
+            Err(told.hint(match several.iter().any(|f| f.fails == Fails::Restore) {
+                true => "fix these, and try again",
+                false => "fix these, or use --force to try anyway",
+            }))
         }
     }
 }
@@ -328,6 +357,7 @@ fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<F
     let exit = match (ended.given_up, stopped) {
         (Some(GiveUp::TimeLimit), false) => Exit::TimeLimit,
         (Some(GiveUp::Signal(_) | GiveUp::Lost), false) => Exit::Other,
+        (Some(GiveUp::Standstill), false) => Exit::CriuFailed,
         (_, true) => Exit::ContainerLost,
         (None, false) => Exit::CriuFailed,
     };
@@ -342,7 +372,12 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
         None => {}
     }
     if let Some(refused) = &ended.refused {
-        return Failure::msg(exit, format!("{refused:#}"));
+        let failure = Failure::msg(exit, format!("{refused:#}"));
+        return match refused.is::<dump::BehindLink>() && exit == Exit::CriuFailed {
+            true => Failure { exit: Exit::Refused, ..failure }
+                .hint("remove that link in the container, or restart the program that has the file open"),
+            false => failure,
+        };
     }
     describe(&ended.status, &ended.stderr, &dir.join(DUMP_LOG), CriuOperation::Dump, exit)
 }
@@ -387,7 +422,7 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
 
 /// What CRIU is about to lay its hands on.
 fn seized(running: &Running, payload: &[Cgroup], plan: &plan::Plan) -> Seized {
-    let cgroup = payload.iter().find(|c| c.hierarchy.is_unified()).map(|c| c.dir.clone());
+    let cgroup = payload.iter().find(|c| c.hierarchy.is_unified()).map(Cgroup::home);
     let (init, start_time) = (running.init.pid(), running.init.start_time());
     Seized { init, start_time, cgroup, frozen: plan.dump.freeze_cgroup.is_some() }
 }

@@ -3,7 +3,8 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -19,7 +20,9 @@ use crate::lxc;
 use crate::lxc::config::Config;
 use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
-use crate::mounts::{self, HostFile, Mount};
+use crate::mend::personality;
+use crate::mounts::identity::Identity;
+use crate::mounts::{self, HostFile, Mount, NO_SYMLINKS, external};
 use crate::net::devices::{self, Origin};
 use crate::net::{Port, ports, tables};
 use crate::operation;
@@ -66,9 +69,18 @@ pub fn plan(
     let netns = fs::File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
     let mut survey = ports::survey(netlink, netns.as_fd())?;
     let devices = devices::among(&mut survey, &devices::lent_by(&defined.config));
+    let elsewhere = ports::add_states(&mut survey.ports, &survey.addresses)?;
     let container_mounts = mounts::table(init)?;
     let from_host: Vec<Mount> = container_mounts.iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
-    let externals = mounts::externals(&from_host, &mounts::table(std::process::id() as i32)?);
+    let described = describe_init(init)?;
+    let monitor = mounts::monitor_of(init)?;
+    let own_mounts = mounts::table(monitor)?;
+    let own_users = described.namespaces.iter().any(|n| n == "user");
+    let mut externals = external::externals(&from_host, external::Host { table: &own_mounts, own_users });
+    let root_of_monitor = PathBuf::from(format!("/proc/{monitor}/root"));
+    for external in &mut externals {
+        external.identity = Identity::seen_from(&root_of_monitor, &external.source, &own_mounts).ok();
+    }
     let host_files = mounts::host_streams(init, &container_mounts)?;
     let payload = cgroup::of_container(running)?;
     let (trees, mut notes) = read_cgroups(&payload, &defined.config)?;
@@ -76,8 +88,6 @@ pub fn plan(
     let (ttys, controlling) = terminals(init, &container_mounts, unified)?;
 
     let search_path = search_path(request, unified)?;
-
-    let described = describe_init(init)?;
     let label = described.label.as_deref().and_then(Label::parse);
     let profile = label.map_or(Ok(None), |label| Profile::of_running(label, &defined.dir(), defined.config.guest()))?;
     let has_netns = described.namespaces.iter().any(|n| n == "net");
@@ -86,7 +96,7 @@ pub fn plan(
     if payload.is_empty() {
         notes.push("it is in no cgroup of its own, and nothing limits it: its restart gives it one again".to_owned());
     }
-    let frozen = trees.iter().zip(&payload).find(|(tree, _)| tree.frozen).map(|(_, cgroup)| cgroup.dir.clone());
+    let frozen = trees.iter().zip(&payload).find(|(tree, _)| tree.frozen).map(|(_, cgroup)| cgroup.home());
     let roots = payload.iter().filter(|_| !in_cgroup_namespace);
     let dump = Dump {
         common: Common {
@@ -99,7 +109,7 @@ pub fn plan(
         after: request.after,
         ghost_limit: settings.ghost_limit << 20,
         freeze_cgroup: frozen,
-        cgroup_roots: roots.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.path())).collect(),
+        cgroup_roots: roots.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.home_path())).collect(),
         // What reaches it by another way than a bridge, CRIU has to keep away.
         network_lock: match has_netns && devices.is_empty() && survey.ports.iter().all(|port| port.bridge.is_some()) {
             false => NetworkLock::Nftables,
@@ -116,12 +126,12 @@ pub fn plan(
         builds_on: None,
         created: 0,
         left_running: request.after == AfterDump::LeaveRunning,
+        looked_through: false,
         container: record::Container {
             name: defined.name.as_str().to_owned(),
-            lxcpath: defined.lxcpath.as_path().to_owned(),
-            rootfs: defined.rootfs.clone(),
-            // Of a root that cannot be restored there is none, and only --force leads here.
-            rootfs_inode: Root::of(defined).ok().map(|root| root.inode()).transpose()?.unwrap_or_default(),
+            lxcpath: plain(defined.lxcpath.as_path()),
+            rootfs: plain(&defined.rootfs),
+            rootfs_inode: inode_of_root(defined, init)?,
             config: defined.config_text(),
         },
         host: host(criu),
@@ -130,11 +140,14 @@ pub fn plan(
         legacy_cgroups: Vec::new(),
         ports: survey.ports.clone(),
         devices,
+        elsewhere,
         routes: survey.routes,
         externals,
+        without_symlinks: points_without_symlinks(&container_mounts),
         host_files,
         net_settings: Sysctls::new(),
         groups: Vec::new(),
+        core_filters: Vec::new(),
         interface_settings: None,
         ttys,
         profile,
@@ -186,6 +199,32 @@ impl Plan {
         });
         lines.push(crate::criu::options::printable(program, &self.dump.args()));
         lines
+    }
+}
+
+/// The same path without `..`, which a record does not take.
+fn plain(path: &Path) -> PathBuf {
+    let goes_up = path.components().any(|c| c == Component::ParentDir);
+    let resolved = goes_up.then(|| fs::canonicalize(path).ok()).flatten();
+    resolved.unwrap_or_else(|| path.to_owned())
+}
+
+/// Where no symbolic link is followed: CRIU does not save that.
+fn points_without_symlinks(mounts: &[Mount]) -> Vec<PathBuf> {
+    mounts.iter().filter(|m| m.flags.contains(NO_SYMLINKS)).map(|m| m.point.clone()).collect()
+}
+
+/// What tells its root from another one in the same place. Of a root that cannot be restored there is none, and only --force
+/// leads here.
+fn inode_of_root(defined: &Defined, init: i32) -> Result<u64> {
+    match Root::of(defined) {
+        // The host may see an empty directory there.
+        Ok(Root::Directory { .. }) if defined.config.monitor_unshare() => {
+            let path = format!("/proc/{init}/root");
+            Ok(fs::metadata(&path).with_context(|| format!("look at {path}"))?.ino())
+        }
+        Ok(root) => root.inode(),
+        Err(_) => Ok(0),
     }
 }
 
@@ -272,6 +311,7 @@ fn describe_init(pid: i32) -> Result<record::Init> {
         uid_map: if in_user_namespace { lines(read("uid_map")?) } else { Vec::new() },
         gid_map: if in_user_namespace { lines(read("gid_map")?) } else { Vec::new() },
         namespaces,
+        personality: personality::of(pid).unwrap_or_default(),
         label: label.filter(|l| !l.is_empty() && l != "unconfined"),
     })
 }

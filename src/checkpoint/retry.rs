@@ -1,18 +1,35 @@
 //! A dump that is tried again, where that is the known cure ([`retry`](crate::retry)). CRIU has put the container back
 //! when it gives up, and nothing is lost by asking again a moment later.
 
+use std::time::Duration;
+
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::DUMP_LOG;
 use crate::error::{Exit, Failure, Result};
+use crate::lxc::container::Running;
 use crate::report::Report;
 use crate::retry::Tries;
-use crate::rollback::Journal;
+use crate::rollback::{Journal, Undo};
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 
 use super::dump::{self, Dumped, Means};
 use super::plan::Plan;
 use super::{failure_of, target, undo};
+
+/// How long an init takes at most to end that a killed CRIU has left in the middle of code that is not its own.
+const END_OF_INIT: Duration = Duration::from_millis(200);
+
+/// Lets the tasks go whom a killed CRIU has left, and waits for what becomes of init, before anything is said of it.
+fn let_go(running: &Running, journal: &mut Journal) {
+    if let Err(e) = journal.play_back_these(&|undo| matches!(undo, Undo::Release(_))) {
+        // It stays in the journal, which is played back next.
+        log::info!("{e:#}");
+    }
+    if let Err(e) = running.init.wait_exit(END_OF_INIT) {
+        log::debug!("wait for init: {e}");
+    }
+}
 
 /// Dumps the container.
 ///
@@ -25,15 +42,19 @@ pub fn dump(
     netlink: &mut Netlink,
     report: &mut dyn Report,
 ) -> Result<Dumped> {
-    let Means { request, running, limits, .. } = *means;
+    let Means { request, defined, running, limits, .. } = *means;
     let mut tries = Tries::new(CriuOperation::Dump, limits.deadline);
     loop {
-        let _held = target::make(request, journal)?;
-        let dumped = match dump::run(means, plan.clone(), journal, netlink, report) {
+        let target = target::make(request, defined, journal)
+            .map_err(|failure| undo(request, running, DUMP_LOG, journal, failure))?;
+        let dumped = match dump::run(means, plan.clone(), target, journal, netlink, report) {
             Ok(dumped) => dumped,
             // CRIU could not be started or watched.
             Err(cause) => return Err(undo(request, running, DUMP_LOG, journal, Failure::new(Exit::Other, cause))),
         };
+        if dumped.ended.was_killed() {
+            let_go(running, journal);
+        }
         let Some(failure) = failure_of(request, &dumped, running) else {
             if let Some(story) = tries.success() {
                 report.note(&story);

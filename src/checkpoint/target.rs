@@ -4,24 +4,29 @@
 //! a checkpoint, which a container may be ended for; one that is not ended after all takes the name away again
 //! ([`unseal`](rollback::unseal)). What had the name before is swapped for it, and goes last.
 
+use std::ffi::OsString;
 use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, fstat, fsync, openat, renameat_with, statat};
 
 use super::Request;
 use crate::begin::check_places;
 use crate::contents::catalogue;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::defined::Defined;
+use crate::lxc::typed;
 use crate::record::{self, Lineage, Memory, Record};
 use crate::rollback::{self, Journal, Undo};
 use crate::seal::Sealer;
 use crate::settings::Settings;
-use crate::sys::files;
-use crate::{operation, suspended, ttys};
+use crate::sys::{files, place};
+use crate::{operation, shelf, suspended, ttys};
 
 /// The directory in which images are written until they are complete.
 pub fn partial(images: &Path) -> PathBuf {
@@ -35,7 +40,8 @@ pub fn failed_log(images: &Path) -> PathBuf {
 
 /// Refuses a target that holds something already, before anything is touched. A checkpoint that is to be replaced is held
 /// until that is done: nobody may be reading it, or begin to.
-pub(super) fn check(request: &Request) -> Result<Option<fs::File>> {
+pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::File>> {
+    check_above(request, defined)?;
     let target = &request.images;
     let refuse = |text: String| Failure::msg(Exit::Refused, text);
     match fs::symlink_metadata(target) {
@@ -90,7 +96,7 @@ pub(super) fn check_parent(request: &Request, defined: &Defined) -> Result<()> {
             .hint("--predump-dir takes it relative to the new directory: ../NAME for one beside it")
     };
     let dir = dir.canonicalize().map_err(missing)?;
-    check_places(defined, &dir)?;
+    let _dir = check_places(defined, &dir)?;
     files::open_private_dir(&dir).or_exit(Exit::BadCheckpoint)?;
     let line = Lineage::of(&dir).or_exit(Exit::BadCheckpoint)?;
     line.check_sizes().or_exit(Exit::BadCheckpoint)?;
@@ -108,25 +114,85 @@ fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev() || dir == Path::new("/"))
 }
 
-/// Makes and holds the directory that CRIU writes into, and makes those above it that are missing.
-pub(super) fn make(request: &Request, journal: &mut Journal) -> Result<fs::File> {
-    let dir = partial(&request.images);
-    if let Some(parent) = request.images.parent() {
-        use std::os::unix::fs::DirBuilderExt;
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(|e| {
-            Failure::new(Exit::Other, anyhow!(e).context(format!("make directory {}", parent.display())))
-        })?;
+/// Refuses a place whose directory is not there: it may be that of a disk that is not mounted, and all directories would be
+/// made, and filled, where the disk should be. In the container's own directory nothing is missing by mistake, nor is a
+/// shelf in a directory that is there ([`shelf`]).
+fn check_above(request: &Request, defined: &Defined) -> Result<()> {
+    let guest = defined.config.guest();
+    let way = place::reach(guest, &request.images).or_exit(Exit::Refused)?;
+    let own = place::walk(guest, &defined.dir()).or_exit(Exit::Refused)?;
+    let Some((_, missing @ [_, ..])) = way.missing().split_last() else { return Ok(()) };
+    let on_shelf = missing.len() == 1 && shelf::is_place(&request.images, &request.name);
+    if way.directory_path().starts_with(own) || on_shelf {
+        return Ok(());
     }
+    let above = way.directory_path().join(missing.iter().collect::<PathBuf>());
+    let text = format!("there is no directory {}", above.display());
+    Err(Failure::msg(Exit::Refused, text).hint(format!(
+        "mount its file system, or make it: mkdir -m 700 -p {}",
+        typed::quoted(&above.to_string_lossy())
+    )))
+}
+
+/// The directory that CRIU writes into, held by descriptors, so that it is this one whatever has its name.
+#[derive(Debug)]
+pub struct Target {
+    dir: fs::File,
+    name: OsString,
+    above: OwnedFd,
+}
+
+impl Target {
+    /// The path by which CRIU gets there, and the descriptor that it needs for that, under this number.
+    pub fn for_criu(&self) -> io::Result<(PathBuf, OwnedFd, RawFd)> {
+        // Opened anew: a copy would keep our lock for as long as CRIU, and what it leaves behind, live.
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(&self.dir, ".", how, Mode::empty())?;
+        let number = dir.as_raw_fd();
+        Ok((format!("/proc/self/fd/{number}").into(), dir, number))
+    }
+
+    /// Gives it the name of the checkpoint. What has it now is swapped for it in one step.
+    fn put_in_place(&self, to: &Path) -> anyhow::Result<()> {
+        let what = || format!("rename the images to {}", to.display());
+        let name = to.file_name().context("it has no name").with_context(what)?;
+        let flags = match files::names(to).is_ok_and(|names| !names.is_empty()) {
+            true => RenameFlags::EXCHANGE,
+            false => RenameFlags::empty(),
+        };
+        renameat_with(&self.above, &self.name, &self.above, name, flags).with_context(what)?;
+        let named = statat(&self.above, name, AtFlags::SYMLINK_NOFOLLOW).with_context(what)?;
+        let ours = fstat(&self.dir).with_context(what)?;
+        if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino) {
+            bail!("somebody has put another directory in the place of {}", to.display());
+        }
+        let above = openat(&self.above, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        above.and_then(fsync).with_context(|| format!("sync the directory of {}", to.display()))
+    }
+}
+
+/// Makes and holds the directory that CRIU writes into. Those above it that are missing, in the container's own directory,
+/// are made, too.
+pub(super) fn make(request: &Request, defined: &Defined, journal: &mut Journal) -> Result<Target> {
+    let path = partial(&request.images);
     // What a killed command left there. Before the note: what cannot be removed now could not be removed later.
-    rollback::remove_images(&dir)?;
-    journal.note(Undo::RemoveImages { path: dir.clone() })?;
-    files::make_private_dir(&dir)?;
-    operation::hold_images(&dir, Duration::ZERO)
+    rollback::remove_images(&path)?;
+    let way = place::reach(defined.config.guest(), &path).or_exit(Exit::Refused)?;
+    journal.note(Undo::RemoveImages { path: path.clone() })?;
+    let made = way.make_missing().or_exit(Exit::Refused)?;
+    let (dir, name, above) = made.into_last().context("make a directory for the images")?;
+    Ok(Target { dir: operation::hold_open_images(dir.into(), &path)?, name, above })
 }
 
 /// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of memory images are to
 /// follow, [`add_sums`] does it: the container need not stand still for them.
-pub fn seal(request: &Request, settings: &Settings, mut record: Record, memory: Memory) -> anyhow::Result<Record> {
+pub fn seal(
+    request: &Request,
+    target: &Target,
+    settings: &Settings,
+    mut record: Record,
+    memory: Memory,
+) -> anyhow::Result<Record> {
     let dir = partial(&request.images);
     files::make_private(&dir)?;
     // Better now, while the container can go on, than at its restart.
@@ -142,7 +208,7 @@ pub fn seal(request: &Request, settings: &Settings, mut record: Record, memory: 
     if settings.sync {
         files::sync_file_system(&dir)?;
     }
-    put_in_place(&dir, &request.images)?;
+    target.put_in_place(&request.images)?;
     Ok(record)
 }
 
@@ -152,19 +218,4 @@ pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> anyho
     files::make_private(&request.images)?;
     record.add_sums(&sealer.finish()?);
     record.write(&request.images)
-}
-
-/// Gives the directory its name. What has it now is swapped for it in one step.
-pub fn put_in_place(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let what = || format!("rename {} to {}", from.display(), to.display());
-    let replaces = files::names(to).is_ok_and(|names| !names.is_empty());
-    if replaces {
-        files::exchange(from, to).with_context(what)?;
-    } else {
-        fs::rename(from, to).with_context(what)?;
-    }
-    match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => files::sync_dir(parent),
-        _ => files::sync_dir(Path::new(".")),
-    }
 }

@@ -8,14 +8,19 @@ use clap::{CommandFactory, Parser};
 use super::common::{
     EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log,
 };
-use super::logger;
 use super::progress::Progress;
 use super::restart::{self, Restart};
+use super::{cure, logger};
 use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
-use crate::error::{Exit, Failure, Result};
+use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::defined::Defined;
+use crate::lxc::name::{ContainerName, LxcPath};
+use crate::lxc::typed;
 use crate::report::{bytes, seconds};
+use crate::shelf::{self, There};
 use crate::suspended;
+use crate::sys::clean_start;
 use crate::sys::journal::Priority;
 
 const PROGRAM: &str = "lxc-checkpoint";
@@ -102,6 +107,7 @@ pub fn command() -> clap::Command {
 
 /// The program's `main`.
 pub fn main() -> ExitCode {
+    clean_start::begin();
     if super::monitor::is_meant() {
         return super::monitor::main();
     }
@@ -143,7 +149,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     settings.sync &= !arguments.no_sync;
     let (images, replace) = match &arguments.dir {
-        Some(dir) => (absolute(dir)?, arguments.overwrite),
+        Some(dir) => match shelf::for_checkpoint(&absolute(dir)?, &name)? {
+            (place, true) => {
+                let replace = arguments.overwrite || is_free(&place, &name, &lxcpath)?;
+                (place, replace)
+            }
+            (dir, false) => (dir, arguments.overwrite),
+        },
         // A suspended container's directory: the container runs again, so what is in there is of the past. But a copy of
         // memory is not worth a checkpoint.
         None => (suspended::dir(&lxcpath.container_dir(&name)), !arguments.pre_dump || arguments.overwrite),
@@ -171,7 +183,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         checkpoint::checkpoint(&request, &settings, &mut progress)
     };
     progress.clear();
-    match outcome? {
+    match outcome.map_err(|failure| name_the_cure(failure, &request))? {
         Outcome::Planned(lines) => lines.iter().for_each(|line| print(&format!("{line}\n"))),
         Outcome::Done(done) => {
             let text = in_words(&done);
@@ -182,6 +194,33 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a checkpoint may be made in a container's place on a shelf, whatever is there.
+fn is_free(place: &Path, name: &ContainerName, lxcpath: &LxcPath) -> Result<bool> {
+    let refuse = |text: String| Failure::msg(Exit::Refused, format!("{} {text}", place.display()));
+    match shelf::look(place, name, lxcpath).or_exit(Exit::Other)? {
+        There::Free => Ok(true),
+        There::Waiting => Err(refuse("holds a checkpoint that was not restarted since".to_owned())
+            .hint(format!("keep it elsewhere: mv {0} {0}.old", typed::quoted(&place.to_string_lossy())))),
+        There::Anothers(path) => {
+            Err(refuse(format!("holds a checkpoint of {name} in {}", path.display())).hint("choose another directory"))
+        }
+    }
+}
+
+/// What a container that is not prepared lacks comes before the remedies for each blocker.
+fn name_the_cure(failure: Failure, request: &Request) -> Failure {
+    let defined = (failure.exit == Exit::Refused)
+        .then(|| Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).ok());
+    match defined.flatten().as_ref().and_then(cure::by_preparing) {
+        None => failure,
+        Some(cure) => {
+            let other = failure.hint.as_deref().map(|hint| format!("; or: {hint}")).unwrap_or_default();
+            let hint = format!("it is not prepared; try first: {cure}{other}");
+            failure.hint(hint)
+        }
+    }
 }
 
 fn in_words(done: &Done) -> String {

@@ -11,7 +11,7 @@ use super::logger;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::report::shown_lines;
+use crate::report::{shown, shown_lines};
 use crate::settings::{self, Settings};
 use crate::suspended;
 use crate::sys::files;
@@ -266,13 +266,13 @@ pub fn fail(program: &str, container: Option<&str>, failure: &Failure) -> ExitCo
         None => tell(&format!("{program}: {failure}")),
     }
     if let Some(hint) = &failure.hint {
-        tell(&format!("hint: {hint}"));
+        tell(&format!("hint: {}", shown(hint)));
     }
     if let Some(log) = &failure.log {
-        tell(&format!("log: {}", log.display()));
+        tell(&format!("log: {}", shown(&log.to_string_lossy())));
     }
     if let Some(state) = &failure.state {
-        tell(&format!("now: {state}"));
+        tell(&format!("now: {}", shown(state)));
     }
     ExitCode::from(failure.exit.code())
 }

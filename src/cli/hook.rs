@@ -42,6 +42,7 @@ pub fn net_down() -> ExitCode {
 }
 
 fn run(section: &str, kind: &str, work: fn(&HookCall) -> Result<(), Failure>) -> ExitCode {
+    crate::sys::clean_start::begin();
     let args: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let call = match HookCall::from_env(&args, |name| std::env::var_os(name)) {
         Ok(call) => call,

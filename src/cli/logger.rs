@@ -11,6 +11,7 @@ use env_logger::Logger;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::report::shown;
 use crate::sys::journal::{Journal, Priority};
 
 /// How a restored container's monitor calls itself there; its title names the container.
@@ -49,6 +50,7 @@ pub fn start(mut shown: env_logger::Builder) {
     let level = shown.filter().max(LevelFilter::Info);
     if log::set_boxed_logger(Box::new(Both { shown })).is_ok() {
         log::set_max_level(level);
+        crate::sys::clean_start::failures().iter().for_each(|failure| log::info!("{failure}"));
     }
 }
 
@@ -92,7 +94,10 @@ impl Log for Both {
 
     fn log(&self, record: &Record<'_>) {
         if self.shown.matches(record) {
-            self.shown.log(record);
+            // A line of the log, whatever names it quotes.
+            let text = shown(&record.args().to_string());
+            let (level, target) = (record.level(), record.target());
+            self.shown.log(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
         }
         if is_kept(record.metadata()) {
             let priority = match record.level() {
@@ -101,7 +106,7 @@ impl Log for Both {
                 Level::Info => Priority::Info,
                 Level::Debug | Level::Trace => Priority::Debug,
             };
-            keep(priority, &record.args().to_string());
+            keep(priority, &shown(&record.args().to_string()));
         }
     }
 

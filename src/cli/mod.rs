@@ -5,6 +5,7 @@
 pub mod action;
 pub mod checkpoint;
 pub mod common;
+mod cure;
 mod foreground;
 pub mod hook;
 mod logger;

@@ -14,12 +14,12 @@ use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use super::common::{LxcOptions, start_log};
 use super::logger;
-use crate::error::{Exit, Failure, Interrupted, Result};
+use crate::error::{Details, Exit, Failure, Interrupted, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::tools;
 use crate::monitor::{self, End};
@@ -78,6 +78,8 @@ pub struct Job {
 pub struct FailureMessage {
     exit: u8,
     cause: String,
+    #[serde(default)]
+    details: Option<Box<Details>>,
     hint: Option<String>,
     log: Option<PathBuf>,
     state: Option<String>,
@@ -89,7 +91,8 @@ impl FailureMessage {
     fn new(failure: &Failure) -> FailureMessage {
         FailureMessage {
             exit: failure.exit.code(),
-            cause: failure.to_string(),
+            cause: format!("{:#}", failure.cause),
+            details: failure.details.clone(),
             hint: failure.hint.clone(),
             log: failure.log.clone(),
             state: failure.state.clone(),
@@ -99,12 +102,12 @@ impl FailureMessage {
 
     /// The failure as it was.
     pub fn into_failure(self) -> Failure {
-        let FailureMessage { exit, cause, hint, log, state, interrupted } = self;
+        let FailureMessage { exit, cause, details, hint, log, state, interrupted } = self;
         let cause = match interrupted {
             Some(signal) => Interrupted(signal).into(),
             None => anyhow!(cause),
         };
-        Failure { exit: Exit::from_code(exit), cause, hint, log, state }
+        Failure { exit: Exit::from_code(exit), cause, details, hint, log, state }
     }
 }
 
@@ -278,11 +281,16 @@ impl Report for Lines {
     }
 }
 
+/// How long nothing may come before one looks after who should write, in milliseconds.
+const NUDGE_INTERVAL: u16 = 1000;
+
 /// A pipe that is read with an eye on signals.
 pub(super) struct Interruptible<'a, R> {
     pub output: R,
     pub signals: &'a Signals,
     pub forward: &'a dyn Fn(),
+    /// Called where nothing has come for a while.
+    pub nudge: &'a dyn Fn(),
 }
 
 impl<R: Read + AsFd> Read for Interruptible<'_, R> {
@@ -292,7 +300,8 @@ impl<R: Read + AsFd> Read for Interruptible<'_, R> {
                 PollFd::new(self.output.as_fd(), PollFlags::POLLIN),
                 PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             ];
-            match poll(&mut fds, PollTimeout::NONE) {
+            match poll(&mut fds, NUDGE_INTERVAL) {
+                Ok(0) => (self.nudge)(),
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(e) => return Err(e.into()),
             }

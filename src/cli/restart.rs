@@ -21,11 +21,11 @@ use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::typed;
 use crate::report::{Report, seconds};
-use crate::suspended;
-use crate::sys::place;
-use crate::sys::process::Process;
+use crate::sys::process::{self, Process};
 use crate::sys::signals::{GIVE_UP, Signals};
 use crate::sys::spawn::Place;
+use crate::sys::{clean_start, files, place};
+use crate::{shelf, suspended};
 
 const PROGRAM: &str = "lxc-restart";
 
@@ -115,6 +115,7 @@ pub fn command() -> clap::Command {
 
 /// The program's `main`.
 pub fn main() -> ExitCode {
+    clean_start::begin();
     if super::monitor::is_meant() {
         return super::monitor::main();
     }
@@ -164,7 +165,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         settings,
     };
     if let Some(path) = &job.pidfile {
-        place::check(path).context("write the pid file").or_exit(Exit::Refused)?;
+        place::check_new(path).context("write the pid file").or_exit(Exit::Refused)?;
     }
     let signals = match restart.foreground {
         true => Signals::of_terminal(),
@@ -206,11 +207,12 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the checkpoint is: `DIR` as given if it is there, else below the container's own directory.
+/// Where the checkpoint is: `DIR` as given if it is there, or the container's place in it ([`shelf`]); else below the
+/// container's own directory.
 fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let own = lxcpath.container_dir(name);
     let Some(dir) = dir else { return Ok(suspended::dir(&own)) };
-    let given = absolute(dir)?;
+    let given = shelf::for_restart(&absolute(dir)?, name);
     if given.symlink_metadata().is_ok() || !dir.is_relative() || !own.is_dir() {
         return Ok(given);
     }
@@ -228,13 +230,14 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
 /// Starts this program again as the monitor. The job goes over its standard input; its standard output tells us how
 /// it goes on. It gets a session of its own, and the title that LXC's monitors have.
 fn start(job: &Job) -> anyhow::Result<Child> {
-    let mut input = tempfile::tempfile().context("make a temporary file")?;
+    let mut input = files::scratch("job").context("make a temporary file")?;
     let text = toml::to_string(job).context("put the job into words")?;
     input.write_all(text.as_bytes()).context("write the job")?;
     input.seek(SeekFrom::Start(0)).context("write the job")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(title(&job.lxcpath, &job.name)).env_clear().stdin(input).stdout(Stdio::piped());
-    Place::here().own_session().spawn(&mut command).context("start ourselves again")
+    // Whose keys its caller has is of no meaning to what lives as long as the container.
+    Place::here().own_session().own_keyring().spawn(&mut command).context("start ourselves again")
 }
 
 /// What the monitor has told.
@@ -262,7 +265,16 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             }
         }
     };
-    let mut reader = BufReader::new(super::monitor::Interruptible { output, signals, forward: &forward });
+    // A monitor that somebody has stopped would keep the container waiting, and us.
+    let nudge = || {
+        if process::is_stopped(process.pid())
+            && let Err(e) = process.signal(libc::SIGCONT)
+        {
+            log::debug!("continue the monitor: {e}");
+        }
+    };
+    let mut reader =
+        BufReader::new(super::monitor::Interruptible { output, signals, forward: &forward, nudge: &nudge });
     let mut line = String::new();
     let mut cut_off = None;
     loop {

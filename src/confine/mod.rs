@@ -42,6 +42,8 @@ pub struct Confined {
 pub struct Confinement {
     /// The directories on which there is something, parents before children.
     pub directories: Vec<Confined>,
+    /// Where its tasks begin below the payload cgroup.
+    inner: PathBuf,
     /// What its monitor thinks of devices where no rules are in force.
     pub devices_at_start: Policy,
     /// What is on its directories in the hierarchies of v1.
@@ -66,7 +68,8 @@ impl Confinement {
                 devices: Policy::configured(config.cgroup2_items())?.map(Program::Rules).into_iter().collect(),
             }],
         };
-        Ok(Confinement { directories, devices_at_start, legacy })
+        let inner = unified.map(|tree| tree.inner.clone()).unwrap_or_default();
+        Ok(Confinement { directories, inner, devices_at_start, legacy })
     }
 
     /// Limits that this host does not have for the payload cgroups that are made.
@@ -83,17 +86,20 @@ impl Confinement {
     }
 
     /// Makes the directories what they were, while there is nobody but CRIU's init in them, at its place. CRIU's other
-    /// processes, which are in the payload cgroup itself, move aside where they are in the way.
+    /// processes, which are where its tasks begin, move aside where they are in the way.
     pub fn set_structure(&self, payload: &Path) -> Result<()> {
-        if self.directories.iter().any(|c| limits::has_structure(&c.limits)) {
-            let aside = payload.join(ASIDE);
+        // What is above the place where they are is no concern of theirs.
+        let concerns_criu = |c: &Confined| c.path.starts_with(&self.inner) && limits::has_structure(&c.limits);
+        if self.directories.iter().any(concerns_criu) {
+            let home = payload.join(&self.inner);
+            let aside = home.join(ASIDE);
             match fs::create_dir(&aside) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                     return Err(e).with_context(|| format!("make cgroup {}", aside.display()));
                 }
                 _ => {}
             }
-            for pid in cgroup::own_tasks(payload)? {
+            for pid in cgroup::own_tasks(&home)? {
                 cgroup::enter(&aside, pid)?;
             }
         }
@@ -105,7 +111,7 @@ impl Confinement {
 
     /// Takes away what [`Confinement::set_structure`] has made for CRIU, which has ended.
     pub fn tidy(&self, payload: &Path) -> Result<()> {
-        cgroup::remove(&payload.join(ASIDE))
+        cgroup::remove(&payload.join(&self.inner).join(ASIDE))
     }
 
     /// Puts it in force on the payload cgroups that are made, and below them.

@@ -218,6 +218,8 @@ pub fn remove(dir: &Path) -> Result<()> {
     // What is removed has no name that anybody would restore from while it goes.
     let doomed = if is_partial(dir) { dir.to_owned() } else { files::with_suffix(dir, ".removed.partial") };
     if doomed != dir {
+        // What a remove that was killed has left of another one of this name.
+        rollback::remove_images(&doomed)?;
         fs::rename(dir, &doomed).with_context(|| format!("rename {} to {}", dir.display(), doomed.display()))?;
     }
     rollback::remove_images(&doomed)
@@ -226,6 +228,16 @@ pub fn remove(dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_killed_remove_has_left_is_in_nobodys_way() {
+        let top = tempfile::tempdir().unwrap();
+        let (dir, left) = (top.path().join("c"), top.path().join("c.removed.partial"));
+        make(&dir, &["inventory.img"]);
+        make(&left, &["pages-1.img"]);
+        remove(&dir).unwrap();
+        assert!(!dir.exists() && !left.exists());
+    }
 
     fn lxcpath() -> (tempfile::TempDir, LxcPath) {
         let top = tempfile::tempdir().unwrap();

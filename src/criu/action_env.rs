@@ -118,7 +118,8 @@ pub enum Error {
 }
 
 pub(super) const ACTION: &str = "CRTOOLS_SCRIPT_ACTION";
-const IMAGE_DIR: &str = "CRTOOLS_IMAGE_DIR";
+/// The variable with the path to the image directory.
+pub const IMAGE_DIR: &str = "CRTOOLS_IMAGE_DIR";
 const INIT_PID: &str = "CRTOOLS_INIT_PID";
 
 impl ActionEnv {

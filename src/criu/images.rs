@@ -20,6 +20,7 @@ mod labels;
 mod memory;
 mod mounts;
 mod netdev;
+mod propagation;
 mod readdress;
 mod rtnetlink;
 mod saved;
@@ -33,12 +34,13 @@ mod uts;
 pub use addresses::{Address, addresses, settle};
 pub use executables::with_openable_executables;
 pub use files::{
-    Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, open_files, without_name,
+    Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, made_again, open_files, without_name,
 };
 pub use labels::{labels, relabel};
 pub use memory::{Memory, bytes_of_pages, holds_pages, memory, present};
-pub use mounts::{Mount, mounts, with_slaves_apart};
+pub use mounts::{Mount, all_mounts, mounts, without_links};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made};
+pub use propagation::with_groups_apart;
 pub use readdress::{Family, Net, Readdress, Readdressed, readdressed};
 pub use saved::{Saved, saved};
 pub use shown::Shown;

@@ -6,6 +6,7 @@ pub mod control;
 pub mod images;
 pub mod log;
 pub mod options;
+pub mod pulse;
 pub mod run;
 pub mod script;
 pub mod tools;

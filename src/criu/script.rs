@@ -11,11 +11,11 @@ use super::action_env::ACTION;
 use crate::sys::process::{self, Process};
 
 /// How long a script may go on after CRIU was asked to give up.
-const GRACE: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(1);
 /// Our own script, which waits for nobody but us.
 pub const OURS: &str = "lxc-cr-action";
 /// What a script has done to the network it may take back here, however long that takes.
-const SPARED: &[u8] = b"network-unlock";
+pub const SPARED: &str = "network-unlock";
 
 /// The script that CRIU waits for.
 #[derive(Debug, Default)]
@@ -37,13 +37,27 @@ impl Script {
     }
 }
 
+/// Whether CRIU waits for a user's script, which may take its time.
+pub fn is_waited_for(criu: i32) -> bool {
+    let children = process::children(criu).unwrap_or_default();
+    children.into_iter().any(|pid| action_of(pid).is_some() && !is_ours(pid))
+}
+
 /// Whether a child of CRIU's is a user's script. It is not before it has its own program: until then it is CRIU's own image.
 fn may_be_ended(pid: i32) -> bool {
+    action_of(pid).is_some_and(|action| action != SPARED.as_bytes()) && !is_ours(pid)
+}
+
+/// The action for which CRIU has started a script.
+fn action_of(pid: i32) -> Option<Vec<u8>> {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let value = |variable: &[u8]| variable.strip_prefix(ACTION.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec);
-    let action = environment.split(|byte| *byte == 0).find_map(value);
+    environment.split(|byte| *byte == 0).find_map(value)
+}
+
+fn is_ours(pid: i32) -> bool {
     let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-    action.is_some_and(|action| action != SPARED) && program.file_name() != Some(OsStr::new(OURS))
+    program.file_name() == Some(OsStr::new(OURS))
 }
 
 fn end(script: i32) {

@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::sys::spawn::SAFE_PATH;
+use crate::sys::{files, place};
 
 /// Where CRIU is looked for when the settings don't name it. A fixed list: `$PATH` is the caller's.
 const PLACES: &[&str] = &["/usr/sbin/criu", "/usr/local/sbin/criu", "/usr/bin/criu", "/usr/local/bin/criu"];
@@ -137,12 +138,13 @@ pub enum Error {
         looked_at: Vec<PathBuf>,
     },
     /// Somebody else could have put another program there.
-    #[error("{} could have been replaced by another user: {} is not root's alone to write", path.display(), culprit.display())]
+    #[error("run {}", path.display())]
     Untrusted {
         /// The program.
         path: PathBuf,
         /// The file or directory with the wrong owner or mode.
-        culprit: PathBuf,
+        #[source]
+        source: place::Untrusted,
     },
     /// It is there, but older than what we work with.
     #[error("{} is CRIU {found}; {needed} or newer is needed", path.display())]
@@ -203,7 +205,7 @@ pub fn find_cached(setting: Option<&Path>, cache: &Path) -> Result<Criu, Error> 
     }
     let version = ask(&path)?;
     if let Err(e) = remember(cache, &key, &version) {
-        log::debug!("write {}: {e}", cache.display());
+        log::debug!("{e:#}");
     }
     accept(path, version)
 }
@@ -216,16 +218,12 @@ fn identity(path: &Path) -> Option<String> {
     Some(format!("{} {} {} {} {changed:?}", path.display(), m.dev(), m.ino(), m.size()))
 }
 
-fn remember(cache: &Path, key: &str, version: &Version) -> io::Result<()> {
-    let dir = cache.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(dir)?;
-    writeln!(file, "{key}\nVersion: {}.{}.{}", version.major, version.minor, version.sub)?;
+fn remember(cache: &Path, key: &str, version: &Version) -> anyhow::Result<()> {
+    let mut text = format!("{key}\nVersion: {}.{}.{}\n", version.major, version.minor, version.sub);
     if let Some(git) = &version.git {
-        writeln!(file, "GitID: {git}")?;
+        text.push_str(&format!("GitID: {git}\n"));
     }
-    // Renamed into place: another run reads the old file or the new one, never half of it.
-    file.persist(cache)?;
-    Ok(())
+    files::write_atomically(cache, text.as_bytes())
 }
 
 fn locate(setting: Option<&Path>) -> Result<PathBuf, Error> {
@@ -236,9 +234,9 @@ fn locate(setting: Option<&Path>) -> Result<PathBuf, Error> {
     let Some(path) = looked_at.iter().find(|p| is_program(p)).cloned() else {
         return Err(Error::NotInstalled { looked_at });
     };
-    match writable_by_others(&path) {
-        Some(culprit) => Err(Error::Untrusted { path, culprit }),
-        None => Ok(path),
+    match place::check_file(None, &path) {
+        Err(source) => Err(Error::Untrusted { path, source }),
+        Ok(()) => Ok(path),
     }
 }
 
@@ -253,23 +251,6 @@ fn accept(path: PathBuf, version: Version) -> Result<Criu, Error> {
 fn is_program(path: &Path) -> bool {
     // A relative path would be looked up in $PATH by Command.
     path.is_absolute() && path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
-}
-
-/// The file itself or the directory above it through which another user could replace it.
-fn writable_by_others(path: &Path) -> Option<PathBuf> {
-    const OTHERS_WRITE: u32 = 0o022;
-    // In a directory with this bit, like /tmp, only the owner of a file can replace it.
-    const STICKY: u32 = 0o1000;
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let me = nix::unistd::geteuid().as_raw();
-    let open = |p: &&Path| match p.metadata() {
-        Ok(m) => {
-            let kept = m.mode() & OTHERS_WRITE == 0 || (m.is_dir() && m.mode() & STICKY != 0);
-            !kept || (m.uid() != 0 && m.uid() != me)
-        }
-        Err(_) => true,
-    };
-    real.ancestors().find(open).map(Path::to_owned)
 }
 
 fn ask(path: &Path) -> Result<Version, Error> {
@@ -362,8 +343,9 @@ mod tests {
     #[test]
     fn refuses_a_program_that_others_can_write() {
         let (dir, path) = fake("echo Version: 4.2.1");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o775)).unwrap();
-        assert!(matches!(find(Some(&path)), Err(Error::Untrusted { culprit, .. }) if culprit.ends_with("criu")));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o757)).unwrap();
+        let told = find(Some(&path)).unwrap_err();
+        assert!(matches!(told, Error::Untrusted { source: place::Untrusted::WritableFile { .. }, .. }), "{told:?}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(find(Some(&path)), Err(Error::Untrusted { .. })));

@@ -181,7 +181,7 @@ fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
         Err(operation::Error::Other(e)) => return Err(e),
     };
     // A restored container's journal is full as long as it runs. (Its monitor cannot be asked: it may wait for us.)
-    if container::find_without_monitor(name, call.rootfs.as_deref())?.is_some() {
+    if container::find_without_monitor(name, container::Marks::root(call.rootfs.as_deref()))?.is_some() {
         return Ok(());
     }
     let mut journal = Journal::open(&operation.journal())?;

@@ -14,6 +14,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::lxc::name::ContainerName;
+use crate::sys::files;
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 use crate::sys::spawn::Place;
@@ -144,7 +145,7 @@ impl Crew<'_> {
 impl Worker {
     /// In a session of its own: a Ctrl-C at the terminal reaches us, and we pass it on.
     fn start(name: &ContainerName, mut command: Command) -> Result<Worker> {
-        let output = tempfile::tempfile().context("make a temporary file")?;
+        let output = files::scratch("output").context("make a temporary file")?;
         let stream = || output.try_clone().context("make a temporary file");
         command.env_clear().stdin(Stdio::null()).stdout(stream()?).stderr(stream()?);
         let child = Place::here().own_session().spawn(&mut command)?;

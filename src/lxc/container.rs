@@ -3,6 +3,9 @@
 //! LXC's monitor is asked first. When it is gone (it crashed, it was killed) or does not answer, the container may
 //! still run; then /proc is searched for a process that is the first of a pid namespace and has the container's root
 //! (the directory, or a mount of the image, device or overlay), or, where nothing tells the root, lives in its payload cgroup.
+//!
+//! Others can look like that, too. So the monitor must be the parent of the init that it names, and whatever is found in
+//! /proc must be in namespaces that only root can have made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,8 +13,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::command::{Client, Error};
+use super::defined::Defined;
+use super::home::Home;
+use super::protocol;
 use super::root::RootIs;
-use crate::sys::process::Process;
+use crate::sys::namespace;
+use crate::sys::process::{self, Process};
+
+/// The key of the part of its cgroup in which its tasks are.
+const INNER: &str = "lxc.cgroup.dir.container.inner";
 
 /// Who told us of the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,53 +39,86 @@ pub enum FoundBy {
 pub struct Running {
     /// Its first process.
     pub init: Process,
-    /// Its payload cgroup on cgroup2, relative to that mount's root, as the kernel names it for init.
-    pub cgroup: Option<PathBuf>,
+    /// Its `lxc.cgroup.dir.container.inner`.
+    pub inner_cgroup: Option<String>,
     /// How it was found.
     pub found_by: FoundBy,
 }
 
-/// Finds a container; `None` when it does not run. `rootfs` helps where the monitor is gone.
+/// By what a container is known besides its name, where its monitor is gone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks<'a> {
+    /// Its root, as `lxc.rootfs.path` names it.
+    pub rootfs: Option<&'a Path>,
+    /// `lxc.cgroup.dir.container`.
+    pub cgroup: Option<&'a str>,
+    /// `lxc.cgroup.dir.container.inner`.
+    pub inner_cgroup: Option<&'a str>,
+}
+
+impl<'a> Marks<'a> {
+    /// Those of a container whose definition is known.
+    pub fn of(defined: &'a Defined) -> Marks<'a> {
+        let cgroup = defined.config.cgroup_dir_container();
+        let inner_cgroup = cgroup.and(defined.config.cgroup_dir_inner());
+        Marks { rootfs: Some(&defined.rootfs), cgroup, inner_cgroup }
+    }
+
+    /// Its root alone.
+    pub fn root(rootfs: Option<&'a Path>) -> Marks<'a> {
+        Marks { rootfs, ..Marks::default() }
+    }
+
+    /// Whether it is the place that the configuration names.
+    fn are_of(&self, cgroup: &Path) -> bool {
+        let Some(dir) = self.cgroup else { return false };
+        let named = self.inner_cgroup.map_or_else(|| PathBuf::from(dir), |inner| Path::new(dir).join(inner));
+        cgroup.ends_with(named)
+    }
+}
+
+/// Finds a container; `None` when it does not run.
 ///
 /// # Errors
 /// When the monitor refuses to talk to us, or /proc cannot be read.
-pub fn find(lxcpath: &str, name: &str, rootfs: Option<&Path>) -> Result<Option<Running>> {
+pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Running>> {
     let client = Client::new(lxcpath, name);
     match client.init_pid() {
         Ok(pid) => {
             if let Ok(init) = Process::open(pid.as_raw()) {
                 // The number was read before the process was held: ask again, now that it cannot be given away.
                 if client.init_pid().is_ok_and(|again| again == pid) {
-                    return running(init, FoundBy::Monitor).map(Some);
+                    if !is_child_of_who_answers(&init, &protocol::socket_name(lxcpath, name))? {
+                        log::warn!("who answers on {name}'s command socket is not the parent of {pid}: not believed");
+                        return find_without_monitor(name, marks);
+                    }
+                    // What it was started with; the configuration may be another one by now.
+                    let inner = match client.config_item(INNER) {
+                        Ok(inner) => inner,
+                        Err(_) => marks.inner_cgroup.map(str::to_owned),
+                    };
+                    return Ok(Some(Running { init, inner_cgroup: inner, found_by: FoundBy::Monitor }));
                 }
             }
             // It ended between the two: it does not run.
             Ok(None)
         }
-        Err(Error::NotRunning) => find_without_monitor(name, rootfs),
+        Err(Error::NotRunning) => find_without_monitor(name, marks),
         Err(e @ Error::Denied) => Err(e).context("ask LXC's monitor for the container's init"),
         Err(e) => {
             log::debug!("LXC's monitor gives no answer ({e}); looking in /proc");
-            find_without_monitor(name, rootfs)
+            find_without_monitor(name, marks)
         }
     }
 }
 
-fn running(init: Process, found_by: FoundBy) -> Result<Running> {
-    let cgroup = payload_cgroup(init.pid())?;
-    Ok(Running { init, cgroup, found_by })
-}
-
-/// The cgroup2 path of a process, without the parts that it may have made below its payload cgroup itself.
-fn payload_cgroup(pid: i32) -> Result<Option<PathBuf>> {
-    Ok(cgroup_of(pid)?.map(|path| payload_part(&path)))
-}
-
-/// The cgroup2 path of a process.
-fn cgroup_of(pid: i32) -> Result<Option<PathBuf>> {
-    let file = format!("/proc/{pid}/cgroup");
-    let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
-    Ok(text.lines().find_map(|l| l.strip_prefix("0::")).map(PathBuf::from))
+/// Whether init's parent has the socket on which it was named. Any root that shares the host's network can take the
+/// address of a stopped container, a container's own, too, and name the init of another one; the monitor of that one does
+/// not have its socket.
+fn is_child_of_who_answers(init: &Process, address: &str) -> Result<bool> {
+    let parent = process::parent(init.pid()).context("find init's parent")?;
+    let Some(inode) = namespace::listener(address).context("look for the command socket")? else { return Ok(false) };
+    Ok(namespace::has_socket(parent, inode).unwrap_or(false))
 }
 
 /// Whether a cgroup path has the name that liblxc gives where it is not told another.
@@ -96,30 +139,38 @@ pub fn payload_part(path: &Path) -> PathBuf {
 }
 
 /// As [`find`], without asking the monitor: for those whom the monitor waits for, its hooks.
-pub fn find_without_monitor(name: &str, rootfs: Option<&Path>) -> Result<Option<Running>> {
-    let root = rootfs.map(RootIs::of).filter(|root| *root != RootIs::Unknown);
+pub fn find_without_monitor(name: &str, marks: Marks<'_>) -> Result<Option<Running>> {
+    let running =
+        |init, found_by| Ok(Some(Running { init, inner_cgroup: marks.inner_cgroup.map(str::to_owned), found_by }));
+    let root = marks.rootfs.map(RootIs::of).filter(|root| *root != RootIs::Unknown);
     let mut by_cgroup = None;
     for entry in fs::read_dir("/proc").context("list /proc")? {
         let entry = entry.context("list /proc")?;
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
         // Processes come and go while we look: what cannot be read is gone.
-        if !is_first_of_its_namespace(pid) {
+        // What root has not made is no container of root's, whatever root directory and cgroup it shows.
+        if !is_first_of_its_namespace(pid) || !namespace::are_of_root(pid).unwrap_or(false) {
             continue;
         }
         let Ok(init) = Process::open(pid) else { continue };
-        let cgroup = cgroup_of(pid).ok().flatten().unwrap_or_default();
+        let home = Home::of(pid, &[], None).ok().flatten();
+        let cgroup = home.map(|home| home.path).unwrap_or_default();
+        // Its root may be mounted where only it and its monitor see it (lxc.monitor.unshare).
+        if marks.are_of(&cgroup) {
+            return running(init, FoundBy::Cgroup);
+        }
         let in_cgroup = is_payload_of(&payload_part(&cgroup), name);
         let in_anothers = is_payload_of_another(&cgroup, name);
         match root.as_ref().map(|root| root.is_of(pid)) {
-            Some(true) if in_cgroup => return running(init, FoundBy::Cgroup).map(Some),
+            Some(true) if in_cgroup => return running(init, FoundBy::Cgroup),
             // Containers may share a root; only read, or one after the other.
-            Some(true) if !in_anothers => return running(init, FoundBy::Root).map(Some),
+            Some(true) if !in_anothers => return running(init, FoundBy::Root),
             // The name alone may be that of a container in another LXC path.
             None if in_cgroup => by_cgroup = Some(init),
             _ => {}
         }
     }
-    by_cgroup.map(|init| running(init, FoundBy::Cgroup)).transpose()
+    by_cgroup.map_or(Ok(None), |init| running(init, FoundBy::Cgroup))
 }
 
 /// Whether the kernel counts this process as number 1 of a pid namespace just below ours.

@@ -7,6 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::config::unescape;
+use crate::sys::glance::glance;
 use crate::sys::mount::behind_loop_device;
 
 /// What tells a process that has a container's root.
@@ -45,8 +46,9 @@ impl RootIs {
     /// Whether the root of this process is that. One that is gone has none.
     pub fn is_of(&self, pid: i32) -> bool {
         if let RootIs::Directory(device, inode) = self {
-            let found = fs::metadata(format!("/proc/{pid}/root"));
-            return found.is_ok_and(|found| (found.dev(), found.ino()) == (*device, *inode));
+            // One that is the root of another container may be a file system whose server has stopped.
+            let found = glance(Path::new(&format!("/proc/{pid}/root")));
+            return found.is_ok_and(|found| (found.dev, found.ino) == (*device, *inode));
         }
         let mounts = procfs::process::Process::new(pid).and_then(|process| process.mountinfo());
         let Some(mount) = mounts.into_iter().flatten().rfind(|mount| mount.mount_point == Path::new("/")) else {

@@ -30,6 +30,17 @@ pub fn options(name: &ContainerName, lxcpath: &LxcPath) -> String {
     text
 }
 
+/// The commands that restart a container so that it reads its configuration again. `lxc-stop -r` does not: the monitor
+/// keeps what it has read (lxccontainer.c, `do_lxcapi_start`). Proxmox VE writes the configuration itself.
+pub fn restart(name: &ContainerName, lxcpath: &LxcPath) -> String {
+    let is_of_proxmox = || Path::new("/etc/pve/lxc").join(format!("{name}.conf")).exists();
+    if lxcpath.as_path() == Path::new(DEFAULT_LXCPATH) && is_of_proxmox() {
+        return format!("pct reboot {}", quoted(name.as_str()));
+    }
+    let options = options(name, lxcpath);
+    format!("lxc-stop {options} && lxc-start {options}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

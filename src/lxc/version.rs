@@ -4,10 +4,11 @@
 //! answer is remembered for as long as the program file is the same.
 
 use std::fs;
-use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+
+use crate::sys::files;
 
 /// Where the tool is looked for. A fixed list: `$PATH` is the caller's.
 const PLACES: &[&str] = &["/usr/bin/lxc-info", "/usr/local/bin/lxc-info"];
@@ -25,8 +26,8 @@ pub fn find_cached(cache: &Path) -> Option<String> {
         return parse(version);
     }
     let version = ask(program)?;
-    if let Err(e) = remember(cache, &key, &version) {
-        log::debug!("write {}: {e}", cache.display());
+    if let Err(e) = files::write_atomically(cache, format!("{key}\n{version}\n").as_bytes()) {
+        log::debug!("{e:#}");
     }
     Some(version)
 }
@@ -47,14 +48,6 @@ fn parse(text: &str) -> Option<String> {
     let text = text.trim();
     let version = text.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= LONGEST;
     (version && text.chars().all(|c| c.is_ascii_graphic())).then(|| text.to_owned())
-}
-
-fn remember(cache: &Path, key: &str, version: &str) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(cache.parent().unwrap_or(Path::new("/")))?;
-    writeln!(file, "{key}\n{version}")?;
-    // Renamed into place: another run reads the old file or the new one, never half of it.
-    file.persist(cache)?;
-    Ok(())
 }
 
 #[cfg(test)]

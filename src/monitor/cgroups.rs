@@ -26,14 +26,20 @@ struct Held {
     kind: HierarchyKind,
     controllers: Vec<String>,
     path: String,
+    limit_path: String,
     fd: OwnedFd,
+    limit_fd: OwnedFd,
 }
 
 impl Cgroups {
     pub fn new(payload: &[Cgroup]) -> anyhow::Result<Cgroups> {
         let hybrid = payload.iter().any(|c| !c.hierarchy.is_unified());
         let held = payload.iter().map(|cgroup| {
-            let path = cgroup.path().to_string_lossy().into_owned();
+            // LXC writes no slash before it where there is cgroup2 alone.
+            let told = |path: PathBuf| {
+                let text = path.to_string_lossy();
+                if hybrid { text.into_owned() } else { text.trim_start_matches('/').to_owned() }
+            };
             let unified = cgroup.hierarchy.is_unified();
             Ok(Held {
                 kind: if unified { HierarchyKind::V2 } else { HierarchyKind::V1 },
@@ -42,12 +48,13 @@ impl Cgroups {
                 } else {
                     cgroup.hierarchy.controllers.clone()
                 },
-                // LXC writes no slash before it where there is cgroup2 alone.
-                path: if hybrid { path } else { path.trim_start_matches('/').to_owned() },
-                fd: cgroup::open_path(&cgroup.dir)?,
+                path: told(cgroup.home_path()),
+                limit_path: told(cgroup.path()),
+                fd: cgroup::open_path(&cgroup.home())?,
+                limit_fd: cgroup::open_path(&cgroup.dir)?,
             })
         });
-        let freezer = cgroup::freezer(payload).map(|c| c.dir.clone()).unwrap_or_default();
+        let freezer = cgroup::freezer(payload).map(Cgroup::home).unwrap_or_default();
         Ok(Cgroups { held: held.collect::<anyhow::Result<_>>()?, freezer })
     }
 
@@ -61,9 +68,9 @@ impl Cgroups {
             kind: held.kind,
             controllers: held.controllers.clone(),
             path: held.path.clone(),
-            limit_path: held.path.clone(),
+            limit_path: held.limit_path.clone(),
             fd: Some(held.fd.as_fd()),
-            limit_fd: Some(held.fd.as_fd()),
+            limit_fd: Some(held.limit_fd.as_fd()),
         });
         told.collect()
     }

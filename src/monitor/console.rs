@@ -12,10 +12,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use rustix::fs::OFlags;
 
 use crate::lxc::config::{Config, Console};
 use crate::lxc::protocol::ConsoleLog;
 use crate::sys::files;
+use crate::sys::place::{self, Guest};
 use crate::sys::pty::{self, Pty};
 use crate::ttys::Terminal;
 
@@ -212,6 +214,8 @@ fn write(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
 struct Log {
     file: File,
     path: PathBuf,
+    /// The container's root, whose directory it may lie in.
+    guest: Option<Guest>,
     /// `lxc.console.size`: the most bytes it may have; 0 is no limit.
     limit: u64,
     /// `lxc.console.rotate`: a full one becomes `PATH.1`.
@@ -221,13 +225,14 @@ struct Log {
 impl Log {
     fn open(path: &Path, config: &Config) -> io::Result<Log> {
         let (limit, rotate) = (config.console_size(), config.console_rotate());
-        Ok(Log { file: Log::open_file(path)?, path: path.to_owned(), limit, rotate })
+        let guest = config.guest();
+        Ok(Log { file: Log::open_file(guest, path)?, path: path.to_owned(), guest, limit, rotate })
     }
 
-    fn open_file(path: &Path) -> io::Result<File> {
+    fn open_file(guest: Option<Guest>, path: &Path) -> io::Result<File> {
         // A FIFO without a reader would wait.
-        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-        OpenOptions::new().read(true).append(true).create(true).mode(0o640).custom_flags(flags).open(path)
+        let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
+        place::open_or_make(guest, path, flags, 0o640).map_err(io::Error::other)
     }
 
     /// liblxc's `lxc_terminal_write_log_file`.
@@ -248,7 +253,7 @@ impl Log {
         }
         if self.rotate {
             std::fs::rename(&self.path, files::with_suffix(&self.path, ".1"))?;
-            self.file = Log::open_file(&self.path)?;
+            self.file = Log::open_file(self.guest, &self.path)?;
         } else {
             self.file.set_len(0)?;
         }
@@ -336,7 +341,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         for (rotate, old) in [(true, Some("abcdefgh")), (false, None)] {
-            let mut log = Log { file: Log::open_file(&path).unwrap(), path: path.clone(), limit: 8, rotate };
+            let mut log =
+                Log { file: Log::open_file(None, &path).unwrap(), path: path.clone(), guest: None, limit: 8, rotate };
             log.file.set_len(0).unwrap();
             log.write(b"abcdef").unwrap();
             log.write(b"ghij").unwrap();

@@ -59,9 +59,12 @@ fn pair<'a>(new: &NewPort, container: BorrowedFd<'a>) -> NewVeth<'a> {
         inner_mac: port.mac_inside,
         host_txqueuelen: port.txqueuelen_host,
         inner_txqueuelen: port.txqueuelen_inside,
+        host_queues: port.state.as_ref().and_then(|state| state.queues),
+        inner_queues: port.queues_inside,
         inner_index: Some(port.inside_index).filter(|i| *i != 0),
         inner_netns: Some(container),
-        host_up: true,
+        // Else it gets there with its settings.
+        host_up: port.state.is_none(),
         controller: None,
     }
 }

@@ -8,7 +8,7 @@
 //! They are on no bridge from which they could be taken. CRIU's own rules in the container's network namespace keep packets
 //! from it and in it while it stands still, but not all the time: at a restore they come after the addresses, and when the
 //! namespace goes they go before the interfaces. For some milliseconds the kernel would answer its peers that there is no
-//! such connection. So each has a gate, a program that drops whatever arrives: a macvlan from `network-lock` on, and
+//! such connection. So each has a gate ([`gates`](super::gates)): a macvlan from `network-lock` on, and
 //! both from their birth to `network-unlock`. (One of the host's leaves the namespace before that goes, and must not be
 //! left deaf.)
 
@@ -18,12 +18,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::gates::{self, namespace_of};
 use super::ports::{Survey, is_own_namespace};
 use crate::error::ErrorList;
 use crate::lxc::config::{Config, NicKind};
-use crate::sys::bpf;
 use crate::sys::netlink::{Error, Link, Mac, Netlink, NewMacvlan, in_netns};
-use crate::sys::process::Process;
+use crate::sys::process::{self, Process};
 
 /// The kind of an interface that sits on another one and has a hardware address of its own.
 const MACVLAN: &str = "macvlan";
@@ -87,6 +87,8 @@ pub struct Loan {
     pub mac: Option<Mac>,
     /// A process of the container.
     pub init: i32,
+    /// When that was started, as the kernel counts: another one of that number has nothing of ours.
+    pub start_time: u64,
 }
 
 /// What a container has of the host, and the namespace in which it is, held beyond the end of the container's init: with
@@ -201,7 +203,7 @@ pub fn bring_in(
     if is_own_namespace(container).context("look at the container's network namespace")? {
         bail!("the container has no network namespace of its own");
     }
-    let gate = bpf::load_drop_all().context("make a gate for the container's interfaces (eBPF)")?;
+    let gate = gates::make()?;
     for device in devices {
         let host = device.from.host();
         let what = || format!("bring {} into the container ({host} of the host)", device.inside);
@@ -215,7 +217,8 @@ pub fn bring_in(
             }
             Origin::Lent { .. } => {
                 let (host, inside) = (host.to_owned(), device.inside.clone());
-                let loan = Loan { host, mtu: link.mtu, inside, mac: device.mac.or(link.mac), init };
+                let start_time = process::start_time(init).with_context(what)?;
+                let loan = Loan { host, mtu: link.mtu, inside, mac: device.mac.or(link.mac), init, start_time };
                 before_each(&loan)?;
                 loans.namespace = Some(File::from(container.try_clone_to_owned().with_context(what)?));
                 loans.loans.push(loan);
@@ -237,90 +240,14 @@ pub fn bring_in(
     Ok(())
 }
 
-/// Gates in a container that runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gates {
-    /// The container's init.
-    pub init: i32,
-    /// When that was started, as the kernel counts: another one has no gates.
-    pub start_time: u64,
-    /// The names of the interfaces in the container.
-    pub interfaces: Vec<String>,
-}
-
-impl Gates {
-    /// Those that a dump closes; none if there is none.
-    pub fn of(devices: &[Device], init: &Process) -> Option<Gates> {
-        let upon = devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. }));
-        let interfaces: Vec<String> = upon.map(|d| d.inside.clone()).collect();
-        (!interfaces.is_empty()).then(|| Gates { init: init.pid(), start_time: init.start_time(), interfaces })
-    }
-
-    /// Closes them.
-    pub fn close(&self) -> Result<()> {
-        let gate = bpf::load_drop_all().context("make a gate for the container's interfaces (eBPF)")?;
-        match self.namespace()? {
-            Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), Some(gate.as_fd())),
-            None => Ok(()),
-        }
-    }
-
-    /// Opens them; fine if the container is gone, and they with it.
-    pub fn open(&self) -> Result<()> {
-        match self.namespace()? {
-            Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), None),
-            None => Ok(()),
-        }
-    }
-
-    fn namespace(&self) -> Result<Option<File>> {
-        let Ok(init) = Process::reopen(self.init, self.start_time) else { return Ok(None) };
-        let namespace = namespace_of(init.pid())?;
-        // The number was still its own when the namespace was opened.
-        Ok(namespace.filter(|_| init.is_alive()))
-    }
-}
-
-/// Lets packets reach them.
-///
-/// # Errors
-/// All that could not be opened.
-pub fn unlock(devices: &[Device], container: BorrowedFd<'_>) -> Result<()> {
-    let names: Vec<String> = devices.iter().map(|d| d.inside.clone()).collect();
-    set_gates(&names, container, None)
-}
-
-fn set_gates(interfaces: &[String], container: BorrowedFd<'_>, gate: Option<BorrowedFd<'_>>) -> Result<()> {
-    let mut errors = ErrorList::default();
-    let outcome = in_netns(container, || {
-        let mut theirs = Netlink::open()?;
-        for name in interfaces {
-            let set = match theirs.link(name) {
-                // The container has deleted it.
-                Err(Error::NotFound) => Ok(()),
-                found => found.and_then(|link| theirs.set_gate(link.index, gate)),
-            };
-            errors.note(set.with_context(|| format!("set the gate of {name}")));
-        }
-        Ok(())
-    });
-    errors
-        .note(outcome.and_then(|done: Result<(), Error>| done).context("set the gates of the container's interfaces"));
-    errors.into_result()
-}
-
-fn namespace_of(init: i32) -> Result<Option<File>> {
-    match File::open(format!("/proc/{init}/ns/net")) {
-        Ok(namespace) => Ok(Some(namespace)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).context("open the container's network namespace"),
-    }
-}
-
 /// Brings an interface back to the host, from the namespace of its container's init if that lives, and gives it its name
 /// and MTU. Says whether there was something to do.
 pub fn bring_back(nl: &mut Netlink, loan: &Loan) -> Result<bool> {
-    bring_back_from(nl, loan, namespace_of(loan.init)?.as_ref().map(AsFd::as_fd))
+    let init = Process::reopen(loan.init, loan.start_time).ok();
+    let namespace = init.as_ref().map_or(Ok(None), |init| namespace_of(init.pid()))?;
+    // The number was still its own when the namespace was opened.
+    let namespace = namespace.filter(|_| init.is_some_and(|init| init.is_alive()));
+    bring_back_from(nl, loan, namespace.as_ref().map(AsFd::as_fd))
 }
 
 /// As [`bring_back`], from this namespace.

@@ -25,14 +25,19 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::netlink::raw::Message;
 use crate::sys::netlink::{Mac, PortSettings, Vlan};
+use state::LinkState;
 
 pub mod apply;
+pub mod configured;
 pub mod devices;
+pub mod gates;
 pub mod inside;
 pub mod neighbours;
 pub mod plan;
 pub mod ports;
+pub mod state;
 pub mod tables;
 
 /// The MTU of a link of which nothing was recorded: Ethernet's.
@@ -74,6 +79,12 @@ pub struct Port {
     /// The VLANs of the bridge port, if this kernel's bridges have VLANs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlans: Option<Vec<Vlan>>,
+    /// How many queues the interface in the container sends and receives with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues_inside: Option<(u32, u32)>,
+    /// All else that the host's end has. None where it was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<LinkState>,
 }
 
 impl Port {
@@ -93,8 +104,20 @@ impl Port {
             txqueuelen_inside: None,
             settings: None,
             vlans: None,
+            queues_inside: None,
+            state: None,
         }
     }
+}
+
+/// What a link of the host that is not the container's has for its sake: that it answers for an address of the container,
+/// or a route to that.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Elsewhere {
+    /// The link.
+    pub link: String,
+    /// What the kernel is told.
+    pub message: Message,
 }
 
 /// A bridge that is named somewhere is not there.

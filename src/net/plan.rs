@@ -21,6 +21,8 @@ pub struct Wanted {
     pub bridges: BTreeMap<String, Option<String>>,
     /// The names that the user wants for host's ends (`--veth eth0=NAME`).
     pub names: BTreeMap<String, String>,
+    /// The interfaces for which a script of the user's is run, which may make the bridge.
+    pub scripted: BTreeSet<String>,
 }
 
 /// A veth pair to be made.
@@ -30,6 +32,8 @@ pub struct NewPort {
     pub host: String,
     /// What the port is to be. Its `host` and `host_index` are the recorded ones, of the past.
     pub port: Port,
+    /// Whether a script of the user's is run for it.
+    pub scripted: bool,
 }
 
 /// Why there is no plan.
@@ -126,7 +130,10 @@ pub fn plan(
             Some(configured) => configured.clone(),
             None => port.bridge.clone(),
         };
-        if let Some(bridge) = &bridge {
+        let scripted = wanted.scripted.contains(&port.inside);
+        let configured = wanted.bridges.get(&port.inside).is_some_and(Option::is_some);
+        let made_by_script = scripted && !configured;
+        if let Some(bridge) = bridge.as_ref().filter(|b| !made_by_script || host.iter().any(|l| l.name == **b)) {
             check_bridge(bridge, &port.inside, host)?;
         }
         let name = match asked.remove(&port.inside) {
@@ -140,7 +147,7 @@ pub fn plan(
         let settings = port.settings.clone().filter(|_| bridge.is_some());
         let mac_host = Some(port.mac_host.map_or_else(|| names.host_mac(), Ok)?);
         let port = Port { bridge, vlans, settings, mac_host, ..port.clone() };
-        plan.push(NewPort { host: name, port });
+        plan.push(NewPort { host: name, port, scripted });
     }
     Ok(plan)
 }

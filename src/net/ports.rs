@@ -1,12 +1,14 @@
 //! The ports of a running container: finding them, taking them off their bridges, putting them back.
 
 use std::fs::File;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::{NoBridge, Port};
+use super::state::Tables;
+use super::{Elsewhere, NoBridge, Port};
 use crate::error::ErrorList;
 use crate::sys::netlink::{Error, Link, Mac, Netlink, Route, in_netns};
 
@@ -48,6 +50,8 @@ pub struct Survey {
     pub others: Vec<Inner>,
     /// Its routes in tables of their own, which CRIU does not keep.
     pub routes: Vec<Route>,
+    /// Its addresses, but for those of the loopback and of one link.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// The host-side ends of the veth pairs that lead into a network namespace.
@@ -66,15 +70,16 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
     let outside = nl.links().context("list the host's links")?;
     let id = nl.netns_id(container_netns).context("ask for the id of the container's network namespace")?;
     let own = File::open("/proc/thread-self/ns/net").context("open our network namespace")?;
-    let (inside, routes, our_id) = in_netns(container_netns, || {
+    let (inside, routes, addresses, our_id) = in_netns(container_netns, || {
         let mut theirs = Netlink::open()?;
-        Ok((theirs.links()?, theirs.policy_routes()?, theirs.netns_id(own.as_fd())?))
+        Ok((theirs.links()?, theirs.policy_routes()?, theirs.all_addresses()?, theirs.netns_id(own.as_fd())?))
     })
     .and_then(|found| found)
     .context("list the container's links and routes")?;
     let vlans = nl.port_vlans().context("list the VLANs of the bridge ports")?;
 
-    let mut survey = Survey { routes, ..Survey::default() };
+    let addresses = addresses.into_iter().filter(|ip| !ip.is_loopback() && !is_link_local(*ip)).collect();
+    let mut survey = Survey { routes, addresses, ..Survey::default() };
     for inner in inside {
         let host = outside.iter().find(|l| {
             id.is_some() && is_veth(l) && is_veth(&inner) && l.peer_netns == id && l.peer_index == Some(inner.index)
@@ -101,9 +106,21 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
             // A port that is not in the list has no VLAN, but only if the kernel lists VLANs at all.
             vlans: (host.port.is_some() && !vlans.is_empty())
                 .then(|| vlans.get(&host.index).cloned().unwrap_or_default()),
+            queues_inside: inner.queues,
+            state: None,
         });
     }
     Ok(survey)
+}
+
+/// Reads all else that the host's ends have, and gives what other links have for the sake of these addresses.
+pub fn add_states(ports: &mut [Port], addresses: &[IpAddr]) -> anyhow::Result<Vec<Elsewhere>> {
+    let indices: Vec<u32> = ports.iter().map(|port| port.host_index).collect();
+    let tables = Tables::read(&indices).context("read what the host's ends of its veth pairs have")?;
+    for port in ports {
+        port.state = tables.of_link(port.host_index, &port.host);
+    }
+    Ok(tables.for_the_sake_of(addresses, &indices))
 }
 
 pub(super) fn is_own_namespace(netns: BorrowedFd<'_>) -> std::io::Result<bool> {
@@ -111,6 +128,10 @@ pub(super) fn is_own_namespace(netns: BorrowedFd<'_>) -> std::io::Result<bool> {
     let own = nix::sys::stat::fstat(File::open("/proc/thread-self/ns/net")?.as_fd())?;
     let other = nix::sys::stat::fstat(netns)?;
     Ok((own.st_dev, own.st_ino) == (other.st_dev, other.st_ino))
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local())
 }
 
 fn is_veth(link: &Link) -> bool {
@@ -260,6 +281,10 @@ fn put_on(nl: &mut Netlink, port: &Port, link: Link, bridge: &str) -> anyhow::Re
     let mut errors = ErrorList::default();
     errors.note(apply_settings(nl, port, link.index).context("port settings"));
     errors.note(apply_vlans(nl, port, link.index).context("VLANs"));
+    if let Some(state) = &port.state {
+        let told = state.tell_bridge(link.index, controller.index);
+        errors.note(told.context("neighbours, hosts and groups behind it"));
+    }
     errors.note(set_up(nl, &link).context("set it up"));
     errors.into_result()
 }

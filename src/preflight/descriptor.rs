@@ -1,13 +1,11 @@
 //! Open files: what there is in `/proc/PID/fd`, and which files have been mapped and then deleted.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
-
 use super::task::{self, Task, is_gone};
+use crate::sys::glance::glance;
+use anyhow::{Context, Result};
 
 /// The name of the protocol of a socket (socket.c: `sockfs_xattr_get`).
 const PROTOCOL: &str = "system.sockprotoname";
@@ -85,6 +83,8 @@ pub struct Opened<'a> {
     pub descriptors: Vec<Descriptor>,
     /// What it has mapped of deleted and of nameless files.
     pub mapped: Vec<Mapped>,
+    /// The code that comes first in its memory, if that is shared and cannot be written: what is mapped there.
+    pub shared_code: Option<String>,
     /// Its program; none when it has ended.
     pub program: Option<Executed>,
 }
@@ -112,7 +112,9 @@ impl<'a> Opened<'a> {
             Err(e) => return Err(e).with_context(|| format!("list {dir}")),
         }
         descriptors.sort_by_key(|d| d.number);
-        Ok(Opened { task, descriptors, mapped: mapped(task.pid)?, program: program(task.pid) })
+        let maps = task::read(task.pid, "maps")?.unwrap_or_default();
+        let (mapped, shared_code) = (mapped(task.pid, &maps), shared_code(&maps));
+        Ok(Opened { task, descriptors, mapped, shared_code, program: program(task.pid) })
     }
 }
 
@@ -120,9 +122,8 @@ impl<'a> Opened<'a> {
 fn program(pid: i32) -> Option<Executed> {
     let link = format!("/proc/{pid}/exe");
     let target = fs::read_link(&link).ok()?.to_string_lossy().into_owned();
-    let known = statx(CWD, &link, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
-    let told = StatxFlags::from_bits_retain(known.stx_mask).contains(StatxFlags::MNT_ID);
-    told.then_some(Executed { target, mount: i32::try_from(known.stx_mnt_id).ok()? })
+    let mount = glance(Path::new(&link)).ok()?.mount?;
+    Some(Executed { target, mount: i32::try_from(mount).ok()? })
 }
 
 /// None when it was closed meanwhile.
@@ -152,17 +153,17 @@ fn anonymous(pid: i32, number: u32, name: &str) -> String {
 }
 
 fn file(pid: i32, number: u32, link: &str) -> Option<File> {
-    let meta = fs::metadata(link).ok()?;
+    let seen = glance(Path::new(link)).ok()?;
     let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).ok()?;
     let field = |name: &str| info.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-    let device = (nix::sys::stat::major(meta.rdev()), nix::sys::stat::minor(meta.rdev()));
+    let device = (nix::sys::stat::major(seen.rdev), nix::sys::stat::minor(seen.rdev));
     let flags = field("flags:").and_then(|f| i32::from_str_radix(f, 8).ok()).unwrap_or_default();
     Some(File {
-        mode: meta.mode(),
+        mode: seen.mode,
         device: (u32::try_from(device.0).ok()?, u32::try_from(device.1).ok()?),
-        names: meta.nlink(),
-        size: meta.blocks() * 512,
-        inode: meta.ino(),
+        names: seen.nlink,
+        size: seen.allocated,
+        inode: seen.ino,
         mount: field("mnt_id:").and_then(|id| id.parse().ok()),
         terminal: field("tty-index:").and_then(|index| index.parse().ok()),
         path_only: flags & libc::O_PATH != 0,
@@ -178,18 +179,31 @@ fn protocol(link: &str) -> String {
 }
 
 /// Memory maps of files that have no name any more, and of those that never had one.
-fn mapped(pid: i32) -> Result<Vec<Mapped>> {
+fn mapped(pid: i32, maps: &str) -> Vec<Mapped> {
     let mut found: Vec<Mapped> = Vec::new();
-    for line in task::read(pid, "maps")?.unwrap_or_default().lines() {
+    for line in maps.lines() {
         let Some((range, target)) = mapped_file(line) else { continue };
         // Shared memory without a name looks like a deleted file of the kernel's own.
-        let meta = fs::metadata(format!("/proc/{pid}/map_files/{range}")).ok();
-        let (size, inode) = meta.map_or((0, 0), |m| (m.blocks() * 512, m.ino()));
+        let seen = glance(Path::new(&format!("/proc/{pid}/map_files/{range}"))).ok();
+        let (size, inode) = seen.map_or((0, 0), |seen| (seen.allocated, seen.ino));
         if !found.iter().any(|f| f.target == target && f.inode == inode) {
             found.push(Mapped { target: target.to_owned(), size, inode });
         }
     }
-    Ok(found)
+    found
+}
+
+/// The first lines of a process's memory that hold code are where CRIU writes its own calls (parasite-syscall.c:
+/// `get_exec_start`). The kernel lets a debugger write into private memory whatever its protection, and into shared memory
+/// only where the process itself may.
+fn shared_code(maps: &str) -> Option<String> {
+    let first = maps
+        .lines()
+        .find(|line| line.split(' ').nth(1).is_some_and(|rights| rights.as_bytes().get(2) == Some(&b'x')))?;
+    let mut words = first.splitn(6, ' ');
+    let rights = words.nth(1)?;
+    let target = words.nth(3).unwrap_or_default().trim();
+    (rights.ends_with('s') && !rights.contains('w')).then(|| target.to_owned())
 }
 
 /// The range and the name of a mapping that deserves a look.
@@ -218,6 +232,16 @@ mod tests {
         for known in ["/usr/bin/x", "/dev/zero (deleted)", "/memfd:x (deleted)", "/SYSV0000 (deleted)", "[heap]", ""] {
             assert_eq!(pick(known), None, "{known}");
         }
+    }
+
+    #[test]
+    fn code_that_is_shared_matters_where_it_comes_first() {
+        let text = "55f0-55f1 r--p 0 00:01 2  /usr/bin/x\n55f1-55f2 r-xp 0 00:01 2  /usr/bin/x\n";
+        let jit = "41c0-45c0 r-xs 00000000 00:01 2051                       /dev/zero (deleted)\n";
+        assert_eq!(shared_code(&format!("{jit}{text}")).as_deref(), Some("/dev/zero (deleted)"));
+        assert_eq!(shared_code(&format!("{text}{jit}")), None);
+        assert_eq!(shared_code(&format!("{}{text}", jit.replace("r-xs", "rwxs"))), None, "CRIU can write there");
+        assert_eq!(shared_code(""), None);
     }
 
     #[test]

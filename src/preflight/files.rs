@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::descriptor::{Descriptor, Executed, File, Kind, Opened};
 use super::finding::{Finding, Place};
 use super::mounts::Tables;
-use super::task::{Task, kill};
+use super::task::{Task, end};
 use crate::mounts::HostFile;
 use crate::report::bytes;
 
@@ -27,12 +27,14 @@ pub struct Cures<'a> {
     pub host_files: &'a [HostFile],
     /// Whether this CRIU can dump maps of eBPF: a matter of how it was built.
     pub bpf_maps: bool,
+    /// How the container is prepared.
+    pub prepare: &'a str,
 }
 
 /// Judges the open files of all processes; pure.
 pub fn judge(opened: &[Opened<'_>], tables: &Tables, cures: &Cures<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
-    for Opened { task, descriptors, mapped, program } in opened {
+    for Opened { task, descriptors, mapped, program, .. } in opened {
         found.extend(program.as_ref().filter(|p| !tables.has(p.mount)).map(|p| outside(task, p)));
         for descriptor in descriptors {
             match &descriptor.kind {
@@ -65,12 +67,12 @@ fn anonymous(task: &Task, descriptor: &Descriptor, name: &str, cures: &Cures<'_>
     let finding = unsupported(task, place(task, descriptor), &format!("holds {}", in_words(name)));
     Some(match name {
         "bpf-prog" | "bpf-map" | "bpf_link" | "bpf-link" => finding.remedy(format!(
-            "give the container a seccomp profile (lxc.seccomp.profile) with the line 'bpf errno 1', or an id map (lxc.idmap), and start it anew; or end the process: {}",
-            kill(task)
+            "give the container a seccomp profile (lxc.seccomp.profile) with the line 'bpf errno 1', or an id map (lxc.idmap), and restart the container; or {}",
+            end(task)
         )),
         "[io_uring]" => finding.remedy(format!(
-            "switch io_uring off in the program's configuration, or forbid it in the container's seccomp profile ('io_uring_setup errno 38', as share/lxc-cr/systemd/no-bpf.seccomp does; Node.js does without it then), or end the process: {}",
-            kill(task)
+            "forbid io_uring in the container, whose programs then use other system calls: {}",
+            cures.prepare
         )),
         _ => finding,
     })
@@ -93,7 +95,7 @@ fn in_words(name: &str) -> String {
 fn unsupported(task: &Task, place: Place, what: &str) -> Finding {
     Finding::blocker(format!("{} {what}", task.name()), "CRIU cannot dump it")
         .at(place)
-        .remedy(format!("end the process, or have it close that file: {}", kill(task)))
+        .remedy(format!("have the process close that file, or {}", end(task)))
 }
 
 fn path(task: &Task, descriptor: &Descriptor, file: &File, tables: &Tables, cures: &Cures<'_>) -> Option<Finding> {
@@ -143,7 +145,7 @@ fn foreign(task: &Task, descriptor: &Descriptor) -> Finding {
         "CRIU cannot open it again (it comes from outside, or its file system was unmounted)",
     )
     .at(place(task, descriptor))
-    .remedy(format!("end the process, or have it close that file: {}", kill(task)))
+    .remedy(format!("have the process close that file, or {}", end(task)))
 }
 
 /// files-reg.c: `Can't lookup mount=… for fd=-3 path=…`. LXC's init for `lxc-execute` is `lxc-execute` itself.
@@ -157,7 +159,7 @@ fn outside(task: &Task, program: &Executed) -> Finding {
     if task.pid_inside == 1 {
         finding.remedy("start the program without lxc-execute: name it in lxc.init.cmd, then lxc-start")
     } else {
-        finding.remedy(format!("end the process: {}", kill(task)))
+        finding.remedy(end(task))
     }
 }
 
@@ -212,7 +214,7 @@ mod tests {
     };
 
     fn cures() -> Cures<'static> {
-        Cures { ghost_limit: 1 << 20, host_files: &[], bpf_maps: false }
+        Cures { ghost_limit: 1 << 20, host_files: &[], bpf_maps: false, prepare: "prepare it" }
     }
 
     fn judged_with(kinds: &[(&str, Kind)], cures: &Cures<'_>) -> Vec<Finding> {
@@ -221,7 +223,7 @@ mod tests {
         let descriptors = numbered
             .map(|((target, kind), number)| Descriptor { number, target: (*target).into(), kind: kind.clone() })
             .collect();
-        let opened = [Opened { task: &task, descriptors, mapped: Vec::new(), program: None }];
+        let opened = [Opened { task: &task, descriptors, mapped: Vec::new(), shared_code: None, program: None }];
         let tables = tables(vec![mount(64, 1, "/", "/"), mount(70, 64, "/", "/data"), mount(71, 70, "/", "/data")]);
         judge(&opened, &tables, cures)
     }
@@ -288,7 +290,8 @@ mod tests {
         let judged = |pid_inside: i32, from: i32| {
             let task = Task { pid_inside, ..task(105, "init") };
             let program = Some(Executed { target: "/usr/bin/lxc-execute".into(), mount: from });
-            let opened = [Opened { task: &task, descriptors: Vec::new(), mapped: Vec::new(), program }];
+            let opened =
+                [Opened { task: &task, descriptors: Vec::new(), mapped: Vec::new(), shared_code: None, program }];
             judge(&opened, &tables(vec![mount(64, 1, "/", "/")]), &cures())
         };
         assert_eq!(judged(1, 64), []);
@@ -306,7 +309,7 @@ mod tests {
             Mapped { target: "/usr/lib/old.so (deleted)".into(), size: 4096, inode: 2 },
             Mapped { target: "anon_inode:[io_uring]".into(), size: 0, inode: 3 },
         ];
-        let opened = [Opened { task: &task, descriptors: Vec::new(), mapped, program: None }];
+        let opened = [Opened { task: &task, descriptors: Vec::new(), mapped, shared_code: None, program: None }];
         let found = judge(&opened, &tables(vec![mount(64, 1, "/", "/")]), &cures());
         assert_eq!(found.len(), 2);
         assert!(found[0].remedy.contains("ghost_limit = 3"), "{}", found[0].remedy);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::report::shown;
+
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -24,6 +26,23 @@ impl fmt::Display for Severity {
             Severity::Warning => "warning",
             Severity::Note => "note",
         })
+    }
+}
+
+/// The step that a blocker makes fail.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fails {
+    /// The dump: the container is still running as before. `--force` may try.
+    #[default]
+    Dump,
+    /// The restore, or what it brings back is not what was dumped. A container with such a blocker is never stopped.
+    Restore,
+}
+
+impl Fails {
+    fn at_dump(&self) -> bool {
+        *self == Fails::Dump
     }
 }
 
@@ -61,6 +80,9 @@ pub struct Place {
 pub struct Finding {
     /// How much it matters.
     pub severity: Severity,
+    /// What a blocker makes fail.
+    #[serde(rename = "fails", skip_serializing_if = "Fails::at_dump")]
+    pub fails: Fails,
     /// What it is; a main clause without a full stop.
     pub what: String,
     /// Where.
@@ -90,18 +112,29 @@ impl Finding {
     }
 
     fn new(severity: Severity, what: impl Into<String>, why: impl Into<String>) -> Finding {
-        Finding { severity, what: what.into(), place: Place::default(), why: why.into(), remedy: String::new() }
+        let (what, why) = (shown(&what.into()), shown(&why.into()));
+        Finding { severity, fails: Fails::Dump, what, place: Place::default(), why, remedy: String::new() }
+    }
+
+    /// It can be dumped, but not restored as it was.
+    pub fn on_restore(mut self) -> Finding {
+        self.fails = Fails::Restore;
+        self
     }
 
     /// Adds where it was found.
     pub fn at(mut self, place: Place) -> Finding {
-        self.place = place;
+        let Place { command, unit, file, interface, mount, .. } = &place;
+        let name = |name: &Option<String>| name.as_deref().map(shown);
+        let (command, unit, file, interface) = (name(command), name(unit), name(file), name(interface));
+        let mount = mount.as_ref().map(|point| shown(&point.to_string_lossy()).into());
+        self.place = Place { command, unit, file, interface, mount, ..place };
         self
     }
 
     /// Adds what to do.
     pub fn remedy(mut self, remedy: impl Into<String>) -> Finding {
-        self.remedy = remedy.into();
+        self.remedy = shown(&remedy.into());
         self
     }
 }
@@ -136,6 +169,11 @@ impl Findings {
     /// Those that stand in the way.
     pub fn blockers(&self) -> impl Iterator<Item = &Finding> {
         self.0.iter().filter(|f| f.severity == Severity::Blocker)
+    }
+
+    /// Those of them with which the container could be dumped, but not restored.
+    pub fn unrestorable(&self) -> impl Iterator<Item = &Finding> {
+        self.blockers().filter(|f| f.fails == Fails::Restore)
     }
 
     /// Whether something stands in the way.

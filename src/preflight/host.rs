@@ -193,7 +193,7 @@ mod tests {
         let task = task(105, "nginx");
         let kind = Kind::Socket { inode: 1, protocol: protocol.to_owned() };
         let descriptors = vec![Descriptor { number: 3, target: "socket:[1]".into(), kind }];
-        let opened = [Opened { task: &task, descriptors, mapped: Vec::new(), program: None }];
+        let opened = [Opened { task: &task, descriptors, mapped: Vec::new(), shared_code: None, program: None }];
         let criu = Criu { path: "/usr/sbin/criu".into(), version };
         let found = judge(host, &criu, &opened, &tables(vec![mount(1, 0, "/", "/")]), true);
         found.into_iter().map(|f| (f.severity, f.what)).collect()

@@ -9,8 +9,11 @@
 //! |---|---|
 //! | [`processes`] | sessions from outside, debuggers, attached shells, limits, profiles |
 //! | [`namespaces`] | kinds that cannot be nested |
+//! | [`given`] | what LXC or a user has given it, and a restore cannot |
 //! | [`files`] | eBPF, io_uring, devices, deleted and hidden files, files from outside |
+//! | [`memory`] | shared memory with code |
 //! | [`sockets`] | kinds, unread data, other ends outside |
+//! | [`named`] | sockets that cannot be found again by their names |
 //! | [`terminals`] | terminals whose other end is outside |
 //! | [`mounts`] | file systems that cannot be mounted again |
 //! | [`network`] | interfaces and bridges |
@@ -31,6 +34,7 @@ use crate::lxc::container::Running;
 use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::typed;
+use crate::mounts::external;
 use crate::net::devices;
 use crate::net::ports::{self, Survey};
 use crate::rootfs::Root;
@@ -41,17 +45,22 @@ use crate::ttys;
 pub mod descriptor;
 pub mod files;
 mod finding;
+pub mod given;
 pub mod host;
+pub mod memory;
 pub mod mounts;
+pub mod named;
 pub mod namespaces;
 pub mod network;
 pub mod processes;
+pub mod propagation;
 pub mod sockets;
+pub mod sources;
 pub mod space;
 pub mod task;
 pub mod terminals;
 
-pub use finding::{Finding, Findings, Place, Severity};
+pub use finding::{Fails, Finding, Findings, Place, Severity};
 
 use descriptor::{Kind, Opened};
 
@@ -85,9 +94,11 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let alive = tasks.tree.iter().filter(|t| !t.is_zombie());
     let opened = alive.map(Opened::read).collect::<Result<Vec<Opened<'_>>>>()?;
     let tables = mounts::Tables::read(&tasks)?;
-    let own = crate::mounts::table(std::process::id().cast_signed())?;
+    let monitor = crate::mounts::monitor_of(init)?;
+    let own = crate::mounts::table(monitor)?;
     let from_host: Vec<_> = tables.main().iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
-    let externals = crate::mounts::externals(&from_host, &own);
+    let host_mounts = external::Host { table: &own, own_users: tasks.has_own_users() };
+    let externals = external::externals(&from_host, host_mounts);
     let host_files = crate::mounts::host_streams(init, tables.main())?;
     let sockets = sockets::Sockets::read(&tasks, &opened)?;
     let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
@@ -103,17 +114,29 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
         ghost_limit: settings.ghost_limit << 20,
         host_files: &host_files,
         bpf_maps: has_bpf_map(&opened) && host::dumps_bpf_maps(&criu.path),
+        prepare: &names.prepare(),
     };
     let target = space::Target::read(images, incremental)?;
     let host = host::Host::read(loopback_up, tasks.no_children, is_frozen(running));
 
     let mut found = host::judge(&host, criu, &opened, &tables, own_network);
     found.extend(processes::judge(&tasks, &host::Caller::read()?, host.frozen));
+    for cgroup in cgroup::of_container(running)?.iter().filter(|cgroup| cgroup.hierarchy.is_unified()) {
+        found.extend(processes::frozen_below(&cgroup.dir, &cgroup::frozen_below(&cgroup.dir)?, &names));
+    }
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(namespaces::shared(&defined.config));
+    found.extend(given::judge(&given::Given::read(&defined.config, &tasks)));
     found.extend(mounts::judge(&tables, &externals, &names));
+    found.extend(propagation::judge(&tables, &externals, &own));
+    let seen = sources::Seen::read(init, &tables, &externals, (monitor, &own), &defined.rootfs);
+    found.extend(sources::judge(&tables, &opened, &seen, &defined.config, &names));
     found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
     found.extend(files::judge(&opened, &tables, &cures));
+    found.extend(memory::judge(&opened, &names));
+    let named = named::read(init);
+    found.extend(named::mounted(&named, &tables, &externals, &opened, &names));
+    found.extend(named::homeless(&named, &opened, init));
     let lent: Vec<u32> = ttys::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets, &names));
@@ -144,24 +167,30 @@ fn bridges(defined: &Defined, survey: &Survey, links: &[Link]) -> Vec<network::B
 
 fn is_frozen(running: &Running) -> bool {
     let payload = cgroup::of_container(running).unwrap_or_default();
-    payload.iter().any(|cgroup| cgroup::is_frozen(&cgroup.dir).unwrap_or(false))
+    payload.iter().any(|cgroup| cgroup::is_frozen(&cgroup.home()).unwrap_or(false))
 }
 
 /// How a command in the container is typed on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     name: String,
-    attach: String,
+    options: String,
+    restart: String,
 }
 
 impl Names {
     fn of(name: &ContainerName, lxcpath: &LxcPath) -> Names {
-        Names { name: name.to_string(), attach: format!("lxc-attach {} --", typed::options(name, lxcpath)) }
+        Names { name: name.to_string(), options: typed::options(name, lxcpath), restart: typed::restart(name, lxcpath) }
     }
 
     /// The command to paste.
     pub fn attach(&self, command: &str) -> String {
-        format!("{} {command}", self.attach)
+        format!("lxc-attach {} -- {command}", self.options)
+    }
+
+    /// The commands that prepare the container, which has to be restarted for that.
+    pub fn prepare(&self) -> String {
+        format!("lxc-cr prepare {} && {}", self.options, self.restart)
     }
 
     /// The command that gives LXC's unit for the container no stream to the journal, at its next start.
@@ -175,6 +204,10 @@ impl Names {
 
     #[cfg(test)]
     fn test() -> Names {
-        Names { name: "web".to_owned(), attach: "lxc-attach -n web --".to_owned() }
+        Names {
+            name: "web".to_owned(),
+            options: "-n web".to_owned(),
+            restart: "lxc-stop -n web && lxc-start -n web".to_owned(),
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Mounts that CRIU cannot dump or cannot make again.
 
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -12,17 +13,37 @@ use crate::mounts::{self, External, Mount};
 use crate::rootfs::Unsupported;
 use crate::ttys;
 
-/// How the kernel marks the root of a mount that was deleted.
-const DELETED: &str = "//deleted";
-
 /// The mount tables of the container: of init's mount namespace, and of each other one in it.
 #[derive(Clone, Debug, Default)]
 pub struct Tables {
     /// Init's first.
     tables: Vec<Vec<Mount>>,
+    /// In which table a mount is, and where there.
+    by_id: HashMap<i32, (usize, usize)>,
+    /// The mounts upon a mount, by their mount point.
+    upon: HashMap<(i32, PathBuf), Vec<i32>>,
+    /// Which pieces of which file systems are mounted.
+    roots: HashSet<(String, PathBuf)>,
 }
 
 impl Tables {
+    fn of(tables: Vec<Vec<Mount>>) -> Tables {
+        let (mut by_id, mut upon) = (HashMap::new(), HashMap::<_, Vec<i32>>::new());
+        for (number, table) in tables.iter().enumerate() {
+            for (at, mount) in table.iter().enumerate() {
+                by_id.entry(mount.id).or_insert((number, at));
+                upon.entry((mount.parent, mount.point.clone())).or_default().push(mount.id);
+            }
+        }
+        let roots = tables.iter().flatten().map(|m| (m.device.clone(), m.root.clone())).collect();
+        Tables { tables, by_id, upon, roots }
+    }
+
+    fn mount(&self, id: i32) -> Option<&Mount> {
+        let (table, at) = *self.by_id.get(&id)?;
+        self.tables.get(table)?.get(at)
+    }
+
     /// Reads one table for each mount namespace of the container.
     pub fn read(tasks: &Tasks) -> Result<Tables> {
         let mut tables = Vec::new();
@@ -34,7 +55,7 @@ impl Tables {
                 Err(e) => log::debug!("{e:#}"),
             }
         }
-        Ok(Tables { tables })
+        Ok(Tables::of(tables))
     }
 
     /// Init's.
@@ -42,27 +63,30 @@ impl Tables {
         self.tables.first().map_or(&[], Vec::as_slice)
     }
 
-    fn all(&self) -> impl Iterator<Item = &Mount> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Mount> {
         self.tables.iter().flatten()
     }
 
     /// Whether one of the tables has this mount.
     pub fn has(&self, id: i32) -> bool {
-        self.all().any(|m| m.id == id)
+        self.by_id.contains_key(&id)
     }
 
     /// The mount point that hides a file of this mount: a mount upon it, or upon one below it, at or above the file.
     pub fn hidden_by(&self, id: i32, path: &Path) -> Option<PathBuf> {
-        let table = self.tables.iter().find(|t| t.iter().any(|m| m.id == id))?;
+        let mut above: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
+        above.reverse();
         let (mut at, mut from) = (id, id);
         // From the file's own mount down to the root: as many steps as there are mounts, at most.
-        for _ in table {
-            let covers = |m: &&Mount| m.parent == at && m.id != at && m.id != from && path.starts_with(&m.point);
-            if let Some(cover) = table.iter().find(covers) {
-                return Some(cover.point.clone());
+        for _ in 0..self.tables.get(self.by_id.get(&id)?.0)?.len() {
+            for point in &above {
+                let upon = self.upon.get(&(at, point.clone())).into_iter().flatten();
+                if upon.into_iter().any(|id| *id != at && *id != from) {
+                    return Some(point.clone());
+                }
             }
             from = at;
-            at = table.iter().find(|m| m.id == at)?.parent;
+            at = self.mount(at)?.parent;
         }
         None
     }
@@ -73,15 +97,16 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
     let main = tables.main();
     let Some(root) = main.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
     let mut found = Vec::new();
+    let external: HashSet<&Path> = externals.iter().map(|e| e.point.as_path()).collect();
     for mount in main.iter().filter(|m| m.id != root.id) {
-        if externals.iter().any(|e| e.point == mount.point) || ttys::is_lent(mount) {
+        if external.contains(mount.point.as_path()) || ttys::is_lent(mount) {
             continue;
         }
         found.extend(of_a_kind(mount, root, names));
         found.extend(rootless(mount, tables));
     }
     found.extend(without_proc(main));
-    found.extend(deleted_twice(tables));
+    found.extend(deleted_twice(tables, externals));
     found.extend(pressure(tables));
     found.extend(terminals(tables));
     found
@@ -90,16 +115,17 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
 /// A root that no restart could mount.
 pub fn of_root(unsupported: &Unsupported) -> Finding {
     Finding::blocker(unsupported.to_string(), "the checkpoint could be made, but a restart would be refused")
+        .on_restore()
         .at(Place { mount: Some("/".into()), ..Place::default() })
         .remedy(unsupported.hint())
 }
 
-fn place(mount: &Mount) -> Place {
+pub(super) fn place(mount: &Mount) -> Place {
     Place { mount: Some(mount.point.clone()), ..Place::default() }
 }
 
 /// The last resort of the remedies.
-fn unmount(mount: &Mount, names: &Names) -> String {
+pub(super) fn unmount(mount: &Mount, names: &Names) -> String {
     match plain_point(mount) {
         Some(point) => format!("unmount it: {}", names.attach(&format!("umount {point}"))),
         None => "unmount it in the container".to_owned(),
@@ -107,7 +133,7 @@ fn unmount(mount: &Mount, names: &Names) -> String {
 }
 
 /// The mount point where it may be put into a command: the container's root names it as it likes.
-fn plain_point(mount: &Mount) -> Option<&str> {
+pub(super) fn plain_point(mount: &Mount) -> Option<&str> {
     mount.point.to_str().filter(|point| typed::is_plain(point))
 }
 
@@ -127,6 +153,13 @@ fn of_a_kind(mount: &Mount, root: &Mount, names: &Names) -> Option<Finding> {
             format!("an overlay is mounted on {point}"),
             "CRIU can dump it, but cannot mount it again: it does not find the layers",
         )
+        .on_restore()
+    } else if kind == "ecryptfs" {
+        Finding::blocker(
+            format!("an encrypted file system ({kind}) is mounted on {point}"),
+            "CRIU can dump it, but cannot mount it again: it has no key",
+        )
+        .on_restore()
     } else if kind == "autofs" {
         return Some(
             Finding::warning(
@@ -155,7 +188,8 @@ fn without_proc(main: &[Mount]) -> Option<Finding> {
     let there = main.iter().any(|m| m.kind == "proc" && m.point == Path::new("/proc"));
     (!there).then(|| {
         Finding::blocker("nothing is mounted on /proc in the container", "CRIU can dump it, but not restore its mounts")
-            .remedy("write lxc.mount.auto = proc:mixed into its configuration, and start it anew")
+            .on_restore()
+            .remedy("write lxc.mount.auto = proc:mixed into its configuration, and restart the container")
     })
 }
 
@@ -166,8 +200,8 @@ fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
     if mount.root == Path::new("/") || mount.kind.starts_with("cgroup") {
         return None;
     }
-    let wider = |m: &Mount| m.id != mount.id && m.device == mount.device && mount.root.starts_with(&m.root);
-    if tables.all().any(|m| wider(m) && (m.root != mount.root || m.root == Path::new("/"))) {
+    // A wider piece of it.
+    if mount.root.ancestors().skip(1).any(|root| tables.roots.contains(&(mount.device.clone(), root.to_owned()))) {
         return None;
     }
     Some(
@@ -183,12 +217,10 @@ fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
 /// CRIU makes a deleted directory again to mount it, once for each mount namespace that has the mount.
 ///
 /// mount.c: `Can't re-create deleted directory …: File exists`.
-fn deleted_twice(tables: &Tables) -> Option<Finding> {
-    let is_deleted = |m: &&Mount| m.root.to_string_lossy().ends_with(DELETED);
-    let elsewhere = |m: &&Mount| {
-        let same = |other: &Mount| (&other.device, &other.root) == (&m.device, &m.root);
-        tables.tables.iter().skip(1).any(|table| table.iter().any(same))
-    };
+fn deleted_twice(tables: &Tables, externals: &[External]) -> Option<Finding> {
+    let is_deleted = |m: &&Mount| m.deleted && !externals.iter().any(|e| e.point == m.point);
+    let others: HashSet<_> = tables.tables.iter().skip(1).flatten().map(|m| (&m.device, &m.root)).collect();
+    let elsewhere = |m: &&Mount| others.contains(&(&m.device, &m.root));
     let mount = tables.main().iter().filter(is_deleted).find(elsewhere)?;
     let point = mount.point.display();
     Some(
@@ -196,6 +228,7 @@ fn deleted_twice(tables: &Tables) -> Option<Finding> {
             format!("{point} is a bind mount of a deleted directory, and there are more mount namespaces with it"),
             "CRIU can dump it, but fails when it makes the directory for the second time",
         )
+        .on_restore()
         .at(place(mount))
         .remedy(format!("unmount {point} in the container, in each of its mount namespaces, or restart the services")),
     )
@@ -214,8 +247,9 @@ fn pressure(tables: &Tables) -> Option<Finding> {
             format!("a systemd unit has {} mounted in a mount namespace of its own", mount.point.display()),
             "CRIU can dump it, but fails to mount it again (Failed to move_mount)",
         )
+        .on_restore()
         .at(place(mount))
-        .remedy("include lxc-cr-systemd.conf in its configuration and start it anew (or, in the container: set DefaultMemoryPressureWatch=off under [Manager] in /etc/systemd/system.conf, and restart its units)"),
+        .remedy("include lxc-cr-systemd.conf in its configuration and restart the container (or, in the container: set DefaultMemoryPressureWatch=off under [Manager] in /etc/systemd/system.conf, and restart its units)"),
     )
 }
 
@@ -228,8 +262,9 @@ fn terminals(tables: &Tables) -> Option<Finding> {
             format!("a service has LXC's {} in a mount namespace of its own", mount.point.display()),
             "CRIU can dump it, but fails to mount it again (Failed to copy sharing)",
         )
+        .on_restore()
         .at(place(mount))
-        .remedy("write lxc.console.path = none and lxc.tty.max = 0 into its configuration (lxc.include = …/lxc-cr-systemd.conf does), and start it anew"),
+        .remedy("write lxc.console.path = none and lxc.tty.max = 0 into its configuration (lxc.include = …/lxc-cr-systemd.conf does), and restart the container"),
     )
 }
 
@@ -247,13 +282,18 @@ pub(super) mod tests {
             root: root.into(),
             point: point.into(),
             kind: "tmpfs".into(),
+            deleted: false,
+            source: "none".into(),
+            id_mapped: false,
             flags: nix::mount::MsFlags::empty(),
+            shared: None,
+            master: None,
         }
     }
 
     /// A container with one mount namespace.
     pub fn tables(table: Vec<Mount>) -> Tables {
-        Tables { tables: vec![table] }
+        Tables::of(vec![table])
     }
 
     /// Judges a container that has a /proc, as each does.
@@ -308,7 +348,7 @@ pub(super) mod tests {
         for good in ["tmpfs", "proc", "sysfs", "fusectl", "cgroup2", "mqueue", "ext4"] {
             assert_eq!(judged(kind(good, mount(2, 1, "/", "/m"))), [], "{good}");
         }
-        for bad in ["fuse", "fuse.sshfs", "overlay"] {
+        for bad in ["fuse", "fuse.sshfs", "overlay", "ecryptfs"] {
             assert_eq!(judged(kind(bad, mount(2, 1, "/", "/m"))), [Severity::Blocker], "{bad}");
         }
         assert_eq!(judged(kind("autofs", mount(2, 1, "/", "/m"))), [Severity::Warning]);
@@ -337,6 +377,7 @@ pub(super) mod tests {
             point: "/proc/uptime".into(),
             source: "/var/lib/lxcfs/proc/uptime".into(),
             read_only: false,
+            identity: None,
         };
         assert_eq!(judge_complete(&table, &[external], &Names::test()), []);
         assert_eq!(judge_complete(&table, &[], &Names::test()).len(), 2);
@@ -356,19 +397,32 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn many_mounts_and_many_files_take_no_time_worth_telling() {
+        const MANY: i32 = 20_000;
+        let piece = |id: i32| mount(id, 1, "/srv/x", &format!("/m/{id}"));
+        let table: Vec<Mount> = std::iter::once(mount(1, 0, "/", "/")).chain((2..MANY).map(piece)).collect();
+        let begin = std::time::Instant::now();
+        let tables = tables(table);
+        assert!((0..MANY).all(|at| tables.hidden_by(1, Path::new(&format!("/f/{at}"))).is_none()));
+        assert_eq!(tables.hidden_by(1, Path::new("/m/77/x")), Some("/m/77".into()));
+        judge_complete(&tables, &[], &Names::test());
+        assert!(begin.elapsed() < std::time::Duration::from_secs(5), "{:?}", begin.elapsed());
+    }
+
+    #[test]
     fn a_deleted_directory_can_be_made_again_only_once() {
-        let deleted = |id| Mount { device: "0:1".into(), ..mount(id, 1, "/source//deleted", "/m") };
+        let deleted = |id| Mount { device: "0:1".into(), deleted: true, ..mount(id, 1, "/source", "/m") };
         let root = || mount(1, 0, "/", "/");
-        let once = Tables { tables: vec![vec![root(), deleted(2)], vec![root()]] };
+        let once = Tables::of(vec![vec![root(), deleted(2)], vec![root()]]);
         assert_eq!(judge_complete(&once, &[], &Names::test()), []);
-        let twice = Tables { tables: vec![vec![root(), deleted(2)], vec![root(), deleted(9)]] };
+        let twice = Tables::of(vec![vec![root(), deleted(2)], vec![root(), deleted(9)]]);
         assert_eq!(judge_complete(&twice, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 
     #[test]
     fn a_pressure_file_in_a_units_namespace_is_told() {
         let pressure = kind("cgroup2", mount(5, 1, "/u/memory.pressure", "/sys/fs/cgroup/u/memory.pressure"));
-        let tables = Tables { tables: vec![vec![mount(1, 0, "/", "/")], vec![mount(9, 0, "/", "/"), pressure]] };
+        let tables = Tables::of(vec![vec![mount(1, 0, "/", "/")], vec![mount(9, 0, "/", "/"), pressure]]);
         assert_eq!(judge_complete(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 
@@ -376,9 +430,9 @@ pub(super) mod tests {
     fn a_terminal_of_lxcs_in_a_units_namespace_is_told() {
         let tty = |id| kind("devpts", mount(id, 1, "/4", "/dev/tty4"));
         let main = vec![mount(1, 0, "/", "/"), tty(3)];
-        let only = Tables { tables: vec![main.clone()] };
+        let only = Tables::of(vec![main.clone()]);
         assert_eq!(judge_complete(&only, &[], &Names::test()), []);
-        let tables = Tables { tables: vec![main, vec![mount(9, 0, "/", "/"), tty(5)]] };
+        let tables = Tables::of(vec![main, vec![mount(9, 0, "/", "/"), tty(5)]]);
         assert_eq!(judge_complete(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::Names;
 use super::finding::Finding;
-use super::task::{NAMESPACES, Task, Tasks, kill};
+use super::task::{NAMESPACES, Task, Tasks, end};
 use crate::lxc::config::Config;
 use crate::lxc::typed;
 
@@ -37,9 +37,13 @@ pub fn shared(config: &Config) -> Vec<Finding> {
     let found = kinds.map(|(kind, with)| {
         Finding::blocker(
             format!("it has the {kind} namespace of {with} (lxc.namespace.share.{kind})"),
-            "CRIU would dump it as the container's own, and take the other one off its network",
+            match kind {
+                "net" => "CRIU would dump it as the container's own, and take the other one off its network",
+                _ => "CRIU would dump it as the container's own, and restore it apart from the other one",
+            },
         )
-        .remedy(format!("take lxc.namespace.share.{kind} out of its configuration, and start it anew"))
+        .on_restore()
+        .remedy(format!("remove lxc.namespace.share.{kind} from its configuration, and restart the container"))
     });
     found.collect()
 }
@@ -59,6 +63,10 @@ fn nested(task: &Task, kind: &str, names: &Names) -> Finding {
 }
 
 fn remedy(task: &Task, kind: &str, names: &Names) -> String {
+    if task.command == "vsftpd" {
+        // No setting of its unit: it makes them for each session.
+        return format!("serve its sessions without (isolate=NO): {}", names.prepare());
+    }
     match (task.unit(), directive(kind)) {
         // The container's root names its cgroups as it likes.
         (Some(unit), Some(directive)) if unit.ends_with(".service") && typed::is_plain(unit) => {
@@ -67,7 +75,7 @@ fn remedy(task: &Task, kind: &str, names: &Names) -> String {
                 "sh -c 'mkdir -p {dir} && printf \"[Service]\\n{directive}\\n\" > {dir}/lxc-cr.conf && systemctl daemon-reload && systemctl restart {unit}'"
             ))
         }
-        _ => format!("end it: {}", kill(task)),
+        _ => end(task),
     }
 }
 
@@ -125,7 +133,7 @@ mod tests {
         ]);
         let told: Vec<_> = found.iter().map(|f| (f.place.pid, f.what.contains("uts"))).collect();
         assert_eq!(told, [(Some(104), false), (Some(102), true)]);
-        assert_eq!(found[1].remedy, "end it: kill 102");
+        assert_eq!(found[1].remedy, "end the process: kill 102");
     }
 
     #[test]
@@ -141,7 +149,7 @@ mod tests {
         for unit in ["x'$(id)'.service", "a b.service", "-f.service", "x;y.service"] {
             let evil = Task { cgroup: format!("/x/system.slice/{unit}"), ..task(102, "x") };
             let found = judged(vec![task(101, "init"), with("uts", 90, evil)]);
-            assert_eq!(found[0].remedy, "end it: kill 102", "{unit}");
+            assert_eq!(found[0].remedy, "end the process: kill 102", "{unit}");
         }
     }
 }

@@ -71,6 +71,7 @@ fn interface(inner: &Inner, devices: &[Device], names: &Names) -> Option<Finding
             format!("{name} is a macvlan interface upon one that the host does not have"),
             "it can be dumped, but a restart cannot make it again",
         )
+        .on_restore()
         .remedy(delete(name, names)),
         // `Unsupported link … (type … kind …)`.
         Some(kind) => Finding::blocker(format!("{name} is an interface of the kind {kind}"), "CRIU cannot dump it")

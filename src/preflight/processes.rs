@@ -1,8 +1,11 @@
 //! Processes that CRIU cannot stop, cannot restore, or does not see.
 
+use std::path::{Path, PathBuf};
+
+use super::Names;
 use super::finding::Finding;
 use super::host::Caller;
-use super::task::{Task, Tasks, kill};
+use super::task::{Task, Tasks, end};
 use crate::lxc::typed;
 
 /// Judges the processes themselves; pure. What the freezer of v1 has stopped (`frozen`) is in state D, too.
@@ -14,6 +17,7 @@ pub fn judge(tasks: &Tasks, caller: &Caller, frozen: bool) -> Vec<Finding> {
         found.extend(uninterruptible(task).filter(|_| !frozen));
         found.extend(limits(task, caller));
     }
+    found.extend(zombies(&tasks.tree));
     found.extend(attached(&tasks.attached));
     found.extend(labels(&tasks.tree));
     found
@@ -27,8 +31,53 @@ fn session(task: &Task) -> Option<Finding> {
             "the leader of its session is outside of the container, and CRIU cannot restore such a session",
         )
         .at(task.place())
-        .remedy(format!("end it: {}; or have it started with setsid", kill(task)))
+        .remedy(format!("{}; started with setsid it is no obstacle", end(task)))
     })
+}
+
+/// CRIU makes a process that init has inherited in the session where it belongs: as a child of that session's leader. A
+/// leader that has ended makes none any more, and the restart would wait for ever.
+fn zombies(tree: &[Task]) -> Option<Finding> {
+    let init = tree.first()?;
+    let leads = |of: &Task| tree.iter().find(|l| l.is_zombie() && l.pid_inside == of.session && l.pid != of.pid);
+    let inherited = tree.iter().filter(|t| t.is_zombie() && t.parent == init.pid && t.pid != init.pid);
+    let (zombie, leader) = inherited.filter_map(|t| Some((t, leads(t)?))).next()?;
+    let remedy = match tree.iter().find(|t| t.pid == leader.parent && t.pid != init.pid) {
+        Some(parent) => format!("{} does not collect it; {}", parent.name(), end(parent)),
+        None => {
+            "the container's init does not collect its children: use one that does, as busybox or systemd".to_owned()
+        }
+    };
+    Some(
+        Finding::blocker(
+            format!(
+                "{} and the leader of its session, {}, have ended and were not collected",
+                zombie.name(),
+                leader.name()
+            ),
+            "CRIU can dump them, but a restart would wait for ever for the session",
+        )
+        .at(zombie.place())
+        .remedy(remedy),
+    )
+}
+
+/// What the container has frozen of itself; `dir` is its cgroup.
+pub fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec<Finding> {
+    let tell = |cgroup: &PathBuf| {
+        let path = cgroup.strip_prefix(dir).unwrap_or(cgroup);
+        let unit = path.file_name().and_then(|name| name.to_str()).filter(|name| typed::is_plain(name));
+        let unit = unit.filter(|name| [".service", ".scope", ".slice"].iter().any(|kind| name.ends_with(kind)));
+        Finding::blocker(
+            format!("its cgroup {} is frozen", path.display()),
+            "CRIU has code of its own run in each process, and would wait for ever for those in there",
+        )
+        .remedy(match unit {
+            Some(unit) => format!("thaw it: {}", names.attach(&format!("systemctl thaw {unit}"))),
+            None => format!("thaw it: echo 0 > {}", typed::quoted(&cgroup.join("cgroup.freeze").to_string_lossy())),
+        })
+    };
+    frozen.iter().map(tell).collect()
 }
 
 fn traced(task: &Task) -> Option<Finding> {
@@ -58,9 +107,14 @@ fn limits(task: &Task, caller: &Caller) -> Option<Finding> {
         || task.namespace("user") != caller.user_namespace
         || (same_ids(&task.uids, caller.uid) && same_ids(&task.gids, caller.gid));
     (!allowed).then(|| {
+        let first = |ids: &[u32]| ids.first().copied().unwrap_or_default();
         Finding::blocker(
-            format!("{} runs as user {}", task.name(), task.uids.first().copied().unwrap_or_default()),
-            "this host's root has no CAP_SYS_RESOURCE, without which CRIU cannot read the limits of other users' processes",
+            format!("{} runs as user {}, group {}", task.name(), first(&task.uids), first(&task.gids)),
+            format!(
+                "this host's root has no CAP_SYS_RESOURCE, without which CRIU cannot read the limits of a process \
+                 that is not of user {} and group {}",
+                caller.uid, caller.gid
+            ),
         )
         .at(task.place())
         .remedy("give root that capability, or give the container an id map (lxc.idmap)")
@@ -133,6 +187,31 @@ mod tests {
         assert!(found[0].remedy.contains("kill 105"), "{}", found[0].remedy);
         let found = one(Task { tracer: 77, ..task(105, "sleep") }, &root());
         assert!(found[0].remedy.ends_with("kill 77") && found[0].severity == Severity::Blocker);
+    }
+
+    #[test]
+    fn a_zombie_whose_session_has_a_zombie_for_a_leader_blocks() {
+        let zombie = |pid, parent, session| Task { state: 'Z', parent, session, ..task(pid, "gone") };
+        let judged = |tasks: &[Task]| {
+            let tree = std::iter::once(task(101, "init")).chain(tasks.iter().cloned()).collect();
+            judge(&Tasks { tree, ..Tasks::default() }, &root(), false)
+        };
+        let parent = task(105, "parent");
+        let found = judged(&[parent.clone(), zombie(107, 105, 7), zombie(109, 101, 7)]);
+        assert_eq!((found.len(), found[0].severity), (1, Severity::Blocker));
+        assert!(found[0].remedy.ends_with("kill 105"), "{}", found[0].remedy);
+        // A leader that lives, one that was collected, and one whose child is its own.
+        assert_eq!(judged(&[task(107, "leader"), zombie(109, 101, 7)]), []);
+        assert_eq!(judged(&[zombie(109, 101, 7)]), []);
+        assert_eq!(judged(&[parent, zombie(107, 105, 7), zombie(109, 105, 7)]), []);
+    }
+
+    #[test]
+    fn what_is_frozen_inside_blocks() {
+        let dir = Path::new("/cg/lxc.payload.t");
+        let found = frozen_below(dir, &[dir.join("system.slice/x.service"), dir.join("a b")], &Names::test());
+        assert_eq!(found[0].remedy, "thaw it: lxc-attach -n web -- systemctl thaw x.service");
+        assert_eq!(found[1].remedy, "thaw it: echo 0 > '/cg/lxc.payload.t/a b/cgroup.freeze'");
     }
 
     #[test]

@@ -10,8 +10,11 @@ use anyhow::{Context, Result};
 use super::Names;
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
-use super::task::{Task, Tasks, kill};
+use super::task::{Task, Tasks, end};
+use crate::lxc::typed;
+use crate::sys::multicast;
 use crate::sys::netlink::{Error, in_netns, tcp_listeners, unix_peers};
+use crate::sys::process::Process;
 
 /// Protocols that CRIU 4.2 dumps, as the kernel calls them (sockets.c: `dump_socket`; sk-inet.c: `can_dump_ipproto`).
 const KNOWN: &[&str] = &[
@@ -42,6 +45,8 @@ const REFUSED: &[&str] = &[
 pub struct Sockets {
     /// Netlink sockets with unread data, by inode.
     pub unread: BTreeSet<u64>,
+    /// Netlink sockets that listen to groups beyond the first 32, by inode.
+    pub far_groups: BTreeSet<u64>,
     /// Listening TCP sockets with connections that nobody has accepted yet, by inode.
     pub waiting: BTreeSet<u64>,
     /// Established TCP connections at link-local addresses, by inode.
@@ -75,6 +80,8 @@ impl Sockets {
             let waiting = listed(listeners, "TCP sockets").into_iter().filter(|(_, queue)| *queue > 0);
             found.waiting.extend(waiting.map(|(inode, _)| u64::from(inode)));
         }
+        let netlink = sockets(opened).filter(|held| held.protocol == "NETLINK");
+        found.far_groups.extend(netlink.filter(has_far_groups).map(|held| held.inode));
         let outside: BTreeSet<u64> = inside.iter().filter_map(|i| found.peers.get(i)).copied().collect();
         let outside: BTreeSet<u64> = outside.difference(&inside).copied().collect();
         if !outside.is_empty() {
@@ -115,6 +122,13 @@ impl Held<'_> {
     fn is_stream_of_init(&self) -> bool {
         self.task.pid_inside == 1 && [1, 2].contains(&self.descriptor)
     }
+}
+
+/// What has ended, or was closed, has none.
+fn has_far_groups(held: &Held<'_>) -> bool {
+    let Ok(process) = Process::open(held.task.pid) else { return false };
+    let Ok(number) = i32::try_from(held.descriptor) else { return false };
+    multicast::socket(&process, number).ok().flatten().is_some_and(|socket| multicast::has_far_groups(&socket))
 }
 
 /// `/proc/PID/net/netlink`: the fifth column counts what waits to be read, the last is the inode.
@@ -174,6 +188,9 @@ pub fn judge(opened: &[Opened<'_>], known: &Sockets, names: &Names) -> Vec<Findi
             continue;
         }
         found.extend(unknown(task, inode, protocol));
+        if known.far_groups.contains(&inode) {
+            found.push(far_groups(task, inode, names));
+        }
         if known.unread.contains(&inode) {
             found.push(unread_data(task, inode));
         }
@@ -208,12 +225,27 @@ fn unknown(task: &Task, inode: u64, protocol: &str) -> Option<Finding> {
     };
     let remedy = match protocol {
         "MPTCP" | "MPTCPv6" => format!(
-            "start the program without MPTCP (a Go program: with GODEBUG=multipathtcp=0 in its environment), or end it: {}",
-            kill(task)
+            "start the program without MPTCP (a Go program: with GODEBUG=multipathtcp=0 in its environment), or {}",
+            end(task)
         ),
-        _ => format!("end the process, or have it close that socket: {}", kill(task)),
+        _ => format!("have the process close that socket, or {}", end(task)),
     };
     Some(finding.at(place(task, inode)).remedy(remedy))
+}
+
+/// sk-netlink.c: `The netlink socket … has more than 32 groups`.
+fn far_groups(task: &Task, inode: u64, names: &Names) -> Finding {
+    let finding = Finding::blocker(
+        format!("{} listens to netlink groups beyond the first 32 (nexthops, for instance)", task.name()),
+        "CRIU cannot dump such a socket",
+    )
+    .at(Place { file: Some(format!("socket:[{inode}]")), ..task.place() });
+    match task.unit().filter(|unit| unit.ends_with(".service") && typed::is_plain(unit)) {
+        Some(unit) => {
+            finding.remedy(format!("stop it for the checkpoint: {}", names.attach(&format!("systemctl stop {unit}"))))
+        }
+        None => finding.remedy(end(task)),
+    }
 }
 
 /// sk-netlink.c: `The socket has data to read`. It is mostly read in a moment, so a dump is tried again.
@@ -223,7 +255,7 @@ fn unread_data(task: &Task, inode: u64) -> Finding {
         "CRIU cannot dump a netlink socket with unread data; a checkpoint tries three times",
     )
     .at(place(task, inode))
-    .remedy(format!("if it stays so, the process hangs: restart it, or end it: {}", kill(task)))
+    .remedy(format!("if it stays so, the process hangs: restart it, or {}", end(task)))
 }
 
 /// sk-inet.c: `In-flight connection`.
@@ -233,7 +265,7 @@ fn waiting_connection(task: &Task, inode: u64) -> Finding {
         "CRIU cannot dump a connection that nobody has accepted; a checkpoint tries three times",
     )
     .at(place(task, inode))
-    .remedy(format!("if it stays so, the process hangs: restart it, or end it: {}", kill(task)))
+    .remedy(format!("if it stays so, the process hangs: restart it, or {}", end(task)))
 }
 
 /// soccr.c: `Can't bind inet socket back: Invalid argument`.
@@ -243,7 +275,7 @@ fn link_local_connection(task: &Task, inode: u64) -> Finding {
         "CRIU forgets the link of it, and a restart fails, but for one that closes the connections: lxc-restart --tcp-close",
     )
     .at(place(task, inode))
-    .remedy(format!("let it use another address, or end it: {}", kill(task)))
+    .remedy(format!("let it use another address, or {}", end(task)))
 }
 
 /// sk-unix.c: `External socket is used`, `Can't dump half of stream unix connection`.
@@ -262,10 +294,9 @@ fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding 
             Finding::warning(format!("{} is connected by a unix socket to nobody that can be found", task.name()), why)
         }
     };
-    finding.at(place(task, inode)).remedy(format!(
-        "close the connection (is a socket of the host bind-mounted?), or end the process: {}",
-        kill(task)
-    ))
+    finding
+        .at(place(task, inode))
+        .remedy(format!("close the connection (is a socket of the host bind-mounted?), or {}", end(task)))
 }
 
 /// sk-unix.c: `Unix socket … not found`. With `lxc.console.path = none` an init that `lxc-start -F` starts keeps the streams
@@ -298,7 +329,13 @@ mod tests {
             target: format!("socket:[{inode}]"),
             kind: Kind::Socket { inode: *inode, protocol: (*protocol).to_owned() },
         });
-        let opened = Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new(), program: None };
+        let opened = Opened {
+            task: &task,
+            descriptors: descriptors.collect(),
+            mapped: Vec::new(),
+            shared_code: None,
+            program: None,
+        };
         judge(&[opened], sockets, &Names::test())
     }
 
@@ -332,7 +369,13 @@ mod tests {
         };
         let holders = BTreeMap::from([(9, (43, "systemd-journal".into()))]);
         let sockets = Sockets { peers: BTreeMap::from([(3, 9)]), holders, ..Sockets::default() };
-        let opened = Opened { task: &init, descriptors: vec![socket(1), socket(2)], mapped: Vec::new(), program: None };
+        let opened = Opened {
+            task: &init,
+            descriptors: vec![socket(1), socket(2)],
+            mapped: Vec::new(),
+            shared_code: None,
+            program: None,
+        };
         let found = judge(&[opened], &sockets, &Names::test());
         assert_eq!((found.len(), found[0].severity, found[0].place.descriptor), (1, Severity::Blocker, Some(1)));
         assert!(found[0].what.contains("its standard output") && found[0].what.contains("43 (systemd-journal)"));

@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::finding::Place;
+use crate::lxc::typed;
 
 /// The kinds of namespaces, as `/proc/PID/ns` names them.
 pub const NAMESPACES: [&str; 9] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts"];
@@ -136,9 +137,15 @@ impl Task {
     }
 }
 
-/// The command that ends a process, to be run on the host.
-pub fn kill(task: &Task) -> String {
-    format!("kill {}", task.pid)
+/// How to end a process. Its unit is stopped by the container's systemd, which would start a killed one again; and
+/// with its init the container would end.
+pub fn end(task: &Task) -> String {
+    let unit = task.unit().filter(|unit| unit.ends_with(".service") && typed::is_plain(unit));
+    match (task.pid_inside, unit) {
+        (1, _) => "this is the container's init: have it started without that, and restart the container".to_owned(),
+        (_, Some(unit)) => format!("in the container, stop its unit: systemctl stop {unit}"),
+        (_, None) => format!("end the process: kill {}", task.pid),
+    }
 }
 
 /// The processes of a container.
@@ -194,6 +201,12 @@ impl Tasks {
     pub fn one_of_each(&self, kind: &str) -> Vec<&Task> {
         let mut seen = BTreeSet::new();
         self.tree.iter().filter(|t| !t.is_zombie() && seen.insert(t.namespace(kind))).collect()
+    }
+
+    /// Whether the container has a user namespace of its own.
+    pub fn has_own_users(&self) -> bool {
+        let ours = namespace(std::process::id().cast_signed(), "user");
+        self.tree.first().is_some_and(|init| init.namespace("user") != ours)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::descriptor::{File, Kind, Opened, PTMX};
 use super::finding::{Finding, Place};
 use super::mounts::Tables;
-use super::task::kill;
+use super::task::end;
 
 /// The major number of the ends of pseudo terminals that programs use; the minor is the terminal's number.
 const SLAVE: u32 = 136;
@@ -38,12 +38,11 @@ pub fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec
             continue;
         }
         let remedy = match task.pid_inside {
-            1 => {
-                "write lxc.console.path = none and lxc.tty.max = 0 into its configuration, and start it anew".to_owned()
-            }
+            1 => "set lxc.console.path = none and lxc.tty.max = 0 in its configuration, and restart the container"
+                .to_owned(),
             _ => format!(
-                "log out there, or end the process: {}; lxc.console.path = none and lxc.tty.max = 0 in its configuration keep such terminals out",
-                kill(task)
+                "log out there, or {}; lxc.console.path = none and lxc.tty.max = 0 in its configuration keep such terminals out",
+                end(task)
             ),
         };
         found.push(
@@ -81,7 +80,13 @@ mod tests {
         let task = task(105, "x");
         let descriptors =
             files.iter().map(|f| Descriptor { number: 3, target: "/dev/pts/0".into(), kind: Kind::File(*f) });
-        let opened = [Opened { task: &task, descriptors: descriptors.collect(), mapped: Vec::new(), program: None }];
+        let opened = [Opened {
+            task: &task,
+            descriptors: descriptors.collect(),
+            mapped: Vec::new(),
+            shared_code: None,
+            program: None,
+        }];
         judge(&opened, &tables(vec![mount(64, 1, "/", "/dev/pts")]), handed_over).len()
     }
 

@@ -1,7 +1,7 @@
 //! `lxc-cr prepare NAME`: a stopped container gets what it needs to be checkpointed.
 //!
 //! All of it goes into the container's configuration; its root is looked into, to find the init, and not changed. What
-//! systemd has to be told is mounted into it by LXC at each start.
+//! systemd has to be told is mounted into it by LXC at each start. One of Proxmox VE's has to run, for its root to be there.
 
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,8 @@ use super::init::{self, Init};
 use super::installed::Installed;
 use super::kept::{Kept, Step, Undone};
 use super::lines::{self, DROP_INS, Lacking};
+use super::programs;
+use super::pve;
 use super::seccomp;
 use crate::contents::catalogue::{self, State};
 use crate::error::{Exit, Failure, OrExit, Result};
@@ -39,6 +41,8 @@ pub struct Plan {
     pub id_map: bool,
     /// The change of its configuration; none if it lacks nothing.
     pub change: Option<Change>,
+    /// Whether the change makes a container that cannot be checkpointed one that can, from its next start on.
+    pub cures: bool,
     /// What else is to be said.
     pub notes: Findings,
     /// What LXC will make in the root at the next start, and where that is.
@@ -50,37 +54,66 @@ pub struct Plan {
 /// # Errors
 /// When its root or its init cannot be found, or something in the root stands in the way.
 pub fn plan(defined: &Defined, installed: &Installed, named: Option<Init>) -> Result<Plan> {
-    let config = &defined.config;
-    let path = place::walk(config.guest(), config.file()).or_exit(Exit::Refused)?;
-    let root = open_root(defined)?;
+    let pve = pve::Definition::of(defined).or_exit(Exit::Refused)?;
+    let text_of = |text: &Content| match &pve {
+        Some(_) => pve::config_of(text, &defined.config, installed),
+        None => Config::parse(defined.config.file(), &text.0),
+    };
+    let (path, before) = match &pve {
+        Some(definition) => (definition.path.clone(), definition.text.clone()),
+        None => read_own(defined)?,
+    };
+    let config = &text_of(&before).or_exit(Exit::Other)?;
+    let root = match &pve {
+        Some(_) => open_root_of_running(defined)?,
+        None => open_root(defined)?,
+    };
     let init = match (named, &root) {
         (Some(init), _) => init,
         (None, Some((_, below))) => find_init(config, below)?,
+        (None, None) if pve.is_some() => {
+            return Err(Failure::msg(Exit::WrongState, "its root is mounted only while it runs").hint(format!(
+                "start it first: pct start {}; or say which init it has: --init systemd",
+                defined.name
+            )));
+        }
         (None, None) => {
             return Err(Failure::msg(Exit::Other, format!("its root '{}' is no directory", defined.rootfs.display()))
                 .hint("say which init it has: --init systemd, or sysvinit, openrc, runit, busybox"));
         }
     };
     let mut notes = Vec::new();
-    let profile = init == Init::Systemd && config.idmap().is_empty() && lacks_profile(config, installed, &mut notes)?;
-    let lacking = Lacking::of(config, &init, profile).or_exit(Exit::Other)?;
-    let before =
-        Content::read(&path).with_context(|| format!("read {}", path.display()))?.unwrap_or(Content(Vec::new()));
+    let profile = lacks_profile(config, &init, installed, &mut notes)?;
+    let programs = match &root {
+        Some((place, below)) => programs::find(below).with_context(|| format!("list {}", place.display()))?,
+        None => Vec::new(),
+    };
+    let lacking = Lacking::of(config, &init, profile, &programs).or_exit(Exit::Other)?;
     let change = (!lacking.is_nothing()).then(|| Change {
-        after: Content(lacking.put_into(&before.0, config, installed)),
+        after: match &pve {
+            Some(definition) => definition.with(&lacking.lines(config, installed)),
+            None => Content(lacking.put_into(&before.0, config, installed)),
+        },
         path,
         before: Some(before),
         mode: 0o644,
     });
     if let Some(change) = &change {
-        check(change, config, &init, profile)?;
+        let new = text_of(&change.after).or_exit(Exit::Other)?;
+        let profile = profile && new.seccomp_profile() == config.seccomp_profile();
+        check(change, &Lacking::of(&new, &init, profile, &programs).or_exit(Exit::Other)?)?;
         say(&mut notes, defined, &lacking);
     }
     let mut mount_points = None;
-    if let (true, Some((place, below))) = (lacking.drop_ins, &root) {
-        mount_points = Some((place.clone(), new_mount_points(below)?)).filter(|(_, paths)| !paths.is_empty());
+    if let Some((place, below)) = &root {
+        let of_systemd = DROP_INS.iter().filter(|_| lacking.drop_ins).map(|(_, target)| Path::new(target));
+        let targets: Vec<&Path> = of_systemd.chain(lacking.programs.iter().map(|d| d.target.as_path())).collect();
+        let new = new_mount_points(below, &targets)?;
+        // A root of PVE's is somewhere else at each start: nothing can be removed there later.
+        mount_points = (pve.is_none() && !new.is_empty()).then(|| (place.clone(), new));
     }
-    Ok(Plan { init, id_map: !config.idmap().is_empty(), change, notes: Findings::new(notes), mount_points })
+    let cures = lacking.drop_ins || lacking.terminals || lacking.profile;
+    Ok(Plan { init, id_map: !config.idmap().is_empty(), change, cures, notes: Findings::new(notes), mount_points })
 }
 
 /// Does it to a container that is held.
@@ -102,16 +135,45 @@ fn open_kept(defined: &Defined) -> Result<Kept> {
     Kept::open(defined.config.guest(), &defined.dir().join(KEPT)).or_exit(Exit::Refused)
 }
 
-/// Holds a container, which must not run.
+/// Holds a container. It may be running: it reads its configuration when it starts.
 pub fn hold(defined: &Defined) -> Result<Operation> {
-    let name = defined.name.as_str();
-    let held = Operation::begin(defined.lxcpath.as_path(), name, "lxc-cr prepare")?;
-    match container::find(&defined.lxcpath_text(), name, Some(&defined.rootfs))? {
+    let held = Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), "lxc-cr prepare")?;
+    match pve::Definition::of(defined).or_exit(Exit::Refused)?.and_then(|definition| definition.lock()) {
         None => Ok(held),
-        Some(_) => Err(Failure::msg(Exit::WrongState, "it is running, and reads its configuration when it starts")
+        Some(what) => Err(Failure::msg(Exit::WrongState, format!("Proxmox VE has locked it ({what})"))
+            .hint("wait until that has ended, and try again")),
+    }
+}
+
+/// Holds a container that must not run, for it has mounted what an undo removes. Nothing is removed from one of PVE's.
+pub fn hold_stopped(defined: &Defined) -> Result<Operation> {
+    let held = hold(defined)?;
+    if pve::Definition::of(defined).or_exit(Exit::Refused)?.is_some() {
+        return Ok(held);
+    }
+    let name = defined.name.as_str();
+    match container::find(&defined.lxcpath_text(), name, container::Marks::of(defined))? {
+        None => Ok(held),
+        Some(_) => Err(Failure::msg(Exit::WrongState, "it is running with what the undo would remove")
             .hint(format!("stop it first: lxc-stop {}", typed::options(&defined.name, &defined.lxcpath)))
             .state(format!("{name} is running as before"))),
     }
+}
+
+/// Its configuration file, by the way that leads there, and what it holds.
+fn read_own(defined: &Defined) -> Result<(PathBuf, Content)> {
+    let path = place::walk(defined.config.guest(), defined.config.file()).or_exit(Exit::Refused)?;
+    let text = Content::read(&path).with_context(|| format!("read {}", path.display()))?;
+    Ok((path, text.unwrap_or(Content(Vec::new()))))
+}
+
+/// The root that a running container's init has.
+fn open_root_of_running(defined: &Defined) -> Result<Option<(PathBuf, Below)>> {
+    let found = container::find(&defined.lxcpath_text(), defined.name.as_str(), container::Marks::of(defined))?;
+    let Some(running) = found else { return Ok(None) };
+    let path = PathBuf::from(format!("/proc/{}/root", running.init.pid()));
+    let below = Below::open(&path).with_context(|| format!("open {}", path.display()))?;
+    Ok(Some((path, below)))
 }
 
 /// The directory that is the container's root, or in which its programs are found.
@@ -141,8 +203,8 @@ fn find_init(config: &Config, root: &Below) -> Result<Init> {
     })
 }
 
-/// Whether systemd may load eBPF programs, and our profile can take the place of the one that is configured.
-fn lacks_profile(config: &Config, installed: &Installed, notes: &mut Vec<Finding>) -> Result<bool> {
+/// Whether programs may do what CRIU cannot dump, and our profile can take the place of the one that is configured.
+fn lacks_profile(config: &Config, init: &Init, installed: &Installed, notes: &mut Vec<Finding>) -> Result<bool> {
     let Some(path) = config.seccomp_profile() else { return Ok(true) };
     let read = |path: &Path| -> anyhow::Result<String> {
         let file = files::open_file(path).with_context(|| format!("open {}", path.display()))?;
@@ -150,27 +212,36 @@ fn lacks_profile(config: &Config, installed: &Installed, notes: &mut Vec<Finding
         std::io::read_to_string(file).with_context(|| format!("read {}", path.display()))
     };
     let theirs = read(path)?;
-    if seccomp::denies_bpf(&theirs) {
+    // In a user namespace the kernel denies eBPF programs by itself.
+    let loads_bpf = *init == Init::Systemd && config.idmap().is_empty() && !seccomp::denies(&theirs, seccomp::BPF);
+    let allowed: Vec<(&str, &str)> = [
+        (loads_bpf, ("systemd load eBPF programs", "bpf errno 1")),
+        (!seccomp::denies(&theirs, seccomp::IO_URING), ("programs use io_uring", "io_uring_setup errno 38")),
+    ]
+    .into_iter()
+    .filter_map(|(may, words)| may.then_some(words))
+    .collect();
+    if allowed.is_empty() {
         return Ok(false);
     }
     if seccomp::covers(&read(&installed.profile())?, &theirs) {
         return Ok(true);
     }
-    notes.push(
-        Finding::warning(
-            format!("the seccomp profile {} lets systemd load eBPF programs", path.display()),
-            "CRIU cannot dump them; the profile is yours, and stays as it is",
-        )
-        .remedy("add the line 'bpf errno 1' to it, or give the container an id map"),
-    );
+    for (what, line) in allowed {
+        notes.push(
+            Finding::warning(
+                format!("the seccomp profile {} lets {what}", path.display()),
+                "CRIU cannot dump them; the profile is yours, and stays as it is",
+            )
+            .remedy(format!("add the line '{line}' to its section [all]")),
+        );
+    }
     Ok(false)
 }
 
 /// What was planned must be what LXC will read: a NUL in the file, for instance, ends it for LXC.
-fn check(change: &Change, config: &Config, init: &Init, profile: bool) -> Result<()> {
-    let new = Config::parse(config.file(), &change.after.0).or_exit(Exit::Other)?;
-    let profile = profile && new.seccomp_profile() == config.seccomp_profile();
-    if !Lacking::of(&new, init, profile).or_exit(Exit::Other)?.is_nothing() {
+fn check(change: &Change, still: &Lacking) -> Result<()> {
+    if !still.is_nothing() {
         return Err(Failure::msg(Exit::Refused, format!("lines added to {} would not be read", change.path.display()))
             .hint("look for a NUL in it, and for lines that take back what others say"));
     }
@@ -189,6 +260,13 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
             .remedy(format!("for a shell in it: lxc-attach {named}")),
         );
     }
+    if lacking.profile {
+        notes.push(Finding::note(
+            "its programs will do without io_uring and eBPF, which a seccomp profile forbids",
+            "CRIU can dump neither; MariaDB, Node.js and others then use other system calls",
+        ));
+    }
+    notes.extend(lacking.programs.iter().map(|drop_in| Finding::note(drop_in.note.0, drop_in.note.1)));
     if lines::is_legacy(config) {
         notes.push(
             Finding::warning("its configuration is written for LXC <= 2.0", "LXC >= 2.1 does not start it")
@@ -212,14 +290,13 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
     }
 }
 
-/// What LXC will make in a root for the mounts of systemd's drop-ins.
+/// What LXC will make in a root for the mounts of drop-ins.
 ///
 /// # Errors
 /// When a link is in the way: LXC mounts nothing through one, and would not start the container.
-fn new_mount_points(root: &Below) -> Result<Vec<PathBuf>> {
+fn new_mount_points(root: &Below, targets: &[&Path]) -> Result<Vec<PathBuf>> {
     let mut new: Vec<PathBuf> = Vec::new();
-    for (_, target) in DROP_INS {
-        let target = Path::new(target);
+    for target in targets {
         if root.has_link(target).with_context(|| format!("look at {target:?} in the root"))? {
             return Err(Failure::msg(
                 Exit::Refused,

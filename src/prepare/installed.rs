@@ -50,8 +50,9 @@ impl Installed {
         Ok(found)
     }
 
-    fn files(&self) -> [PathBuf; 4] {
-        [self.hooks_include(), self.systemd_include(), self.profile(), self.hooks.join("lxc-cr-pre-start")]
+    fn files(&self) -> [PathBuf; 5] {
+        let hook = self.hooks.join("lxc-cr-pre-start");
+        [self.hooks_include(), self.systemd_include(), self.profile(), self.program("php.ini"), hook]
     }
 
     /// The include with our hooks.
@@ -64,7 +65,12 @@ impl Installed {
         self.config.join(SYSTEMD)
     }
 
-    /// The seccomp profile for systemd without an id map.
+    /// What is mounted into a container for a program in it.
+    pub fn program(&self, file: &str) -> PathBuf {
+        self.data.join("programs").join(file)
+    }
+
+    /// The seccomp profile that forbids what CRIU cannot dump: io_uring and eBPF.
     pub fn profile(&self) -> PathBuf {
         self.data.join("systemd/no-bpf.seccomp")
     }

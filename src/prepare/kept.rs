@@ -23,6 +23,8 @@ use crate::sys::place::{self, Guest};
 
 /// The version of the file's form.
 const VERSION: u32 = 1;
+/// Proxmox VE's file system for its definitions: modes and owners are its own there.
+const IN_PLACE: &str = "/etc/pve";
 /// The mode of directories that are made.
 const DIRECTORY: u32 = 0o755;
 
@@ -117,12 +119,8 @@ impl Kept {
     /// When somebody else could have written it, or another version did.
     pub fn open(guest: Option<Guest>, path: &Path) -> Result<Kept> {
         let mut kept = Kept { path: path.to_owned(), steps: Vec::new() };
-        files::check_own_file(guest, path)?;
-        let text = match files::open_file(path).and_then(io::read_to_string) {
-            Ok(text) => text,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(kept),
-            Err(e) => return Err(e).with_context(|| format!("read {}", path.display())),
-        };
+        let Some(file) = place::open_own(guest, path)? else { return Ok(kept) };
+        let text = io::read_to_string(file).with_context(|| format!("read {}", path.display()))?;
         let text: Text = toml::from_str(&text).with_context(|| format!("read {}", path.display()))?;
         if text.version != VERSION {
             bail!("{} is of version {}: another lxc-cr has written it", path.display(), text.version);
@@ -162,7 +160,7 @@ impl Kept {
         }
         let step = Step::File { path: self.short(path), before: change.before.clone(), after: change.after.clone() };
         self.note(step)?;
-        files::replace(path, &change.after.0, change.mode)
+        put(path, &change.after, change.mode)
     }
 
     /// Takes all back, the newest change first.
@@ -262,12 +260,12 @@ impl Kept {
                 undone.told.push(format!("{} removed", path.display()));
             }
             (Some(before), Some(now)) if now == *after => {
-                files::replace(path, &before.0, 0)?;
+                put(path, before, 0)?;
                 undone.told.push(format!("{} is as it was", path.display()));
             }
             (Some(before), Some(now)) => match without_added_lines(before, after, &now) {
                 Some(rest) => {
-                    files::replace(path, &rest.0, 0)?;
+                    put(path, &rest, 0)?;
                     undone.told.push(format!(
                         "{} was edited since: the lines that were added are gone, all others stay",
                         path.display()
@@ -309,6 +307,14 @@ impl Kept {
         let text = Text { version: VERSION, step: self.steps.clone() };
         let text = toml::to_string(&text).context("put what is to be taken back into words")?;
         files::write_atomically(&self.path, text.as_bytes())
+    }
+}
+
+/// Writes a file; one that has to stay the file that it is, in place.
+fn put(path: &Path, content: &Content, mode: u32) -> Result<()> {
+    match path.starts_with(IN_PLACE) {
+        true => files::rewrite(path, &content.0),
+        false => files::replace(path, &content.0, mode),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::init::Init;
 use super::installed::Installed;
+use super::programs::DropIn;
 use crate::lxc::config::{Config, ConfigError, Console};
 
 /// What systemd is told in the container, as `lxc-cr-systemd.conf` mounts it: a file of ours, and where it goes.
@@ -20,37 +21,36 @@ pub const DROP_INS: &[(&str, &str)] = &[
 const NO_WATCH: &str = "MEMORY_PRESSURE_WATCH=/dev/null";
 /// How the programs of our hooks begin.
 const OUR_HOOK: &str = "lxc-cr-";
-/// Hooks that are told all that they need in the environment.
-const ANY_VERSION: &[&str] = &["/usr/share/lxc/hooks/", "/usr/share/lxcfs/"];
 
 /// What a configuration lacks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lacking {
     /// Our hooks.
     pub hooks: bool,
-    /// The user's hooks want their arguments, which the include would take from them.
-    pub arguments: bool,
     /// systemd's drop-ins and its environment.
     pub drop_ins: bool,
     /// That there is no console and no tty.
     pub terminals: bool,
-    /// The seccomp profile under which systemd loads no eBPF programs.
+    /// The seccomp profile under which there is no io_uring and no eBPF.
     pub profile: bool,
+    /// What programs in the root need.
+    pub programs: Vec<DropIn>,
 }
 
 impl Lacking {
-    /// What a container with this init lacks. `profile`: whether it lacks that profile.
-    pub fn of(config: &Config, init: &Init, profile: bool) -> Result<Lacking, ConfigError> {
+    /// What a container with this init lacks. `profile`: whether it lacks that profile; `programs`: what those in its root
+    /// need.
+    pub fn of(config: &Config, init: &Init, profile: bool, programs: &[DropIn]) -> Result<Lacking, ConfigError> {
         let hooks = !["pre-start", "post-stop"].iter().all(|kind| has_our_hook(config, kind));
-        let mut lacking = Lacking { hooks, arguments: hooks && wants_arguments(config), ..Lacking::default() };
+        let targets: Vec<_> = config.mount_entries()?.into_iter().map(|entry| entry.target).collect();
+        let mounted = |target: &Path| targets.iter().any(|t| t.strip_prefix("/").unwrap_or(t) == target);
+        let programs = programs.iter().filter(|drop_in| !mounted(&drop_in.target)).cloned().collect();
+        let mut lacking = Lacking { hooks, profile, programs, ..Lacking::default() };
         if *init == Init::Systemd {
-            let targets: Vec<_> = config.mount_entries()?.into_iter().map(|entry| entry.target).collect();
-            let mounted = |target: &str| targets.iter().any(|t| t.strip_prefix("/").unwrap_or(t) == Path::new(target));
             let watch = NO_WATCH.split_once('=').map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
             let told = watch.is_some_and(|watch| config.environment().contains(&watch));
-            lacking.drop_ins = !told || !DROP_INS.iter().all(|(_, target)| mounted(target));
+            lacking.drop_ins = !told || !DROP_INS.iter().all(|(_, target)| mounted(Path::new(target)));
             lacking.terminals = has_terminals(config);
-            lacking.profile = profile;
         }
         Ok(lacking)
     }
@@ -86,6 +86,12 @@ impl Lacking {
         new
     }
 
+    /// All that is lacking, where it does not matter what stands before it.
+    pub fn lines(&self, config: &Config, installed: &Installed) -> Vec<String> {
+        let legacy = is_legacy(config);
+        [self.first_lines(legacy, installed), self.last_lines(legacy, installed)].concat()
+    }
+
     fn first_lines(&self, legacy: bool, installed: &Installed) -> Vec<String> {
         let mut lines = Vec::new();
         if self.hooks && legacy {
@@ -94,9 +100,6 @@ impl Lacking {
             }
         } else if self.hooks {
             lines.push(format!("lxc.include = {}", installed.hooks_include().display()));
-        }
-        if self.arguments && !legacy {
-            lines.push("lxc.hook.version = 0".to_owned());
         }
         lines
     }
@@ -111,11 +114,11 @@ impl Lacking {
             lines.push(format!("lxc.include = {}", installed.systemd_include().display()));
         } else if self.drop_ins {
             for (file, target) in DROP_INS {
-                let source = installed.data.join("systemd").join(file);
-                lines.push(format!("lxc.mount.entry = {} {target} none bind,ro,create=file 0 0", source.display()));
+                lines.push(mount_entry(&installed.data.join("systemd").join(file), Path::new(target)));
             }
             lines.push(format!("lxc.environment = {NO_WATCH}"));
         }
+        lines.extend(self.programs.iter().map(|d| mount_entry(&installed.program(d.file), &d.target)));
         // The include says this, too.
         if self.terminals && (legacy || !self.drop_ins) {
             lines.extend([format!("{console} = none"), format!("{ttys} = 0")]);
@@ -125,6 +128,10 @@ impl Lacking {
         }
         lines
     }
+}
+
+fn mount_entry(source: &Path, target: &Path) -> String {
+    format!("lxc.mount.entry = {} {} none bind,ro,create=file 0 0", source.display(), target.display())
 }
 
 /// Lines with the comment above them, set apart from a text that ends with `end`.
@@ -181,11 +188,6 @@ fn own_hooks(config: &Config) -> impl Iterator<Item = &crate::lxc::config::Item>
     })
 }
 
-fn wants_arguments(config: &Config) -> bool {
-    let any_version = |hook: &str| ANY_VERSION.iter().any(|dir| hook.starts_with(dir));
-    config.hook_version() == 0 && own_hooks(config).any(|item| !any_version(&item.value.to_string_lossy()))
-}
-
 /// The first line of the file itself on which a hook of the user's stands.
 fn own_hook_line(config: &Config) -> Option<usize> {
     own_hooks(config).find(|item| *item.at.file == *config.file()).map(|item| item.at.line)
@@ -204,7 +206,7 @@ mod tests {
     /// The text of a configuration with all that it lacks.
     fn prepared(text: &str, init: &Init, profile: bool) -> String {
         let config = config(text);
-        let lacking = Lacking::of(&config, init, profile).unwrap();
+        let lacking = Lacking::of(&config, init, profile, &[]).unwrap();
         let new = lacking.put_into(text.as_bytes(), &config, &Installed::below(Path::new("/usr")));
         String::from_utf8(new).unwrap()
     }
@@ -212,7 +214,7 @@ mod tests {
     #[test]
     fn the_include_mounts_what_we_look_for() {
         let config = config(&SYSTEMD_INCLUDE.replace("@DATADIR@", "/usr/share/lxc-cr"));
-        let lacking = Lacking::of(&config, &Init::Systemd, false).unwrap();
+        let lacking = Lacking::of(&config, &Init::Systemd, false, &[]).unwrap();
         assert_eq!(lacking, Lacking { hooks: true, ..Lacking::default() });
         let told: Vec<_> = config.mount_entries().unwrap().into_iter().map(|e| (e.source, e.target)).collect();
         let expected: Vec<_> = DROP_INS
@@ -226,7 +228,7 @@ mod tests {
     fn an_init_that_needs_nothing_gets_the_hooks() {
         for init in [Init::Busybox, Init::Sysvinit, Init::OpenRc, Init::Other("/bin/x".into())] {
             insta::allow_duplicates! {
-                insta::assert_snapshot!(prepared("lxc.rootfs.path = /r\nlxc.tty.max = 4\n", &init, true), @r"
+                insta::assert_snapshot!(prepared("lxc.rootfs.path = /r\nlxc.tty.max = 4\n", &init, false), @r"
                 lxc.rootfs.path = /r
                 lxc.tty.max = 4
 
@@ -282,27 +284,24 @@ mod tests {
 
         # By lxc-cr prepare; lxc-cr prepare --undo takes it away.
         lxc.include = /usr/share/lxc/config/lxc-cr.conf
-        lxc.hook.version = 0
 
         lxc.hook.pre-start = /mine x
         lxc.hook.stop = /too
         ");
-        let lacks = |text: &str| Lacking::of(&config(text), &Init::Busybox, false).unwrap().arguments;
-        assert!(!lacks("lxc.hook.version = 1\nlxc.hook.pre-start = /mine"));
-        assert!(!lacks("lxc.hook.clone = /usr/share/lxc/hooks/clonehostname"));
+        assert!(!include_str!("../../lxc-config/lxc-cr.conf.in").contains("\nlxc.hook.version"), "it is the user's");
     }
 
     #[test]
     fn what_is_there_is_not_put_in_again() {
         for text in ["lxc.rootfs = /r\n", "lxc.rootfs = /r\nlxc.hook.start = /x\n"] {
             let once = prepared(text, &Init::Systemd, false);
-            assert!(Lacking::of(&config(&once), &Init::Systemd, false).unwrap().is_nothing(), "{once}");
+            assert!(Lacking::of(&config(&once), &Init::Systemd, false, &[]).unwrap().is_nothing(), "{once}");
         }
         // By hand, and then ttys all the same.
         let by_hand = SYSTEMD_INCLUDE.replace("@DATADIR@", "/usr/share/lxc-cr")
             + "lxc.hook.pre-start = /opt/lxc-cr-pre-start --bind-root\nlxc.hook.post-stop = /opt/lxc-cr-post-stop\n";
-        assert!(Lacking::of(&config(&by_hand), &Init::Systemd, false).unwrap().is_nothing());
-        let lacking = Lacking::of(&config(&(by_hand + "lxc.tty.max = 2\n")), &Init::Systemd, false).unwrap();
+        assert!(Lacking::of(&config(&by_hand), &Init::Systemd, false, &[]).unwrap().is_nothing());
+        let lacking = Lacking::of(&config(&(by_hand + "lxc.tty.max = 2\n")), &Init::Systemd, false, &[]).unwrap();
         assert_eq!(lacking, Lacking { terminals: true, ..Lacking::default() });
     }
 }

@@ -7,7 +7,9 @@
 //! | file | its story |
 //! |---|---|
 //! | [`container`] | a stopped container: its init, its configuration |
+//! | [`pve`] | a container of Proxmox VE, which is defined elsewhere |
 //! | [`init`], [`lines`], [`seccomp`] | which init a root has; the lines that a configuration lacks; seccomp profiles |
+//! | [`programs`] | what programs in a root need: PHP |
 //! | [`host`] | the host: cgroups, the bridge, modules, tools, ids |
 //! | [`change`] | a file that is to be changed, as a diff |
 //! | [`kept`] | what is kept on disk to take changes back |
@@ -20,4 +22,6 @@ pub mod init;
 pub mod installed;
 pub mod kept;
 pub mod lines;
+pub mod programs;
+pub mod pve;
 pub mod seccomp;

@@ -1,4 +1,4 @@
-//! Seccomp profiles of LXC, as far as it matters whether systemd may load eBPF programs. Pure.
+//! Seccomp profiles of LXC, as far as it matters which system calls they deny. Pure.
 
 /// A profile as liblxc reads it (`seccomp.c`): a version, a policy, and rules.
 #[derive(Debug)]
@@ -35,14 +35,19 @@ impl Profile<'_> {
     }
 }
 
-/// Whether a profile keeps a program from loading eBPF programs.
-pub fn denies_bpf(profile: &str) -> bool {
+/// Makes an io_uring, and nothing else does. Where it fails, programs use other calls.
+pub const IO_URING: &str = "io_uring_setup";
+/// Loads eBPF programs.
+pub const BPF: &str = "bpf";
+
+/// Whether a profile denies a system call, whatever its arguments.
+pub fn denies(profile: &str, call: &str) -> bool {
     let Some(profile) = Profile::parse(profile) else { return false };
     let named = profile.rules.iter().any(|(_, rule)| {
         let mut words = rule.split(' ');
-        words.next() == Some("bpf") && words.next() != Some("allow")
+        words.next() == Some(call) && words.next() != Some("allow")
     });
-    if profile.denylist { named } else { !profile.rules.iter().any(|(_, rule)| rule.split(' ').next() == Some("bpf")) }
+    if profile.denylist { named } else { !profile.rules.iter().any(|(_, rule)| rule.split(' ').next() == Some(call)) }
 }
 
 /// Whether all that a profile denies is denied by another one, too.
@@ -62,8 +67,8 @@ mod tests {
 
     #[test]
     fn lxcs_own_profile_can_be_replaced_by_ours() {
-        assert!(covers(OURS, COMMON) && denies_bpf(OURS));
-        assert!(!covers(COMMON, OURS) && !denies_bpf(COMMON));
+        assert!(covers(OURS, COMMON) && denies(OURS, BPF) && denies(OURS, IO_URING));
+        assert!(!covers(COMMON, OURS) && !denies(COMMON, BPF));
         assert!(covers(OURS, &COMMON.replace("denylist", "blacklist")));
         assert!(!covers(OURS, &format!("{COMMON}mount errno 1\n")));
         assert!(!covers(OURS, &COMMON.replace("denylist", "denylist errno 38")));
@@ -71,13 +76,13 @@ mod tests {
 
     #[test]
     fn a_users_profile_is_understood() {
-        assert!(denies_bpf("2\ndenylist\n[all]\nbpf errno 1\n"));
-        assert!(!denies_bpf("2\ndenylist\n[all]\nbpf allow\n"));
-        assert!(denies_bpf("2\nallowlist errno 1\n[all]\nread\n"));
-        assert!(!denies_bpf("2\nallowlist errno 1\n[all]\nbpf\n"));
+        assert!(denies("2\ndenylist\n[all]\nbpf errno 1\n", BPF));
+        assert!(!denies("2\ndenylist\n[all]\nbpf allow\n", BPF));
+        assert!(denies("2\nallowlist errno 1\n[all]\nread\n", BPF));
+        assert!(!denies("2\nallowlist errno 1\n[all]\nbpf\n", BPF));
         assert!(!covers(OURS, "2\nallowlist\n[all]\nread\n"));
         for none in ["", "1\nallowlist\n103", "2", "2\nwhat\n"] {
-            assert!(!denies_bpf(none) && !covers(OURS, none), "{none:?}");
+            assert!(!denies(none, BPF) && !covers(OURS, none), "{none:?}");
         }
     }
 }

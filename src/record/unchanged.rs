@@ -3,7 +3,7 @@
 //! A checksum finds what a disk, a cable or somebody's hand has done to an image. Where the kernel still has the very
 //! pages of which the checksum was taken, comparing it would compare memory with itself; and CRIU reads the same pages.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -11,10 +11,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::files;
-
-/// Names the time from one boot of the host to the next (random(4)).
-const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+use crate::sys::{self, files};
 
 /// Later than this after its last change a file may have left memory and have been read again from the disk, by a backup
 /// or a try to restart it: nothing tells whether it has.
@@ -35,7 +32,7 @@ pub struct AsWritten {
 impl AsWritten {
     /// How it is now.
     pub fn of(file: &File) -> Result<AsWritten> {
-        let boot = fs::read_to_string(BOOT_ID).with_context(|| format!("read {BOOT_ID}"))?.trim().to_owned();
+        let boot = sys::boot_id().context("read which boot this is")?;
         let found = file.metadata().context("look at an image")?;
         let changed = found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec());
         Ok(AsWritten { boot, device: found.dev(), inode: found.ino(), changed })
@@ -69,6 +66,8 @@ impl AsWritten {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use std::io::Write;
 

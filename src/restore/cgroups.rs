@@ -1,7 +1,6 @@
 //! The cgroups of a container that is restored and of its monitor, in each hierarchy: what they are called, and how
 //! they come to be.
 
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -9,6 +8,8 @@ use anyhow::Result;
 use crate::cgroup::{self, Cgroup, Hierarchy, Tree};
 use crate::confine::Confinement;
 use crate::lxc::config::Config;
+use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
+use crate::lxc::home::Names;
 use crate::record::Record;
 
 /// What is wanted in one hierarchy. Paths begin at its root; the last component gets a number where it is taken.
@@ -16,50 +17,43 @@ use crate::record::Record;
 pub struct Wanted {
     /// The hierarchy.
     pub hierarchy: Hierarchy,
-    /// The container's cgroup.
+    /// The container's cgroup, with the limits.
     pub payload: PathBuf,
+    /// Where its tasks begin below that.
+    pub inner: PathBuf,
     /// The monitor's.
     pub monitor: PathBuf,
     /// Where the monitor goes before its cgroup is removed.
     pub pivot: PathBuf,
+    /// Payload and monitor have these very names, or are not made.
+    pub exact: bool,
     /// What was recorded of the container's.
     pub tree: Option<Tree>,
 }
 
-/// Decides, for all hierarchies of this host; cgroup2 is the first.
+/// Decides, for all hierarchies of this host; cgroup2 is the first. They are where LXC would put them at a start now; only
+/// the inner part is what it was, for the images know it.
 pub fn plan(name: &str, config: &Config, record: Option<&Record>) -> Result<Vec<Wanted>> {
+    let pattern = SystemConfig::load(Path::new(SYSTEM_CONFIG))?.cgroup_pattern;
+    let Names { payload, inner, monitor, pivot, exact } = Names::new(name, config, pattern.as_deref());
     let mut wanted = Vec::new();
     for hierarchy in cgroup::hierarchies()? {
         let tree = record.and_then(|r| r.cgroups().find(|t| t.is_in(&hierarchy))).cloned();
-        let payload = match &tree {
-            Some(tree) => payload_path(&tree.path, name),
-            None => cgroup::base(&hierarchy)?.join(format!("lxc.payload.{name}")),
+        let base = match config.cgroup_relative() {
+            true => cgroup::own_base(&hierarchy)?,
+            false => cgroup::base(&hierarchy)?,
         };
-        let base = payload.parent().unwrap_or(Path::new("/")).to_owned();
         wanted.push(Wanted {
-            monitor: match config.cgroup_dir_monitor() {
-                Some(dir) => Path::new("/").join(dir),
-                None => base.join(format!("lxc.monitor.{name}")),
-            },
-            pivot: match config.cgroup_dir_pivot() {
-                Some(dir) => Path::new("/").join(dir).join("lxc.pivot"),
-                None => base.join("lxc.pivot"),
-            },
+            payload: base.join(&payload),
+            inner: tree.as_ref().map_or_else(|| inner.clone(), |tree| tree.inner.clone()),
+            monitor: base.join(&monitor),
+            pivot: base.join(&pivot),
+            exact,
             hierarchy,
-            payload,
             tree,
         });
     }
     Ok(wanted)
-}
-
-/// Where liblxc would put the container now: the recorded place, with the name as if it were not taken.
-fn payload_path(recorded: &Path, name: &str) -> PathBuf {
-    let by_liblxc = recorded.file_name().and_then(OsStr::to_str).is_some_and(|n| n.starts_with("lxc.payload."));
-    match (by_liblxc, recorded.parent()) {
-        (true, Some(base)) => base.join(format!("lxc.payload.{name}")),
-        _ => recorded.to_owned(),
-    }
 }
 
 /// What was made.
@@ -71,19 +65,25 @@ pub struct Made {
     pub payload: Vec<Cgroup>,
 }
 
-/// Makes the monitor's cgroups and goes there; makes the container's with all that is below them. `before` hears of
-/// each directory that is about to be made.
-pub fn make(wanted: &[Wanted], confinement: &Confinement, before: &mut dyn FnMut(&Path) -> Result<()>) -> Result<Made> {
+/// Makes the monitor's cgroups and goes there; makes the container's with all that is below them. `note` hears of both.
+pub fn make(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>) -> Result<Made> {
     let monitor: Vec<_> = wanted.iter().map(|w| (&w.hierarchy, w.monitor.as_path())).collect();
-    let monitor = cgroup::make_new(&monitor, before)?;
+    let exact = wanted.iter().any(|w| w.exact);
+    let monitor = cgroup::make_new(&monitor, exact, note)?;
     monitor.iter().try_for_each(|cgroup| cgroup::enter(&cgroup.dir, 0))?;
     let payload: Vec<_> = wanted.iter().map(|w| (&w.hierarchy, w.payload.as_path())).collect();
-    let payload = cgroup::make_new(&payload, before)?;
+    let mut payload = cgroup::make_new(&payload, exact, note)?;
+    for (cgroup, wanted) in payload.iter_mut().zip(wanted) {
+        cgroup.inner.clone_from(&wanted.inner);
+    }
     // liblxc does it where cgroup2 is alone.
     if let [cgroup] = payload.as_slice() {
-        cgroup::hand_on_controllers(&cgroup.hierarchy.mount, &cgroup.dir);
+        cgroup::hand_on_controllers(&cgroup.hierarchy.mount, &cgroup.home());
     }
     confinement.prepare(&payload)?;
+    for cgroup in &payload {
+        cgroup::make_if_missing(&Cgroup::plain(cgroup.hierarchy.clone(), cgroup.home()))?;
+    }
     for (cgroup, wanted) in payload.iter().zip(wanted) {
         if let Some(tree) = &wanted.tree {
             tree.make_below(&cgroup.dir)?;
@@ -95,7 +95,7 @@ pub fn make(wanted: &[Wanted], confinement: &Confinement, before: &mut dyn FnMut
 /// The cgroups of [`Wanted::pivot`].
 pub fn pivots(wanted: &[Wanted]) -> Result<Vec<Cgroup>> {
     let pivot = |w: &Wanted| -> Result<Cgroup> {
-        Ok(Cgroup { hierarchy: w.hierarchy.clone(), dir: cgroup::directory(&w.hierarchy.mount, &w.pivot)? })
+        Ok(Cgroup::plain(w.hierarchy.clone(), cgroup::directory(&w.hierarchy.mount, &w.pivot)?))
     };
     wanted.iter().map(pivot).collect()
 }
@@ -106,16 +106,4 @@ pub fn leave(pivots: &[Cgroup]) -> Result<()> {
         cgroup::make_if_missing(pivot)?;
         cgroup::enter(&pivot.dir, 0)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_container_gets_the_name_it_would_have_had() {
-        assert_eq!(payload_path(Path::new("/lxc.payload.t-3"), "t"), Path::new("/lxc.payload.t"));
-        assert_eq!(payload_path(Path::new("/base/lxc.payload.t"), "u"), Path::new("/base/lxc.payload.u"));
-        assert_eq!(payload_path(Path::new("/own/place"), "t"), Path::new("/own/place"));
-    }
 }

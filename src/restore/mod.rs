@@ -6,7 +6,8 @@
 //!    If the container runs and is to be [replaced](replace), it is stopped;
 //! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
 //! 4. compare the checkpoint with what is here by now ([`trust`]): machine, configuration, files that were open; decide what to make ([`plan`]); a dry run ends here;
-//! 5. from here on the host is changed, by [`work`]: run the container's pre-start hooks; make the cgroups, each noted in
+//! 5. from here on the host is changed, by [`work`]: run the container's pre-start hooks, in a mount namespace of our own
+//!    where LXC's monitor has one; make the cgroups, each noted in
 //!    the journal first;
 //! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
 //!    pages of its memory are made ([`touch`]) and the memory images' checksums are compared; the container may not run
@@ -23,9 +24,12 @@ pub mod cgroups;
 mod connections;
 mod copy;
 mod linger;
+mod links;
+mod pairs;
 pub mod plan;
 mod replace;
 mod retry;
+pub mod surroundings;
 mod touch;
 mod trust;
 mod watch;
@@ -50,6 +54,7 @@ use crate::lxc::defined::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::{self, State};
 use crate::lxc::server::{self, Server};
+use crate::mounts;
 use crate::net::Port;
 use crate::net::devices::Loans;
 use crate::operation::{self, Operation};
@@ -59,10 +64,11 @@ use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::rootfs::{Held, Root};
 use crate::settings::Settings;
-use crate::sys::files;
+use crate::shelf;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
+use crate::sys::{files, mount};
 use crate::ttys::{self, Terminal};
 
 use copy::Copy;
@@ -152,6 +158,7 @@ pub struct Restored {
 /// Restores a container. The caller becomes its parent and must live as long as it.
 pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report: &mut dyn Report) -> Result<Outcome> {
     // 1.
+    begin::refuse_restricted()?;
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref())
         .map_err(|e| copy::not_defined(e, &request.name, &request.lxcpath, &request.images))?;
     let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
@@ -159,7 +166,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
     let operation = begin::operation(&defined, "lxc-restart")?;
 
     // 2.
-    check_places(&defined, &request.images)?;
+    let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
     let (_held, record) = open_checkpoint(request)?;
     let root = root_of(&defined)?;
     record.as_ref().map_or(Ok(()), |record| copy::refuse_root_in_use(record, &defined))?;
@@ -233,7 +240,7 @@ fn bring_back(
         refuse_connections(request, copy)?;
         copy.notes.iter().for_each(|note| report.note(note));
     }
-    let place = place_of(&root, &defined)?;
+    let place = place_of(&root, &subject)?;
     let decide = |netlink: &mut Netlink| {
         let terminals = subject.record.map(|r| r.ttys.as_slice()).unwrap_or_default();
         let terminals = ttys::make(terminals).context("make the container's terminals")?;
@@ -243,6 +250,9 @@ fn bring_back(
         linger::wait(&record.ports, &mut netlink, report)?;
     }
     let plan = decide(&mut netlink)?;
+    if !request.dry_run {
+        plan.notes.iter().for_each(|note| report.note(note));
+    }
     if request.dry_run {
         let criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
         let mut words = copy.map(Copy::in_words).unwrap_or_default();
@@ -255,6 +265,9 @@ fn bring_back(
 
     // 5. to 8.
     server.set_state(State::Starting);
+    if defined.config.monitor_unshare() {
+        mount::leave_hosts_namespace().context("make a mount namespace for the container's hooks")?;
+    }
     let means = Means {
         request,
         verify: settings.verify && way != Way::Cleared { compared: true },
@@ -272,8 +285,16 @@ fn bring_back(
     let pivots = cgroups::pivots(&plan.cgroups)?;
     let devices = in_force.hold(&work::unified(&payload)?.dir, &plan.confinement)?;
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
-    if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. })) {
+    // And its down scripts are the monitor's, when the container has ended.
+    if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. } | Undo::Mark { .. } | Undo::RunDownScript(_)))
+    {
         report.note(&format!("{e:#}"));
+    }
+    if copy.is_none()
+        && shelf::is_place(&request.images, &defined.name)
+        && let Err(e) = shelf::note_restart(&request.images)
+    {
+        report.note(&format!("its next checkpoint will not take this one's place: {e:#}"));
     }
     let journal = journal.hand_over(&operation.held())?;
     let cut_off = cut_off.map(|cause| note_cut_off(cause, &operation, &ports));
@@ -303,15 +324,29 @@ fn take(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Re
     Ok((server, journal))
 }
 
-/// Where CRIU is to find the root: a directory where it is, anything else where LXC mounts it, too.
-fn place_of(root: &Root, defined: &Defined) -> Result<PathBuf> {
-    if let Some(directory) = root.directory() {
-        return Ok(directory.to_owned());
+/// Where CRIU is to find the root: a directory where it is, anything else where LXC mounts it, too; and so a directory in
+/// which hooks mount what the container is to have, for that would be hidden.
+fn place_of(root: &Root, subject: &Subject<'_>) -> Result<PathBuf> {
+    let defined = subject.defined;
+    // CRIU looks for it in the mount table, which knows no links.
+    let plain = |directory: &Path| fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    match (root.directory(), defined.rootfs_mount()) {
+        (Some(directory), None) => return Ok(plain(directory)),
+        (Some(directory), Some(_)) if !subject.root_may_come_from_hooks() && !has_mounts_below(directory)? => {
+            return Ok(plain(directory));
+        }
+        _ => {}
     }
     defined.rootfs_mount().ok_or_else(|| {
         Failure::msg(Exit::Refused, "LXC's directory for mounting roots is not there")
             .hint("name one in the configuration: lxc.rootfs.mount")
     })
+}
+
+fn has_mounts_below(directory: &Path) -> Result<bool> {
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let table = mounts::table(std::process::id().cast_signed())?;
+    Ok(table.iter().any(|m| m.point != directory && m.point.starts_with(&directory)))
 }
 
 /// Tells all that speaks against the checkpoint here and now, and gives the root that was looked at. None where a hook of
@@ -324,6 +359,10 @@ fn judge(
     report: &mut dyn Report,
 ) -> Result<Option<Held>> {
     let mut reasons = subject.of_host(netlink).map_err(no_plan)?;
+    if subject.defined.config.monitor_unshare() {
+        trust::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+        return Ok(None);
+    }
     let looked = look_at_root(subject, root);
     let is_good = matches!(&looked, Ok((_, of_root)) if of_root.is_empty());
     let held = if !is_good && subject.root_may_come_from_hooks() {
@@ -443,7 +482,7 @@ fn bind(defined: &Defined) -> Result<Server> {
 
 /// Nobody answers for the container, but it may run all the same: then what its monitor held must not be taken from it.
 fn refuse_unwatched(defined: &Defined) -> Result<()> {
-    match container::find_without_monitor(defined.name.as_str(), Some(&defined.rootfs))? {
+    match container::find_without_monitor(defined.name.as_str(), container::Marks::of(defined))? {
         None => Ok(()),
         Some(running) => Err(Failure::msg(
             Exit::WrongState,

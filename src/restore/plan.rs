@@ -1,6 +1,7 @@
 //! What a restore will do: decided from the record and the configuration before anything is made.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,8 @@ use nix::mount::MsFlags;
 use super::Request;
 use super::cgroups;
 use super::connections;
+use super::copy::Copy;
+use super::pairs;
 use super::trust::Subject;
 use crate::apparmor::Profile;
 use crate::cgroup::{self, Cgroup, Tree};
@@ -18,12 +21,14 @@ use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds, Shown};
 use crate::criu::options::{CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource};
 use crate::lxc::config::{Config, NicKind};
+use crate::mend::core_filters::CoreFilter;
 use crate::mend::groups::Membership;
+use crate::mend::personality;
 use crate::mounts::{self, HostFile};
 use crate::net::devices::{self, Device, Origin};
 use crate::net::inside::{self, Inside};
 use crate::net::plan::{NewPort, Wanted};
-use crate::net::{self, Port, apply};
+use crate::net::{self, Elsewhere, Port, apply, configured};
 use crate::record::Record;
 use crate::settings::Settings;
 use crate::sys::netlink::{Mac, Netlink, Route};
@@ -49,10 +54,16 @@ pub struct Plan {
     pub net_settings: Sysctls,
     /// Sockets that have to join multicast groups again.
     pub groups: Vec<Membership>,
+    /// Tasks that get another filter for core dumps than most.
+    pub core_filters: Vec<CoreFilter>,
+    /// The personality of its processes, which CRIU hands on.
+    pub personality: u32,
     /// What is in its network namespace, where we bring it back and not CRIU; with the settings of its interfaces.
     pub inside: Option<(Inside, Sysctls)>,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
+    /// What other links of the host are told for the sake of its addresses.
+    pub elsewhere: Vec<Elsewhere>,
     /// Its other interfaces that need something of the host.
     pub devices: Vec<Device>,
     /// Files of the host that the container's init had open.
@@ -79,6 +90,8 @@ pub struct Plan {
     pub terminals: Vec<Terminal>,
     /// Whether CRIU makes the mounts in its older way.
     pub older_mount_engine: bool,
+    /// What the user should know.
+    pub notes: Vec<String>,
 }
 
 /// A mount of a piece of its own cgroups.
@@ -138,7 +151,16 @@ pub(super) fn plan(
     {
         images::settle(&mut shown, netns).context("read the container's addresses")?;
     }
-    let wanted = Wanted { bridges: bridges_of(config, record, settings), names: request.veth.clone() };
+    let wanted = Wanted {
+        bridges: bridges_of(config, record, settings),
+        names: request.veth.clone(),
+        scripted: config.nics().iter().filter(|n| n.script_up.is_some()).map(configured::inside).collect(),
+    };
+    complete(&mut ports, config, copy, netlink)?;
+    let elsewhere = match record {
+        Some(record) if copy.is_none() => record.elsewhere.clone(),
+        _ => config.nics().iter().flat_map(configured::of_link).collect(),
+    };
     let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
     // Of a namespace that it leaves empty CRIU reads no interfaces.
     if let Some((name, content)) = interfaces.filter(|_| inside.is_none()) {
@@ -146,9 +168,7 @@ pub(super) fn plan(
         copy.map_or(Ok(()), |copy| copy.show_macs(&mut shown, &name))
             .context("give the copy its own hardware addresses")?;
     }
-    let apart = images::with_slaves_apart(&request.images).context("read the container's mounts")?;
-    let executables = images::with_openable_executables(&request.images).context("read the container's executables")?;
-    shown.put(apart.into_iter().chain(executables));
+    shown.put(images::with_openable_executables(&request.images).context("read the container's executables")?);
     if let Some(record) = record {
         shown.put(ttys::resolve_controlling(&request.images, &record.ttys)?);
     }
@@ -170,6 +190,7 @@ pub(super) fn plan(
     for Terminal { tty, pty } in &terminals {
         mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
     }
+    let notes = propagation(&request.images, &mounts, &root, &mut shown).context("read the container's mounts")?;
     Ok(Plan {
         born_there: record.is_some_and(|r| r.cgroups().all(Tree::is_flat)),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
@@ -179,13 +200,16 @@ pub(super) fn plan(
         },
         cgroups,
         groups: record.map(|r| r.groups.clone()).unwrap_or_default(),
+        core_filters: record.map(|r| r.core_filters.clone()).unwrap_or_default(),
+        personality: personality::to_be_handed_on(record.map_or(0, |r| r.init.personality)),
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,
+        elsewhere,
         devices,
         inside,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
         profile: record.and_then(|r| r.profile.clone()),
-        mount_flags: mount_flags(&request.images).context("read the container's mounts")?,
+        mount_flags: mount_flags(&request.images, record).context("read the container's mounts")?,
         images: shown.into_changed().into_iter().map(|(name, content)| ShownImage { name, content }).collect(),
         is_copy: copy.is_some(),
         tcp_close: connections::were_closed(&request.images)?,
@@ -195,7 +219,34 @@ pub(super) fn plan(
         root,
         terminals,
         older_mount_engine: false,
+        notes,
     })
+}
+
+/// Where mounts propagate, as the host's mounts allow it now; gives what the user should know of that.
+fn propagation(images: &Path, mounts: &[External], root: &Path, shown: &mut Shown) -> Result<Vec<String>> {
+    let host = mounts::table(std::process::id().cast_signed())?;
+    let lost = RefCell::new(BTreeSet::new());
+    let is_private = |key: Option<&str>| {
+        let source = match key {
+            None => Some(root),
+            Some(key) => mounts.iter().find_map(|mount| match mount {
+                External::Mount { key: k, path } if k == key => Some(path.as_path()),
+                _ => None,
+            }),
+        };
+        let private = source.filter(|path| mounts::seen_at(&host, path).is_some_and(mounts::Mount::is_private));
+        lost.borrow_mut().extend(private.map(Path::to_owned));
+        private.is_some()
+    };
+    shown.put(images::with_groups_apart(images, &is_private)?);
+    let note = |path: PathBuf| {
+        format!(
+            "{0} is on a private mount now: what the host mounts below {0} later does not reach the container",
+            path.display()
+        )
+    };
+    Ok(lost.into_inner().into_iter().map(note).collect())
 }
 
 /// Whether what was mounted is a piece of the container's own cgroups, which may get another name.
@@ -212,7 +263,7 @@ impl Plan {
     pub fn expected_payload(&self) -> Vec<Cgroup> {
         let expected = |w: &cgroups::Wanted| {
             let dir = cgroup::directory(&w.hierarchy.mount, &w.payload).ok()?;
-            Some(Cgroup { hierarchy: w.hierarchy.clone(), dir })
+            Some(Cgroup { hierarchy: w.hierarchy.clone(), dir, inner: w.inner.clone() })
         };
         self.cgroups.iter().filter_map(expected).collect()
     }
@@ -228,7 +279,7 @@ impl Plan {
         });
         // In a cgroup namespace of its own CRIU sees them as the roots that they are.
         let outside = payload.iter().filter(|_| !self.cgroup_namespace);
-        let roots = outside.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.path())).collect();
+        let roots = outside.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.home_path())).collect();
         Restore {
             common: Common {
                 images: request.images.clone(),
@@ -288,8 +339,23 @@ impl Plan {
             });
         }
         lines.push(crate::criu::options::printable(program, &criu.args()));
+        lines.extend(self.notes.iter().cloned());
         lines
     }
+}
+
+/// Gives host's ends of which nothing was recorded what LXC gives them, and those of a copy what goes with its addresses.
+fn complete(ports: &mut [Port], config: &Config, copy: Option<&Copy>, netlink: &mut Netlink) -> Result<()> {
+    for port in ports {
+        let nics = config.nics().iter().filter(|n| n.kind == NicKind::Veth);
+        let nic = nics.into_iter().find(|n| configured::inside(n) == port.inside);
+        port.state = match (port.state.take(), nic, copy) {
+            (Some(state), _, Some(copy)) => Some(state.readdressed(&|ip| copy.moved(ip))),
+            (None, Some(nic), _) => Some(pairs::unrecorded(nic, netlink)?),
+            (state, _, _) => state,
+        };
+    }
+    Ok(())
 }
 
 /// The image of interfaces, in which those that we make are marked as there. Ports whose interface is not in the
@@ -352,7 +418,7 @@ fn netns(images: &Path) -> Result<Option<u32>, images::Error> {
 }
 
 /// What its mounts forbid, in the order of their making.
-fn mount_flags(images: &Path) -> Result<Vec<(PathBuf, MsFlags)>, images::Error> {
+fn mount_flags(images: &Path, record: Option<&Record>) -> Result<Vec<(PathBuf, MsFlags)>, images::Error> {
     let Some(mntns) = NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt else { return Ok(Vec::new()) };
     let mounts = match images::mounts(images, mntns) {
         Ok(mounts) => mounts,
@@ -360,7 +426,12 @@ fn mount_flags(images: &Path) -> Result<Vec<(PathBuf, MsFlags)>, images::Error> 
         Err(e) if e.is_not_found() => return Ok(Vec::new()),
         Err(e) => return Err(e),
     };
-    Ok(mounts.into_iter().map(|m| (m.point, MsFlags::from_bits_truncate(m.flags.into()))).collect())
+    let flags = |m: images::Mount| {
+        let more = record.is_some_and(|r| r.without_symlinks.contains(&m.point));
+        let known = MsFlags::from_bits_truncate(m.flags.into());
+        (m.point, if more { known | mounts::NO_SYMLINKS } else { known })
+    };
+    Ok(mounts.into_iter().map(flags).collect())
 }
 
 fn open_host_file(path: &Path) -> Result<OwnedFd> {
@@ -378,7 +449,7 @@ fn ports_of(config: &Config) -> Vec<Port> {
         .map(|nic| {
             let mut port = Port::unrecorded(nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index)));
             port.host = nic.veth_pair.clone().unwrap_or_default();
-            port.bridge = nic.link.clone();
+            port.bridge = nic.link.clone().filter(|_| !configured::is_routed(nic));
             port
         })
         .collect()
@@ -390,6 +461,7 @@ fn bridges_of(config: &Config, record: Option<&Record>, settings: &Settings) -> 
     for nic in config.nics().iter().filter(|n| n.kind == NicKind::Veth) {
         let name = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
         match (&nic.link, record) {
+            _ if configured::is_routed(nic) => drop(bridges.insert(name, None)),
             (Some(link), _) => drop(bridges.insert(name, Some(link.clone()))),
             // Where a script had put it, if it was on a bridge.
             (None, Some(_)) => {}

@@ -103,7 +103,7 @@ fn look(
     };
     let subject = Subject { images: &request.images, record, copy, defined, criu };
     copy.map_or(Ok(()), |copy| refuse_connections(request, copy))?;
-    check_names(request, settings, &subject, place_of(root, defined)?, &mut netlink)?;
+    check_names(request, settings, &subject, place_of(root, &subject)?, &mut netlink)?;
     let to_compare = record.filter(|_| settings.verify && !request.dry_run);
     if let Some(record) = to_compare {
         report.phase("comparing checksums");

@@ -4,30 +4,42 @@ use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
 use crate::confine::InForce;
 use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
+use crate::lxc::defined::Defined;
 use crate::narrate::LogReader;
 use crate::net::devices::{self, Loan, Loans};
-use crate::net::{NoBridge, Port, apply, inside, ports};
+use crate::net::{NoBridge, Port, apply, gates, inside, ports};
 use crate::restore::cgroups::Made;
+use crate::restore::links;
 use crate::restore::plan::Plan;
 use crate::restore::touch::Touching;
 use crate::rollback::{Journal, Undo};
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
-use crate::{cgroup, mend, mounts, suspended, sysctl};
+use crate::workshop::Workshop;
+use crate::{cgroup, mend, mounts, suspended, sysctl, workshop};
 
 /// The watch over a restore.
 pub(super) struct RestoreWatch<'a> {
     pub netlink: &'a mut Netlink,
     pub journal: &'a mut Journal,
     pub plan: &'a Plan,
+    /// The container as it is defined.
+    pub defined: &'a Defined,
+    /// Another configuration file than its own.
+    pub rcfile: Option<PathBuf>,
+    /// How long a script of the user's may take.
+    pub hook_limit: Duration,
     /// The veth pairs that were made.
     pub made: Vec<Port>,
+    /// The interfaces that nothing reaches yet.
+    pub gated: Vec<String>,
     /// What it has of the host.
     pub loans: Loans,
     /// The pid of the restored init, when CRIU has told it.
@@ -40,14 +52,14 @@ pub(super) struct RestoreWatch<'a> {
     pub mended: bool,
     /// The cgroups.
     pub cgroups: &'a Made,
+    /// Where CRIU works once it may leave them.
+    pub workshop: &'a Workshop,
     /// The directory of cgroup2's, in which all tasks are.
     pub payload: &'a Path,
     /// What holds it back, as far as it is in force.
     pub in_force: InForce,
     /// The container's own directory.
     pub own_dir: PathBuf,
-    /// Whether the mark of its suspension was struck out.
-    pub struck_out: bool,
     /// The thread that compares the checksums of memory images.
     pub verification: Option<JoinHandle<Result<()>>>,
     /// The thread that loads its profile of AppArmor.
@@ -83,21 +95,6 @@ impl RestoreWatch<'_> {
         inside::fill(netns.as_fd(), inside)
     }
 
-    /// Makes the veth pairs, their inner ends in the namespace that CRIU has just made for init.
-    fn make_veths(&mut self, init_pid: Option<i32>) -> Result<()> {
-        if self.plan.veths.is_empty() {
-            return Ok(());
-        }
-        let netns = network_namespace(init_pid)?;
-        let journal = &mut *self.journal;
-        let made = apply::create(self.netlink, &self.plan.veths, netns.as_fd(), &mut |new| {
-            let mac = new.port.mac_host.context("the plan gives no hardware address")?;
-            journal.note(Undo::RemoveVeth { host: new.host.clone(), mac })
-        });
-        self.made = made.context("make the veth pairs")?;
-        Ok(())
-    }
-
     /// Makes or moves its other interfaces into the namespace that CRIU has just made for init.
     fn bring_in_devices(&mut self, init_pid: Option<i32>) -> Result<()> {
         if self.plan.devices.is_empty() {
@@ -112,10 +109,12 @@ impl RestoreWatch<'_> {
 
     /// Lets packets reach them.
     fn open_devices(&self) -> Result<()> {
-        if self.plan.devices.is_empty() {
+        let devices = self.plan.devices.iter().map(|device| device.inside.clone());
+        let closed: Vec<String> = devices.chain(self.gated.iter().cloned()).collect();
+        if closed.is_empty() {
             return Ok(());
         }
-        devices::unlock(&self.plan.devices, network_namespace(self.init)?.as_fd())
+        gates::open(&closed, network_namespace(self.init)?.as_fd())
     }
 
     /// CRIU has restored it all, but goes on where a script fails in the end: what was to be done then is done now.
@@ -163,8 +162,9 @@ impl RestoreWatch<'_> {
     /// Puts limits and device rules in force. They are not CRIU's, nor those of the scripts that it has yet to run,
     /// which may want as little as /dev/null: it leaves the container's cgroups for ours.
     fn confine(&mut self) -> Result<()> {
-        cgroup::move_our_kind(self.payload, &self.cgroups.monitor)
-            .context("move CRIU out of the container's cgroups")?;
+        let monitor = self.cgroups.monitor.iter();
+        let ours: Vec<_> = monitor.map(|c| if c.hierarchy.is_unified() { self.workshop.cgroup() } else { c }).collect();
+        cgroup::move_our_kind(self.payload, &ours).context("move CRIU out of the container's cgroups")?;
         let payload = &self.cgroups.payload;
         self.in_force = self.plan.confinement.apply(payload).context("confine the container as before")?;
         self.in_force.notes.iter().for_each(|note| self.log.report.note(note));
@@ -181,7 +181,7 @@ fn end_of(thread: Option<JoinHandle<Result<()>>>, what: &str) -> Result<()> {
     }
 }
 
-fn network_namespace(init_pid: Option<i32>) -> Result<File> {
+pub(super) fn network_namespace(init_pid: Option<i32>) -> Result<File> {
     let init = init_pid.context("CRIU does not say which process init is")?;
     File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")
 }
@@ -211,6 +211,7 @@ impl Watch for RestoreWatch<'_> {
             // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
             "post-setup-namespaces" => {
                 self.add_routes(init_pid);
+                self.put_routes_back();
                 self.plan.confinement.set_structure(self.payload)?;
                 self.touching = init_pid.and_then(|init| Touching::start(self.images, self.payload, init));
                 Ok(())
@@ -222,6 +223,7 @@ impl Watch for RestoreWatch<'_> {
                 }
                 self.look_for_bridges()?;
                 self.set_net(init_pid)?;
+                links::allow(self.payload)?;
                 if let Some(init) = self.init.filter(|_| !self.plan.mount_flags.is_empty()) {
                     mounts::mend_flags(init, &self.plan.mount_flags)?;
                 }
@@ -229,13 +231,22 @@ impl Watch for RestoreWatch<'_> {
                 self.verified()?;
                 self.loaded()?;
                 // From its first instruction on, what was suspended is of the past.
-                self.struck_out = suspended::strike_out(&self.own_dir)?;
-                Ok(())
+                self.journal.note(Undo::Mark { container: self.own_dir.clone(), has_run: false })?;
+                match suspended::strike_out(&self.own_dir)? {
+                    true => Ok(()),
+                    false => self.journal.forget(|undo| matches!(undo, Undo::Mark { .. })),
+                }
             }
             "network-unlock" => {
                 self.on_bridge = true;
+                let mark = |has_run| Undo::Mark { container: self.own_dir.clone(), has_run };
+                let noted = match self.journal.steps().contains(&mark(false)) {
+                    true => self.journal.exchange(&mark(false), mark(true)),
+                    false => Ok(()),
+                };
                 // CRIU does not heed a no any more: the container will run.
                 let mut errors = ErrorList::default();
+                errors.note(noted);
                 errors.note(ports::unlock(self.netlink, &self.made));
                 errors.note(self.open_devices());
                 self.cut_off = errors.into_result().err();
@@ -246,13 +257,24 @@ impl Watch for RestoreWatch<'_> {
             "pre-resume" => {
                 self.mended = true;
                 let groups = mend::groups::rejoin(self.payload, &self.plan.groups);
-                for e in [mend::tasks_of(self.payload), groups].into_iter().filter_map(Result::err) {
+                let filters = mend::core_filters::set(self.payload, &self.plan.core_filters);
+                for e in [mend::tasks_of(self.payload), groups, filters].into_iter().filter_map(Result::err) {
                     self.log.report.note(&format!("{e:#}"));
                 }
                 Ok(())
             }
             _ => Ok(()),
         }
+    }
+
+    fn pulse(&mut self) -> Option<u64> {
+        // When the first of them run again, they tell nothing of CRIU any more.
+        let restored = if self.on_bridge { 0 } else { workshop::cpu_time(self.payload) };
+        Some(self.workshop.cpu_time().wrapping_add(restored).wrapping_add(self.log.size()))
+    }
+
+    fn nudge(&mut self) {
+        self.workshop.nudge();
     }
 
     fn wants_ticks(&self) -> bool {
@@ -276,7 +298,7 @@ impl Watch for RestoreWatch<'_> {
 
     fn give_up(&mut self, why: GiveUp) -> Giving {
         // The peers of its connections have heard of it by now: what they say is received, and would be lost.
-        if self.on_bridge && why != GiveUp::Lost {
+        if self.on_bridge && !matches!(why, GiveUp::Lost | GiveUp::Standstill) {
             return Giving::TooLate;
         }
         // Unlike a dump, a restore can be ended before that at any moment: all that it has made is in this cgroup.

@@ -3,7 +3,7 @@
 //! Each change is noted in the journal before it is made, and [`Work::undo`] takes all of it back. So whoever holds a
 //! [`Work`] can do one of two things after it failed: tell the failure, or do the same work again on a clean host.
 
-use std::fs;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -31,16 +31,18 @@ use crate::record::{Comparison, Damage, Lineage, Record};
 use crate::report::Report;
 use crate::rollback::{Journal, Undo};
 use crate::rootfs::{Held, Root};
-use crate::suspended;
 use crate::sys;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
+use crate::sys::sandbox::Inside;
 use crate::sys::signals::Signals;
-use crate::sys::spawn::{Place, PrivateMount};
+use crate::sys::spawn::Place;
+use crate::workshop::Workshop;
 
 use super::cgroups::{self, Made};
 use super::plan::Plan;
+use super::surroundings::{self, HOST_VARIABLE, USER_SCRIPT_VARIABLE};
 use super::trust::{self, Subject};
 use super::watch::RestoreWatch;
 use super::{Request, damaged, look_at_root};
@@ -83,8 +85,6 @@ pub(super) struct Work<'a> {
     loans: Loans,
     /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
     hooks_ran: bool,
-    /// Whether the mark of its suspension was struck out.
-    struck_out: bool,
 }
 
 /// What a restore has made.
@@ -110,7 +110,7 @@ impl<'a> Work<'a> {
     /// Nothing is done yet.
     pub fn new(means: Means<'a>, plan: &'a Plan, journal: &'a mut Journal, netlink: &'a mut Netlink) -> Work<'a> {
         let (cgroups, loans) = (Made::default(), Loans::default());
-        Work { means, plan, journal, netlink, cgroups, loans, hooks_ran: false, struck_out: false }
+        Work { means, plan, journal, netlink, cgroups, loans, hooks_ran: false }
     }
 
     /// Does it. `held` is the root, if it was found good already; else it is looked at once the hooks have run.
@@ -129,7 +129,7 @@ impl<'a> Work<'a> {
         let mut running = self.run_criu(&root, report)?;
         for (cgroup, wanted) in running.payload.iter().zip(&self.plan.cgroups) {
             if wanted.tree.as_ref().is_some_and(|tree| tree.frozen) {
-                cgroup::set_frozen(&cgroup.dir, true)?;
+                cgroup::set_frozen(&cgroup.home(), true)?;
             }
         }
         running.loans = std::mem::take(&mut self.loans);
@@ -139,8 +139,7 @@ impl<'a> Work<'a> {
     fn run_hooks(&mut self) -> Result<()> {
         let Means { defined, deadline, .. } = self.means;
         self.hooks_ran = true;
-        let limit = deadline.map_or(hook::LIMIT, |d| d.saturating_duration_since(Instant::now()).min(hook::LIMIT));
-        hook::run_all(HookKind::PreStart, &hook::Context::new(defined).with_limit(limit))
+        hook::run_all(HookKind::PreStart, &hook::Context::new(defined).with_limit(hook_limit(deadline)))
             .context("before the restart")?;
         Ok(())
     }
@@ -159,45 +158,54 @@ impl<'a> Work<'a> {
         let cgroups = self.cgroups.clone();
         let payload = unified(&cgroups.payload)?.dir.clone();
         let log_file = request.images.join(RESTORE_LOG);
-        files::remove_if_there(&operation.pidfile())?;
+        let asked = self.plan.criu(request, &cgroups.payload, &operation.pidfile());
+        let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
+        let workshop = Workshop::open(operation)?;
+        let (place, inside) = self.place(root, &workshop)?;
         let job = Job {
             program: &self.means.criu.path,
-            args: self.plan.criu(request, &cgroups.payload, &operation.pidfile()).args(),
-            place: self.place(root)?,
-            control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
-            environment: Vec::new(),
+            args: surroundings::seen(asked, self.plan, request).args(),
+            place,
+            control,
+            environment: self.environment(),
             deadline: self.means.deadline,
         };
         let verification = self.start_verification()?;
         self.journal.note(Undo::CleanRoot { root: self.means.root.clone(), log: log_file.clone() })?;
-        self.journal.note(Undo::EndTasks { cgroup: payload.clone() })?;
         let own_dir = self.means.defined.dir();
         if let Some(Profile { name, namespace, .. }) = &self.plan.profile {
             let (name, namespace) = (name.clone(), namespace.clone());
             self.journal.note(Undo::UnloadProfile { dir: own_dir.clone(), name, namespace })?;
         }
+        let inode = cgroup::identity(&payload)?;
+        // Played back before that: those who are confined by it have to be gone.
+        self.journal.note(Undo::EndTasks { cgroup: payload.clone(), inode })?;
         let mut watch = RestoreWatch {
             netlink: self.netlink,
             journal: self.journal,
             plan: self.plan,
+            defined: self.means.defined,
+            rcfile: request.config.clone(),
+            hook_limit: hook_limit(self.means.deadline),
             made: Vec::new(),
+            gated: Vec::new(),
             loans: Loans::default(),
             init: None,
             on_bridge: false,
             cut_off: None,
             mended: false,
             cgroups: &cgroups,
+            workshop: &workshop,
             payload: &payload,
             in_force: InForce::default(),
             own_dir,
-            struck_out: false,
             verification,
             loading: None,
             images: &request.images,
             touching: None,
             log: LogReader::new(log_file.clone(), report),
         };
-        let lent = lend_images(&request.images, self.means.defined)?;
+        let lent = lend_images(&request.images, self.means.defined, watch.journal)?;
         let ended = start_loading(self.plan.profile.clone(), &watch.own_dir).and_then(|loading| {
             watch.loading = loading;
             run::run(job, self.means.signals, &mut watch)
@@ -205,14 +213,11 @@ impl<'a> Work<'a> {
         // Also where it was ended before: what is still being loaded could not be taken away.
         let loaded = watch.loaded();
         self.loans = std::mem::take(&mut watch.loans);
-        self.struck_out = watch.struck_out;
         for dir in lent {
             files::make_private(&dir)?;
         }
+        watch.journal.forget(|undo| matches!(undo, Undo::TakeBackImages { .. }))?;
         let ended = ended?;
-        for image in &self.plan.images {
-            files::remove_if_there(&operation.image(&image.name))?;
-        }
         if !ended.success() {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&request.images, e))?;
@@ -220,12 +225,13 @@ impl<'a> Work<'a> {
             let crashed = watch.log.tells_of_a_crash();
             return Err(failure_of(ended, crashed, &request.images).log(log_file));
         }
+        workshop.hand_over(&payload)?;
         watch.do_what_was_missed()?;
         self.plan.confinement.tidy(&payload)?;
         let (ports, in_force) = (std::mem::take(&mut watch.made), std::mem::take(&mut watch.in_force));
         let cut_off = watch.cut_off.take();
         Ok(Running {
-            init: self.hold_init()?,
+            init: self.hold_init(&inside)?,
             payload: cgroups.payload,
             ports,
             loans: Loans::default(),
@@ -237,7 +243,13 @@ impl<'a> Work<'a> {
 
     fn make_cgroups(&mut self) -> Result<Made> {
         let journal = &mut *self.journal;
-        let mut note = |path: &Path| journal.note(Undo::RemoveCgroup { path: path.to_owned() });
+        let mut note = |path: &Path, identity: Option<i64>| {
+            let step = |inode| Undo::RemoveCgroup { path: path.to_owned(), inode };
+            match identity {
+                None => journal.note(step(None)),
+                Some(_) => journal.exchange(&step(None), step(identity)),
+            }
+        };
         let made = cgroups::make(&self.plan.cgroups, &self.plan.confinement, &mut note)?;
         let missing = self.plan.confinement.missing(&made.payload);
         if !missing.is_empty() {
@@ -250,33 +262,32 @@ impl<'a> Work<'a> {
         Ok(made)
     }
 
-    /// Where CRIU starts its life.
-    fn place(&self, root: &Held) -> Result<Place> {
-        let mounted = match root.mount() {
-            Some(mount) => PrivateMount::of(mount, &self.plan.root),
-            None => PrivateMount::bind(root.path(), &self.plan.root),
+    /// Where CRIU starts its life, and our way to what it writes there.
+    fn place(&self, root: &Held, workshop: &Workshop) -> Result<(Place, Inside)> {
+        let Means { request, operation, defined, criu, record, .. } = self.means;
+        let needs = surroundings::Needs {
+            request,
+            plan: self.plan,
+            operation,
+            program: &criu.path,
+            root,
+            guest: defined.config.guest().map(|guest| guest.gid),
+            looked_through: record.is_some_and(|record| record.looked_through),
         };
-        let mut mounts = vec![mounted.context("name the root")?];
-        for image in &self.plan.images {
-            let shown = self.means.operation.image(&image.name);
-            files::write_atomically(&shown, &image.content)?;
-            // CRIU reads it as the container's root, too.
-            if let Some(guest) = self.means.defined.config.guest() {
-                files::set_group(&shown, Some(guest.gid), 0o640)?;
-            }
-            mounts.push(
-                PrivateMount::bind(&shown, &self.means.request.images.join(&image.name)).context("name an image")?,
-            );
-        }
+        let sandbox = surroundings::make(&needs).context("make the place in which CRIU works")?;
+        let inside = sandbox.inside().context("hold the place in which CRIU works")?;
         // A Ctrl-C at the terminal must reach us, who can undo things.
         // Without us nobody would be there to end what it restores.
-        let mut place = Place::here().own_session().dies_with_us().private_mounts(mounts);
+        let mut place = Place::here().own_session().dies_with_us().within(sandbox);
+        place = place.personality(self.plan.personality);
         if self.means.defined.config.has_own_keyring() {
             place = place.own_keyring();
         }
         if self.plan.born_there || self.plan.cgroup_namespace {
-            let procs = self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.dir));
+            let procs = self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.home()));
             place = place.in_cgroups(procs.collect::<anyhow::Result<_>>()?);
+        } else {
+            place = place.in_cgroups(vec![workshop.door()?]);
         }
         if self.plan.cgroup_namespace {
             place = place.own_cgroup_namespace();
@@ -284,7 +295,14 @@ impl<'a> Work<'a> {
         for (fd, inherited) in self.plan.handed_over()?.into_iter().zip(self.plan.inherited()) {
             place = place.keep(fd, inherited.number);
         }
-        Ok(place)
+        Ok((place, inside))
+    }
+
+    /// What the user's action script needs to find back to the host's tree.
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let Some(script) = &self.means.request.user_script else { return Vec::new() };
+        let namespace = format!("/proc/{}/ns/mnt", std::process::id());
+        vec![(USER_SCRIPT_VARIABLE, script.into()), (HOST_VARIABLE, namespace.into())]
     }
 
     /// Begins to compare the memory images' checksums. Before they are lent to the container's root, which changes them.
@@ -296,10 +314,9 @@ impl<'a> Work<'a> {
         Ok(Some(thread.context("start a thread")?))
     }
 
-    fn hold_init(&self) -> Result<Process> {
+    fn hold_init(&self, inside: &Inside) -> Result<Process> {
         let path = self.means.operation.pidfile();
-        let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-        files::remove_if_there(&path)?;
+        let text = inside.read(&path).with_context(|| format!("read {}", path.display()))?;
         let pid: i32 = text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
         let init = Process::open(pid).context("hold the restored init")?;
         if sys::process::parent(pid).ok() != Some(std::process::id() as i32) {
@@ -317,11 +334,8 @@ impl<'a> Work<'a> {
         errors.note(self.journal.play_back());
         reap_children();
         if self.hooks_ran {
-            errors.note(hook::run_all(HookKind::PostStop, &hook::Context::new(self.means.defined)));
-        }
-        if self.struck_out {
-            // It has not run: what was suspended is still how it stands.
-            errors.note(suspended::mark(&suspended::dir(&self.means.defined.dir())));
+            let stopped = hook::Context::new(self.means.defined).with_target(hook::Target::Stop);
+            errors.note(hook::run_all(HookKind::PostStop, &stopped));
         }
         let name = &self.means.request.name;
         failure.state = Some(format!("{name} is stopped, its checkpoint is as before"));
@@ -333,15 +347,22 @@ impl<'a> Work<'a> {
     }
 }
 
+/// How long a hook may take, now.
+fn hook_limit(deadline: Option<Instant>) -> Duration {
+    deadline.map_or(hook::LIMIT, |d| d.saturating_duration_since(Instant::now()).min(hook::LIMIT))
+}
+
 /// Why CRIU has not restored it. Of one that has crashed the log tells more than that we ended it.
 fn failure_of(ended: Ended, crashed: bool, images: &Path) -> Failure {
     match (ended.given_up, ended.refused) {
         (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
         (Some(GiveUp::Signal(number)), _) => Failure::new(Exit::Other, Interrupted(number)),
-        (Some(why @ GiveUp::Lost), _) if !crashed => Failure::msg(Exit::CriuFailed, in_words(why)),
+        (Some(why @ (GiveUp::Lost | GiveUp::Standstill)), _) if !crashed => {
+            Failure::msg(Exit::CriuFailed, in_words(why))
+        }
         (None, Some(refused)) if refused.is::<Damage>() => damaged(images, refused),
         (None, Some(refused)) => Failure::new(Exit::Other, refused),
-        (None, None) | (Some(GiveUp::Lost), _) => {
+        (None, None) | (Some(GiveUp::Lost | GiveUp::Standstill), _) => {
             let log = images.join(RESTORE_LOG);
             describe(&ended.status, &ended.stderr, &log, CriuOperation::Restore, Exit::CriuFailed)
         }
@@ -372,11 +393,12 @@ fn reap_children() {
 
 /// CRIU reads images in the container's user namespace, too, as the root of that: while it works, that root's group may
 /// read them. Gives the directories that were changed.
-fn lend_images(dir: &Path, defined: &Defined) -> Result<Vec<PathBuf>> {
+fn lend_images(dir: &Path, defined: &Defined, journal: &mut Journal) -> Result<Vec<PathBuf>> {
     let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
     let mut dirs = vec![dir.to_owned()];
     dirs.extend(Lineage::of(dir)?.directories().map(Path::to_owned));
     for dir in &dirs {
+        journal.note(Undo::TakeBackImages { dir: dir.clone() })?;
         files::lend_to_group(dir, guest.gid)?;
     }
     Ok(dirs)

@@ -55,9 +55,25 @@ impl Below {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
         match openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how) {
             Err(Errno::LOOP) => Ok(true),
-            Ok(_) | Err(Errno::NOENT) => Ok(false),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// The first symbolic link on the way to a path, or at its end.
+    pub fn link_on(&self, path: &Path) -> io::Result<Option<PathBuf>> {
+        if !self.has_link(path)? {
+            return Ok(None);
+        }
+        let mut above: Vec<&Path> = path.ancestors().collect();
+        above.reverse();
+        for part in above.into_iter().filter(|part| part.file_name().is_some()) {
+            if self.has_link(part)? {
+                return Ok(Some(part.to_owned()));
+            }
+        }
+        // It has gone meanwhile.
+        Ok(None)
     }
 
     /// Removes an empty file, or an empty directory; says whether it did.
@@ -88,6 +104,13 @@ impl Below {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
         Ok(openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
+    }
+
+    /// The names in a directory, without `.` and `..`.
+    pub fn names(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut found: Vec<PathBuf> = self.inodes(directory)?.into_iter().map(|(name, _)| name).collect();
+        found.retain(|name| name.file_name().is_some() && name.as_os_str() != ".");
+        Ok(found)
     }
 
     /// The names in a directory, each with the device and inode that it leads to.
@@ -169,6 +192,11 @@ mod tests {
             [("usr/lib/init", false), ("init", true), ("lib/init", true), ("out/x", true), ("usr/none", false)]
         {
             assert_eq!(below.has_link(Path::new(path)).unwrap(), link, "{path}");
+        }
+        for (path, link) in
+            [("/lib/init/x", Some("/lib")), ("usr/../init", Some("usr/../init")), ("/usr/lib/init", None)]
+        {
+            assert_eq!(below.link_on(Path::new(path)).unwrap().as_deref(), link.map(Path::new), "{path}");
         }
     }
 

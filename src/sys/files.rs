@@ -11,8 +11,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-use super::place::Guest;
+use super::place::{self, Guest};
 
 /// Mode of directories that hold images, records and state.
 const PRIVATE_DIR: u32 = 0o700;
@@ -51,7 +52,7 @@ pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
     for name in names(dir)? {
         let path = dir.join(&name);
         let meta = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?;
-        if !super::place::is_ours(meta.uid()) {
+        if !place::is_ours(meta.uid()) {
             bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
         }
         if meta.is_symlink() && links.iter().any(|l| name == Path::new(l)) {
@@ -82,6 +83,18 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)
 }
 
+/// Opens a file for writing, empty, made private to root if it is new; a symbolic link as the last component is refused.
+pub fn make_anew(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(PRIVATE_FILE)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.open(path).with_context(|| format!("open {}", path.display()))
+}
+
 /// Opens a file for adding to it, made private to root if it is new.
 pub fn open_append(path: &Path) -> io::Result<File> {
     OpenOptions::new()
@@ -93,23 +106,10 @@ pub fn open_append(path: &Path) -> io::Result<File> {
 }
 
 /// Checks that nobody but root can have written a file that root acts upon, nor put another one in its place. The
-/// directory of a container, where its own configuration lies, may be its root's.
+/// directory of a container, where its own configuration lies, may be its root's. To read it, [`super::place::open_own`].
 pub fn check_own_file(guest: Option<Guest>, path: &Path) -> Result<()> {
-    let at =
-        super::place::walk(guest, &std::path::absolute(path).with_context(|| format!("find {}", path.display()))?)?;
-    let meta = match fs::symlink_metadata(&at) {
-        Ok(meta) => meta,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e).with_context(|| format!("look at {}", path.display())),
-    };
-    if !super::place::is_ours(meta.uid()) {
-        bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
-    }
-    let by_group = meta.mode() & 0o020 != 0 && meta.gid() != 0;
-    // Of a device, as of /dev/null, nothing is read that anybody has written.
-    if meta.is_file() && (by_group || meta.mode() & 0o002 != 0) {
-        bail!("{} can be written by others (mode {:o}): it is not trusted", path.display(), meta.mode() & 0o7777);
-    }
+    let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
+    place::check_file(guest, &path)?;
     Ok(())
 }
 
@@ -139,14 +139,21 @@ fn set_readers(dir: &Path, group: Option<u32>) -> Result<()> {
 pub fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
     let what = || format!("set the group and mode of {}", path.display());
     let gid = group.unwrap_or_else(|| nix::unistd::getegid().as_raw());
-    let meta = fs::symlink_metadata(path).with_context(what)?;
+    // By a descriptor: a link that somebody puts there is not followed.
+    let file = open_file(path).with_context(what)?;
+    let meta = file.metadata().with_context(what)?;
     if meta.gid() != gid {
-        std::os::unix::fs::lchown(path, None, Some(gid)).with_context(what)?;
+        std::os::unix::fs::fchown(&file, None, Some(gid)).with_context(what)?;
     }
     if meta.mode() & 0o7777 != mode {
-        fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(what)?;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(what)?;
     }
     Ok(())
+}
+
+/// A file without a name, in memory: no directory that others can fill is needed for it.
+pub fn scratch(name: &str) -> io::Result<File> {
+    Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
 
 /// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is refused, and so is a
@@ -154,14 +161,10 @@ pub fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
 pub fn open_log(path: &Path) -> Result<File> {
     let what = || format!("open the log file {}", path.display());
     let at = std::path::absolute(path).with_context(what)?;
-    super::place::check(&at).with_context(what)?;
-    let file = OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(PRIVATE_FILE)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
-        .open(&at)
-        .with_context(what)?;
+    let way = place::reach_name(None, &at).with_context(what)?;
+    let name = at.file_name().context("it has no name").with_context(what)?;
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = way.open_in(name, flags, PRIVATE_FILE).with_context(what)?;
     let meta = file.metadata().with_context(what)?;
     let kind = meta.file_type();
     if std::os::unix::fs::FileTypeExt::is_char_device(&kind) {
@@ -170,8 +173,12 @@ pub fn open_log(path: &Path) -> Result<File> {
     if !kind.is_file() {
         bail!("{} is no file", path.display());
     }
-    if !super::place::is_ours(meta.uid()) {
+    if !place::is_ours(meta.uid()) {
         bail!("{} belongs to user {}, not to root", path.display(), meta.uid());
+    }
+    // Where others can make names, one may be a second name of a file that is none of a log.
+    if meta.nlink() > 1 && way.is_open_to_others().with_context(what)? {
+        bail!("{} has another name, too, in a directory that others can write to", path.display());
     }
     Ok(file)
 }
@@ -190,25 +197,65 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     }
 }
 
+/// Gives a file that is there this content and leaves all else of it as it is, for file systems that allow no more. It is
+/// written before it is cut, so that less of it can be missing if the machine stops in between.
+pub fn rewrite(path: &Path, content: &[u8]) -> Result<()> {
+    let written = (|| -> io::Result<()> {
+        let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
+        let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+        file.write_all(content)?;
+        file.set_len(content.len().try_into().map_err(io::Error::other)?)?;
+        file.sync_all()
+    })();
+    written.with_context(|| format!("write {}", path.display()))
+}
+
 fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
     let what = || format!("write {}", path.display());
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temp = tempfile::Builder::new()
-        .prefix(".lxc-cr-")
-        .permissions(std::os::unix::fs::PermissionsExt::from_mode(PRIVATE_FILE))
-        .tempfile_in(parent)
-        .with_context(what)?;
-    temp.write_all(content).with_context(what)?;
-    if let Some((uid, gid)) = owner {
-        std::os::unix::fs::fchown(temp.as_file(), Some(uid), Some(gid)).with_context(what)?;
+    let name = path.file_name().context("it has no name").with_context(what)?;
+    // All of it in the directory that has the path now, whatever has it a moment later.
+    let dir = open_dir_of(parent).with_context(what)?;
+    let (temp, mut file) = new_in(&dir).with_context(what)?;
+    let written = (|| -> Result<()> {
+        file.write_all(content)?;
+        if let Some((uid, gid)) = owner {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        if mode != PRIVATE_FILE {
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        }
+        file.sync_all()?;
+        Ok(renameat(&dir, &temp, &dir, name)?)
+    })();
+    if written.is_err() {
+        // What could not become the file stands in nobody's way; that it cannot be removed is not what has failed.
+        if let Err(e) = unlinkat(&dir, &temp, AtFlags::empty()) {
+            log::debug!("remove {temp} beside {}: {e}", path.display());
+        }
     }
-    if mode != PRIVATE_FILE {
-        let permissions = std::os::unix::fs::PermissionsExt::from_mode(mode);
-        temp.as_file().set_permissions(permissions).with_context(what)?;
+    written.with_context(what)?;
+    dir.sync_all().with_context(|| format!("sync directory {}", parent.display()))
+}
+
+/// A directory, by whatever links its path leads there.
+fn open_dir_of(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(path)
+}
+
+/// A new file in a directory, with a name that nobody else has.
+fn new_in(dir: &File) -> io::Result<(String, File)> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    loop {
+        let mut random = [0; 8];
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())?;
+        let name = format!(".lxc-cr-{:016x}", u64::from_ne_bytes(random));
+        match openat(dir, &name, flags, Mode::from_raw_mode(PRIVATE_FILE)) {
+            Ok(file) => return Ok((name, file.into())),
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(e) => return Err(e.into()),
+        }
     }
-    temp.as_file().sync_all().with_context(what)?;
-    temp.persist(path).map_err(|e| e.error).with_context(what)?;
-    sync_dir(parent)
 }
 
 /// Makes the names in a directory durable.

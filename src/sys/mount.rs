@@ -1,7 +1,7 @@
 //! File systems that are mounted nowhere: in no mount namespace, and gone with the last descriptor.
 //!
 //! Nobody else sees such a mount, and there is nothing to undo, however we end. It can be looked at by its descriptor, and
-//! be put into a mount namespace that is made for one program (see [`super::spawn`]).
+//! be put into a mount namespace that is made for one program (see [`super::sandbox`]).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -45,6 +45,12 @@ impl Detached {
         Ok(Detached { tree, _device: None })
     }
 
+    /// A directory once more, without what is mounted in it.
+    pub fn of(directory: &Path) -> io::Result<Detached> {
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        Ok(Detached { tree: open_tree(CWD, directory, flags)?, _device: None })
+    }
+
     /// The root of a mount namespace once more, without what is mounted in it.
     ///
     /// # Errors
@@ -73,6 +79,14 @@ impl AsFd for Detached {
     }
 }
 
+/// Goes into a mount namespace of our own, which hears of the host's mounts but tells it none: as liblxc's monitor does
+/// with `lxc.monitor.unshare` (lxccontainer.c). Threads that run by then stay where they are.
+pub fn leave_hosts_namespace() -> io::Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?)
+}
+
 /// Runs `f` in another mount namespace, with the root of that; the caller stays where it is.
 pub fn in_mount_namespace<T: Send>(
     namespace: BorrowedFd<'_>,
@@ -84,6 +98,16 @@ pub fn in_mount_namespace<T: Send>(
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
         f()
     })
+}
+
+/// Lets symbolic links be followed on all mounts of a mount namespace.
+pub fn follow_links(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    in_mount_namespace(namespace, super::sandbox::follow_links_everywhere)
+}
+
+/// Goes into another mount namespace for good, with the root of that. Only for a process with one thread.
+pub fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(setns(namespace, CloneFlags::CLONE_NEWNS)?)
 }
 
 fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {

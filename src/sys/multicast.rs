@@ -84,6 +84,23 @@ pub fn socket(process: &Process, number: i32) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// Whether a netlink socket listens to groups beyond the first 32.
+pub fn has_far_groups(socket: &OwnedFd) -> bool {
+    let mut groups = [0u32; 32];
+    let mut length = size_of_val(&groups) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into `groups`, which lives through the call.
+    let told = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_NETLINK,
+            libc::NETLINK_LIST_MEMBERSHIPS,
+            groups.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    told == 0 && groups.iter().skip(1).any(|word| *word != 0)
+}
+
 /// Whether a socket has joined a group, from all sources.
 pub fn is_member(socket: &OwnedFd, (interface, group): Group) -> bool {
     let (level, group) = address(group);

@@ -3,11 +3,13 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use nix::sched::{CloneFlags, setns};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit};
 
 /// A process, alive when it was opened. Its number may be taken again later; the pidfd may not.
 #[derive(Debug)]
@@ -104,6 +106,32 @@ pub fn start_time(pid: i32) -> io::Result<u64> {
     stat_field(pid, 22)
 }
 
+/// The session of a process: its leader's number.
+pub fn session(pid: i32) -> io::Result<i32> {
+    stat_field(pid, 6)
+}
+
+/// From now on what a process writes to files fails, if it heeds no signal of that ([`spawn::Place::heeds_no_file_limit`]).
+///
+/// [`spawn::Place::heeds_no_file_limit`]: super::spawn::Place::heeds_no_file_limit
+pub fn forbid_writing(pid: i32) -> io::Result<()> {
+    limit_files(pid, |_| Some(0))
+}
+
+/// Takes that back.
+pub fn allow_writing(pid: i32) -> io::Result<()> {
+    limit_files(pid, |most| most)
+}
+
+/// Changes the size up to which a process may write files, by the most that it may be given.
+fn limit_files(pid: i32, size: impl Fn(Option<u64>) -> Option<u64>) -> io::Result<()> {
+    let process = Some(Pid::from_raw(pid).ok_or_else(|| io::Error::from(Errno::ESRCH))?);
+    // The hard limit is the same for all that CRIU is a child of.
+    let most = getrlimit(Resource::Fsize).maximum;
+    prlimit(process, Resource::Fsize, Rlimit { current: size(most), maximum: most })?;
+    Ok(())
+}
+
 /// The parent of a process.
 pub fn parent(pid: i32) -> io::Result<i32> {
     stat_field(pid, 4)
@@ -133,6 +161,11 @@ pub fn is_ending(pid: i32) -> bool {
     stat_field::<u64>(pid, 9).map_or(true, |flags| flags & PF_EXITING != 0)
 }
 
+/// Whether somebody has stopped a process (SIGSTOP).
+pub fn is_stopped(pid: i32) -> bool {
+    stat_field::<char>(pid, 3).is_ok_and(|state| state == 'T')
+}
+
 /// Whether SIGKILL is on its way to a process, or has reached it.
 pub fn is_killed(pid: i32) -> bool {
     const BIT: u64 = 1 << (libc::SIGKILL - 1);
@@ -148,6 +181,32 @@ fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> io::Result<T> {
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(number - 3)?.parse().ok())
         .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no field {number}")))
+}
+
+/// `/proc/PID/cgroup` as the process itself reads it: paths begin where its cgroup namespace does. None if that is ours.
+pub fn cgroups_within(pid: i32) -> io::Result<Option<String>> {
+    let path = format!("/proc/{pid}/ns/cgroup");
+    let theirs = match fs::read_link(&path) {
+        // A kernel without them.
+        Err(e) if e.kind() == io::ErrorKind::NotFound && Path::new(&format!("/proc/{pid}")).exists() => {
+            return Ok(None);
+        }
+        link => link?,
+    };
+    if fs::read_link("/proc/self/ns/cgroup")? == theirs {
+        return Ok(None);
+    }
+    let namespace = fs::File::open(&path)?;
+    // Only this thread goes there, and ends.
+    std::thread::scope(|scope| {
+        let read = move || {
+            setns(namespace, CloneFlags::CLONE_NEWCGROUP)?;
+            fs::read_to_string(format!("/proc/{pid}/cgroup"))
+        };
+        let thread = std::thread::Builder::new().name("cgroups".to_owned()).spawn_scoped(scope, read)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+    .map(Some)
 }
 
 /// Takes a descriptor that a call has just returned and that nothing else owns.

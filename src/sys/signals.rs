@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::clean_start::is_ignored;
+
 /// By this a command tells the monitor that it has started to give up what is not done yet. A signal of its own: it may
 /// arrive when the container runs already, and all others are meant for the container's init then. (To a process that
 /// knows nothing of it, it does nothing.)
@@ -37,21 +39,15 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals that ask a command to end: INT, TERM and HUP.
+    /// Takes the signals that ask a command to end: INT, TERM and HUP; but not those that its caller has it ignore
+    /// (`nohup`), which could be read here all the same.
     pub fn of_termination() -> io::Result<Signals> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGINT);
-        set.add(Signal::SIGTERM);
-        set.add(Signal::SIGHUP);
-        Signals::take(set)
+        Signals::take(termination())
     }
 
     /// As [`Signals::of_termination`], and WINCH: the terminal's window has another size.
     pub fn of_terminal() -> io::Result<Signals> {
-        let mut set = SigSet::empty();
-        set.add(Signal::SIGINT);
-        set.add(Signal::SIGTERM);
-        set.add(Signal::SIGHUP);
+        let mut set = termination();
         set.add(Signal::SIGWINCH);
         Signals::take(set)
     }
@@ -82,6 +78,11 @@ impl Signals {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+fn termination() -> SigSet {
+    let all = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+    all.into_iter().filter(|signal| !is_ignored(*signal as i32)).collect()
 }
 
 impl AsFd for Signals {

@@ -3,58 +3,30 @@
 //! `std::process::Command` does the start. What it cannot do is done between fork and exec, where only
 //! system calls are allowed: every string and descriptor is made ready before.
 
-use std::ffi::{CString, OsStr};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::{Child, Command};
 
-use rustix::fs::CWD;
-use rustix::mount::{MoveMountFlags, move_mount};
-
-use super::mount::Detached;
+use super::clean_start::default_signals;
+use super::sandbox::Sandbox;
 
 /// The environment of every program we start: nothing of the caller's is trusted.
 pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// A mount that exists only in the started program's own mount namespace.
-#[derive(Debug)]
-pub struct PrivateMount {
-    what: Mounted,
-    target: CString,
-}
-
-#[derive(Debug)]
-enum Mounted {
-    Bind(CString),
-    Detached(OwnedFd),
-}
-
-impl PrivateMount {
-    /// `source` with all that is mounted below it, seen at `target`.
-    pub fn bind(source: &Path, target: &Path) -> io::Result<PrivateMount> {
-        Ok(PrivateMount { what: Mounted::Bind(c_string(source.as_os_str())?), target: c_string(target.as_os_str())? })
-    }
-
-    /// A mount that is in no namespace yet; it goes there.
-    pub fn of(detached: &Detached, target: &Path) -> io::Result<PrivateMount> {
-        let tree = detached.as_fd().try_clone_to_owned()?;
-        Ok(PrivateMount { what: Mounted::Detached(tree), target: c_string(target.as_os_str())? })
-    }
-}
 
 /// Where a program starts its life.
 #[derive(Debug, Default)]
 pub struct Place {
     session: bool,
     keyring: bool,
+    personality: u32,
     cgroup_procs: Vec<OwnedFd>,
     cgroup_namespace: bool,
     joined: Option<OwnedFd>,
-    private_mounts: Vec<PrivateMount>,
+    sandbox: Option<Sandbox>,
     dies_with_us: bool,
+    heeds_no_file_limit: bool,
+    spared: bool,
     kept: Vec<(OwnedFd, RawFd)>,
     search_path: Option<String>,
 }
@@ -77,6 +49,12 @@ impl Place {
         self
     }
 
+    /// With this personality, which its children inherit; 0 for ours.
+    pub fn personality(mut self, personality: u32) -> Place {
+        self.personality = personality;
+        self
+    }
+
     /// Born in the cgroups whose `cgroup.procs` files these are (opened for writing).
     pub fn in_cgroups(mut self, procs: Vec<OwnedFd>) -> Place {
         self.cgroup_procs = procs;
@@ -95,9 +73,9 @@ impl Place {
         self
     }
 
-    /// In a new mount namespace that hears of the host's mounts but tells none, with these added.
-    pub fn private_mounts(mut self, mounts: Vec<PrivateMount>) -> Place {
-        self.private_mounts = mounts;
+    /// Where nothing is mounted but this.
+    pub fn within(mut self, sandbox: Sandbox) -> Place {
+        self.sandbox = Some(sandbox);
         self
     }
 
@@ -107,10 +85,16 @@ impl Place {
         self
     }
 
-    /// Hands a descriptor over under the number that it has here.
-    pub fn keep_open(self, fd: OwnedFd) -> Place {
-        let number = fd.as_raw_fd();
-        self.keep(fd, number)
+    /// What it writes beyond the size that it may write up to fails, instead of ending it.
+    pub fn heeds_no_file_limit(mut self) -> Place {
+        self.heeds_no_file_limit = true;
+        self
+    }
+
+    /// Not to be ended where the host runs out of memory, as far as we may ask for that.
+    pub fn spared(mut self) -> Place {
+        self.spared = true;
+        self
     }
 
     /// Hands a descriptor over under this number.
@@ -126,16 +110,19 @@ impl Place {
     }
 
     /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
-    /// what the command itself was given stays.
+    /// what the command itself was given stays. Its directory is `/`, where it was not given another.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
         let Place {
             session,
             keyring,
+            personality,
             cgroup_procs,
             cgroup_namespace,
             joined,
-            private_mounts,
+            sandbox,
             dies_with_us,
+            heeds_no_file_limit,
+            spared,
             kept,
             search_path,
         } = self;
@@ -151,9 +138,21 @@ impl Place {
             if dies_with_us {
                 die_with(parent)?;
             }
-            unblock_signals()?;
+            // None of ours: a program that we start must be able to be ended, and to wait for its own children.
+            default_signals()?;
+            if heeds_no_file_limit {
+                // SAFETY: no handler of ours is named, and no memory is touched.
+                unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+            }
+            if spared {
+                spare_us();
+            }
             if keyring {
                 join_new_keyring()?;
+            }
+            if personality != 0 {
+                // SAFETY: a number is set; no memory is touched.
+                check(unsafe { libc::personality(personality.into()) })?;
             }
             for fd in &procs {
                 // "0" is the writing process itself.
@@ -168,8 +167,8 @@ impl Place {
                 // SAFETY: the descriptor is open (its owner outlives the fork); no memory is touched.
                 check(unsafe { libc::setns(fd, 0) })?;
             }
-            if !private_mounts.is_empty() {
-                enter_private_mounts(&private_mounts)?;
+            if let Some(sandbox) = &sandbox {
+                sandbox.enter()?;
             }
             for (from, to) in &numbers {
                 if from == to {
@@ -183,6 +182,9 @@ impl Place {
             Ok(())
         };
         command.env("PATH", search_path.as_deref().unwrap_or(SAFE_PATH));
+        if command.get_current_dir().is_none() {
+            command.current_dir("/");
+        }
         // SAFETY: `enter` makes only system calls on memory and descriptors that were prepared before the
         // fork; it allocates nothing and takes no lock.
         unsafe { command.pre_exec(enter) };
@@ -209,26 +211,17 @@ fn join_new_keyring() -> io::Result<()> {
     }
 }
 
-fn enter_private_mounts(mounts: &[PrivateMount]) -> io::Result<()> {
-    let none = std::ptr::null();
-    // SAFETY: no memory is touched.
-    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-    // SAFETY: the target is a static C string, the other pointers may be null for a change of propagation.
-    check(unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_SLAVE, none.cast()) })?;
-    for PrivateMount { what, target } in mounts {
-        match what {
-            Mounted::Bind(source) => {
-                let flags = libc::MS_BIND | libc::MS_REC;
-                // SAFETY: both strings live in the mount, which the closure owns.
-                check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), none, flags, none.cast()) })?;
-            }
-            Mounted::Detached(tree) => {
-                let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-                move_mount(tree, c"", CWD, target.as_c_str(), flags)?;
-            }
+/// Only who has CAP_SYS_RESOURCE may; without it we are as likely to be ended as all others.
+fn spare_us() {
+    const LEAST_LIKELY: &[u8] = b"-1000";
+    // SAFETY: the path is a static C string; the descriptor is ours, written from static memory, and closed.
+    unsafe {
+        let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        if file >= 0 {
+            libc::write(file, LEAST_LIKELY.as_ptr().cast(), LEAST_LIKELY.len());
+            libc::close(file);
         }
     }
-    Ok(())
 }
 
 fn die_with(parent: libc::pid_t) -> io::Result<()> {
@@ -239,21 +232,6 @@ fn die_with(parent: libc::pid_t) -> io::Result<()> {
     if unsafe { libc::getppid() } != parent { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
 }
 
-/// A child inherits the signal mask; a program that we start must be able to be ended.
-fn unblock_signals() -> io::Result<()> {
-    // SAFETY: an all-zero sigset_t is a valid set, and sigemptyset makes it the empty one.
-    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-    // SAFETY: the pointer is to a local that lives through both calls.
-    unsafe {
-        libc::sigemptyset(&mut set);
-        check(libc::sigprocmask(libc::SIG_SETMASK, &set, std::ptr::null_mut()))
-    }
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
+pub(super) fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn c_string(text: &OsStr) -> io::Result<CString> {
-    CString::new(text.as_bytes()).map_err(|_| io::Error::other("a path holds a NUL byte"))
 }

@@ -8,10 +8,12 @@ use serde::Serialize;
 
 use crate::begin;
 use crate::cli::common::{LxcOptions, absolute, load_settings, print, start_log};
+use crate::cli::cure;
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::lxc::container;
+use crate::lxc::command::Client;
 use crate::lxc::defined::Defined;
+use crate::lxc::{container, settled};
 use crate::operation;
 use crate::preflight::{self, Finding, Findings, Subject};
 use crate::suspended;
@@ -50,8 +52,9 @@ impl Check {
         let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(begin::not_defined)?;
         let criu =
             version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(begin::no_criu)?;
-        let running = container::find(&defined.lxcpath_text(), name.as_str(), Some(&defined.rootfs))?
+        let running = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?
             .ok_or_else(|| begin::not_running(&defined))?;
+        settled::wait(&Client::new(&defined.lxcpath_text(), name.as_str()), running.init.pid());
         let images = match &self.dir {
             Some(dir) => absolute(dir)?,
             None => suspended::dir(&defined.dir()),
@@ -66,7 +69,7 @@ impl Check {
             incremental: false,
         };
         let refused = [
-            begin::check_places(&defined, &images),
+            begin::check_places(&defined, &images).map(drop),
             self.dir.as_ref().map_or_else(|| begin::refuse_ephemeral(&defined), |_| Ok(())),
         ];
         let refused = refused.into_iter().filter_map(|checked| checked.err().map(as_finding));
@@ -77,7 +80,8 @@ impl Check {
             let text = serde_json::to_string_pretty(&told).map_err(|e| Failure::new(Exit::Other, e))?;
             print(&(text + "\n"));
         } else if !self.lxc.quiet {
-            print(&in_words(name.as_str(), &findings));
+            let cure = findings.blocked().then(|| cure::by_preparing(&defined)).flatten();
+            print(&in_words(name.as_str(), &findings, cure.as_deref()));
         }
         Ok(ExitCode::from(if findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
     }
@@ -86,11 +90,13 @@ impl Check {
 /// What a checkpoint refuses before it looks at the processes.
 fn as_finding(failure: Failure) -> Finding {
     let remedy = failure.hint.clone().unwrap_or_default();
-    Finding::blocker(format!("{:#}", failure.cause), "lxc-checkpoint refuses it").remedy(remedy)
+    Finding::blocker(format!("{:#}", failure.cause), "lxc-checkpoint refuses it").on_restore().remedy(remedy)
 }
 
-fn in_words(name: &str, findings: &Findings) -> String {
-    findings.to_string()
+/// First what takes many blockers away at once.
+fn in_words(name: &str, findings: &Findings, cure: Option<&str>) -> String {
+    let cure = cure.map(|cure| format!("it is not prepared; try first: {cure}\n")).unwrap_or_default();
+    cure + &findings.to_string()
         + &match findings.blockers().count() {
             0 => format!("{name} can be checkpointed\n"),
             1 => format!("{name} cannot be checkpointed: there is 1 blocker\n"),
@@ -108,7 +114,7 @@ mod tests {
             Finding::note("it is frozen", "it stays so"),
             Finding::blocker("process 7 (x) is traced", "CRIU traces it").remedy("kill 9"),
         ]);
-        insta::assert_snapshot!(in_words("web", &findings), @r"
+        insta::assert_snapshot!(in_words("web", &findings, None), @r"
         blocker: process 7 (x) is traced
           why: CRIU traces it
           remedy: kill 9
@@ -116,6 +122,6 @@ mod tests {
           why: it stays so
         web cannot be checkpointed: there is 1 blocker
         ");
-        assert_eq!(in_words("web", &Findings::default()), "web can be checkpointed\n");
+        assert_eq!(in_words("web", &Findings::default(), None), "web can be checkpointed\n");
     }
 }

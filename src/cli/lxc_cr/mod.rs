@@ -70,6 +70,7 @@ pub fn command() -> clap::Command {
 
 /// The program's `main`.
 pub fn main() -> ExitCode {
+    crate::sys::clean_start::begin();
     if crate::cli::monitor::is_meant() {
         return crate::cli::monitor::main();
     }

@@ -18,11 +18,14 @@ use crate::prepare::kept::Undone;
 use crate::prepare::{container, host};
 use crate::settings;
 
-/// Give a stopped container, or the host, what checkpoints need
+/// Give a container, or the host, what checkpoints need
 ///
 /// The container's configuration gets the lines that its init needs (systemd, sysvinit, openrc, runit or busybox, found
-/// in its root). Each change is shown as a diff; nothing is asked. A second run has nothing to do, and --undo takes all
-/// back.
+/// in its root). Each change is shown as a diff; nothing is asked. A running container goes on as it is: the change takes
+/// effect at its next start. A second run has nothing to do, and --undo takes all back from a stopped container.
+///
+/// A container of Proxmox VE gets them in /etc/pve/lxc/ID.conf, before the first snapshot. It has to run, for its root
+/// is mounted only then.
 ///
 /// With --host the host is looked at: cgroups, a bridge that is there after each boot (by systemd-networkd,
 /// NetworkManager or ifupdown, whichever is in use), the kernel and its modules, CRIU and LXC, ranges of ids. It is
@@ -93,7 +96,7 @@ impl Prepare {
         let (name, lxcpath) = self.lxc.container()?;
         let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(begin::not_defined)?;
         if self.undo {
-            return self.tell_undone(name.as_str(), &container::undo(&defined, &container::hold(&defined)?)?);
+            return self.tell_undone(name.as_str(), &container::undo(&defined, &container::hold_stopped(&defined)?)?);
         }
         let init = self.init.as_deref().and_then(Init::named);
         let plan = container::plan(&defined, &Installed::find()?, init)?;
@@ -109,7 +112,7 @@ impl Prepare {
             None => format!("{name}: nothing was changed ({what})\n"),
             Some(held) => {
                 container::apply(&defined, &plan, held)?;
-                format!("{name}: prepared ({what}); it counts from the next start on\n")
+                format!("{name}: prepared ({what}); takes effect at its next start\n")
             }
         };
         self.say(&format!("{}{done}", plan.notes));

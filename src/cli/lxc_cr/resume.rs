@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::several::{Several, Summary, Terms, all_containers};
-use super::suspend::{member, nobody};
+use super::suspend::{AT_SHUTDOWN, member, nobody};
 use crate::begin;
 use crate::cli::common::{on_one_line, start_log};
 use crate::cli::logger;
@@ -60,7 +60,7 @@ impl Resume {
         };
         let batches = batches(members, self.several.groups());
         let signals = Signals::of_termination().context("take signals")?;
-        let summary = self.several.run("resume", &batches, &terms, &signals)?;
+        let summary = self.several.run(&["resume"], &batches, &terms, &signals)?;
         summary.left_out.iter().for_each(|name| {
             terms.tell(name, Priority::Warning, "it stays suspended: we were interrupted");
         });
@@ -177,6 +177,6 @@ impl Resume {
             })
             .collect();
         // With time of their own.
-        self.several.run("suspend", &back, &self.several.terms()?, signals).map(drop)
+        self.several.run(AT_SHUTDOWN, &back, &self.several.terms()?, signals).map(drop)
     }
 }

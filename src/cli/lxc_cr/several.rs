@@ -186,13 +186,13 @@ impl Several {
     }
 
     /// Runs the subcommand for each container, in order and side by side, until the time is over.
-    pub fn run(&self, verb: &str, batches: &[Batch], terms: &Terms, signals: &Signals) -> Result<Summary> {
+    pub fn run(&self, words: &[&str], batches: &[Batch], terms: &Terms, signals: &Signals) -> Result<Summary> {
         let mut summary = Summary::default();
         let mut crew = Crew::new(terms.jobs, signals);
         for (index, batch) in batches.iter().enumerate() {
-            let mut command = |name: &ContainerName| self.command(verb, name, terms);
+            let mut command = |name: &ContainerName| self.command(words, name, terms);
             crew.run(&batch.names, &mut command, &mut |end| summary.add(end, terms))
-                .with_context(|| format!("{verb} several containers"))?;
+                .with_context(|| format!("{} several containers", words.first().unwrap_or(&"")))?;
             if index + 1 < batches.len() {
                 crew.pause(batch.pause.min(terms.left()))?;
             }
@@ -205,9 +205,9 @@ impl Several {
     }
 
     /// This program again, for one container, with the time that is left.
-    fn command(&self, verb: &str, name: &ContainerName, terms: &Terms) -> Command {
+    fn command(&self, words: &[&str], name: &ContainerName, terms: &Terms) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(PROGRAM).args([verb, "-n", name.as_str(), "-P"]).arg(terms.lxcpath.as_path());
+        command.arg0(PROGRAM).args(words).args(["-n", name.as_str(), "-P"]).arg(terms.lxcpath.as_path());
         command.args(["--timeout", &terms.left().as_secs().to_string()]);
         if let Some(level) = &self.logpriority {
             command.args(["-l", level]);

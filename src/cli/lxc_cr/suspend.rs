@@ -17,14 +17,15 @@ use crate::lxc::defined::Defined;
 use crate::lxc::name::ContainerName;
 use crate::lxc::tools::ShutDown;
 use crate::report::{bytes, seconds};
-use crate::suspend::{self, Suspended};
+use crate::suspend::{self, Otherwise, Suspended};
 use crate::sys::journal::Priority;
 use crate::sys::signals::Signals;
 
 /// Suspend containers, as at shutdown; lxc-cr resume brings them back
 ///
-/// The last in the order of lxc.start.order go first, equal ones side by side. One that cannot be suspended is shut down
-/// by lxc-stop, and the reason is told. The exit status is 0 if all were suspended, else that of the first that was not.
+/// The last in the order of lxc.start.order go first, equal ones side by side. One that cannot be suspended is still
+/// running; with --all or --or-shut-down it is shut down by lxc-stop. The exit status is 0 if all were suspended, else that
+/// of the first that was not.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Suspend {
@@ -34,7 +35,14 @@ pub struct Suspend {
     /// All that run and have `suspend = true` in lxc-cr.toml(5)
     #[arg(long, conflicts_with_all = ["names", "named"])]
     all: bool,
+
+    /// Shut down by lxc-stop what cannot be suspended, as --all does
+    #[arg(long)]
+    or_shut_down: bool,
 }
+
+/// This command again, for a container of many at the end of the host.
+pub(super) const AT_SHUTDOWN: &[&str] = &["suspend", "--or-shut-down"];
 
 impl Suspend {
     /// Does it, and tells how it went with each.
@@ -51,7 +59,8 @@ impl Suspend {
         };
         let batches = reversed(batches(members, self.several.groups()));
         let signals = Signals::of_termination().context("take signals")?;
-        let summary = self.several.run("suspend", &batches, &terms, &signals)?;
+        let words = if self.all || self.or_shut_down { AT_SHUTDOWN } else { &AT_SHUTDOWN[..1] };
+        let summary = self.several.run(words, &batches, &terms, &signals)?;
         summary.left_out.iter().for_each(|name| terms.tell(name, Priority::Warning, "it goes on: we were interrupted"));
         summary.outcome()
     }
@@ -61,7 +70,9 @@ impl Suspend {
         logger::about(name, &terms.lxcpath);
         let settings = terms.files.of(name.as_str());
         let mut progress = Progress::new(self.several.quiet, false);
-        let how = suspend::suspend(name, &terms.lxcpath, action_script()?, &settings, terms.left(), &mut progress);
+        let otherwise = if self.or_shut_down { Otherwise::ShutDown } else { Otherwise::KeepRunning };
+        let (script, left) = (action_script()?, terms.left());
+        let how = suspend::suspend(name, &terms.lxcpath, script, &settings, left, otherwise, &mut progress);
         progress.clear();
         match how? {
             Suspended::Suspended(done) => {
@@ -103,7 +114,7 @@ impl Suspend {
 /// What its configuration says of a container that runs.
 fn running(name: &ContainerName, terms: &Terms) -> Result<Option<Member>> {
     let defined = Defined::load(name, &terms.lxcpath, None).map_err(begin::not_defined)?;
-    let found = container::find(&defined.lxcpath_text(), name.as_str(), Some(&defined.rootfs))?;
+    let found = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?;
     Ok(found.map(|_| Member::new(name, &defined.config)))
 }
 

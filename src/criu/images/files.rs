@@ -85,6 +85,8 @@ struct UnixSkEntry {
     peer: u32,
     #[prost(bytes = "vec", required, tag = "11")]
     name: Vec<u8>,
+    #[prost(bytes = "vec", optional, tag = "14")]
+    name_dir: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -107,7 +109,12 @@ struct FdinfoEntry {
 struct RemapFilePathEntry {
     #[prost(uint32, required, tag = "1")]
     orig_id: u32,
+    #[prost(uint32, optional, tag = "3")]
+    kind: Option<u32>,
 }
+
+/// [`RemapFilePathEntry::kind`] of a file that CRIU makes again.
+const GHOST: u32 = 1;
 
 /// Something that was open. Several descriptors can share it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,6 +180,16 @@ pub struct UnixSocket {
     pub name: String,
     /// The inode of its peer; 0 without one.
     pub peer: u32,
+    /// The directory in which its name was given, if that has no slash at its beginning.
+    pub directory: Option<PathBuf>,
+}
+
+impl UnixSocket {
+    /// Where its name is in the file system, if it is there.
+    pub fn path(&self) -> Option<PathBuf> {
+        let has_path = !self.name.is_empty() && !self.name.starts_with('@');
+        has_path.then(|| self.directory.as_deref().unwrap_or(Path::new("/")).join(&self.name))
+    }
 }
 
 /// A descriptor of a process.
@@ -208,6 +225,18 @@ pub fn without_name(dir: &Path) -> Result<BTreeSet<u32>, Error> {
         Err(e) => return Err(e),
     };
     Ok(entries.into_iter().map(|e| e.orig_id).collect())
+}
+
+/// The files and directories that had no name any more, and that CRIU makes again under the one that they had last.
+pub fn made_again(dir: &Path) -> Result<Vec<PathFile>, Error> {
+    let entries: Vec<RemapFilePathEntry> = match read(&dir.join("remap-fpath.img"), Head::Common(REMAP_FPATH_MAGIC)) {
+        Ok(entries) => entries,
+        Err(e) if e.is_not_found() => Vec::new(),
+        Err(e) => return Err(e),
+    };
+    let ids: BTreeSet<u32> = entries.into_iter().filter(|e| e.kind == Some(GHOST)).map(|e| e.orig_id).collect();
+    let files = open_files(dir)?.into_iter().filter(|file| ids.contains(&file.id));
+    Ok(files.filter_map(|file| if let FileKind::Path(path) = file.kind { Some(path) } else { None }).collect())
 }
 
 impl PathFile {
@@ -334,6 +363,7 @@ impl From<UnixSkEntry> for UnixSocket {
             listens: entry.state == 10,
             name: name.trim_end_matches('\0').to_owned(),
             peer: entry.peer,
+            directory: entry.name_dir.map(|dir| PathBuf::from(OsString::from_vec(dir))),
         }
     }
 }

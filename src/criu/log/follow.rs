@@ -33,6 +33,11 @@ impl Follower {
         self.offset
     }
 
+    /// How long the log is by now, in bytes; one that is not there has none.
+    pub fn size(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |meta| meta.len())
+    }
+
     /// The lines that were completed since the last call.
     ///
     /// A file that is shorter than what was read is a new one: CRIU empties an old log when it starts.

@@ -1,17 +1,15 @@
 //! Reading the files: the first one, and what it includes, with limits that no honest configuration reaches.
 
-use std::fs::OpenOptions;
-use std::io::{self, Read};
+use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use nix::fcntl::OFlag;
 
 use super::Config;
 use super::error::{ConfigError, Position};
 use super::parse::{self, Item};
+use crate::sys::place::{self, Guest, Source};
 
 /// How deep includes may nest. LXC's own templates need three.
 const DEPTH_MAX: usize = 16;
@@ -49,7 +47,8 @@ impl Loader {
 
     fn file(&mut self, path: &Path, from: Option<&Item>) -> Result<(), ConfigError> {
         let at = from.map(|i| &i.at);
-        let (text, id) = read(path).map_err(|source| read_error(path, at, source))?;
+        let Read { text, id, source } = read(path).map_err(|source| read_error(path, at, source))?;
+        self.config.sources.push(source);
         if let Some(item) = from {
             if self.open.contains(&id) {
                 return Err(item.wrong(format!("{} includes itself", path.display())).into());
@@ -120,23 +119,32 @@ fn read_error(path: &Path, from: Option<&Position>, source: io::Error) -> Config
     ConfigError::Read { path: path.to_owned(), from: from.cloned(), source }
 }
 
-/// A file of limited size, named in the error.
-pub(super) fn read_file(path: &Path, from: Option<&Position>) -> Result<Vec<u8>, ConfigError> {
-    let (text, _) = read(path).map_err(|source| read_error(path, from, source))?;
+/// A file of limited size that nobody but root, or the container's root, can have put there; named in the error.
+pub(super) fn read_file(path: &Path, from: Option<&Position>, guest: Option<Guest>) -> Result<Vec<u8>, ConfigError> {
+    let Read { text, source, .. } = read(path).map_err(|source| read_error(path, from, source))?;
+    source.judge(guest).map_err(|untrusted| read_error(path, from, io::Error::other(untrusted)))?;
     if text.len() as u64 > BYTES_MAX {
         return Err(ConfigError::TooLarge { path: path.to_owned(), from: from.cloned(), limit: BYTES_MAX });
     }
     Ok(text)
 }
 
-/// A file's bytes, at most one more than [`BYTES_MAX`], and its device and inode.
-fn read(path: &Path) -> io::Result<(Vec<u8>, (u64, u64))> {
-    // A FIFO without a writer would block the open for ever.
-    let file = OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+/// What was read.
+struct Read {
+    /// A file's bytes, at most one more than [`BYTES_MAX`].
+    text: Vec<u8>,
+    /// Its device and inode.
+    id: (u64, u64),
+    /// Who could have written it.
+    source: Source,
+}
+
+fn read(path: &Path) -> io::Result<Read> {
+    let (file, source) = place::open(path)?;
     let meta = file.metadata()?;
     let mut text = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut text)?;
-    Ok((text, (meta.dev(), meta.ino())))
+    Ok(Read { text, id: (meta.dev(), meta.ino()), source })
 }
 
 #[cfg(test)]

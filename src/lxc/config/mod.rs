@@ -47,12 +47,14 @@ pub use net::{HwAddr, Nic, NicKind, VethMode};
 pub use parse::{Item, items};
 pub use value::{IdKind, IdMap};
 
-use crate::sys::place::Guest;
+use crate::sys::place::{Guest, Source};
 
 /// A container's configuration.
 #[derive(Clone, Debug)]
 pub struct Config {
     file: PathBuf,
+    /// The files that it was read from.
+    sources: Vec<Source>,
     items: Vec<Item>,
     /// Single values, in the form in which liblxc prints them.
     scalars: BTreeMap<&'static str, OsString>,
@@ -138,6 +140,7 @@ impl Config {
     fn empty(file: &Path) -> Config {
         Config {
             file: file.to_owned(),
+            sources: Vec::new(),
             items: Vec::new(),
             scalars: BTreeMap::new(),
             lists: BTreeMap::new(),
@@ -160,6 +163,11 @@ impl Config {
             log_level: "NOTSET",
             seccomp_proxy: None,
         }
+    }
+
+    /// Where it was read from: its own file and all that are included.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
     }
 
     /// The file that was loaded.
@@ -224,7 +232,7 @@ impl Config {
     /// The mounts of the fstab file and then of `lxc.mount.entry`, in the order in which liblxc makes them.
     pub fn mount_entries(&self) -> Result<Vec<MountEntry>, ConfigError> {
         let mut entries = match (self.path("lxc.mount.fstab"), self.last_item("lxc.mount.fstab")) {
-            (Some(fstab), Some(item)) => mounts::read_fstab(fstab, item.at.clone())?,
+            (Some(fstab), Some(item)) => mounts::read_fstab(fstab, item.at.clone(), self.guest())?,
             _ => Vec::new(),
         };
         for item in self.mount_items() {
@@ -259,6 +267,11 @@ impl Config {
     /// The hooks of one kind, in order.
     pub fn hooks(&self, kind: HookKind) -> &[String] {
         self.list(kind.key())
+    }
+
+    /// Whether the monitor, and with it all hooks on the host, has a mount namespace of its own.
+    pub fn monitor_unshare(&self) -> bool {
+        self.number("lxc.monitor.unshare") != 0
     }
 
     /// How hooks get their arguments: 0 as arguments, 1 in the environment.
@@ -408,6 +421,11 @@ impl Config {
     /// `lxc.seccomp.profile`: a file on the host.
     pub fn seccomp_profile(&self) -> Option<&Path> {
         self.path("lxc.seccomp.profile")
+    }
+
+    /// The `lxc.proc.KEY` lines, as KEY and value.
+    pub fn proc_items(&self) -> &[(String, String)] {
+        self.table("lxc.proc")
     }
 
     /// The program, with its arguments, that is started as init; `None` where LXC's own default holds.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::error::{ConfigError, ParseError, Position};
 use super::load;
 use super::parse::{Item, printable};
+use crate::sys::place::Guest;
 
 /// A mount that LXC makes when the container starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,8 +173,8 @@ pub(super) fn of_item(item: &Item) -> Result<Option<MountEntry>, ParseError> {
 }
 
 /// The mounts of a file in the form of fstab(5).
-pub(super) fn read_fstab(path: &Path, from: Position) -> Result<Vec<MountEntry>, ConfigError> {
-    let text = load::read_file(path, Some(&from))?;
+pub(super) fn read_fstab(path: &Path, from: Position, guest: Option<Guest>) -> Result<Vec<MountEntry>, ConfigError> {
+    let text = load::read_file(path, Some(&from), guest)?;
     let file: Arc<Path> = Arc::from(path);
     let mut entries = Vec::new();
     for (index, line) in text.split(|b| *b == b'\n').enumerate() {

@@ -35,7 +35,7 @@ impl Default for SystemConfig {
 impl SystemConfig {
     /// Reads the settings from a file, usually [`SYSTEM_CONFIG`]; a file that isn't there sets nothing.
     pub fn load(path: &Path) -> Result<SystemConfig, ConfigError> {
-        match load::read_file(path, None) {
+        match load::read_file(path, None, None) {
             Ok(text) => Ok(SystemConfig::parse(&text)),
             Err(ConfigError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(SystemConfig::default())

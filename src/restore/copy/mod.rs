@@ -207,7 +207,8 @@ fn how_to_make(original: &Container, name: &ContainerName, lxcpath: &LxcPath, im
     let of = &original.name;
     let make = format!("lxc-copy -n {of} -N {name}{from}{to}");
     let restart = format!("lxc-restart -n {name} -D {}{}", images.display(), other("-P", lxcpath.as_path()));
-    let running = container::find(&original.lxcpath.to_string_lossy(), of, Some(&original.rootfs));
+    let running =
+        container::find(&original.lxcpath.to_string_lossy(), of, container::Marks::root(Some(&original.rootfs)));
     match running {
         Ok(Some(_)) => format!(
             "make it of {of}, suspended, so that the root is that of the checkpoint: lxc-checkpoint -n {of}{from} && {make} && \
@@ -259,7 +260,7 @@ pub(super) fn refuse_root_in_use(record: &Record, defined: &Defined) -> crate::e
         return Ok(());
     }
     let lxcpath = original.lxcpath.to_string_lossy();
-    match container::find(&lxcpath, &original.name, Some(&original.rootfs))? {
+    match container::find(&lxcpath, &original.name, container::Marks::root(Some(&original.rootfs)))? {
         None => Ok(()),
         Some(_) => {
             let text = format!("its root is that of {}, which is running", original.name);

@@ -47,7 +47,8 @@ pub(super) fn adopted(record: &Record, defined: &Defined, interfaces: &[Interfac
         if both_write && source == external.source {
             shared.push(source.clone());
         }
-        externals.push(External { source, ..external.clone() });
+        let identity = external.identity.clone().filter(|_| source == external.source);
+        externals.push(External { source, identity, ..external.clone() });
     }
     // One that is missing is told later, with the rest.
     let rootfs_inode = Root::of(defined).ok().and_then(|root| root.inode().ok());
@@ -214,6 +215,7 @@ mod tests {
             point: "/data".into(),
             source: source.to_owned(),
             read_only: false,
+            identity: None,
         };
         let entry = |text: &str| {
             let text = format!("lxc.rootfs.path = /r\nlxc.mount.entry = {text}\n");

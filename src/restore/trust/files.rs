@@ -116,6 +116,16 @@ fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Compared> {
         Place::Host(path) => Below::host().and_then(|host| host.look(path)),
     };
     let path = file.path.display();
+    let link = match place {
+        Place::Root(path) => root.link_on(path),
+        Place::Host(path) => Below::host().and_then(|host| host.link_on(path)),
+    };
+    if let Some(link) = link.with_context(|| format!("look at {path} in the container"))? {
+        return Ok(Compared::Changed(format!(
+            "{path} was open, and on its way {} is a symbolic link by now",
+            link.display()
+        )));
+    }
     let found = match found {
         Ok(found) => found,
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
@@ -202,10 +212,15 @@ mod tests {
         assert!(told(root.path()).ends_with(" bytes and has 7"));
         fs::remove_file(&witness).unwrap();
         assert_eq!(told(root.path()), "/bin/witness, which was open, is gone");
-        // A link to a file of the host is a link within the root, where there is no such file.
-        symlink("/bin/sh", &witness).unwrap();
-        assert_eq!(told(root.path()), "/bin/witness, which was open, is gone");
-        fs::remove_file(&witness).unwrap();
+        // Wherever a link leads to.
+        for target in ["/bin/sh", "busybox"] {
+            symlink(target, &witness).unwrap();
+            assert_eq!(
+                told(root.path()),
+                "/bin/witness was open, and on its way /bin/witness is a symbolic link by now"
+            );
+            fs::remove_file(&witness).unwrap();
+        }
         fs::create_dir(&witness).unwrap();
         fs::set_permissions(&witness, mode).unwrap();
         assert!(told(root.path()).contains("had mode 100755 and has 40755"), "{}", told(root.path()));

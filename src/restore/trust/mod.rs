@@ -6,10 +6,12 @@
 
 mod config;
 mod files;
+mod links;
 mod mounts;
 mod network;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
@@ -22,6 +24,7 @@ use crate::lxc::config::HookKind;
 use crate::lxc::defined::Defined;
 use crate::net::neighbours;
 use crate::record::Record;
+use crate::report::shown;
 use crate::restore::copy::{self, Copy};
 use crate::rootfs::Root;
 use crate::sys::netlink::Netlink;
@@ -68,15 +71,15 @@ pub(super) enum Weight {
 
 impl Reason {
     fn certain(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), weight: Weight::Certain }
+        Reason { text: shown(&text.into()), weight: Weight::Certain }
     }
 
     fn doubtful(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), weight: Weight::Doubtful }
+        Reason { text: shown(&text.into()), weight: Weight::Doubtful }
     }
 
     fn note(text: impl Into<String>) -> Reason {
-        Reason { text: text.into(), weight: Weight::Note }
+        Reason { text: shown(&text.into()), weight: Weight::Note }
     }
 }
 
@@ -160,13 +163,18 @@ impl Subject<'_> {
         {
             reasons.push(Reason::doubtful(format!("its root is that of {}, too", copy.original.name)));
         }
-        let inode = root.inode().ok();
+        // Of a directory another mount namespace may be meant.
+        let inode = match root.directory() {
+            Some(_) => fs::metadata(mounted).ok().map(|found| found.ino()),
+            None => root.inode().ok(),
+        };
         if let Some(record) = self.record
             && inode.is_some_and(|inode| inode != record.container.rootfs_inode)
         {
             let path = self.defined.rootfs.display();
             reasons.push(Reason::doubtful(format!("its root {path} is not the one of the checkpoint")));
         }
+        reasons.extend(links::in_the_way(self.images, mounted, self.record)?);
         reasons.extend(mounts::missing(self.images, mounted, self.record)?);
         reasons.extend(files::changed(self.images, mounted, self.record)?);
         Ok(reasons)
@@ -184,7 +192,8 @@ impl Subject<'_> {
             let program = hook.split_ascii_whitespace().next().unwrap_or_default();
             Path::new(program).file_name().is_some_and(|n| n == OWN_HOOK)
         };
-        !self.defined.config.hooks(HookKind::PreStart).iter().all(own)
+        let config = &self.defined.config;
+        config.monitor_unshare() || !config.hooks(HookKind::PreStart).iter().all(own)
     }
 }
 

@@ -3,7 +3,6 @@
 //! CRIU makes neither and gives up in the middle. LXC makes mount points only where `create=` says so, and passes over a
 //! source that is missing where `optional` says so; but that was at the start, and programs have files open there.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -11,6 +10,9 @@ use anyhow::{Context, Result};
 
 use super::Reason;
 use crate::criu::images::{self, Mount, NamespaceIds};
+use crate::mounts::External;
+use crate::mounts::identity::{Difference, Identity, Kind};
+use crate::mounts::table;
 use crate::record::Record;
 use crate::sys::below::Below;
 
@@ -24,6 +26,7 @@ pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
         Err(e) => return Err(e.into()),
     };
     let inside = Below::open(root).with_context(|| format!("open the root {}", root.display()))?;
+    let host = table(std::process::id().cast_signed())?;
     let mut reasons = Vec::new();
     for mount in mounts.iter().filter(|m| lies_in_root(m, &mounts)) {
         let point = mount.point.display();
@@ -41,16 +44,42 @@ pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
         if mounts.iter().any(of_cgroups) {
             continue;
         }
-        match fs::metadata(&external.source) {
-            Ok(_) => {}
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                let (source, point) = (external.source.display(), external.point.display());
-                reasons.push(Reason::certain(format!("{source}, which was mounted on {point}, is gone")));
-            }
-            Err(e) => return Err(e).with_context(|| format!("look at {}", external.source.display())),
-        }
+        reasons.extend(changed(external, &host)?);
     }
     Ok(reasons)
+}
+
+/// What is at an external's source now, if it is not what was there at the checkpoint.
+fn changed(external: &External, host: &[crate::mounts::Mount]) -> Result<Option<Reason>> {
+    let (source, point) = (external.source.display(), external.point.display());
+    let now = match Identity::of(&external.source, host) {
+        Ok(now) => now,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Some(Reason::certain(format!("{source}, which was mounted on {point}, is gone"))));
+        }
+        Err(e) => return Err(e).with_context(|| format!("look at {source}")),
+    };
+    let Some(then) = &external.identity else { return Ok(None) };
+    let is = now.kind.in_words();
+    let reason = match then.differs_from(&now) {
+        None => return Ok(None),
+        Some(Difference::Kind) => {
+            let was = then.kind.in_words();
+            Reason::certain(format!("{source}, which was mounted on {point}, was a {was} and is a {is} now"))
+        }
+        Some(Difference::FileSystem) => Reason::doubtful(format!(
+            "{source}, which was mounted on {point}, is on another file system now ({}; it was {})",
+            now.file_system, then.file_system
+        )),
+        // As a program that is restarted would see it.
+        Some(Difference::Replaced) if now.kind == Kind::File => Reason::note(format!(
+            "{source}, which was mounted on {point}, was replaced since: the container sees the new file"
+        )),
+        Some(Difference::Replaced) => {
+            Reason::doubtful(format!("{source}, which was mounted on {point}, is another {is} now"))
+        }
+    };
+    Ok(Some(reason))
 }
 
 /// Whether a mount's place is in the root itself, and not in something that CRIU mounts.
@@ -61,6 +90,8 @@ fn lies_in_root(mount: &Mount, mounts: &[Mount]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

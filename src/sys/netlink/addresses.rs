@@ -44,6 +44,24 @@ impl Netlink {
         Ok(found)
     }
 
+    /// The addresses of all links.
+    pub fn all_addresses(&mut self) -> Result<Vec<IpAddr>, Error> {
+        let mut found = Vec::new();
+        for answer in self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+            let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
+            let named = |local: bool| {
+                message.attributes.iter().find_map(|a| match a {
+                    AddressAttribute::Local(ip) if local => Some(*ip),
+                    AddressAttribute::Address(ip) if !local => Some(*ip),
+                    _ => None,
+                })
+            };
+            // On a point-to-point link the address is the other end's.
+            found.extend(named(true).or_else(|| named(false)));
+        }
+        Ok(found)
+    }
+
     /// The indices of the links over which default routes go.
     pub fn default_links(&mut self) -> Result<Vec<u32>, Error> {
         let mut found = Vec::new();

@@ -46,6 +46,8 @@ pub struct Link {
     pub alias: Option<String>,
     /// The length of its transmit queue.
     pub txqueuelen: Option<u32>,
+    /// How many queues it sends and receives with.
+    pub queues: Option<(u32, u32)>,
     /// How a macvlan gets on with others upon the same link (IFLA_MACVLAN_MODE).
     pub macvlan_mode: Option<u32>,
     /// Its settings as a port, if its controller is a Linux bridge.
@@ -69,6 +71,10 @@ pub struct NewVeth<'a> {
     pub host_txqueuelen: Option<u32>,
     /// The transmit queue length of the inner end.
     pub inner_txqueuelen: Option<u32>,
+    /// How many queues the host's end sends and receives with.
+    pub host_queues: Option<(u32, u32)>,
+    /// The same of the inner end.
+    pub inner_queues: Option<(u32, u32)>,
     /// The index of the inner end in its namespace.
     pub inner_index: Option<u32>,
     /// The namespace in which the inner end is born; this one when not given.
@@ -298,6 +304,14 @@ fn veth_message(new: &NewVeth<'_>, host_index: Option<u32>) -> LinkMessage {
     if let Some(length) = new.host_txqueuelen {
         host = host.txqueuelen(length);
     }
+    if let Some((send, receive)) = new.inner_queues {
+        inner = inner.append_extra_attribute(LinkAttribute::NumTxQueues(send));
+        inner = inner.append_extra_attribute(LinkAttribute::NumRxQueues(receive));
+    }
+    if let Some((send, receive)) = new.host_queues {
+        host = host.append_extra_attribute(LinkAttribute::NumTxQueues(send));
+        host = host.append_extra_attribute(LinkAttribute::NumRxQueues(receive));
+    }
     if let Some(index) = new.inner_index {
         inner = inner.index(index);
     }
@@ -336,6 +350,8 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id).filter(|id| *id >= 0),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::TxQueueLen(length) => link.txqueuelen = Some(length),
+            LinkAttribute::NumTxQueues(send) => link.queues = Some((send, link.queues.map_or(1, |(_, r)| r))),
+            LinkAttribute::NumRxQueues(receive) => link.queues = Some((link.queues.map_or(1, |(s, _)| s), receive)),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {

@@ -25,6 +25,7 @@ mod bridge;
 mod diag;
 mod links;
 mod mac;
+pub mod raw;
 mod replay;
 mod routes;
 

@@ -1,8 +1,10 @@
-//! What a container has mounted from the host.
+//! Mount tables: a container's, and the host's.
 //!
-//! CRIU restores a mount that was made in the container by making it again; a bind mount from the host it can
-//! only restore when it is told that the mount is external and where its source is. Which ones are external is
-//! read off the two mount tables: the container's and ours.
+//! [`external`] finds what a container has mounted from the host; CRIU must be given the source of each. [`Mount::master`]
+//! and [`Mount::shared`] say where mounts propagate: what the host mounts later reaches the container through the first.
+
+pub mod external;
+pub mod identity;
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -10,32 +12,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
+use procfs::process::MountInfo;
+use procfs::process::MountOptFields::{self, Master, Shared};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::mount::in_mount_namespace;
+pub use external::External;
 
-/// File systems of which the kernel has one for all (or one for each namespace): CRIU mounts them anew, and that
-/// the host has the same one mounted does not make them external.
-const KERNEL_FILE_SYSTEMS: &[&str] = &[
-    "autofs",
-    "binfmt_misc",
-    "bpf",
-    "cgroup",
-    "cgroup2",
-    "configfs",
-    "debugfs",
-    "devpts",
-    "efivarfs",
-    "fusectl",
-    "hugetlbfs",
-    "mqueue",
-    "proc",
-    "pstore",
-    "securityfs",
-    "selinuxfs",
-    "sysfs",
-    "tracefs",
-];
+use crate::sys::process;
+
+use crate::sys::mount::in_mount_namespace;
 
 /// One line of a mount table, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,10 +35,52 @@ pub struct Mount {
     pub root: PathBuf,
     /// Where.
     pub point: PathBuf,
+    /// Whether what is mounted was deleted since, or replaced.
+    pub deleted: bool,
     /// The file system's type.
     pub kind: String,
+    /// What was mounted, as the kernel tells it: a device, another host's directory, or any word.
+    pub source: String,
+    /// Whether it shows other owners than its file system has.
+    pub id_mapped: bool,
     /// What of [`FLAGS`] it has.
     pub flags: MsFlags,
+    /// Its peer group: what is mounted below one of its members is mounted below all.
+    pub shared: Option<u32>,
+    /// The peer group that it receives mounts from, and sends none to.
+    pub master: Option<u32>,
+}
+
+impl Mount {
+    /// Whether it receives what is mounted below the other one.
+    fn receives_from(&self, other: &Mount) -> bool {
+        self.master.is_some() && (self.master == other.shared || self.master == other.master)
+    }
+
+    /// Whether nothing that is mounted below it reaches other mounts, nor the other way round.
+    pub fn is_private(&self) -> bool {
+        self.shared.is_none() && self.master.is_none()
+    }
+
+    /// Whether its master is none of these mounts.
+    pub fn has_master_outside(&self, table: &[Mount]) -> bool {
+        self.master.is_some() && !table.iter().any(|m| m.shared == self.master)
+    }
+}
+
+/// The mount that a path leads to; pure.
+pub fn seen_at<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+    let mut at =
+        table.iter().find(|m| m.point == Path::new("/") && !table.iter().any(|p| p.id == m.parent && p.id != m.id))?;
+    // At most as many steps as there are mounts.
+    for _ in table {
+        let upon = table.iter().filter(|m| m.parent == at.id && m.id != at.id && path.starts_with(&m.point));
+        match upon.min_by_key(|m| m.point.components().count()) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    Some(at)
 }
 
 /// The words for what a mount forbids by itself, whatever its file system allows.
@@ -65,89 +92,54 @@ const FLAGS: &[(&str, MsFlags)] = &[
     ("noatime", MsFlags::MS_NOATIME),
     ("nodiratime", MsFlags::MS_NODIRATIME),
     ("relatime", MsFlags::MS_RELATIME),
+    ("nosymfollow", NO_SYMLINKS),
 ];
-
-/// A bind mount from the host in a container.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct External {
-    /// The name by which the images know it.
-    pub key: String,
-    /// The mount point in the container.
-    pub point: PathBuf,
-    /// What was mounted there: a path on the host, free of symbolic links.
-    pub source: PathBuf,
-    /// Mounted read-only.
-    #[serde(default)]
-    pub read_only: bool,
-}
+/// `MS_NOSYMFOLLOW`, include/uapi/linux/mount.h.
+pub const NO_SYMLINKS: MsFlags = MsFlags::from_bits_retain(256);
+/// How the kernel marks the root of a mount that was deleted. No path has two slashes otherwise.
+const DELETED: &str = "//deleted";
 
 /// The mount table of a process.
 pub fn table(pid: i32) -> Result<Vec<Mount>> {
     let what = || format!("read /proc/{pid}/mountinfo");
     let lines = procfs::process::Process::new(pid).and_then(|p| p.mountinfo()).with_context(what)?;
-    Ok(lines
-        .into_iter()
-        .map(|m| Mount {
-            id: m.mnt_id,
-            parent: m.pid,
-            device: m.majmin,
-            root: PathBuf::from(m.root),
-            point: m.mount_point,
-            kind: m.fs_type,
-            flags: FLAGS
-                .iter()
-                .filter(|(word, _)| m.mount_options.contains_key(*word))
-                .map(|(_, flag)| *flag)
-                .collect(),
-        })
-        .collect())
+    Ok(lines.into_iter().map(Mount::from).collect())
 }
 
-/// The mounts of a container that come from the host; pure.
-pub fn externals(container: &[Mount], host: &[Mount]) -> Vec<External> {
-    let Some(root) = container.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
-    let mut found: Vec<External> = Vec::new();
-    for mount in container.iter().filter(|m| m.id != root.id) {
-        if KERNEL_FILE_SYSTEMS.contains(&mount.kind.as_str()) && mount.root == Path::new("/") {
-            continue;
+impl From<MountInfo> for Mount {
+    fn from(line: MountInfo) -> Mount {
+        let has = |word: &str| line.mount_options.contains_key(word);
+        Mount {
+            shared: group(&line.opt_fields, |field| if let Shared(id) = field { Some(*id) } else { None }),
+            master: group(&line.opt_fields, |field| if let Master(id) = field { Some(*id) } else { None }),
+            id: line.mnt_id,
+            parent: line.pid,
+            root: PathBuf::from(line.root.strip_suffix(DELETED).unwrap_or(&line.root)),
+            deleted: line.root.ends_with(DELETED),
+            flags: FLAGS.iter().filter(|(word, _)| has(word)).map(|(_, flag)| *flag).collect(),
+            id_mapped: has("idmapped"),
+            device: line.majmin,
+            point: line.mount_point,
+            kind: line.fs_type,
+            source: line.mount_source.unwrap_or_default(),
         }
-        // A piece of the container's own root, bound to another place in it.
-        if mount.device == root.device && mount.root.starts_with(&root.root) {
-            continue;
-        }
-        // A piece of something that was mounted in the container as a whole, as LXC's own boot id file is.
-        if container.iter().any(|m| m.device == mount.device && m.id != mount.id && m.root == Path::new("/"))
-            && !on_host(mount, host)
-        {
-            continue;
-        }
-        let Some(source) = source_on_host(mount, host) else { continue };
-        let name =
-            mount.point.to_string_lossy().trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-        let key = format!("{name}_{}", found.len());
-        found.push(External {
-            key,
-            point: mount.point.clone(),
-            source,
-            read_only: mount.flags.contains(MsFlags::MS_RDONLY),
-        });
     }
-    found
 }
 
-fn on_host(mount: &Mount, host: &[Mount]) -> bool {
-    host.iter().any(|h| h.device == mount.device)
+fn group(fields: &[MountOptFields], of: impl Fn(&MountOptFields) -> Option<u32>) -> Option<u32> {
+    fields.iter().find_map(of)
 }
 
-/// The path under which the host sees what is mounted: by the mount that shows the longest part of it.
-fn source_on_host(mount: &Mount, host: &[Mount]) -> Option<PathBuf> {
-    host.iter()
-        .filter(|h| h.device == mount.device && mount.root.starts_with(&h.root))
-        .max_by_key(|h| h.root.components().count())
-        .map(|h| match mount.root.strip_prefix(&h.root) {
-            Ok(rest) if !rest.as_os_str().is_empty() => h.point.join(rest),
-            _ => h.point.clone(),
-        })
+/// The process by whose mount namespace a container got what it has of the host: its monitor's, which has one of its own
+/// with `lxc.monitor.unshare`, and there what its hooks have mounted. Ours, where they are the same or it is gone.
+pub fn monitor_of(init: i32) -> Result<i32> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let monitor = process::parent(init).with_context(|| format!("read /proc/{init}/stat"))?;
+    let theirs = namespace(&monitor.to_string()).filter(|_| monitor != 0);
+    Ok(match theirs.is_some() && theirs != namespace("self") {
+        true => monitor,
+        false => std::process::id().cast_signed(),
+    })
 }
 
 /// The mount points whose mount had other flags, with those that it had; pure. Where one mount hides another it is not
@@ -219,10 +211,11 @@ pub fn host_streams(init: i32, container: &[Mount]) -> Result<Vec<HostFile>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn mount(id: i32, device: &str, root: &str, point: &str, kind: &str) -> Mount {
+    /// A mount for tests: its file system is mounted as a whole.
+    pub fn mount(id: i32, device: &str, root: &str, point: &str, kind: &str) -> Mount {
         Mount {
             id,
             parent: 0,
@@ -230,8 +223,27 @@ mod tests {
             root: root.into(),
             point: point.into(),
             kind: kind.into(),
+            deleted: false,
+            source: kind.into(),
+            id_mapped: false,
             flags: MsFlags::empty(),
+            shared: None,
+            master: None,
         }
+    }
+
+    #[test]
+    fn a_path_leads_to_what_is_on_top() {
+        let on = |parent, mount| Mount { parent, ..mount };
+        let table = [
+            mount(1, "0:1", "/", "/", "ext4"),
+            on(1, mount(2, "0:2", "/", "/a/b", "tmpfs")),
+            on(1, mount(3, "0:3", "/", "/a", "tmpfs")),
+            on(3, mount(4, "0:4", "/", "/a", "tmpfs")),
+            on(4, mount(5, "0:5", "/", "/a/c", "tmpfs")),
+        ];
+        let seen = |path: &str| seen_at(&table, Path::new(path)).map(|m| m.id);
+        assert_eq!([seen("/"), seen("/ab"), seen("/a/b/x"), seen("/a/c/x")], [Some(1), Some(1), Some(4), Some(5)]);
     }
 
     #[test]
@@ -247,35 +259,5 @@ mod tests {
         ];
         let before = [then("/", ro), then("/a", ro | nosuid), then("/b", ro), then("/b", nosuid), then("/gone", ro)];
         assert_eq!(differing(&before, &now), [then("/a", ro | nosuid)]);
-    }
-
-    #[test]
-    fn only_what_comes_from_the_host_is_external() {
-        let host = [
-            mount(1, "254:0", "/", "/", "ext4"),
-            mount(2, "0:6", "/", "/dev", "devtmpfs"),
-            mount(3, "0:21", "/", "/sys", "sysfs"),
-            mount(4, "0:30", "/", "/srv/data", "tmpfs"),
-        ];
-        let container = [
-            mount(59, "254:0", "/var/lib/lxc/t/rootfs", "/", "ext4"),
-            mount(60, "0:44", "/", "/dev", "tmpfs"),
-            mount(61, "0:6", "/full", "/dev/full", "devtmpfs"),
-            mount(62, "0:46", "/", "/proc", "proc"),
-            mount(63, "0:44", "/.lxc-boot-id", "/proc/sys/kernel/random/boot_id", "tmpfs"),
-            mount(64, "254:0", "/var/lib/lxc/t/rootfs/etc", "/mnt/etc", "ext4"),
-            mount(65, "254:0", "/usr/lib", "/lib", "ext4"),
-            mount(66, "0:30", "/a b", "/data", "tmpfs"),
-            mount(67, "0:21", "/", "/sys", "sysfs"),
-        ];
-        let found: Vec<_> = externals(&container, &host).into_iter().map(|e| (e.key, e.source)).collect();
-        assert_eq!(
-            found,
-            [
-                ("dev_full_0".to_owned(), PathBuf::from("/dev/full")),
-                ("lib_1".to_owned(), PathBuf::from("/usr/lib")),
-                ("data_2".to_owned(), PathBuf::from("/srv/data/a b")),
-            ]
-        );
     }
 }

@@ -1,0 +1,15 @@
+//! What `lxc-cr prepare` would do for a container that cannot be checkpointed: the first thing to be said then.
+
+use crate::lxc::defined::Defined;
+use crate::lxc::typed;
+use crate::prepare::container;
+use crate::prepare::installed::Installed;
+
+/// The command that may be the cure, and what it takes; none where it would change nothing that matters, or cannot.
+pub fn by_preparing(defined: &Defined) -> Option<String> {
+    let plan = Installed::find().and_then(|installed| container::plan(defined, &installed, None));
+    let cures = plan.inspect_err(|e| log::debug!("lxc-cr prepare: {e}")).is_ok_and(|plan| plan.cures);
+    let named = typed::options(&defined.name, &defined.lxcpath);
+    let restart = typed::restart(&defined.name, &defined.lxcpath);
+    cures.then(|| format!("lxc-cr prepare {named} && {restart}"))
+}

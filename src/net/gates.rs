@@ -1,0 +1,116 @@
+//! Gates: programs that drop whatever arrives at an interface in the container, for interfaces that are on no bridge from
+//! which they could be taken (macvlan, interfaces of the host, veth pairs whose host's end has addresses and routes), and
+//! for those that a script of the user's puts on its bridge before the container is whole.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::Port;
+use super::devices::{Device, Origin};
+use crate::error::ErrorList;
+use crate::sys::bpf;
+use crate::sys::netlink::{Error, Netlink, in_netns};
+use crate::sys::process::Process;
+
+/// Gates in a container that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gates {
+    /// The container's init.
+    pub init: i32,
+    /// When that was started, as the kernel counts: another one has no gates.
+    pub start_time: u64,
+    /// The names of the interfaces in the container.
+    pub interfaces: Vec<String>,
+}
+
+impl Gates {
+    /// Those that a dump closes; none if there is none.
+    pub fn of(devices: &[Device], ports: &[Port], init: &Process) -> Option<Gates> {
+        let upon = devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. })).map(|d| d.inside.clone());
+        let routed = ports.iter().filter(|p| p.bridge.is_none()).map(|p| p.inside.clone());
+        let interfaces: Vec<String> = upon.chain(routed).collect();
+        (!interfaces.is_empty()).then(|| Gates { init: init.pid(), start_time: init.start_time(), interfaces })
+    }
+
+    /// Closes them.
+    pub fn close(&self) -> Result<()> {
+        let gate = make()?;
+        match self.namespace()? {
+            Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), Some(gate.as_fd())),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens them; fine if the container is gone, and they with it.
+    pub fn open(&self) -> Result<()> {
+        match self.namespace()? {
+            Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), None),
+            None => Ok(()),
+        }
+    }
+
+    fn namespace(&self) -> Result<Option<File>> {
+        let Ok(init) = Process::reopen(self.init, self.start_time) else { return Ok(None) };
+        let namespace = namespace_of(init.pid())?;
+        // The number was still its own when the namespace was opened.
+        Ok(namespace.filter(|_| init.is_alive()))
+    }
+}
+
+/// A gate, to be set at any number of interfaces.
+pub fn make() -> Result<OwnedFd> {
+    bpf::load_drop_all().context("make a gate for the container's interfaces (eBPF)")
+}
+
+/// Lets nothing reach these interfaces of a container.
+///
+/// # Errors
+/// All that could not be closed.
+pub fn close(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
+    if interfaces.is_empty() {
+        return Ok(());
+    }
+    let gate = make()?;
+    set_gates(interfaces, container, Some(gate.as_fd()))
+}
+
+/// Lets packets reach them.
+///
+/// # Errors
+/// All that could not be opened.
+pub fn open(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
+    if interfaces.is_empty() {
+        return Ok(());
+    }
+    set_gates(interfaces, container, None)
+}
+
+fn set_gates(interfaces: &[String], container: BorrowedFd<'_>, gate: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut errors = ErrorList::default();
+    let outcome = in_netns(container, || {
+        let mut theirs = Netlink::open()?;
+        for name in interfaces {
+            let set = match theirs.link(name) {
+                // The container has deleted it.
+                Err(Error::NotFound) => Ok(()),
+                found => found.and_then(|link| theirs.set_gate(link.index, gate)),
+            };
+            errors.note(set.with_context(|| format!("set the gate of {name}")));
+        }
+        Ok(())
+    });
+    errors
+        .note(outcome.and_then(|done: Result<(), Error>| done).context("set the gates of the container's interfaces"));
+    errors.into_result()
+}
+
+pub(super) fn namespace_of(init: i32) -> Result<Option<File>> {
+    match File::open(format!("/proc/{init}/ns/net")) {
+        Ok(namespace) => Ok(Some(namespace)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context("open the container's network namespace"),
+    }
+}

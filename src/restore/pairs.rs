@@ -1,0 +1,155 @@
+//! The veth pairs of a restore, made when CRIU has made the container's network namespace:
+//!
+//! 1. the pairs, the inner ends in that namespace;
+//! 2. a gate at each inner end that no bridge will keep packets from;
+//! 3. where the interface has a `script.up`: what LXC gives the host's end before it, then the script, as at a start;
+//! 4. all that the host's end had at the checkpoint, whoever made it; its routes when the inner end is up;
+//! 5. what other links of the host had for the sake of the container's addresses.
+//!
+//! Everything goes with the pair, or has its undo in the journal.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result, bail};
+
+use super::watch::{RestoreWatch, network_namespace};
+use crate::lxc::config::Nic;
+use crate::lxc::hook::{self, Direction};
+use crate::net::state::{self, LinkState, Target};
+use crate::net::{Elsewhere, Port, apply, configured, gates, ports};
+use crate::rollback::{DownScript, Undo};
+use crate::sys::netlink::{self, Netlink};
+
+impl RestoreWatch<'_> {
+    /// Makes them all.
+    pub(super) fn make_veths(&mut self, init_pid: Option<i32>) -> Result<()> {
+        let plan = self.plan;
+        if !plan.veths.is_empty() {
+            let netns = network_namespace(init_pid)?;
+            let journal = &mut *self.journal;
+            let made = apply::create(self.netlink, &plan.veths, netns.as_fd(), &mut |new| {
+                let mac = new.port.mac_host.context("the plan gives no hardware address")?;
+                journal.note(Undo::RemoveVeth { host: new.host.clone(), mac })
+            });
+            self.made = made.context("make the veth pairs")?;
+            let open = plan.veths.iter().filter(|new| new.scripted || new.port.bridge.is_none());
+            self.gated = open.map(|new| new.port.inside.clone()).collect();
+            gates::close(&self.gated, netns.as_fd())?;
+        }
+        for (at, new) in plan.veths.iter().enumerate() {
+            if new.scripted {
+                self.run_script(at)?;
+            }
+            self.put_back(at);
+        }
+        plan.elsewhere.iter().try_for_each(|elsewhere| self.tell_link(elsewhere))
+    }
+
+    /// Runs the `script.up` of a pair's interface. The port may be on a bridge then that was not there before.
+    fn run_script(&mut self, at: usize) -> Result<()> {
+        let defined = self.defined;
+        let port = &self.made[at];
+        let nics = defined.config.nics().iter();
+        let Some(nic) = nics.into_iter().find(|n| n.script_up.is_some() && configured::inside(n) == port.inside) else {
+            return Ok(());
+        };
+        let of_lxc = configured::of_host_end(nic, &addresses_of_link(nic, self.netlink)?);
+        let set_up = of_lxc.put_back(target(port)).and_then(|()| of_lxc.put_routes_back(target(port)));
+        set_up.with_context(|| format!("set {} up as LXC does", port.host))?;
+        if nic.link.is_some() && !configured::is_routed(nic) {
+            ports::unlock(self.netlink, std::slice::from_ref(port))?;
+        }
+        self.journal.note(Undo::RunDownScript(DownScript::of(
+            defined,
+            self.rcfile.as_deref(),
+            nic.index,
+            &port.host,
+        )))?;
+        let context = hook::Context::new(defined).with_limit(self.hook_limit);
+        hook::run_net_script(nic, Direction::Up, Some(&port.host), &context).context("before the restart")?;
+        self.follow(at)
+    }
+
+    /// Where a script has put a port, there it belongs.
+    fn follow(&mut self, at: usize) -> Result<()> {
+        let port = &self.made[at];
+        let link = self.netlink.link_by_index(port.host_index).with_context(|| format!("look for {}", port.host))?;
+        let bridge = match link.controller {
+            Some(index) => Some(self.netlink.link_by_index(index).context("look for its bridge")?.name),
+            None => match &port.bridge {
+                Some(bridge) if self.netlink.link(bridge).is_err() => {
+                    bail!("{} was on the bridge {bridge}, which its script has not made again", port.host)
+                }
+                recorded => recorded.clone(),
+            },
+        };
+        let port = &mut self.made[at];
+        if bridge != port.bridge {
+            (port.settings, port.vlans) = (None, None);
+        }
+        port.bridge = bridge;
+        Ok(())
+    }
+
+    /// Gives the host's end what it had. What the kernel refuses is told: the container is better back without it than
+    /// not at all.
+    fn put_back(&mut self, at: usize) {
+        let port = &self.made[at];
+        let Some(state) = &port.state else { return };
+        if let Err(e) = state.put_back(target(port)) {
+            let (host, inside) = (&port.host, &port.inside);
+            self.log.report.note(&format!("{host}, the host's end of {inside}, is not as it was: {e:#}"));
+        }
+    }
+
+    /// Gives the host's ends their routes: the inner ends are up by now.
+    pub(super) fn put_routes_back(&mut self) {
+        for port in &self.made {
+            if let Some(Err(e)) = port.state.as_ref().map(|state| state.put_routes_back(target(port))) {
+                let (host, inside) = (&port.host, &port.inside);
+                self.log.report.note(&format!("{host}, the host's end of {inside}, is not as it was: {e:#}"));
+            }
+        }
+    }
+
+    fn tell_link(&mut self, elsewhere: &Elsewhere) -> Result<()> {
+        let Elsewhere { link, message } = elsewhere;
+        let index = match self.netlink.link(link) {
+            Ok(found) => found.index,
+            Err(netlink::Error::NotFound) => {
+                self.log.report.note(&format!("{link}, which answered for the container, is not there any more"));
+                return Ok(());
+            }
+            Err(e) => return Err(e).with_context(|| format!("look for {link}")),
+        };
+        let undo = Undo::TakeFromLink(elsewhere.clone());
+        self.journal.note(undo.clone())?;
+        match state::add_elsewhere(index, message) {
+            Ok(true) => Ok(()),
+            // Somebody else's, who wants to keep it.
+            Ok(false) => self.journal.forget(|step| *step == undo),
+            Err(e) => {
+                self.log.report.note(&format!("{link} does not answer for the container as it did: {e}"));
+                self.journal.forget(|step| *step == undo)
+            }
+        }
+    }
+}
+
+fn target(port: &Port) -> Target<'_> {
+    Target { index: port.host_index, name: &port.host }
+}
+
+/// What is known of a host's end that was not recorded: what LXC gives it.
+pub(super) fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
+    Ok(configured::of_host_end(nic, &addresses_of_link(nic, netlink)?))
+}
+
+/// A gateway that is `auto` is an address of the link.
+fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
+    let Some(name) = nic.link.as_deref().filter(|_| configured::is_routed(nic)) else { return Ok(Vec::new()) };
+    let link = netlink.link(name).with_context(|| format!("look for {name}"))?;
+    let found = netlink.addresses(link.index).with_context(|| format!("list the addresses of {name}"))?;
+    Ok(found.into_iter().map(|(ip, _)| ip).collect())
+}
