@@ -1,13 +1,4 @@
-# make demo   sets up a test host and shows the whole story       make test    every test (root: real LXC and CRIU, too)
-# make shell  a shell in the test host                            make check   what needs no root
-# make test-vm  a part of the tests in a whole machine, under qemu
-# make test-lxc  the tests with LXC 5.0 and 6.0
-# make faults everything goes wrong, at every moment
-# make fuzz   anything as configuration, record, image, log and request: ten minutes each (FUZZ_SECONDS=600)
-# make test-workloads  databases, web servers, kernel objects: in containers of every kind, by LXC's tool and by ours
-# make soak   a hundred checkpoints and restarts of one container
-# make bench  how long everything takes                           make install DESTDIR= PREFIX=/usr/local, make uninstall
-# make doc    manuals and completions                             make deb, make rpm, make test-packages
+# lxc-cr. `make help` lists the targets; CONTRIBUTING.md says what each needs and how long it takes.
 
 PREFIX ?= /usr/local
 CARGO ?= cargo
@@ -28,11 +19,34 @@ MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 UNITS = lxc-cr-resume.service lxc-cr-suspend.service
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: build doc lint check test test-vm test-lxc test-workloads demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
-	lint-packaging package-tools test-packages
+.PHONY: help build doc lint check test test-vm test-lxc test-workloads test-programs test-races test-hostile test-kills test-keys demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
+	lint-packaging package-tools deb-tools rpm-tools test-packages
 
 build:
 	$(CARGO) build $(PROFILED) --bins
+
+help:
+	@echo 'make build doc      the programs; manuals and completions'
+	@echo 'make install        to DESTDIR= PREFIX=/usr/local; make uninstall removes the same files'
+	@echo 'make deb, make rpm  packages, in target/release/packages'
+	@echo 'make demo           sets up a test host and shows the whole story on a real container'
+	@echo 'make shell          a shell in the test host'
+	@echo
+	@echo 'make check          tests that need no root'
+	@echo 'make test           every test, with real LXC and CRIU (root)'
+	@echo 'make test-lxc       the system tests with LXC 5.0 and 6.0'
+	@echo 'make test-vm        a part of them in whole machines, under qemu'
+	@echo 'make test-workloads servers and kernel objects in containers of nine kinds'
+	@echo 'make test-programs  servers of Debian 13 as they are packaged'
+	@echo 'make test-packages  install, upgrade and removal of the packages'
+	@echo 'make faults         every fault at every step, beside LXC'"'"'s own tool'
+	@echo 'make fuzz           configuration, record, images, logs, requests (FUZZ_SECONDS=600 each)'
+	@echo 'make test-races     local users who try to get in, a minute each (RACE_SECONDS=60)'
+	@echo 'make test-hostile   containers that try to get out by a restart (SEEDS=2000)'
+	@echo 'make test-keys      every key of lxc.container.conf(5)'
+	@echo 'make test-kills     everybody is killed at random moments of all commands (CASES=1000)'
+	@echo 'make soak           a hundred checkpoints and restores of one container'
+	@echo 'make bench          the table in docs/performance.md'
 
 # Manuals and completions, in target/doc-out. What they need to be made is not needed by what is installed.
 doc:
@@ -47,7 +61,7 @@ lint:
 	$(CARGO) fmt --check
 	@if command -v cargo-clippy >/dev/null || [ -n "$$CI" ]; then set -ex; \
 	$(CARGO) clippy --all-targets -- -D warnings; \
-	$(CARGO) clippy $(addprefix --test ,demo faults soak workloads) -- -D warnings; \
+	$(CARGO) clippy $(addprefix --test ,demo faults hostile keys kills programs soak workloads) -- -D warnings; \
 	else echo "lint: LEFT OUT, clippy is missing (Debian 12 has none)"; fi
 
 check: lint
@@ -89,6 +103,10 @@ test-lxc: test-host
 test-workloads:
 	packaging/test-workloads.sh
 
+# Half an hour on two cores, and two roots of 5 GB more.
+test-programs:
+	packaging/test-programs.sh --write
+
 demo: test-host
 	$(CARGO) test --release --test demo
 
@@ -113,6 +131,25 @@ fuzz:
 	cd tests/fuzz $(foreach t,$(FUZZ_TARGETS),&& echo "fuzz: $t" && target/fuzz/$t -max_total_time=$(FUZZ_SECONDS) \
 		-timeout=10 -print_final_stats=1 -artifact_prefix=target/findings/ corpus/$t $(SEEDS_$t))
 
+# Attackers change names as fast as they can while root's commands run. Prints how often they won: never.
+RACE_SECONDS ?= 60
+test-races: test-host
+	LXC_CR_RACE_SECONDS=$(RACE_SECONDS) $(CARGO) test --release --test system -- races_
+
+# Containers that are generated to get out by a restart.
+SEEDS ?= 2000
+test-hostile: test-host
+	$(CARGO) test --release --test hostile -- $(SEEDS)
+
+# Every key of lxc.container.conf(5): some eight minutes.
+test-keys: test-host
+	$(CARGO) test --release --test keys
+
+# Some three seconds a case; each run with the same seed has the same cases.
+CASES ?= 1000
+test-kills: test-host
+	$(CARGO) test --release --test kills -- $(CASES) $(SEED)
+
 soak: test-host
 	$(CARGO) test --release --test soak
 
@@ -131,6 +168,7 @@ TEXTS_IN = lxc-config/lxc-cr.toml:$(DATADIR)/lxc-cr.toml lxc-config/recipe.conf:
 	lxc-config/recipe-modern.conf:$(DATADIR)/recipe-modern.conf lxc-config/lxc-cr.conf.in:$(CONFIGDIR)/lxc-cr.conf \
 	lxc-config/lxc-cr-systemd.conf.in:$(CONFIGDIR)/lxc-cr-systemd.conf \
 	$(foreach f,service.conf manager.conf no-bpf.seccomp,lxc-config/systemd/$f:$(DATADIR)/systemd/$f) \
+	$(foreach f,php.ini haproxy.conf vsftpd.conf,lxc-config/programs/$f:$(DATADIR)/programs/$f) \
 	$(foreach u,$(UNITS),packaging/systemd/$u:$(UNITDIR)/$u) packaging/systemd/lxc@.conf:$(UNITDIR)/lxc@.service.d/lxc-cr.conf \
 	$(foreach p,$(MANUALS),$(DOC)/man/$p:$(PREFIX)/share/man/man$(subst .,,$(suffix $p))/$p) \
 	$(foreach p,$(COMMANDS),$(DOC)/bash/$p:$(PREFIX)/share/bash-completion/completions/$p \
@@ -148,7 +186,7 @@ install:
 	@echo "to suspend containers at shutdown: systemctl enable --now $(UNITS)"
 
 # Directories go with their last file, but for those that every system has.
-OWN_DIRS = $(LIBEXECDIR) $(DATADIR)/systemd $(DATADIR) $(CONFIGDIR) $(UNITDIR)/lxc@.service.d $(UNITDIR) $(PREFIX)/lib/systemd \
+OWN_DIRS = $(LIBEXECDIR) $(DATADIR)/programs $(DATADIR)/systemd $(DATADIR) $(CONFIGDIR) $(UNITDIR)/lxc@.service.d $(UNITDIR) $(PREFIX)/lib/systemd \
 	$(addprefix $(PREFIX)/,libexec share/lxc share/man/man1 share/man/man5 \
 	share/man/man7 share/bash-completion/completions share/bash-completion share/fish/vendor_completions.d share/fish) \
 	$(ZSHDIR) $(PREFIX)/share/zsh
@@ -158,9 +196,16 @@ uninstall:
 	@for dir in $(OWN_DIRS); do rmdir $(DESTDIR)$$dir 2>/dev/null || true; done
 	@echo "removed from below $(DESTDIR)$(PREFIX)"
 
-# The package, in target/release/packages. Without network and without root; debhelper must be there.
-deb: build doc
+# The package, in target/release/packages. Without network and without root. The tools are looked for before anything
+# is compiled.
+deb: deb-tools build doc
 	packaging/deb.sh $(PROFILE)
+
+deb-tools:
+	@command -v dh >/dev/null || { echo "make deb needs debhelper: apt install debhelper"; exit 1; }
+
+rpm-tools:
+	@command -v rpmbuild >/dev/null || { echo "make rpm needs rpmbuild: apt install rpm (dnf install rpm-build)"; exit 1; }
 
 # Licenses and origins of what is built in; cargo-deny is built first where it is missing: two minutes, in haste.
 deny:
@@ -170,7 +215,7 @@ deny:
 package-tools:
 	@packaging/apt.sh $(LINT_TOOLS) $(PACKAGE_TOOLS)
 
-rpm: build doc
+rpm: rpm-tools build doc
 	packaging/rpm.sh $(PROFILE)
 
 # All that lint-packaging does, and installs and removes the packages in a copy of the test host.

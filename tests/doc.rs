@@ -179,8 +179,11 @@ fn complete(line: &[&str], path: &Path) -> Vec<String> {
         words.join(" "),
         line.len() - 1
     );
-    let path = format!("{}:/usr/bin:/bin", path.display());
-    let output = Command::new("bash").arg("-uec").arg(script).env_clear().env("PATH", path).output().unwrap();
+    let programs = format!("{}:/usr/bin:/bin", path.display());
+    // Directories here would be offered, too.
+    let mut bash = Command::new("bash");
+    bash.arg("-uec").arg(script).env_clear().env("PATH", programs).current_dir(path.join("lxc/db"));
+    let output = bash.output().unwrap();
     assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     text.lines().filter(|l| !l.is_empty()).map(str::to_owned).collect()

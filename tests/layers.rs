@@ -30,7 +30,9 @@ const LAYERS: &[&[&str]] = &[
         "release",
         "rollback",
         "operation",
+        "workshop",
         "settings",
+        "shelf",
     ],
     &["preflight", "failed", "retry", "begin", "narrate"],
     &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare", "suspend"],
@@ -96,6 +98,28 @@ fn modules_import_only_downwards() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Where the environment is read. Whoever starts a command decides on it: so it is listed in docs/local-users.md.
+const READS_ENVIRONMENT: &[&str] = &["cli/action.rs", "cli/hook.rs", "lxc/config/mod.rs", "sys/journal.rs"];
+
+#[test]
+fn the_environment_and_tmp_are_not_relied_upon() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    for file in files {
+        let inner = file.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
+        let text = fs::read_to_string(&file).unwrap();
+        let own = text.split("#[cfg(test)]").next().unwrap();
+        let own: String = own.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let is_test = inner.contains("/tests");
+        let reads = own.contains("env::var") && !is_test;
+        assert!(!reads || READS_ENVIRONMENT.contains(&inner.as_str()), "{inner} reads the environment");
+        for word in ["temp_dir", "tempfile::"] {
+            assert!(is_test || !own.contains(word), "{inner}: '{word}' goes by TMPDIR; see sys::files::scratch");
+        }
+    }
 }
 
 #[test]

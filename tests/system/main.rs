@@ -14,6 +14,7 @@
 mod cycles;
 mod harness;
 mod scenario;
+mod seeds;
 
 use std::process::ExitCode;
 
@@ -65,7 +66,6 @@ const STORIES: &[Story] = &[
         "retries_an_old_veth_pair_that_lingers_is_waited_for",
         scenario::retries::an_old_veth_pair_that_lingers_is_waited_for,
     ),
-    ("retries_mounts_are_made_the_older_way", scenario::retries::mounts_are_made_the_older_way),
     ("roots_an_overlay_comes_back", scenario::roots::an_overlay_comes_back),
     ("roots_an_image_comes_back", scenario::roots::an_image_comes_back),
     ("roots_a_block_device_comes_back", scenario::roots::a_block_device_comes_back),
@@ -80,6 +80,30 @@ const STORIES: &[Story] = &[
     ),
     ("roots_mounts_that_are_gone_are_named", scenario::roots::mounts_that_are_gone_are_named),
     ("roots_later_mounts_pass_as_before", scenario::roots::later_mounts_pass_as_before),
+    ("mounts_of_lxcs_common_configuration_come_back", scenario::mounts::of_lxcs_common_configuration_come_back),
+    (
+        "mounts_of_lxcs_common_configuration_come_back_with_an_id_map",
+        scenario::mounts::of_lxcs_common_configuration_come_back_with_an_id_map,
+    ),
+    ("mounts_that_the_host_shares_come_back", scenario::mounts::that_the_host_shares_come_back),
+    (
+        "mounts_that_the_host_shares_come_back_with_an_id_map",
+        scenario::mounts::that_the_host_shares_come_back_with_an_id_map,
+    ),
+    ("mounts_of_what_is_private_now_receive_nothing", scenario::mounts::of_what_is_private_now_receive_nothing),
+    ("escape_is_not_possible_for_hostile_seeds", |world| println!("{}", seeds::go_through(world, 0..6))),
+    ("escape_is_not_possible", scenario::escape::is_not_possible),
+    ("escape_is_not_possible_with_an_id_map", scenario::escape::is_not_possible_with_an_id_map),
+    ("sources_that_were_replaced_are_named", scenario::sources::that_were_replaced_are_named),
+    ("sources_that_are_others_at_a_restart_are_refused", scenario::sources::that_are_others_at_a_restart_are_refused),
+    ("sources_that_are_hidden_stand_in_the_way", scenario::sources::that_are_hidden_stand_in_the_way),
+    ("sources_of_which_criu_saves_too_little", scenario::sources::of_which_criu_saves_too_little),
+    (
+        "sources_with_an_id_map_of_their_own_stand_in_the_way",
+        scenario::sources::with_an_id_map_of_their_own_stand_in_the_way,
+    ),
+    ("sources_that_hooks_have_mounted_stand_in_the_way", scenario::sources::that_hooks_have_mounted_stand_in_the_way),
+    ("sources_are_found_behind_links", scenario::sources::are_found_behind_links),
     ("interfaces_a_macvlan_comes_back", scenario::interfaces::a_macvlan_comes_back),
     (
         "interfaces_what_the_host_lends_comes_back_and_is_given_back",
@@ -91,6 +115,12 @@ const STORIES: &[Story] = &[
         "network_settings_come_back_with_a_user_namespace",
         scenario::network::its_settings_come_back_with_a_user_namespace,
     ),
+    (
+        "network_host_what_an_administrator_gave_a_port_comes_back",
+        scenario::network_host::what_an_administrator_gave_a_port_comes_back,
+    ),
+    ("network_host_a_routed_container_comes_back", scenario::network_host::a_routed_container_comes_back),
+    ("network_host_what_a_script_makes_is_made_again", scenario::network_host::what_a_script_makes_is_made_again),
     ("network_that_only_criu_can_bring_back_comes_back", scenario::network::what_only_criu_can_bring_back_comes_back),
     ("memory_pages_are_made_ready_beside_criu", scenario::memory::pages_are_made_ready_beside_criu),
     ("memory_pages_that_tasks_share_stay_shared", scenario::memory::pages_that_tasks_share_stay_shared),
@@ -120,6 +150,7 @@ const STORIES: &[Story] = &[
     ("refusal_of_hosts_that_cannot_do_it", scenario::refusals::of_hosts_that_cannot_do_it),
     ("refusal_of_directories_that_are_not_right", scenario::refusals::of_directories_that_are_not_right),
     ("refusal_of_a_full_disk", scenario::refusals::of_a_full_disk),
+    ("refusal_of_a_place_without_room", scenario::refusals::of_a_place_without_room),
     ("refusal_of_configurations_that_cannot_be_read", scenario::refusals::of_configurations_that_cannot_be_read),
     ("refusal_of_a_second_operation_at_the_same_time", scenario::refusals::of_a_second_operation_at_the_same_time),
     ("hooks_of_version_0_through_a_whole_life", scenario::hooks::in_version_0),
@@ -139,6 +170,7 @@ const STORIES: &[Story] = &[
     ("systemd_with_privileges_goes_on", scenario::systemd::with_privileges_goes_on),
     ("prepare_makes_a_fresh_debian_ready_and_is_undone", scenario::prepare::makes_a_fresh_debian_ready_and_is_undone),
     ("prepare_makes_systemd_without_an_id_map_ready", scenario::prepare::makes_systemd_without_an_id_map_ready),
+    ("prepare_leaves_hooks_their_arguments", scenario::prepare::leaves_hooks_their_arguments),
     ("prepare_leaves_what_was_edited_since", scenario::prepare::leaves_what_was_edited_since),
     ("prepare_sets_up_the_host", scenario::prepare::sets_up_the_host),
     ("prepare_refuses_what_it_must_not_change", scenario::prepare::refuses_what_it_must_not_change),
@@ -162,6 +194,11 @@ const STORIES: &[Story] = &[
     ("suspend_the_journal_tells_of_each_container", scenario::suspend::the_journal_tells_of_each_container),
     ("boot_a_second_shutdown_leaves_nothing_between", scenario::boot::a_second_shutdown_leaves_nothing_between),
     ("boot_a_host_with_systemd_goes_down_and_comes_back", scenario::boot::a_host_with_systemd_goes_down_and_comes_back),
+    ("suspend_what_cannot_be_suspended_keeps_running", scenario::suspend::what_cannot_be_suspended_keeps_running),
+    (
+        "template_containers_of_lxc_come_back_on_a_host_with_systemd",
+        scenario::template::of_lxc_come_back_on_a_host_with_systemd,
+    ),
     ("suspend_many_go_side_by_side", scenario::suspend::many_go_side_by_side),
     (
         "apparmor_a_profile_that_lxc_has_made_up_comes_back",
@@ -187,6 +224,13 @@ const STORIES: &[Story] = &[
     ("the_same_is_seen_under_a_seccomp_profile", scenario::probe::under_a_seccomp_profile),
     ("the_same_is_seen_under_limits_and_settings", scenario::probe::under_limits_and_settings),
     ("the_same_is_seen_with_masked_kernel_files", scenario::probe::with_masked_kernel_files),
+    ("proxmox_an_unprivileged_container_goes_on", scenario::proxmox::an_unprivileged_container_goes_on),
+    ("proxmox_a_privileged_container_goes_on", scenario::proxmox::a_privileged_container_goes_on),
+    ("proxmox_mount_points_and_devices_come_back", scenario::proxmox::mount_points_and_devices_come_back),
+    ("proxmox_vlans_and_rates_come_back", scenario::proxmox::vlans_and_rates_come_back),
+    ("proxmox_the_firewalls_bridge_is_made_again", scenario::proxmox::the_firewalls_bridge_is_made_again),
+    ("proxmox_a_container_is_prepared_in_its_definition", scenario::proxmox::a_container_is_prepared_in_its_definition),
+    ("proxmox_the_hook_script_suspends_and_resumes", scenario::proxmox::the_hook_script_suspends_and_resumes),
     ("the_same_is_seen_with_binds_of_every_kind", scenario::probe::with_binds_of_every_kind),
     ("the_same_is_seen_in_a_user_namespace", scenario::probe::in_a_user_namespace),
     ("the_same_is_seen_in_a_time_namespace", scenario::probe::in_a_time_namespace),
@@ -210,6 +254,11 @@ const STORIES: &[Story] = &[
     ("a_script_that_never_ends_is_ended", scenario::others::a_script_that_never_ends_is_ended),
     ("one_that_dies_in_the_middle_may_come_back", scenario::others::one_that_dies_in_the_middle_may_come_back),
     ("killed_in_the_middle", scenario::others::killed_in_the_middle),
+    ("killed_what_criu_started_ends_with_it", scenario::kills::what_criu_started_ends_with_it),
+    ("killed_a_stopped_criu_goes_on", scenario::kills::a_stopped_criu_goes_on),
+    ("killed_a_stale_journal_ends_no_healthy_container", scenario::kills::a_stale_journal_ends_no_healthy_container),
+    ("killed_what_is_frozen_inside_holds_nobody_up", scenario::kills::what_is_frozen_inside_holds_nobody_up),
+    ("killed_a_mark_that_was_struck_out_comes_back", scenario::kills::a_mark_that_was_struck_out_comes_back),
     ("killed_an_image_that_was_shown_is_recovered", scenario::others::an_image_that_was_shown_is_recovered),
     (
         "a_container_whose_monitor_is_gone_leaves_no_cgroup",
@@ -224,6 +273,19 @@ const STORIES: &[Story] = &[
         "verbose_shows_crius_log_of_a_suspended_container",
         scenario::others::verbose_shows_crius_log_of_a_suspended_container,
     ),
+    ("clean_start_nothing_of_the_caller_is_inherited", scenario::clean_start::nothing_of_the_caller_is_inherited),
+    ("clean_start_a_restriction_for_good_is_refused", scenario::clean_start::a_restriction_for_good_is_refused),
+    ("races_nobody_swaps_the_images", scenario::races::nobody_swaps_the_images),
+    ("races_a_missing_directory_is_not_made", scenario::races::a_missing_directory_is_not_made),
+    ("races_nobody_passes_for_a_container", scenario::races::nobody_passes_for_a_container),
+    ("races_nobody_names_the_init_of_another", scenario::races::nobody_names_the_init_of_another),
+    ("races_nobody_swaps_the_configuration", scenario::races::nobody_swaps_the_configuration),
+    (
+        "races_a_directory_that_a_user_can_change_is_refused",
+        scenario::races::a_directory_that_a_user_can_change_is_refused,
+    ),
+    ("races_an_acl_lets_others_write", scenario::races::an_acl_lets_others_write),
+    ("races_a_full_tmp_stops_nothing", scenario::races::a_full_tmp_stops_nothing),
     ("preflight_names_files_that_criu_cannot_dump", scenario::preflight::names_files_that_criu_cannot_dump),
     ("preflight_names_files_that_cannot_be_found_again", scenario::preflight::names_files_that_cannot_be_found_again),
     ("preflight_names_processes", scenario::preflight::names_processes),
@@ -236,6 +298,10 @@ const STORIES: &[Story] = &[
     ("preflight_names_interfaces", scenario::preflight::names_interfaces),
     ("preflight_names_a_place_that_is_too_small", scenario::preflight::names_a_place_that_is_too_small),
     ("preflight_names_what_the_host_has_unmounted", scenario::preflight::names_what_the_host_has_unmounted),
+    (
+        "preflight_waits_for_one_that_has_just_been_started",
+        scenario::preflight::waits_for_one_that_has_just_been_started,
+    ),
     ("preflight_names_what_cannot_be_restored", scenario::preflight::names_what_cannot_be_restored),
     ("preflight_names_what_the_host_lacks", scenario::preflight::names_what_the_host_lacks),
 ];
@@ -270,6 +336,10 @@ const ON_HYBRID: &[Story] = &[
     ("a_reboot_inside_starts_it_afresh", scenario::others::a_reboot_inside_starts_it_afresh),
     ("one_that_dies_in_the_middle_may_come_back", scenario::others::one_that_dies_in_the_middle_may_come_back),
     ("killed_in_the_middle", scenario::others::killed_in_the_middle),
+    ("killed_what_criu_started_ends_with_it", scenario::kills::what_criu_started_ends_with_it),
+    ("killed_a_stopped_criu_goes_on", scenario::kills::a_stopped_criu_goes_on),
+    ("killed_a_stale_journal_ends_no_healthy_container", scenario::kills::a_stale_journal_ends_no_healthy_container),
+    ("killed_a_mark_that_was_struck_out_comes_back", scenario::kills::a_mark_that_was_struck_out_comes_back),
     (
         "a_container_whose_monitor_is_gone_leaves_no_cgroup",
         scenario::others::a_container_whose_monitor_is_gone_leaves_no_cgroup,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use libfuzzer_sys::fuzz_target;
 use lxc_cr::criu::images::{
     Becomes, Family, FileKind, InetSocket, Net, Readdress, Shown, interfaces, open_files, readdressed, settle,
-    with_macs, with_openable_executables, with_ready_made, with_slaves_apart, with_sockets,
+    with_macs, with_openable_executables, with_ready_made, with_groups_apart, with_sockets,
 };
 
 /// The namespace of the images' names.
@@ -144,9 +144,9 @@ fn hardware(dir: &Path, data: &[u8]) {
 
 fn mounts(dir: &Path, data: &[u8]) {
     fs::write(dir.join(format!("mountpoints-{NS}.img")), data).unwrap();
-    let Ok(changed) = with_slaves_apart(dir) else { return };
+    let Ok(changed) = with_groups_apart(dir, &|_| false) else { return };
     for (name, bytes) in changed {
         fs::write(dir.join(name), bytes).unwrap();
     }
-    assert_eq!(with_slaves_apart(dir).unwrap(), []);
+    assert_eq!(with_groups_apart(dir, &|_| false).unwrap(), []);
 }

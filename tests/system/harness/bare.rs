@@ -82,7 +82,7 @@ fn restore_veth(dumped: &Dumped, veth: &str, more: &[&str]) -> Restored {
     let pidfile = images.join("init.pid");
     let script = format!("mount --no-mtab --bind {rootfs} {rootfs} && exec \"$@\"");
     let restore = Run::new("unshare")
-        .args(["-m", "--propagation", "private", "sh", "-c", &script, "sh"])
+        .args(["-m", "--propagation", "slave", "sh", "-c", &script, "sh"])
         .args(criu("restore", images).words())
         .args(["-d", "-S", "--external", &format!("veth[eth0]:{veth}")])
         .args(more)

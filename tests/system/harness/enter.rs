@@ -13,6 +13,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
@@ -42,6 +43,10 @@ pub const SYSTEMD_ROOT: &str = "/opt/systemd";
 pub const WORKLOADS_ROOT: &str = "/opt/workloads";
 /// That with OpenRC.
 pub const OPENRC_ROOT: &str = "/opt/openrc";
+/// The static init that does what it is told, see `tests/system/hostile/`.
+pub const HOSTILE: &str = "/opt/hostile";
+/// Those with the servers of each group of `tests/system/program/list.txt`, if they were made; read-only.
+pub const PROGRAM_ROOTS: &str = "/opt/programs";
 /// The static program with kernel objects, see `tests/system/object/`; only for those who ask for it.
 pub const OBJECT: &str = "/opt/object";
 /// Names the LXC of the test host in the environment: 5, 6, 7, or `stock`, Debian 13's with its own CRIU.
@@ -56,6 +61,22 @@ pub const BRIDGE_ADDRESS: &str = "10.99.0.1/24";
 /// Where the machine's kernel has AppArmor in force.
 pub const APPARMOR: &str = "/sys/kernel/security/apparmor";
 
+/// Names the host's kind in the environment: `clean` has private mounts and none of [`KERNEL_FILE_SYSTEMS`].
+const HOST_KIND: &str = "LXC_CR_TEST_HOST";
+/// What systemd mounts on a host, as far as the kernel has it: the kind, where, and the options.
+const KERNEL_FILE_SYSTEMS: &[(&str, &str, &str)] = &[
+    ("securityfs", "sys/kernel/security", ""),
+    ("debugfs", "sys/kernel/debug", ""),
+    ("tracefs", "sys/kernel/tracing", ""),
+    ("configfs", "sys/kernel/config", ""),
+    ("fusectl", "sys/fs/fuse/connections", ""),
+    ("pstore", "sys/fs/pstore", ""),
+    ("bpf", "sys/fs/bpf", "mode=700"),
+    ("binfmt_misc", "proc/sys/fs/binfmt_misc", ""),
+    ("mqueue", "dev/mqueue", ""),
+    ("hugetlbfs", "dev/hugepages", "pagesize=2M"),
+];
+
 /// More than the largest container of the bench with its images.
 const SHM_SIZE: &str = "8G";
 /// What is used up of the exit codes by a host that could not be set up.
@@ -69,12 +90,13 @@ pub struct Unavailable(pub String);
 struct Outside {
     root: PathBuf,
     /// Of containers, and where each is put.
-    container_roots: [(PathBuf, &'static str); 3],
+    container_roots: Vec<(PathBuf, &'static str)>,
     state: PathBuf,
     run: PathBuf,
     cgroups: Cgroups,
     witness: PathBuf,
     culprit: PathBuf,
+    hostile: PathBuf,
     object: Option<PathBuf>,
 }
 
@@ -164,13 +186,17 @@ fn prepare() -> Result<Outside, Unavailable> {
     }
     let witness = super::witness::build("witness", &state).map_err(Unavailable)?;
     let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
-    let container_roots = [
+    let hostile = super::witness::build("hostile", &state).map_err(Unavailable)?;
+    let container_roots = vec![
         (cached_root(&["--systemd", "--path"])?, SYSTEMD_ROOT),
         (cached_root(&["--workloads", "--path"])?, WORKLOADS_ROOT),
         (cached_root(&["--openrc", "--path"])?, OPENRC_ROOT),
+        (cached_root(&["--programs", "sample", "--path"])?, "/opt/programs/sample"),
+        (cached_root(&["--programs", "main", "--path"])?, "/opt/programs/main"),
+        (cached_root(&["--programs", "other", "--path"])?, "/opt/programs/other"),
     ];
     let cgroups = Cgroups::prepare().map_err(Unavailable)?;
-    Ok(Outside { root, container_roots, state, run, cgroups, witness, culprit, object: None })
+    Ok(Outside { root, container_roots, state, run, cgroups, witness, culprit, hostile, object: None })
 }
 
 /// What packaging/test-host.sh has made with these arguments, or would make.
@@ -278,8 +304,11 @@ fn build(outside: &Outside) -> Result<(), String> {
     put("proc", "proc", &root.join("proc"), MsFlags::empty(), "")?;
     // A fresh sysfs shows the network namespace of whoever mounts it: LXC looks for the bridge there.
     put("sysfs", "sysfs", &root.join("sys"), MsFlags::empty(), "")?;
-    if Path::new(APPARMOR).exists() {
+    if is_clean() && Path::new(APPARMOR).exists() {
         put("securityfs", "securityfs", &root.join("sys/kernel/security"), MsFlags::empty(), "")?;
+    }
+    if !is_clean() {
+        mount_kernel_file_systems(&root)?;
     }
     outside.cgroups.mount(&root)?;
     put("tmpfs", "tmpfs", &root.join("run"), MsFlags::empty(), "mode=755")?;
@@ -312,13 +341,42 @@ fn build(outside: &Outside) -> Result<(), String> {
         bind(object, OBJECT, true)?;
     }
     bind(&outside.culprit, CULPRIT, true)?;
+    bind(&outside.hostile, HOSTILE, true)?;
 
     chdir(&root).map_err(|e| format!("enter {}: {e}", root.display()))?;
     // The old root ends up on top of the new one, from where it is let go.
     pivot_root(".", ".").map_err(|e| format!("pivot_root: {e}"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(|e| format!("let go of the old root: {e}"))?;
     chdir("/").map_err(|e| format!("chdir /: {e}"))?;
+    if !is_clean() {
+        let shared = mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_SHARED, NONE);
+        shared.map_err(|e| format!("make / shared: {e}"))?;
+    }
     sethostname("test-host").map_err(|e| format!("sethostname: {e}"))
+}
+
+/// Whether the host is to be cleaner than any that systemd has booted.
+fn is_clean() -> bool {
+    std::env::var(HOST_KIND).is_ok_and(|kind| kind == "clean")
+}
+
+/// As systemd does. The directories below /dev are the machine's and stay: each host with systemd has them.
+fn mount_kernel_file_systems(root: &Path) -> Result<(), String> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RELATIME;
+    for (kind, place, options) in KERNEL_FILE_SYSTEMS {
+        let target = root.join(place);
+        if place.starts_with("dev/") {
+            fs::create_dir_all(&target).map_err(|e| format!("make {place}: {e}"))?;
+        }
+        let flags = if *kind == "hugetlbfs" { flags } else { flags | MsFlags::MS_NOEXEC };
+        match mount(Some(*kind), &target, Some(*kind), flags, Some(*options)) {
+            Ok(()) => {}
+            // This kernel has no such file system.
+            Err(Errno::ENODEV | Errno::ENOENT) => {}
+            Err(e) => return Err(format!("mount {kind} on {place}: {e}")),
+        }
+    }
+    Ok(())
 }
 
 /// CRIU's own check of the kernel needs `lo` up.

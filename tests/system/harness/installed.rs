@@ -16,6 +16,13 @@ const DATA: &[(&str, &str)] = &[
     ("no-bpf.seccomp", include_str!("../../../lxc-config/systemd/no-bpf.seccomp")),
 ];
 
+/// What is mounted for programs in a container.
+const PROGRAMS_DATA: &[(&str, &str)] = &[
+    ("php.ini", include_str!("../../../lxc-config/programs/php.ini")),
+    ("haproxy.conf", include_str!("../../../lxc-config/programs/haproxy.conf")),
+    ("vsftpd.conf", include_str!("../../../lxc-config/programs/vsftpd.conf")),
+];
+
 /// An installation.
 #[derive(Debug)]
 pub struct Installed(PathBuf);
@@ -35,6 +42,10 @@ impl Installed {
         for (name, text) in CONFIG {
             let text = text.replace("@DATADIR@", &data.to_string_lossy()).replace("@LIBEXECDIR@", PROGRAMS);
             fs::write(installed.config(name), text).unwrap();
+        }
+        fs::create_dir_all(data.join("programs")).unwrap();
+        for (name, text) in PROGRAMS_DATA {
+            fs::write(data.join("programs").join(name), text).unwrap();
         }
         for (name, text) in DATA {
             fs::write(data.join("systemd").join(name), text).unwrap();

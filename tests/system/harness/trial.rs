@@ -20,6 +20,8 @@ const LIMIT: Duration = Duration::from_secs(120);
 const RUN_ONE: &str = "--in-test-host";
 /// How this program is told to become a shell in the host, or the program that follows.
 const SHELL: &str = "--shell";
+/// In the environment: how many seconds each race goes on.
+pub const RACE: &str = "LXC_CR_RACE_SECONDS";
 /// With one of these in the environment, tests that cannot run here have failed.
 const REQUIRED: &[&str] = &["CI", "LXC_CR_REQUIRE_SYSTEM"];
 
@@ -106,8 +108,10 @@ fn run_one(name: &'static str) -> Result<Completion, Failed> {
     let _ = fs::remove_dir_all(&logs);
     let before = Snapshot::take();
     let mut run = Run::new("/proc/self/exe").args([RUN_ONE, name]).env("RUST_BACKTRACE", "1");
-    if let Ok(times) = std::env::var(SLOW) {
-        run = run.env(SLOW, &times);
+    for name in [SLOW, RACE] {
+        if let Ok(value) = std::env::var(name) {
+            run = run.env(name, &value);
+        }
     }
     let told = run.limit(LIMIT).output();
     let mut wrong = Vec::new();

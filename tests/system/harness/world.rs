@@ -47,8 +47,14 @@ impl World {
     }
 
     fn with_lxcpath(name: &str, lxcpath: PathBuf) -> World {
-        fs::create_dir_all(&lxcpath).unwrap();
+        // Checkpoints go below it; our commands do not make it.
+        fs::create_dir_all(lxcpath.join("images")).unwrap();
         World { name: name.to_owned(), lxcpath, made: AtomicU8::new(0) }
+    }
+
+    /// The name of its trial.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The container path (`-P`).

@@ -1,38 +1,21 @@
 //! A host that systemd has booted goes down and comes back, with LXC's units of Debian and ours.
-//!
-//! It is the test host once more: its file system with another /etc, in pid, mount and cgroup namespaces of its own, whose
-//! first process is systemd. The network is the test host's, which stays: so a connection into it outlives a reboot.
 
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::process::Child;
-use std::time::Duration;
+use std::path::Path;
 
+use crate::harness::World;
 use crate::harness::container::Container;
 use crate::harness::culprit::Culprits;
 use crate::harness::enter::PROGRAMS;
 use crate::harness::gate::Gate;
-use crate::harness::run::{Output, Run, ends_within, wait_for};
-use crate::harness::{World, cgroups};
+use crate::harness::machine::{CGROUP, Host, LIMIT, Machine};
+use crate::harness::run::wait_for;
 use crate::scenario::suspend::{marker, prepared};
-
-/// From pid 1 to the last unit, and from there to the end.
-const LIMIT: Duration = Duration::from_secs(40);
-const SYSTEMD: &str = "/usr/lib/systemd/systemd";
-const UNITS: &[(&str, &str)] = &[
-    ("lxc-cr-resume.service", include_str!("../../../packaging/systemd/lxc-cr-resume.service")),
-    ("lxc-cr-suspend.service", include_str!("../../../packaging/systemd/lxc-cr-suspend.service")),
-    ("lxc@.service.d/lxc-cr.conf", include_str!("../../../packaging/systemd/lxc@.conf")),
-];
-/// What would put its hands on the machine's terminals, or only takes time.
-const MASKED: &[&str] = &["getty.target", "console-getty.service", "ldconfig.service", "systemd-sysctl.service"];
 
 /// Three come back as they were, one of them in a unit of its own; two cannot, boot, and the journal says why. What the
 /// check says to do for one of them helps.
 pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
-    if !Path::new(SYSTEMD).exists() {
-        eprintln!("not tried here: the test host has no systemd");
+    if Machine::is_missing() {
         return;
     }
     let (one, two) = (with_mac(world, "one", "").memory(16), with_mac(world, "two", ""));
@@ -59,8 +42,10 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     assert!(why.contains("its standard output") && why.contains("(systemd-journal)"), "{why}");
     let why = machine.journal(&["CONTAINER_NAME=cannot", "-p", "err"]);
     assert!(why.contains("not suspended: it cannot be checkpointed: process "), "{why}");
-    let goodbye = fs::read_to_string(cannot.rootfs().join("var/log/messages")).unwrap();
-    assert!(goodbye.contains("syslogd exiting"), "it was not shut down cleanly: {goodbye}");
+    for container in [&cannot, &at_journal] {
+        let goodbye = fs::read_to_string(container.rootfs().join("var/log/messages")).unwrap();
+        assert!(goodbye.contains("syslogd exiting"), "{} was not shut down cleanly: {goodbye}", container.name());
+    }
     connections.iter_mut().for_each(|witness| witness.send("said while all was off"));
 
     let host = machine.boot();
@@ -111,8 +96,7 @@ fn remedy(host: &Host, container: &Container) -> String {
 /// Each is suspended or runs, never between, whatever comes in the middle: at boot and at shutdown, a second shutdown,
 /// one that waits for nobody, and both units stopped. What was suspended is there after the next boot.
 pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
-    if !Path::new(SYSTEMD).exists() {
-        eprintln!("not tried here: the test host has no systemd");
+    if Machine::is_missing() {
         return;
     }
     let gate = Gate::make(&world.images("gate"));
@@ -208,157 +192,4 @@ fn assert_none_is_between(containers: &[&Container; 3]) {
         assert_eq!(container.state(), expected, "{}", container.name());
     }
     assert!(!half_done(containers));
-}
-
-/// The cgroup that is the booted host's root.
-const CGROUP: &str = "booted";
-
-/// What of the booted host outlives a reboot.
-struct Machine {
-    dir: PathBuf,
-}
-
-impl Machine {
-    /// Writes its /etc: LXC's containers are those of the world, our units are enabled.
-    fn install(world: &World, in_units: &[&str]) -> Machine {
-        let dir = world.images("machine");
-        let etc = dir.join("etc");
-        let units = etc.join("systemd/system");
-        let wanted = units.join("multi-user.target.wants");
-        Run::new("cp").args(["-a", "/etc"]).arg(&etc).ok();
-        for place in [&dir.join("log/journal"), &wanted, &units.join("lxc@.service.d")] {
-            fs::create_dir_all(place).unwrap();
-        }
-        fs::write(etc.join("machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
-        fs::write(etc.join("default/lxc-net"), "USE_LXC_BRIDGE=false\n").unwrap();
-        fs::write(etc.join("lxc/lxc.conf"), format!("lxc.lxcpath = {}\n", world.lxcpath().display())).unwrap();
-        fs::write(etc.join("lxc/lxc-cr.toml"), "suspend = true\n").unwrap();
-        for (name, text) in UNITS {
-            fs::write(units.join(name), text.replace("@BINDIR@", PROGRAMS)).unwrap();
-            if name.ends_with(".service") {
-                symlink(format!("../{name}"), wanted.join(name)).unwrap();
-            }
-        }
-        for name in in_units {
-            symlink("/usr/lib/systemd/system/lxc@.service", wanted.join(format!("lxc@{name}.service"))).unwrap();
-        }
-        symlink("/usr/lib/systemd/system/multi-user.target", units.join("default.target")).unwrap();
-        for unit in MASKED {
-            symlink("/dev/null", units.join(unit)).unwrap();
-        }
-        let init = format!(
-            "set -e
-mount -t proc proc /proc
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount -t tmpfs tmpfs /run
-mount -t tmpfs tmpfs /tmp
-mount --bind {etc} /etc
-mount --bind {log} /var/log
-exec env -i container=other PATH=/usr/sbin:/usr/bin {SYSTEMD} --system --show-status=0 --log-target=journal
-",
-            etc = etc.display(),
-            log = dir.join("log").display()
-        );
-        fs::write(dir.join("init.sh"), init).unwrap();
-        Machine { dir }
-    }
-
-    /// Boots it, and waits until all units are started.
-    fn boot(&self) -> Host {
-        let host = self.start();
-        let is_up = || host.command("systemctl", &["is-active", "multi-user.target"]).success().then_some(());
-        let up = wait_for("the host to be up", LIMIT, is_up);
-        up.unwrap_or_else(|e| panic!("{e}\n{}\n{}", host.command("systemctl", &["list-jobs"]), self.journal(&[])));
-        host
-    }
-
-    /// Boots it, and waits for its first process.
-    fn start(&self) -> Host {
-        let cgroup = cgroups::unified().join(CGROUP);
-        fs::create_dir_all(&cgroup).unwrap();
-        let line = format!(
-            "echo $$ > {}/cgroup.procs && exec unshare --mount --pid --cgroup --fork --kill-child \
-             --propagation private sh {}/init.sh",
-            cgroup.display(),
-            self.dir.display()
-        );
-        // It dies with the trial.
-        let unshare = Run::new("setpriv").args(["--pdeathsig", "KILL", "sh", "-c", &line]).spawn();
-        let children = format!("/proc/{0}/task/{0}/children", unshare.id());
-        let mut host = Host { unshare, init: 0, cgroup };
-        let first = || fs::read_to_string(&children).ok()?.trim().parse().ok();
-        host.init = wait_for("its first process", LIMIT, first).unwrap();
-        host
-    }
-
-    /// What its journal shows, also when it is off.
-    fn journal(&self, which: &[&str]) -> String {
-        let told = Run::new("journalctl").arg("-D").arg(self.dir.join("log/journal")).arg("--no-pager").args(which);
-        told.output().stdout
-    }
-}
-
-/// A host that runs.
-struct Host {
-    unshare: Child,
-    /// Its pid 1, as we see it.
-    init: u32,
-    cgroup: PathBuf,
-}
-
-impl Host {
-    fn command(&self, program: &str, arguments: &[&str]) -> Output {
-        let target = self.init.to_string();
-        Run::new("nsenter").args(["-t", &target, "-m", "-p", "-C", program]).args(arguments).output()
-    }
-
-    /// Runs a program in it.
-    fn run(&self, program: &str, arguments: &[&str]) -> Output {
-        let told = self.command(program, arguments);
-        assert!(told.success(), "{told}");
-        told
-    }
-
-    /// As `poweroff`, and waits until nothing of it is left.
-    fn shut_down(self) {
-        self.ask_to_shut_down();
-        self.wait_for_its_end();
-    }
-
-    fn ask_to_shut_down(&self) {
-        // It may be gone before it has answered.
-        self.command("systemctl", &["poweroff", "--no-block"]);
-    }
-
-    fn wait_for_its_end(self) {
-        assert!(ends_within(&self.unshare, LIMIT), "it does not go down");
-    }
-
-    /// Waits for a unit to get into a state.
-    fn wait_until(&self, unit: &str, state: &str) {
-        let is = || self.command("systemctl", &["is-active", unit]).stdout.trim() == state;
-        wait_for(&format!("{unit} to be {state}"), LIMIT, || is().then_some(())).unwrap();
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        // Its pid 1 goes with it, and all that is in its pid namespace.
-        let _ = self.unshare.kill();
-        let _ = self.unshare.wait();
-        let gone = wait_for("its cgroups to be empty", LIMIT, || remove_tree(&self.cgroup).then_some(()));
-        if let Err(e) = gone {
-            eprintln!("{e}");
-        }
-    }
-}
-
-/// Removes a cgroup and those below it; false while something is in one.
-fn remove_tree(dir: &Path) -> bool {
-    let below = fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path());
-    for dir in below.filter(|path| path.is_dir()) {
-        remove_tree(&dir);
-    }
-    // Not as long as one below it is there.
-    fs::remove_dir(dir).is_ok() || !dir.exists()
 }

@@ -1,7 +1,7 @@
 //! `lxc-cr prepare`: what it makes of a container, by what LXC and our other commands can do with it then.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
 use super::systemd::{ADDRESS, Debian, NAME, SHIFT, id_map};
@@ -84,6 +84,35 @@ pub fn leaves_what_was_edited_since(world: &World) {
     container.kill();
 }
 
+/// A network script and a hook that insist on their arguments get them, whatever version their container has.
+pub fn leaves_hooks_their_arguments(world: &World) {
+    let installed = world.installed();
+    let script = |name: &str, insists: &str| {
+        let path = world.images("scripts").join(name);
+        fs::write(&path, format!("#!/bin/sh\n{insists}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    };
+    for (version, net, hook) in [
+        (0, "[ $# -ge 5 ] && [ \"$2 $3 $4\" = 'net up veth' ]", "[ \"$2 $3\" = 'lxc pre-start' ]"),
+        (1, "[ \"$1\" = veth ]", "[ $# = 0 ] && [ \"$LXC_HOOK_TYPE\" = pre-start ]"),
+    ] {
+        let (net, hook) = (script("net-up", net), script("pre-start", hook));
+        let version = if version == 0 { "" } else { "lxc.hook.version = 1\n" };
+        let text = format!("{version}lxc.network.script.up = {net}\nlxc.hook.pre-start = {hook}\n");
+        let container = world.container().configure(&text);
+        let told = prepare(world, &installed, container.name(), &[]);
+        assert!(told.success() && !told.stdout.contains("+lxc.hook"), "{told}");
+        container.start();
+        let mut witness = Witness::connect(container.address());
+        let status = witness.status();
+        container.ours("lxc-checkpoint").ok();
+        container.ours("lxc-restart").ok();
+        witness.assert_goes_on_from(&status);
+        container.kill();
+    }
+}
+
 fn owner_and_mode(path: &Path) -> (u32, u32, u32) {
     let meta = fs::symlink_metadata(path).unwrap();
     (meta.uid(), meta.gid(), meta.mode() & 0o7777)
@@ -118,9 +147,13 @@ pub fn refuses_what_it_must_not_change(world: &World) {
     let container = world.container();
     let name = container.name().to_owned();
     container.start();
-    refused(&name, 3, "it is running");
+    // It takes effect at the next start; what it would take back may be in use.
+    let told = prepare(world, &installed, &name, &[]);
+    assert!(told.success() && told.stdout.contains("takes effect at its next start"), "{told}");
     prepare(world, &installed, &name, &["--undo"]).assert_code(3);
+    assert_eq!(container.state(), "RUNNING");
     container.kill();
+    prepare(world, &installed, &name, &["--undo"]).assert_code(0);
     // What is not installed is not included.
     let built = world.lxc_cr("prepare", &name).output();
     assert!(built.code() == 1 && built.stderr.contains("is not installed"), "{built}");

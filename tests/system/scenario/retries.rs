@@ -193,39 +193,3 @@ pub fn an_old_veth_pair_that_lingers_is_waited_for(world: &World) {
     wait_for("the old pair to go", LIMIT, gone).unwrap();
     container.kill();
 }
-
-/// What was shared by the host when the container was dumped is private now: CRIU's mount engine gives up, its older one
-/// does not.
-pub fn mounts_are_made_the_older_way(world: &World) {
-    let host = world.images("host");
-    Run::new("mount").args(["-t", "tmpfs", "host"]).arg(&host).ok();
-    Run::new("mount").arg("--make-shared").arg(&host).ok();
-    fs::create_dir(host.join("slave")).unwrap();
-    let container = world.container().configure(&format!(
-        "lxc.mount.entry = {host}/slave mnt/slave none rbind,create=dir,rslave 0 0\n",
-        host = host.display()
-    ));
-    container.start();
-    let mut witness = container.witness();
-    let before = witness.status();
-    container.ours("lxc-checkpoint").ok();
-    Run::new("mount").arg("--make-private").arg(&host).ok();
-    let told = container.ours("lxc-restart").ok();
-    assert!(told.stderr.contains("opy sharing from"), "{told}");
-    let worked = "tried again with CRIU's older mount engine (--mntns-compat-mode): it worked";
-    assert!(told.stderr.contains(worked), "{told}");
-    let after = witness.assert_goes_on_from(&before);
-    fs::write(host.join("slave/file"), "dear").unwrap();
-    assert_eq!(container.exec(["/bin/cat", "/mnt/slave/file"]).stdout, "dear");
-    assert_full(&container);
-    witness.assert_goes_on_from(&after);
-    container.kill();
-    Run::new("umount").arg("-R").arg(&host).ok();
-}
-
-/// It is a full container: the next checkpoint and restart work, and there is nothing to recover.
-fn assert_full(container: &Container<'_>) {
-    container.ours("lxc-checkpoint").ok();
-    container.ours("lxc-restart").ok();
-    assert_eq!(container.lxc_cr("recover").ok().stdout, "");
-}

@@ -47,7 +47,7 @@ pub fn a_terminal_shows_the_phases_with_sizes_and_times(world: &World) {
     ] {
         let (mut terminal, mut command) = Terminal::of(container.ours(command));
         // How much it is stays there when it is known.
-        terminal.see(phase).see(next).see(" MiB, 0.").see(" s").see(end);
+        terminal.see(phase).see(next).see(" MiB, ").see(" s").see(end);
         assert!(command.wait().unwrap().success());
     }
     container.kill();

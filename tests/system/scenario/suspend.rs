@@ -426,3 +426,24 @@ impl Drop for Journal {
         let _ = fs::remove_dir("/run/systemd");
     }
 }
+
+/// Asked for by name, what cannot be suspended is still running; at the end of the host it is shut down.
+pub fn what_cannot_be_suspended_keeps_running(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let told = container.lxc_cr("suspend").output();
+    told.assert_code(4);
+    let name = container.name();
+    assert!(
+        told.stderr.contains("lxc-cr prepare") && told.stderr.contains(&format!("now: {name} is running")),
+        "{told}"
+    );
+    assert_eq!(container.state(), "RUNNING");
+    witness.assert_goes_on_from(&before);
+    let told = container.lxc_cr("suspend").arg("--or-shut-down").limit(LONG).output();
+    told.assert_code(4);
+    assert!(told.stderr.contains("now: it was shut down"), "{told}");
+    assert_eq!(container.state(), "STOPPED");
+}

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use crate::harness::World;
 use crate::harness::enter::{BRIDGE, SYSTEMD_ROOT, WITNESS};
 use crate::harness::installed::Installed;
 use crate::harness::run::{Run, wait_for};
+use crate::harness::template::shift_owners;
 use crate::harness::witness::Witness;
 
 pub const NAME: &str = "debian";
@@ -255,20 +256,5 @@ lxc.net.0.ipv4.address = {ADDRESS}/24
         let used = ticks() - ticks_before;
         // A unit is started in each of them.
         assert!(used < 30, "PID 1 used {used} ticks in two seconds");
-    }
-}
-
-/// Gives a tree to the ids of an id map.
-fn shift_owners(path: &Path, shift: u32) {
-    let meta = fs::symlink_metadata(path).unwrap();
-    lchown(path, Some(meta.uid() + shift), Some(meta.gid() + shift)).unwrap();
-    if !meta.is_symlink() {
-        // The change of the owner has taken the set-user-id bit.
-        fs::set_permissions(path, meta.permissions()).unwrap();
-    }
-    if meta.is_dir() {
-        for entry in fs::read_dir(path).unwrap() {
-            shift_owners(&entry.unwrap().path(), shift);
-        }
     }
 }
