@@ -8,6 +8,7 @@
 //! preflight                                    (what a checkpoint looks at first)
 //! begin  failed  narrate  retry                (what commands have in common: how they begin, what CRIU says, what a second try may cure)
 //! net  mounts  apparmor  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  shelf  lineup  workshop  settings
+//! inspect                                      (what the kernel says about a container that stands still)
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
 //! ```
@@ -25,6 +26,8 @@ pub mod sys;
 
 pub mod criu;
 pub mod lxc;
+
+pub mod inspect;
 
 pub mod apparmor;
 pub mod cgroup;

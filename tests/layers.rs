@@ -10,6 +10,7 @@ const LAYERS: &[&[&str]] = &[
     &["sys"],
     &["lxc"],
     &["criu"],
+    &["inspect"],
     &[
         "net",
         "mounts",
