@@ -17,6 +17,7 @@ pub struct Standing {
 /// Whose state it is. All numbers are those that the container itself sees, so that a twin with
 /// other host pids compares equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs, reason = "pid, tid, fd and path say it")]
 pub enum Subject {
     /// Of all of it: host name, cgroup, System V objects.
     Container,
