@@ -9,10 +9,41 @@
 //! Nothing here changes the container, and nothing here knows why the question is asked: `rehearse`
 //! compares and decides, `preflight` warns, `resources` puts back.
 
+pub mod areas;
 pub mod compare;
+pub mod descriptors;
+pub mod ipc;
+pub mod keys;
 pub mod snapshot;
+pub mod sockets;
 pub mod state;
+pub mod tasks;
+pub mod threads;
+pub mod timers;
 
 pub use compare::{Difference, compare};
 pub use snapshot::{Snapshot, Standing, Subject};
-pub use state::{Class, PutBack, State};
+pub use state::{Class, Family, PutBack, State};
+
+/// The families of states. A new one is a module with a `FAMILY` and a line here.
+pub static FAMILIES: &[Family] = &[
+    tasks::FAMILY,
+    threads::FAMILY,
+    descriptors::FAMILY,
+    sockets::FAMILY,
+    timers::FAMILY,
+    areas::FAMILY,
+    ipc::FAMILY,
+    keys::FAMILY,
+];
+
+impl Snapshot {
+    /// Reads every family. What cannot be read is noted in the snapshot, so this cannot fail.
+    pub fn of(standing: &Standing) -> Snapshot {
+        let mut snapshot = Snapshot::new();
+        for family in FAMILIES {
+            (family.read)(standing, &mut snapshot);
+        }
+        snapshot
+    }
+}

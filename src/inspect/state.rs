@@ -1,7 +1,12 @@
 //! The table of states: one row for each thing that the kernel keeps about a container.
 //!
 //! A reader of a family (tasks, descriptors, network, …) declares its rows beside the code that
-//! reads them; [`all`] joins them. `docs/fidelity.md` is made from this table by trying each row.
+//! reads them (with [`states!`]); [`all`] joins them. `docs/fidelity.md` is made from this table by trying each row.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use super::snapshot::{Snapshot, Standing};
 
 /// One kind of state.
 #[derive(Debug)]
@@ -48,18 +53,61 @@ impl Class {
     }
 }
 
-/// All rows, family after family.
-pub fn all() -> impl Iterator<Item = &'static State> {
-    FAMILIES.iter().copied().flatten().copied()
+/// A family of states: its rows, and the one that reads them.
+#[derive(Debug)]
+pub struct Family {
+    /// "tasks", "sockets".
+    pub name: &'static str,
+    /// Its rows.
+    pub states: fn() -> Vec<&'static State>,
+    /// Enters what it finds into the snapshot, and what it cannot read, too.
+    pub read: fn(&Standing, &mut Snapshot),
 }
 
-/// A family's rows.
-pub type Family = &'static [&'static State];
+/// Declares rows, a line each, and a function that lists them:
+///
+/// ```ignore
+/// states! { rows;
+///     MDWE = "mdwe", PutBack::Us, Class::Weakens, "memory may become writable and executable";
+/// }
+/// ```
+macro_rules! states {
+    ($list:ident; $($name:ident = $text:expr, $put_back:expr, $class:expr, $loss:expr;)*) => {
+        $(pub(crate) static $name: $crate::inspect::state::State = $crate::inspect::state::State {
+            name: $text,
+            put_back: $put_back,
+            class: $class,
+            loss: $loss,
+        };)*
+        fn $list() -> Vec<&'static $crate::inspect::state::State> {
+            vec![$(&$name),*]
+        }
+    };
+}
+pub(crate) use states;
 
-/// The families; each reader adds its own.
-const FAMILIES: &[Family] = &[];
+/// All rows, family after family.
+pub fn all() -> impl Iterator<Item = &'static State> {
+    super::FAMILIES.iter().flat_map(|family| (family.states)())
+}
 
 /// A row by its name.
 pub fn by_name(name: &str) -> Option<&'static State> {
-    all().find(|state| state.name == name)
+    static NAMES: OnceLock<BTreeMap<&'static str, &'static State>> = OnceLock::new();
+    NAMES.get_or_init(|| all().map(|state| (state.name, state)).collect()).get(name).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_has_a_name_of_its_own_and_says_what_is_lost() {
+        let mut names = std::collections::BTreeSet::new();
+        for state in all() {
+            assert!(names.insert(state.name), "{} is there twice", state.name);
+            assert!(!state.loss.is_empty() && !state.loss.ends_with('.'), "{}", state.name);
+            assert!(state.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c)));
+        }
+    }
 }
