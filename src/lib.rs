@@ -7,7 +7,7 @@
 //! checkpoint  restore  recover  monitor  action  hooks  prepare  suspend
 //! preflight                                    (what a checkpoint looks at first)
 //! begin  failed  narrate  retry                (what commands have in common: how they begin, what CRIU says, what a second try may cure)
-//! net  mounts  apparmor  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  shelf  lineup  workshop  settings
+//! net  mounts  apparmor  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  shelf  store  lineup  workshop  settings
 //! inspect                                      (what the kernel says about a container that stands still)
 //! lxc | criu                                   (these two do not know each other)
 //! sys                                          (the only place that says `unsafe`)
@@ -47,6 +47,7 @@ pub mod rootfs;
 pub mod seal;
 pub mod settings;
 pub mod shelf;
+pub mod store;
 pub mod suspended;
 pub mod sysctl;
 pub mod ttys;

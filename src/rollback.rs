@@ -31,6 +31,7 @@ use crate::net::gates::Gates;
 use crate::net::{Elsewhere, Port, apply, ports, state};
 use crate::release::Seized;
 use crate::rootfs::Root;
+use crate::store::history;
 use crate::sys::netlink::{Error, Mac, Netlink};
 use crate::sys::{self, files};
 use crate::{apparmor, cgroup, record, shelf, suspended};
@@ -428,7 +429,7 @@ pub fn is_of_a_checkpoint(name: &Path) -> bool {
         || text.starts_with("stats-")
         || text == "irmap-cache"
         || text == record::FILE
-        || [suspended::MARKER, shelf::RESTARTED].contains(&text.as_ref())
+        || [suspended::MARKER, shelf::RESTARTED, history::FILE].contains(&text.as_ref())
         || text.starts_with(".lxc-cr-")
         || text == "parent"
 }

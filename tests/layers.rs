@@ -34,6 +34,7 @@ const LAYERS: &[&[&str]] = &[
         "workshop",
         "settings",
         "shelf",
+        "store",
     ],
     &["preflight", "failed", "retry", "begin", "narrate"],
     &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare", "suspend"],

@@ -18,6 +18,10 @@ pub struct Progress {
     phase: String,
     /// The bytes of memory that were told last.
     amount: Option<u64>,
+    /// The bytes that the phase has to move, where they are known.
+    total: Option<u64>,
+    /// When the phase began.
+    phase_begin: Instant,
     /// Whether a phase stands on the last line of the terminal.
     shown: bool,
 }
@@ -26,7 +30,15 @@ impl Progress {
     /// `log` passes CRIU's log on.
     pub fn new(quiet: bool, log: bool) -> Progress {
         let terminal = std::io::stderr().is_terminal() && !quiet && !log;
-        Progress { quiet, log, terminal, begin: Instant::now(), phase: String::new(), amount: None, shown: false }
+        let begin = Instant::now();
+        let phase = String::new();
+        Progress { quiet, log, terminal, begin, phase, amount: None, total: None, phase_begin: begin, shown: false }
+    }
+
+    /// The phase that has begun is to move this many bytes: it is shown with what is left of them.
+    pub fn total(&mut self, bytes: u64) {
+        (self.total, self.amount, self.phase_begin) = (Some(bytes), Some(0), Instant::now());
+        self.show();
     }
 
     /// Wipes the phase off the terminal, so that the next line begins at the left.
@@ -39,15 +51,33 @@ impl Progress {
 }
 
 /// What a terminal shows: "dumping the memory … 512.0 MiB, 1.204 s".
-fn line(phase: &str, amount: Option<u64>, since: Duration) -> String {
-    let amount = amount.map(|count| format!("{}, ", bytes(count))).unwrap_or_default();
+fn line(phase: &str, amount: Option<String>, since: Duration) -> String {
+    let amount = amount.map(|amount| format!("{amount}, ")).unwrap_or_default();
     format!("{} … {amount}{}", shown(phase), seconds(since))
+}
+
+/// What is done of a known number of bytes, and how long the rest takes at that rate: "512.0 MiB of 2.0 GiB (25 %), 9 s
+/// left".
+fn share(done: u64, total: u64, since: Duration) -> String {
+    let of = format!("{} of {}", bytes(done), bytes(total));
+    match (done.saturating_mul(100).checked_div(total), total.saturating_sub(done)) {
+        (Some(percent @ 1..), rest @ 1..) => {
+            let left = since.as_secs_f64() * rest as f64 / done as f64;
+            format!("{of} ({percent} %), {left:.0} s left")
+        }
+        (Some(percent), _) => format!("{of} ({percent} %)"),
+        (None, _) => of,
+    }
 }
 
 impl Progress {
     fn show(&mut self) {
         if self.terminal {
-            print_error(&format!("\r\x1b[K{}", line(&self.phase, self.amount, self.begin.elapsed())));
+            let amount = match (self.amount, self.total) {
+                (Some(done), Some(total)) => Some(share(done, total, self.phase_begin.elapsed())),
+                (done, _) => done.map(bytes),
+            };
+            print_error(&format!("\r\x1b[K{}", line(&self.phase, amount, self.begin.elapsed())));
             self.shown = true;
         }
     }
@@ -56,6 +86,7 @@ impl Progress {
 impl Report for Progress {
     fn phase(&mut self, text: &str) {
         text.clone_into(&mut self.phase);
+        self.total = None;
         self.show();
     }
 
@@ -93,6 +124,16 @@ mod tests {
     fn a_phase_is_shown_with_its_size_and_time() {
         let since = Duration::from_millis(1204);
         assert_eq!(line("freezing", None, since), "freezing … 1.204 s");
-        assert_eq!(line("dumping the memory", Some(512 << 20), since), "dumping the memory … 512.0 MiB, 1.204 s");
+        let amount = Some("512.0 MiB".to_owned());
+        assert_eq!(line("dumping the memory", amount, since), "dumping the memory … 512.0 MiB, 1.204 s");
+    }
+
+    #[test]
+    fn what_is_left_is_shown_where_the_total_is_known() {
+        let since = Duration::from_secs(3);
+        assert_eq!(share(512 << 20, 2 << 30, since), "512.0 MiB of 2.0 GiB (25 %), 9 s left");
+        assert_eq!(share(0, 2 << 30, since), "0 bytes of 2.0 GiB (0 %)");
+        assert_eq!(share(2 << 30, 2 << 30, since), "2.0 GiB of 2.0 GiB (100 %)");
+        assert_eq!(share(0, 0, since), "0 bytes of 0 bytes");
     }
 }

@@ -91,6 +91,17 @@ pub fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Vec<Entry
     Ok(entries)
 }
 
+/// The checkpoint in a directory, and those below it. Links below it are not followed.
+pub fn find_in(dir: &Path, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
+    let mut found = Vec::new();
+    match is_checkpoint(dir) {
+        true => found.push(dir.to_owned()),
+        false => look_below(dir, DEPTH + 1, &mut found)?,
+    }
+    found.sort();
+    found.into_iter().map(|dir| Entry::of(dir, lxcpath)).collect()
+}
+
 fn look_below(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
     for below in directories(dir)? {
         if is_checkpoint(&below) {

@@ -59,11 +59,27 @@ impl Image {
     /// Whether the file has the recorded checksum: reads all of it. One of which none was taken has.
     pub fn has_its_sum(&self, dir: &Path) -> Result<bool> {
         let Some(sum) = &self.sum else { return Ok(true) };
-        let state = match sum {
-            Sum::Sha256(_) => Checksum::sha256(),
-            Sum::Blake3(_) => Checksum::blake3(),
-        };
-        Ok(state.of_file(&dir.join(&self.name))? == *sum)
+        Ok(Checksum::like(sum).of_file(&dir.join(&self.name))? == *sum)
+    }
+
+    /// As [`Image::has_its_sum`], but reads the disk, not what the kernel has cached of it. Without a checksum it is read
+    /// all the same. `read` is called with the bytes of each piece.
+    pub fn has_its_sum_on_disk(&self, dir: &Path, read: &mut dyn FnMut(u64)) -> Result<bool> {
+        let path = dir.join(&self.name);
+        let what = || format!("read {}", path.display());
+        let mut file = files::open_file(&path).with_context(what)?;
+        files::forget_cached(&file);
+        let mut state = self.sum.as_ref().map_or_else(Checksum::blake3, Checksum::like);
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match state.update(&mut file, &mut buffer).with_context(what)? {
+                0 => break,
+                length => read(length as u64),
+            }
+        }
+        files::forget_cached(&file);
+        let found = state.sum();
+        Ok(self.sum.as_ref().is_none_or(|sum| *sum == found))
     }
 }
 
@@ -115,6 +131,14 @@ impl Checksum {
     /// The one that an image of this name gets.
     pub fn for_image(name: &str) -> Checksum {
         if images::holds_pages(Path::new(name)) { Checksum::blake3() } else { Checksum::sha256() }
+    }
+
+    /// One of the same kind as a recorded one.
+    fn like(sum: &Sum) -> Checksum {
+        match sum {
+            Sum::Sha256(_) => Checksum::sha256(),
+            Sum::Blake3(_) => Checksum::blake3(),
+        }
     }
 
     pub(super) fn sha256() -> Checksum {

@@ -277,6 +277,14 @@ pub fn begin_writing_out(file: &File, offset: u64, length: u64) {
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
+/// Asks the kernel to drop what it has cached of a file, so that the next read is one of the disk. What is not yet
+/// written out stays, and so does what a file system without a disk has.
+pub fn forget_cached(file: &File) {
+    if let Err(e) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        log::debug!("drop the cached pages of a file: {e}");
+    }
+}
+
 /// Puts a directory in place of another one in one step; the other one is then found under the first's name.
 pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};

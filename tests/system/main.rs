@@ -186,6 +186,7 @@ const STORIES: &[Story] = &[
     ("copies_of_an_unprivileged_container_run", scenario::copies::of_an_unprivileged_container_run),
     ("copies_that_cannot_be_are_refused", scenario::copies::that_cannot_be_are_refused),
     ("connections_are_closed_if_told_to", scenario::copies::connections_are_closed_if_told_to),
+    ("day_two_verify_finds_a_changed_bit", scenario::day_two::verify_finds_a_changed_bit),
     ("suspend_all_come_back_as_they_were", scenario::suspend::all_come_back_as_they_were),
     ("suspend_groups_and_delays_are_those_of_lxc", scenario::suspend::groups_and_delays_are_those_of_lxc),
     ("suspend_nothing_stale_comes_back", scenario::suspend::nothing_stale_comes_back),

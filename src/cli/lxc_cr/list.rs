@@ -5,18 +5,21 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 
+use super::chosen::Chosen;
 use crate::cli::common::{LxcOptions, hidden, print, start_log};
-use crate::contents::catalogue::{self, Entry};
+use crate::contents::catalogue::Entry;
 use crate::error::{Exit, OrExit, Result};
 use crate::report::{bytes, span};
 
 /// List the checkpoints of one container, or of all
 ///
-/// Those are found that lie in a container's own directory, half-written ones too. It is said of one that is to be
-/// resumed, by lxc-cr resume, as at boot.
+/// Those are found that lie in a container's own directory, half-written ones too; with DIR those that lie there, as on a
+/// backup disk. It is said of one that is to be resumed, by lxc-cr resume, as at boot.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
-#[command(mut_arg("rcfile", hidden))]
+#[command(override_usage = "lxc-cr list [OPTIONS] [NAME|DIR]")]
+#[command(mut_arg("rcfile", hidden), mut_arg("positional", |arg| arg.value_name("NAME|DIR").help(
+    "Name of the container, or a directory: a checkpoint, or one in which checkpoints lie")))]
 pub struct List {
     #[command(flatten)]
     pub lxc: LxcOptions,
@@ -30,11 +33,8 @@ impl List {
     /// Prints a line for each.
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
-        let (name, lxcpath) = match self.lxc.called() {
-            Some(_) => self.lxc.container().map(|(name, lxcpath)| (Some(name), lxcpath))?,
-            None => (None, self.lxc.all_containers()?),
-        };
-        let found = catalogue::find(&lxcpath, name.as_ref())?;
+        let lxcpath = self.lxc.all_containers()?;
+        let found = Chosen::of(&self.lxc)?.find(&lxcpath)?;
         if self.json {
             print(&(serde_json::to_string_pretty(&found).or_exit(Exit::Other)? + "\n"));
         } else {

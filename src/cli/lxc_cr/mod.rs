@@ -1,6 +1,7 @@
 //! `lxc-cr`: all that is not a checkpoint or a restart. A module for each subcommand.
 
 mod check;
+mod chosen;
 mod list;
 mod prepare;
 mod recover;
@@ -9,6 +10,7 @@ mod resume;
 mod several;
 mod show;
 mod suspend;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,7 @@ enum Command {
     Recover(recover::Recover),
     Remove(remove::Remove),
     Show(show::Show),
+    Verify(verify::Verify),
     Suspend(suspend::Suspend),
     Resume(resume::Resume),
 }
@@ -50,6 +53,7 @@ impl Command {
             Command::Recover(recover) => ("recover", recover.lxc.usage),
             Command::Remove(remove) => ("remove", remove.lxc.usage),
             Command::Show(show) => ("show", show.lxc.usage),
+            Command::Verify(verify) => ("verify", verify.lxc.usage),
             Command::Suspend(suspend) => ("suspend", suspend.several.usage),
             Command::Resume(resume) => ("resume", resume.several.usage),
         };
@@ -89,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),
         Command::Remove(remove) => about(remove.lxc.called(), || remove.run()),
         Command::Show(show) => about(show.lxc.called(), || show.run()),
+        Command::Verify(verify) => about(verify.lxc.called(), || verify.run()),
         Command::Suspend(suspend) => about(suspend.several.called(), || suspend.run()),
         Command::Resume(resume) => about(resume.several.called(), || resume.run()),
     };

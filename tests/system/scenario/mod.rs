@@ -7,6 +7,7 @@ pub mod clean_start;
 pub mod configs;
 pub mod consoles;
 pub mod copies;
+pub mod day_two;
 pub mod devices;
 pub mod escape;
 pub mod hooks;
