@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::apparmor::Profile;
 use crate::cgroup::Tree;
+use crate::mend::States;
 use crate::mend::core_filters::CoreFilter;
 use crate::mend::groups::Membership;
 use crate::mounts::{External, HostFile};
@@ -106,6 +107,9 @@ pub struct Record {
     /// Processes with another filter for core dumps than most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub core_filters: Vec<CoreFilter>,
+    /// Other states of its tasks that CRIU does not save. None where they were not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub states: Option<States>,
     /// The console and the ttys that LXC lent it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ttys: Vec<Tty>,
@@ -392,6 +396,7 @@ pub(crate) mod tests {
             net_settings: Sysctls::new(),
             groups: Vec::new(),
             core_filters: Vec::new(),
+            states: None,
             interface_settings: None,
             ttys: vec![],
             profile: None,

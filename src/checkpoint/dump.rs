@@ -269,6 +269,14 @@ impl DumpWatch<'_> {
         }
     }
 
+    fn add_states(&mut self) {
+        let Some(payload) = &self.seized.cgroup else { return };
+        match mend::States::of_tasks(payload) {
+            Ok(states) => self.record.states = Some(states),
+            Err(e) => self.log.report.note(&format!("states of its tasks are not in the record: {e:#}")),
+        }
+    }
+
     /// Whether the user's script has yet to see this action.
     fn is_early(&mut self, action: &str) -> bool {
         let early = self.request.user_script.is_some() && !self.heard.iter().any(|heard| heard == action);
@@ -286,6 +294,7 @@ impl DumpWatch<'_> {
         self.add_net_settings();
         self.add_groups();
         self.add_core_filters();
+        self.add_states();
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
             self.journal.note(unseal::of(&self.request.images, self.seized)?)?;

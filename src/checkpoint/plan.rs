@@ -148,6 +148,7 @@ pub fn plan(
         net_settings: Sysctls::new(),
         groups: Vec::new(),
         core_filters: Vec::new(),
+        states: None,
         interface_settings: None,
         ttys,
         profile,

@@ -21,6 +21,7 @@ use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds, Shown};
 use crate::criu::options::{CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource};
 use crate::lxc::config::{Config, NicKind};
+use crate::mend::States;
 use crate::mend::core_filters::CoreFilter;
 use crate::mend::groups::Membership;
 use crate::mend::personality;
@@ -56,6 +57,8 @@ pub struct Plan {
     pub groups: Vec<Membership>,
     /// Tasks that get another filter for core dumps than most.
     pub core_filters: Vec<CoreFilter>,
+    /// Other states of its tasks that CRIU does not restore.
+    pub states: Option<States>,
     /// The personality of its processes, which CRIU hands on.
     pub personality: u32,
     /// What is in its network namespace, where we bring it back and not CRIU; with the settings of its interfaces.
@@ -201,6 +204,7 @@ pub(super) fn plan(
         cgroups,
         groups: record.map(|r| r.groups.clone()).unwrap_or_default(),
         core_filters: record.map(|r| r.core_filters.clone()).unwrap_or_default(),
+        states: record.and_then(|r| r.states.clone()),
         personality: personality::to_be_handed_on(record.map_or(0, |r| r.init.personality)),
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),
         veths,

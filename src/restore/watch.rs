@@ -258,7 +258,8 @@ impl Watch for RestoreWatch<'_> {
                 self.mended = true;
                 let groups = mend::groups::rejoin(self.payload, &self.plan.groups);
                 let filters = mend::core_filters::set(self.payload, &self.plan.core_filters);
-                for e in [mend::tasks_of(self.payload), groups, filters].into_iter().filter_map(Result::err) {
+                let states = mend::States::restore(self.plan.states.as_ref(), self.payload);
+                for e in [states, groups, filters].into_iter().filter_map(Result::err) {
                     self.log.report.note(&format!("{e:#}"));
                 }
                 Ok(())

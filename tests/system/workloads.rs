@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     let is_wanted = |row: &Row| wanted_rows.is_empty() || wanted_rows.iter().any(|wanted| row.name.contains(wanted));
     let tools: &[Tool] =
         if std::env::var_os("LXC_CR_WORKLOADS_OURS").is_some() { &[Tool::Ours] } else { &[Tool::Ours, Tool::Lxcs] };
-    if let Err(error) = enter::enter_with_object() {
+    if let Err(error) = enter::enter() {
         eprintln!("workloads: {}", error.0);
         return ExitCode::FAILURE;
     }

@@ -47,7 +47,7 @@ pub const OPENRC_ROOT: &str = "/opt/openrc";
 pub const HOSTILE: &str = "/opt/hostile";
 /// Those with the servers of each group of `tests/system/program/list.txt`, if they were made; read-only.
 pub const PROGRAM_ROOTS: &str = "/opt/programs";
-/// The static program with kernel objects, see `tests/system/object/`; only for those who ask for it.
+/// The static program with kernel objects, see `tests/system/object/`.
 pub const OBJECT: &str = "/opt/object";
 /// Names the LXC of the test host in the environment: 5, 6, 7, or `stock`, Debian 13's with its own CRIU.
 const LXC_VERSION: &str = "LXC_CR_TEST_LXC";
@@ -97,23 +97,13 @@ struct Outside {
     witness: PathBuf,
     culprit: PathBuf,
     hostile: PathBuf,
-    object: Option<PathBuf>,
+    object: PathBuf,
 }
 
 /// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans up and exits
 /// with its exit code.
 pub fn enter() -> Result<(), Unavailable> {
-    enter_prepared(prepare()?)
-}
-
-/// The same with [`OBJECT`].
-pub fn enter_with_object() -> Result<(), Unavailable> {
-    let mut outside = prepare()?;
-    outside.object = Some(super::witness::build("object", &outside.state).map_err(Unavailable)?);
-    enter_prepared(outside)
-}
-
-fn enter_prepared(outside: Outside) -> Result<(), Unavailable> {
+    let outside = prepare()?;
     let threads = fs::read_dir("/proc/self/task").map_err(unavailable)?.count();
     assert_eq!(threads, 1, "the test host is entered before any thread is started");
 
@@ -187,6 +177,7 @@ fn prepare() -> Result<Outside, Unavailable> {
     let witness = super::witness::build("witness", &state).map_err(Unavailable)?;
     let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
     let hostile = super::witness::build("hostile", &state).map_err(Unavailable)?;
+    let object = super::witness::build("object", &state).map_err(Unavailable)?;
     let container_roots = vec![
         (cached_root(&["--systemd", "--path"])?, SYSTEMD_ROOT),
         (cached_root(&["--workloads", "--path"])?, WORKLOADS_ROOT),
@@ -196,7 +187,7 @@ fn prepare() -> Result<Outside, Unavailable> {
         (cached_root(&["--programs", "other", "--path"])?, "/opt/programs/other"),
     ];
     let cgroups = Cgroups::prepare().map_err(Unavailable)?;
-    Ok(Outside { root, container_roots, state, run, cgroups, witness, culprit, hostile, object: None })
+    Ok(Outside { root, container_roots, state, run, cgroups, witness, culprit, hostile, object })
 }
 
 /// What packaging/test-host.sh has made with these arguments, or would make.
@@ -337,9 +328,7 @@ fn build(outside: &Outside) -> Result<(), String> {
             bind(cached, place, true)?;
         }
     }
-    if let Some(object) = &outside.object {
-        bind(object, OBJECT, true)?;
-    }
+    bind(&outside.object, OBJECT, true)?;
     bind(&outside.culprit, CULPRIT, true)?;
     bind(&outside.hostile, HOSTILE, true)?;
 

@@ -29,6 +29,7 @@ const KINDS: &[Kind] = &[
     ("pty", |_, _| processes::pty()),
     ("timers", |_, _| time::timers()),
     ("timerfd", |_, _| time::timerfd()),
+    ("alarms", |_, seconds| time::alarms(seconds)),
     ("memory", |_, mebibytes| memory::ordinary(mebibytes)),
     ("hugepages", |_, _| memory::huge()),
     ("shared", |_, _| memory::shared()),

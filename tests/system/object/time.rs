@@ -4,11 +4,11 @@ use std::ffi::{c_int, c_void};
 use std::io::Read;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use std::{ptr, thread};
 
 use crate::sys::{
-    Made, checked, ensure, file, grows, said, setitimer, signal, timer_create, timer_gettime, timer_settime,
+    Made, checked, ensure, file, grows, readable, said, setitimer, signal, timer_create, timer_gettime, timer_settime,
     timerfd_create, timerfd_gettime, timerfd_settime,
 };
 
@@ -91,5 +91,50 @@ pub fn timerfd() -> Made {
         checked(unsafe { timerfd_gettime(long.as_raw_fd(), &mut left) }).map_err(said)?;
         ensure((HOUR - 600..=HOUR).contains(&left[2]), || format!("{} seconds of an hour are left", left[2]))?;
         Ok(format!("{ticks} ticks"))
+    }))
+}
+
+/// Since 1970.
+fn now() -> Duration {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default()
+}
+
+/// A timer descriptor of the time of day, as systemd has for `OnCalendar=`.
+fn alarm() -> std::io::Result<std::fs::File> {
+    file(unsafe { timerfd_create(REALTIME, 0) })
+}
+
+/// Sets one to a time of day; it repeats every hour if asked to.
+fn set_alarm(timer: &std::fs::File, at: Duration, repeats: bool) -> std::io::Result<()> {
+    const ABSOLUTE_AND_CANCEL_ON_SET: c_int = 3;
+    let interval = if repeats { HOUR } else { 0 };
+    let value = [interval, 0, at.as_secs().cast_signed(), at.subsec_nanos().into()];
+    checked(unsafe { timerfd_settime(timer.as_raw_fd(), ABSOLUTE_AND_CANCEL_ON_SET, &value, ptr::null_mut()) })?;
+    Ok(())
+}
+
+/// Alarms at a time of day. One is due this many seconds after a check: the next one wants it to have come.
+pub fn alarms(seconds: &str) -> Made {
+    const TOLERANCE: Duration = Duration::from_millis(500);
+    let seconds = Duration::from_secs(seconds.parse().map_err(std::io::Error::other)?);
+    let (mut near, far, often) = (alarm()?, alarm()?, alarm()?);
+    let due = now() + Duration::from_secs(HOUR.unsigned_abs());
+    set_alarm(&far, due, false)?;
+    set_alarm(&often, due, true)?;
+    let mut set = false;
+    Ok(Box::new(move || {
+        if std::mem::replace(&mut set, true) {
+            ensure(readable(near.as_raw_fd()), || "what was due meanwhile has not come".to_owned())?;
+            near.read_exact(&mut [0; 8]).map_err(said)?;
+        }
+        for (timer, interval) in [(&far, 0), (&often, HOUR)] {
+            let mut left = [0; 4];
+            checked(unsafe { timerfd_gettime(timer.as_raw_fd(), &mut left) }).map_err(said)?;
+            let comes = now() + Duration::new(left[2].unsigned_abs(), left[3] as u32);
+            ensure(comes.abs_diff(due) < TOLERANCE, || format!("it comes {:?} late", comes.abs_diff(due)))?;
+            ensure(left[0] == interval, || format!("it repeats every {} s", left[0]))?;
+        }
+        set_alarm(&near, now() + seconds, false).map_err(said)?;
+        Ok(String::new())
     }))
 }

@@ -35,6 +35,7 @@ pub mod replace;
 pub mod retries;
 pub mod roots;
 pub mod sources;
+pub mod states;
 pub mod story;
 pub mod suspend;
 pub mod systemd;
