@@ -29,44 +29,19 @@ pub mod lxc;
 
 pub mod inspect;
 
-pub mod apparmor;
-pub mod cgroup;
-pub mod confine;
-pub mod contents;
-pub mod devices;
-pub mod limits;
-pub mod lineup;
-pub mod mend;
-pub mod mounts;
-pub mod net;
-pub mod operation;
-pub mod record;
-pub mod release;
 pub mod rollback;
-pub mod rootfs;
-pub mod seal;
 pub mod settings;
-pub mod shelf;
 pub mod store;
-pub mod suspended;
-pub mod sysctl;
-pub mod ttys;
-pub mod workshop;
 
 pub mod preflight;
 
-pub mod begin;
-pub mod failed;
-pub mod narrate;
-pub mod retry;
-
-pub mod action;
 pub mod checkpoint;
 pub mod hooks;
 pub mod monitor;
 pub mod prepare;
-pub mod recover;
 pub mod restore;
 pub mod suspend;
 
 pub mod cli;
+
+pub mod resources;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::{files, place};
+use crate::sys::{files, path_trust};
 
 /// The administrator's file; its drop-ins are in the directory `FILE.d`.
 pub const FILE: &str = "/etc/lxc/lxc-cr.toml";
@@ -131,7 +131,7 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>> {
 
 fn read_layer(path: &Path) -> Result<Option<Layer>> {
     // It names a program that root runs.
-    let Some(mut file) = place::open_own(None, path)? else { return Ok(None) };
+    let Some(mut file) = path_trust::open_own(None, path)? else { return Ok(None) };
     let mut text = String::new();
     file.by_ref().take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
     parse(&text).map(Some).map_err(|e| anyhow::anyhow!("{}:{e}", path.display()))

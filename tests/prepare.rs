@@ -9,13 +9,14 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use lxc_cr::lxc::defined::Defined;
+use lxc_cr::lxc::definition::Defined;
 use lxc_cr::lxc::name::{ContainerName, LxcPath};
 use lxc_cr::prepare::change::Change;
-use lxc_cr::prepare::host::wish::Wish;
+use lxc_cr::prepare::container;
+use lxc_cr::prepare::host::spec::Wish;
 use lxc_cr::prepare::host::{self, Network, Port, Root};
 use lxc_cr::prepare::init::Init;
-use lxc_cr::prepare::{container, installed::Installed};
+use lxc_cr::prepare::installed::Installed;
 use lxc_cr::sys::netlink::Mac;
 
 /// The section that is compared.

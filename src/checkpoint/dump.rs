@@ -14,36 +14,35 @@ use anyhow::{Context, Result};
 
 use super::Request;
 use super::target::{Target, partial, seal};
-use crate::begin::deadline;
-use crate::cgroup::{self, Cgroup};
 use crate::criu::control::Control;
+use crate::criu::failure::in_words;
 use crate::criu::images::{self, NamespaceIds};
+use crate::criu::log::reader::LogReader;
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
 use crate::error::{self, ErrorList, Exit, Failure, Interrupted};
-use crate::failed::in_words;
 use crate::lxc::config::Config;
 use crate::lxc::container::Running;
-use crate::lxc::defined::Defined;
-use crate::mend;
-use crate::narrate::LogReader;
-use crate::net::gates::Gates;
-use crate::net::{Port, ports};
-use crate::operation::Operation;
-use crate::record::{Memory, Record};
-use crate::release::Seized;
+use crate::lxc::definition::Defined;
+use crate::preflight::entry::deadline;
 use crate::report::{Report, shown};
-use crate::rollback::{Journal, Undo, unseal};
-use crate::seal::{Disk, Sealer};
+use crate::resources::cgroup::{self, Cgroup};
+use crate::resources::network::drop_filter::Gates;
+use crate::resources::network::{Port, ports, sysctl};
+use crate::resources::states;
+use crate::rollback::criu_cgroup::Workshop;
+use crate::rollback::lock::Operation;
+use crate::rollback::seized::Seized;
+use crate::rollback::{Journal, Undo, uncommit};
 use crate::settings::Settings;
-use crate::sys::below::Below;
+use crate::store::hasher::{Disk, Sealer};
+use crate::store::record::{Memory, Record};
+use crate::sys::in_root::Below;
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
-use crate::sysctl;
-use crate::workshop::Workshop;
 
 use super::plan::{self, Plan};
 
@@ -235,7 +234,7 @@ impl DumpWatch<'_> {
     /// A socket that has joined a group is asked while nobody can join or leave one.
     fn add_groups(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match mend::groups::of_tasks(payload, self.seized.init) {
+        match states::groups::of_tasks(payload, self.seized.init) {
             Ok(groups) => self.record.groups = groups,
             Err(e) => self.log.report.note(&format!("its multicast groups are not in the record: {e:#}")),
         }
@@ -263,7 +262,7 @@ impl DumpWatch<'_> {
 
     fn add_core_filters(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match mend::core_filters::of_tasks(payload) {
+        match states::core_filters::of_tasks(payload) {
             Ok(filters) => self.record.core_filters = filters,
             Err(e) => self.log.report.note(&format!("its filters for core dumps are not in the record: {e:#}")),
         }
@@ -271,7 +270,7 @@ impl DumpWatch<'_> {
 
     fn add_states(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match mend::States::of_tasks(payload) {
+        match states::States::of_tasks(payload) {
             Ok(states) => self.record.states = Some(states),
             Err(e) => self.log.report.note(&format!("states of its tasks are not in the record: {e:#}")),
         }
@@ -297,7 +296,7 @@ impl DumpWatch<'_> {
         self.add_states();
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
-            self.journal.note(unseal::of(&self.request.images, self.seized)?)?;
+            self.journal.note(uncommit::of(&self.request.images, self.seized)?)?;
             self.record = seal(self.request, &self.target, self.settings, self.record.clone(), Memory::SumsFollow)?;
             self.sealed = true;
             self.log.moved(&self.request.images.join(DUMP_LOG));

@@ -25,31 +25,29 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
-use crate::begin::{self, check_places, no_criu, not_defined, not_running};
-use crate::cgroup::{self, Cgroup};
+use crate::criu::failure::{describe, in_words};
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
 use crate::criu::run::{Ended, GiveUp};
 use crate::criu::version;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
-use crate::failed::{describe, in_words};
 use crate::lxc::command::{Client, StateClient};
 use crate::lxc::container::{self, Running};
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
-use crate::lxc::settled;
-use crate::lxc::typed;
-use crate::operation::{self, Operation};
-use crate::preflight::{self, Fails, Findings, Severity, Subject, given};
-use crate::record::{Memory, Record};
-use crate::recover;
-use crate::release::Seized;
+use crate::lxc::{settled, shell};
+use crate::preflight::entry::{self, check_places, no_criu, not_defined, not_running};
+use crate::preflight::{self, Fails, Findings, Severity, Subject, start_state};
 use crate::report::Report;
-use crate::rollback::{Journal, Undo};
+use crate::resources::cgroup::{self, Cgroup};
+use crate::rollback::lock::{self, Operation};
+use crate::rollback::seized::Seized;
+use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
+use crate::store::record::{Memory, Record};
 #[cfg(doc)]
-use crate::suspended;
+use crate::store::resume_mark;
 use crate::sys::netlink::Netlink;
 
 use dump::{Dumped, Limits, Means};
@@ -132,8 +130,8 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
-    let operation = begin::operation(&defined, "lxc-checkpoint")?;
+    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
+    let operation = entry::operation(&defined, "lxc-checkpoint")?;
 
     // 2.
     let mut journal = recover::before(&operation, report)?;
@@ -143,7 +141,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 
     // 4.
     if request.after == AfterDump::Stop {
-        begin::refuse_ephemeral(&defined)?;
+        entry::refuse_ephemeral(&defined)?;
     }
     refuse_of_a_user(&running)?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
@@ -230,8 +228,8 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let begin = Instant::now();
     let limits = Limits::begin(settings)?;
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
-    let operation = begin::operation(&defined, "lxc-checkpoint --pre-dump")?;
+    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
+    let operation = entry::operation(&defined, "lxc-checkpoint --pre-dump")?;
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
@@ -296,7 +294,7 @@ fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Repor
 
 /// Refuses what a user has started, before anything is said of its files, which are that user's.
 fn refuse_of_a_user(running: &Running) -> Result<()> {
-    match given::monitors_user(running.init.pid()).filter(|uid| *uid != 0).map(given::of_a_user) {
+    match start_state::monitors_user(running.init.pid()).filter(|uid| *uid != 0).map(start_state::of_a_user) {
         None => Ok(()),
         Some(found) => {
             Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {found}")).hint(found.remedy))
@@ -400,8 +398,8 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
         let keep = journal.forget(|u| matches!(u, Undo::RemoveImages { .. }));
         failure = failure.hint(match keep {
             Ok(()) => {
-                let (options, dir) = (typed::options(&request.name, &request.lxcpath), dir.to_string_lossy());
-                format!("it may come back from there: lxc-restart {options} -D {}", typed::quoted(&dir))
+                let (options, dir) = (shell::options(&request.name, &request.lxcpath), dir.to_string_lossy());
+                format!("it may come back from there: lxc-restart {options} -D {}", shell::quoted(&dir))
             }
             Err(e) => format!("the images are in {}: {e:#}", dir.display()),
         });

@@ -10,28 +10,27 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 
 use super::Request;
-use crate::apparmor::{Label, Profile};
-use crate::cgroup::{self, Cgroup, Tree};
-use crate::confine;
 use crate::criu::options::{AfterDump, CgroupRoot, Common, Dump, External, NetworkLock};
 use crate::criu::tools;
 use crate::criu::version::Criu;
 use crate::lxc;
 use crate::lxc::config::Config;
 use crate::lxc::container::Running;
-use crate::lxc::defined::Defined;
-use crate::mend::personality;
-use crate::mounts::identity::Identity;
-use crate::mounts::{self, HostFile, Mount, NO_SYMLINKS, external};
-use crate::net::devices::{self, Origin};
-use crate::net::{Port, ports, tables};
-use crate::operation;
-use crate::record::{self, Record};
-use crate::rootfs::Root;
+use crate::lxc::definition::Defined;
+use crate::resources::apparmor::{Label, Profile};
+use crate::resources::cgroup::{self, Cgroup, Tree, confine};
+use crate::resources::mounts::identity::Identity;
+use crate::resources::mounts::{self, HostFile, Mount, NO_SYMLINKS, external};
+use crate::resources::network::interfaces::{self, Origin};
+use crate::resources::network::sysctl::Sysctls;
+use crate::resources::network::{Port, ports, tables};
+use crate::resources::rootfs::Root;
+use crate::resources::states::personality;
+use crate::resources::terminals::{self, Tty};
+use crate::rollback::lock;
 use crate::settings::Settings;
+use crate::store::record::{self, Record};
 use crate::sys::netlink::Netlink;
-use crate::sysctl::Sysctls;
-use crate::ttys::{self, Tty};
 
 /// A checkpoint, ready to be done.
 #[derive(Clone, Debug)]
@@ -68,10 +67,10 @@ pub fn plan(
     let init = running.init.pid();
     let netns = fs::File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
     let mut survey = ports::survey(netlink, netns.as_fd())?;
-    let devices = devices::among(&mut survey, &devices::lent_by(&defined.config));
+    let devices = interfaces::among(&mut survey, &interfaces::lent_by(&defined.config));
     let elsewhere = ports::add_states(&mut survey.ports, &survey.addresses)?;
     let container_mounts = mounts::table(init)?;
-    let from_host: Vec<Mount> = container_mounts.iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
+    let from_host: Vec<Mount> = container_mounts.iter().filter(|m| !terminals::is_lent(m)).cloned().collect();
     let described = describe_init(init)?;
     let monitor = mounts::monitor_of(init)?;
     let own_mounts = mounts::table(monitor)?;
@@ -248,12 +247,12 @@ type Device = (u64, u64);
 
 /// The terminals that LXC lent the container, and the `/dev/tty` devices through which they are open.
 fn terminals(init: i32, mounts: &[Mount], payload: Option<&Path>) -> Result<(Vec<Tty>, Vec<Device>)> {
-    let mut lent = ttys::lent(mounts);
-    ttys::note_owners(&mut lent, init);
+    let mut lent = terminals::lent(mounts);
+    terminals::note_owners(&mut lent, init);
     let Some(payload) = payload.filter(|_| !lent.is_empty()) else { return Ok((lent, Vec::new())) };
-    let holders = ttys::holders(&cgroup::tasks(payload)?)?;
-    ttys::note_sessions(&mut lent, &holders);
-    let controlling = ttys::external_controlling(&lent, &holders);
+    let holders = terminals::holders(&cgroup::tasks(payload)?)?;
+    terminals::note_sessions(&mut lent, &holders);
+    let controlling = terminals::external_controlling(&lent, &holders);
     Ok((lent, controlling))
 }
 
@@ -277,7 +276,7 @@ fn host(criu: &Criu) -> record::Host {
         kernel,
         machine,
         criu: criu.version.to_string(),
-        lxc: lxc::version::find_cached(&operation::lxc_version_cache()),
+        lxc: lxc::version::find_cached(&lock::lxc_version_cache()),
         lxc_cr: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

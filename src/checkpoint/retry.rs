@@ -1,14 +1,14 @@
-//! A dump that is tried again, where that is the known cure ([`retry`](crate::retry)). CRIU has put the container back
+//! A dump that is tried again, where that is the known cure ([`retry`](crate::criu::retry)). CRIU has put the container back
 //! when it gives up, and nothing is lost by asking again a moment later.
 
 use std::time::Duration;
 
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::DUMP_LOG;
+use crate::criu::retry::Tries;
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::container::Running;
 use crate::report::Report;
-use crate::retry::Tries;
 use crate::rollback::{Journal, Undo};
 use crate::sys::files;
 use crate::sys::netlink::Netlink;

@@ -16,17 +16,17 @@ use anyhow::{Context, anyhow, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, fstat, fsync, openat, renameat_with, statat};
 
 use super::Request;
-use crate::begin::check_places;
-use crate::contents::catalogue;
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::lxc::defined::Defined;
-use crate::lxc::typed;
-use crate::record::{self, Lineage, Memory, Record};
-use crate::rollback::{self, Journal, Undo};
-use crate::seal::Sealer;
+use crate::lxc::definition::Defined;
+use crate::lxc::shell;
+use crate::preflight::entry::check_places;
+use crate::resources::terminals;
+use crate::rollback::{self, Journal, Undo, lock};
 use crate::settings::Settings;
-use crate::sys::{files, place};
-use crate::{operation, shelf, suspended, ttys};
+use crate::store::hasher::Sealer;
+use crate::store::record::{self, Lineage, Memory, Record};
+use crate::store::{list, resume_mark, shared_dir};
+use crate::sys::{files, path_trust};
 
 /// The directory in which images are written until they are complete.
 pub fn partial(images: &Path) -> PathBuf {
@@ -69,12 +69,12 @@ pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::F
         return Err(refuse(format!("{} already holds a checkpoint", target.display()))
             .hint("choose another directory, remove that one, or replace it with --overwrite"));
     }
-    let held = operation::hold_images(target, Duration::ZERO)?;
+    let held = lock::hold_images(target, Duration::ZERO)?;
     if let Some(other) = names.iter().find(|n| !rollback::is_of_a_checkpoint(n)) {
         let text = format!("{} holds '{}', too, which is not of a checkpoint", target.display(), other.display());
         return Err(refuse(text).hint("move that away, or choose another directory"));
     }
-    if let Some(other) = catalogue::built_upon(target).or_exit(Exit::Other)? {
+    if let Some(other) = list::built_upon(target).or_exit(Exit::Other)? {
         return Err(refuse(format!("{} builds on {}", other.display(), target.display()))
             .hint("remove that one first, or choose another directory"));
     }
@@ -119,10 +119,10 @@ fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
 /// shelf in a directory that is there ([`shelf`]).
 fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     let guest = defined.config.guest();
-    let way = place::reach(guest, &request.images).or_exit(Exit::Refused)?;
-    let own = place::walk(guest, &defined.dir()).or_exit(Exit::Refused)?;
+    let way = path_trust::reach(guest, &request.images).or_exit(Exit::Refused)?;
+    let own = path_trust::walk(guest, &defined.dir()).or_exit(Exit::Refused)?;
     let Some((_, missing @ [_, ..])) = way.missing().split_last() else { return Ok(()) };
-    let on_shelf = missing.len() == 1 && shelf::is_place(&request.images, &request.name);
+    let on_shelf = missing.len() == 1 && shared_dir::is_place(&request.images, &request.name);
     if way.directory_path().starts_with(own) || on_shelf {
         return Ok(());
     }
@@ -130,7 +130,7 @@ fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     let text = format!("there is no directory {}", above.display());
     Err(Failure::msg(Exit::Refused, text).hint(format!(
         "mount its file system, or make it: mkdir -m 700 -p {}",
-        typed::quoted(&above.to_string_lossy())
+        shell::quoted(&above.to_string_lossy())
     )))
 }
 
@@ -177,11 +177,11 @@ pub(super) fn make(request: &Request, defined: &Defined, journal: &mut Journal) 
     let path = partial(&request.images);
     // What a killed command left there. Before the note: what cannot be removed now could not be removed later.
     rollback::remove_images(&path)?;
-    let way = place::reach(defined.config.guest(), &path).or_exit(Exit::Refused)?;
+    let way = path_trust::reach(defined.config.guest(), &path).or_exit(Exit::Refused)?;
     journal.note(Undo::RemoveImages { path: path.clone() })?;
     let made = way.make_missing().or_exit(Exit::Refused)?;
     let (dir, name, above) = made.into_last().context("make a directory for the images")?;
-    Ok(Target { dir: operation::hold_open_images(dir.into(), &path)?, name, above })
+    Ok(Target { dir: lock::hold_open_images(dir.into(), &path)?, name, above })
 }
 
 /// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of memory images are to
@@ -196,14 +196,14 @@ pub fn seal(
     let dir = partial(&request.images);
     files::make_private(&dir)?;
     // Better now, while the container can go on, than at its restart.
-    ttys::resolve_controlling(&dir, &record.ttys)?;
+    terminals::resolve_controlling(&dir, &record.ttys)?;
     record.images = record::measure_images(&dir, memory)?;
     record.builds_on = record::parent_of(&dir)?;
     record.created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     record.write(&dir)?;
     if request.to_be_resumed {
         // It comes and goes with the directory's name: there is no moment at which only one of them is there.
-        suspended::mark(&dir)?;
+        resume_mark::mark(&dir)?;
     }
     if settings.sync {
         files::sync_file_system(&dir)?;

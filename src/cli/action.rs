@@ -9,10 +9,9 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use super::common::print_error;
-use crate::criu::action_env::ActionEnv;
-use crate::criu::action_env::IMAGE_DIR;
+use crate::criu::action_env::{ActionEnv, IMAGE_DIR};
 use crate::criu::control::CONTROL_VARIABLE;
-use crate::restore::surroundings::{HOST_VARIABLE, USER_SCRIPT, USER_SCRIPT_VARIABLE};
+use crate::restore::sandbox::{HOST_VARIABLE, USER_SCRIPT, USER_SCRIPT_VARIABLE};
 use crate::sys::mount::enter_mount_namespace;
 
 /// The program's `main`.
@@ -32,7 +31,7 @@ pub fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     let command = lookup(CONTROL_VARIABLE).map(PathBuf::from);
-    match crate::action::run(&env, command.as_deref()) {
+    match crate::hooks::criu_action::run(&env, command.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             print_error(&format!("lxc-cr[{}]: {e:#}\n", env.action.name()));

@@ -14,14 +14,14 @@ use super::{cure, logger};
 use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::lxc::typed;
+use crate::lxc::shell;
 use crate::report::{bytes, seconds};
-use crate::shelf::{self, There};
-use crate::suspended;
+use crate::store::resume_mark;
+use crate::store::shared_dir::{self, There};
 use crate::sys::clean_start;
-use crate::sys::journal::Priority;
+use crate::sys::systemd_journal::Priority;
 
 const PROGRAM: &str = "lxc-checkpoint";
 
@@ -149,7 +149,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
     settings.sync &= !arguments.no_sync;
     let (images, replace) = match &arguments.dir {
-        Some(dir) => match shelf::for_checkpoint(&absolute(dir)?, &name)? {
+        Some(dir) => match shared_dir::for_checkpoint(&absolute(dir)?, &name)? {
             (place, true) => {
                 let replace = arguments.overwrite || is_free(&place, &name, &lxcpath)?;
                 (place, replace)
@@ -158,7 +158,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         },
         // A suspended container's directory: the container runs again, so what is in there is of the past. But a copy of
         // memory is not worth a checkpoint.
-        None => (suspended::dir(&lxcpath.container_dir(&name)), !arguments.pre_dump || arguments.overwrite),
+        None => (resume_mark::dir(&lxcpath.container_dir(&name)), !arguments.pre_dump || arguments.overwrite),
     };
     let stop = arguments.stop || (arguments.dir.is_none() && !arguments.leave_running);
     let request = Request {
@@ -199,10 +199,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
 /// Whether a checkpoint may be made in a container's place on a shelf, whatever is there.
 fn is_free(place: &Path, name: &ContainerName, lxcpath: &LxcPath) -> Result<bool> {
     let refuse = |text: String| Failure::msg(Exit::Refused, format!("{} {text}", place.display()));
-    match shelf::look(place, name, lxcpath).or_exit(Exit::Other)? {
+    match shared_dir::look(place, name, lxcpath).or_exit(Exit::Other)? {
         There::Free => Ok(true),
         There::Waiting => Err(refuse("holds a checkpoint that was not restarted since".to_owned())
-            .hint(format!("keep it elsewhere: mv {0} {0}.old", typed::quoted(&place.to_string_lossy())))),
+            .hint(format!("keep it elsewhere: mv {0} {0}.old", shell::quoted(&place.to_string_lossy())))),
         There::Anothers(path) => {
             Err(refuse(format!("holds a checkpoint of {name} in {}", path.display())).hint("choose another directory"))
         }

@@ -13,9 +13,9 @@ use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::{shown, shown_lines};
 use crate::settings::{self, Settings};
-use crate::suspended;
+use crate::store::resume_mark;
 use crate::sys::files;
-use crate::sys::journal::Priority;
+use crate::sys::systemd_journal::Priority;
 
 /// The hook directory below the prefix that the commands are installed in.
 const LIBEXEC: &str = "libexec/lxc-cr";
@@ -116,7 +116,7 @@ impl LxcOptions {
         let lxcpath = self.all_containers()?;
         if !called.contains('/') && !matches!(called, "." | "..") {
             let name = ContainerName::new(called).map_err(|e| Failure::new(Exit::Usage, e))?;
-            let suspended = suspended::dir(&lxcpath.container_dir(&name));
+            let suspended = resume_mark::dir(&lxcpath.container_dir(&name));
             if suspended.symlink_metadata().is_ok() || !Path::new(called).is_dir() {
                 return Ok(suspended);
             }

@@ -13,8 +13,8 @@ use super::logger;
 use crate::error::{Exit, Failure};
 use crate::hooks;
 use crate::lxc::hook::HookCall;
-use crate::sys::journal::Priority;
 use crate::sys::process::is_root;
+use crate::sys::systemd_journal::Priority;
 
 /// `lxc-cr-pre-start`, for `lxc.hook.pre-start`.
 pub fn pre_start() -> ExitCode {

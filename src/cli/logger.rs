@@ -12,7 +12,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::shown;
-use crate::sys::journal::{Journal, Priority};
+use crate::sys::systemd_journal::{Journal, Priority};
 
 /// How a restored container's monitor calls itself there; its title names the container.
 const MONITOR: &str = "lxc-monitor";

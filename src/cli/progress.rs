@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::common::print_error;
 use super::logger;
 use crate::report::{Report, bytes, seconds, shown, shown_lines};
-use crate::sys::journal::Priority;
+use crate::sys::systemd_journal::Priority;
 
 /// Tells a person on standard error.
 #[derive(Debug)]

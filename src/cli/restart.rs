@@ -19,13 +19,13 @@ use super::monitor::{FailureMessage, Job, title};
 use super::progress::Progress;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::lxc::typed;
+use crate::lxc::shell;
 use crate::report::{Report, seconds};
+use crate::store::{resume_mark, shared_dir};
 use crate::sys::process::{self, Process};
 use crate::sys::signals::{GIVE_UP, Signals};
 use crate::sys::spawn::Place;
-use crate::sys::{clean_start, files, place};
-use crate::{shelf, suspended};
+use crate::sys::{clean_start, files, path_trust};
 
 const PROGRAM: &str = "lxc-restart";
 
@@ -165,7 +165,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         settings,
     };
     if let Some(path) = &job.pidfile {
-        place::check_new(path).context("write the pid file").or_exit(Exit::Refused)?;
+        path_trust::check_new(path).context("write the pid file").or_exit(Exit::Refused)?;
     }
     let signals = match restart.foreground {
         true => Signals::of_terminal(),
@@ -211,8 +211,8 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
 /// container's own directory.
 fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let own = lxcpath.container_dir(name);
-    let Some(dir) = dir else { return Ok(suspended::dir(&own)) };
-    let given = shelf::for_restart(&absolute(dir)?, name);
+    let Some(dir) = dir else { return Ok(resume_mark::dir(&own)) };
+    let given = shared_dir::for_restart(&absolute(dir)?, name);
     if given.symlink_metadata().is_ok() || !dir.is_relative() || !own.is_dir() {
         return Ok(given);
     }
@@ -222,7 +222,7 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
         false => {
             let text = format!("there is no checkpoint {}, nor {}", below.display(), given.display());
             Err(Failure::msg(Exit::BadCheckpoint, text)
-                .hint(format!("lxc-cr list {} shows those that there are", typed::options(name, lxcpath))))
+                .hint(format!("lxc-cr list {} shows those that there are", shell::options(name, lxcpath))))
         }
     }
 }

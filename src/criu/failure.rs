@@ -1,4 +1,4 @@
-//! CRIU's failures: in words for a person, and as a class of which a second try may be the cure ([`retry`](crate::retry)).
+//! CRIU's failures: in words for a person, and as a class of which a second try may be the cure ([`retry`](crate::criu::retry)).
 
 use std::fmt;
 use std::path::Path;

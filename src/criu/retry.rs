@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 
+use crate::criu::failure::class_of;
 use crate::criu::log::{Class, Operation};
 use crate::error::{Exit, Failure};
-use crate::failed::class_of;
 
 /// How long to wait before the second and the third try: for a busy process to come to it, then for a slow one.
 pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(300)];
@@ -130,7 +130,7 @@ mod tests {
     use std::process::ExitStatus;
 
     use super::*;
-    use crate::failed::describe;
+    use crate::criu::failure::describe;
     use crate::sys::netlink;
 
     fn taken() -> Failure {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::sys::spawn::SAFE_PATH;
-use crate::sys::{files, place};
+use crate::sys::{files, path_trust};
 
 /// Where CRIU is looked for when the settings don't name it. A fixed list: `$PATH` is the caller's.
 const PLACES: &[&str] = &["/usr/sbin/criu", "/usr/local/sbin/criu", "/usr/bin/criu", "/usr/local/bin/criu"];
@@ -144,7 +144,7 @@ pub enum Error {
         path: PathBuf,
         /// The file or directory with the wrong owner or mode.
         #[source]
-        source: place::Untrusted,
+        source: path_trust::Untrusted,
     },
     /// It is there, but older than what we work with.
     #[error("{} is CRIU {found}; {needed} or newer is needed", path.display())]
@@ -234,7 +234,7 @@ fn locate(setting: Option<&Path>) -> Result<PathBuf, Error> {
     let Some(path) = looked_at.iter().find(|p| is_program(p)).cloned() else {
         return Err(Error::NotInstalled { looked_at });
     };
-    match place::check_file(None, &path) {
+    match path_trust::check_file(None, &path) {
         Err(source) => Err(Error::Untrusted { path, source }),
         Ok(()) => Ok(path),
     }
@@ -345,7 +345,10 @@ mod tests {
         let (dir, path) = fake("echo Version: 4.2.1");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o757)).unwrap();
         let told = find(Some(&path)).unwrap_err();
-        assert!(matches!(told, Error::Untrusted { source: place::Untrusted::WritableFile { .. }, .. }), "{told:?}");
+        assert!(
+            matches!(told, Error::Untrusted { source: path_trust::Untrusted::WritableFile { .. }, .. }),
+            "{told:?}"
+        );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(matches!(find(Some(&path)), Err(Error::Untrusted { .. })));

@@ -17,11 +17,10 @@ use serde::{Deserialize, Serialize};
 use crate::criu::action_env::{Action, ActionEnv};
 use crate::criu::control::{self, Answer};
 use crate::error::ErrorList;
-use crate::net::{Port, ports};
+use crate::resources::network::{Port, ports};
 use crate::rollback::{Journal, Undo};
-use crate::sys::files;
 use crate::sys::netlink::Netlink;
-use crate::sys::process;
+use crate::sys::{files, process};
 
 /// The file beside the images in which the ports of a dump by another program are noted.
 pub const PORTS_FILE: &str = "lxc-cr-ports.toml";

@@ -9,6 +9,7 @@
 //!
 //! Each can be run twice, for a hook may stand in the configuration twice, and LXC runs them anew at each reboot.
 
+pub mod criu_action;
 mod note;
 mod port;
 mod root;
@@ -21,14 +22,13 @@ use anyhow::{Context, Result, anyhow};
 use crate::error::{ErrorList, Exit, Failure};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::config::{Config, NicKind, VethMode};
-use crate::lxc::container;
 use crate::lxc::hook::{HookCall, Target};
 use crate::lxc::name::LxcPath;
-use crate::lxc::typed;
-use crate::net::NoBridge;
-use crate::operation::{self, Operation};
+use crate::lxc::{container, shell};
+use crate::resources::network::NoBridge;
 use crate::rollback::Journal;
-use crate::suspended;
+use crate::rollback::lock::{self, Operation};
+use crate::store::resume_mark;
 use crate::sys::netlink::{Error as NetlinkError, Netlink};
 use crate::sys::process;
 
@@ -54,7 +54,7 @@ pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
     check_bridges(call)?;
     if wants_root {
         let path = call.rootfs.as_deref().context("LXC names no root: --bind-root needs lxc.rootfs.path")?;
-        let state = operation::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
+        let state = lock::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
         root::bind(&state, path, Owner::parent()?).with_context(|| format!("bind the root {}", path.display()))?;
     }
     // Last: a start that was refused has not changed anything.
@@ -65,7 +65,7 @@ pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
 pub fn start_host(call: &HookCall) -> Result<(), Failure> {
     no_arguments(call)?;
     let lxcpath = lxcpath(call)?;
-    let state = operation::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
+    let state = lock::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
     let noted = call.pid.context("LXC tells no pid").and_then(|pid| Running::of(pid)?.write(&state));
     if let Err(e) = noted {
         log::warn!("note what runs: {e:#}");
@@ -145,16 +145,16 @@ fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(),
         return Ok(());
     }
     let own = lxcpath.container_dir(&call.name);
-    match suspended::strike_out(&own) {
+    match resume_mark::strike_out(&own) {
         Ok(true) => {
-            log::warn!("it starts afresh: the checkpoint in {} will not be resumed", suspended::dir(&own).display());
+            log::warn!("it starts afresh: the checkpoint in {} will not be resumed", resume_mark::dir(&own).display());
             Ok(())
         }
         Ok(false) => Ok(()),
         Err(e) => Err(Failure::new(Exit::Other, e.context("let what was suspended be of the past")).hint(format!(
             "resume it: lxc-cr resume {}; or remove {}",
-            typed::options(&call.name, lxcpath),
-            suspended::dir(&own).display()
+            shell::options(&call.name, lxcpath),
+            resume_mark::dir(&own).display()
         ))),
     }
 }
@@ -172,13 +172,13 @@ fn is_ancestor(pid: i32) -> bool {
 /// Plays back the journal of a command that died, unless the container runs or somebody is at work on it.
 fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
     let name = call.name.as_str();
-    if !operation::journal_of(lxcpath, name).exists() {
+    if !lock::journal_of(lxcpath, name).exists() {
         return Ok(());
     }
     let operation = match Operation::begin(lxcpath, name, "a hook") {
         Ok(operation) => operation,
-        Err(operation::Error::Busy(_)) => return Ok(()),
-        Err(operation::Error::Other(e)) => return Err(e),
+        Err(lock::Error::Busy(_)) => return Ok(()),
+        Err(lock::Error::Other(e)) => return Err(e),
     };
     // A restored container's journal is full as long as it runs. (Its monitor cannot be asked: it may wait for us.)
     if container::find_without_monitor(name, container::Marks::root(call.rootfs.as_deref()))?.is_some() {

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, anyhow};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::net::{Port, ports};
-use crate::operation;
+use crate::resources::network::{Port, ports};
+use crate::rollback::lock;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::{self, Process};
@@ -96,10 +96,10 @@ impl Running {
 
 /// A container's state directory, if there is one; an error if another user could have changed it.
 pub(super) fn state_dir(lxcpath: &Path, name: &str) -> Result<Option<PathBuf>> {
-    let dir = Path::new(operation::STATE_ROOT).join(operation::key(lxcpath, name));
+    let dir = Path::new(lock::STATE_ROOT).join(lock::key(lxcpath, name));
     match fs::symlink_metadata(&dir) {
         Ok(_) => {
-            files::open_private_dir(Path::new(operation::STATE_ROOT))?;
+            files::open_private_dir(Path::new(lock::STATE_ROOT))?;
             files::open_private_dir(&dir)?;
             Ok(Some(dir))
         }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::command::{Client, Error};
-use super::defined::Defined;
 use super::home::Home;
 use super::protocol;
 use super::root::RootIs;
+use crate::lxc::definition::Defined;
 use crate::sys::namespace;
 use crate::sys::process::{self, Process};
 

@@ -24,7 +24,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::config::{HookKind, Nic, NicKind};
-use super::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::sys::spawn::Place;
 
 pub use call::{CallError, HookCall, NetCall};

@@ -3,7 +3,7 @@
 pub mod command;
 pub mod config;
 pub mod container;
-pub mod defined;
+pub mod definition;
 pub mod home;
 pub mod hook;
 pub mod name;
@@ -11,6 +11,6 @@ pub mod protocol;
 mod root;
 pub mod server;
 pub mod settled;
+pub mod shell;
 pub mod tools;
-pub mod typed;
 pub mod version;

@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::cgroup::{self, Cgroup};
 use crate::lxc::protocol::{HierarchyKind, Layout};
 use crate::lxc::server::Hierarchy;
+use crate::resources::cgroup::{self, Cgroup};
 
 /// How long a freeze that was asked for over the socket is waited for at most: the monitor has other clients.
 const FREEZE_LIMIT: Duration = Duration::from_secs(2);

@@ -16,10 +16,10 @@ use rustix::fs::OFlags;
 
 use crate::lxc::config::{Config, Console};
 use crate::lxc::protocol::ConsoleLog;
+use crate::resources::terminals::Terminal;
 use crate::sys::files;
-use crate::sys::place::{self, Guest};
+use crate::sys::path_trust::{self, Guest};
 use crate::sys::pty::{self, Pty};
-use crate::ttys::Terminal;
 
 /// The console's number; the ttys count from 1.
 const CONSOLE: i32 = 0;
@@ -232,7 +232,7 @@ impl Log {
     fn open_file(guest: Option<Guest>, path: &Path) -> io::Result<File> {
         // A FIFO without a reader would wait.
         let flags = OFlags::RDWR | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY;
-        place::open_or_make(guest, path, flags, 0o640).map_err(io::Error::other)
+        path_trust::open_or_make(guest, path, flags, 0o640).map_err(io::Error::other)
     }
 
     /// liblxc's `lxc_terminal_write_log_file`.
@@ -355,7 +355,8 @@ mod tests {
 
     #[test]
     fn what_the_container_writes_reaches_who_asks_for_the_console() {
-        let tty = crate::ttys::Tty { number: 0, rdev: 0, dev: 0, points: vec![], owner: None, session: None };
+        let tty =
+            crate::resources::terminals::Tty { number: 0, rdev: 0, dev: 0, points: vec![], owner: None, session: None };
         let terminal = Terminal { tty, pty: Pty::open().unwrap() };
         let inside = terminal.pty.slave.try_clone().unwrap();
         let config = Config::parse(Path::new("config"), b"lxc.console.buffer.size = 4096\n").unwrap();

@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 
 use crate::error::ErrorList;
 use crate::lxc::config::{Config, HookKind, NicKind};
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::hook::{self, Direction, Target};
-use crate::net::Port;
+use crate::resources::network::Port;
 
 /// The namespaces of a container that are its own, held beyond the end of its init.
 #[derive(Debug, Default)]

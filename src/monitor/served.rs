@@ -10,15 +10,15 @@ use anyhow::Context;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 
-use crate::cgroup::{self, Cgroup};
-use crate::devices::Attached;
 use crate::lxc::config::SignalKind;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::protocol::{ConsoleLog, DeviceItem, Layout};
 use crate::lxc::server::{Hierarchy, Served};
-use crate::net::Port;
+use crate::resources::cgroup::devices::Attached;
+use crate::resources::cgroup::{self, Cgroup};
+use crate::resources::network::Port;
+use crate::resources::terminals::Terminal;
 use crate::sys::process::Process;
-use crate::ttys::Terminal;
 
 use super::cgroups::Cgroups;
 use super::console::Terminals;

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::lxc::defined::{self, Defined};
-use crate::lxc::typed;
-use crate::operation::Operation;
-use crate::rootfs::Root;
+use crate::lxc::definition::{self, Defined};
+use crate::lxc::shell;
+use crate::resources::rootfs::Root;
+use crate::rollback::lock::Operation;
 use crate::settings::Settings;
-use crate::suspended;
-use crate::sys::place::Untrusted;
-use crate::sys::{clean_start, place};
+use crate::store::resume_mark;
+use crate::sys::clean_start;
+use crate::sys::path_trust::{self, Untrusted};
 
 /// Takes the right to change a container.
 pub fn operation(defined: &Defined, what: &str) -> Result<Operation> {
@@ -28,12 +28,12 @@ pub fn deadline(settings: &Settings) -> Option<Instant> {
 }
 
 /// The failure for a container that is not defined.
-pub fn not_defined(error: defined::Error) -> Failure {
+pub fn not_defined(error: definition::Error) -> Failure {
     match error {
-        defined::Error::NotDefined(_) => {
+        definition::Error::NotDefined(_) => {
             Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory")
         }
-        defined::Error::Config(e) => {
+        definition::Error::Config(e) => {
             // The line and a caret beneath it, as a compiler shows an error.
             let text = e.parse_error().map(|p| p.render());
             match text {
@@ -41,7 +41,7 @@ pub fn not_defined(error: defined::Error) -> Failure {
                 None => Failure::new(Exit::Other, anyhow::Error::new(e)),
             }
         }
-        defined::Error::NoRootfs(_) => Failure::new(Exit::Other, error),
+        definition::Error::NoRootfs(_) => Failure::new(Exit::Other, error),
     }
 }
 
@@ -59,8 +59,8 @@ pub fn no_criu(error: version::Error) -> Failure {
 
 /// The failure for a container that does not run. One that is suspended would be lost by a start.
 pub fn not_running(defined: &Defined) -> Failure {
-    let named = typed::options(&defined.name, &defined.lxcpath);
-    let suspended = suspended::dir(&defined.dir()).join("inventory.img").exists();
+    let named = shell::options(&defined.name, &defined.lxcpath);
+    let suspended = resume_mark::dir(&defined.dir()).join("inventory.img").exists();
     Failure::msg(Exit::WrongState, "it is not running").hint(match suspended {
         true => format!("bring it back: lxc-restart {named}; or start it afresh: lxc-start {named}"),
         false => format!("start it: lxc-start {named}"),
@@ -74,14 +74,14 @@ pub fn check_places(defined: &Defined, images: &Path) -> Result<PathBuf> {
     let check = || -> anyhow::Result<PathBuf> {
         defined.config.sources().iter().try_for_each(|source| source.judge(guest))?;
         let root = Root::of(defined).unwrap_or_else(|_| Root::Directory { path: defined.rootfs.clone() });
-        root.paths().into_iter().try_for_each(|path| place::check_of(guest, path))?;
-        Ok(place::walk(guest, images)?)
+        root.paths().into_iter().try_for_each(|path| path_trust::check_of(guest, path))?;
+        Ok(path_trust::walk(guest, images)?)
     };
     check().map_err(|e| {
         let hint = match e.downcast_ref() {
             // LXC does not need it to be theirs: as its group they can pass through.
             Some(Untrusted::Shared { at, gid, .. }) => {
-                let at = typed::quoted(&at.to_string_lossy());
+                let at = shell::quoted(&at.to_string_lossy());
                 format!("give it to root: chown root:{gid} {at} && chmod u=rwx,g=x,o= {at}")
             }
             _ => {

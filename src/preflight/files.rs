@@ -6,8 +6,8 @@ use super::descriptor::{Descriptor, Executed, File, Kind, Opened};
 use super::finding::{Finding, Place};
 use super::mounts::Tables;
 use super::task::{Task, end};
-use crate::mounts::HostFile;
 use crate::report::bytes;
+use crate::resources::mounts::HostFile;
 
 /// Files without a name that CRIU 4.2 dumps (files.c: `dump_one_file`), as `/proc/PID/fd` spells them.
 const ANONYMOUS: &[&str] =

@@ -27,38 +27,38 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use nix::sys::stat::minor;
 
-use crate::cgroup;
 use crate::criu::version::Criu;
 use crate::lxc::config::NicKind;
 use crate::lxc::container::Running;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::lxc::typed;
-use crate::mounts::external;
-use crate::net::devices;
-use crate::net::ports::{self, Survey};
-use crate::rootfs::Root;
+use crate::lxc::shell;
+use crate::resources::mounts::external;
+use crate::resources::network::interfaces;
+use crate::resources::network::ports::{self, Survey};
+use crate::resources::rootfs::Root;
+use crate::resources::{cgroup, terminals};
 use crate::settings::Settings;
 use crate::sys::netlink::{Link, Netlink};
-use crate::ttys;
 
 pub mod descriptor;
+pub mod entry;
 pub mod files;
 mod finding;
-pub mod given;
 pub mod host;
 pub mod memory;
+pub mod mount_sources;
 pub mod mounts;
-pub mod named;
 pub mod namespaces;
 pub mod network;
 pub mod processes;
 pub mod propagation;
 pub mod sockets;
-pub mod sources;
 pub mod space;
+pub mod start_state;
 pub mod task;
 pub mod terminals;
+pub mod unix_names;
 
 pub use finding::{Fails, Finding, Findings, Place, Severity};
 
@@ -94,12 +94,12 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let alive = tasks.tree.iter().filter(|t| !t.is_zombie());
     let opened = alive.map(Opened::read).collect::<Result<Vec<Opened<'_>>>>()?;
     let tables = mounts::Tables::read(&tasks)?;
-    let monitor = crate::mounts::monitor_of(init)?;
-    let own = crate::mounts::table(monitor)?;
-    let from_host: Vec<_> = tables.main().iter().filter(|m| !ttys::is_lent(m)).cloned().collect();
+    let monitor = crate::resources::mounts::monitor_of(init)?;
+    let own = crate::resources::mounts::table(monitor)?;
+    let from_host: Vec<_> = tables.main().iter().filter(|m| !terminals::is_lent(m)).cloned().collect();
     let host_mounts = external::Host { table: &own, own_users: tasks.has_own_users() };
     let externals = external::externals(&from_host, host_mounts);
-    let host_files = crate::mounts::host_streams(init, tables.main())?;
+    let host_files = crate::resources::mounts::host_streams(init, tables.main())?;
     let sockets = sockets::Sockets::read(&tasks, &opened)?;
     let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
     let mut survey = ports::survey(netlink, netns.as_fd())?;
@@ -107,7 +107,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     // With a network of the host's own there is nothing of it to dump.
     let own_network = !survey.ports.is_empty() || !survey.others.is_empty();
     let interfaces = survey.others.clone();
-    let devices = devices::among(&mut survey, &devices::lent_by(&defined.config));
+    let devices = interfaces::among(&mut survey, &interfaces::lent_by(&defined.config));
     let bridges = bridges(defined, &survey, &links);
     let loopback_up = links.iter().any(|l| l.name == "lo" && l.up);
     let cures = files::Cures {
@@ -126,18 +126,18 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     }
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(namespaces::shared(&defined.config));
-    found.extend(given::judge(&given::Given::read(&defined.config, &tasks)));
+    found.extend(start_state::judge(&start_state::Given::read(&defined.config, &tasks)));
     found.extend(mounts::judge(&tables, &externals, &names));
     found.extend(propagation::judge(&tables, &externals, &own));
-    let seen = sources::Seen::read(init, &tables, &externals, (monitor, &own), &defined.rootfs);
-    found.extend(sources::judge(&tables, &opened, &seen, &defined.config, &names));
+    let seen = mount_sources::Seen::read(init, &tables, &externals, (monitor, &own), &defined.rootfs);
+    found.extend(mount_sources::judge(&tables, &opened, &seen, &defined.config, &names));
     found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
     found.extend(files::judge(&opened, &tables, &cures));
     found.extend(memory::judge(&opened, &names));
-    let named = named::read(init);
-    found.extend(named::mounted(&named, &tables, &externals, &opened, &names));
-    found.extend(named::homeless(&named, &opened, init));
-    let lent: Vec<u32> = ttys::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
+    let named = unix_names::read(init);
+    found.extend(unix_names::mounted(&named, &tables, &externals, &opened, &names));
+    found.extend(unix_names::homeless(&named, &opened, init));
+    let lent: Vec<u32> = terminals::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets, &names));
     found.extend(network::judge(&interfaces, &devices, &bridges, &names));
@@ -180,7 +180,7 @@ pub struct Names {
 
 impl Names {
     fn of(name: &ContainerName, lxcpath: &LxcPath) -> Names {
-        Names { name: name.to_string(), options: typed::options(name, lxcpath), restart: typed::restart(name, lxcpath) }
+        Names { name: name.to_string(), options: shell::options(name, lxcpath), restart: shell::restart(name, lxcpath) }
     }
 
     /// The command to paste.

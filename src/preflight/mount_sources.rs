@@ -11,9 +11,9 @@ use super::descriptor::{Kind, Opened};
 use super::finding::Finding;
 use super::mounts::{Tables, place, unmount};
 use crate::lxc::config::{Config, HookKind};
-use crate::mounts::Mount;
-use crate::mounts::external::{External, source_of};
-use crate::mounts::identity::Identity;
+use crate::resources::mounts::Mount;
+use crate::resources::mounts::external::{External, source_of};
+use crate::resources::mounts::identity::Identity;
 
 /// What has to be looked up.
 #[derive(Clone, Debug, Default)]
@@ -194,7 +194,7 @@ mod tests {
             let seen = Seen { now: vec![("/m".into(), now)], ..Seen::default() };
             judged(Mount { deleted: true, ..mount(2, 1, "/x", "/m") }, seen)
         };
-        let kind = crate::mounts::identity::Kind::File;
+        let kind = crate::resources::mounts::identity::Kind::File;
         let file = Identity { kind, file_system: "ext4".into(), number: None, inode: Some(1) };
         assert_eq!(with(Some(file)), [Severity::Warning]);
         assert_eq!(with(None), [Severity::Blocker]);

@@ -8,10 +8,10 @@ use anyhow::Result;
 use super::Names;
 use super::finding::{Finding, Place};
 use super::task::Tasks;
-use crate::lxc::typed;
-use crate::mounts::{self, External, Mount};
-use crate::rootfs::Unsupported;
-use crate::ttys;
+use crate::lxc::shell;
+use crate::resources::mounts::{self, External, Mount};
+use crate::resources::rootfs::Unsupported;
+use crate::resources::terminals;
 
 /// The mount tables of the container: of init's mount namespace, and of each other one in it.
 #[derive(Clone, Debug, Default)]
@@ -99,7 +99,7 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
     let mut found = Vec::new();
     let external: HashSet<&Path> = externals.iter().map(|e| e.point.as_path()).collect();
     for mount in main.iter().filter(|m| m.id != root.id) {
-        if external.contains(mount.point.as_path()) || ttys::is_lent(mount) {
+        if external.contains(mount.point.as_path()) || terminals::is_lent(mount) {
             continue;
         }
         found.extend(of_a_kind(mount, root, names));
@@ -134,7 +134,7 @@ pub(super) fn unmount(mount: &Mount, names: &Names) -> String {
 
 /// The mount point where it may be put into a command: the container's root names it as it likes.
 pub(super) fn plain_point(mount: &Mount) -> Option<&str> {
-    mount.point.to_str().filter(|point| typed::is_plain(point))
+    mount.point.to_str().filter(|point| shell::is_plain(point))
 }
 
 /// File systems that cannot be mounted again.
@@ -256,7 +256,7 @@ fn pressure(tables: &Tables) -> Option<Finding> {
 /// A terminal that LXC lent is an external mount of the container; in a mount namespace inside, CRIU takes it for a
 /// devpts to be made anew, which has no part in what it was mounted from.
 fn terminals(tables: &Tables) -> Option<Finding> {
-    let mount = tables.tables.iter().skip(1).flatten().find(|m| ttys::is_lent(m))?;
+    let mount = tables.tables.iter().skip(1).flatten().find(|m| terminals::is_lent(m))?;
     Some(
         Finding::blocker(
             format!("a service has LXC's {} in a mount namespace of its own", mount.point.display()),

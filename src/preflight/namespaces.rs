@@ -7,7 +7,7 @@ use super::Names;
 use super::finding::Finding;
 use super::task::{NAMESPACES, Task, Tasks, end};
 use crate::lxc::config::Config;
-use crate::lxc::typed;
+use crate::lxc::shell;
 
 /// Judges the namespaces; pure.
 pub fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
@@ -69,7 +69,7 @@ fn remedy(task: &Task, kind: &str, names: &Names) -> String {
     }
     match (task.unit(), directive(kind)) {
         // The container's root names its cgroups as it likes.
-        (Some(unit), Some(directive)) if unit.ends_with(".service") && typed::is_plain(unit) => {
+        (Some(unit), Some(directive)) if unit.ends_with(".service") && shell::is_plain(unit) => {
             let dir = format!("/etc/systemd/system/{unit}.d");
             names.attach(&format!(
                 "sh -c 'mkdir -p {dir} && printf \"[Service]\\n{directive}\\n\" > {dir}/lxc-cr.conf && systemctl daemon-reload && systemctl restart {unit}'"

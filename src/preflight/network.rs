@@ -2,10 +2,10 @@
 
 use super::Names;
 use super::finding::{Finding, Place};
-use crate::lxc::typed;
-use crate::net::Port;
-use crate::net::devices::Device;
-use crate::net::ports::Inner;
+use crate::lxc::shell;
+use crate::resources::network::Port;
+use crate::resources::network::interfaces::Device;
+use crate::resources::network::ports::Inner;
 
 /// Kinds that CRIU dumps and restores by itself (net.c: `dump_one_link`).
 const KNOWN: &[&str] = &["veth", "tun", "bridge", "sit", "venet"];
@@ -54,7 +54,7 @@ fn place(interface: &str) -> Place {
 /// The name is the container's choice: it stands in a command only where a shell makes nothing of it.
 fn delete(name: &str, names: &Names) -> String {
     let what = "delete it in the container for the time of the checkpoint";
-    match typed::is_plain(name) {
+    match shell::is_plain(name) {
         true => format!("{what}: {}", names.attach(&format!("ip link del {name}"))),
         false => what.to_owned(),
     }

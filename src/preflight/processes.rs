@@ -6,7 +6,7 @@ use super::Names;
 use super::finding::Finding;
 use super::host::Caller;
 use super::task::{Task, Tasks, end};
-use crate::lxc::typed;
+use crate::lxc::shell;
 
 /// Judges the processes themselves; pure. What the freezer of v1 has stopped (`frozen`) is in state D, too.
 pub fn judge(tasks: &Tasks, caller: &Caller, frozen: bool) -> Vec<Finding> {
@@ -66,7 +66,7 @@ fn zombies(tree: &[Task]) -> Option<Finding> {
 pub fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec<Finding> {
     let tell = |cgroup: &PathBuf| {
         let path = cgroup.strip_prefix(dir).unwrap_or(cgroup);
-        let unit = path.file_name().and_then(|name| name.to_str()).filter(|name| typed::is_plain(name));
+        let unit = path.file_name().and_then(|name| name.to_str()).filter(|name| shell::is_plain(name));
         let unit = unit.filter(|name| [".service", ".scope", ".slice"].iter().any(|kind| name.ends_with(kind)));
         Finding::blocker(
             format!("its cgroup {} is frozen", path.display()),
@@ -74,7 +74,7 @@ pub fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec<Findin
         )
         .remedy(match unit {
             Some(unit) => format!("thaw it: {}", names.attach(&format!("systemctl thaw {unit}"))),
-            None => format!("thaw it: echo 0 > {}", typed::quoted(&cgroup.join("cgroup.freeze").to_string_lossy())),
+            None => format!("thaw it: echo 0 > {}", shell::quoted(&cgroup.join("cgroup.freeze").to_string_lossy())),
         })
     };
     frozen.iter().map(tell).collect()
@@ -151,7 +151,7 @@ fn labels(tree: &[Task]) -> Vec<Finding> {
             "a profile that forbids unix sockets makes the dump fail, and may kill the process",
         )
         .at(task.place())
-        .remedy(match typed::is_plain(label) {
+        .remedy(match shell::is_plain(label) {
             true => format!("if the dump fails with 'Permission denied', run in the container: aa-complain {label}"),
             false => "if the dump fails with 'Permission denied', put that profile into complain mode".to_owned(),
         })

@@ -7,9 +7,9 @@ use std::path::Path;
 
 use super::finding::Finding;
 use super::mounts::{Tables, place};
-use crate::mounts::external::{External, source_of};
-use crate::mounts::{Mount, seen_at};
-use crate::ttys;
+use crate::resources::mounts::external::{External, source_of};
+use crate::resources::mounts::{Mount, seen_at};
+use crate::resources::terminals;
 
 /// Judges propagation from the host, whose table is given, and to it; pure.
 pub fn judge(tables: &Tables, externals: &[External], host: &[Mount]) -> Vec<Finding> {
@@ -27,7 +27,7 @@ pub fn judge(tables: &Tables, externals: &[External], host: &[Mount]) -> Vec<Fin
             let gives =
                 |m: &Mount| m.device == mount.device && m.master == mount.master && mount.root.starts_with(&m.root);
             let external =
-                |m: &&Mount| m.id == root.id || ttys::is_lent(m) || externals.iter().any(|e| e.point == m.point);
+                |m: &&Mount| m.id == root.id || terminals::is_lent(m) || externals.iter().any(|e| e.point == m.point);
             if !main.iter().filter(external).any(gives) {
                 found.push(without_a_source(mount));
             }

@@ -11,7 +11,7 @@ use super::Names;
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
 use super::task::{Task, Tasks, end};
-use crate::lxc::typed;
+use crate::lxc::shell;
 use crate::sys::multicast;
 use crate::sys::netlink::{Error, in_netns, tcp_listeners, unix_peers};
 use crate::sys::process::Process;
@@ -240,7 +240,7 @@ fn far_groups(task: &Task, inode: u64, names: &Names) -> Finding {
         "CRIU cannot dump such a socket",
     )
     .at(Place { file: Some(format!("socket:[{inode}]")), ..task.place() });
-    match task.unit().filter(|unit| unit.ends_with(".service") && typed::is_plain(unit)) {
+    match task.unit().filter(|unit| unit.ends_with(".service") && shell::is_plain(unit)) {
         Some(unit) => {
             finding.remedy(format!("stop it for the checkpoint: {}", names.attach(&format!("systemctl stop {unit}"))))
         }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::finding::Finding;
 use super::task::{Task, Tasks};
 use crate::lxc::config::Config;
-use crate::mend::personality;
+use crate::resources::states::personality;
 
 /// The files of a process that come back as they were: by CRIU, or by what we do after it.
 const PROC: &[&str] = &["oom_score_adj", "oom_adj", "coredump_filter"];

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::finding::Place;
-use crate::lxc::typed;
+use crate::lxc::shell;
 
 /// The kinds of namespaces, as `/proc/PID/ns` names them.
 pub const NAMESPACES: [&str; 9] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts"];
@@ -140,7 +140,7 @@ impl Task {
 /// How to end a process. Its unit is stopped by the container's systemd, which would start a killed one again; and
 /// with its init the container would end.
 pub fn end(task: &Task) -> String {
-    let unit = task.unit().filter(|unit| unit.ends_with(".service") && typed::is_plain(unit));
+    let unit = task.unit().filter(|unit| unit.ends_with(".service") && shell::is_plain(unit));
     match (task.pid_inside, unit) {
         (1, _) => "this is the container's init: have it started without that, and restart the container".to_owned(),
         (_, Some(unit)) => format!("in the container, stop its unit: systemctl stop {unit}"),

@@ -8,9 +8,9 @@ use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
 use super::mounts::{Tables, place};
 use super::task::{self, Task, end};
-use crate::lxc::typed;
-use crate::mounts::{External, Mount};
-use crate::sys::below::Below;
+use crate::lxc::shell;
+use crate::resources::mounts::{External, Mount};
+use crate::sys::in_root::Below;
 
 /// The file system in which the files of the mounts are restored from an archive, which holds no sockets.
 const TMPFS: &str = "tmpfs";
@@ -75,7 +75,7 @@ fn of_a_mount(bind: &Mount, opened: &[Opened<'_>], names: &Names) -> Finding {
     )
     .at(place(bind));
     match holder.and_then(Task::unit) {
-        Some(unit) if unit.ends_with(".service") && typed::is_plain(unit) => {
+        Some(unit) if unit.ends_with(".service") && shell::is_plain(unit) => {
             let dir = format!("/etc/systemd/system/{unit}.d");
             let lines = "[Service]\\nBindPaths=\\nBindReadOnlyPaths=\\n";
             finding.remedy(format!(

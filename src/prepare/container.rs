@@ -10,22 +10,20 @@ use anyhow::Context;
 use super::change::{Change, Content};
 use super::init::{self, Init};
 use super::installed::Installed;
-use super::kept::{Kept, Step, Undone};
-use super::lines::{self, DROP_INS, Lacking};
 use super::programs;
 use super::pve;
 use super::seccomp;
-use crate::contents::catalogue::{self, State};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::{Config, RootfsKind};
-use crate::lxc::container;
-use crate::lxc::defined::Defined;
-use crate::lxc::typed;
-use crate::operation::Operation;
+use crate::lxc::definition::Defined;
+use crate::lxc::{container, shell};
 use crate::preflight::{Finding, Findings};
-use crate::sys::below::Below;
-use crate::sys::files;
-use crate::sys::place;
+use crate::prepare::config_edits::{self, DROP_INS, Lacking};
+use crate::prepare::undo::{Kept, Step, Undone};
+use crate::rollback::lock::Operation;
+use crate::store::list::{self, State};
+use crate::sys::in_root::Below;
+use crate::sys::{files, path_trust};
 
 /// What is kept beside a container to take its preparation back.
 pub const KEPT: &str = "lxc-cr.prepare";
@@ -155,14 +153,14 @@ pub fn hold_stopped(defined: &Defined) -> Result<Operation> {
     match container::find(&defined.lxcpath_text(), name, container::Marks::of(defined))? {
         None => Ok(held),
         Some(_) => Err(Failure::msg(Exit::WrongState, "it is running with what the undo would remove")
-            .hint(format!("stop it first: lxc-stop {}", typed::options(&defined.name, &defined.lxcpath)))
+            .hint(format!("stop it first: lxc-stop {}", shell::options(&defined.name, &defined.lxcpath)))
             .state(format!("{name} is running as before"))),
     }
 }
 
 /// Its configuration file, by the way that leads there, and what it holds.
 fn read_own(defined: &Defined) -> Result<(PathBuf, Content)> {
-    let path = place::walk(defined.config.guest(), defined.config.file()).or_exit(Exit::Refused)?;
+    let path = path_trust::walk(defined.config.guest(), defined.config.file()).or_exit(Exit::Refused)?;
     let text = Content::read(&path).with_context(|| format!("read {}", path.display()))?;
     Ok((path, text.unwrap_or(Content(Vec::new()))))
 }
@@ -188,7 +186,7 @@ fn open_root(defined: &Defined) -> Result<Option<(PathBuf, Below)>> {
     if !path.is_dir() {
         return Ok(None);
     }
-    place::check_of(defined.config.guest(), &path).or_exit(Exit::Refused)?;
+    path_trust::check_of(defined.config.guest(), &path).or_exit(Exit::Refused)?;
     let below = Below::open(&path).with_context(|| format!("open {}", path.display()))?;
     Ok(Some((path, below)))
 }
@@ -250,8 +248,8 @@ fn check(change: &Change, still: &Lacking) -> Result<()> {
 
 fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
     let (name, config) = (&defined.name, &defined.config);
-    let named = typed::options(name, &defined.lxcpath);
-    if lacking.drop_ins && lines::has_terminals(config) || lacking.terminals {
+    let named = shell::options(name, &defined.lxcpath);
+    if lacking.drop_ins && config_edits::has_terminals(config) || lacking.terminals {
         notes.push(
             Finding::note(
                 "it will have no console and no ttys of LXC",
@@ -267,14 +265,14 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
         ));
     }
     notes.extend(lacking.programs.iter().map(|drop_in| Finding::note(drop_in.note.0, drop_in.note.1)));
-    if lines::is_legacy(config) {
+    if config_edits::is_legacy(config) {
         notes.push(
             Finding::warning("its configuration is written for LXC <= 2.0", "LXC >= 2.1 does not start it")
                 .remedy(format!("run: lxc-update-config -c {}", config.file().display())),
         );
     }
     if lacking.drop_ins {
-        let made = catalogue::find(&defined.lxcpath, Some(name)).unwrap_or_else(|e| {
+        let made = list::find(&defined.lxcpath, Some(name)).unwrap_or_else(|e| {
             log::warn!("look for checkpoints of {name}: {:#}", e);
             Vec::new()
         });

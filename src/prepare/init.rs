@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sys::below::Below;
+use crate::sys::in_root::Below;
 
 /// What LXC starts when nothing else is said.
 pub const DEFAULT: &str = "/sbin/init";

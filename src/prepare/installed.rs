@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Exit, Failure, Result};
-use crate::sys::place;
+use crate::sys::path_trust;
 
 /// The include with our hooks.
 pub const HOOKS: &str = "lxc-cr.conf";
@@ -45,7 +45,7 @@ impl Installed {
                 return Err(Failure::msg(Exit::Other, format!("{} is not installed", file.display()))
                     .hint("install lxc-cr (make install, or its package) and run the lxc-cr that was installed"));
             }
-            place::check(&file).map_err(|e| Failure::new(Exit::Other, e))?;
+            path_trust::check(&file).map_err(|e| Failure::new(Exit::Other, e))?;
         }
         Ok(found)
     }

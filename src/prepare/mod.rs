@@ -16,12 +16,12 @@
 //! | [`installed`] | where our own files are |
 
 pub mod change;
+pub mod config_edits;
 pub mod container;
 pub mod host;
 pub mod init;
 pub mod installed;
-pub mod kept;
-pub mod lines;
 pub mod programs;
 pub mod pve;
 pub mod seccomp;
+pub mod undo;

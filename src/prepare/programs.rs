@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::sys::below::Below;
+use crate::sys::in_root::Below;
 
 /// A file of ours, and where it is mounted in the root.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 use super::change::Content;
 use super::installed::Installed;
 use crate::lxc::config::{Config, ConfigError};
-use crate::lxc::defined::Defined;
-use crate::sys::place;
+use crate::lxc::definition::Defined;
+use crate::sys::path_trust;
 
 /// The only directory in which PVE has containers.
 const LXCPATH: &str = "/var/lib/lxc";
@@ -38,7 +38,7 @@ impl Definition {
         let Some(text) = Content::read(&path).with_context(|| format!("read {}", path.display()))? else {
             return Ok(None);
         };
-        place::check(&path)?;
+        path_trust::check(&path)?;
         Ok(Some(Definition { path, text }))
     }
 

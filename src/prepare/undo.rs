@@ -16,10 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{Change, Content, without_added_lines};
 use crate::lxc::container;
-use crate::sys::below::Below;
 use crate::sys::files;
+use crate::sys::in_root::Below;
 use crate::sys::netlink::{self, Netlink};
-use crate::sys::place::{self, Guest};
+use crate::sys::path_trust::{self, Guest};
 
 /// The version of the file's form.
 const VERSION: u32 = 1;
@@ -119,7 +119,7 @@ impl Kept {
     /// When somebody else could have written it, or another version did.
     pub fn open(guest: Option<Guest>, path: &Path) -> Result<Kept> {
         let mut kept = Kept { path: path.to_owned(), steps: Vec::new() };
-        let Some(file) = place::open_own(guest, path)? else { return Ok(kept) };
+        let Some(file) = path_trust::open_own(guest, path)? else { return Ok(kept) };
         let text = io::read_to_string(file).with_context(|| format!("read {}", path.display()))?;
         let text: Text = toml::from_str(&text).with_context(|| format!("read {}", path.display()))?;
         if text.version != VERSION {
@@ -248,7 +248,7 @@ impl Kept {
     }
 
     fn undo_file(&self, path: &Path, before: Option<&Content>, after: &Content, undone: &mut Undone) -> Result<()> {
-        place::check_of(None, path.parent().unwrap_or(path)).or_else(|_| self.is_beside(path))?;
+        path_trust::check_of(None, path.parent().unwrap_or(path)).or_else(|_| self.is_beside(path))?;
         let what = || format!("read {}", path.display());
         let now = Content::read(path).with_context(what)?;
         if now.as_ref() == before {

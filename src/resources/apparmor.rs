@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::sys::files;
-use crate::sys::place::{self, Guest};
+use crate::sys::path_trust::{self, Guest};
 use crate::sys::spawn::Place;
 
 /// The kernel's own files of AppArmor (security/apparmor/apparmorfs.c).
@@ -76,7 +76,7 @@ impl Profile {
     /// it is confined by one that the host has anyway.
     pub fn of_running(label: Label<'_>, dir: &Path, guest: Option<Guest>) -> Result<Option<Profile>> {
         let path = file(dir, label.profile);
-        let Some(file) = place::open_own(guest, &path)? else { return Ok(None) };
+        let Some(file) = path_trust::open_own(guest, &path)? else { return Ok(None) };
         let mut text = String::new();
         file.take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
         Ok(Some(Profile {

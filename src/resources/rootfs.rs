@@ -15,7 +15,7 @@ use nix::mount::MsFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::lxc::config::{Rootfs, RootfsKind};
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::sys::mount::{Detached, loop_device};
 
 /// The directory beside the upper layer in which an overlay works (liblxc, `LXC_OVERLAY_WORK_DIR`).

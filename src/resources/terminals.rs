@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::criu::images::{self, Controlling};
-use crate::mounts::Mount;
+use crate::resources::mounts::Mount;
 use crate::sys::glance::glance;
 use crate::sys::pty::Pty;
 

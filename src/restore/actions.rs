@@ -8,22 +8,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::confine::InForce;
+use crate::criu::log::reader::LogReader;
 use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
-use crate::lxc::defined::Defined;
-use crate::narrate::LogReader;
-use crate::net::devices::{self, Loan, Loans};
-use crate::net::{NoBridge, Port, apply, gates, inside, ports};
+use crate::lxc::definition::Defined;
+use crate::resources::cgroup::confine::InForce;
+use crate::resources::network::interfaces::{self, Loan, Loans};
+use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, ports, sysctl};
+use crate::resources::{cgroup, mounts, states};
 use crate::restore::cgroups::Made;
 use crate::restore::links;
 use crate::restore::plan::Plan;
-use crate::restore::touch::Touching;
+use crate::restore::prefault::Touching;
+use crate::rollback::criu_cgroup::{self, Workshop};
 use crate::rollback::{Journal, Undo};
+use crate::store::resume_mark;
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
-use crate::workshop::Workshop;
-use crate::{cgroup, mend, mounts, suspended, sysctl, workshop};
 
 /// The watch over a restore.
 pub(super) struct RestoreWatch<'a> {
@@ -104,7 +105,7 @@ impl RestoreWatch<'_> {
         let journal = &mut *self.journal;
         let mut note = |loan: &Loan| journal.note(Undo::BringBack(loan.clone()));
         let init = init_pid.unwrap_or_default();
-        devices::bring_in(self.netlink, &self.plan.devices, netns.as_fd(), init, &mut self.loans, &mut note)
+        interfaces::bring_in(self.netlink, &self.plan.devices, netns.as_fd(), init, &mut self.loans, &mut note)
     }
 
     /// Lets packets reach them.
@@ -114,7 +115,7 @@ impl RestoreWatch<'_> {
         if closed.is_empty() {
             return Ok(());
         }
-        gates::open(&closed, network_namespace(self.init)?.as_fd())
+        drop_filter::open(&closed, network_namespace(self.init)?.as_fd())
     }
 
     /// CRIU has restored it all, but goes on where a script fails in the end: what was to be done then is done now.
@@ -232,7 +233,7 @@ impl Watch for RestoreWatch<'_> {
                 self.loaded()?;
                 // From its first instruction on, what was suspended is of the past.
                 self.journal.note(Undo::Mark { container: self.own_dir.clone(), has_run: false })?;
-                match suspended::strike_out(&self.own_dir)? {
+                match resume_mark::strike_out(&self.own_dir)? {
                     true => Ok(()),
                     false => self.journal.forget(|undo| matches!(undo, Undo::Mark { .. })),
                 }
@@ -256,9 +257,9 @@ impl Watch for RestoreWatch<'_> {
             // All is back and still stopped. CRIU does not heed a no any more.
             "pre-resume" => {
                 self.mended = true;
-                let groups = mend::groups::rejoin(self.payload, &self.plan.groups);
-                let filters = mend::core_filters::set(self.payload, &self.plan.core_filters);
-                let states = mend::States::restore(self.plan.states.as_ref(), self.payload);
+                let groups = states::groups::rejoin(self.payload, &self.plan.groups);
+                let filters = states::core_filters::set(self.payload, &self.plan.core_filters);
+                let states = states::States::restore(self.plan.states.as_ref(), self.payload);
                 for e in [states, groups, filters].into_iter().filter_map(Result::err) {
                     self.log.report.note(&format!("{e:#}"));
                 }
@@ -270,7 +271,7 @@ impl Watch for RestoreWatch<'_> {
 
     fn pulse(&mut self) -> Option<u64> {
         // When the first of them run again, they tell nothing of CRIU any more.
-        let restored = if self.on_bridge { 0 } else { workshop::cpu_time(self.payload) };
+        let restored = if self.on_bridge { 0 } else { criu_cgroup::cpu_time(self.payload) };
         Some(self.workshop.cpu_time().wrapping_add(restored).wrapping_add(self.log.size()))
     }
 

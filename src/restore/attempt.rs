@@ -10,42 +10,41 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::apparmor::Profile;
-use crate::cgroup::{self, Cgroup};
-use crate::confine::InForce;
 use crate::criu::control::Control;
+use crate::criu::failure::{describe, in_words};
 use crate::criu::log::Operation as CriuOperation;
+use crate::criu::log::reader::LogReader;
 use crate::criu::options::RESTORE_LOG;
 use crate::criu::run::{self, Ended, GiveUp, Job};
 use crate::criu::version::Criu;
 use crate::error::{ErrorList, Exit, Failure, Interrupted, Result};
-use crate::failed::{describe, in_words};
 use crate::lxc::config::HookKind;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::hook;
-use crate::narrate::LogReader;
-use crate::net::Port;
-use crate::net::devices::Loans;
-use crate::operation::Operation;
-use crate::record::{Comparison, Damage, Lineage, Record};
 use crate::report::Report;
+use crate::resources::apparmor::Profile;
+use crate::resources::cgroup::confine::InForce;
+use crate::resources::cgroup::{self, Cgroup};
+use crate::resources::network::Port;
+use crate::resources::network::interfaces::Loans;
+use crate::resources::rootfs::{Held, Root};
+use crate::rollback::criu_cgroup::Workshop;
+use crate::rollback::lock::Operation;
 use crate::rollback::{Journal, Undo};
-use crate::rootfs::{Held, Root};
-use crate::sys;
-use crate::sys::files;
+use crate::store::record::{Comparison, Damage, Lineage, Record};
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::sandbox::Inside;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
-use crate::workshop::Workshop;
+use crate::sys::{self, files};
 
 use super::cgroups::{self, Made};
 use super::plan::Plan;
-use super::surroundings::{self, HOST_VARIABLE, USER_SCRIPT_VARIABLE};
-use super::trust::{self, Subject};
-use super::watch::RestoreWatch;
 use super::{Request, damaged, look_at_root};
+use crate::restore::actions::RestoreWatch;
+use crate::restore::preflight::{self, Subject};
+use crate::restore::sandbox::{self, HOST_VARIABLE, USER_SCRIPT_VARIABLE};
 
 /// What a restore is made with.
 #[derive(Clone, Copy, Debug)]
@@ -148,7 +147,7 @@ impl<'a> Work<'a> {
     fn hold_root(&self, report: &mut dyn Report) -> Result<Held> {
         let Means { subject, root, request, .. } = self.means;
         let (held, reasons) = look_at_root(&subject, root)?;
-        trust::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+        preflight::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
         Ok(held)
     }
 
@@ -164,7 +163,7 @@ impl<'a> Work<'a> {
         let (place, inside) = self.place(root, &workshop)?;
         let job = Job {
             program: &self.means.criu.path,
-            args: surroundings::seen(asked, self.plan, request).args(),
+            args: sandbox::seen(asked, self.plan, request).args(),
             place,
             control,
             environment: self.environment(),
@@ -265,7 +264,7 @@ impl<'a> Work<'a> {
     /// Where CRIU starts its life, and our way to what it writes there.
     fn place(&self, root: &Held, workshop: &Workshop) -> Result<(Place, Inside)> {
         let Means { request, operation, defined, criu, record, .. } = self.means;
-        let needs = surroundings::Needs {
+        let needs = sandbox::Needs {
             request,
             plan: self.plan,
             operation,
@@ -274,7 +273,7 @@ impl<'a> Work<'a> {
             guest: defined.config.guest().map(|guest| guest.gid),
             looked_through: record.is_some_and(|record| record.looked_through),
         };
-        let sandbox = surroundings::make(&needs).context("make the place in which CRIU works")?;
+        let sandbox = sandbox::make(&needs).context("make the place in which CRIU works")?;
         let inside = sandbox.inside().context("hold the place in which CRIU works")?;
         // A Ctrl-C at the terminal must reach us, who can undo things.
         // Without us nobody would be there to end what it restores.

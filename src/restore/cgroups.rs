@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::cgroup::{self, Cgroup, Hierarchy, Tree};
-use crate::confine::Confinement;
 use crate::lxc::config::Config;
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::home::Names;
-use crate::record::Record;
+use crate::resources::cgroup::confine::Confinement;
+use crate::resources::cgroup::{self, Cgroup, Hierarchy, Tree};
+use crate::store::record::Record;
 
 /// What is wanted in one hierarchy. Paths begin at its root; the last component gets a number where it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::cgroup;
 use crate::criu::images::{self, FileKind, Mount, NamespaceIds, Shown};
-use crate::sys::below::Below;
+use crate::resources::cgroup;
+use crate::sys::in_root::Below;
 use crate::sys::mount::follow_links;
 
 /// File systems in which links are the kernel's own, and which CRIU needs.

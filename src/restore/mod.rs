@@ -13,27 +13,26 @@
 //!    pages of its memory are made ([`touch`]) and the memory images' checksums are compared; the container may not run
 //!    before they are found right;
 //! 7. watch it ([`watch`]): when it has made the network namespace, that is filled
-//!    ([`inside`](crate::net::inside)), or only the veth pairs are made; when it is about to let the network go, the ports join their bridges; what it has not brought back as it was is mended before the
+//!    ([`inside`](crate::resources::network::inside)), or only the veth pairs are made; when it is about to let the network go, the ports join their bridges; what it has not brought back as it was is mended before the
 //!    tasks go on;
 //! 8. hold init, which is our child now.
 //!
 //! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched. Where
 //! a second try is the known cure, steps 5 to 8 are done again after that ([`retry`]).
 
+mod actions;
+mod attempt;
 pub mod cgroups;
 mod connections;
 mod copy;
-mod linger;
 mod links;
-mod pairs;
 pub mod plan;
+mod prefault;
+mod preflight;
 mod replace;
 mod retry;
-pub mod surroundings;
-mod touch;
-mod trust;
-mod watch;
-mod work;
+pub mod sandbox;
+mod veth;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,39 +41,38 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
-use crate::begin::{self, check_places, deadline, no_criu};
-use crate::cgroup::Cgroup;
 use crate::criu::images;
 use crate::criu::version::{self, Criu};
-use crate::devices::Attached;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
 use crate::lxc::container;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::{self, State};
 use crate::lxc::server::{self, Server};
-use crate::mounts;
-use crate::net::Port;
-use crate::net::devices::Loans;
-use crate::operation::{self, Operation};
-use crate::record::{Damage, Image, Lineage, Record};
-use crate::recover;
+use crate::preflight::entry::{self, check_places, deadline, no_criu};
 use crate::report::Report;
-use crate::rollback::{Journal, Undo};
-use crate::rootfs::{Held, Root};
+use crate::resources::cgroup::Cgroup;
+use crate::resources::cgroup::devices::Attached;
+use crate::resources::mounts;
+use crate::resources::network::Port;
+use crate::resources::network::interfaces::Loans;
+use crate::resources::rootfs::{Held, Root};
+use crate::resources::terminals::{self, Terminal};
+use crate::rollback::lock::{self, Operation};
+use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
-use crate::shelf;
+use crate::store::record::{Damage, Image, Lineage, Record};
+use crate::store::shared_dir;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::{files, mount};
-use crate::ttys::{self, Terminal};
 
+use attempt::{Means, Running};
 use copy::Copy;
+use preflight::{Reason, Subject};
 use replace::Way;
-use trust::{Reason, Subject};
-use work::{Means, Running};
 
 /// How long a monitor that is cleaning up may take to let the container's address go.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
@@ -158,12 +156,12 @@ pub struct Restored {
 /// Restores a container. The caller becomes its parent and must live as long as it.
 pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report: &mut dyn Report) -> Result<Outcome> {
     // 1.
-    begin::refuse_restricted()?;
+    entry::refuse_restricted()?;
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref())
         .map_err(|e| copy::not_defined(e, &request.name, &request.lxcpath, &request.images))?;
-    let criu = version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(no_criu)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
     let deadline = deadline(settings);
-    let operation = begin::operation(&defined, "lxc-restart")?;
+    let operation = entry::operation(&defined, "lxc-restart")?;
 
     // 2.
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
@@ -243,7 +241,7 @@ fn bring_back(
     let place = place_of(&root, &subject)?;
     let decide = |netlink: &mut Netlink| {
         let terminals = subject.record.map(|r| r.ttys.as_slice()).unwrap_or_default();
-        let terminals = ttys::make(terminals).context("make the container's terminals")?;
+        let terminals = terminals::make(terminals).context("make the container's terminals")?;
         plan::plan(request, settings, &subject, terminals, place.clone(), netlink).map_err(no_plan)
     };
     if let Some(record) = subject.record.filter(|_| !request.dry_run) {
@@ -283,7 +281,7 @@ fn bring_back(
     let (plan, running) = retry::restore(means, plan, held, &decide, &mut journal, &mut netlink, report)?;
     let Running { init, payload, ports, loans, in_force, cut_off, took } = running;
     let pivots = cgroups::pivots(&plan.cgroups)?;
-    let devices = in_force.hold(&work::unified(&payload)?.dir, &plan.confinement)?;
+    let devices = in_force.hold(&attempt::unified(&payload)?.dir, &plan.confinement)?;
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
     // And its down scripts are the monitor's, when the container has ended.
     if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. } | Undo::Mark { .. } | Undo::RunDownScript(_)))
@@ -291,8 +289,8 @@ fn bring_back(
         report.note(&format!("{e:#}"));
     }
     if copy.is_none()
-        && shelf::is_place(&request.images, &defined.name)
-        && let Err(e) = shelf::note_restart(&request.images)
+        && shared_dir::is_place(&request.images, &defined.name)
+        && let Err(e) = shared_dir::note_restart(&request.images)
     {
         report.note(&format!("its next checkpoint will not take this one's place: {e:#}"));
     }
@@ -360,7 +358,7 @@ fn judge(
 ) -> Result<Option<Held>> {
     let mut reasons = subject.of_host(netlink).map_err(no_plan)?;
     if subject.defined.config.monitor_unshare() {
-        trust::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+        preflight::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
         return Ok(None);
     }
     let looked = look_at_root(subject, root);
@@ -372,7 +370,7 @@ fn judge(
         reasons.extend(of_root);
         Some(held)
     };
-    trust::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+    preflight::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
     Ok(held)
 }
 
@@ -410,7 +408,7 @@ fn open_checkpoint(request: &Request) -> Result<(fs::File, Option<Record>)> {
     if !dir.join("inventory.img").is_file() {
         return Err(unusable(format!("{} holds no checkpoint", dir.display())));
     }
-    let held = operation::hold_images(dir, OTHER_RESTART_LIMIT)?;
+    let held = lock::hold_images(dir, OTHER_RESTART_LIMIT)?;
     files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
     let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else { return Ok((held, None)) };
     if record.memory_only {
@@ -493,7 +491,7 @@ fn refuse_unwatched(defined: &Defined) -> Result<()> {
 }
 
 fn no_plan(error: anyhow::Error) -> Failure {
-    use crate::net::plan::Error;
+    use crate::resources::network::plan::Error;
     let hint = error.downcast_ref::<Error>().and_then(Error::hint);
     let exit = if error.is::<images::Error>() { Exit::BadCheckpoint } else { Exit::Refused };
     let failure = Failure::new(exit, error);

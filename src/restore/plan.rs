@@ -13,28 +13,27 @@ use super::Request;
 use super::cgroups;
 use super::connections;
 use super::copy::Copy;
-use super::pairs;
-use super::trust::Subject;
-use crate::apparmor::Profile;
-use crate::cgroup::{self, Cgroup, Tree};
-use crate::confine::Confinement;
 use crate::criu::images::{self, NamespaceIds, Shown};
 use crate::criu::options::{CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource};
 use crate::lxc::config::{Config, NicKind};
-use crate::mend::States;
-use crate::mend::core_filters::CoreFilter;
-use crate::mend::groups::Membership;
-use crate::mend::personality;
-use crate::mounts::{self, HostFile};
-use crate::net::devices::{self, Device, Origin};
-use crate::net::inside::{self, Inside};
-use crate::net::plan::{NewPort, Wanted};
-use crate::net::{self, Elsewhere, Port, apply, configured};
-use crate::record::Record;
+use crate::resources::apparmor::Profile;
+use crate::resources::cgroup::confine::Confinement;
+use crate::resources::cgroup::{self, Cgroup, Tree};
+use crate::resources::mounts::{self, HostFile};
+use crate::resources::network::inside::{self, Inside};
+use crate::resources::network::interfaces::{self, Device, Origin};
+use crate::resources::network::multicast::Membership;
+use crate::resources::network::plan::{NewPort, Wanted};
+use crate::resources::network::sysctl::Sysctls;
+use crate::resources::network::{self, Elsewhere, Port, apply, lxc_defaults};
+use crate::resources::states::core_filters::CoreFilter;
+use crate::resources::states::{States, personality};
+use crate::resources::terminals::{self, Terminal};
+use crate::restore::preflight::Subject;
+use crate::restore::veth;
 use crate::settings::Settings;
+use crate::store::record::Record;
 use crate::sys::netlink::{Mac, Netlink, Route};
-use crate::sysctl::Sysctls;
-use crate::ttys::{self, Terminal};
 
 /// Descriptors that are handed to CRIU get numbers from here on.
 const FIRST_INHERITED_FD: i32 = 100;
@@ -136,9 +135,9 @@ pub(super) fn plan(
     };
     let mut devices = match record {
         Some(record) => record.devices.clone(),
-        None => devices::of_config(config),
+        None => interfaces::of_config(config),
     };
-    if let Some(missing) = devices::missing(&devices, &links) {
+    if let Some(missing) = interfaces::missing(&devices, &links) {
         return Err(missing.into());
     }
     let interfaces =
@@ -157,14 +156,14 @@ pub(super) fn plan(
     let wanted = Wanted {
         bridges: bridges_of(config, record, settings),
         names: request.veth.clone(),
-        scripted: config.nics().iter().filter(|n| n.script_up.is_some()).map(configured::inside).collect(),
+        scripted: config.nics().iter().filter(|n| n.script_up.is_some()).map(lxc_defaults::inside).collect(),
     };
     complete(&mut ports, config, copy, netlink)?;
     let elsewhere = match record {
         Some(record) if copy.is_none() => record.elsewhere.clone(),
-        _ => config.nics().iter().flat_map(configured::of_link).collect(),
+        _ => config.nics().iter().flat_map(lxc_defaults::of_link).collect(),
     };
-    let veths = net::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
+    let veths = network::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
     // Of a namespace that it leaves empty CRIU reads no interfaces.
     if let Some((name, content)) = interfaces.filter(|_| inside.is_none()) {
         shown.put([(name.clone(), content)]);
@@ -173,7 +172,7 @@ pub(super) fn plan(
     }
     shown.put(images::with_openable_executables(&request.images).context("read the container's executables")?);
     if let Some(record) = record {
-        shown.put(ttys::resolve_controlling(&request.images, &record.ttys)?);
+        shown.put(terminals::resolve_controlling(&request.images, &record.ttys)?);
     }
     if copy.is_some() || request.tcp_close {
         let moved = |ip| copy.and_then(|copy| copy.moved(ip));
@@ -352,10 +351,10 @@ impl Plan {
 fn complete(ports: &mut [Port], config: &Config, copy: Option<&Copy>, netlink: &mut Netlink) -> Result<()> {
     for port in ports {
         let nics = config.nics().iter().filter(|n| n.kind == NicKind::Veth);
-        let nic = nics.into_iter().find(|n| configured::inside(n) == port.inside);
+        let nic = nics.into_iter().find(|n| lxc_defaults::inside(n) == port.inside);
         port.state = match (port.state.take(), nic, copy) {
             (Some(state), _, Some(copy)) => Some(state.readdressed(&|ip| copy.moved(ip))),
-            (None, Some(nic), _) => Some(pairs::unrecorded(nic, netlink)?),
+            (None, Some(nic), _) => Some(veth::unrecorded(nic, netlink)?),
             (state, _, _) => state,
         };
     }
@@ -453,7 +452,7 @@ fn ports_of(config: &Config) -> Vec<Port> {
         .map(|nic| {
             let mut port = Port::unrecorded(nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index)));
             port.host = nic.veth_pair.clone().unwrap_or_default();
-            port.bridge = nic.link.clone().filter(|_| !configured::is_routed(nic));
+            port.bridge = nic.link.clone().filter(|_| !lxc_defaults::is_routed(nic));
             port
         })
         .collect()
@@ -465,7 +464,7 @@ fn bridges_of(config: &Config, record: Option<&Record>, settings: &Settings) -> 
     for nic in config.nics().iter().filter(|n| n.kind == NicKind::Veth) {
         let name = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
         match (&nic.link, record) {
-            _ if configured::is_routed(nic) => drop(bridges.insert(name, None)),
+            _ if lxc_defaults::is_routed(nic) => drop(bridges.insert(name, None)),
             (Some(link), _) => drop(bridges.insert(name, Some(link.clone()))),
             // Where a script had put it, if it was on a bridge.
             (None, Some(_)) => {}

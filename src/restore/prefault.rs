@@ -22,12 +22,11 @@ use anyhow::{Context, Result, anyhow};
 use procfs::ProcError;
 use procfs::process::MMPermissions;
 
-use crate::cgroup;
 use crate::criu::images;
-use crate::record;
-use crate::sys::files;
+use crate::resources::cgroup;
+use crate::store::record;
 use crate::sys::memory::{self, PageTable, Toucher};
-use crate::sys::process;
+use crate::sys::{files, process};
 
 /// CRIU has read less than this, in bytes, before a task is found.
 const LEAST_OF_TASK: u64 = 8 << 20;

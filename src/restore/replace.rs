@@ -12,18 +12,18 @@ use anyhow::anyhow;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::command::{Client, Error};
 use crate::lxc::protocol::State;
-use crate::lxc::typed;
-use crate::net;
-use crate::record::Comparison;
+use crate::lxc::shell;
 use crate::report::Report;
-use crate::rootfs::Held;
+use crate::resources::network;
+use crate::resources::rootfs::Held;
 use crate::settings::Settings;
+use crate::store::record::Comparison;
 use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
 
 use super::copy::Copy;
-use super::trust::{self, Subject};
 use super::{Found, Request, damaged, look_at_root, no_plan, place_of, plan, refuse_connections};
+use crate::restore::preflight::{self, Subject};
 
 /// Whether the place of the container is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub(super) fn make_way(
     match client.stop() {
         Ok(()) | Err(Error::NotRunning) => Ok(Way::Cleared { compared }),
         Err(e) => {
-            let named = typed::options(&request.name, &request.lxcpath);
+            let named = shell::options(&request.name, &request.lxcpath);
             let cause = anyhow!(e).context("stop the container that runs");
             Err(Failure::new(Exit::Other, cause)
                 .state(format!("whether it has stopped, lxc-info {named} tells; its checkpoint is as before")))
@@ -121,7 +121,7 @@ fn look(
         // That is looked at when it has stopped.
         Err(e) => log::debug!("the root that it has: {e:#}"),
     }
-    trust::judge(&subject.called(), reasons, request.force)?;
+    preflight::judge(&subject.called(), reasons, request.force)?;
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(Failure::msg(Exit::TimeLimit, "the time limit is up already").hint("give it more time: --timeout"));
     }
@@ -142,7 +142,7 @@ fn check_names(
     root: PathBuf,
     netlink: &mut Netlink,
 ) -> Result<()> {
-    use net::plan::Error;
+    use network::plan::Error;
     let Err(e) = plan::plan(request, settings, subject, Vec::new(), root, netlink) else { return Ok(()) };
     match e.downcast_ref::<Error>() {
         None | Some(Error::NameTaken { .. }) => {

@@ -1,17 +1,17 @@
-//! A restore that is tried again, where that is the known cure ([`retry`](crate::retry)). The try before was undone by
+//! A restore that is tried again, where that is the known cure ([`retry`](crate::criu::retry)). The try before was undone by
 //! then, so each begins on a clean host; and with a plan of its own, for the host may have changed, and terminals that
 //! restored tasks had are hung up by the tasks' end.
 
 use crate::criu::log::Operation as CriuOperation;
+use crate::criu::retry::{Cure, Tries};
 use crate::error::Result;
 use crate::report::Report;
-use crate::retry::{Cure, Tries};
+use crate::resources::rootfs::Held;
 use crate::rollback::Journal;
-use crate::rootfs::Held;
 use crate::sys::netlink::Netlink;
 
 use super::plan::Plan;
-use super::work::{Means, Running, Work};
+use crate::restore::attempt::{Means, Running, Work};
 
 /// Restores the container; gives also the plan by which it was done in the end. `held` is its root, if that was found good
 /// already; `decide` makes another plan.

@@ -18,9 +18,9 @@ use anyhow::{Context, Result};
 
 use crate::criu::images::Shown;
 use crate::criu::options::{External, RESTORE_LOG, Restore};
-use crate::operation::Operation;
-use crate::record::Lineage;
-use crate::rootfs::Held;
+use crate::resources::rootfs::Held;
+use crate::rollback::lock::Operation;
+use crate::store::record::Lineage;
 use crate::sys::files;
 use crate::sys::sandbox::{Access, Sandbox};
 

@@ -13,11 +13,11 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 
-use super::watch::{RestoreWatch, network_namespace};
 use crate::lxc::config::Nic;
 use crate::lxc::hook::{self, Direction};
-use crate::net::state::{self, LinkState, Target};
-use crate::net::{Elsewhere, Port, apply, configured, gates, ports};
+use crate::resources::network::state::{self, LinkState, Target};
+use crate::resources::network::{Elsewhere, Port, apply, drop_filter, lxc_defaults, ports};
+use crate::restore::actions::{RestoreWatch, network_namespace};
 use crate::rollback::{DownScript, Undo};
 use crate::sys::netlink::{self, Netlink};
 
@@ -35,7 +35,7 @@ impl RestoreWatch<'_> {
             self.made = made.context("make the veth pairs")?;
             let open = plan.veths.iter().filter(|new| new.scripted || new.port.bridge.is_none());
             self.gated = open.map(|new| new.port.inside.clone()).collect();
-            gates::close(&self.gated, netns.as_fd())?;
+            drop_filter::close(&self.gated, netns.as_fd())?;
         }
         for (at, new) in plan.veths.iter().enumerate() {
             if new.scripted {
@@ -51,13 +51,14 @@ impl RestoreWatch<'_> {
         let defined = self.defined;
         let port = &self.made[at];
         let nics = defined.config.nics().iter();
-        let Some(nic) = nics.into_iter().find(|n| n.script_up.is_some() && configured::inside(n) == port.inside) else {
+        let Some(nic) = nics.into_iter().find(|n| n.script_up.is_some() && lxc_defaults::inside(n) == port.inside)
+        else {
             return Ok(());
         };
-        let of_lxc = configured::of_host_end(nic, &addresses_of_link(nic, self.netlink)?);
+        let of_lxc = lxc_defaults::of_host_end(nic, &addresses_of_link(nic, self.netlink)?);
         let set_up = of_lxc.put_back(target(port)).and_then(|()| of_lxc.put_routes_back(target(port)));
         set_up.with_context(|| format!("set {} up as LXC does", port.host))?;
-        if nic.link.is_some() && !configured::is_routed(nic) {
+        if nic.link.is_some() && !lxc_defaults::is_routed(nic) {
             ports::unlock(self.netlink, std::slice::from_ref(port))?;
         }
         self.journal.note(Undo::RunDownScript(DownScript::of(
@@ -143,12 +144,12 @@ fn target(port: &Port) -> Target<'_> {
 
 /// What is known of a host's end that was not recorded: what LXC gives it.
 pub(super) fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
-    Ok(configured::of_host_end(nic, &addresses_of_link(nic, netlink)?))
+    Ok(lxc_defaults::of_host_end(nic, &addresses_of_link(nic, netlink)?))
 }
 
 /// A gateway that is `auto` is an address of the link.
 fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
-    let Some(name) = nic.link.as_deref().filter(|_| configured::is_routed(nic)) else { return Ok(Vec::new()) };
+    let Some(name) = nic.link.as_deref().filter(|_| lxc_defaults::is_routed(nic)) else { return Ok(Vec::new()) };
     let link = netlink.link(name).with_context(|| format!("look for {name}"))?;
     let found = netlink.addresses(link.index).with_context(|| format!("list the addresses of {name}"))?;
     Ok(found.into_iter().map(|(ip, _)| ip).collect())

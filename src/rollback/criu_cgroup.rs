@@ -16,9 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::cgroup::{self, Cgroup, Hierarchy};
 use crate::criu::pulse::Pulse;
-use crate::operation::Operation;
+use crate::resources::cgroup::{self, Cgroup, Hierarchy};
+use crate::rollback::lock::Operation;
 use crate::sys::process::{self, Process};
 
 /// How its name begins.

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::rootfs::Root;
-use crate::sys::below::Below;
+use crate::resources::rootfs::Root;
+use crate::sys::in_root::Below;
 
 /// How CRIU (4.2, files-reg.c, `open_remap_ghost`) tells of a ghost: its number, then the file's name.
 const GHOST: &str = "Opening ghost file ";

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::lxc::config::NicKind;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::hook::{self, Direction};
 use crate::lxc::name::{ContainerName, LxcPath};
 

@@ -14,9 +14,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{self, Exit, Failure};
+use crate::rollback::criu_cgroup;
 use crate::sys::files;
 use crate::sys::process::{self, Process};
-use crate::workshop;
 
 /// Where the state of all containers is kept; gone after a reboot, like the changes that it speaks of.
 pub const STATE_ROOT: &str = "/run/lxc-cr";
@@ -140,7 +140,7 @@ impl Operation {
             lock.write_all(format!("{what} (pid {})\n{us}\n", std::process::id()).as_bytes())
         };
         say(&mut lock).with_context(|| format!("write {}", path.display()))?;
-        workshop::clear(dir)?;
+        criu_cgroup::clear(dir)?;
         Ok(Operation { dir: dir.to_owned(), _lock: lock })
     }
 

@@ -10,11 +10,15 @@
 //! Every step can be played twice, finds for itself whether there is still something to do, and tells what it did.
 //! Playing goes on after an error; entries that failed stay in the journal.
 
-mod root;
-mod script;
-pub mod unseal;
+pub mod criu_cgroup;
+mod criu_leftovers;
+mod down_script;
+pub mod lock;
+pub mod recover;
+pub mod seized;
+pub mod uncommit;
 
-pub use script::DownScript;
+pub use down_script::DownScript;
 
 use std::fs;
 use std::io::{self, Write};
@@ -26,15 +30,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::error::ErrorList;
-use crate::net::devices::{self, Loan};
-use crate::net::gates::Gates;
-use crate::net::{Elsewhere, Port, apply, ports, state};
-use crate::release::Seized;
-use crate::rootfs::Root;
-use crate::store::history;
+use crate::resources::network::drop_filter::Gates;
+use crate::resources::network::interfaces::{self, Loan};
+use crate::resources::network::{Elsewhere, Port, apply, ports, state};
+use crate::resources::rootfs::Root;
+use crate::resources::{apparmor, cgroup};
+use crate::rollback::seized::Seized;
+use crate::store::{history, record, resume_mark, shared_dir};
 use crate::sys::netlink::{Error, Mac, Netlink};
 use crate::sys::{self, files};
-use crate::{apparmor, cgroup, record, shelf, suspended};
 
 /// How one change is undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -317,7 +321,7 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             Vec::new()
         }
         Undo::BringBack(loan) => {
-            let back = devices::bring_back(opened(netlink)?, loan)?;
+            let back = interfaces::bring_back(opened(netlink)?, loan)?;
             told(back, format!("{} (the container's {}) is the host's again", loan.host, loan.inside))
         }
         Undo::RemoveCgroup { path, inode } => {
@@ -331,7 +335,7 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
         Undo::RemoveImages { path } => {
             let found = fs::symlink_metadata(path);
             // What another user has put there, in a directory like /tmp, was not begun by us.
-            if found.as_ref().is_ok_and(|meta| !sys::place::is_ours(meta.uid())) {
+            if found.as_ref().is_ok_and(|meta| !sys::path_trust::is_ours(meta.uid())) {
                 return Ok(Vec::new());
             }
             let there = found.is_ok();
@@ -341,7 +345,7 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             told(there, format!("half-written checkpoint {} removed{kept}", path.display()))
         }
         Undo::Unseal { images, inode, container } => {
-            let lost = unseal::unseal(images, *inode, container)?;
+            let lost = uncommit::unseal(images, *inode, container)?;
             told(lost, format!("{} is no checkpoint any more: its container goes on", images.display()))
         }
         Undo::Release(seized) => seized.release()?,
@@ -365,8 +369,8 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             }
             false => Vec::new(),
         },
-        Undo::CleanRoot { root, log } => root::clean(root, log)?,
-        Undo::Mark { container, has_run } => suspended::take_back(container, *has_run)?.into_iter().collect(),
+        Undo::CleanRoot { root, log } => criu_leftovers::clean(root, log)?,
+        Undo::Mark { container, has_run } => resume_mark::take_back(container, *has_run)?.into_iter().collect(),
     })
 }
 
@@ -429,7 +433,7 @@ pub fn is_of_a_checkpoint(name: &Path) -> bool {
         || text.starts_with("stats-")
         || text == "irmap-cache"
         || text == record::FILE
-        || [suspended::MARKER, shelf::RESTARTED, history::FILE].contains(&text.as_ref())
+        || [resume_mark::MARKER, shared_dir::RESTARTED, history::FILE].contains(&text.as_ref())
         || text.starts_with(".lxc-cr-")
         || text == "parent"
 }

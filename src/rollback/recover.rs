@@ -14,19 +14,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
-use crate::cgroup;
 use crate::error::{self, ErrorList, Exit, Failure};
 use crate::lxc::command::Client;
 use crate::lxc::config::{Config, NicKind};
 use crate::lxc::container;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::home::Names;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::protocol::State;
-use crate::net::ports;
-use crate::operation::{self, Container, Operation};
 use crate::report::Report;
+use crate::resources::cgroup;
+use crate::resources::network::ports;
 use crate::rollback::Journal;
+use crate::rollback::lock::{self, Container, Operation};
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
 
@@ -70,12 +70,12 @@ pub struct Known {
 impl Known {
     /// All of them.
     pub fn all() -> Result<Vec<Known>> {
-        Ok(operation::all()?.into_iter().map(|(dir, container)| Known { dir, container }).collect())
+        Ok(lock::all()?.into_iter().map(|(dir, container)| Known { dir, container }).collect())
     }
 
     /// One by its name; none if no command of ours has ever worked on it.
     pub fn find(lxcpath: &Path, name: &str) -> Result<Option<Known>> {
-        let dir = Path::new(operation::STATE_ROOT).join(operation::key(lxcpath, name));
+        let dir = Path::new(lock::STATE_ROOT).join(lock::key(lxcpath, name));
         let container = Some(Container { name: name.to_owned(), lxcpath: lxcpath.to_owned() });
         Ok(Known::all()?.into_iter().find(|known| known.dir == dir).map(|known| Known { container, ..known }))
     }

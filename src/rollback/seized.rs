@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
 use crate::error::ErrorList;
-use crate::sys::below::Below;
+use crate::resources::cgroup;
 use crate::sys::glance::glance;
+use crate::sys::in_root::Below;
 use crate::sys::process::Process;
-use crate::sys::tcp;
+use crate::sys::tcp_repair;
 
 /// What the kernel puts behind the name of an open file that has been deleted.
 const DELETED: &str = " (deleted)";
@@ -73,7 +73,7 @@ impl Seized {
         };
         let (mut errors, mut done, mut sockets) = (ErrorList::default(), Vec::new(), 0);
         for pid in &tasks {
-            match tcp::end_repair(*pid) {
+            match tcp_repair::end_repair(*pid) {
                 Ok(ended) => sockets += ended,
                 Err(e) if has_ended(*pid) => log::debug!("process {pid} has ended: {e}"),
                 Err(e) => errors.note::<()>(Err(e).with_context(|| format!("mend the sockets of process {pid}"))),

@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::{PARTIAL, Undo};
-use crate::release::Seized;
+use crate::rollback::seized::Seized;
 use crate::sys::files;
 
 /// How the checkpoint that is about to get this name loses it.

@@ -13,8 +13,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::AsWritten;
 use crate::criu::images;
+use crate::store::record::AsWritten;
 use crate::sys::files;
 
 /// Read in pieces of this size, in bytes.
@@ -141,7 +141,7 @@ impl Checksum {
         }
     }
 
-    pub(super) fn sha256() -> Checksum {
+    pub(crate) fn sha256() -> Checksum {
         Checksum { state: State::Sha256(Sha256::new()), length: 0 }
     }
 
@@ -163,7 +163,7 @@ impl Checksum {
         Ok(length)
     }
 
-    pub(super) fn of_file(mut self, path: &Path) -> Result<Sum> {
+    pub(crate) fn of_file(mut self, path: &Path) -> Result<Sum> {
         let what = || format!("read {}", path.display());
         let mut file = files::open_file(path).with_context(what)?;
         let mut buffer = vec![0; PIECE];

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::criu::images;
-use crate::record::{AsWritten, Checksum, Image};
+use crate::store::record::{AsWritten, Checksum, Image};
 use crate::sys::files;
 
 /// How long to wait for more when all that is there has been read.
@@ -166,7 +166,7 @@ mod tests {
         let mut known = sealer.finish().unwrap();
         assert!(known[0].is_as_written(dir.path()).unwrap());
         known[0].as_written = None;
-        let again = crate::record::measure_images(dir.path(), crate::record::Memory::WithSums).unwrap();
+        let again = crate::store::record::measure_images(dir.path(), crate::store::record::Memory::WithSums).unwrap();
         assert_eq!(known, again);
         assert_eq!(known[0].size, 1_000_000);
     }

@@ -7,13 +7,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
-use super::{measure, written};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::record::{self, Record};
 use crate::rollback;
-use crate::suspended;
+use crate::store::record::{self, Record};
+use crate::store::resume_mark;
+use crate::store::show::{measure, written};
 use crate::sys::files;
-use crate::sys::place::{self, Guest};
+use crate::sys::path_trust::{self, Guest};
 
 /// What is added to a directory's name while a checkpoint is written.
 const PARTIAL: &str = ".partial";
@@ -167,7 +167,7 @@ impl Entry {
         Ok(Entry {
             container: record.as_ref().map(|r| r.container.name.clone()).or_else(by_place),
             state,
-            to_be_resumed: suspended::is_to_be_resumed(&directory),
+            to_be_resumed: resume_mark::is_to_be_resumed(&directory),
             damage: damage.filter(|_| state == State::Damaged),
             size: measure(&directory)?.0,
             created: match &record {
@@ -192,7 +192,7 @@ pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, St
 
 /// Refuses what is no checkpoint, what others could have put there, and what another checkpoint builds on.
 pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
-    place::check_of(guest, dir)?;
+    path_trust::check_of(guest, dir)?;
     let meta = fs::symlink_metadata(dir).with_context(|| format!("look at {}", dir.display()))?;
     if meta.is_symlink() {
         bail!("{} is a symbolic link: name the directory itself", dir.display());

@@ -9,9 +9,9 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::images::Sum;
-use super::{Checksum, Damage, FILE, Image, Record};
-use crate::sys::{files, place};
+use crate::store::checksums::Sum;
+use crate::store::record::{Checksum, Damage, FILE, Image, Record};
+use crate::sys::{files, path_trust};
 
 /// CRIU's link (criu/image.c).
 const LINK: &str = "parent";
@@ -42,7 +42,7 @@ impl Lineage {
                     let parent = child.join(&target);
                     // Beside its child it is as safe as that, whose place the command has looked at.
                     if !is_beside(&target) {
-                        place::check(&parent)?;
+                        path_trust::check(&parent)?;
                     }
                     parent
                 }
@@ -155,7 +155,7 @@ mod tests {
         let dir = |name: &str| top.path().join(name);
         symlink("../a", dir("b/parent")).unwrap();
         symlink("../b", dir("c/parent")).unwrap();
-        let record = |created| Record { created, ..crate::record::tests::sample() };
+        let record = |created| Record { created, ..crate::store::record::tests::sample() };
         record(1).write(&dir("a")).unwrap();
         for (name, created) in [("b", 2), ("c", 3)] {
             let builds_on = parent_of(&dir(name)).unwrap();

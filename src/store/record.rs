@@ -11,24 +11,19 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::apparmor::Profile;
-use crate::cgroup::Tree;
-use crate::mend::States;
-use crate::mend::core_filters::CoreFilter;
-use crate::mend::groups::Membership;
-use crate::mounts::{External, HostFile};
-use crate::net::devices::Device;
-use crate::net::{Elsewhere, Port};
+use crate::resources::apparmor::Profile;
+use crate::resources::cgroup::Tree;
+use crate::resources::mounts::{External, HostFile};
+use crate::resources::network::interfaces::Device;
+use crate::resources::network::multicast::Membership;
+use crate::resources::network::sysctl::Sysctls;
+use crate::resources::network::{Elsewhere, Port};
+use crate::resources::states::States;
+use crate::resources::states::core_filters::CoreFilter;
 use crate::sys::files;
 use crate::sys::netlink::Route;
-use crate::sysctl::Sysctls;
 
-use crate::ttys::Tty;
-
-mod comparison;
-mod images;
-mod lineage;
-mod unchanged;
+use crate::resources::terminals::Tty;
 
 pub use comparison::Comparison;
 pub use images::{Checksum, Image, Memory, is_image, measure_images};
@@ -450,14 +445,14 @@ pub(crate) mod tests {
             controllers: vec![],
             path: path.into(),
             frozen: false,
-            directories: vec![crate::cgroup::Directory {
+            directories: vec![crate::resources::cgroup::Directory {
                 path: below.into(),
                 uid: 0,
                 gid: 0,
                 mode: 0o755,
-                files: vec![crate::cgroup::OwnedFile { name: file.into(), uid: 0, gid: 0, mode: 0o644 }],
+                files: vec![crate::resources::cgroup::OwnedFile { name: file.into(), uid: 0, gid: 0, mode: 0o644 }],
                 tasks: true,
-                limits: crate::limits::Limits::new(),
+                limits: crate::resources::cgroup::limits::Limits::new(),
                 devices: vec![],
             }],
         };

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::record::{Damage, Lineage, Record};
+use crate::store::record::{Damage, Lineage, Record};
 
 /// What was read of one checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,7 +91,8 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-    use crate::record::{Memory, measure_images, parent_of, tests::sample};
+    use crate::store::record::tests::sample;
+    use crate::store::record::{Memory, measure_images, parent_of};
     use crate::sys::files;
 
     fn checkpoint(dir: &Path, parent: Option<&str>) {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::record::{self, Record};
+use crate::store::record::{self, Record};
 use crate::sys::files;
 
 /// The directory of all places on a shelf.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::{AsWritten, Damage, Image, Lineage, Record};
+use crate::store::record::{AsWritten, Damage, Image, Lineage, Record};
 use crate::sys::{files, memory};
 
 /// Memory images that are to be compared.

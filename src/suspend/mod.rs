@@ -6,23 +6,25 @@
 //!
 //! Whoever interrupts us wants neither: then the container goes on.
 
+pub mod jobs;
+pub mod order;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::begin;
-use crate::cgroup::{self, Cgroup};
 use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::config::HookKind;
-use crate::lxc::container;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::tools::{self, ShutDown};
-use crate::lxc::typed;
+use crate::lxc::{container, shell};
+use crate::preflight::entry;
 use crate::report::Report;
+use crate::resources::cgroup::{self, Cgroup};
 use crate::settings::Settings;
-use crate::suspended;
+use crate::store::resume_mark;
 
 /// With less time than this nothing is dumped any more. A container always gets as much to shut down: what LXC's own
 /// unit gives it on Debian.
@@ -64,7 +66,7 @@ pub fn suspend(
 ) -> Result<Suspended> {
     // Time without end is none too much for a clock.
     let end = Instant::now().checked_add(time);
-    let defined = Defined::load(name, lxcpath, None).map_err(begin::not_defined)?;
+    let defined = Defined::load(name, lxcpath, None).map_err(entry::not_defined)?;
     let failure = match dump(&defined, action_script, settings, time, report) {
         Ok(done) => return Ok(Suspended::Suspended(done)),
         Err(failure) => failure,
@@ -84,7 +86,7 @@ pub fn suspend(
         Ok(how) => Ok(Suspended::ShutDown(how, failure)),
         Err(e) => Err(Failure {
             cause: anyhow::anyhow!("{failure}; and it could not be shut down: {e:#}"),
-            state: failure.state.or_else(|| Some(format!("look with lxc-info {}", typed::options(name, lxcpath)))),
+            state: failure.state.or_else(|| Some(format!("look with lxc-info {}", shell::options(name, lxcpath)))),
             ..failure
         }),
     }
@@ -126,7 +128,7 @@ fn dump(
         name: defined.name.clone(),
         lxcpath: defined.lxcpath.clone(),
         config: None,
-        images: suspended::dir(&defined.dir()),
+        images: resume_mark::dir(&defined.dir()),
         replace: true,
         after: AfterDump::Stop,
         action_script,
@@ -153,5 +155,5 @@ fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
         return Ok(());
     }
     Err(Failure::msg(Exit::Refused, format!("{HOOK} is not among its hooks: nothing would notice a start in between"))
-        .hint(format!("lxc-cr prepare {} puts it there", typed::options(&defined.name, &defined.lxcpath))))
+        .hint(format!("lxc-cr prepare {} puts it there", shell::options(&defined.name, &defined.lxcpath))))
 }

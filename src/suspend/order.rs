@@ -4,8 +4,6 @@
 //! then the names. `lxc-autostart` does one after the other; here those of the same order are a [`Batch`] and go side by
 //! side. After one with an `lxc.start.delay` nobody else begins until that is over, so it ends its batch.
 
-mod crew;
-
 use std::time::Duration;
 
 use crate::lxc::config::Config;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-use super::place::{self, Guest};
+use crate::sys::path_trust::{self, Guest};
 
 /// Mode of directories that hold images, records and state.
 const PRIVATE_DIR: u32 = 0o700;
@@ -52,7 +52,7 @@ pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
     for name in names(dir)? {
         let path = dir.join(&name);
         let meta = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?;
-        if !place::is_ours(meta.uid()) {
+        if !path_trust::is_ours(meta.uid()) {
             bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
         }
         if meta.is_symlink() && links.iter().any(|l| name == Path::new(l)) {
@@ -106,10 +106,10 @@ pub fn open_append(path: &Path) -> io::Result<File> {
 }
 
 /// Checks that nobody but root can have written a file that root acts upon, nor put another one in its place. The
-/// directory of a container, where its own configuration lies, may be its root's. To read it, [`super::place::open_own`].
+/// directory of a container, where its own configuration lies, may be its root's. To read it, [`crate::sys::path_trust::open_own`].
 pub fn check_own_file(guest: Option<Guest>, path: &Path) -> Result<()> {
     let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
-    place::check_file(guest, &path)?;
+    path_trust::check_file(guest, &path)?;
     Ok(())
 }
 
@@ -161,7 +161,7 @@ pub fn scratch(name: &str) -> io::Result<File> {
 pub fn open_log(path: &Path) -> Result<File> {
     let what = || format!("open the log file {}", path.display());
     let at = std::path::absolute(path).with_context(what)?;
-    let way = place::reach_name(None, &at).with_context(what)?;
+    let way = path_trust::reach_name(None, &at).with_context(what)?;
     let name = at.file_name().context("it has no name").with_context(what)?;
     let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     let file = way.open_in(name, flags, PRIVATE_FILE).with_context(what)?;
@@ -173,7 +173,7 @@ pub fn open_log(path: &Path) -> Result<File> {
     if !kind.is_file() {
         bail!("{} is no file", path.display());
     }
-    if !place::is_ours(meta.uid()) {
+    if !path_trust::is_ours(meta.uid()) {
         bail!("{} belongs to user {}, not to root", path.display(), meta.uid());
     }
     // Where others can make names, one may be a second name of a file that is none of a log.

@@ -3,25 +3,25 @@
 use std::{fs, io};
 
 pub mod acl;
-pub mod below;
 pub mod bpf;
 pub mod clean_start;
 pub mod fdpass;
 pub mod files;
 pub mod glance;
-pub mod journal;
+pub mod in_root;
 pub mod memory;
 pub mod mount;
 pub mod multicast;
 pub mod namespace;
 pub mod netlink;
-pub mod place;
+pub mod path_trust;
 pub mod process;
 pub mod pty;
 pub mod sandbox;
 pub mod signals;
 pub mod spawn;
-pub mod tcp;
+pub mod systemd_journal;
+pub mod tcp_repair;
 pub mod timerfd;
 
 /// Names the time from one boot of the host to the next (random(4)).

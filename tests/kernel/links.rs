@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use lxc_cr::net::ports;
+use lxc_cr::resources::network::ports;
 use lxc_cr::sys::netlink::{Error, Mac, NewVeth, in_netns};
 
 use crate::{connect, container, inside, nothing_to_note, open};

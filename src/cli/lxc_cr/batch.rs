@@ -14,12 +14,12 @@ use super::PROGRAM;
 use crate::cli::common::{LxcOptions, print};
 use crate::cli::logger;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
-use crate::lineup::{Batch, Crew, Ended};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::settings::{self, Files};
+use crate::suspend::order::{Batch, Crew, Ended};
 use crate::sys::files;
-use crate::sys::journal::{self, Priority};
 use crate::sys::signals::Signals;
+use crate::sys::systemd_journal::{self, Priority};
 
 /// The options that both have.
 #[derive(Args, Clone, Debug)]
@@ -181,7 +181,7 @@ impl Several {
             end: Instant::now().checked_add(time),
             jobs,
             quiet: self.quiet,
-            in_journal: journal::is_stream(std::io::stdout().as_fd()),
+            in_journal: systemd_journal::is_stream(std::io::stdout().as_fd()),
         })
     }
 

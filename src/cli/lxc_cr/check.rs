@@ -6,17 +6,16 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
-use crate::begin;
 use crate::cli::common::{LxcOptions, absolute, load_settings, print, start_log};
 use crate::cli::cure;
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::{container, settled};
-use crate::operation;
-use crate::preflight::{self, Finding, Findings, Subject};
-use crate::suspended;
+use crate::preflight::{self, Finding, Findings, Subject, entry};
+use crate::rollback::lock;
+use crate::store::resume_mark;
 use crate::sys::netlink::Netlink;
 
 /// Tell what stands in the way of a checkpoint, and the remedy; nothing is changed
@@ -49,15 +48,15 @@ impl Check {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let (name, lxcpath) = self.lxc.container()?;
         let settings = load_settings(&name)?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(begin::not_defined)?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(entry::not_defined)?;
         let criu =
-            version::find_cached(settings.criu.as_deref(), &operation::criu_version_cache()).map_err(begin::no_criu)?;
+            version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(entry::no_criu)?;
         let running = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?
-            .ok_or_else(|| begin::not_running(&defined))?;
+            .ok_or_else(|| entry::not_running(&defined))?;
         settled::wait(&Client::new(&defined.lxcpath_text(), name.as_str()), running.init.pid());
         let images = match &self.dir {
             Some(dir) => absolute(dir)?,
-            None => suspended::dir(&defined.dir()),
+            None => resume_mark::dir(&defined.dir()),
         };
         let mut netlink = Netlink::open().or_exit(Exit::Other)?;
         let subject = Subject {
@@ -69,8 +68,8 @@ impl Check {
             incremental: false,
         };
         let refused = [
-            begin::check_places(&defined, &images).map(drop),
-            self.dir.as_ref().map_or_else(|| begin::refuse_ephemeral(&defined), |_| Ok(())),
+            entry::check_places(&defined, &images).map(drop),
+            self.dir.as_ref().map_or_else(|| entry::refuse_ephemeral(&defined), |_| Ok(())),
         ];
         let refused = refused.into_iter().filter_map(|checked| checked.err().map(as_finding));
         let found = preflight::look(&subject, &mut netlink)?;

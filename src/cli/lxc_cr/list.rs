@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::chosen::Chosen;
 use crate::cli::common::{LxcOptions, hidden, print, start_log};
-use crate::contents::catalogue::Entry;
 use crate::error::{Exit, OrExit, Result};
 use crate::report::{bytes, span};
+use crate::store::list::Entry;
 
 /// List the checkpoints of one container, or of all
 ///
@@ -76,7 +76,7 @@ fn in_words(found: &[Entry], now: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contents::catalogue::State;
+    use crate::store::list::State;
 
     #[test]
     fn a_table() {

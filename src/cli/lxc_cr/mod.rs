@@ -1,5 +1,6 @@
 //! `lxc-cr`: all that is not a checkpoint or a restart. A module for each subcommand.
 
+mod batch;
 mod check;
 mod chosen;
 mod list;
@@ -7,7 +8,6 @@ mod prepare;
 mod recover;
 mod remove;
 mod resume;
-mod several;
 mod show;
 mod suspend;
 mod verify;

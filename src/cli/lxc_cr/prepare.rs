@@ -6,16 +6,17 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::begin;
 use crate::cli::common::{LxcOptions, print, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
+use crate::preflight::entry;
 use crate::prepare::change::Change;
-use crate::prepare::host::wish::{self, Address, Wish};
+use crate::prepare::container;
+use crate::prepare::host::spec::{self, Address, Wish};
+use crate::prepare::host::{self};
 use crate::prepare::init::Init;
 use crate::prepare::installed::Installed;
-use crate::prepare::kept::Undone;
-use crate::prepare::{container, host};
+use crate::prepare::undo::Undone;
 use crate::settings;
 
 /// Give a container, or the host, what checkpoints need
@@ -57,7 +58,7 @@ pub struct Prepare {
     apply: bool,
 
     /// With --host: name of the bridge, where it is not that of the settings
-    #[arg(long, value_name = "NAME", value_parser = wish::interface)]
+    #[arg(long, value_name = "NAME", value_parser = spec::interface)]
     bridge: Option<String>,
 
     /// With --host: the bridge's address with its prefix, as 10.0.3.1/24, or 'dhcp'
@@ -69,7 +70,7 @@ pub struct Prepare {
     gateway: Option<IpAddr>,
 
     /// With --host: make this interface of the host a port of the bridge
-    #[arg(long, value_name = "IFACE", value_parser = wish::interface)]
+    #[arg(long, value_name = "IFACE", value_parser = spec::interface)]
     port: Option<String>,
 
     /// With --host: tell it as JSON
@@ -94,7 +95,7 @@ impl Prepare {
 
     fn of_container(&self) -> Result<ExitCode> {
         let (name, lxcpath) = self.lxc.container()?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(begin::not_defined)?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(entry::not_defined)?;
         if self.undo {
             return self.tell_undone(name.as_str(), &container::undo(&defined, &container::hold_stopped(&defined)?)?);
         }

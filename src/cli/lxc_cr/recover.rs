@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::cli::common::{LxcOptions, hidden, print, start_log};
 use crate::error::Result;
-use crate::recover;
+use crate::rollback::recover;
 
 /// Undo what commands that were killed have left on the host
 ///

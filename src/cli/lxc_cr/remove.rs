@@ -7,12 +7,12 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::cli::common::{LxcOptions, hidden, of_checkpoint, start_log};
-use crate::contents::catalogue;
 use crate::error::{Exit, OrExit, Result};
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::operation::{self, Operation};
-use crate::sys::place::Guest;
+use crate::rollback::lock::{self, Operation};
+use crate::store::list;
+use crate::sys::path_trust::Guest;
 
 /// Remove a checkpoint
 ///
@@ -32,17 +32,17 @@ impl Remove {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let dir = self.lxc.checkpoint()?;
         let lxcpath = self.lxc.all_containers()?;
-        let container = catalogue::container_of(&dir, &lxcpath)?;
+        let container = list::container_of(&dir, &lxcpath)?;
         let guest = container.as_ref().and_then(|(lxcpath, name)| guest(lxcpath, name));
-        catalogue::check_removable(guest, &dir).or_exit(Exit::Refused)?;
+        list::check_removable(guest, &dir).or_exit(Exit::Refused)?;
         // A command that reads or writes it holds its container.
         let _held = match container {
             Some((lxcpath, name)) => Some(Operation::begin(&lxcpath, &name, "lxc-cr remove")?),
             None => None,
         };
         // A copy's restart holds the directory.
-        let _at_rest = operation::hold_images(&dir, Duration::ZERO)?;
-        catalogue::remove(&dir)?;
+        let _at_rest = lock::hold_images(&dir, Duration::ZERO)?;
+        list::remove(&dir)?;
         Ok(ExitCode::SUCCESS)
     }
 }

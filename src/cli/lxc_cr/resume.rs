@@ -5,22 +5,22 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::several::{Several, Summary, Terms, all_containers};
 use super::suspend::{AT_SHUTDOWN, member, nobody};
-use crate::begin;
 use crate::cli::common::{on_one_line, start_log};
 use crate::cli::logger;
+use crate::cli::lxc_cr::batch::{Several, Summary, Terms, all_containers};
 use crate::cli::restart::{self, Restart};
 use crate::error::{Exit, Failure, Result};
-use crate::lineup::{Batch, Member, batches, reversed};
 use crate::lxc::command::Client;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::ContainerName;
 use crate::lxc::protocol::State;
-use crate::lxc::{tools, typed};
-use crate::suspended;
-use crate::sys::journal::Priority;
+use crate::lxc::{shell, tools};
+use crate::preflight::entry;
+use crate::store::resume_mark;
+use crate::suspend::order::{Batch, Member, batches, reversed};
 use crate::sys::signals::Signals;
+use crate::sys::systemd_journal::Priority;
 
 /// Bring back containers that lxc-cr suspend has suspended
 ///
@@ -50,7 +50,7 @@ impl Resume {
         let members = match (self.all, self.several.containers()?) {
             (false, names) => match names.as_slice() {
                 [] => return Err(nobody()),
-                [one] if self.if_suspended && !suspended::is_marked(&terms.lxcpath.container_dir(one))? => {
+                [one] if self.if_suspended && !resume_mark::is_marked(&terms.lxcpath.container_dir(one))? => {
                     return Ok(ExitCode::SUCCESS);
                 }
                 [one] => return self.one(one, &terms),
@@ -74,11 +74,11 @@ impl Resume {
     fn one(&self, name: &ContainerName, terms: &Terms) -> Result<ExitCode> {
         logger::about(name, &terms.lxcpath);
         let own = terms.lxcpath.container_dir(name);
-        let images = suspended::dir(&own);
-        if !suspended::is_marked(&own)? {
+        let images = resume_mark::dir(&own);
+        if !resume_mark::is_marked(&own)? {
             return Err(Failure::msg(Exit::WrongState, "it was not suspended by lxc-cr suspend").hint(format!(
                 "lxc-restart {} brings back any checkpoint in {}",
-                typed::options(name, &terms.lxcpath),
+                shell::options(name, &terms.lxcpath),
                 images.display()
             )));
         }
@@ -96,7 +96,7 @@ impl Resume {
             Ok(State::Stopped) => {}
             // It has no network, which is told; or somebody has started it past our hook.
             Ok(_) => {
-                suspended::strike_out(&own)?;
+                resume_mark::strike_out(&own)?;
                 return Err(failure);
             }
             Err(e) => return Err(Failure { cause: failure.cause.context(e), ..failure }),
@@ -106,7 +106,7 @@ impl Resume {
             return Err(Failure { cause, state: Some(format!("{name} is stopped")), ..failure });
         }
         // Its hooks may be others than when it was suspended.
-        suspended::strike_out(&own)?;
+        resume_mark::strike_out(&own)?;
         let state = format!("it was started afresh; the checkpoint is still in {}", images.display());
         Err(Failure { cause: failure.cause.context("not resumed"), state: Some(state), ..failure })
     }
@@ -115,7 +115,7 @@ impl Resume {
     fn named(&self, names: &[ContainerName], terms: &Terms) -> Result<Vec<Member>> {
         let mut members = Vec::new();
         for name in names {
-            if !self.if_suspended || suspended::is_marked(&terms.lxcpath.container_dir(name))? {
+            if !self.if_suspended || resume_mark::is_marked(&terms.lxcpath.container_dir(name))? {
                 members.push(member(name, terms)?);
             }
         }
@@ -145,12 +145,12 @@ impl Resume {
     }
 
     fn look(&self, name: &ContainerName, terms: &Terms) -> Result<Option<Member>> {
-        if !suspended::is_marked(&terms.lxcpath.container_dir(name))? {
+        if !resume_mark::is_marked(&terms.lxcpath.container_dir(name))? {
             return Ok(None);
         }
-        let defined = Defined::load(name, &terms.lxcpath, None).map_err(begin::not_defined)?;
+        let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
         if !defined.config.start_auto() {
-            let named = typed::options(name, &terms.lxcpath);
+            let named = shell::options(name, &terms.lxcpath);
             let text = format!("it stays suspended: it has no lxc.start.auto; lxc-cr resume {named} brings it back");
             terms.tell(name, Priority::Info, &text);
             return Ok(None);
@@ -163,7 +163,7 @@ impl Resume {
     fn suspend_again(&self, summary: &Summary, batches: Vec<Batch>, signals: &Signals) -> Result<()> {
         let runs = |name: &ContainerName| {
             let own = self.several.of(name).container().map(|(name, lxcpath)| lxcpath.container_dir(&name));
-            own.is_ok_and(|own| matches!(suspended::is_marked(&own), Ok(false)))
+            own.is_ok_and(|own| matches!(resume_mark::is_marked(&own), Ok(false)))
         };
         let back: Vec<Batch> = reversed(batches)
             .into_iter()

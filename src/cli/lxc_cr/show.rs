@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, start_log};
-use crate::contents::Contents;
 use crate::error::{Exit, Failure, OrExit, Result};
+use crate::store::show::Contents;
 
 /// Show what a checkpoint holds: processes, memory, open files, sockets, network, mounts, and what made it
 ///

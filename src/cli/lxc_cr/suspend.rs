@@ -5,21 +5,21 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::several::{Several, Terms, all_containers};
-use crate::begin;
 use crate::cli::common::{action_script, on_one_line, print, start_log};
 use crate::cli::logger;
+use crate::cli::lxc_cr::batch::{Several, Terms, all_containers};
 use crate::cli::progress::Progress;
 use crate::error::{Exit, Failure, Result};
-use crate::lineup::{Member, batches, reversed};
 use crate::lxc::container;
-use crate::lxc::defined::Defined;
+use crate::lxc::definition::Defined;
 use crate::lxc::name::ContainerName;
 use crate::lxc::tools::ShutDown;
+use crate::preflight::entry;
 use crate::report::{bytes, seconds};
+use crate::suspend::order::{Member, batches, reversed};
 use crate::suspend::{self, Otherwise, Suspended};
-use crate::sys::journal::Priority;
 use crate::sys::signals::Signals;
+use crate::sys::systemd_journal::Priority;
 
 /// Suspend containers, as at shutdown; lxc-cr resume brings them back
 ///
@@ -113,14 +113,14 @@ impl Suspend {
 
 /// What its configuration says of a container that runs.
 fn running(name: &ContainerName, terms: &Terms) -> Result<Option<Member>> {
-    let defined = Defined::load(name, &terms.lxcpath, None).map_err(begin::not_defined)?;
+    let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
     let found = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?;
     Ok(found.map(|_| Member::new(name, &defined.config)))
 }
 
 /// What its configuration says of a container that is named.
 pub(super) fn member(name: &ContainerName, terms: &Terms) -> Result<Member> {
-    let defined = Defined::load(name, &terms.lxcpath, None).map_err(begin::not_defined)?;
+    let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
     Ok(Member::new(name, &defined.config))
 }
 

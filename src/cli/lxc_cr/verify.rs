@@ -10,11 +10,11 @@ use serde::Serialize;
 use super::chosen::Chosen;
 use crate::cli::common::{LxcOptions, hidden, print, print_error, start_log};
 use crate::cli::progress::Progress;
-use crate::contents::catalogue::{Entry, State};
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::operation;
 use crate::report::{Report, bytes, moment, shown};
+use crate::rollback::lock;
 use crate::store::history::{self, History};
+use crate::store::list::{Entry, State};
 use crate::store::scrub::{Content, Flaw, Scrub};
 
 /// Between two updates of the terminal.
@@ -143,7 +143,7 @@ fn one(entry: &Entry, scrub: &mut Scrub, which: &str, progress: &mut Progress) -
     let dir = &entry.directory;
     let (result, reason, size) = match entry.state {
         State::Partial => (Verdict::Skipped, Some("it was never completed".to_owned()), entry.size),
-        _ => match operation::hold_images(dir, Duration::ZERO) {
+        _ => match lock::hold_images(dir, Duration::ZERO) {
             Err(busy) => (Verdict::Skipped, Some(busy.to_string()), entry.size),
             Ok(_held) => {
                 let read = read(dir, scrub, which, progress);

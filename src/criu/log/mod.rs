@@ -230,5 +230,6 @@ pub fn summarise_file(path: &Path, operation: Operation) -> io::Result<Summary> 
     Ok(summarise(whole, operation))
 }
 
+pub mod reader;
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Config;
 use super::error::{ConfigError, Position};
 use super::parse::{self, Item};
-use crate::sys::place::{self, Guest, Source};
+use crate::sys::path_trust::{self, Guest, Source};
 
 /// How deep includes may nest. LXC's own templates need three.
 const DEPTH_MAX: usize = 16;
@@ -140,7 +140,7 @@ struct Read {
 }
 
 fn read(path: &Path) -> io::Result<Read> {
-    let (file, source) = place::open(path)?;
+    let (file, source) = path_trust::open(path)?;
     let meta = file.metadata()?;
     let mut text = Vec::new();
     file.take(BYTES_MAX + 1).read_to_end(&mut text)?;

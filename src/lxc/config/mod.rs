@@ -47,7 +47,7 @@ pub use net::{HwAddr, Nic, NicKind, VethMode};
 pub use parse::{Item, items};
 pub use value::{IdKind, IdMap};
 
-use crate::sys::place::{Guest, Source};
+use crate::sys::path_trust::{Guest, Source};
 
 /// A container's configuration.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::error::{ConfigError, ParseError, Position};
 use super::load;
 use super::parse::{Item, printable};
-use crate::sys::place::Guest;
+use crate::sys::path_trust::Guest;
 
 /// A mount that LXC makes when the container starts.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -26,11 +26,11 @@ use super::protocol::{self, Message, News, State};
 use answer::Response;
 use connection::{Answer, Connection, Held, Owner, Phase, Progress};
 
-pub use served::{Hierarchy, Served};
+pub use backend::{Hierarchy, Served};
 
 mod answer;
+mod backend;
 mod connection;
-mod served;
 #[cfg(test)]
 mod tests;
 

@@ -9,9 +9,9 @@ use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 
 use super::cgroups::MOUNT_POINT;
-use super::wish::Cidr;
+use crate::prepare::host::spec::Cidr;
 
-use crate::prepare::kept::{Kept, Step};
+use crate::prepare::undo::{Kept, Step};
 use crate::sys::netlink::{Error, Netlink};
 use crate::sys::spawn::SAFE_PATH;
 

@@ -2,8 +2,8 @@
 
 use super::ifupdown;
 use super::root::{PUBLIC, Root};
-use super::wish::{Address, Wish};
 use crate::prepare::change::Change;
+use crate::prepare::host::spec::{Address, Wish};
 use crate::sys::netlink::Mac;
 
 /// The mode of a file that may hold secrets: NetworkManager takes no other.

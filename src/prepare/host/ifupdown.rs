@@ -5,8 +5,8 @@
 use std::net::IpAddr;
 
 use super::root::{PUBLIC, Root};
-use super::wish::{Address, Wish};
 use crate::prepare::change::Change;
+use crate::prepare::host::spec::{Address, Wish};
 use crate::sys::netlink::Mac;
 
 /// The main file.

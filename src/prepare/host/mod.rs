@@ -7,15 +7,15 @@
 //! The interface over which the host's default route goes is left alone unless the user names it. Then only files are
 //! written: the user chooses the moment.
 
+mod apply;
 pub mod bridge;
 mod cgroups;
 mod ids;
 mod ifupdown;
-mod live;
 mod modules;
 mod root;
+pub mod spec;
 mod tools;
-pub mod wish;
 
 use std::path::Path;
 
@@ -23,15 +23,15 @@ use anyhow::Context;
 use serde::Serialize;
 
 use self::bridge::Manager;
-use self::live::Deed;
 pub use self::root::Root;
 use self::tools::Tools;
-use self::wish::{Address, Wish};
 use super::change::Change;
-use super::kept::{Kept, Undone};
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::operation::Operation;
 use crate::preflight::{Finding, Findings};
+use crate::prepare::host::apply::Deed;
+use crate::prepare::host::spec::{Address, Wish};
+use crate::prepare::undo::{Kept, Undone};
+use crate::rollback::lock::Operation;
 use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::netlink::{Error, Link, Mac, Netlink};

@@ -4,12 +4,12 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use crate::criu::check;
-use crate::criu::version::{self as criu_version, Criu};
+use crate::criu::version::Criu;
+use crate::criu::{check, version as criu_version};
 use crate::lxc::version as lxc_version;
-use crate::operation::{criu_version_cache, lxc_version_cache};
 use crate::preflight::Finding;
 use crate::preflight::host::{self, Host};
+use crate::rollback::lock::{criu_version_cache, lxc_version_cache};
 use crate::settings::Settings;
 
 /// The oldest kernel that all was tried with.

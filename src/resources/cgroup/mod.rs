@@ -13,7 +13,10 @@
 //! | `make` | directories are made, under a name that is free in all hierarchies, and removed |
 //! | `tasks` | processes in them: entered, listed, frozen, ended |
 
+pub mod confine;
+pub mod devices;
 mod hierarchy;
+pub mod limits;
 mod make;
 mod tasks;
 mod tree;

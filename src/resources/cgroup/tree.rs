@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Cgroup, Hierarchy, directory, is_frozen};
-use crate::devices::Program;
-use crate::limits::{self, Limits};
+use crate::resources::cgroup::devices::Program;
+use crate::resources::cgroup::limits::{self, Limits};
 
 /// The modes that the kernel gives to files of a cgroup; `memory.pressure_level` of v1 has none.
 const COMMON_MODES: &[u32] = &[0o444, 0o644, 0o200, 0o222, 0];

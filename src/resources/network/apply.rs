@@ -9,8 +9,8 @@ use super::Port;
 use super::plan::NewPort;
 use super::ports::{VETH, nobodys_mac};
 use crate::error::ErrorList;
+use crate::resources::network::sysctl;
 use crate::sys::netlink::{Error, Mac, Netlink, NewVeth, Route, in_netns};
-use crate::sysctl;
 
 /// Makes the veth pairs of a plan, off their bridges, and gives the ports as [`unlock`] wants them. The inner ends
 /// are born in the container's network namespace: to move one there later takes some 40 ms, for the kernel waits

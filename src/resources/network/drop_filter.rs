@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Port;
-use super::devices::{Device, Origin};
 use crate::error::ErrorList;
+use crate::resources::network::interfaces::{Device, Origin};
 use crate::sys::bpf;
 use crate::sys::netlink::{Error, Netlink, in_netns};
 use crate::sys::process::Process;

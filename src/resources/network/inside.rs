@@ -17,9 +17,9 @@ use anyhow::Context;
 use super::Port;
 use crate::criu::images::{self, Error, Inventory, NetworkLock, Saved, Shown};
 use crate::error::ErrorList;
+use crate::resources::network::sysctl;
 use crate::sys::files;
 use crate::sys::netlink::{Described, Netlink};
-use crate::sysctl;
 
 /// The rules that a new namespace has: priority and table (net/ipv4/fib_rules.c, `fib_default_rules_init`).
 const DEFAULT_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];

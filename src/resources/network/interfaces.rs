@@ -8,7 +8,7 @@
 //! They are on no bridge from which they could be taken. CRIU's own rules in the container's network namespace keep packets
 //! from it and in it while it stands still, but not all the time: at a restore they come after the addresses, and when the
 //! namespace goes they go before the interfaces. For some milliseconds the kernel would answer its peers that there is no
-//! such connection. So each has a gate ([`gates`](super::gates)): a macvlan from `network-lock` on, and
+//! such connection. So each has a gate ([`gates`](crate::resources::network::drop_filter)): a macvlan from `network-lock` on, and
 //! both from their birth to `network-unlock`. (One of the host's leaves the namespace before that goes, and must not be
 //! left deaf.)
 
@@ -18,10 +18,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::gates::{self, namespace_of};
 use super::ports::{Survey, is_own_namespace};
 use crate::error::ErrorList;
 use crate::lxc::config::{Config, NicKind};
+use crate::resources::network::drop_filter::{self, namespace_of};
 use crate::sys::netlink::{Error, Link, Mac, Netlink, NewMacvlan, in_netns};
 use crate::sys::process::{self, Process};
 
@@ -203,7 +203,7 @@ pub fn bring_in(
     if is_own_namespace(container).context("look at the container's network namespace")? {
         bail!("the container has no network namespace of its own");
     }
-    let gate = gates::make()?;
+    let gate = drop_filter::make()?;
     for device in devices {
         let host = device.from.host();
         let what = || format!("bring {} into the container ({host} of the host)", device.inside);

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use super::Elsewhere;
 use super::state::LinkState;
 use crate::lxc::config::{Gateway, Nic, NicKind, VethMode};
+use crate::resources::network::sysctl::LINK;
 use crate::sys::netlink::raw::Message;
-use crate::sysctl::LINK;
 
 const NEW_ROUTE: u16 = 24;
 const NEW_NEIGHBOUR: u16 = 28;

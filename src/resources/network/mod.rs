@@ -30,14 +30,17 @@ use crate::sys::netlink::{Mac, PortSettings, Vlan};
 use state::LinkState;
 
 pub mod apply;
-pub mod configured;
-pub mod devices;
-pub mod gates;
+pub mod drop_filter;
 pub mod inside;
+pub mod interfaces;
+pub mod lxc_defaults;
+pub mod multicast;
 pub mod neighbours;
 pub mod plan;
 pub mod ports;
+pub mod stale_veth;
 pub mod state;
+pub mod sysctl;
 pub mod tables;
 
 /// The MTU of a link of which nothing was recorded: Ethernet's.

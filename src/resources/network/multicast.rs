@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
 use crate::error::ErrorList;
+use crate::resources::cgroup;
 use crate::sys::multicast;
 use crate::sys::process::{Process, number_inside};
 

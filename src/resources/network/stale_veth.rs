@@ -7,14 +7,14 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
-use crate::net::Port;
-use crate::net::ports::{VETH, nobodys_mac};
+use crate::criu::retry::PAUSES;
 use crate::report::Report;
-use crate::retry::PAUSES;
+use crate::resources::network::Port;
+use crate::resources::network::ports::{VETH, nobodys_mac};
 use crate::sys::netlink::{Link, Netlink};
 
 /// Waits until they are gone, though not for long: a container whose name is taken gets another one.
-pub(super) fn wait(ports: &[Port], netlink: &mut Netlink, report: &mut dyn Report) -> Result<()> {
+pub(crate) fn wait(ports: &[Port], netlink: &mut Netlink, report: &mut dyn Report) -> Result<()> {
     let mut look = || netlink.links().context("list the host's links").map(|links| lingering(ports, &links));
     let first = look()?;
     if first.is_empty() {

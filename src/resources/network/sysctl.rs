@@ -3,7 +3,7 @@
 //! CRIU saves those of the interfaces (`conf/`) and a few more (net.c); `net.core.somaxconn`, `net.ipv4.tcp_*`,
 //! `net.ipv4.ip_local_port_range` and their like come back as in a new namespace. So what differs from a new namespace is
 //! recorded, and what differs from the record is set before the container runs. Those of the interfaces are recorded,
-//! too, for a namespace that we fill without CRIU ([`crate::net::inside`]).
+//! too, for a namespace that we fill without CRIU ([`crate::resources::network::inside`]).
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
 use crate::error::ErrorList;
+use crate::resources::cgroup;
 use crate::sys::process::number_inside;
 
 /// What the kernel gives to a process whose parent has no other (`MMF_DUMP_FILTER_DEFAULT`).

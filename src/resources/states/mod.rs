@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorList;
 
 pub mod core_filters;
-pub mod groups;
 pub mod personality;
 pub mod timers;
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
 use crate::error::ErrorList;
+use crate::resources::cgroup;
 use crate::sys::process::{Process, number_inside};
 use crate::sys::timerfd::{self, Timer};
 

@@ -16,18 +16,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::apparmor::Profile;
 use crate::criu::images::{self, NamespaceIds, Readdressed, Shown};
 use crate::error::{Exit, Failure};
 use crate::lxc::config::Config;
 use crate::lxc::config::system::DEFAULT_LXCPATH;
 use crate::lxc::container;
-use crate::lxc::defined::{self, Defined};
+use crate::lxc::definition::{self, Defined};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::net::Port;
-use crate::net::devices::{self, Device};
-use crate::record::{Container, Record};
-use crate::rootfs::Root;
+use crate::resources::apparmor::Profile;
+use crate::resources::network::Port;
+use crate::resources::network::interfaces::{self, Device};
+use crate::resources::rootfs::Root;
+use crate::store::record::{Container, Record};
 use crate::sys::netlink::{Mac, Netlink};
 
 use network::Interface;
@@ -186,9 +186,9 @@ impl Copy {
 }
 
 /// The failure for a container that is not defined. Where the checkpoint is another one's, the hint tells how to make it.
-pub(super) fn not_defined(error: defined::Error, name: &ContainerName, lxcpath: &LxcPath, images: &Path) -> Failure {
-    let missing = matches!(error, defined::Error::NotDefined(_));
-    let failure = crate::begin::not_defined(error);
+pub(super) fn not_defined(error: definition::Error, name: &ContainerName, lxcpath: &LxcPath, images: &Path) -> Failure {
+    let missing = matches!(error, definition::Error::NotDefined(_));
+    let failure = crate::preflight::entry::not_defined(error);
     match Record::read(images) {
         Ok(Some(record)) if missing && record.container.name != name.as_str() => {
             failure.hint(how_to_make(&record.container, name, lxcpath, images))
@@ -245,7 +245,7 @@ fn own_ports(ports: &[Port], interfaces: &[Interface]) -> Vec<Port> {
 /// The other interfaces of a copy: upon which of the host's they sit, or which of the host's they are, its own
 /// configuration says.
 fn own_devices(recorded: &[Device], defined: &Defined) -> Vec<Device> {
-    let configured = devices::of_config(&defined.config);
+    let configured = interfaces::of_config(&defined.config);
     let own = recorded.iter().map(|device| match configured.iter().find(|c| c.inside == device.inside) {
         Some(other) => Device { from: other.from.clone(), ..device.clone() },
         None => device.clone(),

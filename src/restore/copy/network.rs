@@ -9,9 +9,9 @@ use sha2::{Digest, Sha256};
 
 use crate::criu::images::{self, Family, NamespaceIds, Net, Readdress, Readdressed, Shown};
 use crate::lxc::config::{Config, Gateway, Nic};
-use crate::lxc::defined::Defined;
-use crate::net::devices::Origin;
-use crate::record::Record;
+use crate::lxc::definition::Defined;
+use crate::resources::network::interfaces::Origin;
+use crate::store::record::Record;
 use crate::sys::netlink::{Mac, Netlink};
 
 /// How LXC's own hardware addresses begin (`lxc.net.0.hwaddr = 00:16:3e:xx:xx:xx` in its default.conf).

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use super::network::Interface;
 use super::{own_devices, own_ports};
 use crate::lxc::config::MountEntry;
-use crate::lxc::defined::Defined;
-use crate::mounts::External;
-use crate::record::{Container, Record};
-use crate::rootfs::Root;
+use crate::lxc::definition::Defined;
+use crate::resources::mounts::External;
+use crate::resources::rootfs::Root;
+use crate::store::record::{Container, Record};
 
 /// Keys of the configuration of which a copy has its own.
 const OWN: &[&str] = &["lxc.rootfs.path", "lxc.uts.name"];

@@ -11,8 +11,8 @@ use super::Reason;
 #[cfg(test)]
 use super::Weight;
 use crate::criu::images::{self, FileKind, Mount, NamespaceIds, PathFile};
-use crate::record::Record;
-use crate::sys::below::{Below, Found};
+use crate::store::record::Record;
+use crate::sys::in_root::{Below, Found};
 
 /// How many files are named; the rest is counted.
 const MOST_NAMED: usize = 3;
@@ -187,7 +187,7 @@ mod tests {
     fn what_was_written_to_since_is_doubtful_where_the_container_stood_still() {
         let root = root();
         let weigh = |created: u64, left_running: bool| {
-            let record = Record { created, left_running, ..crate::record::tests::sample() };
+            let record = Record { created, left_running, ..crate::store::record::tests::sample() };
             let reasons = changed(&images(), root.path(), Some(&record)).unwrap();
             reasons.into_iter().map(|r| (r.text, r.weight)).collect::<Vec<_>>()
         };

@@ -11,8 +11,8 @@ use anyhow::{Context, Result};
 
 use super::Reason;
 use crate::criu::images::{self, Mount};
-use crate::record::Record;
-use crate::sys::below::Below;
+use crate::store::record::Record;
+use crate::sys::in_root::Below;
 
 /// Names each of them once.
 pub(super) fn in_the_way(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Vec<Reason>> {

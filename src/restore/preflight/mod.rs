@@ -16,17 +16,17 @@ use std::path::Path;
 
 use anyhow::{Context, anyhow};
 
-use crate::apparmor::{self, Label};
 use crate::criu::images::{self, Inventory, Lsm};
 use crate::criu::version::{Criu, Version};
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::config::HookKind;
-use crate::lxc::defined::Defined;
-use crate::net::neighbours;
-use crate::record::Record;
+use crate::lxc::definition::Defined;
 use crate::report::shown;
+use crate::resources::apparmor::{self, Label};
+use crate::resources::network::neighbours;
+use crate::resources::rootfs::Root;
 use crate::restore::copy::{self, Copy};
-use crate::rootfs::Root;
+use crate::store::record::Record;
 use crate::sys::netlink::Netlink;
 
 /// Our own pre-start hook, which changes nothing of what is in the root.

@@ -10,11 +10,10 @@ use anyhow::{Context, Result};
 
 use super::Reason;
 use crate::criu::images::{self, Mount, NamespaceIds};
-use crate::mounts::External;
-use crate::mounts::identity::{Difference, Identity, Kind};
-use crate::mounts::table;
-use crate::record::Record;
-use crate::sys::below::Below;
+use crate::resources::mounts::identity::{Difference, Identity, Kind};
+use crate::resources::mounts::{External, table};
+use crate::store::record::Record;
+use crate::sys::in_root::Below;
 
 /// Compares the mounts of a checkpoint with what is there, in the root and on the host.
 pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Vec<Reason>> {
@@ -50,7 +49,7 @@ pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
 }
 
 /// What is at an external's source now, if it is not what was there at the checkpoint.
-fn changed(external: &External, host: &[crate::mounts::Mount]) -> Result<Option<Reason>> {
+fn changed(external: &External, host: &[crate::resources::mounts::Mount]) -> Result<Option<Reason>> {
     let (source, point) = (external.source.display(), external.point.display());
     let now = match Identity::of(&external.source, host) {
         Ok(now) => now,

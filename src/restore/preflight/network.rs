@@ -3,8 +3,8 @@
 use anyhow::{Context, Result};
 
 use super::Reason;
-use crate::net::Port;
-use crate::net::neighbours::Neighbour;
+use crate::resources::network::Port;
+use crate::resources::network::neighbours::Neighbour;
 use crate::restore::copy::Claim;
 use crate::sys::netlink::{Link, Mac, Netlink};
 

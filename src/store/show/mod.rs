@@ -3,9 +3,8 @@
 //! Nothing here trusts what it reads: an image that is damaged or was made by hand is named as a problem, and the rest
 //! is told all the same.
 
-pub mod catalogue;
 mod open;
-mod words;
+mod text;
 
 use std::fs;
 use std::io::Read;
@@ -17,8 +16,8 @@ use serde::Serialize;
 
 use crate::criu::images::{self, Inventory, NamespaceIds};
 use crate::criu::options::DUMP_LOG;
-use crate::record::{self, Record};
-use crate::suspended;
+use crate::store::record::{self, Record};
+use crate::store::resume_mark;
 use crate::sys::files;
 
 pub use open::{Descriptor, Socket};
@@ -167,7 +166,7 @@ impl Contents {
         Ok(Contents {
             directory: dir.to_owned(),
             created,
-            to_be_resumed: suspended::is_to_be_resumed(dir),
+            to_be_resumed: resume_mark::is_to_be_resumed(dir),
             size,
             images,
             by: By::of(dir, record.as_ref()),

@@ -10,9 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use lxc_cr::lxc::protocol::{
-    CgroupCtx, CgroupFd, DeviceItem, Header, HierarchyKind, Layout, Message, State, c_string, decode_wanted, socket_name,
-};
+use lxc_cr::lxc::protocol::{CgroupCtx, CgroupFd, DeviceItem, Header, HierarchyKind, Layout, Message, State, c_string, decode_wanted, socket_name};
 use lxc_cr::lxc::server::{Hierarchy, Served, Server};
 use nix::unistd::Pid;
 

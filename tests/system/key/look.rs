@@ -6,11 +6,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::Container;
-use crate::harness::cgroups;
 use crate::harness::enter::BRIDGE;
 use crate::harness::run::Run;
 use crate::harness::seen::Seen;
+use crate::harness::{Container, cgroups};
 
 /// Files of /proc/INIT.
 const FILES: &[&str] = &[

@@ -6,10 +6,7 @@ use std::io::{self, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::{process, ptr, thread};
 
-use crate::sys::{
-    Check, Made, checked, child, ensure, epoll_create1, epoll_ctl, epoll_wait, eventfd, file, inotify_add_watch,
-    inotify_init1, kill, readable, said, same, signalfd, sigprocmask, sigqueue, syscall, text, waitpid,
-};
+use crate::sys::{Check, Made, checked, child, ensure, epoll_create1, epoll_ctl, epoll_wait, eventfd, file, inotify_add_watch, inotify_init1, kill, readable, said, same, signalfd, sigprocmask, sigqueue, syscall, text, waitpid};
 
 /// A directory and a file are watched; both still have their watches.
 pub fn inotify() -> Made {

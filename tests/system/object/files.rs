@@ -7,10 +7,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::process;
 
-use crate::sys::{
-    Check, Made, checked, child, ensure, fcntl, flock, getrlimit, map, mkfifo, readable, said, same, setrlimit, text,
-    waitpid,
-};
+use crate::sys::{Check, Made, checked, child, ensure, fcntl, flock, getrlimit, map, mkfifo, readable, said, same, setrlimit, text, waitpid};
 
 /// struct flock: type and whence, start, length, pid.
 type Range = [i64; 4];

@@ -7,10 +7,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, ptr};
 
-use crate::sys::{
-    Made, checked, child, ensure, fcntl, file, getppid, grows, map, memfd_create, msgget, msgrcv, msgsnd, said, same,
-    semctl, semget, shmat, shmget, text,
-};
+use crate::sys::{Made, checked, child, ensure, fcntl, file, getppid, grows, map, memfd_create, msgget, msgrcv, msgsnd, said, same, semctl, semget, shmat, shmget, text};
 
 const SHARED: c_int = 0x1;
 const PRIVATE: c_int = 0x2;

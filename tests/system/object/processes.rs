@@ -12,11 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::sys::{
-    Check, Made, checked, child, ensure, file, grows, ioctl, pthread_mutex_consistent, pthread_mutex_init,
-    pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock, pthread_mutexattr_init,
-    pthread_mutexattr_setrobust, said, same, setsid,
-};
+use crate::sys::{Check, Made, checked, child, ensure, file, grows, ioctl, pthread_mutex_consistent, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock, pthread_mutexattr_init, pthread_mutexattr_setrobust, said, same, setsid};
 
 /// How many threads pass the turn on.
 const RING: u64 = 8;

@@ -7,10 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use std::{ptr, thread};
 
-use crate::sys::{
-    Made, checked, ensure, file, grows, readable, said, setitimer, signal, timer_create, timer_gettime, timer_settime,
-    timerfd_create, timerfd_gettime, timerfd_settime,
-};
+use crate::sys::{Made, checked, ensure, file, grows, readable, said, setitimer, signal, timer_create, timer_gettime, timer_settime, timerfd_create, timerfd_gettime, timerfd_settime};
 
 const MONOTONIC: c_int = 1;
 const REALTIME: c_int = 0;

@@ -377,7 +377,7 @@ fn mounts_of_root(container: &Container) -> usize {
 /// The container's state directory.
 fn state(container: &Container) -> PathBuf {
     let lxcpath = container.dir().parent().unwrap().to_owned();
-    PathBuf::from(STATE).join(lxc_cr::operation::key(&lxcpath, container.name()))
+    PathBuf::from(STATE).join(lxc_cr::rollback::lock::key(&lxcpath, container.name()))
 }
 
 fn note(container: &Container, file: &str) -> PathBuf {

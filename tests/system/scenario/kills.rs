@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lxc_cr::operation::{self, STATE_ROOT};
+use lxc_cr::rollback::lock::{self, STATE_ROOT};
 
 use super::suspend::prepared;
 use crate::harness::container::Container;
@@ -35,7 +35,7 @@ fn checkpoint(container: &Container, images: &Path, script: Option<&Path>) -> Ou
 
 /// Nothing of CRIU's is left, neither in its own cgroup nor as one that holds the lock.
 fn assert_nothing_left(world: &World, container: &Container) {
-    let key = operation::key(world.lxcpath(), container.name());
+    let key = lock::key(world.lxcpath(), container.name());
     let workshop = cgroups::unified().join(format!("lxc-cr.{key}"));
     assert!(!workshop.exists(), "{}: {:?}", workshop.display(), fs::read_to_string(workshop.join("cgroup.procs")));
     let lock = Path::new(STATE_ROOT).join(key).join("lock");

@@ -8,16 +8,15 @@ use std::process::Child;
 use std::thread;
 use std::time::Duration;
 
-use lxc_cr::operation::{self, STATE_ROOT};
+use lxc_cr::rollback::lock::{self, STATE_ROOT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::harness::bare;
 use crate::harness::container::Container;
 use crate::harness::enter::{BRIDGE, PROGRAMS};
 use crate::harness::run::{Output, Run, ends_within, wait_for};
 use crate::harness::witness::Witness;
-use crate::harness::{World, cgroups};
+use crate::harness::{World, bare, cgroups};
 
 /// For a command to get somewhere, or to be gone.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -451,7 +450,7 @@ pub fn an_image_that_was_shown_is_recovered(world: &World) {
     assert!(!command.wait().unwrap().success());
     wait_for("criu to be gone", LIMIT, || (!runs("criu")).then_some(())).unwrap();
     container.lxc_cr("recover").ok();
-    let state = Path::new(STATE_ROOT).join(operation::key(world.lxcpath(), container.name()));
+    let state = Path::new(STATE_ROOT).join(lock::key(world.lxcpath(), container.name()));
     let left = names(&state).into_iter().filter(|name| name.contains(".img")).collect::<Vec<_>>();
     assert_eq!(left, Vec::<String>::new());
 }

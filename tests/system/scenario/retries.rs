@@ -10,12 +10,11 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use super::others::{init_by_hand, start_and_kill_the_monitor};
-use crate::harness::World;
-use crate::harness::cgroups;
 use crate::harness::container::Container;
 use crate::harness::culprit::Culprits;
 use crate::harness::enter::BRIDGE;
 use crate::harness::run::{Run, wait_for};
+use crate::harness::{World, cgroups};
 
 /// For a command to come to an action.
 const LIMIT: Duration = Duration::from_secs(20);

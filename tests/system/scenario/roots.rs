@@ -5,10 +5,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::harness::World;
-use crate::harness::cgroups;
 use crate::harness::container::Container;
 use crate::harness::run::{Run, wait_for};
+use crate::harness::{World, cgroups};
 use crate::scenario::others::start_and_kill_the_monitor;
 
 /// For a container to come up anew.

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use lxc_cr::lxc::config::HookKind;
-use lxc_cr::lxc::defined::Defined;
+use lxc_cr::lxc::definition::Defined;
 use lxc_cr::lxc::hook;
 use lxc_cr::lxc::name::{ContainerName, LxcPath};
 

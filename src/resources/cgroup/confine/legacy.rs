@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use super::{Confined, confined};
-use crate::cgroup::{self, Cgroup, Tree};
-use crate::devices::{NoRule, Policy, Program, legacy as devices};
-use crate::limits::{self, Limits};
 use crate::lxc::config::Config;
+use crate::resources::cgroup::devices::{NoRule, Policy, Program, legacy as devices};
+use crate::resources::cgroup::limits::{self, Limits};
+use crate::resources::cgroup::{self, Cgroup, Tree};
 
 /// What holds a container back in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]

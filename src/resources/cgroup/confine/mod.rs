@@ -16,10 +16,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::cgroup::{self, Cgroup, Tree};
-use crate::devices::{self, Attached, NoRule, Policy, Program};
-use crate::limits::{self, Limits};
 use crate::lxc::config::Config;
+use crate::resources::cgroup::devices::{self, Attached, NoRule, Policy, Program};
+use crate::resources::cgroup::limits::{self, Limits};
+use crate::resources::cgroup::{self, Cgroup, Tree};
 
 use legacy::Legacy;
 

@@ -16,9 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Elsewhere;
 use crate::error::ErrorList;
+use crate::resources::network::sysctl::{self, Sysctls};
 use crate::sys::netlink::Error;
 use crate::sys::netlink::raw::{self, CREATE, EXCLUSIVE, Message, Protocol, REPLACE, Socket, attributes, number_of};
-use crate::sysctl::{self, Sysctls};
 
 pub use routes::moved_route;
 
