@@ -1,20 +1,24 @@
-//! Checkpoint and restart of LXC containers with CRIU.
+//! Checkpoint and restore of LXC containers with CRIU.
 //!
-//! The modules form layers and import only downwards; `tests/layers.rs` keeps it so:
+//! The house has rows. A module imports from its own folder and from the rows below it, never from
+//! above and never from another folder of its row; `tests/layers.rs` enforces that.
 //!
 //! ```text
-//! cli
-//! checkpoint  restore  recover  monitor  action  hooks  prepare  suspend
-//! preflight                                    (what a checkpoint looks at first)
-//! begin  failed  narrate  retry                (what commands have in common: how they begin, what CRIU says, what a second try may cure)
-//! net  mounts  apparmor  rootfs  ttys  mend  cgroup  devices  limits  confine  sysctl  record  contents  seal  release  rollback  operation  suspended  shelf  store  lineup  workshop  settings
-//! inspect                                      (what the kernel says about a container that stands still)
-//! lxc | criu                                   (these two do not know each other)
-//! sys                                          (the only place that says `unsafe`)
+//! cli                           prints; nothing else does
+//! monitor  suspend              what outlives a command: a restored container's monitor, a host's shutdown
+//! checkpoint                    a running container becomes a directory
+//! restore  prepare              a directory becomes a running container; configurations that can be dumped
+//! preflight  hooks              what stands in the way, before anything is touched; LXC's and CRIU's hooks
+//! rollback                      the undo log, the lock on a container, recovery after a crash
+//! store                         a checkpoint's directory: record, checksums, list
+//! inspect  resources            what the kernel says about a container; what it has of its host
+//! lxc  criu  settings           LXC's configuration and protocol; CRIU's command line, images and log
+//! sys                           the kernel; the only place that says `unsafe`
+//! error  report                 for everybody
 //! ```
 //!
-//! `error` and `report` may be used from everywhere. A newcomer starts with `checkpoint` and `restore`: each
-//! reads as the numbered steps of what its command does.
+//! A newcomer starts with [`checkpoint`] and [`restore`]: each reads as the numbered steps of what
+//! its command does. docs/design.md has the way of the data.
 
 #![deny(unsafe_code)]
 
@@ -26,22 +30,24 @@ pub mod sys;
 
 pub mod criu;
 pub mod lxc;
+pub mod settings;
 
 pub mod inspect;
+pub mod resources;
 
-pub mod rollback;
-pub mod settings;
 pub mod store;
 
+pub mod rollback;
+
+pub mod hooks;
 pub mod preflight;
 
-pub mod checkpoint;
-pub mod hooks;
-pub mod monitor;
 pub mod prepare;
 pub mod restore;
+
+pub mod checkpoint;
+
+pub mod monitor;
 pub mod suspend;
 
 pub mod cli;
-
-pub mod resources;

@@ -1,48 +1,219 @@
-//! Modules import only downwards: the order stands in the module docs of `src/lib.rs`.
+//! The house: modules import only downwards, folders of one row do not know each other, and no
+//! files import each other in a circle. `src/lib.rs` draws the rows for its readers; here they are
+//! enforced, with the imports that the compiler would see (the `syn` parser).
 #![allow(clippy::unwrap_used)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each layer, the lowest first. A module may name modules of its own entry and of the entries before it.
-const LAYERS: &[&[&str]] = &[
+use syn::visit::{self, Visit};
+
+/// The rows, the lowest first. A module imports from its own folder and from rows below.
+const ROWS: &[&[&str]] = &[
     &["error", "report"],
     &["sys"],
-    &["lxc"],
-    &["criu"],
-    &["inspect"],
-    &[
-        "net",
-        "mounts",
-        "apparmor",
-        "rootfs",
-        "ttys",
-        "mend",
-        "cgroup",
-        "devices",
-        "limits",
-        "confine",
-        "sysctl",
-        "record",
-        "contents",
-        "suspended",
-        "lineup",
-        "seal",
-        "release",
-        "rollback",
-        "operation",
-        "workshop",
-        "settings",
-        "shelf",
-        "store",
-    ],
-    &["preflight", "failed", "retry", "begin", "narrate"],
-    &["checkpoint", "restore", "recover", "monitor", "action", "hooks", "prepare", "suspend"],
+    &["lxc", "criu", "settings"],
+    &["inspect", "resources"],
+    &["store"],
+    &["rollback"],
+    &["preflight", "hooks"],
+    &["restore", "prepare"],
+    &["checkpoint"],
+    &["monitor", "suspend"],
     &["cli"],
 ];
 
-/// `lxc` and `criu` stand side by side: neither may name the other.
-const STRANGERS: &[(&str, &str)] = &[("lxc", "criu"), ("criu", "lxc")];
+/// `report` describes an `error`; both are for everybody.
+const NEIGHBOURS: &[(&str, &str)] = &[("report", "error"), ("error", "report")];
+
+/// A module, from the crate's root: `["restore", "plan"]`.
+type Module = Vec<String>;
+
+/// The crate's source files by the modules that they are.
+struct House(BTreeMap<Module, Source>);
+
+struct Source {
+    file: String,
+    imports: BTreeSet<Module>,
+}
+
+impl House {
+    fn read(src: &Path) -> House {
+        let mut files = Vec::new();
+        rust_files(src, &mut files);
+        let texts = files.into_iter().filter_map(|path| {
+            let file = path.strip_prefix(src).unwrap().to_string_lossy().into_owned();
+            let module = module_of(&file)?;
+            Some((module, file, fs::read_to_string(&path).unwrap()))
+        });
+        House::of(texts)
+    }
+
+    fn of(texts: impl Iterator<Item = (Module, String, String)>) -> House {
+        let texts: Vec<_> = texts.collect();
+        let known: BTreeSet<Module> = texts.iter().map(|(module, ..)| module.clone()).collect();
+        let sources = texts.into_iter().map(|(module, file, text)| {
+            let mut reader = Reader { inside: module.clone(), known: &known, imports: BTreeSet::new() };
+            reader.visit_file(&syn::parse_file(&text).unwrap());
+            let mut imports = reader.imports;
+            imports.remove(&module);
+            (module, Source { file, imports })
+        });
+        House(sources.collect())
+    }
+
+    /// Imports from a higher row, or from another folder of the same row.
+    fn misplaced(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (module, source) in self.0.iter().filter(|(module, _)| !module.is_empty()) {
+            let Some(own) = row(&module[0]) else {
+                wrong.push(format!("{}: '{}' is in no row", source.file, module[0]));
+                continue;
+            };
+            for import in source.imports.iter().filter(|import| !import.is_empty() && import[0] != module[0]) {
+                let pair = (module[0].as_str(), import[0].as_str());
+                match row(&import[0]) {
+                    Some(other) if other > own => {
+                        wrong.push(format!("{}: imports upwards: {}", source.file, import.join("::")));
+                    }
+                    Some(other) if other == own && !NEIGHBOURS.contains(&pair) => {
+                        wrong.push(format!("{}: imports sideways: {}", source.file, import.join("::")));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        wrong
+    }
+
+    /// Circles of files. A folder's `mod.rs` and the files in it may name each other: together they
+    /// are one module to everybody else.
+    fn circles(&self) -> Vec<String> {
+        let mut circles = BTreeSet::new();
+        for start in self.0.keys() {
+            let mut trail = vec![start.clone()];
+            self.walk(&mut trail, &mut BTreeSet::new(), &mut circles);
+        }
+        circles.into_iter().collect()
+    }
+
+    fn walk(&self, trail: &mut Vec<Module>, seen: &mut BTreeSet<Module>, circles: &mut BTreeSet<String>) {
+        let here = trail.last().unwrap().clone();
+        for next in &self.0[&here].imports {
+            if is_family(&here, next) {
+                continue;
+            }
+            if *next == trail[0] {
+                // Named from its first member on, so that each is named once.
+                if trail.iter().min() == trail.first() {
+                    let names: Vec<&str> = trail.iter().map(|module| self.0[module].file.as_str()).collect();
+                    circles.insert(names.join(" → "));
+                }
+            } else if seen.insert(next.clone()) {
+                trail.push(next.clone());
+                self.walk(trail, seen, circles);
+                trail.pop();
+            }
+        }
+    }
+}
+
+/// Whether one is the folder that the other is in.
+fn is_family(one: &Module, other: &Module) -> bool {
+    one.starts_with(other) || other.starts_with(one)
+}
+
+fn row(module: &str) -> Option<usize> {
+    ROWS.iter().position(|row| row.contains(&module))
+}
+
+/// The module that a file below `src` is; `None` for programs.
+fn module_of(file: &str) -> Option<Module> {
+    let stem = file.strip_suffix(".rs")?;
+    let mut module: Module = stem.split('/').map(str::to_owned).collect();
+    if module.last().is_some_and(|last| last == "mod" || last == "lib") {
+        module.pop();
+    }
+    let is_tests = module.iter().any(|part| part == "tests");
+    (module.first().is_none_or(|first| first != "bin") && !is_tests).then_some(module)
+}
+
+/// Collects what a file names of the crate, tests left out.
+struct Reader<'a> {
+    inside: Module,
+    known: &'a BTreeSet<Module>,
+    imports: BTreeSet<Module>,
+}
+
+impl Reader<'_> {
+    fn enter(&mut self, path: &[String]) {
+        let absolute = match path.first().map(String::as_str) {
+            Some("crate") => path[1..].to_vec(),
+            Some("self") => [&self.inside, &path[1..]].concat(),
+            Some("super") => {
+                let up = path.iter().take_while(|part| *part == "super").count();
+                let Some(keep) = self.inside.len().checked_sub(up) else { return };
+                [&self.inside[..keep], &path[up..]].concat()
+            }
+            _ => return,
+        };
+        let longest = (0..=absolute.len()).rev().map(|n| &absolute[..n]).find(|m| self.known.contains(*m));
+        if let Some(module) = longest {
+            self.imports.insert(module.to_vec());
+        }
+    }
+
+    fn enter_tree(&mut self, prefix: &[String], tree: &syn::UseTree) {
+        match tree {
+            syn::UseTree::Path(path) => {
+                self.enter_tree(&[prefix, &[path.ident.to_string()]].concat(), &path.tree);
+            }
+            syn::UseTree::Name(name) => self.enter(&[prefix, &[name.ident.to_string()]].concat()),
+            syn::UseTree::Rename(name) => self.enter(&[prefix, &[name.ident.to_string()]].concat()),
+            syn::UseTree::Glob(_) => self.enter(prefix),
+            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.enter_tree(prefix, tree)),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader<'_> {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if item.content.is_none() || is_test(&item.attrs) {
+            return;
+        }
+        self.inside.push(item.ident.to_string());
+        visit::visit_item_mod(self, item);
+        self.inside.pop();
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if !is_test(&item.attrs) {
+            self.enter_tree(&[], &item.tree);
+        }
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        if !is_test(&item.attrs) {
+            visit::visit_item_fn(self, item);
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if parts.len() > 1 {
+            self.enter(&parts);
+        }
+        visit::visit_path(self, path);
+    }
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|attribute| match &attribute.meta {
+        syn::Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+        meta => meta.path().is_ident("test"),
+    })
+}
 
 fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
@@ -55,55 +226,58 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The top-level modules that a file names with `crate::`.
-fn imports(text: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    for line in text.lines().filter(|l| !l.trim_start().starts_with("//")) {
-        for (at, _) in line.match_indices("crate::") {
-            let rest = &line[at + "crate::".len()..];
-            let group = rest.strip_prefix('{').map_or(rest, |g| g.split('}').next().unwrap_or(g));
-            let parts: Vec<&str> = if rest.starts_with('{') { group.split(',').collect() } else { vec![group] };
-            for part in parts {
-                let name: String = part.trim().chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
-                names.push(name);
-            }
-        }
-    }
-    names
-}
-
-fn layer(module: &str) -> Option<usize> {
-    LAYERS.iter().position(|l| l.contains(&module))
+fn house() -> House {
+    House::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
 }
 
 #[test]
 fn modules_import_only_downwards() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&src, &mut files);
-    let mut wrong = Vec::new();
-    for file in files {
-        let inner = file.strip_prefix(&src).unwrap();
-        let top = inner.components().next().unwrap().as_os_str().to_string_lossy().replace(".rs", "");
-        if top == "lib" || top == "bin" {
-            continue;
-        }
-        let Some(own) = layer(&top) else {
-            wrong.push(format!("{}: module '{top}' has no layer", inner.display()));
-            continue;
-        };
-        for name in imports(&fs::read_to_string(&file).unwrap()) {
-            let Some(other) = layer(&name) else { continue };
-            if other > own || STRANGERS.contains(&(top.as_str(), name.as_str())) {
-                wrong.push(format!("{}: '{top}' may not use '{name}'", inner.display()));
-            }
-        }
-    }
+    let wrong = house().misplaced();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let circles = house().circles();
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+}
+
+fn invented(files: &[(&str, &str)]) -> House {
+    let texts = files.iter().map(|(file, text)| (module_of(file).unwrap(), (*file).to_owned(), (*text).to_owned()));
+    House::of(texts)
+}
+
+#[test]
+fn an_import_upwards_is_seen_in_a_group_of_several_lines() {
+    let above =
+        [("sys/mod.rs", "use crate::{\n    error,\n    cli::{self, run},\n};"), ("cli/mod.rs", ""), ("error.rs", "")];
+    assert_eq!(invented(&above).misplaced(), ["sys/mod.rs: imports upwards: cli"]);
+    let in_code =
+        [("sys/mod.rs", "fn f() { crate::store::list::all(); }"), ("store/list.rs", ""), ("store/mod.rs", "")];
+    assert_eq!(invented(&in_code).misplaced(), ["sys/mod.rs: imports upwards: store::list"]);
+    let in_a_test = [("sys/mod.rs", "#[cfg(test)] mod tests { use crate::cli; }"), ("cli/mod.rs", "")];
+    assert!(invented(&in_a_test).misplaced().is_empty());
+}
+
+#[test]
+fn an_import_sideways_is_seen() {
+    let beside = [("lxc/mod.rs", "use crate::criu::run;"), ("criu/mod.rs", ""), ("criu/run.rs", "")];
+    assert_eq!(invented(&beside).misplaced(), ["lxc/mod.rs: imports sideways: criu::run"]);
+}
+
+#[test]
+fn a_circle_is_seen() {
+    let ring = [
+        ("restore/a.rs", "use super::b;"),
+        ("restore/b.rs", "use crate::restore::c::C;"),
+        ("restore/c.rs", "fn f() { super::a::g() }"),
+        ("restore/mod.rs", "mod a; mod b; mod c;"),
+    ];
+    assert_eq!(invented(&ring).circles(), ["restore/a.rs → restore/b.rs → restore/c.rs"]);
+}
+
 /// Where the environment is read. Whoever starts a command decides on it: so it is listed in docs/local-users.md.
-const READS_ENVIRONMENT: &[&str] = &["cli/action.rs", "cli/hook.rs", "lxc/config/mod.rs", "sys/journal.rs"];
+const READS_ENVIRONMENT: &[&str] = &["cli/action.rs", "cli/hook.rs", "lxc/config/mod.rs", "sys/systemd_journal.rs"];
 
 #[test]
 fn the_environment_and_tmp_are_not_relied_upon() {
@@ -122,12 +296,4 @@ fn the_environment_and_tmp_are_not_relied_upon() {
             assert!(is_test || !own.contains(word), "{inner}: '{word}' goes by TMPDIR; see sys::files::scratch");
         }
     }
-}
-
-#[test]
-fn an_upward_import_is_seen() {
-    assert_eq!(
-        imports("use crate::{sys::fd, cli};\n// crate::monitor\n let x = crate::net::lock();"),
-        ["sys", "cli", "net"]
-    );
 }

@@ -29,15 +29,16 @@ use crate::preflight::entry::deadline;
 use crate::report::{Report, shown};
 use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::drop_filter::Gates;
-use crate::resources::network::{Port, ports, sysctl};
-use crate::resources::states;
+use crate::resources::network::{Port, interfaces, multicast, ports, sysctl};
+use crate::resources::states::{self, core_filters};
 use crate::rollback::criu_cgroup::Workshop;
 use crate::rollback::lock::Operation;
 use crate::rollback::seized::Seized;
 use crate::rollback::{Journal, Undo, uncommit};
 use crate::settings::Settings;
+use crate::store::checksums::Memory;
 use crate::store::hasher::{Disk, Sealer};
-use crate::store::record::{Memory, Record};
+use crate::store::record::Record;
 use crate::sys::in_root::Below;
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
@@ -104,7 +105,7 @@ pub fn run(
     let Means { request, settings, criu, defined, running, payload, seized, operation, limits } = *means;
     let dir = partial(&request.images);
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
-    let workshop = Workshop::open(operation)?;
+    let workshop = Workshop::open(operation.dir())?;
     let mut place = place(&workshop)?;
     let (images, held, number) = target.for_criu().context("hold the images")?;
     plan.dump.common.images = images;
@@ -133,7 +134,7 @@ pub fn run(
         target,
         settings,
         ports: &plan.ports,
-        gates: Gates::of(&plan.record.devices, &plan.ports, &running.init),
+        gates: Gates::of(interfaces::without_bridge(&plan.record.devices, &plan.ports), &running.init),
         record: plan.record,
         net_settings,
         config: &defined.config,
@@ -234,7 +235,7 @@ impl DumpWatch<'_> {
     /// A socket that has joined a group is asked while nobody can join or leave one.
     fn add_groups(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match states::groups::of_tasks(payload, self.seized.init) {
+        match multicast::of_tasks(payload, self.seized.init) {
             Ok(groups) => self.record.groups = groups,
             Err(e) => self.log.report.note(&format!("its multicast groups are not in the record: {e:#}")),
         }
@@ -262,7 +263,7 @@ impl DumpWatch<'_> {
 
     fn add_core_filters(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match states::core_filters::of_tasks(payload) {
+        match core_filters::of_tasks(payload) {
             Ok(filters) => self.record.core_filters = filters,
             Err(e) => self.log.report.note(&format!("its filters for core dumps are not in the record: {e:#}")),
         }
@@ -455,7 +456,7 @@ pub fn run_pre_dump(
     limits: &Limits,
     report: &mut dyn Report,
 ) -> Result<Ended> {
-    let workshop = Workshop::open(operation)?;
+    let workshop = Workshop::open(operation.dir())?;
     let (for_criu, held, number) = target.for_criu().context("hold the images")?;
     let dir = std::mem::replace(&mut options.images, for_criu);
     let job = Job {

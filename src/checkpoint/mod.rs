@@ -45,7 +45,8 @@ use crate::rollback::lock::{self, Operation};
 use crate::rollback::seized::Seized;
 use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
-use crate::store::record::{Memory, Record};
+use crate::store::checksums::Memory;
+use crate::store::record::Record;
 #[cfg(doc)]
 use crate::store::resume_mark;
 use crate::sys::netlink::Netlink;

@@ -21,21 +21,23 @@ use crate::lxc::definition::Defined;
 use crate::lxc::shell;
 use crate::preflight::entry::check_places;
 use crate::resources::terminals;
-use crate::rollback::{self, Journal, Undo, lock};
+use crate::rollback::{Journal, Undo, lock};
 use crate::settings::Settings;
+use crate::store::checksums::{self, Memory};
 use crate::store::hasher::Sealer;
-use crate::store::record::{self, Lineage, Memory, Record};
-use crate::store::{list, resume_mark, shared_dir};
+use crate::store::parents::{self, Lineage};
+use crate::store::record::Record;
+use crate::store::{layout, list, resume_mark, shared_dir};
 use crate::sys::{files, path_trust};
 
 /// The directory in which images are written until they are complete.
 pub fn partial(images: &Path) -> PathBuf {
-    files::with_suffix(images, rollback::PARTIAL)
+    files::with_suffix(images, layout::PARTIAL)
 }
 
 /// Where the log of a failed dump is kept.
 pub fn failed_log(images: &Path) -> PathBuf {
-    files::with_suffix(images, rollback::FAILED_LOG)
+    files::with_suffix(images, layout::FAILED_LOG)
 }
 
 /// Refuses a target that holds something already, before anything is touched. A checkpoint that is to be replaced is held
@@ -62,7 +64,7 @@ pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::F
     if names.is_empty() {
         return Ok(None);
     }
-    if !names.iter().any(|n| [Path::new("inventory.img"), Path::new(record::FILE)].contains(&n.as_path())) {
+    if !names.iter().any(|n| [Path::new("inventory.img"), Path::new(layout::RECORD)].contains(&n.as_path())) {
         return Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"));
     }
     if !request.replace {
@@ -70,7 +72,7 @@ pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::F
             .hint("choose another directory, remove that one, or replace it with --overwrite"));
     }
     let held = lock::hold_images(target, Duration::ZERO)?;
-    if let Some(other) = names.iter().find(|n| !rollback::is_of_a_checkpoint(n)) {
+    if let Some(other) = names.iter().find(|n| !layout::belongs(n)) {
         let text = format!("{} holds '{}', too, which is not of a checkpoint", target.display(), other.display());
         return Err(refuse(text).hint("move that away, or choose another directory"));
     }
@@ -176,7 +178,7 @@ impl Target {
 pub(super) fn make(request: &Request, defined: &Defined, journal: &mut Journal) -> Result<Target> {
     let path = partial(&request.images);
     // What a killed command left there. Before the note: what cannot be removed now could not be removed later.
-    rollback::remove_images(&path)?;
+    layout::remove_images(&path)?;
     let way = path_trust::reach(defined.config.guest(), &path).or_exit(Exit::Refused)?;
     journal.note(Undo::RemoveImages { path: path.clone() })?;
     let made = way.make_missing().or_exit(Exit::Refused)?;
@@ -197,8 +199,8 @@ pub fn seal(
     files::make_private(&dir)?;
     // Better now, while the container can go on, than at its restart.
     terminals::resolve_controlling(&dir, &record.ttys)?;
-    record.images = record::measure_images(&dir, memory)?;
-    record.builds_on = record::parent_of(&dir)?;
+    record.images = checksums::measure_images(&dir, memory)?;
+    record.builds_on = parents::parent_of(&dir)?;
     record.created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     record.write(&dir)?;
     if request.to_be_resumed {

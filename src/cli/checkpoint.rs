@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser};
 
 use super::common::{
     EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log,
+    user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
@@ -108,7 +109,7 @@ pub fn command() -> clap::Command {
 /// The program's `main`.
 pub fn main() -> ExitCode {
     clean_start::begin();
-    if super::monitor::is_meant() {
+    if super::monitor_title::is_meant() {
         return super::monitor::main();
     }
     let arguments: Arguments = match parse() {
@@ -236,13 +237,4 @@ fn in_words(done: &Done) -> String {
         seconds(done.criu),
         if done.stopped { "is stopped" } else { "goes on" },
     )
-}
-
-/// A user's action script, as CRIU wants it: one program, by its full path.
-pub(super) fn user_script(path: &Path) -> Result<PathBuf> {
-    let path = absolute(path)?;
-    match path.is_file() {
-        true => Ok(path),
-        false => Err(Failure::msg(Exit::Usage, format!("the action script {} is not a file", path.display()))),
-    }
 }

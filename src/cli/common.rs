@@ -276,3 +276,11 @@ pub fn fail(program: &str, container: Option<&str>, failure: &Failure) -> ExitCo
     }
     ExitCode::from(failure.exit.code())
 }
+/// A user's action script, as CRIU wants it: one program, by its full path.
+pub(super) fn user_script(path: &Path) -> Result<PathBuf> {
+    let path = absolute(path)?;
+    match path.is_file() {
+        true => Ok(path),
+        false => Err(Failure::msg(Exit::Usage, format!("the action script {} is not a file", path.display()))),
+    }
+}

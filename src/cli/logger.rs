@@ -37,7 +37,7 @@ pub fn about(name: &ContainerName, lxcpath: &LxcPath) {
 
 /// Begins to log. A second start in one process (tests) keeps the first.
 pub fn start(mut shown: env_logger::Builder) {
-    let identifier = if super::monitor::is_meant() { Some(MONITOR.to_owned()) } else { own_name() };
+    let identifier = if super::monitor_title::is_meant() { Some(MONITOR.to_owned()) } else { own_name() };
     match Journal::of_system() {
         // Only root may say something about containers.
         Ok(journal) if crate::sys::process::is_root() => {

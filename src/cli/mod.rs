@@ -11,6 +11,7 @@ pub mod hook;
 mod logger;
 pub mod lxc_cr;
 pub mod monitor;
+pub mod monitor_title;
 pub mod progress;
 pub mod restart;
 

@@ -8,8 +8,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
@@ -29,8 +28,6 @@ use crate::settings::Settings;
 use crate::sys::files;
 use crate::sys::signals::Signals;
 
-/// How the title of every LXC monitor begins.
-const TITLE: &str = "[lxc monitor] ";
 /// The name beside it, as LXC's own monitors carry that of the tool they came from.
 const COMMAND_NAME: &str = "lxc-restart";
 
@@ -109,18 +106,6 @@ impl FailureMessage {
         };
         Failure { exit: Exit::from_code(exit), cause, details, hint, log, state }
     }
-}
-
-/// The title of a container's monitor, as liblxc makes it (start.c, `lxc_setproctitle`).
-pub fn title(lxcpath: &Path, name: &str) -> String {
-    format!("{TITLE}{} {name}", lxcpath.display())
-}
-
-/// Whether this process was started to be a monitor.
-pub fn is_meant() -> bool {
-    let mut arguments = std::env::args_os();
-    let first = arguments.next().unwrap_or_default();
-    first.as_bytes().starts_with(TITLE.as_bytes()) && arguments.next().is_none()
 }
 
 /// The monitor's `main`.

@@ -15,7 +15,8 @@ use clap::{Args, CommandFactory, Parser};
 use super::common::{
     EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log,
 };
-use super::monitor::{FailureMessage, Job, title};
+use super::monitor::{FailureMessage, Job};
+use super::monitor_title::title;
 use super::progress::Progress;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -116,7 +117,7 @@ pub fn command() -> clap::Command {
 /// The program's `main`.
 pub fn main() -> ExitCode {
     clean_start::begin();
-    if super::monitor::is_meant() {
+    if super::monitor_title::is_meant() {
         return super::monitor::main();
     }
     let Arguments { restart } = match parse() {
@@ -152,7 +153,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         images: checkpoint_dir(restart.dir.as_deref(), &name, &lxcpath)?,
         veth: restart.veth.iter().cloned().collect::<BTreeMap<_, _>>(),
         action_script: action_script()?,
-        user_script: restart.action_script.as_deref().map(super::checkpoint::user_script).transpose()?,
+        user_script: restart.action_script.as_deref().map(super::common::user_script).transpose()?,
         tcp_close: restart.tcp_close,
         force: restart.force,
         replace: restart.replace,

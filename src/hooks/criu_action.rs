@@ -19,11 +19,10 @@ use crate::criu::control::{self, Answer};
 use crate::error::ErrorList;
 use crate::resources::network::{Port, ports};
 use crate::rollback::{Journal, Undo};
+use crate::store::layout;
 use crate::sys::netlink::Netlink;
 use crate::sys::{files, process};
 
-/// The file beside the images in which the ports of a dump by another program are noted.
-pub const PORTS_FILE: &str = "lxc-cr-ports.toml";
 /// How long our command may take for its answer: completing a large checkpoint includes writing it to the disk.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -92,7 +91,7 @@ fn alone(env: &ActionEnv) -> Result<()> {
 }
 
 fn file_of(env: &ActionEnv) -> Result<PathBuf> {
-    Ok(env.image_dir.as_ref().context("CRIU names no image directory")?.join(PORTS_FILE))
+    Ok(env.image_dir.as_ref().context("CRIU names no image directory")?.join(layout::PORTS))
 }
 
 fn network_namespace(init: i32) -> Result<File> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::command::{Client, Error};
-use super::home::Home;
+use super::home::{Home, payload_part};
 use super::protocol;
 use super::root::RootIs;
 use crate::lxc::definition::Defined;
@@ -124,18 +124,6 @@ fn is_child_of_who_answers(init: &Process, address: &str) -> Result<bool> {
 /// Whether a cgroup path has the name that liblxc gives where it is not told another.
 pub fn is_payload(path: &Path) -> bool {
     path.components().any(|c| c.as_os_str().to_string_lossy().starts_with("lxc.payload"))
-}
-
-/// The path up to the component that liblxc made; the whole path if none looks like it (`lxc.cgroup.dir.container`).
-pub fn payload_part(path: &Path) -> PathBuf {
-    let mut part = PathBuf::new();
-    for component in path.components() {
-        part.push(component);
-        if component.as_os_str().to_string_lossy().starts_with("lxc.payload") {
-            return part;
-        }
-    }
-    path.to_owned()
 }
 
 /// As [`find`], without asking the monitor: for those whom the monitor waits for, its hooks.

@@ -10,7 +10,6 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result};
 
 use super::config::Config;
-use super::container::payload_part;
 use crate::sys::process;
 
 /// A container's place in one hierarchy of cgroups.
@@ -110,6 +109,18 @@ impl Names {
         let above = Path::new(above.trim_start_matches('/'));
         Names { payload: above.join(payload), inner, monitor: above.join(monitor), pivot, exact: false }
     }
+}
+
+/// The path up to the component that liblxc made; the whole path if none looks like it (`lxc.cgroup.dir.container`).
+pub fn payload_part(path: &Path) -> PathBuf {
+    let mut part = PathBuf::new();
+    for component in path.components() {
+        part.push(component);
+        if component.as_os_str().to_string_lossy().starts_with("lxc.payload") {
+            return part;
+        }
+    }
+    path.to_owned()
 }
 
 #[cfg(test)]

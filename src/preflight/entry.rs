@@ -11,6 +11,7 @@ use crate::lxc::shell;
 use crate::resources::rootfs::Root;
 use crate::rollback::lock::Operation;
 use crate::settings::Settings;
+use crate::store::layout;
 use crate::store::resume_mark;
 use crate::sys::clean_start;
 use crate::sys::path_trust::{self, Untrusted};
@@ -60,7 +61,7 @@ pub fn no_criu(error: version::Error) -> Failure {
 /// The failure for a container that does not run. One that is suspended would be lost by a start.
 pub fn not_running(defined: &Defined) -> Failure {
     let named = shell::options(&defined.name, &defined.lxcpath);
-    let suspended = resume_mark::dir(&defined.dir()).join("inventory.img").exists();
+    let suspended = resume_mark::dir(&defined.dir()).join(layout::INVENTORY).exists();
     Failure::msg(Exit::WrongState, "it is not running").hint(match suspended {
         true => format!("bring it back: lxc-restart {named}; or start it afresh: lxc-start {named}"),
         false => format!("start it: lxc-start {named}"),

@@ -33,11 +33,12 @@ use crate::lxc::container::Running;
 use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::shell;
+use crate::resources::cgroup;
 use crate::resources::mounts::external;
 use crate::resources::network::interfaces;
 use crate::resources::network::ports::{self, Survey};
 use crate::resources::rootfs::Root;
-use crate::resources::{cgroup, terminals};
+use crate::resources::terminals::{is_lent, lent};
 use crate::settings::Settings;
 use crate::sys::netlink::{Link, Netlink};
 
@@ -96,7 +97,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let tables = mounts::Tables::read(&tasks)?;
     let monitor = crate::resources::mounts::monitor_of(init)?;
     let own = crate::resources::mounts::table(monitor)?;
-    let from_host: Vec<_> = tables.main().iter().filter(|m| !terminals::is_lent(m)).cloned().collect();
+    let from_host: Vec<_> = tables.main().iter().filter(|m| !is_lent(m)).cloned().collect();
     let host_mounts = external::Host { table: &own, own_users: tasks.has_own_users() };
     let externals = external::externals(&from_host, host_mounts);
     let host_files = crate::resources::mounts::host_streams(init, tables.main())?;
@@ -137,7 +138,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let named = unix_names::read(init);
     found.extend(unix_names::mounted(&named, &tables, &externals, &opened, &names));
     found.extend(unix_names::homeless(&named, &opened, init));
-    let lent: Vec<u32> = terminals::lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
+    let lent: Vec<u32> = lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets, &names));
     found.extend(network::judge(&interfaces, &devices, &bridges, &names));

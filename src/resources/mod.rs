@@ -6,8 +6,10 @@
 
 pub mod apparmor;
 pub mod cgroup;
+
 pub mod mounts;
 pub mod network;
+
 pub mod rootfs;
 pub mod states;
 pub mod terminals;

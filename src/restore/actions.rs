@@ -14,7 +14,7 @@ use crate::error::ErrorList;
 use crate::lxc::definition::Defined;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::network::interfaces::{self, Loan, Loans};
-use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, ports, sysctl};
+use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, multicast, ports, sysctl};
 use crate::resources::{cgroup, mounts, states};
 use crate::restore::cgroups::Made;
 use crate::restore::links;
@@ -257,7 +257,7 @@ impl Watch for RestoreWatch<'_> {
             // All is back and still stopped. CRIU does not heed a no any more.
             "pre-resume" => {
                 self.mended = true;
-                let groups = states::groups::rejoin(self.payload, &self.plan.groups);
+                let groups = multicast::rejoin(self.payload, &self.plan.groups);
                 let filters = states::core_filters::set(self.payload, &self.plan.core_filters);
                 let states = states::States::restore(self.plan.states.as_ref(), self.payload);
                 for e in [states, groups, filters].into_iter().filter_map(Result::err) {

@@ -31,7 +31,9 @@ use crate::resources::rootfs::{Held, Root};
 use crate::rollback::criu_cgroup::Workshop;
 use crate::rollback::lock::Operation;
 use crate::rollback::{Journal, Undo};
-use crate::store::record::{Comparison, Damage, Lineage, Record};
+use crate::store::parents::Lineage;
+use crate::store::record::{Damage, Record};
+use crate::store::verify::Comparison;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
 use crate::sys::sandbox::Inside;
@@ -159,7 +161,7 @@ impl<'a> Work<'a> {
         let log_file = request.images.join(RESTORE_LOG);
         let asked = self.plan.criu(request, &cgroups.payload, &operation.pidfile());
         let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
-        let workshop = Workshop::open(operation)?;
+        let workshop = Workshop::open(operation.dir())?;
         let (place, inside) = self.place(root, &workshop)?;
         let job = Job {
             program: &self.means.criu.path,

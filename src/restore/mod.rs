@@ -57,12 +57,15 @@ use crate::resources::cgroup::devices::Attached;
 use crate::resources::mounts;
 use crate::resources::network::Port;
 use crate::resources::network::interfaces::Loans;
+use crate::resources::network::stale_veth;
 use crate::resources::rootfs::{Held, Root};
 use crate::resources::terminals::{self, Terminal};
 use crate::rollback::lock::{self, Operation};
 use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
-use crate::store::record::{Damage, Image, Lineage, Record};
+use crate::store::checksums::Image;
+use crate::store::parents::Lineage;
+use crate::store::record::{Damage, Record};
 use crate::store::shared_dir;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
@@ -245,7 +248,7 @@ fn bring_back(
         plan::plan(request, settings, &subject, terminals, place.clone(), netlink).map_err(no_plan)
     };
     if let Some(record) = subject.record.filter(|_| !request.dry_run) {
-        linger::wait(&record.ports, &mut netlink, report)?;
+        stale_veth::wait(&record.ports, &mut netlink, report)?;
     }
     let plan = decide(&mut netlink)?;
     if !request.dry_run {

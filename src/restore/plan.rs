@@ -30,7 +30,6 @@ use crate::resources::states::core_filters::CoreFilter;
 use crate::resources::states::{States, personality};
 use crate::resources::terminals::{self, Terminal};
 use crate::restore::preflight::Subject;
-use crate::restore::veth;
 use crate::settings::Settings;
 use crate::store::record::Record;
 use crate::sys::netlink::{Mac, Netlink, Route};
@@ -354,7 +353,7 @@ fn complete(ports: &mut [Port], config: &Config, copy: Option<&Copy>, netlink: &
         let nic = nics.into_iter().find(|n| lxc_defaults::inside(n) == port.inside);
         port.state = match (port.state.take(), nic, copy) {
             (Some(state), _, Some(copy)) => Some(state.readdressed(&|ip| copy.moved(ip))),
-            (None, Some(nic), _) => Some(veth::unrecorded(nic, netlink)?),
+            (None, Some(nic), _) => Some(lxc_defaults::unrecorded(nic, netlink)?),
             (state, _, _) => state,
         };
     }

@@ -24,7 +24,7 @@ use procfs::process::MMPermissions;
 
 use crate::criu::images;
 use crate::resources::cgroup;
-use crate::store::record;
+use crate::store::parents;
 use crate::sys::memory::{self, PageTable, Toucher};
 use crate::sys::{files, process};
 
@@ -105,7 +105,7 @@ fn is_worth_it(dir: &Path) -> Result<bool> {
         // Else they might be swapped out before CRIU reads into them.
         && memory::has_room_beside(bytes)
         // CRIU reads into pages of another checkpoint's first, at another place (mem.c, `premap_priv_vmas`; `pieok`).
-        && record::parent_of(dir)?.is_none())
+        && parents::parent_of(dir)?.is_none())
 }
 
 /// What is to be touched, by the tasks' pids inside.

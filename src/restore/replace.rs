@@ -17,7 +17,7 @@ use crate::report::Report;
 use crate::resources::network;
 use crate::resources::rootfs::Held;
 use crate::settings::Settings;
-use crate::store::record::Comparison;
+use crate::store::verify::Comparison;
 use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
 

@@ -20,7 +20,7 @@ use crate::criu::images::Shown;
 use crate::criu::options::{External, RESTORE_LOG, Restore};
 use crate::resources::rootfs::Held;
 use crate::rollback::lock::Operation;
-use crate::store::record::Lineage;
+use crate::store::parents::Lineage;
 use crate::sys::files;
 use crate::sys::sandbox::{Access, Sandbox};
 

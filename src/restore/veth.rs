@@ -8,18 +8,16 @@
 //!
 //! Everything goes with the pair, or has its undo in the journal.
 
-use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result, bail};
 
-use crate::lxc::config::Nic;
 use crate::lxc::hook::{self, Direction};
-use crate::resources::network::state::{self, LinkState, Target};
+use crate::resources::network::state::{self, Target};
 use crate::resources::network::{Elsewhere, Port, apply, drop_filter, lxc_defaults, ports};
 use crate::restore::actions::{RestoreWatch, network_namespace};
 use crate::rollback::{DownScript, Undo};
-use crate::sys::netlink::{self, Netlink};
+use crate::sys::netlink::{self};
 
 impl RestoreWatch<'_> {
     /// Makes them all.
@@ -55,7 +53,7 @@ impl RestoreWatch<'_> {
         else {
             return Ok(());
         };
-        let of_lxc = lxc_defaults::of_host_end(nic, &addresses_of_link(nic, self.netlink)?);
+        let of_lxc = lxc_defaults::of_host_end(nic, &lxc_defaults::addresses_of_link(nic, self.netlink)?);
         let set_up = of_lxc.put_back(target(port)).and_then(|()| of_lxc.put_routes_back(target(port)));
         set_up.with_context(|| format!("set {} up as LXC does", port.host))?;
         if nic.link.is_some() && !lxc_defaults::is_routed(nic) {
@@ -140,17 +138,4 @@ impl RestoreWatch<'_> {
 
 fn target(port: &Port) -> Target<'_> {
     Target { index: port.host_index, name: &port.host }
-}
-
-/// What is known of a host's end that was not recorded: what LXC gives it.
-pub(super) fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
-    Ok(lxc_defaults::of_host_end(nic, &addresses_of_link(nic, netlink)?))
-}
-
-/// A gateway that is `auto` is an address of the link.
-fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
-    let Some(name) = nic.link.as_deref().filter(|_| lxc_defaults::is_routed(nic)) else { return Ok(Vec::new()) };
-    let link = netlink.link(name).with_context(|| format!("look for {name}"))?;
-    let found = netlink.addresses(link.index).with_context(|| format!("list the addresses of {name}"))?;
-    Ok(found.into_iter().map(|(ip, _)| ip).collect())
 }

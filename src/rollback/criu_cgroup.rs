@@ -18,7 +18,6 @@ use anyhow::{Context, Result};
 
 use crate::criu::pulse::Pulse;
 use crate::resources::cgroup::{self, Cgroup, Hierarchy};
-use crate::rollback::lock::Operation;
 use crate::sys::process::{self, Process};
 
 /// How its name begins.
@@ -44,9 +43,9 @@ pub struct Workshop {
 }
 
 impl Workshop {
-    /// Makes it. What a dead command has left there was cleared when this one began.
-    pub fn open(operation: &Operation) -> Result<Workshop> {
-        let cgroup = place_of(operation.dir())?;
+    /// Makes it for the container whose state directory (of its lock) this is. What a dead command has left there was cleared when this one began.
+    pub fn open(state: &Path) -> Result<Workshop> {
+        let cgroup = place_of(state)?;
         cgroup::make_if_missing(&cgroup)?;
         Ok(Workshop { cgroup })
     }

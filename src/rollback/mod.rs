@@ -25,10 +25,9 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::error::ErrorList;
 use crate::resources::network::drop_filter::Gates;
 use crate::resources::network::interfaces::{self, Loan};
@@ -36,7 +35,8 @@ use crate::resources::network::{Elsewhere, Port, apply, ports, state};
 use crate::resources::rootfs::Root;
 use crate::resources::{apparmor, cgroup};
 use crate::rollback::seized::Seized;
-use crate::store::{history, record, resume_mark, shared_dir};
+use crate::store::layout::{keep_log, remove_images};
+use crate::store::resume_mark;
 use crate::sys::netlink::{Error, Mac, Netlink};
 use crate::sys::{self, files};
 
@@ -379,63 +379,6 @@ fn opened(netlink: &mut Option<Netlink>) -> Result<&mut Netlink> {
         *netlink = Some(Netlink::open().context("open a netlink socket")?);
     }
     netlink.as_mut().context("open a netlink socket")
-}
-
-/// The suffix of a directory in which images are written until they are complete.
-pub const PARTIAL: &str = ".partial";
-/// The suffix under which the log of a failed dump is kept.
-pub const FAILED_LOG: &str = ".failed.log";
-
-/// Puts CRIU's log of a half-written checkpoint beside it, where the next one finds it in nobody's way.
-fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
-    // A complete checkpoint that was replaced is no failure.
-    let Some(name) = dir.as_os_str().to_str().and_then(|n| n.strip_suffix(PARTIAL)) else { return Ok(None) };
-    if dir.join(record::FILE).exists() {
-        return Ok(None);
-    }
-    let kept = PathBuf::from(format!("{name}{FAILED_LOG}"));
-    for log in [DUMP_LOG, PRE_DUMP_LOG] {
-        match fs::rename(dir.join(log), &kept) {
-            Ok(()) => return Ok(Some(kept)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e).with_context(|| format!("keep {} as {}", dir.join(log).display(), kept.display())),
-        }
-    }
-    Ok(None)
-}
-
-/// Removes a half-written image directory. Only files that CRIU and we write there are deleted; a directory that
-/// holds anything else stays, and is named.
-pub fn remove_images(dir: &Path) -> Result<()> {
-    let names = match fs::symlink_metadata(dir) {
-        Ok(_) => {
-            files::open_private_dir(dir)?;
-            files::names(dir)?
-        }
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e).with_context(|| format!("look at {}", dir.display())),
-    };
-    if let Some(other) = names.iter().find(|n| !is_of_a_checkpoint(n)) {
-        bail!("{} holds '{}', which is no image: the directory is left as it is", dir.display(), other.display());
-    }
-    for name in names {
-        let path = dir.join(&name);
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
-    }
-    fs::remove_dir(dir).with_context(|| format!("remove {}", dir.display()))
-}
-
-/// Whether a file of this name is one that CRIU and we write into an image directory.
-pub fn is_of_a_checkpoint(name: &Path) -> bool {
-    let text = name.to_string_lossy();
-    record::is_image(name)
-        || text.ends_with(".log")
-        || text.starts_with("stats-")
-        || text == "irmap-cache"
-        || text == record::FILE
-        || [resume_mark::MARKER, shared_dir::RESTARTED, history::FILE].contains(&text.as_ref())
-        || text.starts_with(".lxc-cr-")
-        || text == "parent"
 }
 
 #[cfg(test)]

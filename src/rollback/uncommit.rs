@@ -7,8 +7,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::{PARTIAL, Undo};
+use super::Undo;
 use crate::rollback::seized::Seized;
+use crate::store::layout::PARTIAL;
 use crate::sys::files;
 
 /// How the checkpoint that is about to get this name loses it.

@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::criu::images;
-use crate::store::record::AsWritten;
+use crate::store::layout::is_image;
+use crate::store::page_cache::AsWritten;
 use crate::sys::files;
 
 /// Read in pieces of this size, in bytes.
@@ -90,11 +91,6 @@ pub enum Memory {
     SumsFollow,
     /// It does.
     WithSums,
-}
-
-/// Whether a file of this name is one of CRIU's images.
-pub fn is_image(name: &Path) -> bool {
-    name.to_str().is_some_and(|n| n.ends_with(".img") || n.ends_with(".tar.gz"))
 }
 
 /// Measures the images of a directory.

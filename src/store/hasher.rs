@@ -17,7 +17,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use crate::criu::images;
-use crate::store::record::{AsWritten, Checksum, Image};
+use crate::store::checksums::{Checksum, Image};
+use crate::store::page_cache::AsWritten;
 use crate::sys::files;
 
 /// How long to wait for more when all that is there has been read.
@@ -166,7 +167,8 @@ mod tests {
         let mut known = sealer.finish().unwrap();
         assert!(known[0].is_as_written(dir.path()).unwrap());
         known[0].as_written = None;
-        let again = crate::store::record::measure_images(dir.path(), crate::store::record::Memory::WithSums).unwrap();
+        let again =
+            crate::store::checksums::measure_images(dir.path(), crate::store::checksums::Memory::WithSums).unwrap();
         assert_eq!(known, again);
         assert_eq!(known[0].size, 1_000_000);
     }

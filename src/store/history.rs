@@ -10,10 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::store::layout::HISTORY;
 use crate::sys::files;
 
-/// The file's name in the checkpoint's directory.
-pub const FILE: &str = "lxc-cr.history";
 /// No file of ours is longer, in bytes.
 const MAX_SIZE: u64 = 64 * 1024;
 
@@ -32,7 +31,7 @@ pub struct History {
 impl History {
     /// Reads the history of a checkpoint. Anything that is not one is no history.
     pub fn read(dir: &Path) -> History {
-        let path = dir.join(FILE);
+        let path = dir.join(HISTORY);
         let mut text = String::new();
         match files::open_file(&path).and_then(|file| file.take(MAX_SIZE).read_to_string(&mut text)) {
             Err(e) if e.kind() == ErrorKind::NotFound => return History::default(),
@@ -56,7 +55,7 @@ impl History {
         let mut history = History::read(dir);
         change(&mut history);
         let text = toml::to_string(&history).context("serialize the history")?;
-        files::write_atomically(&dir.join(FILE), text.as_bytes())
+        files::write_atomically(&dir.join(HISTORY), text.as_bytes())
     }
 }
 
@@ -81,7 +80,7 @@ mod tests {
     #[test]
     fn an_unreadable_file_is_no_history() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(FILE), "verified = 'yes'").unwrap();
+        std::fs::write(dir.path().join(HISTORY), "verified = 'yes'").unwrap();
         assert_eq!(History::read(dir.path()), History::default());
     }
 }

@@ -8,17 +8,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::rollback;
-use crate::store::record::{self, Record};
-use crate::store::resume_mark;
+use crate::store::layout::{PARENT, is_checkpoint, is_partial};
+use crate::store::record::Record;
 use crate::store::show::{measure, written};
+use crate::store::{layout, resume_mark};
 use crate::sys::files;
 use crate::sys::path_trust::{self, Guest};
 
-/// What is added to a directory's name while a checkpoint is written.
-const PARTIAL: &str = ".partial";
-/// The link by which CRIU finds the images that others build on.
-const PARENT: &str = "parent";
 /// How many directories below a container's own one are gone down.
 const DEPTH: usize = 2;
 /// A container's root is not looked through.
@@ -130,17 +126,6 @@ fn directories(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a directory holds images or a record. A half-written one may hold nothing yet but its name.
-fn is_checkpoint(dir: &Path) -> bool {
-    let has = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
-    has("inventory.img") || has("pstree.img") || has(record::FILE) || is_partial(dir)
-}
-
-fn is_partial(dir: &Path) -> bool {
-    let named = dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.ends_with(PARTIAL));
-    named && files::names(dir).is_ok_and(|names| names.iter().all(|n| rollback::is_of_a_checkpoint(n)))
-}
-
 impl Entry {
     fn of(directory: PathBuf, lxcpath: &LxcPath) -> Result<Entry> {
         let record = Record::read(&directory);
@@ -202,7 +187,7 @@ pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
     }
     files::open_private_dir(dir)?;
     let names = files::names(dir)?;
-    if let Some(other) = names.iter().find(|n| !rollback::is_of_a_checkpoint(n)) {
+    if let Some(other) = names.iter().find(|n| !layout::belongs(n)) {
         bail!("{} holds '{}' too, which is not of a checkpoint: it is left as it is", dir.display(), other.display());
     }
     match built_upon(dir)? {
@@ -230,10 +215,10 @@ pub fn remove(dir: &Path) -> Result<()> {
     let doomed = if is_partial(dir) { dir.to_owned() } else { files::with_suffix(dir, ".removed.partial") };
     if doomed != dir {
         // What a remove that was killed has left of another one of this name.
-        rollback::remove_images(&doomed)?;
+        layout::remove_images(&doomed)?;
         fs::rename(dir, &doomed).with_context(|| format!("rename {} to {}", dir.display(), doomed.display()))?;
     }
-    rollback::remove_images(&doomed)
+    layout::remove_images(&doomed)
 }
 
 #[cfg(test)]
@@ -270,7 +255,7 @@ mod tests {
         make(&web.join("dump"), &["inventory.img", "pstree.img"]);
         make(&web.join("dump.partial"), &["core-1.img", "dump.log"]);
         make(&web.join("old/pre"), &["inventory.img", "pages-1.img"]);
-        make(&web.join("bad"), &["inventory.img", record::FILE]);
+        make(&web.join("bad"), &["inventory.img", layout::RECORD]);
         make(&web.join("rootfs/root/dump"), &["inventory.img"]);
         make(&web.join("letters.partial"), &["to-mother.txt"]);
         std::os::unix::fs::symlink(web.join("dump"), web.join("link")).unwrap();
@@ -303,7 +288,7 @@ mod tests {
         assert!(refused("letters").contains("is no checkpoint"));
         make(&dir("mixed"), &["inventory.img", "to-mother.txt"]);
         assert!(refused("mixed").contains("to-mother.txt"));
-        make(&dir("good"), &["inventory.img", "pages-1.img", "stats-dump", "dump.log", record::FILE]);
+        make(&dir("good"), &["inventory.img", "pages-1.img", "stats-dump", "dump.log", layout::RECORD]);
         std::os::unix::fs::symlink("good", dir("link")).unwrap();
         assert!(refused("link").contains("symbolic link"));
         make(&dir("later"), &["inventory.img"]);

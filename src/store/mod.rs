@@ -1,10 +1,12 @@
-//! The checkpoints that there are, over months: which are known, which are whole, which may go.
+//! A checkpoint's directory: what is in it, whether it is whole, and what it says.
 //!
-//! A checkpoint's directory holds images, the record, and what happened to it since ([`history`]).
+//! The record and the checksums are written here, checkpoints are listed, shown and verified, and
+//! [`layout`] knows every file name. Nothing here runs CRIU or changes a container.
 
 pub mod checksums;
 pub mod hasher;
 pub mod history;
+pub mod layout;
 pub mod list;
 pub mod page_cache;
 pub mod parents;

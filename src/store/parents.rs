@@ -9,12 +9,11 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::store::checksums::Sum;
-use crate::store::record::{Checksum, Damage, FILE, Image, Record};
+use crate::store::checksums::{Checksum, Image, Sum};
+use crate::store::layout::{PARENT, RECORD};
+use crate::store::record::{Damage, Record};
 use crate::sys::{files, path_trust};
 
-/// CRIU's link (criu/image.c).
-const LINK: &str = "parent";
 /// More copies than anybody takes; a line that is longer leads in a circle.
 const MOST: usize = 1000;
 
@@ -31,12 +30,12 @@ impl Lineage {
     pub fn of(dir: &Path) -> Result<Lineage> {
         let mut line = Lineage::default();
         let mut child = dir.to_owned();
-        let mut wanted = match fs::symlink_metadata(dir.join(LINK)) {
+        let mut wanted = match fs::symlink_metadata(dir.join(PARENT)) {
             Ok(_) => Record::read(dir)?.and_then(|record| record.builds_on),
             Err(_) => None,
         };
         loop {
-            let link = child.join(LINK);
+            let link = child.join(PARENT);
             let parent = match fs::read_link(&link) {
                 Ok(target) => {
                     let parent = child.join(&target);
@@ -60,7 +59,7 @@ impl Lineage {
                 Err(e) => return Err(e).with_context(|| format!("find {}", parent.display())),
             };
             files::open_private_dir(&parent)?;
-            files::check_content(&parent, &[LINK])?;
+            files::check_content(&parent, &[PARENT])?;
             let record = Record::read(&parent)?;
             if wanted.is_some() && wanted != identity(&parent)? {
                 bail!(Damage::AnotherParent(parent.to_string_lossy().into_owned()));
@@ -101,15 +100,15 @@ impl Lineage {
 
 /// What an image directory builds on, if anything: for [`Record::builds_on`].
 pub fn parent_of(dir: &Path) -> Result<Option<String>> {
-    match fs::symlink_metadata(dir.join(LINK)) {
-        Ok(_) => identity(&dir.join(LINK)),
+    match fs::symlink_metadata(dir.join(PARENT)) {
+        Ok(_) => identity(&dir.join(PARENT)),
         Err(_) => Ok(None),
     }
 }
 
 /// What tells a directory from another one in its place: the checksum of its record, if it has one.
 fn identity(dir: &Path) -> Result<Option<String>> {
-    let record = dir.join(FILE);
+    let record = dir.join(RECORD);
     if !record.exists() {
         return Ok(None);
     }
@@ -167,7 +166,7 @@ mod tests {
         let error = Lineage::of(&dir("c")).unwrap_err();
         assert!(error.to_string().contains("/a; another one is there now"), "{error}");
         // One without a record is what another program wrote; it cannot be what ours was.
-        fs::remove_file(dir("a").join(FILE)).unwrap();
+        fs::remove_file(dir("a").join(RECORD)).unwrap();
         assert!(Lineage::of(&dir("c")).is_err());
         record(2).write(&dir("b")).unwrap();
         assert!(Lineage::of(&dir("b")).is_ok());

@@ -20,18 +20,13 @@ use crate::resources::network::sysctl::Sysctls;
 use crate::resources::network::{Elsewhere, Port};
 use crate::resources::states::States;
 use crate::resources::states::core_filters::CoreFilter;
+use crate::store::checksums::Image;
+use crate::store::layout::RECORD;
 use crate::sys::files;
 use crate::sys::netlink::Route;
 
 use crate::resources::terminals::Tty;
 
-pub use comparison::Comparison;
-pub use images::{Checksum, Image, Memory, is_image, measure_images};
-pub use lineage::{Lineage, parent_of};
-pub use unchanged::AsWritten;
-
-/// The record's name in the image directory.
-pub const FILE: &str = "lxc-cr.toml";
 /// The version that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
 /// A record is a few KiB and the container's configuration; more than this was not written by us.
@@ -178,7 +173,7 @@ fn is_zero(number: &u32) -> bool {
 #[derive(Debug, thiserror::Error)]
 pub enum Damage {
     /// The record is not one that we can read.
-    #[error("its record {FILE} cannot be read: {0}")]
+    #[error("its record {RECORD} cannot be read: {0}")]
     Unreadable(String),
     /// It was written by a newer program.
     #[error("its record has version {0}; this program reads up to version {VERSION}")]
@@ -210,7 +205,7 @@ impl Record {
     /// # Errors
     /// A [`Damage`] when there is one that cannot be used, an I/O error otherwise.
     pub fn read(dir: &Path) -> Result<Option<Record>> {
-        let path = dir.join(FILE);
+        let path = dir.join(RECORD);
         let file = match files::open_file(&path) {
             Ok(file) => file,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -287,7 +282,7 @@ impl Record {
     /// Writes the record, as a whole or not at all.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let text = toml::to_string(self).context("put the record into words")?;
-        files::write_atomically(&dir.join(FILE), text.as_bytes())
+        files::write_atomically(&dir.join(RECORD), text.as_bytes())
     }
 
     /// Checks that every image is there and has its size: takes no time worth naming.
@@ -347,6 +342,7 @@ fn has_parent(path: &Path) -> bool {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::store::checksums::{Memory, measure_images};
 
     pub(crate) fn sample() -> Record {
         Record {

@@ -10,13 +10,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::store::layout::RESUME_MARK;
 use crate::sys::files;
 
 /// Where a suspended container's checkpoint is, in its own directory.
 pub const DIR: &str = "dump";
 
-/// The mark. Its content is for people who find it.
-pub const MARKER: &str = "lxc-cr.resume";
 /// What makes a directory that of a checkpoint.
 const INVENTORY: &str = "inventory.img";
 /// What makes a directory that of a container.
@@ -30,13 +29,13 @@ pub fn dir(container: &Path) -> PathBuf {
 
 /// Marks a checkpoint as one to be resumed.
 pub fn mark(images: &Path) -> Result<()> {
-    files::write_atomically(&images.join(MARKER), CONTENT.as_bytes())
+    files::write_atomically(&images.join(RESUME_MARK), CONTENT.as_bytes())
 }
 
 /// Whether the checkpoint in a container's directory is to be resumed. One that others could have put there is not.
 pub fn is_marked(container: &Path) -> Result<bool> {
     let images = dir(container);
-    let marker = images.join(MARKER);
+    let marker = images.join(RESUME_MARK);
     match marker.symlink_metadata() {
         Ok(_) => files::open_private_dir(&images).map(|_| true),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
@@ -58,7 +57,7 @@ pub fn strike_out(container: &Path) -> Result<bool> {
         return Ok(false);
     }
     let images = dir(container);
-    files::remove_if_there(&images.join(MARKER))?;
+    files::remove_if_there(&images.join(RESUME_MARK))?;
     files::sync_dir(&images)?;
     Ok(true)
 }
@@ -138,6 +137,6 @@ mod tests {
         mark(&elsewhere).unwrap();
         std::os::unix::fs::symlink("elsewhere", dir(top.path())).unwrap();
         assert!(is_marked(top.path()).is_err() && strike_out(top.path()).is_err());
-        assert!(elsewhere.join(MARKER).exists());
+        assert!(elsewhere.join(RESUME_MARK).exists());
     }
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::store::record::{Damage, Lineage, Record};
+use crate::store::parents::Lineage;
+use crate::store::record::{Damage, Record};
 
 /// What was read of one checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -91,8 +92,9 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::store::checksums::{Memory, measure_images};
+    use crate::store::parents::parent_of;
     use crate::store::record::tests::sample;
-    use crate::store::record::{Memory, measure_images, parent_of};
     use crate::sys::files;
 
     fn checkpoint(dir: &Path, parent: Option<&str>) {

@@ -11,15 +11,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::store::record::{self, Record};
+use crate::store::layout;
+use crate::store::layout::RESTARTED;
+use crate::store::record::Record;
 use crate::sys::files;
 
 /// The directory of all places on a shelf.
 const PLACES: &str = "lxc-cr";
 /// Where Proxmox VE keeps backups, and has a container's images, too.
 const OF_PROXMOX: &str = "/var/lib/vz/dump";
-/// Says that the checkpoint beside it was restarted. Its content is for people who find it.
-pub const RESTARTED: &str = "lxc-cr.restarted";
 const CONTENT: &str = "This checkpoint was restarted: the container's next one may take its place.\n";
 
 /// The directory of a new checkpoint that is asked for in `dir`, and whether it is a place on a shelf.
@@ -74,7 +74,7 @@ fn place(dir: &Path, name: &ContainerName) -> PathBuf {
 }
 
 fn holds_checkpoint(dir: &Path) -> bool {
-    ["inventory.img", record::FILE].iter().any(|file| dir.join(file).exists())
+    ["inventory.img", layout::RECORD].iter().any(|file| dir.join(file).exists())
 }
 
 fn is_empty(dir: &Path) -> Result<bool> {

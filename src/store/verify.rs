@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::store::record::{AsWritten, Damage, Image, Lineage, Record};
+use crate::store::checksums::Image;
+use crate::store::page_cache::AsWritten;
+use crate::store::parents::Lineage;
+use crate::store::record::{Damage, Record};
 use crate::sys::{files, memory};
 
 /// Memory images that are to be compared.

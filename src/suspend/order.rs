@@ -9,8 +9,6 @@ use std::time::Duration;
 use crate::lxc::config::Config;
 use crate::lxc::name::ContainerName;
 
-pub use crew::{Crew, Ended};
-
 /// A container, and what its configuration says of its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {

@@ -22,8 +22,6 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, mount_bind, move_mount, open_tree, unmount,
 };
 
-use super::spawn::check;
-
 /// Where its root is mounted for a moment: any directory that is always there.
 const FOR_A_MOMENT: &std::ffi::CStr = c"/proc";
 /// More than is ever written there, for a program that fills all that it can.
@@ -308,5 +306,9 @@ fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &MountAttr
             size_of::<MountAttributes>(),
         )
     };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+/// The error of a system call that says -1.
+pub(super) fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

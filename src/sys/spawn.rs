@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use super::clean_start::default_signals;
-use super::sandbox::Sandbox;
+use super::sandbox::{Sandbox, check};
 
 /// The environment of every program we start: nothing of the caller's is trusted.
 pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -230,8 +230,4 @@ fn die_with(parent: libc::pid_t) -> io::Result<()> {
     // It may have ended before the kernel knew.
     // SAFETY: getppid(2) has no arguments and cannot fail.
     if unsafe { libc::getppid() } != parent { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
-}
-
-pub(super) fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -75,7 +75,7 @@ pub fn command() -> clap::Command {
 /// The program's `main`.
 pub fn main() -> ExitCode {
     crate::sys::clean_start::begin();
-    if crate::cli::monitor::is_meant() {
+    if crate::cli::monitor_title::is_meant() {
         return crate::cli::monitor::main();
     }
     let arguments: Arguments = match parse() {

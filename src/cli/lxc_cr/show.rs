@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
+use crate::store::layout;
 use crate::store::show::Contents;
 
 /// Show what a checkpoint holds: processes, memory, open files, sockets, network, mounts, and what made it
@@ -29,7 +30,7 @@ impl Show {
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let dir = self.lxc.checkpoint()?;
-        if !dir.join("inventory.img").is_file() {
+        if !dir.join(layout::INVENTORY).is_file() {
             return Err(Failure::msg(Exit::BadCheckpoint, format!("{} holds no checkpoint", dir.display()))
                 .hint("lxc-cr list shows which checkpoints there are"));
         }

@@ -8,9 +8,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::Port;
 use crate::error::ErrorList;
-use crate::resources::network::interfaces::{Device, Origin};
+use crate::resources::network::namespace_of;
 use crate::sys::bpf;
 use crate::sys::netlink::{Error, Netlink, in_netns};
 use crate::sys::process::Process;
@@ -27,11 +26,8 @@ pub struct Gates {
 }
 
 impl Gates {
-    /// Those that a dump closes; none if there is none.
-    pub fn of(devices: &[Device], ports: &[Port], init: &Process) -> Option<Gates> {
-        let upon = devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. })).map(|d| d.inside.clone());
-        let routed = ports.iter().filter(|p| p.bridge.is_none()).map(|p| p.inside.clone());
-        let interfaces: Vec<String> = upon.chain(routed).collect();
+    /// Those of these interfaces; none if there is none.
+    pub fn of(interfaces: Vec<String>, init: &Process) -> Option<Gates> {
         (!interfaces.is_empty()).then(|| Gates { init: init.pid(), start_time: init.start_time(), interfaces })
     }
 
@@ -105,12 +101,4 @@ fn set_gates(interfaces: &[String], container: BorrowedFd<'_>, gate: Option<Borr
     errors
         .note(outcome.and_then(|done: Result<(), Error>| done).context("set the gates of the container's interfaces"));
     errors.into_result()
-}
-
-pub(super) fn namespace_of(init: i32) -> Result<Option<File>> {
-    match File::open(format!("/proc/{init}/ns/net")) {
-        Ok(namespace) => Ok(Some(namespace)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).context("open the container's network namespace"),
-    }
 }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use super::ports::{Survey, is_own_namespace};
 use crate::error::ErrorList;
 use crate::lxc::config::{Config, NicKind};
-use crate::resources::network::drop_filter::{self, namespace_of};
+use crate::resources::network::{Port, drop_filter, namespace_of};
 use crate::sys::netlink::{Error, Link, Mac, Netlink, NewMacvlan, in_netns};
 use crate::sys::process::{self, Process};
 
@@ -285,6 +285,13 @@ fn bring_back_from(nl: &mut Netlink, loan: &Loan, namespace: Option<BorrowedFd<'
     nl.set_gate(link.index, None).with_context(what)?;
     nl.rename(link.index, &loan.host).with_context(what)?;
     Ok(true)
+}
+
+/// The interfaces in the container that a dump has to keep packets from: those on no bridge.
+pub fn without_bridge(devices: &[Device], ports: &[Port]) -> Vec<String> {
+    let upon = devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. })).map(|d| d.inside.clone());
+    let routed = ports.iter().filter(|p| p.bridge.is_none()).map(|p| p.inside.clone());
+    upon.chain(routed).collect()
 }
 
 #[cfg(test)]

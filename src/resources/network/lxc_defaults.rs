@@ -8,7 +8,9 @@ use super::Elsewhere;
 use super::state::LinkState;
 use crate::lxc::config::{Gateway, Nic, NicKind, VethMode};
 use crate::resources::network::sysctl::LINK;
+use crate::sys::netlink::Netlink;
 use crate::sys::netlink::raw::Message;
+use anyhow::{Context, Result};
 
 const NEW_ROUTE: u16 = 24;
 const NEW_NEIGHBOUR: u16 = 28;
@@ -110,6 +112,19 @@ fn proxy(ip: IpAddr) -> Message {
     let mut message = Message::new(NEW_NEIGHBOUR, [family(ip), 0, 0, 0, 0, 0, 0, 0, 0, 0, PROXY, UNICAST]);
     message.push(NDA_DST, &octets(ip));
     message
+}
+
+/// What is known of a host's end that was not recorded: what LXC gives it.
+pub fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
+    Ok(of_host_end(nic, &addresses_of_link(nic, netlink)?))
+}
+
+/// A gateway that is `auto` is an address of the link.
+pub fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
+    let Some(name) = nic.link.as_deref().filter(|_| is_routed(nic)) else { return Ok(Vec::new()) };
+    let link = netlink.link(name).with_context(|| format!("look for {name}"))?;
+    let found = netlink.addresses(link.index).with_context(|| format!("list the addresses of {name}"))?;
+    Ok(found.into_iter().map(|(ip, _)| ip).collect())
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::netlink::raw::Message;
 use crate::sys::netlink::{Mac, PortSettings, Vlan};
+use anyhow::{Context, Result};
 use state::LinkState;
+use std::fs::File;
 
 pub mod apply;
 pub mod drop_filter;
@@ -136,6 +138,15 @@ impl NoBridge {
     pub fn hint(&self) -> String {
         let name = &self.name;
         format!("make it: ip link add {name} type bridge && ip link set {name} up")
+    }
+}
+
+/// A process's network namespace; none if it has ended.
+pub(super) fn namespace_of(init: i32) -> Result<Option<File>> {
+    match File::open(format!("/proc/{init}/ns/net")) {
+        Ok(namespace) => Ok(Some(namespace)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).context("open the container's network namespace"),
     }
 }
 

@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::criu::images::{self, Inventory, NamespaceIds};
 use crate::criu::options::DUMP_LOG;
-use crate::store::record::{self, Record};
-use crate::store::resume_mark;
+use crate::store::record::Record;
+use crate::store::{layout, resume_mark};
 use crate::sys::files;
 
 pub use open::{Descriptor, Socket};
@@ -190,10 +190,10 @@ fn keep<T>(problems: &mut Vec<String>, result: Result<T>) -> Option<T> {
 }
 
 /// The bytes of all images, and how many there are.
-fn measure(dir: &Path) -> Result<(u64, usize)> {
+pub(crate) fn measure(dir: &Path) -> Result<(u64, usize)> {
     let (mut size, mut count) = (0u64, 0);
     for name in files::names(dir)? {
-        if record::is_image(&name) {
+        if layout::is_image(&name) {
             let path = dir.join(&name);
             size = size.saturating_add(
                 fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size(),
@@ -205,7 +205,7 @@ fn measure(dir: &Path) -> Result<(u64, usize)> {
 }
 
 /// When the images were written.
-fn written(dir: &Path) -> Result<u64> {
+pub(crate) fn written(dir: &Path) -> Result<u64> {
     let path = [dir.join("inventory.img"), dir.to_owned()].into_iter().find(|p| p.exists());
     let meta = fs::symlink_metadata(path.as_deref().unwrap_or(dir));
     Ok(meta.with_context(|| format!("look at {}", dir.display()))?.mtime().max(0).unsigned_abs())
