@@ -1,7 +1,7 @@
 //! The areas of a process's memory: where, with which rights and advice, of which file. Not what is in them.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing};
-use super::state::Family;
 
 /// Areas.
 pub const FAMILY: Family = Family { name: "areas", states: Vec::new, read };

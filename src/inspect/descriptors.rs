@@ -1,7 +1,7 @@
 //! Descriptors: what they refer to, how they were opened, who shares them.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing};
-use super::state::Family;
 
 /// Descriptors.
 pub const FAMILY: Family = Family { name: "descriptors", states: Vec::new, read };

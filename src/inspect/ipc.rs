@@ -1,7 +1,7 @@
 //! What an IPC namespace holds: System V's objects and POSIX message queues.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing};
-use super::state::Family;
 
 /// Ipc.
 pub const FAMILY: Family = Family { name: "ipc", states: Vec::new, read };

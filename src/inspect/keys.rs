@@ -1,7 +1,7 @@
 //! Keys and keyrings, as the container's init sees them.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing};
-use super::state::Family;
 
 /// Keys.
 pub const FAMILY: Family = Family { name: "keys", states: Vec::new, read };

@@ -4,7 +4,7 @@
 //! threads, descriptors, sockets, timers, mounts, network, IPC objects, keys and cgroups. Two
 //! snapshots, one of the container and one of its restored twin (or of the container after the
 //! restore), are [compared](compare) and every difference is named. Each kind of state is one row
-//! of the [table](state::STATES): its name, what is done to bring it back, and what its loss means.
+//! of the [table](state::all): its name, what is done to bring it back, and what its loss means.
 //!
 //! Nothing here changes the container, and nothing here knows why the question is asked: `rehearse`
 //! compares and decides, `preflight` warns, `resources` puts back.
@@ -12,6 +12,7 @@
 pub mod areas;
 pub mod compare;
 pub mod descriptors;
+pub mod family;
 pub mod ipc;
 pub mod keys;
 pub mod snapshot;
@@ -22,8 +23,9 @@ pub mod threads;
 pub mod timers;
 
 pub use compare::{Difference, compare};
+pub use family::Family;
 pub use snapshot::{Snapshot, Standing, Subject};
-pub use state::{Class, Family, PutBack, State};
+pub use state::{Class, PutBack, State};
 
 /// The families of states. A new one is a module with a `FAMILY` and a line here.
 pub static FAMILIES: &[Family] = &[

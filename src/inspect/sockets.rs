@@ -1,7 +1,7 @@
 //! Sockets: what they are, whom they are bound to, and every option that getsockopt knows.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing};
-use super::state::Family;
 
 /// Sockets.
 pub const FAMILY: Family = Family { name: "sockets", states: Vec::new, read };

@@ -6,8 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
-use super::snapshot::{Snapshot, Standing};
-
 /// One kind of state.
 #[derive(Debug)]
 pub struct State {
@@ -51,17 +49,6 @@ impl Class {
     pub fn blocks(self) -> bool {
         matches!(self, Class::Breaks | Class::Weakens)
     }
-}
-
-/// A family of states: its rows, and the one that reads them.
-#[derive(Debug)]
-pub struct Family {
-    /// "tasks", "sockets".
-    pub name: &'static str,
-    /// Its rows.
-    pub states: fn() -> Vec<&'static State>,
-    /// Enters what it finds into the snapshot, and what it cannot read, too.
-    pub read: fn(&Standing, &mut Snapshot),
 }
 
 /// Declares rows, a line each, and a function that lists them:

@@ -1,7 +1,8 @@
 //! What a process has as a whole.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing, Subject};
-use super::state::{Class, Family, PutBack, states};
+use super::state::{Class, PutBack, states};
 use crate::sys::process::number_inside;
 
 /// Processes.

@@ -1,7 +1,7 @@
 //! What each thread has of its own.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing};
-use super::state::Family;
 
 /// Threads.
 pub const FAMILY: Family = Family { name: "threads", states: Vec::new, read };

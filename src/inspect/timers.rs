@@ -1,7 +1,7 @@
 //! Timers: POSIX ones, interval timers, and those that are descriptors.
 
+use super::family::Family;
 use super::snapshot::{Snapshot, Standing};
-use super::state::Family;
 
 /// Timers.
 pub const FAMILY: Family = Family { name: "timers", states: Vec::new, read };
