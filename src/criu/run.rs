@@ -190,6 +190,14 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
                 until = [deadline, end.lost_at].into_iter().flatten().fold(until, Instant::min);
             }
             let ready = wait(process, &control, signals, Some(until.saturating_duration_since(now)))?;
+            // Before the action that came with it, which may be the one after which it is too late.
+            while ready.signal
+                && let Some(received) = signals.next().context("read a signal")?
+            {
+                if received.asks_to_give_up() {
+                    end.ask(watch, process, GiveUp::Signal(received.number));
+                }
+            }
             if ready.control {
                 while let Some(question) = control.next().context("read what the action script asks")? {
                     end.may_write_again(process, &question.action);
@@ -201,12 +209,6 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
                     }
                 }
                 pulse.beat();
-            }
-            if ready.signal
-                && let Some(received) = signals.next().context("read a signal")?
-                && received.asks_to_give_up()
-            {
-                end.ask(watch, process, GiveUp::Signal(received.number));
             }
             let now = Instant::now();
             let child_ended = ready.signal && has_lost_task(process.pid());

@@ -324,7 +324,9 @@ impl<'w> Guest<'w> {
                 state.push(format!("link {name} {master:?} mtu {} no-ipv6 {}", mtu.trim(), six.trim()));
             }
         }
-        for command in ["ip addr show eth0 | grep -v valid_lft | sed 's/@if[0-9]*//; s/ tentative//'", "ip route", "hostname"] {
+        for command in
+            ["ip addr show eth0 | grep -v valid_lft | sed 's/@if[0-9]*//; s/ tentative//'", "ip route", "hostname"]
+        {
             state.push(format!("inside {command}: {}", self.container.exec(["sh", "-c", command]).stdout.trim()));
         }
         state.sort();
