@@ -271,7 +271,7 @@ impl DumpWatch<'_> {
 
     fn add_states(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match states::States::of_tasks(payload) {
+        match states::States::of_tasks(payload, self.seized.init) {
             Ok(states) => self.record.states = Some(states),
             Err(e) => self.log.report.note(&format!("states of its tasks are not in the record: {e:#}")),
         }

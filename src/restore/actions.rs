@@ -228,6 +228,8 @@ impl Watch for RestoreWatch<'_> {
                 if let Some(init) = self.init.filter(|_| !self.plan.mount_flags.is_empty()) {
                     mounts::mend_flags(init, &self.plan.mount_flags)?;
                 }
+                let missed = states::States::restore_early(self.plan.states.as_ref(), self.payload)?;
+                missed.iter().for_each(|missed| self.log.report.note(missed));
                 self.confine()?;
                 self.verified()?;
                 self.loaded()?;

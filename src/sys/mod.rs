@@ -19,6 +19,7 @@ pub mod process;
 pub mod pty;
 pub mod sandbox;
 pub mod signals;
+pub mod sockopt;
 pub mod spawn;
 pub mod systemd_journal;
 pub mod tcp_repair;

@@ -67,6 +67,7 @@ const STORIES: &[Story] = &[
         scenario::retries::an_old_veth_pair_that_lingers_is_waited_for,
     ),
     ("states_alarms_come_at_their_time_of_day", scenario::states::alarms_come_at_their_time_of_day),
+    ("states_options_of_sockets_come_back", scenario::states::options_of_sockets_come_back),
     ("states_timers_that_repeat_go_on", scenario::states::timers_that_repeat_go_on),
     ("roots_an_overlay_comes_back", scenario::roots::an_overlay_comes_back),
     ("roots_an_image_comes_back", scenario::roots::an_image_comes_back),

@@ -76,7 +76,7 @@ fn join(task: i32, membership: &Membership) -> Result<()> {
 }
 
 /// The sockets of a process: their numbers, and what the kernel calls them.
-fn sockets(task: i32) -> Vec<(i32, String)> {
+pub(crate) fn sockets(task: i32) -> Vec<(i32, String)> {
     let entries = fs::read_dir(format!("/proc/{task}/fd")).into_iter().flatten().flatten();
     let socket = |entry: fs::DirEntry| {
         let target = fs::read_link(entry.path()).ok()?.to_str()?.to_owned();

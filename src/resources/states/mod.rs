@@ -8,12 +8,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::error::ErrorList;
-
 pub mod core_filters;
 pub mod personality;
+pub mod sockets;
 pub mod timers;
 
+use sockets::Socket;
 use timers::TimerFd;
 
 /// States of the tasks of a container that CRIU does not bring back as they were.
@@ -22,18 +22,30 @@ pub struct States {
     /// Timers in descriptors.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub timers: Vec<TimerFd>,
+    /// Sockets with options that a new one does not have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sockets: Vec<Socket>,
 }
 
 impl States {
-    /// Those of the tasks in a cgroup and below it, which stand still.
-    pub fn of_tasks(payload: &Path) -> Result<States> {
-        Ok(States { timers: timers::of_tasks(payload).context("read its timers")? })
+    /// Those of the tasks in a cgroup and below it, which stand still; `init` is the first of them.
+    pub fn of_tasks(payload: &Path, init: i32) -> Result<States> {
+        Ok(States {
+            timers: timers::of_tasks(payload).context("read its timers")?,
+            sockets: sockets::of_tasks(payload, init).context("read the options of its sockets")?,
+        })
     }
 
-    /// Gives them to the restored tasks. None where the checkpoint has no record of them.
+    /// Gives the restored tasks what they need before packets reach them. Gives what could not be done, in words.
+    ///
+    /// # Errors
+    /// When they would be less safe than before.
+    pub fn restore_early(states: Option<&States>, payload: &Path) -> Result<Vec<String>> {
+        sockets::restore(payload, states.map(|s| s.sockets.as_slice()).unwrap_or_default())
+    }
+
+    /// Gives the restored tasks the rest before they run. None where the checkpoint has no record of them.
     pub fn restore(states: Option<&States>, payload: &Path) -> Result<()> {
-        let mut errors = ErrorList::default();
-        errors.note(timers::set(payload, states.map(|s| s.timers.as_slice())));
-        errors.into_result()
+        timers::set(payload, states.map(|s| s.timers.as_slice()))
     }
 }

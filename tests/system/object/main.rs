@@ -41,6 +41,7 @@ const KINDS: &[Kind] = &[
     ("signalfd", |_, _| events::signals()),
     ("pidfd", |_, _| events::pidfds()),
     ("unix", |_, _| sockets::unix()),
+    ("options", |_, _| sockets::options()),
     ("udp", |port, _| sockets::udp(port)),
     ("multicast", |port, group| sockets::multicast(port, group)),
     ("locks", |_, _| files::locks()),

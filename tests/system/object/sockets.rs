@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{fs, ptr, thread};
 
-use crate::sys::{Check, Made, Message, checked, ensure, file, readable, recvmsg, said, same, sendmsg, setsockopt, socketpair};
+use crate::sys::{Check, Made, Message, checked, ensure, file, getsockopt, readable, recvmsg, said, same, sendmsg, setsockopt, socket, socketpair};
 
 const SOL_SOCKET: c_int = 1;
 const SCM_RIGHTS: c_int = 1;
@@ -154,7 +154,6 @@ fn join_on_eth0(socket: &UdpSocket, group: Ipv4Addr) -> io::Result<()> {
 /// Only system calls on memory of its own.
 unsafe fn socket6(port: u16) -> c_int {
     unsafe extern "C" {
-        fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
         fn bind(fd: c_int, address: *const [u16; 14], length: u32) -> c_int;
     }
     const INET6: c_int = 10;
@@ -171,4 +170,83 @@ unsafe fn socket6(port: u16) -> c_int {
         address[1] = port.to_be();
         if bind(fd, &address, 28) < 0 { -1 } else { fd }
     }
+}
+
+/// An option: its name, the socket that has it (an index into those of [`options`]), level, number and an unusual value.
+type SocketOption = (&'static str, usize, c_int, c_int, c_int);
+
+const UDP4: usize = 0;
+const UDP6: usize = 1;
+const LISTENER: usize = 2;
+const CONNECTION: usize = 3;
+const PACKETS: usize = 4;
+const KERNEL: usize = 5;
+
+#[rustfmt::skip]
+const OPTIONS: &[SocketOption] = &[
+    ("IP_TOS", UDP4, 0, 1, 0x10), ("IP_TTL", UDP4, 0, 2, 33), ("IP_PKTINFO", UDP4, 0, 8, 1), ("IP_MTU_DISCOVER", UDP4, 0, 10, 2),
+    ("IP_RECVERR", UDP4, 0, 11, 1), ("IP_RECVTTL", UDP4, 0, 12, 1), ("IP_FREEBIND", UDP4, 0, 15, 1), ("IP_TRANSPARENT", UDP4, 0, 19, 1),
+    ("IP_MINTTL", UDP4, 0, 21, 254), ("IP_MULTICAST_TTL", UDP4, 0, 33, 5), ("IP_MULTICAST_LOOP", UDP4, 0, 34, 0),
+    ("IP_MULTICAST_ALL", UDP4, 0, 49, 0), ("SO_TIMESTAMPNS", UDP4, 1, 35, 1), ("SO_PRIORITY", UDP4, 1, 12, 5), ("SO_RXQ_OVFL", UDP4, 1, 40, 1),
+    ("UDP_GRO", UDP4, 17, 104, 1), ("IPV6_UNICAST_HOPS", UDP6, 41, 16, 44), ("IPV6_MULTICAST_HOPS", UDP6, 41, 18, 7),
+    ("IPV6_MULTICAST_LOOP", UDP6, 41, 19, 0), ("IPV6_MTU_DISCOVER", UDP6, 41, 23, 2), ("IPV6_RECVPKTINFO", UDP6, 41, 49, 1),
+    ("IPV6_RECVHOPLIMIT", UDP6, 41, 51, 1), ("IPV6_TCLASS", UDP6, 41, 67, 0x20), ("IPV6_MINHOPCOUNT", UDP6, 41, 73, 200),
+    ("SO_TIMESTAMP", UDP6, 1, 29, 1), ("TCP_DEFER_ACCEPT", LISTENER, 6, 9, 7), ("TCP_FASTOPEN", LISTENER, 6, 23, 16),
+    ("TCP_MAXSEG", LISTENER, 6, 2, 1000), ("TCP_KEEPIDLE", LISTENER, 6, 4, 77), ("TCP_SYNCNT", CONNECTION, 6, 7, 3),
+    ("TCP_USER_TIMEOUT", CONNECTION, 6, 18, 45_000), ("TCP_LINGER2", CONNECTION, 6, 8, 9), ("TCP_NOTSENT_LOWAT", CONNECTION, 6, 25, 16_384),
+    ("TCP_KEEPINTVL", CONNECTION, 6, 5, 13), ("IP_TTL", CONNECTION, 0, 2, 77), ("IP_TOS", CONNECTION, 0, 1, 0x08), ("SO_MAX_PACING_RATE", CONNECTION, 1, 47, 1 << 24),
+    ("PACKET_AUXDATA", PACKETS, 263, 8, 1), ("PACKET_ORIGDEV", PACKETS, 263, 9, 1), ("PACKET_IGNORE_OUTGOING", PACKETS, 263, 23, 1),
+    ("SO_LOCK_FILTER", PACKETS, 1, 44, 1), ("NETLINK_EXT_ACK", KERNEL, 270, 11, 1), ("NETLINK_NO_ENOBUFS", KERNEL, 270, 5, 1),
+    ("NETLINK_GET_STRICT_CHK", KERNEL, 270, 12, 1),
+];
+
+/// Sockets of many kinds with options that a new one does not have, and a TCP connection whose congestion control was chosen.
+pub fn options() -> Made {
+    const DATAGRAM: c_int = 2;
+    const RAW: c_int = 3;
+    const PACKET: c_int = 17;
+    const NETLINK: c_int = 16;
+    let four = File::from(std::os::fd::OwnedFd::from(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?));
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let connection = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let accepted = listener.accept()?;
+    let packets = file(unsafe { socket(PACKET, RAW, 0) })?;
+    // One instruction of BPF that lets all pass, as SO_ATTACH_FILTER wants it: struct sock_fprog.
+    let program = [0xffff_ffff_0000_0006_u64];
+    let filter = [1, program.as_ptr() as u64];
+    checked(unsafe { setsockopt(packets.as_raw_fd(), 1, 26, filter.as_ptr().cast(), 16) })?;
+    let sockets = [
+        four,
+        file(unsafe { socket(10, DATAGRAM, 0) })?,
+        File::from(std::os::fd::OwnedFd::from(listener)),
+        File::from(std::os::fd::OwnedFd::from(connection)),
+        packets,
+        file(unsafe { socket(NETLINK, RAW, 0) })?,
+    ];
+    for (name, of, level, number, value) in OPTIONS {
+        let set = unsafe { setsockopt(sockets[*of].as_raw_fd(), *level, *number, ptr::from_ref(value).cast(), 4) };
+        checked(set).map_err(|e| io::Error::other(format!("set {name}: {e}")))?;
+    }
+    const CONGESTION: c_int = 13;
+    let connection = &sockets[CONNECTION];
+    checked(unsafe { setsockopt(connection.as_raw_fd(), 6, CONGESTION, c"reno".as_ptr().cast(), 4) })?;
+    let read = |socket: &File, level: c_int, number: c_int| -> Result<[u8; 16], String> {
+        let (mut value, mut length) = ([0; 16], 16);
+        let read = unsafe { getsockopt(socket.as_raw_fd(), level, number, value.as_mut_ptr().cast(), &mut length) };
+        checked(read).map_err(said).map(|_| value)
+    };
+    let all = move || -> Result<Vec<(&str, [u8; 16])>, String> {
+        let options = OPTIONS.iter().map(|(name, of, level, number, _)| Ok((*name, read(&sockets[*of], *level, *number)?)));
+        let congestion = std::iter::once(Ok(("TCP_CONGESTION", read(&sockets[CONNECTION], 6, CONGESTION)?)));
+        options.chain(congestion).collect()
+    };
+    let before = all().map_err(io::Error::other)?;
+    Ok(Box::new(move || {
+        let _keep = &accepted;
+        let now = all()?;
+        let wrong = before.iter().zip(&now).filter(|(before, now)| before != now);
+        let wrong: Vec<String> = wrong.map(|(before, now)| format!("{}: {:?} -> {:?}", before.0, before.1, now.1)).collect();
+        ensure(wrong.is_empty(), || wrong.join(", "))?;
+        Ok(format!("{} options", now.len()))
+    }))
 }

@@ -53,6 +53,8 @@ unsafe extern "C" {
     pub fn socketpair(domain: c_int, kind: c_int, protocol: c_int, fds: *mut [c_int; 2]) -> c_int;
     pub fn sendmsg(fd: c_int, message: *const Message, flags: c_int) -> isize;
     pub fn recvmsg(fd: c_int, message: *mut Message, flags: c_int) -> isize;
+    pub fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+    pub fn getsockopt(fd: c_int, level: c_int, name: c_int, value: *mut c_void, length: *mut c_uint) -> c_int;
     pub fn setsockopt(fd: c_int, level: c_int, name: c_int, value: *const c_void, length: c_uint) -> c_int;
     pub fn shmget(key: c_int, size: usize, flags: c_int) -> c_int;
     pub fn shmat(id: c_int, at: *const c_void, flags: c_int) -> *mut c_void;

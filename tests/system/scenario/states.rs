@@ -89,3 +89,8 @@ pub fn alarms_come_at_their_time_of_day(world: &World) {
 pub fn timers_that_repeat_go_on(world: &World) {
     assert_comes_back(world, "", "timerfd", "");
 }
+
+/// Options of sockets, of each family and protocol.
+pub fn options_of_sockets_come_back(world: &World) {
+    assert_comes_back(world, "", "options", "");
+}
