@@ -119,6 +119,9 @@ fn path(task: &Task, descriptor: &Descriptor, file: &File, tables: &Tables, cure
         let told = cures.host_files.iter().any(|f| (f.mount_id, f.inode) == (mount.cast_unsigned().into(), file.inode));
         return (!told).then(|| foreign(task, descriptor));
     }
+    if let Some(thread) = thread_of(&descriptor.target) {
+        return Some(of_thread(task, descriptor, thread));
+    }
     if kind != libc::S_IFREG {
         return None;
     }
@@ -127,6 +130,25 @@ fn path(task: &Task, descriptor: &Descriptor, file: &File, tables: &Tables, cure
     }
     let hidden_by = file.mount.and_then(|mount| tables.hidden_by(mount, Path::new(&descriptor.target)))?;
     Some(hidden(task, descriptor, hidden_by))
+}
+
+/// The thread that a file of /proc is about, unless it is the main one of its process, which is there from the beginning.
+fn thread_of(target: &str) -> Option<u32> {
+    let mut words = target.strip_prefix("/proc/")?.split(['/', ' ']);
+    let process: u32 = words.next()?.parse().ok()?;
+    let thread = words.next().filter(|word| *word == "task").and_then(|_| words.next()?.parse().ok())?;
+    (thread != process).then_some(thread)
+}
+
+/// files-reg.c: `Can't open file proc/…/task/…: No such file or directory`.
+fn of_thread(task: &Task, descriptor: &Descriptor, thread: u32) -> Finding {
+    Finding::blocker(
+        format!("{} has opened {}, a file of the thread {thread}", task.name(), descriptor.target),
+        "CRIU opens files before it makes threads, and so does not find it again",
+    )
+    .on_restore()
+    .at(place(task, descriptor))
+    .remedy(format!("have the process close that file, or {}", end(task)))
 }
 
 fn is_known_device(device: (u32, u32)) -> bool {
@@ -313,5 +335,14 @@ mod tests {
         let found = judge(&opened, &tables(vec![mount(64, 1, "/", "/")]), &cures());
         assert_eq!(found.len(), 2);
         assert!(found[0].remedy.contains("ghost_limit = 3"), "{}", found[0].remedy);
+    }
+
+    #[test]
+    fn files_of_threads_are_known_by_their_names() {
+        assert_eq!(thread_of("/proc/12/task/15/stat"), Some(15));
+        assert_eq!(thread_of("/proc/12/task/15"), Some(15));
+        for other in ["/proc/12/task/12/stat", "/proc/12/task", "/proc/12/status", "/srv/proc/12/task/15", "/proc/x"] {
+            assert_eq!(thread_of(other), None, "{other}");
+        }
     }
 }

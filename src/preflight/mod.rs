@@ -7,6 +7,9 @@
 //!
 //! | file | what it judges |
 //! |---|---|
+//! | [`threads`] | what a thread has for itself, a main thread that has ended |
+//! | [`epoll`] | epolls that watch what their process has not open |
+//! | [`queues`] | requests and packets that wait in a socket |
 //! | [`processes`] | sessions from outside, debuggers, attached shells, limits, profiles |
 //! | [`namespaces`] | kinds that cannot be nested |
 //! | [`given`] | what LXC or a user has given it, and a restore cannot |
@@ -44,6 +47,7 @@ use crate::sys::netlink::{Link, Netlink};
 
 pub mod descriptor;
 pub mod entry;
+pub mod epoll;
 pub mod files;
 mod finding;
 pub mod host;
@@ -54,11 +58,13 @@ pub mod namespaces;
 pub mod network;
 pub mod processes;
 pub mod propagation;
+pub mod queues;
 pub mod sockets;
 pub mod space;
 pub mod start_state;
 pub mod task;
 pub mod terminals;
+pub mod threads;
 pub mod unix_names;
 
 pub use finding::{Fails, Finding, Findings, Place, Severity};
@@ -125,6 +131,8 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     for cgroup in cgroup::of_container(running)?.iter().filter(|cgroup| cgroup.hierarchy.is_unified()) {
         found.extend(processes::frozen_below(&cgroup.dir, &cgroup::frozen_below(&cgroup.dir)?, &names));
     }
+    let threads: Vec<_> = tasks.tree.iter().map(|task| (task, threads::Threads::read(task))).collect();
+    found.extend(threads::judge(&threads));
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(namespaces::shared(&defined.config));
     found.extend(start_state::judge(&start_state::Given::read(&defined.config, &tasks)));
@@ -134,6 +142,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     found.extend(mount_sources::judge(&tables, &opened, &seen, &defined.config, &names));
     found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
     found.extend(files::judge(&opened, &tables, &cures));
+    found.extend(epoll::judge(&epoll::read(&opened)));
     found.extend(memory::judge(&opened, &names));
     let named = unix_names::read(init);
     found.extend(unix_names::mounted(&named, &tables, &externals, &opened, &names));
@@ -141,6 +150,7 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let lent: Vec<u32> = lent(tables.main()).iter().map(|t| minor(t.rdev) as u32).collect();
     found.extend(terminals::judge(&opened, &tables, &lent));
     found.extend(sockets::judge(&opened, &sockets, &names));
+    found.extend(queues::judge(&opened, &queues::Queues::read(&tasks)?));
     found.extend(network::judge(&interfaces, &devices, &bridges, &names));
     found.extend(network::judge_ports(&survey.ports));
     found.extend(space::judge(&tasks, &target));

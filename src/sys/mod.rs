@@ -9,6 +9,7 @@ pub mod fdpass;
 pub mod files;
 pub mod glance;
 pub mod in_root;
+pub mod kcmp;
 pub mod memory;
 pub mod mount;
 pub mod multicast;

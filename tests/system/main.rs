@@ -306,6 +306,7 @@ const STORIES: &[Story] = &[
         "preflight_waits_for_one_that_has_just_been_started",
         scenario::preflight::waits_for_one_that_has_just_been_started,
     ),
+    ("preflight_names_what_would_be_lost", scenario::preflight::names_what_would_be_lost),
     ("preflight_names_what_cannot_be_restored", scenario::preflight::names_what_cannot_be_restored),
     ("preflight_names_what_the_host_lacks", scenario::preflight::names_what_the_host_lacks),
 ];

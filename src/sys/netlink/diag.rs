@@ -1,5 +1,6 @@
 //! Who is connected to whom by unix sockets, and who waits to be accepted: sock_diag(7), which the crates of rtnetlink do not speak.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::sockopt::ReceiveTimeout;
@@ -12,8 +13,14 @@ use super::{ANSWER_LIMIT, Error};
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 /// linux/unix_diag.h: show the other end.
 const UDIAG_SHOW_PEER: u32 = 4;
+/// Show whose connections wait to be accepted, and the lengths of queues.
+const UDIAG_SHOW_ICONS: u32 = 8;
+const UDIAG_SHOW_RQLEN: u32 = 16;
 /// linux/unix_diag.h: the attribute with the inode of the other end.
 const UNIX_DIAG_PEER: u16 = 2;
+/// The inodes of the other ends of connections that wait, and two lengths: received, and sent but not yet read.
+const UNIX_DIAG_ICONS: u16 = 3;
+const UNIX_DIAG_RQLEN: u16 = 4;
 /// linux/netlink.h.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -33,14 +40,8 @@ const LISTENING: u32 = 1 << 10;
 /// # Errors
 /// When the kernel cannot list them (`unix_diag` is a module).
 pub fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
-    // Family, protocol, padding; all states; any inode; what to show; no cookie.
-    let mut question = vec![1, 0, 0, 0];
-    question.extend(u32::MAX.to_ne_bytes());
-    question.extend(0u32.to_ne_bytes());
-    question.extend(UDIAG_SHOW_PEER.to_ne_bytes());
-    question.extend([0xff; 8]);
     let mut peers = Vec::new();
-    ask(&question, |message| {
+    ask(&unix_question(UDIAG_SHOW_PEER), |message| {
         if let Some(inode) = u32_at(message, 4)
             && let Some(peer) = message.get(UNIX_MESSAGE..).and_then(peer_of)
             && peer != 0
@@ -49,6 +50,37 @@ pub fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
         }
     })?;
     Ok(peers)
+}
+
+/// The listening unix sockets of this thread's network namespace with a connection that no process has accepted and on
+/// which something was sent already.
+///
+/// # Errors
+/// Those of [`unix_peers`].
+pub fn unix_requests() -> Result<Vec<u32>, Error> {
+    let mut waiting = Vec::new();
+    let mut sent = BTreeSet::new();
+    ask(&unix_question(UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN), |message| {
+        let (Some(inode), Some(attributes)) = (u32_at(message, 4), message.get(UNIX_MESSAGE..)) else { return };
+        if let Some(clients) = attribute(attributes, UNIX_DIAG_ICONS) {
+            waiting.extend(clients.chunks_exact(4).filter_map(|client| Some((inode, u32_at(client, 0)?))));
+        } else if attribute(attributes, UNIX_DIAG_RQLEN).and_then(|lengths| u32_at(lengths, 4)) > Some(0) {
+            sent.insert(inode);
+        }
+    })?;
+    let listeners: BTreeSet<u32> =
+        waiting.into_iter().filter(|(_, client)| sent.contains(client)).map(|(listener, _)| listener).collect();
+    Ok(listeners.into_iter().collect())
+}
+
+/// Family, protocol, padding; all states; any inode; what to show; no cookie.
+fn unix_question(show: u32) -> Vec<u8> {
+    let mut question = vec![1, 0, 0, 0];
+    question.extend(u32::MAX.to_ne_bytes());
+    question.extend(0u32.to_ne_bytes());
+    question.extend(show.to_ne_bytes());
+    question.extend([0xff; 8]);
+    question
 }
 
 /// The listening TCP sockets of this thread's network namespace: the inode of each, and how many connections wait to be
@@ -117,12 +149,18 @@ fn messages(mut bytes: &[u8], answer: &mut impl FnMut(&[u8])) -> Result<bool, Er
     Ok(true)
 }
 
-fn peer_of(mut attributes: &[u8]) -> Option<u32> {
+fn peer_of(attributes: &[u8]) -> Option<u32> {
+    u32_at(attribute(attributes, UNIX_DIAG_PEER)?, 0)
+}
+
+/// The value of the first attribute of a kind.
+fn attribute(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
     while let (Some(length), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
-        if kind == UNIX_DIAG_PEER {
-            return u32_at(attributes, 4);
+        let length = usize::from(length).max(4);
+        if kind == wanted {
+            return attributes.get(4..length);
         }
-        attributes = attributes.get(aligned(usize::from(length).max(4))..)?;
+        attributes = attributes.get(aligned(length)..)?;
     }
     None
 }
@@ -166,6 +204,21 @@ mod tests {
         assert!(tcp_listeners().unwrap().contains(&(inode, 0)));
         let _connection = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert!(tcp_listeners().unwrap().contains(&(inode, 1)));
+    }
+
+    #[test]
+    fn a_request_waits_until_it_is_accepted() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
+        let meta = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).unwrap();
+        let waits = || unix_requests().unwrap().contains(&u32::try_from(meta.ino()).unwrap());
+        let mut client = UnixStream::connect(dir.path().join("s")).unwrap();
+        assert!(!waits(), "nothing was sent");
+        client.write_all(b"request").unwrap();
+        assert!(waits());
+        let _server = listener.accept().unwrap();
+        assert!(!waits());
     }
 
     #[test]

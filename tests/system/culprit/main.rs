@@ -136,6 +136,18 @@ fn tcp_within(address: &str) -> Made {
     Ok(())
 }
 
+/// Has a thread do something and go on for ever.
+fn in_a_thread(work: impl FnOnce() -> Made + Send + 'static) -> Made {
+    let (tell, told) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let _ = tell.send(work());
+        loop {
+            thread::park();
+        }
+    });
+    told.recv().map_err(io::Error::other)?
+}
+
 fn make(kind: &str, argument: &str) -> Made {
     const STREAM: c_int = 1;
     const DATAGRAM: c_int = 2;
@@ -451,6 +463,78 @@ fn make(kind: &str, argument: &str) -> Made {
             checked(unsafe { syscall(166, text("/tmp/m").as_ptr(), 2) }).map(drop)
         }
         "mqueue" => checked(unsafe { syscall(240, text("culprit").as_ptr(), 0o102, 0o600, 0u64) }).map(drop),
+        "thread-directory" => in_a_thread(|| {
+            namespace(0x200)?;
+            env::set_current_dir("/proc")
+        }),
+        "thread-umask" => in_a_thread(|| namespace(0x200)),
+        "thread-files" => in_a_thread(|| {
+            namespace(0x400)?;
+            keep(File::open("/dev/null")?);
+            Ok(())
+        }),
+        "thread-proc" => {
+            let (tell, told) = std::sync::mpsc::channel();
+            thread::spawn(move || {
+                let _ = tell.send(unsafe { syscall(186) });
+                loop {
+                    thread::park();
+                }
+            });
+            keep(File::open(format!("/proc/self/task/{}/stat", told.recv().map_err(io::Error::other)?))?);
+            Ok(())
+        }
+        "headless" => {
+            thread::spawn(|| {
+                thread::sleep(Duration::from_millis(100));
+                answer(&format!("headless {}", process::id()));
+                loop {
+                    thread::park();
+                }
+            });
+            // exit(2) of this thread alone.
+            unsafe { syscall(60, 0) };
+            Ok(())
+        }
+        "epoll-shared" => {
+            let epoll = checked(unsafe { syscall(291, 0) })?;
+            let (mut reader, writer) = io::pipe()?;
+            if checked(unsafe { fork() })? != 0 {
+                drop(writer);
+                return reader.read_to_end(&mut Vec::new()).map(drop);
+            }
+            for _ in 0..20 {
+                keep(File::open("/dev/null")?);
+            }
+            let timer = checked(unsafe { syscall(283, 1, 0) })?;
+            let event = [1_u32, timer.cast_unsigned(), 0];
+            checked(unsafe { syscall(233, epoll, 1, timer, event.as_ptr()) })?;
+            drop(writer);
+            loop {
+                thread::park();
+            }
+        }
+        "unix-request" => {
+            let listener = std::os::unix::net::UnixListener::bind("/tmp/request.sock")?;
+            let mut client = std::os::unix::net::UnixStream::connect("/tmp/request.sock")?;
+            client.write_all(b"request")?;
+            keep(listener);
+            keep(client);
+            Ok(())
+        }
+        "nfqueue" => {
+            let fd = open_socket(16, RAW, 12)?;
+            let mut socket = unsafe { File::from_raw_fd(fd) };
+            // struct nlmsghdr, struct nfgenmsg, and an attribute: bind queue 5.
+            let message: [u8; 28] =
+                [28, 0, 0, 0, 2, 3, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 8, 0, 1, 0, 1, 0, 0, 2];
+            socket.write_all(&message)?;
+            let mut answer = [0; 64];
+            socket.read(&mut answer)?;
+            let error = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
+            keep(socket);
+            if error == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-error)) }
+        }
         _ => Err(io::Error::other("no such kind")),
     }
 }

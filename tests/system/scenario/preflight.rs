@@ -53,6 +53,8 @@ const PROCESSES: &[Case] = &[
     ("time-child", "time namespace", "nested time"),
     ("pid", "pid namespace", "nested pid"),
     ("traced", "is traced by process", "Unseizable"),
+    ("headless", "the main thread of", "Unable to interrupt task"),
+    ("epoll-shared", "watches what another process has added", "eventpoll"),
 ];
 
 /// Sockets.
@@ -377,6 +379,7 @@ pub fn names_what_cannot_be_restored(world: &World) {
     for (kinds, words, criu) in [
         (&["overlay-disk"][..], "an overlay is mounted on /tmp/m", "Can't mount at"),
         (&["bind-deleted", "mnt"], "deleted directory", "Can't re-create deleted directory"),
+        (&["thread-proc"], "a file of the thread", "Can't open file"),
     ] {
         container.start();
         for kind in kinds {
@@ -400,6 +403,34 @@ pub fn names_what_cannot_be_restored(world: &World) {
         assert!(restart.stderr.contains(criu), "{restart}");
         let _ = fs::remove_dir_all(container.rootfs().join("tmp/m"));
     }
+}
+
+/// What CRIU restores, but not as it was: it would be lost without a word.
+pub fn names_what_would_be_lost(world: &World) {
+    let container = world.container();
+    let culprits = Culprits::put_into(&container);
+    container.start();
+    for (kind, words, severity) in [
+        ("thread-directory", "a thread with a root, working directory", "blocker"),
+        ("thread-files", "a thread with descriptors of its own", "blocker"),
+        ("nfqueue", "receives packets from rules of the firewall (NFQUEUE)", "blocker"),
+        ("thread-umask", "the same as its main thread's", "warning"),
+        ("unix-request", "has not yet accepted a request", "warning"),
+    ] {
+        let Some(pid) = culprits.make(kind) else { continue };
+        let (code, findings) = check(&container);
+        let blocks = severity == "blocker";
+        assert_eq!((code, findings.len()), (if blocks { 4 } else { 0 }, 1), "{kind}: {findings:#?}");
+        assert!(has(&findings[0], "what", words) && findings[0]["severity"] == severity, "{findings:#?}");
+        assert!(findings[0]["where"]["pid_inside"] == pid, "{pid}: {findings:#?}");
+        if blocks {
+            assert_eq!(findings[0]["fails"], "restore", "{findings:#?}");
+            container.ours("lxc-checkpoint").arg("--force").output().assert_code(4);
+            assert_eq!(container.state(), "RUNNING");
+        }
+        culprits.end();
+    }
+    container.kill();
 }
 
 /// The host itself.
