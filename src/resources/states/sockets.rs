@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::resources::cgroup;
-use crate::resources::network::multicast;
+use crate::resources::network::multicast::sockets as sockets_of;
 use crate::sys::multicast;
 use crate::sys::netlink::in_netns;
 use crate::sys::process::{Process, number_inside};
@@ -40,7 +40,7 @@ pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Socket>> {
     for task in cgroup::tasks(payload)? {
         // What has ended has no sockets.
         let (Some(pid), Ok(process)) = (number_inside(task), Process::open(task)) else { continue };
-        for (descriptor, inode) in multicast::sockets(task) {
+        for (descriptor, inode) in sockets_of(task) {
             if !seen.insert(inode) {
                 continue;
             }
