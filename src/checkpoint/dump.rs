@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 
 use super::Request;
 use super::target::{Target, partial, seal};
+use crate::criu::action_env::Action;
 use crate::criu::control::Control;
 use crate::criu::failure::in_words;
 use crate::criu::images::{self, NamespaceIds};
@@ -193,7 +194,7 @@ struct DumpWatch<'a> {
     /// What the container had frozen by itself.
     thawed: Vec<PathBuf>,
     /// The actions of which we have heard before the user's script, and hear again after it.
-    heard: Vec<String>,
+    heard: Vec<Action>,
     journal: &'a mut Journal,
     netlink: &'a mut Netlink,
     sealed: bool,
@@ -278,10 +279,10 @@ impl DumpWatch<'_> {
     }
 
     /// Whether the user's script has yet to see this action.
-    fn is_early(&mut self, action: &str) -> bool {
-        let early = self.request.user_script.is_some() && !self.heard.iter().any(|heard| heard == action);
+    fn is_early(&mut self, action: &Action) -> bool {
+        let early = self.request.user_script.is_some() && !self.heard.contains(action);
         if early {
-            self.heard.push(action.to_owned());
+            self.heard.push(action.clone());
         }
         early
     }
@@ -356,15 +357,15 @@ fn read_net_settings(netns: Arc<File>) -> Result<JoinHandle<Result<sysctl::Setti
 }
 
 impl Watch for DumpWatch<'_> {
-    fn action(&mut self, action: &str, _init_pid: Option<i32>) -> Result<()> {
+    fn action(&mut self, action: &Action, _init_pid: Option<i32>) -> Result<()> {
         if self.is_early(action) {
             return match action {
-                "post-dump" => self.seized.hold().context("freeze the container"),
+                Action::PostDump => self.seized.hold().context("freeze the container"),
                 _ => Ok(()),
             };
         }
         match action {
-            "network-lock" => {
+            Action::NetworkLock => {
                 let journal = &mut *self.journal;
                 ports::lock(self.netlink, self.ports, &mut |port| {
                     journal.note(Undo::PutPortBack(Box::new(port.clone())))
@@ -376,8 +377,8 @@ impl Watch for DumpWatch<'_> {
                 }
                 Ok(())
             }
-            "post-dump" => self.complete(),
-            "network-unlock" => self.let_go(),
+            Action::PostDump => self.complete(),
+            Action::NetworkUnlock => self.let_go(),
             _ => Ok(()),
         }
     }
@@ -481,7 +482,7 @@ struct PreDumpWatch<'a> {
 }
 
 impl Watch for PreDumpWatch<'_> {
-    fn action(&mut self, _action: &str, _init_pid: Option<i32>) -> Result<()> {
+    fn action(&mut self, _action: &Action, _init_pid: Option<i32>) -> Result<()> {
         Ok(())
     }
 

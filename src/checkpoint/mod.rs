@@ -41,6 +41,7 @@ use crate::preflight::entry::{self, check_places, no_criu, not_defined, not_runn
 use crate::preflight::{self, Fails, Findings, Severity, Subject, start_state};
 use crate::report::Report;
 use crate::resources::cgroup::{self, Cgroup};
+use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::rollback::seized::Seized;
 use crate::rollback::{Journal, Undo, recover};
@@ -132,7 +133,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     // 1.
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
     let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
-    let operation = entry::operation(&defined, "lxc-checkpoint")?;
+    let operation = entry::operation(&defined, Command::Checkpoint)?;
 
     // 2.
     let mut journal = recover::before(&operation, report)?;
@@ -230,7 +231,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let limits = Limits::begin(settings)?;
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
     let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
-    let operation = entry::operation(&defined, "lxc-checkpoint --pre-dump")?;
+    let operation = entry::operation(&defined, Command::Checkpoint)?;
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };

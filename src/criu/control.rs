@@ -3,7 +3,7 @@
 //! CRIU runs the script with every descriptor closed, so the two meet at a socket in the command's private
 //! state directory. One packet asks: the action's name and init's pid; one packet answers: "go on",
 //! or the reason why CRIU must not. If nobody answers, the command is dead, and the
-//! script decides alone (see `action`).
+//! script decides alone (see `hooks::criu_action`).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,6 +16,8 @@ use nix::sys::socket::{
     send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::action_env::Action;
 
 /// The environment variable that tells the action script where the socket is.
 pub const CONTROL_VARIABLE: &str = "LXC_CR_CONTROL";
@@ -40,8 +42,8 @@ pub struct Control {
 #[derive(Debug)]
 pub struct Question {
     peer: OwnedFd,
-    /// The action's name, as CRIU gives it.
-    pub action: String,
+    /// At which moment CRIU calls.
+    pub action: Action,
     /// Init's pid on the host, where there is one yet.
     pub init_pid: Option<i32>,
 }
@@ -96,7 +98,7 @@ impl Control {
         let mut words = text.split_ascii_whitespace();
         let Some(action) = words.next() else { return Ok(None) };
         let init_pid = words.next().and_then(|w| w.parse().ok());
-        Ok(Some(Question { action: action.to_owned(), init_pid, peer }))
+        Ok(Some(Question { action: Action::from_name(action), init_pid, peer }))
     }
 }
 
@@ -122,7 +124,7 @@ impl Question {
         let sent = send(self.peer.as_raw_fd(), &bytes[..bytes.len().min(MAX_MESSAGE)], MsgFlags::MSG_NOSIGNAL);
         if let Err(e) = sent {
             // The script then finds nobody at the other end, which is an answer it can work with.
-            log::warn!("answer CRIU's action '{}': {e}", self.action);
+            log::warn!("answer CRIU's action '{}': {e}", self.action.name());
         }
     }
 }
@@ -139,7 +141,7 @@ pub enum Answer {
 }
 
 /// Asks the command that listens at `path`; waits at most `limit` for its answer.
-pub fn ask(path: &Path, action: &str, init_pid: Option<i32>, limit: Duration) -> io::Result<Answer> {
+pub fn ask(path: &Path, action: &Action, init_pid: Option<i32>, limit: Duration) -> io::Result<Answer> {
     let socket = new_socket(SockFlag::empty())?;
     match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
         Ok(()) => {}
@@ -147,7 +149,7 @@ pub fn ask(path: &Path, action: &str, init_pid: Option<i32>, limit: Duration) ->
         Err(e) => return Err(e.into()),
     }
     limit_waiting(&socket, limit)?;
-    let text = format!("{action} {}", init_pid.map(|p| p.to_string()).unwrap_or_default());
+    let text = format!("{} {}", action.name(), init_pid.map(|p| p.to_string()).unwrap_or_default());
     match send(socket.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL) {
         Ok(_) => {}
         Err(Errno::EPIPE | Errno::ECONNRESET) => return Ok(Answer::Nobody),
@@ -173,8 +175,8 @@ mod tests {
         let control = Control::listen(&path).unwrap();
         let asked = path.clone();
         let script = std::thread::spawn(move || {
-            let first = ask(&asked, "network-lock", Some(812), Duration::from_secs(5)).unwrap();
-            let second = ask(&asked, "pre-restore", None, Duration::from_secs(5)).unwrap();
+            let first = ask(&asked, &Action::NetworkLock, Some(812), Duration::from_secs(5)).unwrap();
+            let second = ask(&asked, &Action::PreRestore, None, Duration::from_secs(5)).unwrap();
             (first, second)
         });
         let mut questions = Vec::new();
@@ -188,9 +190,9 @@ mod tests {
             questions.push((question.action.clone(), question.init_pid));
             question.answer(answer);
         }
-        assert_eq!(questions, [("network-lock".to_owned(), Some(812)), ("pre-restore".to_owned(), None)]);
+        assert_eq!(questions, [(Action::NetworkLock, Some(812)), (Action::PreRestore, None)]);
         assert_eq!(script.join().unwrap(), (Answer::GoOn, Answer::Stop("no bridge".to_owned())));
         drop(control);
-        assert_eq!(ask(&path, "post-dump", Some(1), Duration::from_secs(1)).unwrap(), Answer::Nobody);
+        assert_eq!(ask(&path, &Action::PostDump, Some(1), Duration::from_secs(1)).unwrap(), Answer::Nobody);
     }
 }

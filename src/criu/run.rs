@@ -22,6 +22,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
+use super::action_env::Action;
 use super::control::{CONTROL_VARIABLE, Control};
 use super::pulse::Pulse;
 use super::script::{self, SPARED, Script};
@@ -65,7 +66,7 @@ pub struct Job<'a> {
 /// Who watches a run.
 pub trait Watch {
     /// One of CRIU's actions; an error makes CRIU stop and put everything back, where it still can.
-    fn action(&mut self, action: &str, init_pid: Option<i32>) -> Result<()>;
+    fn action(&mut self, action: &Action, init_pid: Option<i32>) -> Result<()>;
 
     /// Whether [`Watch::tick`] is wanted.
     fn wants_ticks(&self) -> bool {
@@ -274,8 +275,8 @@ impl Ending {
     }
 
     /// Scripts that take back what they have done may write.
-    fn may_write_again(&self, criu: &Process, action: &str) {
-        if self.given_up.is_some() && action == SPARED {
+    fn may_write_again(&self, criu: &Process, action: &Action) {
+        if self.given_up.is_some() && *action == SPARED {
             note("allow it to write:", criu, process::allow_writing(criu.pid()));
         }
     }
@@ -330,9 +331,9 @@ fn has_lost_task(criu: i32) -> bool {
 }
 
 /// An action that comes after the run was given up is refused, unless it is the one that sets the network free ([`SPARED`]).
-fn answer(watch: &mut dyn Watch, action: &str, init_pid: Option<i32>, given_up: Option<GiveUp>) -> Result<()> {
+fn answer(watch: &mut dyn Watch, action: &Action, init_pid: Option<i32>, given_up: Option<GiveUp>) -> Result<()> {
     match given_up {
-        Some(why) if action != SPARED => Err(anyhow::anyhow!(match why {
+        Some(why) if *action != SPARED => Err(anyhow::anyhow!(match why {
             GiveUp::Signal(number) => format!("interrupted by signal {number}"),
             GiveUp::TimeLimit => "the time limit is reached".to_owned(),
             GiveUp::Lost => "the container's init has died".to_owned(),

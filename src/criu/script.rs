@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::time::{Duration, Instant};
 
-use super::action_env::ACTION;
+use super::action_env::{ACTION, Action};
 use crate::sys::process::{self, Process};
 
 /// How long a script may go on after CRIU was asked to give up.
@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_secs(1);
 /// Our own script, which waits for nobody but us.
 pub const OURS: &str = "lxc-cr-action";
 /// What a script has done to the network it may take back here, however long that takes.
-pub const SPARED: &str = "network-unlock";
+pub const SPARED: Action = Action::NetworkUnlock;
 
 /// The script that CRIU waits for.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ pub fn is_waited_for(criu: i32) -> bool {
 
 /// Whether a child of CRIU's is a user's script. It is not before it has its own program: until then it is CRIU's own image.
 fn may_be_ended(pid: i32) -> bool {
-    action_of(pid).is_some_and(|action| action != SPARED.as_bytes()) && !is_ours(pid)
+    action_of(pid).is_some_and(|action| action != SPARED.name().as_bytes()) && !is_ours(pid)
 }
 
 /// The action for which CRIU has started a script.

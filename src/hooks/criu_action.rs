@@ -41,9 +41,7 @@ struct Noted {
 /// CRIU then gives up, where it still can.
 pub fn run(env: &ActionEnv, command: Option<&Path>) -> Result<()> {
     let Some(socket) = command else { return alone(env) };
-    match control::ask(socket, env.action.name(), env.init_pid, ANSWER_LIMIT)
-        .context("ask the command that runs CRIU")?
-    {
+    match control::ask(socket, &env.action, env.init_pid, ANSWER_LIMIT).context("ask the command that runs CRIU")? {
         Answer::GoOn => Ok(()),
         Answer::Stop(why) => bail!(why),
         Answer::Nobody => orphaned(env, socket),

@@ -27,6 +27,7 @@ use crate::lxc::name::LxcPath;
 use crate::lxc::{container, shell};
 use crate::resources::network::NoBridge;
 use crate::rollback::Journal;
+use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::store::resume_mark;
 use crate::sys::netlink::{Error as NetlinkError, Netlink};
@@ -37,8 +38,6 @@ pub use port::{net_down, net_up};
 
 /// What LXC's monitors call themselves, before their LXC path and their container's name.
 const MONITOR_TITLE: &str = "[lxc monitor] ";
-/// How `lxc-restart` names itself as the holder of a container.
-const RESTORE: &str = "lxc-restart";
 /// More generations than any hook is away from its monitor.
 const GENERATIONS: usize = 32;
 
@@ -131,7 +130,7 @@ fn titled(title: &str, name: &str) -> Option<LxcPath> {
 fn refuse_during_restore(lxcpath: &Path, call: &HookCall) -> Result<(), Failure> {
     let Some(holder) = Operation::holder(lxcpath, call.name.as_str())? else { return Ok(()) };
     // A checkpoint that is still being completed does not mind: its container may go on, and may reboot.
-    if !holder.starts_with(RESTORE) || pid_of(&holder).is_some_and(is_ancestor) {
+    if holder.command != Some(Command::Restore) || holder.pid().is_some_and(is_ancestor) {
         return Ok(());
     }
     Err(Failure::msg(Exit::Busy, format!("the container is being restored: {holder} holds it"))
@@ -140,7 +139,9 @@ fn refuse_during_restore(lxcpath: &Path, call: &HookCall) -> Result<(), Failure>
 
 /// A container that is started afresh writes to its disk: memory from before must not be put on top of that.
 fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(), Failure> {
-    if Operation::holder(lxcpath.as_path(), call.name.as_str())?.is_some_and(|holder| holder.starts_with(RESTORE)) {
+    if Operation::holder(lxcpath.as_path(), call.name.as_str())?
+        .is_some_and(|holder| holder.command == Some(Command::Restore))
+    {
         // Ours, or another one would have been refused: it strikes the mark out when the container is about to run.
         return Ok(());
     }
@@ -159,11 +160,6 @@ fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(),
     }
 }
 
-/// The pid in `lxc-restart (pid 812)`.
-fn pid_of(holder: &str) -> Option<i32> {
-    holder.split_once("(pid ")?.1.split_once(')')?.0.parse().ok()
-}
-
 fn is_ancestor(pid: i32) -> bool {
     let above = std::iter::successors(Some(nix::unistd::getppid().as_raw()), |p| process::parent(*p).ok());
     above.take_while(|p| *p > 0).take(GENERATIONS).any(|p| p == pid)
@@ -175,7 +171,7 @@ fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
     if !lock::journal_of(lxcpath, name).exists() {
         return Ok(());
     }
-    let operation = match Operation::begin(lxcpath, name, "a hook") {
+    let operation = match Operation::begin(lxcpath, name, Command::Hook) {
         Ok(operation) => operation,
         Err(lock::Error::Busy(_)) => return Ok(()),
         Err(lock::Error::Other(e)) => return Err(e),
@@ -254,8 +250,6 @@ mod tests {
 
     #[test]
     fn our_own_ancestors_do_not_keep_us_out() {
-        assert_eq!(pid_of("lxc-restart (pid 812)"), Some(812));
-        assert_eq!(pid_of("another operation"), None);
         assert!(is_ancestor(nix::unistd::getppid().as_raw()));
         assert!(!is_ancestor(std::process::id().cast_signed()));
     }

@@ -9,6 +9,7 @@ use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::definition::{self, Defined};
 use crate::lxc::shell;
 use crate::resources::rootfs::Root;
+use crate::rollback::holder::Command;
 use crate::rollback::lock::Operation;
 use crate::settings::Settings;
 use crate::store::layout;
@@ -17,8 +18,8 @@ use crate::sys::clean_start;
 use crate::sys::path_trust::{self, Untrusted};
 
 /// Takes the right to change a container.
-pub fn operation(defined: &Defined, what: &str) -> Result<Operation> {
-    Ok(Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), what)?)
+pub fn operation(defined: &Defined, command: Command) -> Result<Operation> {
+    Ok(Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), command)?)
 }
 
 /// When a command that begins now is to be given up.

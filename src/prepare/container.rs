@@ -20,6 +20,7 @@ use crate::lxc::{container, shell};
 use crate::preflight::{Finding, Findings};
 use crate::prepare::config_edits::{self, DROP_INS, Lacking};
 use crate::prepare::undo::{Kept, Step, Undone};
+use crate::rollback::holder::Command;
 use crate::rollback::lock::Operation;
 use crate::store::list::{self, State};
 use crate::sys::in_root::Below;
@@ -135,7 +136,7 @@ fn open_kept(defined: &Defined) -> Result<Kept> {
 
 /// Holds a container. It may be running: it reads its configuration when it starts.
 pub fn hold(defined: &Defined) -> Result<Operation> {
-    let held = Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), "lxc-cr prepare")?;
+    let held = Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), Command::Prepare)?;
     match pve::Definition::of(defined).or_exit(Exit::Refused)?.and_then(|definition| definition.lock()) {
         None => Ok(held),
         Some(what) => Err(Failure::msg(Exit::WrongState, format!("Proxmox VE has locked it ({what})"))

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 
+use crate::criu::action_env::Action;
 use crate::criu::log::reader::LogReader;
 use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
@@ -122,10 +123,10 @@ impl RestoreWatch<'_> {
     pub fn do_what_was_missed(&mut self) -> Result<()> {
         let has_network = !self.made.is_empty() || !self.plan.devices.is_empty();
         let locked = !self.on_bridge && has_network;
-        for (missed, action) in [(locked, "network-unlock"), (!self.mended, "pre-resume")] {
+        for (missed, action) in [(locked, Action::NetworkUnlock), (!self.mended, Action::PreResume)] {
             if missed {
-                self.log.report.note(&format!("CRIU's action script has failed at {action}: it is done late"));
-                self.action(action, None)?;
+                self.log.report.note(&format!("CRIU's action script has failed at {}: it is done late", action.name()));
+                self.action(&action, None)?;
             }
         }
         Ok(())
@@ -201,16 +202,16 @@ impl RestoreWatch<'_> {
 }
 
 impl Watch for RestoreWatch<'_> {
-    fn action(&mut self, action: &str, init_pid: Option<i32>) -> Result<()> {
+    fn action(&mut self, action: &Action, init_pid: Option<i32>) -> Result<()> {
         self.init = init_pid.or(self.init);
         match action {
             // Init is there, in namespaces that are still empty.
-            "setup-namespaces" => {
+            Action::SetupNamespaces => {
                 self.make_network(init_pid)?;
                 self.bring_in_devices(init_pid)
             }
             // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
-            "post-setup-namespaces" => {
+            Action::PostSetupNamespaces => {
                 self.add_routes(init_pid);
                 self.put_routes_back();
                 self.plan.confinement.set_structure(self.payload)?;
@@ -218,7 +219,7 @@ impl Watch for RestoreWatch<'_> {
                 Ok(())
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
-            "post-restore" => {
+            Action::PostRestore => {
                 if let Some(touching) = self.touching.take() {
                     touching.end();
                 }
@@ -240,7 +241,7 @@ impl Watch for RestoreWatch<'_> {
                     false => self.journal.forget(|undo| matches!(undo, Undo::Mark { .. })),
                 }
             }
-            "network-unlock" => {
+            Action::NetworkUnlock => {
                 self.on_bridge = true;
                 let mark = |has_run| Undo::Mark { container: self.own_dir.clone(), has_run };
                 let noted = match self.journal.steps().contains(&mark(false)) {
@@ -257,7 +258,7 @@ impl Watch for RestoreWatch<'_> {
                 Ok(())
             }
             // All is back and still stopped. CRIU does not heed a no any more.
-            "pre-resume" => {
+            Action::PreResume => {
                 self.mended = true;
                 let groups = multicast::rejoin(self.payload, &self.plan.groups);
                 let filters = states::core_filters::set(self.payload, &self.plan.core_filters);

@@ -60,6 +60,7 @@ use crate::resources::network::interfaces::Loans;
 use crate::resources::network::stale_veth;
 use crate::resources::rootfs::{Held, Root};
 use crate::resources::terminals::{self, Terminal};
+use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
@@ -164,7 +165,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         .map_err(|e| copy::not_defined(e, &request.name, &request.lxcpath, &request.images))?;
     let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
     let deadline = deadline(settings);
-    let operation = entry::operation(&defined, "lxc-restart")?;
+    let operation = entry::operation(&defined, Command::Restore)?;
 
     // 2.
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };

@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{self, Exit, Failure};
 use crate::rollback::criu_cgroup;
+use crate::rollback::holder::{Command, Holder};
 use crate::sys::files;
-use crate::sys::process::{self, Process};
+use crate::sys::process::{self};
 
 /// Where the state of all containers is kept; gone after a reboot, like the changes that it speaks of.
 pub const STATE_ROOT: &str = "/run/lxc-cr";
@@ -38,9 +39,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Why an operation cannot begin.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another operation holds the container; what it says of itself.
+    /// Another operation holds the container.
     #[error("{0} holds this container")]
-    Busy(String),
+    Busy(Holder),
     /// The lock could not be looked at.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -64,34 +65,6 @@ pub struct Container {
     pub lxcpath: PathBuf,
 }
 
-/// Who holds a container, by the content of its lock: `lxc-checkpoint (pid 812)`, and when that was started.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Holder {
-    text: String,
-    start_time: Option<u64>,
-}
-
-impl Holder {
-    fn parse(text: &str) -> Holder {
-        let mut lines = text.lines();
-        let text = lines.next().unwrap_or_default().trim().to_owned();
-        Holder { text, start_time: lines.next().and_then(|l| l.trim().parse().ok()) }
-    }
-
-    /// Whether it has ended. Whoever has not yet said who he is, is just about to.
-    fn has_ended(&self) -> bool {
-        let pid = self.text.split_once("(pid ").and_then(|(_, rest)| rest.split_once(')')?.0.parse::<i32>().ok());
-        match (pid, self.start_time) {
-            (Some(pid), Some(start_time)) => Process::reopen(pid, start_time).is_err(),
-            _ => true,
-        }
-    }
-
-    fn in_words(self) -> String {
-        if self.text.is_empty() { "another operation".to_owned() } else { self.text }
-    }
-}
-
 /// The right to change a container. It ends when the value is dropped, or with the process.
 #[derive(Debug)]
 pub struct Operation {
@@ -101,17 +74,17 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Takes the lock of a container. `what` is told to those who find it taken: "lxc-checkpoint".
+    /// Takes the lock of a container. `command` is named to those who find it taken.
     ///
     /// Nobody but a command holds it, and no longer than it lives. What the CRIU of a dead one has left is cleared.
-    pub fn begin(lxcpath: &Path, name: &str, what: &str) -> Result<Operation, Error> {
-        Operation::begin_at(Path::new(STATE_ROOT), lxcpath, name, what)
+    pub fn begin(lxcpath: &Path, name: &str, command: Command) -> Result<Operation, Error> {
+        Operation::begin_at(Path::new(STATE_ROOT), lxcpath, name, command)
     }
 
     /// As [`Operation::begin`], with the state kept elsewhere.
-    pub fn begin_at(root: &Path, lxcpath: &Path, name: &str, what: &str) -> Result<Operation, Error> {
+    pub fn begin_at(root: &Path, lxcpath: &Path, name: &str, command: Command) -> Result<Operation, Error> {
         let dir = make_state_dir_at(root, lxcpath, name)?;
-        let operation = Operation::begin_in(&dir, what)?;
+        let operation = Operation::begin_in(&dir, command)?;
         if !dir.join(CONTAINER).exists() {
             let whose = Container { name: name.to_owned(), lxcpath: lxcpath.to_owned() };
             let text = toml::to_string(&whose).context("put the container's name into words")?;
@@ -121,7 +94,7 @@ impl Operation {
     }
 
     /// Takes the lock in a state directory, which is there.
-    pub fn begin_in(dir: &Path, what: &str) -> Result<Operation, Error> {
+    pub fn begin_in(dir: &Path, command: Command) -> Result<Operation, Error> {
         let path = dir.join(LOCK);
         let mut lock = fs::OpenOptions::new()
             .read(true)
@@ -137,15 +110,15 @@ impl Operation {
             let us = process::start_time(std::process::id().cast_signed())?;
             lock.set_len(0)?;
             lock.seek(SeekFrom::Start(0))?;
-            lock.write_all(format!("{what} (pid {})\n{us}\n", std::process::id()).as_bytes())
+            lock.write_all(Holder::content(command, std::process::id(), us).as_bytes())
         };
         say(&mut lock).with_context(|| format!("write {}", path.display()))?;
         criu_cgroup::clear(dir)?;
         Ok(Operation { dir: dir.to_owned(), _lock: lock })
     }
 
-    /// Who holds a container now, in words; `None` when nobody does.
-    pub fn holder(lxcpath: &Path, name: &str) -> Result<Option<String>> {
+    /// Who holds a container now; `None` when no command does.
+    pub fn holder(lxcpath: &Path, name: &str) -> Result<Option<Holder>> {
         let path = Path::new(STATE_ROOT).join(key(lxcpath, name)).join(LOCK);
         let mut lock = match files::open_file(&path) {
             Ok(lock) => lock,
@@ -154,7 +127,7 @@ impl Operation {
         };
         match lock.try_lock_shared() {
             Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&mut lock)?.in_words())),
+            Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&mut lock)?)),
             Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("look at the lock {}", path.display())),
         }
     }
@@ -288,7 +261,7 @@ fn take(lock: &mut File, limit: Instant) -> Result<(), Error> {
         }
         let holder = read_holder(lock)?;
         if !holder.has_ended() || Instant::now() >= limit {
-            return Err(Error::Busy(holder.in_words()));
+            return Err(Error::Busy(holder));
         }
         // Somebody who only looks: the kernel tells nobody when it lets go.
         std::thread::sleep(LOOK_AGAIN);
@@ -316,22 +289,22 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let root = top.path().join("state");
         let lxcpath = Path::new("/var/lib/lxc");
-        let first = Operation::begin_at(&root, lxcpath, "t", "lxc-checkpoint").unwrap();
-        match Operation::begin_at(&root, lxcpath, "t", "lxc-restart") {
-            Err(Error::Busy(who)) => assert!(who.starts_with("lxc-checkpoint (pid "), "{who}"),
+        let first = Operation::begin_at(&root, lxcpath, "t", Command::Checkpoint).unwrap();
+        match Operation::begin_at(&root, lxcpath, "t", Command::Restore) {
+            Err(Error::Busy(who)) => assert!(who.command == Some(Command::Checkpoint), "{who}"),
             other => panic!("{other:?}"),
         }
         // Another container is another matter.
-        Operation::begin_at(&root, lxcpath, "u", "lxc-restart").unwrap();
-        Operation::begin_at(&root, Path::new("/srv/lxc"), "t", "lxc-restart").unwrap();
+        Operation::begin_at(&root, lxcpath, "u", Command::Restore).unwrap();
+        Operation::begin_at(&root, Path::new("/srv/lxc"), "t", Command::Restore).unwrap();
         drop(first);
-        Operation::begin_at(&root, lxcpath, "t", "lxc-restart").unwrap();
+        Operation::begin_at(&root, lxcpath, "t", Command::Restore).unwrap();
     }
 
     #[test]
     fn one_who_only_looks_is_waited_for() {
         let top = tempfile::tempdir().unwrap();
-        drop(Operation::begin_in(top.path(), "lxc-checkpoint").unwrap());
+        drop(Operation::begin_in(top.path(), Command::Checkpoint).unwrap());
         fs::write(top.path().join("lock"), "lxc-checkpoint (pid 1)\n7\n").unwrap();
         let looker = File::open(top.path().join("lock")).unwrap();
         looker.lock_shared().unwrap();
@@ -339,7 +312,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(20));
             drop(looker);
         });
-        Operation::begin_in(top.path(), "lxc-restart").unwrap();
+        Operation::begin_in(top.path(), Command::Restore).unwrap();
         looking.join().unwrap();
     }
 
@@ -362,7 +335,7 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let root = top.path().join("state");
         assert_eq!(all_at(&root).unwrap(), []);
-        let held = Operation::begin_at(&root, Path::new("/srv/lxc"), "web", "lxc-restart").unwrap();
+        let held = Operation::begin_at(&root, Path::new("/srv/lxc"), "web", Command::Restore).unwrap();
         files::make_private_dir(&root.join("old")).unwrap();
         fs::write(root.join("criu-version"), "").unwrap();
         let whose = Container { name: "web".into(), lxcpath: "/srv/lxc".into() };

@@ -26,6 +26,7 @@ use crate::report::Report;
 use crate::resources::cgroup;
 use crate::resources::network::ports;
 use crate::rollback::Journal;
+use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Container, Operation};
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
@@ -93,7 +94,7 @@ impl Known {
     /// # Errors
     /// Exit 10 when a command is at work on it, 8 when something could not be undone; the rest is undone all the same.
     pub fn recover(&self, tell: &mut dyn FnMut(&str)) -> error::Result<()> {
-        let operation = Operation::begin_in(&self.dir, "lxc-cr recover")?;
+        let operation = Operation::begin_in(&self.dir, Command::Recover)?;
         let mut errors = ErrorList::default();
         let mut play = |path: PathBuf| {
             errors.note(Journal::open(&path).and_then(|mut journal| match journal.is_empty() {

@@ -10,6 +10,7 @@ use crate::cli::common::{LxcOptions, hidden, of_checkpoint, start_log};
 use crate::error::{Exit, OrExit, Result};
 use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::store::list;
 use crate::sys::path_trust::Guest;
@@ -37,7 +38,7 @@ impl Remove {
         list::check_removable(guest, &dir).or_exit(Exit::Refused)?;
         // A command that reads or writes it holds its container.
         let _held = match container {
-            Some((lxcpath, name)) => Some(Operation::begin(&lxcpath, &name, "lxc-cr remove")?),
+            Some((lxcpath, name)) => Some(Operation::begin(&lxcpath, &name, Command::Remove)?),
             None => None,
         };
         // A copy's restart holds the directory.

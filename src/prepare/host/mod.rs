@@ -31,6 +31,7 @@ use crate::preflight::{Finding, Findings};
 use crate::prepare::host::apply::Deed;
 use crate::prepare::host::spec::{Address, Wish};
 use crate::prepare::undo::{Kept, Undone};
+use crate::rollback::holder::Command;
 use crate::rollback::lock::Operation;
 use crate::settings::Settings;
 use crate::sys::files;
@@ -311,7 +312,7 @@ pub fn undo() -> Result<Undone> {
 /// One at a time.
 fn hold() -> Result<Operation> {
     files::make_private_dir(Path::new(STATE)).or_exit(Exit::Refused)?;
-    Operation::begin_in(Path::new(STATE), "lxc-cr prepare --host").map_err(|e| Failure::new(Exit::Busy, e))
+    Operation::begin_in(Path::new(STATE), Command::PrepareHost).map_err(|e| Failure::new(Exit::Busy, e))
 }
 
 fn open_kept() -> Result<Kept> {
