@@ -90,6 +90,16 @@ pub fn moment(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// A span of time in a few letters, for a table: "5 min".
+pub fn ago(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86_400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 /// A span of time as a person reads it: "3 hours".
 pub fn span(seconds: u64) -> String {
     let (count, unit) = match seconds {

@@ -68,6 +68,22 @@ keys! {
     timeout: u64 = 0;
     /// Wait until the checkpoint is on the disk before the container is stopped.
     sync: bool = true;
+    /// Where a container's list of checkpoints lies, in a directory of its name; not set: `checkpoints` in its own directory.
+    checkpoint_dir: Option<PathBuf> = None;
+    /// Whether a checkpoint of a container that goes on joins its list where no directory is named.
+    keep: bool = false;
+    /// How many of the list's last checkpoints `lxc-cr prune` keeps.
+    keep_last: u64 = 0;
+    /// Of how many hours it keeps the last one.
+    keep_hourly: u64 = 0;
+    /// Of how many days.
+    keep_daily: u64 = 0;
+    /// Of how many weeks.
+    keep_weekly: u64 = 0;
+    /// Of how many months.
+    keep_monthly: u64 = 0;
+    /// Of how many years.
+    keep_yearly: u64 = 0;
     /// Compare the checksums of memory images, too, before a restarted container may run. Those that are in memory as they
     /// were written need no comparison.
     verify: bool = true;

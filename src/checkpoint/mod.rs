@@ -48,6 +48,7 @@ use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
 use crate::store::checksums::Memory;
 use crate::store::record::Record;
+use crate::store::register::Register;
 #[cfg(doc)]
 use crate::store::resume_mark;
 use crate::sys::netlink::Netlink;
@@ -83,6 +84,10 @@ pub struct Request {
     pub tcp_close: bool,
     /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so ([`suspended`]).
     pub to_be_resumed: bool,
+    /// What the user calls it.
+    pub label: Option<String>,
+    /// It joins the container's list: the directory of that is made if it is missing.
+    pub kept: bool,
     /// Go ahead although the dump is expected to fail.
     pub force: bool,
     /// Decide, but do nothing.
@@ -208,6 +213,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         report.note("LXC's monitor has not yet cleaned up after the container");
     }
     let cleanup = ended_at.elapsed();
+    enter(request, &record, report);
     settle(request, let_go, &mut journal, report)?;
     if request.after == AfterDump::Stop && !monitor_answers(&defined) {
         remove_orphaned_cgroups(&payload, report);
@@ -270,6 +276,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
             return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
         }
     };
+    enter(request, &record, report);
     settle(request, true, &mut journal, report)?;
     Ok(Outcome::Done(Done {
         images: request.images.clone(),
@@ -279,6 +286,13 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         took: begin.elapsed(),
         stopped: false,
     }))
+}
+
+/// Enters a checkpoint that is in its place into the register: one that lies on another disk is found again.
+fn enter(request: &Request, record: &Record, report: &mut dyn Report) {
+    if let Err(e) = Register::of_host().enter(&request.images, record) {
+        report.note(&format!("the checkpoint is complete, but lxc-cr list does not look for it: {e:#}"));
+    }
 }
 
 fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {

@@ -125,6 +125,10 @@ pub fn plan(
         builds_on: None,
         created: 0,
         left_running: request.after == AfterDump::LeaveRunning,
+        label: request.label.clone(),
+        // These two, as well.
+        processes: None,
+        frozen_us: None,
         looked_through: false,
         container: record::Container {
             name: defined.name.as_str().to_owned(),

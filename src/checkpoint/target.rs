@@ -16,6 +16,7 @@ use anyhow::{Context, anyhow, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, fstat, fsync, openat, renameat_with, statat};
 
 use super::Request;
+use crate::criu::images::{self, DumpStats};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::definition::Defined;
 use crate::lxc::shell;
@@ -27,7 +28,8 @@ use crate::store::checksums::{self, Memory};
 use crate::store::hasher::Sealer;
 use crate::store::parents::{self, Lineage};
 use crate::store::record::Record;
-use crate::store::{layout, list, resume_mark, shared_dir};
+use crate::store::register::Register;
+use crate::store::{known, layout, list, resume_mark, shared_dir};
 use crate::sys::{files, path_trust};
 
 /// The directory in which images are written until they are complete.
@@ -122,9 +124,20 @@ fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
 fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     let guest = defined.config.guest();
     let way = path_trust::reach(guest, &request.images).or_exit(Exit::Refused)?;
+    match known::not_mounted_above(&Register::of_host(), &request.images) {
+        Ok(Some(point)) if !request.force => {
+            let text = format!("{} is not mounted, and the checkpoint would lie beneath it", point.display());
+            return Err(Failure::msg(Exit::Refused, text).hint(format!(
+                "mount it: mount {}; --force writes there nevertheless",
+                shell::quoted(&point.to_string_lossy())
+            )));
+        }
+        Ok(_) => {}
+        Err(e) => log::warn!("whether all is mounted that should be is not known: {e:#}"),
+    }
     let own = path_trust::walk(guest, &defined.dir()).or_exit(Exit::Refused)?;
     let Some((_, missing @ [_, ..])) = way.missing().split_last() else { return Ok(()) };
-    let on_shelf = missing.len() == 1 && shared_dir::is_place(&request.images, &request.name);
+    let on_shelf = missing.len() == 1 && (request.kept || shared_dir::is_place(&request.images, &request.name));
     if way.directory_path().starts_with(own) || on_shelf {
         return Ok(());
     }
@@ -201,6 +214,8 @@ pub fn seal(
     terminals::resolve_controlling(&dir, &record.ttys)?;
     record.images = checksums::measure_images(&dir, memory)?;
     record.builds_on = parents::parent_of(&dir)?;
+    record.processes = images::process_tree(&dir).ok().map(|tree| tree.len()).filter(|count| *count > 0);
+    record.frozen_us = frozen_us(&dir);
     record.created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     record.write(&dir)?;
     if request.to_be_resumed {
@@ -214,10 +229,16 @@ pub fn seal(
     Ok(record)
 }
 
+/// How long the tasks stood still. CRIU writes its statistics when all else is done.
+fn frozen_us(dir: &Path) -> Option<u64> {
+    DumpStats::read(dir).ok().map(|stats| stats.frozen_time.into())
+}
+
 /// Completes the record of a checkpoint that is in its place.
 pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> anyhow::Result<()> {
     // What CRIU has written since.
     files::make_private(&request.images)?;
     record.add_sums(&sealer.finish()?);
+    record.frozen_us = frozen_us(&request.images);
     record.write(&request.images)
 }

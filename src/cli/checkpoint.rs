@@ -19,8 +19,9 @@ use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::shell;
 use crate::report::{bytes, seconds};
-use crate::store::resume_mark;
+use crate::store::calendar::Calendar;
 use crate::store::shared_dir::{self, There};
+use crate::store::{history, kept, resume_mark};
 use crate::sys::clean_start;
 use crate::sys::systemd_journal::Priority;
 
@@ -29,7 +30,8 @@ const PROGRAM: &str = "lxc-checkpoint";
 /// Checkpoint a running LXC container
 ///
 /// Without -D the container is suspended: its checkpoint goes to LXCPATH/NAME/dump and it is stopped; lxc-restart
-/// brings it back. With -D it goes on after the checkpoint, as with LXC's own tool, unless -s is given.
+/// brings it back. With -D it goes on after the checkpoint, as with LXC's own tool, unless -s is given; and so it does
+/// with --keep, which adds a checkpoint to the container's list. lxc-cr prune removes old ones from there.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
 struct Arguments {
@@ -43,6 +45,14 @@ struct Arguments {
     /// The directory of the checkpoint
     #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
     dir: Option<PathBuf>,
+
+    /// Let the checkpoint join the container's list, LXCPATH/NAME/checkpoints, and the container go on
+    #[arg(long, conflicts_with = "dir")]
+    keep: bool,
+
+    /// A name for the checkpoint, which lxc-restart --at takes; with a label it is never pruned
+    #[arg(long, value_name = "LABEL", value_parser = kept::label)]
+    label: Option<String>,
 
     /// Show CRIU's log while it works
     #[arg(short = 'v', long)]
@@ -149,7 +159,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         settings.timeout = seconds;
     }
     settings.sync &= !arguments.no_sync;
+    let keep = arguments.keep || (settings.keep && arguments.dir.is_none() && arguments.leave_running);
     let (images, replace) = match &arguments.dir {
+        None if keep => {
+            let list = kept::dir(&lxcpath, &name, &settings);
+            (kept::fresh(&list, history::now(), &Calendar::of_host()).or_exit(Exit::Other)?, false)
+        }
         Some(dir) => match shared_dir::for_checkpoint(&absolute(dir)?, &name)? {
             (place, true) => {
                 let replace = arguments.overwrite || is_free(&place, &name, &lxcpath)?;
@@ -161,7 +176,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         // memory is not worth a checkpoint.
         None => (resume_mark::dir(&lxcpath.container_dir(&name)), !arguments.pre_dump || arguments.overwrite),
     };
-    let stop = arguments.stop || (arguments.dir.is_none() && !arguments.leave_running);
+    let stop = arguments.stop || (arguments.dir.is_none() && !keep && !arguments.leave_running);
     let request = Request {
         name,
         lxcpath,
@@ -174,6 +189,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         parent_images: arguments.predump_dir.clone(),
         tcp_close: arguments.tcp_close,
         to_be_resumed: false,
+        label: arguments.label.clone(),
+        kept: keep,
         force: arguments.force,
         dry_run: arguments.dry_run,
     };

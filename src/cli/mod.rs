@@ -4,6 +4,7 @@
 
 pub mod action;
 pub mod checkpoint;
+mod choice;
 pub mod common;
 mod cure;
 mod foreground;
@@ -14,6 +15,7 @@ pub mod monitor;
 pub mod monitor_title;
 pub mod progress;
 pub mod restart;
+mod table;
 
 /// The definitions of all command lines, complete: manuals and completions are made of them.
 pub fn commands() -> Vec<clap::Command> {

@@ -22,7 +22,8 @@ use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::shell;
 use crate::report::{Report, seconds};
-use crate::store::{resume_mark, shared_dir};
+use crate::store::kept::At;
+use crate::store::shared_dir;
 use crate::sys::process::{self, Process};
 use crate::sys::signals::{GIVE_UP, Signals};
 use crate::sys::spawn::Place;
@@ -52,6 +53,10 @@ pub struct Restart {
     /// The directory of the checkpoint
     #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
     pub dir: Option<PathBuf>,
+
+    /// One of the container's checkpoints: the latest, the newest of a time like 2026-11-30T22:04, or of a label
+    #[arg(long, value_name = "latest|TIME|LABEL", conflicts_with = "dir")]
+    pub at: Option<At>,
 
     /// Leave the container in the background (the default)
     #[arg(short = 'd', long, conflicts_with = "foreground")]
@@ -150,7 +155,10 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         name: name.as_str().to_owned(),
         lxcpath: lxcpath.as_path().to_owned(),
         config: restart.lxc.rcfile.as_deref().map(absolute).transpose()?,
-        images: checkpoint_dir(restart.dir.as_deref(), &name, &lxcpath)?,
+        images: match &restart.at {
+            Some(at) => super::choice::checkpoint_at(at, &name, &lxcpath)?,
+            None => checkpoint_dir(restart.dir.as_deref(), &name, &lxcpath)?,
+        },
         veth: restart.veth.iter().cloned().collect::<BTreeMap<_, _>>(),
         action_script: action_script()?,
         user_script: restart.action_script.as_deref().map(super::common::user_script).transpose()?,
@@ -212,7 +220,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
 /// container's own directory.
 fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let own = lxcpath.container_dir(name);
-    let Some(dir) = dir else { return Ok(resume_mark::dir(&own)) };
+    let Some(dir) = dir else { return super::choice::own_checkpoint(name, lxcpath) };
     let given = shared_dir::for_restart(&absolute(dir)?, name);
     if given.symlink_metadata().is_ok() || !dir.is_relative() || !own.is_dir() {
         return Ok(given);

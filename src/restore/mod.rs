@@ -65,6 +65,7 @@ use crate::rollback::lock::{self, Operation};
 use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
 use crate::store::checksums::Image;
+use crate::store::history::{self, History};
 use crate::store::parents::Lineage;
 use crate::store::record::{Damage, Record};
 use crate::store::shared_dir;
@@ -298,6 +299,9 @@ fn bring_back(
     {
         report.note(&format!("its next checkpoint will not take this one's place: {e:#}"));
     }
+    if copy.is_none() {
+        note_restore(&request.images);
+    }
     let journal = journal.hand_over(&operation.held())?;
     let cut_off = cut_off.map(|cause| note_cut_off(cause, &operation, &ports));
     Ok(Outcome::Running(Box::new(Restored {
@@ -315,6 +319,14 @@ fn bring_back(
         criu: took,
         defined,
     })))
+}
+
+/// Notes in the checkpoint's history that its container was restored from it.
+fn note_restore(images: &Path) {
+    let now = history::now();
+    if let Err(e) = History::change(images, |history| history.restored = Some(now)) {
+        log::warn!("when it was restored is not kept: {e:#}");
+    }
 }
 
 /// Takes the container's place before anybody else does, and what a dead command has left there.

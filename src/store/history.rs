@@ -26,6 +26,9 @@ pub struct History {
     /// When the container was last restored from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<u64>,
+    /// When the container was started afresh, while this was its only state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub superseded: Option<u64>,
 }
 
 impl History {
@@ -74,7 +77,7 @@ mod tests {
         assert_eq!(History::read(dir.path()), History::default());
         History::change(dir.path(), |history| history.verified = Some(7)).unwrap();
         History::change(dir.path(), |history| history.restored = Some(8)).unwrap();
-        assert_eq!(History::read(dir.path()), History { verified: Some(7), restored: Some(8) });
+        assert_eq!(History::read(dir.path()), History { verified: Some(7), restored: Some(8), superseded: None });
     }
 
     #[test]

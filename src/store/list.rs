@@ -8,26 +8,36 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::store::history::History;
 use crate::store::layout::{PARENT, is_checkpoint, is_partial};
 use crate::store::record::Record;
+use crate::store::register::Known;
 use crate::store::show::{measure, written};
 use crate::store::{layout, resume_mark};
-use crate::sys::files;
 use crate::sys::path_trust::{self, Guest};
+use crate::sys::{files, memory};
 
 /// How many directories below a container's own one are gone down.
 const DEPTH: usize = 2;
+/// Fewer records than this are not worth a thread.
+const LEAST_SHARE: usize = 16;
 /// A container's root is not looked through.
 const ROOTFS: &str = "rootfs";
 
 /// A checkpoint that there is.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Entry {
     /// Its directory.
     pub directory: PathBuf,
     /// Its container, by its record or else by the place where it lies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
+    /// The directory that holds its container's directory, by its record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lxcpath: Option<PathBuf>,
+    /// What its user has called it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// How it is.
     pub state: State,
     /// What is wrong with a damaged one.
@@ -39,6 +49,17 @@ pub struct Entry {
     pub size: u64,
     /// When it was made, in seconds since 1970.
     pub created: u64,
+    /// How many processes it has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
+    /// How long they stood still, in microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_us: Option<u64>,
+    /// Whether its container went on after it.
+    pub left_running: bool,
+    /// What happened to it since.
+    #[serde(flatten)]
+    pub history: History,
 }
 
 /// How a checkpoint is.
@@ -55,6 +76,10 @@ pub enum State {
     Partial,
     /// Its record cannot be read, or images are missing or of another size.
     Damaged,
+    /// It is known, but the file system that it lies on is not mounted.
+    NotMounted,
+    /// It is known, but the server of its file system does not answer.
+    NoAnswer,
 }
 
 impl State {
@@ -66,6 +91,8 @@ impl State {
             State::PreDump => "pre-dump",
             State::Partial => "half-written",
             State::Damaged => "damaged",
+            State::NotMounted => "not mounted",
+            State::NoAnswer => "no answer",
         }
     }
 }
@@ -82,9 +109,24 @@ pub fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Vec<Entry
     for place in places {
         look_below(&place, DEPTH, &mut found)?;
     }
-    let mut entries: Vec<Entry> = found.into_iter().map(|dir| Entry::of(dir, lxcpath)).collect::<Result<_>>()?;
-    entries.sort_by(|a, b| a.directory.cmp(&b.directory));
-    Ok(entries)
+    found.sort();
+    look_at_all(found, lxcpath)
+}
+
+/// The checkpoints in these directories, in their order. Reading a thousand records is work for all processors.
+fn look_at_all(found: Vec<PathBuf>, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
+    let share = found.len().div_ceil(memory::processors()).max(LEAST_SHARE);
+    let look = |share: &[PathBuf]| share.iter().map(|dir| Entry::of(dir.clone(), lxcpath)).collect::<Result<Vec<_>>>();
+    let shares: Vec<&[PathBuf]> = found.chunks(share).collect();
+    let (Some((first, others)), true) = (shares.split_first(), shares.len() > 1) else { return look(&found) };
+    std::thread::scope(|scope| {
+        let others: Vec<_> = others.iter().map(|share| scope.spawn(|| look(share))).collect();
+        let mut entries = look(first)?;
+        for other in others {
+            entries.extend(other.join().map_err(|_| anyhow!("a thread that read records has failed"))??);
+        }
+        Ok(entries)
+    })
 }
 
 /// The checkpoint in a directory, and those below it. Links below it are not followed.
@@ -95,7 +137,15 @@ pub fn find_in(dir: &Path, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
         false => look_below(dir, DEPTH + 1, &mut found)?,
     }
     found.sort();
-    found.into_iter().map(|dir| Entry::of(dir, lxcpath)).collect()
+    look_at_all(found, lxcpath)
+}
+
+/// The checkpoint in a directory, if there is one.
+pub fn look_at(dir: &Path, lxcpath: &LxcPath) -> Result<Option<Entry>> {
+    match is_checkpoint(dir) {
+        true => Entry::of(dir.to_owned(), lxcpath).map(Some),
+        false => Ok(None),
+    }
 }
 
 fn look_below(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<()> {
@@ -144,23 +194,71 @@ impl Entry {
             _ => State::PreDump,
         };
         let record = record.ok().flatten();
+        let known = record.as_ref();
         let by_place = || {
             let first = directory.strip_prefix(lxcpath.as_path()).ok()?.components().next()?;
             let name = ContainerName::new(first.as_os_str().to_str()?).ok()?;
             lxcpath.config_file(&name).exists().then(|| name.as_str().to_owned())
         };
         Ok(Entry {
-            container: record.as_ref().map(|r| r.container.name.clone()).or_else(by_place),
+            container: known.map(|r| r.container.name.clone()).or_else(by_place),
+            lxcpath: known.map(|r| r.container.lxcpath.clone()),
+            label: known.and_then(|r| r.label.clone()),
+            processes: known.and_then(|r| r.processes),
+            frozen_us: known.and_then(|r| r.frozen_us),
+            left_running: known.is_some_and(|r| r.left_running),
+            history: History::read(&directory),
             state,
             to_be_resumed: resume_mark::is_to_be_resumed(&directory),
             damage: damage.filter(|_| state == State::Damaged),
-            size: measure(&directory)?.0,
-            created: match &record {
+            size: match known.filter(|_| state == State::Complete) {
+                Some(record) => record.size(),
+                None => measure(&directory)?.0,
+            },
+            created: match known {
                 Some(record) => record.created,
                 None => written(&directory)?,
             },
             directory,
         })
+    }
+
+    /// One that only the register knows.
+    pub fn out_of_reach(known: &Known, state: State) -> Entry {
+        Entry {
+            directory: known.directory.clone(),
+            container: Some(known.container.clone()),
+            lxcpath: Some(known.lxcpath.clone()),
+            label: known.label.clone(),
+            state,
+            damage: None,
+            to_be_resumed: false,
+            size: known.size,
+            created: known.created,
+            processes: None,
+            frozen_us: None,
+            left_running: false,
+            history: History::default(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sample() -> Entry {
+        Entry {
+            directory: "/var/lib/lxc/web/dump".into(),
+            container: Some("web".to_owned()),
+            lxcpath: Some("/var/lib/lxc".into()),
+            label: None,
+            state: State::Complete,
+            damage: None,
+            to_be_resumed: false,
+            size: 6_500_000,
+            created: 1000,
+            processes: Some(5),
+            frozen_us: Some(41_000),
+            left_running: false,
+            history: History::default(),
+        }
     }
 }
 

@@ -1,18 +1,38 @@
-//! A checkpoint's directory: what is in it, whether it is whole, and what it says.
+//! A checkpoint's directory: what is in it, whether it is whole, and what it says; and all the
+//! checkpoints that there are, over months: where they lie, and which may go.
 //!
 //! The record and the checksums are written here, checkpoints are listed, shown and verified, and
 //! [`layout`] knows every file name. Nothing here runs CRIU or changes a container.
+//!
+//! | of many checkpoints | |
+//! |---|---|
+//! | [`kept`] | a container's list of checkpoints, and which is meant by a time or a label |
+//! | [`register`] | where checkpoints lie, whatever directory was chosen for them |
+//! | [`known`] | all of them: in the containers' directories, and those the register names |
+//! | [`history`] | what happened to a checkpoint since it was made |
+//! | [`status`] | what it is good for now: suspended, restored, stale |
+//! | [`scrub`] | whether it is still what was written |
+//! | [`retention`] | which of many are kept, counted as restic counts snapshots |
+//! | [`prune`] | which of a list may go |
+//! | [`calendar`] | moments in the host's time zone |
 
+pub mod calendar;
 pub mod checksums;
 pub mod hasher;
 pub mod history;
+pub mod kept;
+pub mod known;
 pub mod layout;
 pub mod list;
 pub mod page_cache;
 pub mod parents;
+pub mod prune;
 pub mod record;
+pub mod register;
 pub mod resume_mark;
+pub mod retention;
 pub mod scrub;
 pub mod shared_dir;
 pub mod show;
+pub mod status;
 pub mod verify;

@@ -49,6 +49,15 @@ pub struct Record {
     /// Whether the container went on afterwards, and wrote to its files.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left_running: bool,
+    /// What its user has called it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// How many processes it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
+    /// How long they stood still, in microseconds, by CRIU's statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_us: Option<u64>,
     /// Whether, when its tasks stood still, no deleted file was behind a symbolic link.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub looked_through: bool,
@@ -226,11 +235,15 @@ impl Record {
         struct OnlyVersion {
             version: u32,
         }
-        let OnlyVersion { version } = toml::from_str(text).map_err(|e| Damage::Unreadable(e.message().to_owned()))?;
-        if version > VERSION {
-            return Err(Damage::TooNew(version));
+        // A newer one may have anything else in it.
+        let too_new = |version: u32| (version > VERSION).then_some(Damage::TooNew(version));
+        let record: Record = toml::from_str(text).map_err(|e| {
+            let newer = toml::from_str(text).ok().and_then(|OnlyVersion { version }| too_new(version));
+            newer.unwrap_or_else(|| Damage::Unreadable(e.message().to_owned()))
+        })?;
+        if let Some(newer) = too_new(record.version) {
+            return Err(newer);
         }
-        let record: Record = toml::from_str(text).map_err(|e| Damage::Unreadable(e.message().to_owned()))?;
         match record.out_of_place() {
             None => Ok(record),
             Some(what) => Err(Damage::Unreadable(what)),
@@ -351,6 +364,9 @@ pub(crate) mod tests {
             builds_on: None,
             created: 1_790_000_000,
             left_running: false,
+            label: None,
+            processes: None,
+            frozen_us: None,
             looked_through: false,
             container: Container {
                 name: "t".into(),

@@ -136,6 +136,8 @@ fn dump(
         parent_images: None,
         tcp_close: false,
         to_be_resumed: true,
+        label: None,
+        kept: false,
         force: false,
         dry_run: false,
     };

@@ -189,6 +189,16 @@ const STORIES: &[Story] = &[
     ("copies_of_an_unprivileged_container_run", scenario::copies::of_an_unprivileged_container_run),
     ("copies_that_cannot_be_are_refused", scenario::copies::that_cannot_be_are_refused),
     ("connections_are_closed_if_told_to", scenario::copies::connections_are_closed_if_told_to),
+    ("day_two_a_thousand_checkpoints_are_listed_at_once", scenario::day_two::a_thousand_checkpoints_are_listed_at_once),
+    ("day_two_checkpoints_are_a_list", scenario::day_two::checkpoints_are_a_list),
+    (
+        "day_two_a_disk_that_is_not_mounted_is_named_and_not_filled",
+        scenario::day_two::a_disk_that_is_not_mounted_is_named_and_not_filled,
+    ),
+    (
+        "day_two_the_only_state_of_a_container_is_not_removed_by_mistake",
+        scenario::day_two::the_only_state_of_a_container_is_not_removed_by_mistake,
+    ),
     ("day_two_verify_finds_a_changed_bit", scenario::day_two::verify_finds_a_changed_bit),
     ("suspend_all_come_back_as_they_were", scenario::suspend::all_come_back_as_they_were),
     ("suspend_groups_and_delays_are_those_of_lxc", scenario::suspend::groups_and_delays_are_those_of_lxc),

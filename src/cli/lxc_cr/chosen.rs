@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::cli::common::{LxcOptions, absolute};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::store::known;
 use crate::store::list::{self, Entry};
+use crate::store::register::Register;
 
 /// What is named on the command line.
 #[derive(Debug)]
@@ -36,13 +38,13 @@ impl Chosen {
     /// Exit 3 where there is no such container, and no checkpoint of one; or no such directory.
     pub fn find(&self, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
         match self {
-            Chosen::All => Ok(list::find(lxcpath, None)?),
+            Chosen::All => Ok(known::all(&Register::of_host(), lxcpath, None)?),
             Chosen::Directory(dir) if !dir.is_dir() => {
                 Err(Failure::msg(Exit::WrongState, format!("there is no directory {}", dir.display())))
             }
             Chosen::Directory(dir) => Ok(list::find_in(dir, lxcpath).or_exit(Exit::Other)?),
             Chosen::Container(name) => {
-                let found = list::find(lxcpath, Some(name))?;
+                let found = known::all(&Register::of_host(), lxcpath, Some(name))?;
                 if found.is_empty() && !lxcpath.config_file(name).exists() {
                     let text = format!("there is no container {name} in {lxcpath}, and no checkpoint of one");
                     return Err(Failure::msg(Exit::WrongState, text).hint(

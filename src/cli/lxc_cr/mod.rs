@@ -5,6 +5,7 @@ mod check;
 mod chosen;
 mod list;
 mod prepare;
+mod prune;
 mod recover;
 mod remove;
 mod resume;
@@ -35,6 +36,7 @@ enum Command {
     List(list::List),
     Check(check::Check),
     Prepare(prepare::Prepare),
+    Prune(prune::Prune),
     Recover(recover::Recover),
     Remove(remove::Remove),
     Show(show::Show),
@@ -50,6 +52,7 @@ impl Command {
             Command::List(list) => ("list", list.lxc.usage),
             Command::Check(check) => ("check", check.lxc.usage),
             Command::Prepare(prepare) => ("prepare", prepare.lxc.usage),
+            Command::Prune(prune) => ("prune", prune.lxc.usage),
             Command::Recover(recover) => ("recover", recover.lxc.usage),
             Command::Remove(remove) => ("remove", remove.lxc.usage),
             Command::Show(show) => ("show", show.lxc.usage),
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::List(list) => about(list.lxc.called(), || list.run()),
         Command::Check(check) => about(check.lxc.called(), || check.run()),
         Command::Prepare(prepare) => about(prepare.lxc.called(), || prepare.run()),
+        Command::Prune(prune) => about(prune.lxc.called(), || prune.run()),
         Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),
         Command::Remove(remove) => about(remove.lxc.called(), || remove.run()),
         Command::Show(show) => about(show.lxc.called(), || show.run()),

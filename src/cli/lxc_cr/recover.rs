@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::cli::common::{LxcOptions, hidden, print, start_log};
-use crate::error::Result;
-use crate::rollback::recover;
+use crate::error::{Exit, Failure, Result};
+use crate::rollback::recover::{self, Known};
 
 /// Undo what commands that were killed have left on the host
 ///
@@ -34,6 +34,11 @@ impl Recover {
             recover::recover(None, &mut tell)?;
         } else {
             let (name, lxcpath) = self.lxc.container()?;
+            // One that is not defined any more may have left something all the same.
+            if !lxcpath.config_file(&name).exists() && Known::find(lxcpath.as_path(), name.as_str())?.is_none() {
+                return Err(Failure::msg(Exit::WrongState, format!("there is no container {name} in {lxcpath}"))
+                    .hint("lxc-ls shows the containers; lxc-cr recover without a name recovers all"));
+            }
             recover::recover(Some((lxcpath.as_path(), name.as_str())), &mut tell)?;
         }
         Ok(ExitCode::SUCCESS)

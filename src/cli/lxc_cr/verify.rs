@@ -142,7 +142,9 @@ fn one(entry: &Entry, scrub: &mut Scrub, which: &str, progress: &mut Progress) -
     let begin = Instant::now();
     let dir = &entry.directory;
     let (result, reason, size) = match entry.state {
-        State::Partial => (Verdict::Skipped, Some("it was never completed".to_owned()), entry.size),
+        State::Partial | State::NotMounted | State::NoAnswer => {
+            (Verdict::Skipped, Some(entry.state.as_str().to_owned()), entry.size)
+        }
         _ => match lock::hold_images(dir, Duration::ZERO) {
             Err(busy) => (Verdict::Skipped, Some(busy.to_string()), entry.size),
             Ok(_held) => {

@@ -42,7 +42,7 @@ pub use address::{Gateway, Net};
 pub use error::{ConfigError, ParseError, Position};
 pub use keys::{HookKind, SignalKind};
 pub(in crate::lxc) use mounts::unescape;
-pub use mounts::{AutoCgroup, AutoMode, MountAuto, MountEntry};
+pub use mounts::{AutoCgroup, AutoMode, MountAuto, MountEntry, mount_points_of_fstab};
 pub use net::{HwAddr, Nic, NicKind, VethMode};
 pub use parse::{Item, items};
 pub use value::{IdKind, IdMap};

@@ -185,6 +185,25 @@ pub(super) fn read_fstab(path: &Path, from: Position, guest: Option<Guest>) -> R
     Ok(entries)
 }
 
+/// The mount points that fstab(5) names; a line that cannot be read names none.
+///
+/// # Errors
+/// Where the file is there and cannot be read.
+pub fn mount_points_of_fstab(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let point = |line: &[u8]| {
+        let mut fields = line.split(|b| b.is_ascii_whitespace()).filter(|f| !f.is_empty());
+        let source = fields.next().filter(|first| !first.starts_with(b"#"));
+        let target = source.and_then(|_| fields.next()).map(|target| PathBuf::from(unescape(target)));
+        target.filter(|target| target.is_absolute())
+    };
+    Ok(text.split(|b| *b == b'\n').filter_map(point).collect())
+}
+
 /// One line as getmntent(3) reads it.
 fn entry(at: Position, line: &OsStr, text: &str) -> Result<Option<MountEntry>, ParseError> {
     let wrong = |message: String| ParseError::new(&at, text, message);
@@ -263,6 +282,19 @@ mod tests {
         assert_eq!(parse("  ").unwrap(), None);
         assert!(parse("/a b").is_err());
         assert!(parse("/a b none bind x").is_err());
+    }
+
+    #[test]
+    fn fstab_names_mount_points() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fstab");
+        assert_eq!(mount_points_of_fstab(&path).unwrap(), Vec::<PathBuf>::new());
+        std::fs::write(
+            &path,
+            "# /dev/x /no ext4\n/dev/a / ext4\n\nLABEL=b\t/mnt/my\\040disk xfs noauto\nc none swap\n",
+        )
+        .unwrap();
+        assert_eq!(mount_points_of_fstab(&path).unwrap(), [Path::new("/"), Path::new("/mnt/my disk")]);
     }
 
     #[test]

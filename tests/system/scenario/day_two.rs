@@ -1,10 +1,15 @@
 //! The second day: checkpoints that lie for a while, and what is known of them.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
+use super::suspend::Settings;
 use crate::harness::World;
-use crate::harness::run::Run;
+use crate::harness::container::Container;
+use crate::harness::run::{Run, patient};
 
 /// `lxc-cr SUBCOMMAND` without a container, below the world's LXC path.
 fn lxc_cr(world: &World, subcommand: &str) -> Run {
@@ -56,5 +61,187 @@ pub fn verify_finds_a_changed_bit(world: &World) {
         refused.assert_code(3);
         assert!(refused.stderr.contains("there is no container nosuch"), "{refused}");
     }
+    container.kill();
+}
+
+/// The states that are listed of a container, by the last part of each checkpoint's path.
+fn states(container: &Container<'_>) -> BTreeMap<String, String> {
+    let listed = json(container.lxc_cr("list"));
+    let rows = listed["checkpoints"].as_array().unwrap().clone();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let last = |path: String| Path::new(&path).file_name().unwrap().to_string_lossy().into_owned();
+    rows.iter().map(|row| (last(text(&row["directory"])), text(&row["state"]))).collect()
+}
+
+/// A container's checkpoints are a list: each has its time, some a label; a restart takes one of them; old ones go.
+pub fn checkpoints_are_a_list(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let list = container.dir().join("checkpoints");
+    for _ in 0..3 {
+        container.ours("lxc-checkpoint").arg("--keep").ok();
+    }
+    container.ours("lxc-checkpoint").args(["--keep", "--label", "good"]).ok();
+    let before = witness.assert_goes_on_from(&before);
+    let names = || -> Vec<String> {
+        let mut names: Vec<_> = fs::read_dir(&list).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        names.into_iter().map(|name| name.into_string().unwrap()).collect()
+    };
+    let all = names();
+    assert_eq!(all.len(), 4);
+    assert!(all.iter().all(|name| name.len() >= 19 && name.as_bytes()[10] == b'T'), "{all:?}");
+    let listed = json(container.lxc_cr("list"));
+    let rows = listed["checkpoints"].as_array().unwrap();
+    let labels: Vec<_> = rows.iter().filter_map(|row| row["label"].as_str()).collect();
+    assert_eq!((rows.len(), labels), (4, vec!["good"]));
+    for row in rows {
+        assert!(row["frozen_us"].as_u64().unwrap() > 0 && row["processes"].as_u64().unwrap() >= 3, "{row}");
+    }
+
+    // Which are kept, and why; then they go. What has a label stays.
+    let planned = container.lxc_cr("prune").args(["--dry-run", "--keep-last", "1"]).ok().stdout;
+    assert_eq!(planned.matches(": would remove ").count(), 3, "{planned}");
+    assert!(planned.contains("(last, label good)") && planned.contains("3 would be removed ("), "{planned}");
+    assert_eq!(names(), all);
+    let untouched = container.lxc_cr("prune").ok().stdout;
+    assert!(untouched.contains("nothing to remove, 4 kept") && untouched.contains("--keep-last"), "{untouched}");
+    {
+        let _settings = Settings::with("keep_last = 2\n");
+        let pruned = json(container.lxc_cr("prune"));
+        assert_eq!(pruned["changed"], true, "{pruned}");
+    }
+    assert_eq!(names(), all[2..]);
+
+    // Back to one of them, by label and by time.
+    for (at, which) in [("good", &all[3]), (all[2].as_str(), &all[2]), ("latest", &all[3])] {
+        let told = container.ours("lxc-restart").args(["--replace", "--force", "--at", at]).ok();
+        assert!(told.stdout.contains("running again"), "{told}");
+        assert_eq!(states(&container)[which], "restored", "{at}");
+    }
+    drop(before);
+    for (at, text) in [("bad", "the label bad"), ("1999", "begins with 1999")] {
+        let refused = container.ours("lxc-restart").args(["--replace", "--at", at]).output();
+        refused.assert_code(3);
+        assert!(refused.stderr.contains(text), "{refused}");
+    }
+    container.kill();
+    // Not suspended, and told so.
+    let refused = container.ours("lxc-restart").output();
+    refused.assert_code(3);
+    assert!(refused.stderr.contains("it is not suspended") && refused.stderr.contains("--at latest"), "{refused}");
+}
+
+/// Checkpoints on another disk are known; while it is not mounted they are said to be so, and its mount point is not
+/// filled.
+pub fn a_disk_that_is_not_mounted_is_named_and_not_filled(world: &World) {
+    let container = world.container();
+    container.start();
+    let disk = world.lxcpath().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = || {
+        Run::new("mount").args(["-t", "tmpfs", "-o", "mode=700", "backup"]).arg(&disk).ok();
+    };
+    mount();
+    container.ours("lxc-checkpoint").arg("-D").arg(disk.join("monday")).ok();
+    assert_eq!(states(&container)["monday"], "complete");
+
+    Run::new("umount").arg(&disk).ok();
+    assert_eq!(states(&container)["monday"], "not-mounted");
+    let refused = container.ours("lxc-checkpoint").arg("-D").arg(disk.join("tuesday")).output();
+    refused.assert_code(4);
+    assert!(refused.stderr.contains("disk is not mounted"), "{refused}");
+    assert_eq!(fs::read_dir(&disk).unwrap().count(), 0, "its mount point was filled");
+    let refused = container.ours("lxc-restart").args(["--replace", "--at", "latest"]).output();
+    refused.assert_code(3);
+    assert!(refused.stderr.contains("a file system that is not mounted"), "{refused}");
+
+    // One that is empty now: nothing is there, and nothing is listed.
+    mount();
+    assert!(states(&container).is_empty());
+    container.ours("lxc-checkpoint").arg("-D").arg(disk.join("tuesday")).ok();
+    assert_eq!(states(&container).into_keys().collect::<Vec<_>>(), ["tuesday"]);
+    Run::ours("lxc-cr").arg("remove").arg(disk.join("tuesday")).ok();
+    assert!(states(&container).is_empty());
+    Run::new("umount").arg(&disk).ok();
+    container.kill();
+}
+
+/// What a suspended container would be lost with is not removed by mistake; what is not there is said not to be there.
+pub fn the_only_state_of_a_container_is_not_removed_by_mistake(world: &World) {
+    let container = world.container();
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    container.ours("lxc-checkpoint").ok();
+    assert_eq!(states(&container)["dump"], "suspended");
+    for what in [container.name().to_owned(), container.dir().join("dump").display().to_string()] {
+        let refused = lxc_cr(world, "remove").arg(&what).output();
+        refused.assert_code(4);
+        assert!(refused.stderr.contains("this is its only state") && refused.stderr.contains("--force"), "{refused}");
+    }
+    container.ours("lxc-restart").ok();
+    witness.assert_goes_on_from(&before);
+    assert_eq!(states(&container)["dump"], "restored");
+    let removed = lxc_cr(world, "remove").arg(container.name()).ok();
+    assert!(removed.stdout.contains("removed the checkpoint"), "{removed}");
+
+    container.ours("lxc-checkpoint").ok();
+    lxc_cr(world, "remove").args(["--force", container.name()]).ok();
+    assert!(!container.dir().join("dump").exists());
+    for subcommand in ["remove", "recover"] {
+        let refused = lxc_cr(world, subcommand).arg("nosuch").output();
+        refused.assert_code(3);
+        assert!(refused.stderr.contains("nosuch"), "{refused}");
+    }
+}
+
+/// Containers and checkpoints of each, for which `list` and `prune` must be fast.
+const MANY: (usize, usize) = (50, 20);
+/// What an optimised program may take for a list of all, and for a plan of what goes.
+const LIST_LIMIT: Duration = Duration::from_millis(500);
+const PRUNE_LIMIT: Duration = Duration::from_secs(1);
+/// How many times slower a program without optimisations may be.
+const UNOPTIMISED: u32 = 6;
+
+/// A thousand checkpoints are listed, and planned to be pruned, at once.
+pub fn a_thousand_checkpoints_are_listed_at_once(world: &World) {
+    let container = world.container();
+    container.start();
+    container.ours("lxc-checkpoint").arg("--keep").ok();
+    let made = fs::read_dir(container.dir().join("checkpoints")).unwrap().next().unwrap().unwrap().path();
+    let record = fs::read_to_string(made.join("lxc-cr.toml")).unwrap();
+    let created: u64 = record.lines().find_map(|line| line.strip_prefix("created = ")).unwrap().parse().unwrap();
+    for number in 0..MANY.0 {
+        let name = format!("many{number}");
+        let own = world.lxcpath().join(&name);
+        fs::create_dir_all(own.join("checkpoints")).unwrap();
+        fs::write(own.join("config"), "").unwrap();
+        for which in 0..MANY.1 {
+            let dir = own.join("checkpoints").join(format!("c{which}"));
+            fs::create_dir(&dir).unwrap();
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
+            for image in fs::read_dir(&made).unwrap().map(|entry| entry.unwrap().path()) {
+                fs::hard_link(&image, dir.join(image.file_name().unwrap())).unwrap();
+            }
+            fs::remove_file(dir.join("lxc-cr.toml")).unwrap();
+            let text = record.replacen(
+                &format!("created = {created}"),
+                &format!("created = {}", created - which as u64 * 3600),
+                1,
+            );
+            let text = text.replace(&format!("name = \"{}\"", container.name()), &format!("name = \"{name}\""));
+            fs::write(dir.join("lxc-cr.toml"), text).unwrap();
+        }
+    }
+    let times = if cfg!(debug_assertions) { UNOPTIMISED } else { 1 };
+    let listed = lxc_cr(world, "list").ok();
+    assert_eq!(listed.stdout.lines().filter(|line| line.starts_with("many")).count(), MANY.0 * MANY.1);
+    assert!(listed.took < patient(LIST_LIMIT * times), "list took {:?}", listed.took);
+    let planned = lxc_cr(world, "prune").args(["--all", "--dry-run", "--keep-last", "3"]).ok();
+    assert_eq!(planned.stdout.matches(": would remove ").count(), MANY.0 * (MANY.1 - 3));
+    assert!(planned.took < patient(PRUNE_LIMIT * times), "prune took {:?}", planned.took);
     container.kill();
 }

@@ -61,9 +61,9 @@ fn is_told_to_be_resumed(container: &Container) -> bool {
         serde_json::from_str(&container.lxc_cr(subcommand).arg("--json").ok().stdout).unwrap()
     };
     let told = [
-        container.lxc_cr("list").ok().stdout.contains("complete, to be resumed "),
+        container.lxc_cr("list").ok().stdout.contains(" to be resumed "),
         container.lxc_cr("show").ok().stdout.contains("\nmarked      to be resumed"),
-        json("list")[0]["to_be_resumed"].as_bool().unwrap(),
+        json("list")["checkpoints"][0]["to_be_resumed"].as_bool().unwrap(),
         json("show")["to_be_resumed"].as_bool().unwrap(),
     ];
     assert!(told.iter().all(|t| *t == told[0]), "{told:?}");

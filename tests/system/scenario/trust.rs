@@ -74,7 +74,11 @@ pub fn checkpoints_are_listed_shown_and_removed(world: &World) {
 
     let listed: serde_json::Value = serde_json::from_str(&lxc_cr(world, "list").arg("--json").ok().stdout).unwrap();
     let state_of = |name: &str| {
-        let entry = listed.as_array().unwrap().iter().find(|e| e["directory"] == dir.join(name).to_str().unwrap());
+        let entry = listed["checkpoints"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|e| e["directory"] == dir.join(name).to_str().unwrap());
         let entry = entry.unwrap_or_else(|| panic!("{name} is not listed: {listed:#}"));
         assert_eq!(entry["container"], container.name(), "{entry}");
         entry["state"].as_str().unwrap().to_owned()
