@@ -68,6 +68,8 @@ keys! {
     timeout: u64 = 0;
     /// Wait until the checkpoint is on the disk before the container is stopped.
     sync: bool = true;
+    /// What a start of a suspended container comes to, which loses what was in its memory.
+    on_start: OnStart = OnStart::Warn;
     /// Where a container's list of checkpoints lies, in a directory of its name; not set: `checkpoints` in its own directory.
     checkpoint_dir: Option<PathBuf> = None;
     /// Whether a checkpoint of a container that goes on joins its list where no directory is named.
@@ -97,6 +99,16 @@ keys! {
 
 /// Keys that speak of all containers together: in the table of one they would have no meaning.
 const OF_HOST: &[&str] = &["suspend_jobs", "suspend_timeout"];
+
+/// What the start of a suspended container comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnStart {
+    /// It starts afresh, with a warning; its checkpoint is stale from then on.
+    Warn,
+    /// It does not start.
+    Refuse,
+}
 
 /// What the files say, each checked, in the order in which they count.
 #[derive(Clone, Debug, Default)]

@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -290,6 +290,8 @@ impl DumpWatch<'_> {
     /// The tasks are stopped, all images are written, and CRIU waits for us before it ends the tasks or lets them go on.
     fn complete(&mut self) -> Result<()> {
         self.seized.hold().context("freeze the container")?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.record.still_ns = i64::try_from(now.as_nanos()).ok();
         self.record.looked_through = refuse_links(&partial(&self.request.images), self.seized.init)?;
         self.add_cgroups().context("read the container's cgroups again")?;
         self.add_net_settings();

@@ -84,6 +84,8 @@ pub struct Request {
     pub tcp_close: bool,
     /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so ([`suspended`]).
     pub to_be_resumed: bool,
+    /// The host's shutdown asks for it: `lxc-cr resume --all` brings it back at boot.
+    pub at_shutdown: bool,
     /// What the user calls it.
     pub label: Option<String>,
     /// It joins the container's list: the directory of that is made if it is missing.

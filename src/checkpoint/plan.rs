@@ -124,6 +124,7 @@ pub fn plan(
         // These two are known when the images are complete.
         builds_on: None,
         created: 0,
+        still_ns: None,
         left_running: request.after == AfterDump::LeaveRunning,
         label: request.label.clone(),
         // These two, as well.

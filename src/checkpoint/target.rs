@@ -26,6 +26,7 @@ use crate::rollback::{Journal, Undo, lock};
 use crate::settings::Settings;
 use crate::store::checksums::{self, Memory};
 use crate::store::hasher::Sealer;
+use crate::store::history::History;
 use crate::store::parents::{self, Lineage};
 use crate::store::record::Record;
 use crate::store::register::Register;
@@ -221,6 +222,9 @@ pub fn seal(
     if request.to_be_resumed {
         // It comes and goes with the directory's name: there is no moment at which only one of them is there.
         resume_mark::mark(&dir)?;
+    }
+    if request.at_shutdown {
+        History::change(&dir, |history| history.at_shutdown = true)?;
     }
     if settings.sync {
         files::sync_file_system(&dir)?;

@@ -189,6 +189,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         parent_images: arguments.predump_dir.clone(),
         tcp_close: arguments.tcp_close,
         to_be_resumed: false,
+        at_shutdown: false,
         label: arguments.label.clone(),
         kept: keep,
         force: arguments.force,

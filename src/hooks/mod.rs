@@ -15,7 +15,7 @@ mod port;
 mod root;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 
@@ -29,7 +29,10 @@ use crate::resources::network::NoBridge;
 use crate::rollback::Journal;
 use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
-use crate::store::resume_mark;
+use crate::settings::{self, OnStart};
+use crate::store::history::{self, History};
+use crate::store::register::Register;
+use crate::store::{known, resume_mark, status};
 use crate::sys::netlink::{Error as NetlinkError, Netlink};
 use crate::sys::process;
 
@@ -145,19 +148,66 @@ fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(),
         // Ours, or another one would have been refused: it strikes the mark out when the container is about to run.
         return Ok(());
     }
+    let lost = suspended_in(lxcpath, call);
+    if let Some(first) = lost.first()
+        && on_start(call) == OnStart::Refuse
+    {
+        return Err(refuse_start(lxcpath, call, first));
+    }
+    for dir in &lost {
+        let now = history::now();
+        if let Err(e) = History::change(dir, |history| history.superseded = Some(now)) {
+            log::warn!("{e:#}");
+        }
+        let named = shell::options(&call.name, lxcpath);
+        log::warn!(
+            "it starts afresh: what was suspended in {} is stale now (lxc-cr list {named}); next time lxc-cr resume {named} \
+             brings it back instead",
+            dir.display()
+        );
+    }
     let own = lxcpath.container_dir(&call.name);
     match resume_mark::strike_out(&own) {
-        Ok(true) => {
+        Ok(true) if lost.is_empty() => {
             log::warn!("it starts afresh: the checkpoint in {} will not be resumed", resume_mark::dir(&own).display());
             Ok(())
         }
-        Ok(false) => Ok(()),
+        Ok(_) => Ok(()),
         Err(e) => Err(Failure::new(Exit::Other, e.context("let what was suspended be of the past")).hint(format!(
             "resume it: lxc-cr resume {}; or remove {}",
             shell::options(&call.name, lxcpath),
             resume_mark::dir(&own).display()
         ))),
     }
+}
+
+/// The checkpoints that are the only state of a container, wherever they lie.
+fn suspended_in(lxcpath: &LxcPath, call: &HookCall) -> Vec<PathBuf> {
+    let entries = known::all(&Register::of_host(), lxcpath, Some(&call.name)).unwrap_or_else(|e| {
+        log::warn!("whether it is suspended is not known: {e:#}");
+        Vec::new()
+    });
+    status::suspended(&entries).map(|entry| entry.directory.clone()).collect()
+}
+
+/// What the administrator wants. Settings that cannot be read keep no container from starting.
+fn on_start(call: &HookCall) -> OnStart {
+    match settings::Files::read(Path::new(settings::FILE)) {
+        Ok(files) => files.of(call.name.as_str()).on_start,
+        Err(e) => {
+            log::warn!("{e:#}");
+            OnStart::Warn
+        }
+    }
+}
+
+fn refuse_start(lxcpath: &LxcPath, call: &HookCall, dir: &Path) -> Failure {
+    let named = shell::options(&call.name, lxcpath);
+    let text = format!("it is suspended: a start would lose what was in its memory, which is in {}", dir.display());
+    Failure::msg(Exit::Refused, text).hint(format!(
+        "bring it back: lxc-cr resume {named}; or give that up: lxc-cr remove --force {} (on_start in lxc-cr.toml)",
+        shell::quoted(&dir.to_string_lossy())
+    ))
 }
 
 fn is_ancestor(pid: i32) -> bool {

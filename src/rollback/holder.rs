@@ -19,6 +19,8 @@ pub enum Command {
     Recover,
     /// `lxc-cr remove`.
     Remove,
+    /// `lxc-cr prune`.
+    Prune,
     /// One of LXC's hooks.
     Hook,
 }
@@ -31,6 +33,7 @@ const NAMES: &[(Command, &str)] = &[
     (Command::PrepareHost, "lxc-cr prepare --host"),
     (Command::Recover, "lxc-cr recover"),
     (Command::Remove, "lxc-cr remove"),
+    (Command::Prune, "lxc-cr prune"),
     (Command::Hook, "a hook"),
 ];
 

@@ -26,6 +26,9 @@ pub struct History {
     /// When the container was last restored from it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<u64>,
+    /// Whether the host's shutdown has suspended the container: it comes back at boot.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub at_shutdown: bool,
     /// When the container was started afresh, while this was its only state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub superseded: Option<u64>,
@@ -77,7 +80,7 @@ mod tests {
         assert_eq!(History::read(dir.path()), History::default());
         History::change(dir.path(), |history| history.verified = Some(7)).unwrap();
         History::change(dir.path(), |history| history.restored = Some(8)).unwrap();
-        assert_eq!(History::read(dir.path()), History { verified: Some(7), restored: Some(8), superseded: None });
+        assert_eq!(History::read(dir.path()), History { verified: Some(7), restored: Some(8), ..History::default() });
     }
 
     #[test]

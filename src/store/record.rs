@@ -46,6 +46,10 @@ pub struct Record {
     pub builds_on: Option<String>,
     /// When the images were complete, in seconds since 1970. Its tasks stood still then.
     pub created: u64,
+    /// A moment at which its tasks stood still and everything was dumped, in nanoseconds since 1970: what was written to
+    /// later is not what they knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub still_ns: Option<i64>,
     /// Whether the container went on afterwards, and wrote to its files.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left_running: bool,
@@ -334,6 +338,12 @@ impl Record {
         }
     }
 
+    /// The last moment at which a file can have been written to by what is in the images, in nanoseconds since 1970.
+    pub fn last_write(&self) -> i64 {
+        // Of an older record only the second is known.
+        self.still_ns.unwrap_or_else(|| self.created.cast_signed().saturating_add(1).saturating_mul(1_000_000_000) - 1)
+    }
+
     /// The bytes of all images.
     pub fn size(&self) -> u64 {
         self.images.iter().map(|i| i.size).sum()
@@ -363,6 +373,7 @@ pub(crate) mod tests {
             memory_only: false,
             builds_on: None,
             created: 1_790_000_000,
+            still_ns: None,
             left_running: false,
             label: None,
             processes: None,

@@ -109,7 +109,13 @@ fn judge(entry: &Entry, is_newest: bool, is_running: impl FnOnce() -> bool) -> S
     }
 }
 
-/// The checkpoints of this list that a container's life depends on, unless it is forced.
+/// Those of a container that is being started: it does not run, whatever its monitor says.
+pub fn suspended(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+    let newest = entries.iter().filter(|entry| entry.state == State::Complete).map(|entry| entry.created).max();
+    entries.iter().filter(move |entry| judge(entry, Some(entry.created) == newest, || false).is_only_state())
+}
+
+/// The checkpoint in a directory, if it is the only state of its container. All that are known of it are needed.
 pub fn only_state<'a>(entries: &'a [Entry], dir: &Path) -> Option<&'a Entry> {
     let status = of(entries);
     let here = entries.iter().zip(status).find(|(entry, _)| entry.directory == dir)?;

@@ -67,7 +67,7 @@ pub fn suspend(
     // Time without end is none too much for a clock.
     let end = Instant::now().checked_add(time);
     let defined = Defined::load(name, lxcpath, None).map_err(entry::not_defined)?;
-    let failure = match dump(&defined, action_script, settings, time, report) {
+    let failure = match dump(&defined, action_script, settings, time, otherwise, report) {
         Ok(done) => return Ok(Suspended::Suspended(done)),
         Err(failure) => failure,
     };
@@ -115,6 +115,7 @@ fn dump(
     action_script: PathBuf,
     settings: &Settings,
     time: Duration,
+    otherwise: Otherwise,
     report: &mut dyn Report,
 ) -> Result<Done> {
     refuse_unnoticed_starts(defined)?;
@@ -136,6 +137,7 @@ fn dump(
         parent_images: None,
         tcp_close: false,
         to_be_resumed: true,
+        at_shutdown: otherwise == Otherwise::ShutDown,
         label: None,
         kept: false,
         force: false,

@@ -15,6 +15,9 @@ use rustix::io::Errno;
 #[derive(Debug)]
 pub struct Below(File);
 
+/// In a second.
+const NANOSECONDS: i64 = 1_000_000_000;
+
 /// What a name leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Found {
@@ -22,7 +25,7 @@ pub struct Found {
     pub mode: u32,
     /// Its size in bytes.
     pub size: u64,
-    /// When it was written to last, in seconds since 1970.
+    /// When it was written to last, in nanoseconds since 1970.
     pub written: i64,
 }
 
@@ -37,7 +40,9 @@ impl Below {
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let file = openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?;
         let stat = fstat(&file)?;
-        Ok(Found { mode: stat.st_mode, size: stat.st_size.unsigned_abs(), written: stat.st_mtime })
+        let nanoseconds = i64::try_from(stat.st_mtime_nsec).unwrap_or_default();
+        let written = stat.st_mtime.saturating_mul(NANOSECONDS).saturating_add(nanoseconds);
+        Ok(Found { mode: stat.st_mode, size: stat.st_size.unsigned_abs(), written })
     }
 
     /// Where a path leads when all links are followed, as the root itself would name it.

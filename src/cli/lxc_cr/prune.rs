@@ -264,7 +264,7 @@ fn remove(entry: &Entry, lxcpath: &LxcPath, name: &ContainerName) -> Result<()> 
     let dir = &entry.directory;
     let guest = super::remove::guest(lxcpath.as_path(), name.as_str());
     list::check_removable(guest, dir).or_exit(Exit::Refused)?;
-    let _operation = Operation::begin(lxcpath.as_path(), name.as_str(), "lxc-cr prune")?;
+    let _operation = Operation::begin(lxcpath.as_path(), name.as_str(), Command::Prune)?;
     let _at_rest = lock::hold_images(dir, Duration::ZERO)?;
     Ok(list::remove(dir)?)
 }

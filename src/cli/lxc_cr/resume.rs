@@ -1,5 +1,6 @@
 //! `lxc-cr resume`: what `lxc-cr suspend` has suspended comes back.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -17,15 +18,17 @@ use crate::lxc::name::ContainerName;
 use crate::lxc::protocol::State;
 use crate::lxc::{shell, tools};
 use crate::preflight::entry;
-use crate::store::resume_mark;
+use crate::store::history::History;
+use crate::store::register::Register;
+use crate::store::{known, resume_mark, status};
 use crate::suspend::order::{Batch, Member, batches, reversed};
 use crate::sys::signals::Signals;
 use crate::sys::systemd_journal::Priority;
 
-/// Bring back containers that lxc-cr suspend has suspended
+/// Bring back containers that lxc-cr suspend or lxc-checkpoint has suspended
 ///
-/// In the order of lxc.start.order, equal ones side by side. One that cannot be resumed is started afresh by lxc-start,
-/// and the reason is told. The exit status is 0 if all were resumed, else that of the first that was not. A SIGTERM, as
+/// In the order of lxc.start.order, equal ones side by side. One that lxc-cr suspend has suspended and
+/// that cannot be resumed is started afresh by lxc-start, and the reason is told. The exit status is 0 if all were resumed, else that of the first that was not. A SIGTERM, as
 /// a shutdown in the middle sends it, suspends again what has come back.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
@@ -33,7 +36,8 @@ pub struct Resume {
     #[command(flatten)]
     pub several: Several,
 
-    /// All that are suspended and have lxc.start.auto set; others wait until they are named
+    /// All that the shutdown has suspended, and those with lxc.start.auto that lxc-cr suspend has; others wait until they
+    /// are named
     #[arg(long, conflicts_with_all = ["names", "named"])]
     all: bool,
 
@@ -74,22 +78,24 @@ impl Resume {
     fn one(&self, name: &ContainerName, terms: &Terms) -> Result<ExitCode> {
         logger::about(name, &terms.lxcpath);
         let own = terms.lxcpath.container_dir(name);
-        let images = resume_mark::dir(&own);
-        if !resume_mark::is_marked(&own)? {
-            return Err(Failure::msg(Exit::WrongState, "it was not suspended by lxc-cr suspend").hint(format!(
-                "lxc-restart {} brings back any checkpoint in {}",
-                shell::options(name, &terms.lxcpath),
-                images.display()
-            )));
-        }
-        let restart =
-            Restart { lxc: self.several.of(name), timeout: Some(self.time_of(name, terms)), ..Restart::default() };
+        let is_marked = resume_mark::is_marked(&own)?;
+        let images = if is_marked { resume_mark::dir(&own) } else { only_state(name, terms)? };
+        let restart = Restart {
+            lxc: self.several.of(name),
+            dir: (!is_marked).then(|| images.clone()),
+            timeout: Some(self.time_of(name, terms)),
+            ..Restart::default()
+        };
         let failure = match restart::run(&restart) {
             Ok(code) => return Ok(code),
             Err(failure) => failure,
         };
         if failure.is_interruption() || failure.exit == Exit::Busy {
             return Err(failure.state(format!("{name} stays suspended")));
+        }
+        // Whoever has suspended it by lxc-checkpoint decides what comes next.
+        if !is_marked {
+            return Err(failure);
         }
         let lxcpath = terms.lxcpath.as_os_str().to_string_lossy();
         match Client::new(&lxcpath, name.as_str()).state() {
@@ -149,7 +155,8 @@ impl Resume {
             return Ok(None);
         }
         let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
-        if !defined.config.start_auto() {
+        let at_shutdown = History::read(&resume_mark::dir(&terms.lxcpath.container_dir(name))).at_shutdown;
+        if !at_shutdown && !defined.config.start_auto() {
             let named = shell::options(name, &terms.lxcpath);
             let text = format!("it stays suspended: it has no lxc.start.auto; lxc-cr resume {named} brings it back");
             terms.tell(name, Priority::Info, &text);
@@ -179,4 +186,16 @@ impl Resume {
         // With time of their own.
         self.several.run(AT_SHUTDOWN, &back, &self.several.terms()?, signals).map(drop)
     }
+}
+
+/// The checkpoint that is the only state of a container, where lxc-checkpoint has suspended it.
+fn only_state(name: &ContainerName, terms: &Terms) -> Result<PathBuf> {
+    let entries = known::all(&Register::of_host(), &terms.lxcpath, Some(name))?;
+    let status = status::of(&entries);
+    let found = entries.iter().zip(status).find(|(_, status)| status.is_only_state());
+    found.map(|(entry, _)| entry.directory.clone()).ok_or_else(|| {
+        let named = shell::options(name, &terms.lxcpath);
+        Failure::msg(Exit::WrongState, "it is not suspended")
+            .hint(format!("lxc-cr list {named} shows its checkpoints; lxc-restart {named} --at TIME goes back to one"))
+    })
 }

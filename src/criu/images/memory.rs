@@ -28,7 +28,19 @@ struct VmaEntry {
     start: u64,
     #[prost(uint64, required, tag = "2")]
     end: u64,
+    /// Of a mapped file, the id of that.
+    #[prost(uint64, optional, tag = "4")]
+    shmid: Option<u64>,
+    #[prost(uint32, optional, tag = "5")]
+    prot: Option<u32>,
+    #[prost(uint32, optional, tag = "7")]
+    status: Option<u32>,
 }
+
+/// `PROT_WRITE`, mman(2).
+const WRITABLE: u32 = 2;
+/// `VMA_FILE_SHARED` of CRIU's image.h.
+const SHARED_FILE: u32 = 1 << 7;
 
 #[derive(Clone, PartialEq, Message)]
 struct PagemapEntry {
@@ -89,6 +101,19 @@ pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     };
     let mapped = mm.vmas.iter().map(|v| v.end.saturating_sub(v.start)).fold(0, u64::saturating_add);
     Ok(Some(Memory { program: mm.exe_file_id, mapped, pages, pages_in_parent }))
+}
+
+/// The [`id`](super::OpenFile::id)s of the files that a process has mapped so that what it writes to its memory goes to
+/// them.
+pub fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Error> {
+    let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {
+        Ok(mm) => mm,
+        Err(e) if e.is_not_found() => return Ok(Vec::new()),
+        Err(e) => return Err(e),
+    };
+    let has = |flags: Option<u32>, flag: u32| flags.unwrap_or_default() & flag != 0;
+    let written = mm.vmas.iter().filter(|v| has(v.status, SHARED_FILE) && has(v.prot, WRITABLE));
+    Ok(written.filter_map(|v| u32::try_from(v.shmid?).ok()).collect())
 }
 
 /// The addresses of a process whose pages stand in this checkpoint, in bytes, adjoining ones as one; none for a process

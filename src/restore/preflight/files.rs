@@ -3,6 +3,7 @@
 //! CRIU opens each of them again by its path and gives up where type, permissions or size differ (files-reg.c,
 //! `open_path`), in the middle of a restore. The same comparison costs nothing beforehand.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -20,7 +21,8 @@ const MOST_NAMED: usize = 3;
 /// Compares the files of a checkpoint with those below `root` and the sources of its bind mounts.
 ///
 /// A file of the same size with another content is none that CRIU would find: databases write in place. Memory of the past on
-/// top of it destroys it. It is known by the time of its last write.
+/// top of it destroys it. It is known by the time of its last write, to the nanosecond; what a container that went on has
+/// mapped shared and writable is not, and is doubted.
 pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Vec<Reason>> {
     let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else { return Ok(Vec::new()) };
     let mounts = match images::mounts(dir, mntns) {
@@ -31,42 +33,62 @@ pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
     };
     let remade = images::without_name(dir)?;
     let inside = Below::open(root).with_context(|| format!("open the root {}", root.display()))?;
-    let (mut wrong, mut written) = (Vec::new(), Vec::new());
+    let (mut wrong, mut written, mut mapped) = (Vec::new(), Vec::new(), Vec::new());
+    let through_memory = written_through_memory(dir, record)?;
     for file in images::open_files(dir)?.into_iter().filter(|f| !remade.contains(&f.id)) {
-        let FileKind::Path(file) = file.kind else { continue };
-        if file.external {
+        let FileKind::Path(path) = file.kind else { continue };
+        if path.external {
             continue;
         }
-        if let Some(place) = place_of(&file, &mounts, record) {
-            match compare(&file, &place, &inside)? {
-                Compared::Changed(how) => wrong.push(how),
-                Compared::Same(found) => {
-                    let since = record.is_some_and(|record| found.written > record.created.cast_signed());
-                    if since && file.is_regular() && matches!(place, Place::Root(_)) {
-                        written.push(file.path.display().to_string());
-                    }
+        let Some(place) = place_of(&path, &mounts, record) else { continue };
+        match compare(&path, &place, &inside)? {
+            Compared::Changed(how) => wrong.push(how),
+            Compared::Same(found) if path.is_regular() && matches!(place, Place::Root(_)) => {
+                let name = path.path.display().to_string();
+                if record.is_some_and(|record| found.written > record.last_write()) {
+                    written.push(name);
+                } else if through_memory.contains(&file.id) {
+                    mapped.push(name);
                 }
             }
+            Compared::Same(_) => {}
         }
     }
     let mut reasons = Vec::new();
     if !wrong.is_empty() {
         reasons.push(Reason::certain(named(wrong, "are not as they were")));
     }
-    written.sort();
-    written.dedup();
     if !written.is_empty() {
-        let text =
-            format!("{} was written to since, and what is in memory may not go with it", named(written, "were, too"));
-        // What it wrote itself, as one that goes on does, is what everybody expects.
-        let expected = record.is_some_and(|record| record.left_running);
-        reasons.push(if expected { Reason::note(text) } else { Reason::doubtful(text) });
+        let files = named(written, "were, too");
+        reasons
+            .push(Reason::doubtful(format!("{files} was written to since, and what is in memory may not go with it")));
+    }
+    if !mapped.is_empty() {
+        let files = named(mapped, "are, too");
+        reasons.push(Reason::doubtful(format!(
+            "the container went on, and {files} is mapped writable: what it wrote there since changes no time"
+        )));
     }
     Ok(reasons)
 }
 
+/// The files that a container which went on could write to without a trace: a page that is mapped and already dirty takes
+/// what is written to it, and the file's time stays until the page is written out.
+fn written_through_memory(dir: &Path, record: Option<&Record>) -> Result<BTreeSet<u32>> {
+    if !record.is_some_and(|record| record.left_running) {
+        return Ok(BTreeSet::new());
+    }
+    let mut ids = BTreeSet::new();
+    for process in images::process_tree(dir)? {
+        ids.extend(images::files_written_through_memory(dir, process.pid)?);
+    }
+    Ok(ids)
+}
+
 /// The first of them; `more` is said of the rest.
 fn named(mut files: Vec<String>, more: &str) -> String {
+    files.sort();
+    files.dedup();
     let rest = files.len().saturating_sub(MOST_NAMED);
     files.truncate(MOST_NAMED);
     if rest > 0 {
@@ -184,21 +206,44 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_to_since_is_doubtful_where_the_container_stood_still() {
+    fn what_was_written_to_since_is_doubtful() {
         let root = root();
         let weigh = |created: u64, left_running: bool| {
-            let record = Record { created, left_running, ..crate::store::record::tests::sample() };
+            let still_ns = Some(i64::try_from(created).unwrap() * 1_000_000_000);
+            let record = Record { created, still_ns, left_running, ..crate::store::record::tests::sample() };
             let reasons = changed(&images(), root.path(), Some(&record)).unwrap();
             reasons.into_iter().map(|r| (r.text, r.weight)).collect::<Vec<_>>()
         };
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         assert_eq!(weigh(now + 1, false), []);
-        for (left_running, weight) in [(false, Weight::Doubtful), (true, Weight::Note)] {
+        for left_running in [false, true] {
             let told = weigh(now - 60, left_running);
             assert_eq!(told.len(), 1, "{told:?}");
             assert!(told[0].0.contains("/bin/witness") && told[0].0.contains(" was written to since"), "{told:?}");
-            assert_eq!(told[0].1, weight);
+            assert_eq!(told[0].1, Weight::Doubtful);
         }
+    }
+
+    #[test]
+    fn a_write_within_the_second_of_the_checkpoint_is_seen() {
+        let root = root();
+        let witness = root.path().join("bin/witness");
+        let (second, nanoseconds) = (1_790_000_000, 500_000_000);
+        let at = std::time::UNIX_EPOCH + std::time::Duration::new(second, nanoseconds);
+        for path in images::open_files(&images()).unwrap() {
+            if let FileKind::Path(path) = path.kind {
+                let at_file = root.path().join(path.path.strip_prefix("/").unwrap());
+                if at_file.is_file() {
+                    fs::File::options().write(true).open(&at_file).unwrap().set_modified(at).unwrap();
+                }
+            }
+        }
+        let still = i64::try_from(second).unwrap() * 1_000_000_000 + i64::from(nanoseconds);
+        let told = |still_ns| {
+            let record = Record { created: second, still_ns, ..crate::store::record::tests::sample() };
+            changed(&images(), root.path(), Some(&record)).unwrap().len()
+        };
+        assert_eq!([told(Some(still)), told(Some(still - 1)), told(None)], [0, 1, 0], "{}", witness.display());
     }
 
     #[test]

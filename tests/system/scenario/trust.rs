@@ -57,8 +57,11 @@ pub fn what_was_written_since_is_told(world: &World) {
     container.ours("lxc-checkpoint").arg("--leave-running").arg("-D").arg(world.images("back")).ok();
     Run::new("touch").args(["-d", "+1 hour"]).arg(&program).ok();
     witness.assert_goes_on_from(&before);
-    let told = container.ours("lxc-restart").arg("--replace").arg("-D").arg(world.images("back")).ok();
-    assert!(told.stderr.contains("/bin/witness was written to since"), "{told}");
+    let back = || container.ours("lxc-restart").arg("--replace").arg("-D").arg(world.images("back"));
+    let told = back().output();
+    refused(&told, 9, &["/bin/witness was written to since", "--force"]);
+    let told = back().arg("--force").ok();
+    assert!(told.stderr.contains("going ahead although /bin/witness was written to since"), "{told}");
     container.kill();
 }
 
