@@ -13,6 +13,7 @@ use crate::cli::common::{LxcOptions, hidden, on_one_line, print, print_error, st
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::{bytes, shown};
+use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::settings::{self, Settings};
 use crate::store::calendar::Calendar;
