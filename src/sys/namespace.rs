@@ -2,8 +2,10 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+
+use nix::sched::{CloneFlags, setns};
 
 use super::process::own_fd;
 
@@ -50,6 +52,15 @@ fn owner(namespace: &File) -> io::Result<u32> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(uid),
     }
+}
+
+/// Runs `f` on a thread of its own in another UTS, network, IPC or cgroup namespace.
+pub fn inside<T: Send>(namespace: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let enter = move || setns(namespace, CloneFlags::empty()).map(|()| f());
+        let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, enter)?;
+        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
+    })
 }
 
 /// The inode of the socket that listens at an abstract address in our network namespace.
