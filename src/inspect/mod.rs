@@ -10,11 +10,17 @@
 //! compares and decides, `preflight` warns, `resources` puts back.
 
 pub mod areas;
+pub mod cgroups;
 pub mod compare;
 pub mod descriptors;
+mod distinct;
 pub mod family;
 pub mod ipc;
 pub mod keys;
+pub mod memory_files;
+pub mod mounts;
+pub mod namespaces;
+pub mod network;
 pub mod snapshot;
 pub mod sockets;
 pub mod state;
@@ -37,6 +43,11 @@ pub static FAMILIES: &[Family] = &[
     areas::FAMILY,
     ipc::FAMILY,
     keys::FAMILY,
+    mounts::FAMILY,
+    memory_files::FAMILY,
+    network::FAMILY,
+    namespaces::FAMILY,
+    cgroups::FAMILY,
 ];
 
 impl Snapshot {

@@ -66,7 +66,7 @@ macro_rules! states {
             class: $class,
             loss: $loss,
         };)*
-        fn $list() -> Vec<&'static $crate::inspect::state::State> {
+        pub(super) fn $list() -> Vec<&'static $crate::inspect::state::State> {
             vec![$(&$name),*]
         }
     };
