@@ -20,7 +20,7 @@ pub struct Route(RouteMessage);
 
 impl Netlink {
     /// The routes of the tables that policy rules lead to: all but `main`, which CRIU keeps (`ip route save`), and
-    /// `local`.
+    /// `local`. Those by nexthop objects and those that end cannot be given back to the kernel as it describes them.
     pub fn policy_routes(&mut self) -> Result<Vec<Route>, Error> {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -30,6 +30,7 @@ impl Netlink {
                 if let RouteNetlinkMessage::NewRoute(message) = answer
                     && !message.header.flags.contains(RouteFlags::Cloned)
                     && ![MAIN, LOCAL].contains(&table_of(&message))
+                    && !needs_more(&message)
                 {
                     found.push(Route(message));
                 }
@@ -48,6 +49,14 @@ impl Netlink {
             other => other,
         }
     }
+}
+
+fn needs_more(message: &RouteMessage) -> bool {
+    message.attributes.iter().any(|attribute| match attribute {
+        RouteAttribute::NhId(_) => true,
+        RouteAttribute::CacheInfo(info) => info.expires != 0,
+        _ => false,
+    })
 }
 
 fn table_of(message: &RouteMessage) -> u32 {

@@ -6,8 +6,10 @@
 //! given back to the kernel when the pair is made again ([`LinkState::put_back`]). The index of the link is the only thing
 //! in these messages that is another one then.
 
+mod nat;
 mod queueing;
 mod routes;
+mod within;
 
 use std::io;
 use std::net::IpAddr;
@@ -21,6 +23,7 @@ use crate::sys::netlink::Error;
 use crate::sys::netlink::raw::{self, CREATE, EXCLUSIVE, Message, Protocol, REPLACE, Socket, attributes, number_of};
 
 pub use routes::moved_route;
+pub use within::Within;
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;

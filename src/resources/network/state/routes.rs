@@ -25,13 +25,19 @@ const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
 const RTA_CACHEINFO: u16 = 12;
 const RTA_VIA: u16 = 18;
+const RTA_EXPIRES: u16 = 23;
 const RTA_NH_ID: u16 = 30;
 /// The same of a nexthop (linux/nexthop.h).
 const NHA_ID: u16 = 1;
 const NHA_GROUP: u16 = 2;
 const NHA_OIF: u16 = 5;
+/// What a group is made with: its number, members, type, how long these keep their buckets.
+const OF_GROUPS: [u16; 4] = [NHA_ID, NHA_GROUP, 3, 12];
 /// The size of a member of a group, which begins with its number.
 const MEMBER: usize = 8;
+/// Where `rta_cacheinfo` has a lifetime, and how many of its ticks a second has (`USER_HZ`).
+const EXPIRES_AT: usize = 8;
+const TICKS: u32 = 100;
 /// `RTNH_F_ONLINK`; the other flags tell a state, and the kernel refuses them.
 const ON_LINK: u32 = 4;
 /// `RTM_F_CLONED`.
@@ -42,6 +48,39 @@ const BY_KERNEL: u8 = 2;
 /// The size of `rtnexthop`: length (16 bits), flags, hops, index.
 const HOP: usize = 8;
 const AF_INET: u8 = 2;
+
+/// Whether CRIU leaves a route of the main table to us, or knows nothing of its table and the older list of routes does not
+/// have it: those by nexthop objects, and those that end. Those that the kernel makes with an address it makes again.
+pub(super) fn is_ours(route: &Message) -> bool {
+    let by_kernel = route.byte(PROTOCOL) == BY_KERNEL;
+    let is_route = route.number(FLAGS) & CLONED == 0 && !by_kernel;
+    is_route && (route.attribute(ROUTE, RTA_NH_ID).is_some() || lifetime(route).is_some())
+}
+
+/// The seconds after which a route ends.
+fn lifetime(route: &Message) -> Option<u32> {
+    let info = route.attribute(ROUTE, RTA_CACHEINFO).unwrap_or_default();
+    let ticks = number_of(info.get(EXPIRES_AT..)?)?;
+    (ticks != 0).then(|| u32::try_from(ticks.cast_signed()).unwrap_or_default() / TICKS)
+}
+
+/// A route when so many seconds have passed; one whose time is over goes at once.
+pub(super) fn after(route: &Message, seconds: u32) -> Message {
+    let mut later = route.clone();
+    if let Some(lifetime) = lifetime(route) {
+        later.push(RTA_EXPIRES, &lifetime.saturating_sub(seconds).max(1).to_ne_bytes());
+    }
+    later
+}
+
+/// A message with the addresses that have become others.
+pub(super) fn with_addresses(message: &Message, header: usize, moved: &dyn Fn(IpAddr) -> Option<IpAddr>) -> Message {
+    message.changed(header, |_, value| match ip(value).and_then(moved) {
+        Some(IpAddr::V4(ip)) => Some(ip.octets().to_vec()),
+        Some(IpAddr::V6(ip)) => Some(ip.octets().to_vec()),
+        None => Some(value.to_vec()),
+    })
+}
 
 /// An address of either family.
 pub(super) fn ip(bytes: &[u8]) -> Option<IpAddr> {
@@ -177,7 +216,10 @@ pub(super) fn put_back(
 
 /// A nexthop as it can be given to the kernel, behind the link with index `to` where it was behind that with index `from`.
 pub(super) fn moved_nexthop(nexthop: &Message, from: u32, to: u32) -> Message {
+    let is_group = nexthop.attribute(NEXTHOP, NHA_GROUP).is_some();
     let mut moved = nexthop.changed(NEXTHOP, |kind, value| match kind {
+        // What else the kernel tells of a group it refuses.
+        _ if is_group && !OF_GROUPS.contains(&kind) => None,
         NHA_OIF if number_of(value) == Some(from) => Some(to.to_ne_bytes().to_vec()),
         _ => Some(value.to_vec()),
     });
