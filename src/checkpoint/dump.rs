@@ -30,6 +30,7 @@ use crate::preflight::entry::deadline;
 use crate::report::{Report, shown};
 use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::drop_filter::Gates;
+use crate::resources::network::state::Within;
 use crate::resources::network::{Port, interfaces, multicast, ports, sysctl};
 use crate::resources::states::{self, core_filters};
 use crate::rollback::criu_cgroup::Workshop;
@@ -129,7 +130,7 @@ pub fn run(
     };
     let disk = if settings.sync { Disk::IsWaitedFor } else { Disk::IsNotWaitedFor };
     let sealer = Sealer::start(&dir, disk)?;
-    let net_settings = plan.netns.map(read_net_settings).transpose()?;
+    let net_settings = plan.netns.clone().map(read_net_settings).transpose()?;
     let mut watch = DumpWatch {
         request,
         target,
@@ -138,6 +139,7 @@ pub fn run(
         gates: Gates::of(interfaces::without_bridge(&plan.record.devices, &plan.ports), &running.init),
         record: plan.record,
         net_settings,
+        netns: plan.netns,
         config: &defined.config,
         payload,
         seized,
@@ -187,6 +189,8 @@ struct DumpWatch<'a> {
     record: Record,
     /// Who reads the settings of the container's network.
     net_settings: Option<JoinHandle<Result<sysctl::Settings>>>,
+    /// The container's network namespace, if it has one for itself.
+    netns: Option<Arc<File>>,
     config: &'a Config,
     payload: &'a [Cgroup],
     seized: &'a Seized,
@@ -213,6 +217,14 @@ impl DumpWatch<'_> {
             }
             Some(Ok(Err(e))) => self.log.report.note(&format!("settings of its network are not in the record: {e:#}")),
             Some(Err(_)) => self.log.report.note("settings of its network are not in the record: a thread has crashed"),
+        }
+    }
+
+    /// What of its network CRIU does not save is read when nothing in the container changes it any more.
+    fn add_network(&mut self) {
+        match self.netns.as_ref().map_or(Ok(None), |netns| Within::read(netns.as_fd())) {
+            Ok(within) => self.record.within = within,
+            Err(e) => self.log.report.note(&format!("a part of its network is not in the record: {e:#}")),
         }
     }
 
@@ -295,6 +307,7 @@ impl DumpWatch<'_> {
         self.record.looked_through = refuse_links(&partial(&self.request.images), self.seized.init)?;
         self.add_cgroups().context("read the container's cgroups again")?;
         self.add_net_settings();
+        self.add_network();
         self.add_groups();
         self.add_core_filters();
         self.add_states();

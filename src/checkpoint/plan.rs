@@ -146,6 +146,7 @@ pub fn plan(
         devices,
         elsewhere,
         routes: survey.routes,
+        within: None,
         externals,
         without_symlinks: points_without_symlinks(&container_mounts),
         host_files,

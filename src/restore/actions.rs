@@ -142,6 +142,14 @@ impl RestoreWatch<'_> {
         }
     }
 
+    /// Gives its network namespace what CRIU has not; what is refused is told.
+    fn give_within(&mut self, init_pid: Option<i32>) -> Result<()> {
+        let Some(within) = &self.plan.within else { return Ok(()) };
+        let netns = network_namespace(init_pid)?;
+        within.put_back(netns.as_fd()).iter().for_each(|note| self.log.report.note(note));
+        Ok(())
+    }
+
     /// Sets what CRIU has left as in a new network namespace; one that cannot be set is told.
     fn set_net(&mut self, init_pid: Option<i32>) -> Result<()> {
         if self.plan.net_settings.is_empty() || self.plan.inside.is_some() {
@@ -214,6 +222,7 @@ impl Watch for RestoreWatch<'_> {
             Action::PostSetupNamespaces => {
                 self.add_routes(init_pid);
                 self.put_routes_back();
+                self.give_within(init_pid)?;
                 self.plan.confinement.set_structure(self.payload)?;
                 self.touching = init_pid.and_then(|init| Touching::start(self.images, self.payload, init));
                 Ok(())

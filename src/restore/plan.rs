@@ -24,6 +24,7 @@ use crate::resources::network::inside::{self, Inside};
 use crate::resources::network::interfaces::{self, Device, Origin};
 use crate::resources::network::multicast::Membership;
 use crate::resources::network::plan::{NewPort, Wanted};
+use crate::resources::network::state::Within;
 use crate::resources::network::sysctl::Sysctls;
 use crate::resources::network::{self, Elsewhere, Port, apply, lxc_defaults};
 use crate::resources::states::core_filters::CoreFilter;
@@ -71,6 +72,8 @@ pub struct Plan {
     pub host_files: Vec<HostFile>,
     /// Its routes that CRIU does not bring back.
     pub routes: Vec<Route>,
+    /// What else its network namespace had that CRIU does not bring back.
+    pub within: Option<Within>,
     /// The profile of AppArmor to load for it.
     pub profile: Option<Profile>,
     /// Its mount points, and what the mounts there forbid.
@@ -146,6 +149,9 @@ pub(super) fn plan(
         devices.iter_mut().for_each(|device| device.mac = copy.mac_of(&device.inside).or(device.mac));
         copy.show(&mut shown).context("give the copy its own name and addresses")?;
     }
+    if let Some(netns) = netns(&request.images)? {
+        images::with_plain_routes(&mut shown, netns).context("read the container's routes")?;
+    }
     let inside = inside(&shown, record, &ports).context("read the container's network")?;
     if inside.is_none()
         && let Some(netns) = netns(&request.images)?
@@ -210,6 +216,10 @@ pub(super) fn plan(
         devices,
         inside,
         routes: record.map(|r| r.routes.clone()).unwrap_or_default(),
+        within: record.and_then(|r| r.within.as_ref()).map(|within| match copy {
+            Some(copy) => within.readdressed(&|ip| copy.moved(ip)),
+            None => within.clone(),
+        }),
         profile: record.and_then(|r| r.profile.clone()),
         mount_flags: mount_flags(&request.images, record).context("read the container's mounts")?,
         images: shown.into_changed().into_iter().map(|(name, content)| ShownImage { name, content }).collect(),

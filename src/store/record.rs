@@ -16,6 +16,7 @@ use crate::resources::cgroup::Tree;
 use crate::resources::mounts::{External, HostFile};
 use crate::resources::network::interfaces::Device;
 use crate::resources::network::multicast::Membership;
+use crate::resources::network::state::Within;
 use crate::resources::network::sysctl::Sysctls;
 use crate::resources::network::{Elsewhere, Port};
 use crate::resources::states::States;
@@ -29,8 +30,9 @@ use crate::resources::terminals::Tty;
 
 /// The version that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
-/// A record is a few KiB and the container's configuration; more than this was not written by us.
-const MAX_SIZE: u64 = 4 << 20;
+/// A record is a few KiB and the container's configuration, and half a KiB for each connection through
+/// NAT; more than this was not written by us.
+const MAX_SIZE: u64 = 64 << 20;
 
 /// A checkpoint's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +91,9 @@ pub struct Record {
     /// Its routes in tables that policy rules lead to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<Route>,
+    /// What else its network namespace has that CRIU does not bring back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Within>,
     /// Its bind mounts from the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub externals: Vec<External>,
@@ -408,6 +413,7 @@ pub(crate) mod tests {
             devices: vec![],
             elsewhere: Vec::new(),
             routes: vec![],
+            within: None,
             externals: vec![],
             without_symlinks: vec![],
             host_files: vec![],
