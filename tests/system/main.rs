@@ -125,6 +125,15 @@ const STORIES: &[Story] = &[
     ("network_host_a_routed_container_comes_back", scenario::network_host::a_routed_container_comes_back),
     ("network_host_what_a_script_makes_is_made_again", scenario::network_host::what_a_script_makes_is_made_again),
     ("network_that_only_criu_can_bring_back_comes_back", scenario::network::what_only_criu_can_bring_back_comes_back),
+    ("inspected_a_healthy_container_shows_no_difference", scenario::inspected::a_healthy_container_shows_no_difference),
+    ("inspected_routes_by_nexthop_objects_come_back", scenario::inspected::routes_by_nexthop_objects_come_back),
+    ("inspected_routes_without_a_carrier_come_back", scenario::inspected::routes_without_a_carrier_come_back),
+    ("inspected_lifetimes_go_on", scenario::inspected::lifetimes_go_on),
+    (
+        "inspected_what_criu_does_not_save_of_a_network_comes_back",
+        scenario::inspected::what_criu_does_not_save_of_a_network_comes_back,
+    ),
+    ("inspected_a_connection_through_nat_goes_on", scenario::inspected::a_connection_through_nat_goes_on),
     ("memory_pages_are_made_ready_beside_criu", scenario::memory::pages_are_made_ready_beside_criu),
     ("memory_pages_that_tasks_share_stay_shared", scenario::memory::pages_that_tasks_share_stay_shared),
     (

@@ -11,6 +11,7 @@ pub mod culprit;
 pub mod enter;
 pub mod gate;
 pub mod hostile;
+pub mod inspected;
 pub mod installed;
 pub mod leak;
 pub mod machine;

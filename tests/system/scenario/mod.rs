@@ -12,6 +12,7 @@ pub mod devices;
 pub mod escape;
 pub mod hooks;
 pub mod hybrid;
+pub mod inspected;
 pub mod interfaces;
 pub mod interop;
 pub mod kills;
