@@ -162,7 +162,10 @@ shell: test-host
 # What is installed, and where: SOURCE, a colon, and the place below DESTDIR. Uninstalling takes away the same list.
 BUILD = target/$(PROFILE)
 DOC = target/doc-out
-PROGRAMS_IN = $(foreach p,$(COMMANDS),$(BUILD)/$p:$(BINDIR)/$p) $(foreach p,$(HOOKS),$(BUILD)/$p:$(LIBEXECDIR)/$p)
+# Two programs; their other names are hard links (src/cli/multicall.rs).
+PROGRAMS_IN = $(BUILD)/lxc-cr:$(BINDIR)/lxc-cr $(BUILD)/lxc-cr-hook:$(LIBEXECDIR)/lxc-cr-hook
+LINKS_IN = $(foreach p,$(filter-out lxc-cr,$(COMMANDS)),$(BINDIR)/lxc-cr:$(BINDIR)/$p) \
+	$(foreach p,$(HOOKS),$(LIBEXECDIR)/lxc-cr-hook:$(LIBEXECDIR)/$p)
 # Their paths are filled in.
 TEXTS_IN = lxc-config/lxc-cr.toml:$(DATADIR)/lxc-cr.toml lxc-config/recipe.conf:$(DATADIR)/recipe.conf \
 	lxc-config/recipe-modern.conf:$(DATADIR)/recipe-modern.conf lxc-config/lxc-cr.conf.in:$(CONFIGDIR)/lxc-cr.conf \
@@ -179,6 +182,7 @@ install:
 	@for file in $(foreach pair,$(PROGRAMS_IN) $(TEXTS_IN),$(firstword $(subst :, ,$(pair)))); do \
 		test -e $$file || { echo "$$file is missing: run 'make build doc' first"; exit 1; }; done
 	@for pair in $(PROGRAMS_IN); do install -D -m 755 $${pair%%:*} $(DESTDIR)$${pair#*:} || exit 1; done
+	@for pair in $(LINKS_IN); do ln -f $(DESTDIR)$${pair%%:*} $(DESTDIR)$${pair#*:} || exit 1; done
 	@# Shell's redirection keeps no mode: install makes the files, sed fills them.
 	@for pair in $(TEXTS_IN); do to=$(DESTDIR)$${pair#*:}; \
 		install -D -m 644 /dev/null $$to && $(FILL_IN) $${pair%%:*} > $$to || exit 1; done
@@ -192,7 +196,7 @@ OWN_DIRS = $(LIBEXECDIR) $(DATADIR)/programs $(DATADIR)/systemd $(DATADIR) $(CON
 	$(ZSHDIR) $(PREFIX)/share/zsh
 
 uninstall:
-	@for pair in $(PROGRAMS_IN) $(TEXTS_IN); do rm -f $(DESTDIR)$${pair#*:} || exit 1; done
+	@for pair in $(PROGRAMS_IN) $(LINKS_IN) $(TEXTS_IN); do rm -f $(DESTDIR)$${pair#*:} || exit 1; done
 	@for dir in $(OWN_DIRS); do rmdir $(DESTDIR)$$dir 2>/dev/null || true; done
 	@echo "removed from below $(DESTDIR)$(PREFIX)"
 

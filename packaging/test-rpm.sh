@@ -47,9 +47,9 @@ lxc 6.0
 lxc 7.0
 files() { (cd "$root" && find usr etc \( -type f -o -type l \) -exec sha256sum {} + | sort -k 2); }
 ours() {
-    [ "$(readlink "$root/usr/bin/lxc-checkpoint")" = /usr/libexec/lxc-cr/instead/program ] || fail "lxc-checkpoint is not ours"
+    [ "$(readlink "$root/usr/bin/lxc-checkpoint")" = /usr/libexec/lxc-cr/instead/lxc-checkpoint ] || fail "lxc-checkpoint is not ours"
     [ "$(cat "$root/usr/bin/lxc-checkpoint.distrib")" = "LXC $1" ] || fail "LXC's own is not aside"
-    "$root/usr/libexec/lxc-cr/instead/program" --version | grep -qx 'lxc-checkpoint 0\.[0-9.]*' || fail "it does not run"
+    "$root/usr/libexec/lxc-cr/instead/lxc-checkpoint" --version | grep -qx 'lxc-checkpoint 0\.[0-9.]*' || fail "it does not run"
     for file in usr/share/man/man1/lxc-checkpoint.1.gz usr/share/bash-completion/completions/lxc-checkpoint; do
         [ -e "$root$(readlink "$root/$file")" ] || fail "$file leads nowhere"
     done

@@ -1,16 +1,19 @@
 //! The commands' own face: options, help, and what is said to wrong use. No root and no container needed.
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-const CHECKPOINT: &str = env!("CARGO_BIN_EXE_lxc-checkpoint");
-const RESTART: &str = env!("CARGO_BIN_EXE_lxc-restart");
-const LXC_CR: &str = env!("CARGO_BIN_EXE_lxc-cr");
+/// One program under three names.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_lxc-cr");
+const CHECKPOINT: &str = "lxc-checkpoint";
+const RESTART: &str = "lxc-restart";
+const LXC_CR: &str = "lxc-cr";
 const BOTH: [&str; 2] = [CHECKPOINT, RESTART];
 
 fn run(program: &str, arguments: &[&str]) -> Output {
-    Command::new(program).args(arguments).env_clear().output().unwrap()
+    Command::new(PROGRAM).arg0(program).args(arguments).env_clear().output().unwrap()
 }
 
 fn name(program: &str) -> &str {

@@ -1,4 +1,5 @@
-//! `lxc-cr`: see `lxc_cr::cli::lxc_cr`.
+//! `lxc-checkpoint`, `lxc-restart` and `lxc-cr`, by the name under which it is called.
+
 fn main() -> std::process::ExitCode {
-    lxc_cr::cli::lxc_cr::main()
+    lxc_cr::cli::multicall::commands()
 }

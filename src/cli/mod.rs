@@ -13,6 +13,7 @@ mod logger;
 pub mod lxc_cr;
 pub mod monitor;
 pub mod monitor_title;
+pub mod multicall;
 pub mod progress;
 pub mod restart;
 mod table;

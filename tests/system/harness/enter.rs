@@ -9,6 +9,7 @@
 //! and overlayfs disagree about devices): they have `/srv/disk` (a plain directory) and `/srv/shm` (a tmpfs).
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
@@ -174,6 +175,7 @@ fn prepare() -> Result<Outside, Unavailable> {
     for dir in [run.join("stage"), run.join("disk"), run.join("lxc"), state.join("logs")] {
         fs::create_dir_all(&dir).map_err(unavailable)?;
     }
+    link_programs()?;
     let witness = super::witness::build("witness", &state).map_err(Unavailable)?;
     let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
     let hostile = super::witness::build("hostile", &state).map_err(Unavailable)?;
@@ -199,7 +201,39 @@ fn cached_root(arguments: &[&str]) -> Result<PathBuf, Unavailable> {
 
 /// The directory that cargo builds programs into.
 fn programs() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_lxc-checkpoint")).parent().unwrap_or(Path::new("/"))
+    Path::new(env!("CARGO_BIN_EXE_lxc-cr")).parent().unwrap_or(Path::new("/"))
+}
+
+/// Gives the two programs that cargo builds the names that `make install` gives them.
+fn link_programs() -> Result<(), Unavailable> {
+    let dir = programs();
+    for (program, names) in [
+        ("lxc-cr", ["lxc-checkpoint", "lxc-restart"].as_slice()),
+        (
+            "lxc-cr-hook",
+            &[
+                "lxc-cr-action",
+                "lxc-cr-pre-start",
+                "lxc-cr-start-host",
+                "lxc-cr-post-stop",
+                "lxc-cr-net-up",
+                "lxc-cr-net-down",
+            ],
+        ),
+    ] {
+        let built = fs::metadata(dir.join(program)).map_err(unavailable)?;
+        for name in names {
+            let link = dir.join(name);
+            if fs::metadata(&link).is_ok_and(|meta| meta.ino() == built.ino()) {
+                continue;
+            }
+            // Another test program may do the same at this moment.
+            let new = dir.join(format!("{name}.{}", std::process::id()));
+            fs::hard_link(dir.join(program), &new).and_then(|()| fs::rename(&new, &link)).map_err(unavailable)?;
+            let _ = fs::remove_file(&new);
+        }
+    }
+    Ok(())
 }
 
 /// What a run that was killed could not remove.
