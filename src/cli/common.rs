@@ -228,6 +228,13 @@ pub fn print(text: &str) {
     }
 }
 
+/// Prints what a program reads; docs/json.md describes it.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Other, e))?;
+    print(&(text + "\n"));
+    Ok(())
+}
+
 /// A failure on one line, with all that there is to say of it.
 pub fn on_one_line(failure: &Failure) -> String {
     let mut text = failure.to_string();

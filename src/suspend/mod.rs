@@ -150,7 +150,7 @@ fn dump(
 }
 
 /// Without our hook nobody would strike the mark out if LXC started the container before it is resumed.
-fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
+pub fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
     let is_ours = |hook: &String| {
         let program = hook.split_ascii_whitespace().next().unwrap_or_default();
         Path::new(program).file_name().is_some_and(|name| name == HOOK)

@@ -7,9 +7,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::chosen::Chosen;
-use crate::cli::common::{LxcOptions, hidden, print, start_log};
+use crate::cli::common::{LxcOptions, hidden, print, print_json, start_log};
 use crate::cli::table::{Column, Table, terminal_width};
-use crate::error::{Exit, OrExit, Result};
+use crate::error::Result;
 use crate::report::{ago, bytes};
 use crate::store::calendar::Calendar;
 use crate::store::history;
@@ -97,7 +97,7 @@ impl List {
             let rows: Vec<Row> =
                 found.iter().zip(&status).map(|(entry, status)| Row::of(entry, *status, &calendar)).collect();
             let text = serde_json::json!({ "version": 1, "changed": false, "checkpoints": rows });
-            print(&(serde_json::to_string_pretty(&text).or_exit(Exit::Other)? + "\n"));
+            print_json(&text)?;
         } else {
             print(&in_words(&found, &status, &calendar, history::now(), lxcpath.as_path(), terminal_width()));
         }

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::chosen::Chosen;
-use crate::cli::common::{LxcOptions, hidden, on_one_line, print, print_error, start_log};
+use crate::cli::common::{LxcOptions, hidden, on_one_line, print, print_error, print_json, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::{bytes, shown};
@@ -192,7 +192,7 @@ impl Prune {
         if self.json {
             let changed = outcomes.iter().any(|outcome| outcome.result == REMOVED);
             let text = serde_json::json!({ "version": 1, "changed": changed, "checkpoints": outcomes });
-            print(&(serde_json::to_string_pretty(&text).or_exit(Exit::Other)? + "\n"));
+            print_json(&text)?;
             return Ok(());
         }
         for outcome in outcomes {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::chosen::is_path;
-use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, start_log};
+use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, print_json, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -77,7 +77,7 @@ impl Remove {
         if self.json {
             let checkpoint = serde_json::json!({ "directory": dir, "container": container, "size_bytes": size });
             let text = serde_json::json!({ "version": 1, "changed": true, "checkpoints": [checkpoint] });
-            print(&(serde_json::to_string_pretty(&text).or_exit(Exit::Other)? + "\n"));
+            print_json(&text)?;
         } else if !self.lxc.quiet {
             let name = container.map(|name| format!("{name}: ")).unwrap_or_default();
             print(&format!("{name}removed the checkpoint {} ({})\n", dir.display(), bytes(size)));

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use serde::Serialize;
 
-use crate::cli::common::{action_script, on_one_line, print, start_log};
+use super::check;
+use crate::cli::common::{action_script, on_one_line, print, print_json, start_log};
 use crate::cli::logger;
 use crate::cli::lxc_cr::batch::{Several, Terms, all_containers};
 use crate::cli::progress::Progress;
@@ -15,7 +17,7 @@ use crate::lxc::definition::Defined;
 use crate::lxc::name::ContainerName;
 use crate::lxc::tools::ShutDown;
 use crate::preflight::entry;
-use crate::report::{bytes, seconds};
+use crate::report::{bytes, seconds, shown, shown_lines};
 use crate::suspend::order::{Member, batches, reversed};
 use crate::suspend::{self, Otherwise, Suspended};
 use crate::sys::signals::Signals;
@@ -36,6 +38,14 @@ pub struct Suspend {
     #[arg(long, conflicts_with_all = ["names", "named"])]
     all: bool,
 
+    /// Tell what would become of each; change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Print the result of --dry-run as JSON
+    #[arg(long, requires = "dry_run")]
+    json: bool,
+
     /// Shut down by lxc-stop what cannot be suspended, as --all does
     #[arg(long)]
     or_shut_down: bool,
@@ -49,6 +59,14 @@ impl Suspend {
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.several.of_none().level()?, self.several.logfile.as_deref())?;
         let terms = self.several.terms()?;
+        if self.dry_run {
+            let names = match (self.all, self.several.containers()?) {
+                (false, names) if names.is_empty() => return Err(nobody()),
+                (false, names) => names,
+                (true, _) => self.opted_in(&terms)?.into_iter().map(|member| member.name).collect(),
+            };
+            return rehearse(&names, &terms, self.all || self.or_shut_down, self.json);
+        }
         let members = match (self.all, self.several.containers()?) {
             (false, names) => match names.as_slice() {
                 [] => return Err(nobody()),
@@ -109,6 +127,59 @@ impl Suspend {
         }
         Ok(members)
     }
+}
+
+/// What would become of a container.
+#[derive(Debug, Serialize)]
+struct Rehearsal {
+    container: String,
+    would_be: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// Tells what would become of each. The exit status is 4 if one would not be suspended.
+fn rehearse(names: &[ContainerName], terms: &Terms, or_shut_down: bool, json: bool) -> Result<ExitCode> {
+    let otherwise = if or_shut_down { "shut down" } else { "left running" };
+    let all: Vec<Rehearsal> = names
+        .iter()
+        .map(|name| {
+            let refused = refusal(name, terms).unwrap_or_else(Some);
+            let reason = refused.as_ref().map(ToString::to_string);
+            let would_be = if refused.is_some() { otherwise } else { "suspended" };
+            let remedy = refused.and_then(|failure| failure.hint);
+            Rehearsal { container: name.as_str().to_owned(), would_be, reason, remedy }
+        })
+        .collect();
+    if json {
+        print_json(&serde_json::json!({ "version": 1, "changed": false, "containers": all }))?;
+    } else {
+        for Rehearsal { container, would_be, reason, remedy } in &all {
+            let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+            let remedy = remedy.as_deref().map(|remedy| format!("hint: {remedy}\n")).unwrap_or_default();
+            print(&format!(
+                "{}\n{}",
+                shown(&format!("{container}: would be {would_be}{reason}")),
+                shown_lines(&remedy)
+            ));
+        }
+    }
+    let exit = if all.iter().all(|one| one.would_be == "suspended") { Exit::Done } else { Exit::Refused };
+    Ok(ExitCode::from(exit.code()))
+}
+
+/// Why a container would not be suspended.
+fn refusal(name: &ContainerName, terms: &Terms) -> std::result::Result<Option<Failure>, Failure> {
+    let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
+    suspend::refuse_unnoticed_starts(&defined)?;
+    let settings = terms.files.of(name.as_str());
+    let checked = check::look(&defined, None, &settings)?.ok_or_else(|| entry::not_running(&defined))?;
+    Ok(checked.blocker().map(|blocker| {
+        let failure = Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {blocker}"));
+        failure.hint(blocker.remedy.as_str())
+    }))
 }
 
 /// What its configuration says of a container that runs.

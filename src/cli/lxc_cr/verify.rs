@@ -8,9 +8,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::chosen::Chosen;
-use crate::cli::common::{LxcOptions, hidden, print, print_error, start_log};
+use crate::cli::common::{LxcOptions, hidden, print, print_error, print_json, start_log};
 use crate::cli::progress::Progress;
-use crate::error::{Exit, Failure, OrExit, Result};
+use crate::error::{Exit, Failure, Result};
 use crate::report::{Report, bytes, moment, shown};
 use crate::rollback::lock;
 use crate::store::history::{self, History};
@@ -96,7 +96,7 @@ impl Verify {
         }
         if self.json {
             let text = serde_json::json!({ "version": 1, "changed": false, "checkpoints": outcomes });
-            print(&(serde_json::to_string_pretty(&text).or_exit(Exit::Other)? + "\n"));
+            print_json(&text)?;
         }
         let any = |verdict| outcomes.iter().any(|outcome| outcome.result == verdict);
         let exit = match (any(Verdict::Damaged), any(Verdict::Whole) || self.all) {

@@ -45,7 +45,9 @@ pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
             Compared::Changed(how) => wrong.push(how),
             Compared::Same(found) if path.is_regular() && matches!(place, Place::Root(_)) => {
                 let name = path.path.display().to_string();
-                if record.is_some_and(|record| found.written > record.last_write()) {
+                // A log that its writer only appends to, of which CRIU leaves the size out, goes with any memory.
+                let is_log = path.size.is_none() && record.is_some_and(|record| record.left_running);
+                if !is_log && record.is_some_and(|record| found.written > record.last_write()) {
                     written.push(name);
                 } else if through_memory.contains(&file.id) {
                     mapped.push(name);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::suspend::{Settings, prepared};
 use crate::harness::World;
 use crate::harness::container::Container;
+use crate::harness::culprit::Culprits;
 use crate::harness::run::{Run, patient};
 
 /// `lxc-cr SUBCOMMAND` without a container, below the world's LXC path.
@@ -283,4 +284,38 @@ pub fn what_is_suspended_is_said_to_be_so(world: &World) {
     let refused = container.lxc_cr("resume").output();
     refused.assert_code(3);
     assert!(refused.stderr.contains("it is not suspended"), "{refused}");
+}
+
+/// Whether the next shutdown goes well is known beforehand, and nothing is changed for that.
+pub fn the_next_shutdown_is_rehearsed(world: &World) {
+    let _settings = Settings::with("suspend = true\n");
+    let good = prepared(world, "good", "");
+    let blocked = prepared(world, "blocked", "");
+    let unnoticed = world.container_named("unnoticed");
+    let culprits = Culprits::put_into(&blocked);
+    for container in [&good, &blocked, &unnoticed] {
+        container.start();
+    }
+    culprits.make("uts").unwrap();
+    let before = [&good, &blocked, &unnoticed].map(|container| container.init_pid());
+
+    let told = lxc_cr(world, "suspend").args(["--all", "--dry-run"]).output();
+    told.assert_code(4);
+    for text in [
+        "good: would be suspended\n",
+        "blocked: would be shut down: it cannot be checkpointed: process ",
+        "unnoticed: would be shut down: lxc-cr-pre-start is not among its hooks",
+    ] {
+        assert!(told.stdout.contains(text), "{text}: {told}");
+    }
+    let checked = lxc_cr(world, "check").arg("--all").output();
+    checked.assert_code(4);
+    for text in ["good can be checkpointed\n", "blocked cannot be checkpointed: there is 1 blocker\n  blocker: "] {
+        assert!(checked.stdout.contains(text), "{text}: {checked}");
+    }
+    let rows = lxc_cr(world, "check").args(["--all", "--json"]).output();
+    let rows: serde_json::Value = serde_json::from_str(&rows.stdout).unwrap();
+    assert_eq!(rows["containers"].as_array().unwrap().iter().filter(|row| row["blocked"] == true).count(), 1, "{rows}");
+    assert_eq!([&good, &blocked, &unnoticed].map(|container| container.init_pid()), before);
+    [&good, &blocked, &unnoticed].iter().for_each(|container| container.kill());
 }

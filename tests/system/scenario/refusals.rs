@@ -127,7 +127,7 @@ pub fn of_containers_that_cannot_be_meant(world: &World) {
         refused(world, container.ours(program).arg("--no-such-option"), 2, &["--no-such-option"]);
     }
     refused(world, container.ours("lxc-checkpoint"), 3, &["not running", "lxc-start"]);
-    refused(world, container.ours("lxc-restart"), 9, &["dump"]);
+    refused(world, container.ours("lxc-restart"), 3, &["it is not suspended", "dump", "lxc-start"]);
     let elsewhere = container.ours("lxc-restart").args(["-D", "old"]);
     refused(world, elsewhere, 9, &[&format!("{}, nor /", container.dir().join("old").display()), "lxc-cr list"]);
     container.start();
