@@ -31,7 +31,7 @@ use crate::report::{Report, shown};
 use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::drop_filter::Gates;
 use crate::resources::network::state::Within;
-use crate::resources::network::{Port, interfaces, multicast, ports, sysctl};
+use crate::resources::network::{Port, interfaces, iptables, multicast, ports, sysctl};
 use crate::resources::states::{self, core_filters};
 use crate::rollback::criu_cgroup::Workshop;
 use crate::rollback::lock::Operation;
@@ -228,6 +228,14 @@ impl DumpWatch<'_> {
         }
     }
 
+    /// Rules with extensions have to be saved: without them packets would pass that were dropped.
+    fn add_iptables(&mut self) -> Result<()> {
+        if let Some(netns) = &self.netns {
+            self.record.iptables = iptables::save(netns.as_fd()).context("save its rules of iptables")?;
+        }
+        Ok(())
+    }
+
     /// Services came and went until the tasks stood still; CRIU has seen what there was then.
     fn add_cgroups(&mut self) -> Result<()> {
         let known: Vec<_> = self.record.cgroups().cloned().collect();
@@ -308,6 +316,7 @@ impl DumpWatch<'_> {
         self.add_cgroups().context("read the container's cgroups again")?;
         self.add_net_settings();
         self.add_network();
+        self.add_iptables()?;
         self.add_groups();
         self.add_core_filters();
         self.add_states();

@@ -147,6 +147,7 @@ pub fn plan(
         elsewhere,
         routes: survey.routes,
         within: None,
+        iptables: Vec::new(),
         externals,
         without_symlinks: points_without_symlinks(&container_mounts),
         host_files,

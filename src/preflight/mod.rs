@@ -20,6 +20,7 @@
 //! | [`terminals`] | terminals whose other end is outside |
 //! | [`mounts`] | file systems that cannot be mounted again |
 //! | [`network`] | interfaces and bridges |
+//! | [`firewall`] | rules that no tool can restore |
 //! | [`space`] | room for the memory |
 //! | [`host`] | kernel, tools, CRIU |
 
@@ -50,6 +51,7 @@ pub mod entry;
 pub mod epoll;
 pub mod files;
 mod finding;
+pub mod firewall;
 pub mod host;
 pub mod memory;
 pub mod mount_sources;
@@ -153,6 +155,9 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     found.extend(queues::judge(&opened, &queues::Queues::read(&tasks)?));
     found.extend(network::judge(&interfaces, &devices, &bridges, &names));
     found.extend(network::judge_ports(&survey.ports));
+    if own_network {
+        found.extend(firewall::judge(&firewall::try_out(netns.as_fd()), &names));
+    }
     found.extend(space::judge(&tasks, &target));
     Ok(Findings::new(found))
 }

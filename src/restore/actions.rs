@@ -15,7 +15,7 @@ use crate::error::ErrorList;
 use crate::lxc::definition::Defined;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::network::interfaces::{self, Loan, Loans};
-use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, multicast, ports, sysctl};
+use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, iptables, multicast, ports, sysctl};
 use crate::resources::{cgroup, mounts, states};
 use crate::restore::cgroups::Made;
 use crate::restore::links;
@@ -144,7 +144,12 @@ impl RestoreWatch<'_> {
 
     /// Gives its network namespace what CRIU has not; what is refused is told.
     fn give_within(&mut self, init_pid: Option<i32>) -> Result<()> {
-        let Some(within) = &self.plan.within else { return Ok(()) };
+        let plan = self.plan;
+        if !plan.iptables.is_empty() {
+            // Without its rules a container must not run.
+            iptables::restore(network_namespace(init_pid)?.as_fd(), &plan.iptables).context("restore its rules")?;
+        }
+        let Some(within) = &plan.within else { return Ok(()) };
         let netns = network_namespace(init_pid)?;
         within.put_back(netns.as_fd()).iter().for_each(|note| self.log.report.note(note));
         Ok(())

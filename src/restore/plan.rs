@@ -26,7 +26,7 @@ use crate::resources::network::multicast::Membership;
 use crate::resources::network::plan::{NewPort, Wanted};
 use crate::resources::network::state::Within;
 use crate::resources::network::sysctl::Sysctls;
-use crate::resources::network::{self, Elsewhere, Port, apply, lxc_defaults};
+use crate::resources::network::{self, Elsewhere, Port, apply, iptables, lxc_defaults};
 use crate::resources::states::core_filters::CoreFilter;
 use crate::resources::states::{States, personality};
 use crate::resources::terminals::{self, Terminal};
@@ -74,6 +74,8 @@ pub struct Plan {
     pub routes: Vec<Route>,
     /// What else its network namespace had that CRIU does not bring back.
     pub within: Option<Within>,
+    /// Tables of iptables-nft that CRIU cannot restore.
+    pub iptables: Vec<iptables::Saved>,
     /// The profile of AppArmor to load for it.
     pub profile: Option<Profile>,
     /// Its mount points, and what the mounts there forbid.
@@ -151,6 +153,8 @@ pub(super) fn plan(
     }
     if let Some(netns) = netns(&request.images)? {
         images::with_plain_routes(&mut shown, netns).context("read the container's routes")?;
+        let tables = record.map(|r| r.iptables.as_slice()).unwrap_or_default().iter().flat_map(iptables::Saved::tables);
+        images::without_tables(&mut shown, netns, &tables.collect::<Vec<_>>()).context("read the container's rules")?;
     }
     let inside = inside(&shown, record, &ports).context("read the container's network")?;
     if inside.is_none()
@@ -220,6 +224,7 @@ pub(super) fn plan(
             Some(copy) => within.readdressed(&|ip| copy.moved(ip)),
             None => within.clone(),
         }),
+        iptables: record.map(|r| r.iptables.clone()).unwrap_or_default(),
         profile: record.and_then(|r| r.profile.clone()),
         mount_flags: mount_flags(&request.images, record).context("read the container's mounts")?,
         images: shown.into_changed().into_iter().map(|(name, content)| ShownImage { name, content }).collect(),

@@ -15,6 +15,7 @@ use crate::resources::apparmor::Profile;
 use crate::resources::cgroup::Tree;
 use crate::resources::mounts::{External, HostFile};
 use crate::resources::network::interfaces::Device;
+use crate::resources::network::iptables;
 use crate::resources::network::multicast::Membership;
 use crate::resources::network::state::Within;
 use crate::resources::network::sysctl::Sysctls;
@@ -94,6 +95,9 @@ pub struct Record {
     /// What else its network namespace has that CRIU does not bring back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Within>,
+    /// Its tables of iptables-nft with extensions that CRIU's tool does not know.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub iptables: Vec<iptables::Saved>,
     /// Its bind mounts from the host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub externals: Vec<External>,
@@ -414,6 +418,7 @@ pub(crate) mod tests {
             elsewhere: Vec::new(),
             routes: vec![],
             within: None,
+            iptables: vec![],
             externals: vec![],
             without_symlinks: vec![],
             host_files: vec![],

@@ -133,6 +133,14 @@ const STORIES: &[Story] = &[
         "inspected_what_criu_does_not_save_of_a_network_comes_back",
         scenario::inspected::what_criu_does_not_save_of_a_network_comes_back,
     ),
+    (
+        "inspected_rules_with_extensions_of_iptables_come_back",
+        scenario::inspected::rules_with_extensions_of_iptables_come_back,
+    ),
+    (
+        "inspected_rules_that_no_tool_can_save_stand_in_the_way",
+        scenario::inspected::rules_that_no_tool_can_save_stand_in_the_way,
+    ),
     ("inspected_a_connection_through_nat_goes_on", scenario::inspected::a_connection_through_nat_goes_on),
     ("memory_pages_are_made_ready_beside_criu", scenario::memory::pages_are_made_ready_beside_criu),
     ("memory_pages_that_tasks_share_stay_shared", scenario::memory::pages_that_tasks_share_stay_shared),

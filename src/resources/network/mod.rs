@@ -35,6 +35,7 @@ pub mod apply;
 pub mod drop_filter;
 pub mod inside;
 pub mod interfaces;
+pub mod iptables;
 pub mod lxc_defaults;
 pub mod multicast;
 pub mod neighbours;

@@ -132,6 +132,40 @@ pub fn what_criu_does_not_save_of_a_network_comes_back(world: &World) {
     );
 }
 
+/// What ufw, Docker and fail2ban use: extensions that nft lists in words it cannot read.
+pub fn rules_with_extensions_of_iptables_come_back(world: &World) {
+    let commands = [
+        "nft add table ip mine",
+        "nft add table inet other",
+        "iptables -A INPUT -p tcp --dport 7001 -m comment --comment 'a { b }' -j ACCEPT",
+        "iptables -A INPUT -p tcp --dport 7002 -m recent --name r --set --mask 255.255.255.255 -j ACCEPT",
+        "iptables -A INPUT -p tcp -m multiport --dports 1,2 -m hashlimit --hashlimit-name h --hashlimit-above 5/sec -j DROP",
+        "iptables -t nat -A PREROUTING -p tcp --dport 7003 -m comment --comment y -j REDIRECT --to-ports 7000",
+        "ip6tables -A INPUT -p tcp --dport 7001 -m comment --comment x -j DROP",
+    ];
+    assert_network_comes_back(world, &commands);
+}
+
+/// A table that no tool can save is told before the container stops.
+pub fn rules_that_no_tool_can_save_stand_in_the_way(world: &World) {
+    let container = world.container();
+    container.start();
+    in_network(
+        &container,
+        &["iptables -A INPUT -m comment --comment x -j DROP", "nft rename chain ip filter INPUT input"],
+    );
+    // What iptables does not know makes its tool leave the table out.
+    in_network(
+        &container,
+        &["nft add rule ip filter input tcp dport 7001 meta mark set 5 fib daddr type local accept"],
+    );
+    let told = container.ours("lxc-checkpoint").output();
+    told.assert_code(4);
+    assert!(told.stderr.contains("the table filter (ip) of nftables has rules with extensions"), "{told}");
+    assert_eq!(container.state(), "RUNNING");
+    container.kill();
+}
+
 /// A connection that came in by another port is still led to where it was.
 pub fn a_connection_through_nat_goes_on(world: &World) {
     let container = world.container();
