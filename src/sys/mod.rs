@@ -16,6 +16,7 @@ pub mod mount;
 pub mod multicast;
 pub mod namespace;
 pub mod netlink;
+pub mod nudge;
 pub mod path_trust;
 pub mod process;
 pub mod pty;

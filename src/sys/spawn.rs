@@ -9,6 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 
 use super::clean_start::default_signals;
+use super::nudge::Nudger;
 use super::sandbox::{Sandbox, check};
 
 /// The environment of every program we start: nothing of the caller's is trusted.
@@ -188,7 +189,9 @@ impl Place {
         // SAFETY: `enter` makes only system calls on memory and descriptors that were prepared before the
         // fork; it allocates nothing and takes no lock.
         unsafe { command.pre_exec(enter) };
+        let nudger = Nudger::start()?;
         let child = command.spawn();
+        drop(nudger);
         // These must stay open until the child has used them.
         drop((kept, cgroup_procs, joined));
         child
@@ -230,4 +233,23 @@ fn die_with(parent: libc::pid_t) -> io::Result<()> {
     // It may have ended before the kernel knew.
     // SAFETY: getppid(2) has no arguments and cannot fail.
     if unsafe { libc::getppid() } != parent { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_that_is_stopped_before_its_program_goes_on() {
+        let mut command = Command::new("/bin/true");
+        // SAFETY: raise(2) alone is called between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                libc::raise(libc::SIGSTOP);
+                Ok(())
+            });
+        }
+        let mut child = Place::here().spawn(&mut command).unwrap();
+        assert!(child.wait().unwrap().success());
+    }
 }
