@@ -17,6 +17,8 @@ FILL_IN = sed -e 's|@BINDIR@|$(BINDIR)|g' -e 's|@LIBEXECDIR@|$(LIBEXECDIR)|g' -e
 	-e 's|@DATADIR@|$(DATADIR)|g'
 MANUALS = lxc-checkpoint.1 lxc-restart.1 lxc-cr.1 lxc-cr.toml.5 lxc-cr-hooks.7
 UNITS = lxc-cr-resume.service lxc-cr-suspend.service
+# Of each container that has a schedule.
+TEMPLATE_UNITS = lxc-checkpoint@.service lxc-checkpoint@.timer
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
 .PHONY: help build doc lint check test test-vm test-lxc test-workloads test-programs test-races test-hostile test-kills test-keys demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
@@ -172,7 +174,7 @@ TEXTS_IN = lxc-config/lxc-cr.toml:$(DATADIR)/lxc-cr.toml lxc-config/recipe.conf:
 	lxc-config/lxc-cr-systemd.conf.in:$(CONFIGDIR)/lxc-cr-systemd.conf \
 	$(foreach f,service.conf manager.conf no-bpf.seccomp,lxc-config/systemd/$f:$(DATADIR)/systemd/$f) \
 	$(foreach f,php.ini haproxy.conf vsftpd.conf,lxc-config/programs/$f:$(DATADIR)/programs/$f) \
-	$(foreach u,$(UNITS),packaging/systemd/$u:$(UNITDIR)/$u) packaging/systemd/lxc@.conf:$(UNITDIR)/lxc@.service.d/lxc-cr.conf \
+	$(foreach u,$(UNITS) $(TEMPLATE_UNITS),packaging/systemd/$u:$(UNITDIR)/$u) packaging/systemd/lxc@.conf:$(UNITDIR)/lxc@.service.d/lxc-cr.conf \
 	$(foreach p,$(MANUALS),$(DOC)/man/$p:$(PREFIX)/share/man/man$(subst .,,$(suffix $p))/$p) \
 	$(foreach p,$(COMMANDS),$(DOC)/bash/$p:$(PREFIX)/share/bash-completion/completions/$p \
 		$(DOC)/zsh/_$p:$(ZSHDIR)/_$p \

@@ -112,6 +112,8 @@ pub struct Done {
     pub images: PathBuf,
     /// The size of its images in bytes.
     pub size: u64,
+    /// How long the processes stood still, by CRIU's statistics.
+    pub frozen: Option<Duration>,
     /// How long CRIU ran.
     pub criu: Duration,
     /// How long the container's monitor took to clean up.
@@ -223,6 +225,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     Ok(Outcome::Done(Done {
         images: request.images.clone(),
         size: record.size(),
+        frozen: record.frozen_us.map(Duration::from_micros),
         criu: ended.took,
         cleanup,
         took: begin.elapsed(),
@@ -283,6 +286,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     Ok(Outcome::Done(Done {
         images: request.images.clone(),
         size: record.size(),
+        frozen: record.frozen_us.map(Duration::from_micros),
         criu: ended.took,
         cleanup: Duration::ZERO,
         took: begin.elapsed(),

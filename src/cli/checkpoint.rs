@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log,
-    user_script,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, print_json, require_root,
+    start_log, user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
@@ -101,6 +102,10 @@ struct Arguments {
     /// Show what would be done, and CRIU's command line; do nothing
     #[arg(long)]
     dry_run: bool,
+
+    /// Print the result as JSON
+    #[arg(long, conflicts_with_all = ["restore", "dry_run"])]
+    json: bool,
 
     /// Give up and undo everything after this many seconds
     #[arg(long, value_name = "SECONDS")]
@@ -207,7 +212,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Outcome::Done(done) => {
             let text = in_words(&done);
             logger::keep(Priority::Info, &text);
-            if !arguments.lxc.quiet {
+            if arguments.json {
+                print_json(&as_json(&done, request.name.as_str()))?;
+            } else if !arguments.lxc.quiet {
                 print(&format!("{}: {text}\n", request.name));
             }
         }
@@ -242,13 +249,29 @@ fn name_the_cure(failure: Failure, request: &Request) -> Failure {
     }
 }
 
+fn as_json(done: &Done, name: &str) -> serde_json::Value {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    serde_json::json!({
+        "version": 1,
+        "changed": true,
+        "container": name,
+        "directory": done.images,
+        "size_bytes": done.size,
+        "frozen_us": done.frozen.map(us),
+        "criu_us": us(done.criu),
+        "took_us": us(done.took),
+        "stopped": done.stopped,
+    })
+}
+
 fn in_words(done: &Done) -> String {
     let cleanup = match done.stopped {
         true => format!(", its monitor's clean-up {}", seconds(done.cleanup)),
         false => String::new(),
     };
+    let frozen = done.frozen.map(|time| format!("frozen {}, ", seconds(time))).unwrap_or_default();
     format!(
-        "{} in {} ({}: CRIU {}{cleanup}); the container {}",
+        "{} in {} ({}: {frozen}CRIU {}{cleanup}); the container {}",
         bytes(done.size),
         done.images.display(),
         seconds(done.took),

@@ -14,6 +14,7 @@
 //! | [`scrub`] | whether it is still what was written |
 //! | [`retention`] | which of many are kept, counted as restic counts snapshots |
 //! | [`prune`] | which of a list may go |
+//! | [`metrics`] | what Prometheus is given |
 //! | [`calendar`] | moments in the host's time zone |
 
 pub mod calendar;
@@ -24,6 +25,7 @@ pub mod kept;
 pub mod known;
 pub mod layout;
 pub mod list;
+pub mod metrics;
 pub mod page_cache;
 pub mod parents;
 pub mod prune;

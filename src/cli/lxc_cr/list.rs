@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Args;
 use serde::Serialize;
 
 use super::chosen::Chosen;
-use crate::cli::common::{LxcOptions, hidden, print, print_json, start_log};
+use crate::cli::common::{LxcOptions, absolute, hidden, print, print_json, start_log};
 use crate::cli::table::{Column, Table, terminal_width};
-use crate::error::Result;
+use crate::error::{Exit, OrExit, Result};
 use crate::report::{ago, bytes};
 use crate::store::calendar::Calendar;
-use crate::store::history;
 use crate::store::list::Entry;
 use crate::store::status::{self, Status};
+use crate::store::{history, metrics};
+use crate::sys::{files, path_trust};
 
 /// List the checkpoints of one container, or of all
 ///
@@ -34,7 +36,14 @@ pub struct List {
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
+
+    /// Write metrics of each container's newest checkpoint to FILE, for Prometheus' textfile collector
+    #[arg(long, value_name = "FILE", conflicts_with = "json")]
+    prometheus: Option<PathBuf>,
 }
+
+/// The collector runs as another user.
+const METRICS_MODE: u32 = 0o644;
 
 /// A checkpoint as programs see it; docs/json.md has each field.
 #[derive(Debug, Serialize)]
@@ -93,6 +102,13 @@ impl List {
         let found = Chosen::of(&self.lxc)?.find(&lxcpath)?;
         let status = status::of(&found);
         let calendar = Calendar::of_host();
+        if let Some(path) = &self.prometheus {
+            let path = absolute(path)?;
+            path_trust::check_new(&path).context("write the metrics").or_exit(Exit::Refused)?;
+            return files::replace(&path, metrics::of(&found, &status).as_bytes(), METRICS_MODE)
+                .map(|()| ExitCode::SUCCESS)
+                .or_exit(Exit::Other);
+        }
         if self.json {
             let rows: Vec<Row> =
                 found.iter().zip(&status).map(|(entry, status)| Row::of(entry, *status, &calendar)).collect();

@@ -3,8 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde::Serialize;
 
-use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, start_log};
+use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, print_json, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::store::layout;
 use crate::store::show::Contents;
@@ -20,9 +21,18 @@ pub struct Show {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
-    /// Tell it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Versioned<'a> {
+    version: u32,
+    changed: bool,
+    #[serde(flatten)]
+    contents: &'a Contents,
 }
 
 impl Show {
@@ -36,7 +46,7 @@ impl Show {
         }
         let contents = Contents::read(&dir).or_exit(Exit::BadCheckpoint)?;
         if self.json {
-            print(&(serde_json::to_string_pretty(&contents).or_exit(Exit::Other)? + "\n"));
+            print_json(&Versioned { version: 1, changed: false, contents: &contents })?;
         } else {
             print(&contents.to_string());
         }

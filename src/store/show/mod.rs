@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::criu::images::{self, Inventory, NamespaceIds};
 use crate::criu::options::DUMP_LOG;
+use crate::store::calendar::Calendar;
 use crate::store::record::Record;
 use crate::store::{layout, resume_mark};
 use crate::sys::files;
@@ -33,13 +34,15 @@ pub struct Contents {
     /// Whose it is; not known without a record.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
-    /// When it was made, in seconds since 1970.
+    /// When it was made, in seconds since 1970; for programs as RFC 3339 writes it.
+    #[serde(serialize_with = "rfc3339")]
     pub created: u64,
     /// Whether `lxc-cr resume` brings it back.
     pub to_be_resumed: bool,
     /// What made it.
     pub by: By,
     /// The bytes of all its images.
+    #[serde(rename = "size_bytes")]
     pub size: u64,
     /// How many images.
     pub images: usize,
@@ -104,10 +107,13 @@ pub struct Process {
     /// Whether it had ended and was not yet collected.
     pub zombie: bool,
     /// Bytes of its address space.
+    #[serde(rename = "mapped_bytes")]
     pub mapped: u64,
     /// Bytes of its memory in this checkpoint.
+    #[serde(rename = "memory_bytes")]
     pub memory: u64,
     /// Bytes of its memory in an earlier checkpoint, on which this one builds.
+    #[serde(rename = "memory_in_parent_bytes")]
     pub memory_in_parent: u64,
     /// What it had open.
     pub open: Vec<Descriptor>,
@@ -182,6 +188,10 @@ impl Contents {
             problems,
         })
     }
+}
+
+fn rfc3339<S: serde::Serializer>(seconds: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&Calendar::of_host().rfc3339(*seconds))
 }
 
 /// The value; an error becomes a problem.
