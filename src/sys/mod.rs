@@ -10,6 +10,8 @@ pub mod fdpass;
 pub mod files;
 pub mod glance;
 pub mod in_root;
+pub mod inject;
+mod inject_arch;
 pub mod kcmp;
 pub mod memory;
 pub mod mount;
