@@ -10,21 +10,26 @@
 //! compares and decides, `preflight` warns, `resources` puts back.
 
 pub mod areas;
+pub mod asked;
 pub mod cgroups;
 pub mod compare;
 pub mod descriptors;
 mod distinct;
 pub mod family;
+mod fdinfo;
 pub mod ipc;
 pub mod keys;
 pub mod memory_files;
 pub mod mounts;
 pub mod namespaces;
 pub mod network;
+mod open;
+mod proc;
 pub mod snapshot;
 pub mod sockets;
 pub mod state;
 pub mod tasks;
+mod terminals;
 pub mod threads;
 pub mod timers;
 
@@ -42,12 +47,12 @@ pub static FAMILIES: &[Family] = &[
     timers::FAMILY,
     areas::FAMILY,
     ipc::FAMILY,
-    keys::FAMILY,
     mounts::FAMILY,
     memory_files::FAMILY,
     network::FAMILY,
     namespaces::FAMILY,
     cgroups::FAMILY,
+    asked::FAMILY,
 ];
 
 impl Snapshot {

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 
-use super::state::State;
+use serde::{Deserialize, Serialize};
+
+use super::state::{self, State};
+use crate::sys::process;
 
 /// A container that stands still while it is read: frozen, or stopped by CRIU or by ptrace.
 #[derive(Clone, Debug)]
@@ -14,9 +18,25 @@ pub struct Standing {
     pub tasks: Vec<i32>,
 }
 
+impl Standing {
+    /// The container with this init: all that descends from it.
+    ///
+    /// # Errors
+    /// When the kernel does not list the children of init.
+    pub fn below(init: i32) -> io::Result<Standing> {
+        let (mut tasks, mut ahead) = (vec![init], process::children(init)?);
+        while let Some(task) = ahead.pop() {
+            tasks.push(task);
+            // What has ended meanwhile has no children.
+            ahead.extend(process::children(task).unwrap_or_default());
+        }
+        Ok(Standing { init, tasks })
+    }
+}
+
 /// Whose state it is. All numbers are those that the container itself sees, so that a twin with
 /// other host pids compares equal.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "pid, tid, fd and path say it")]
 pub enum Subject {
     /// Of all of it: host name, cgroup, System V objects.
@@ -52,6 +72,9 @@ pub struct Snapshot {
     /// What could not be read, and why. Never empty in silence: an unread state is not "the same".
     unread: Vec<(Subject, &'static str, String)>,
 }
+
+/// Values that are still to be entered.
+pub type Values = Vec<(Subject, &'static State, String)>;
 
 impl Snapshot {
     /// Nothing yet.
@@ -90,6 +113,56 @@ impl Snapshot {
     /// What could not be read: whose, which, why.
     pub fn unread(&self) -> &[(Subject, &'static str, String)] {
         &self.unread
+    }
+}
+
+/// A value as JSON has it.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    subject: Subject,
+    state: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unread: Option<String>,
+}
+
+impl Snapshot {
+    /// A list with an object for each value: `subject`, `state`, and `value` or `unread` (why).
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        let read = self.values().map(|(subject, state, value)| Entry {
+            subject: subject.clone(),
+            state: state.to_owned(),
+            value: Some(value.to_owned()),
+            unread: None,
+        });
+        let unread = self.unread.iter().map(|(subject, state, why)| Entry {
+            subject: subject.clone(),
+            state: (*state).to_owned(),
+            value: None,
+            unread: Some(why.clone()),
+        });
+        serde_json::to_string_pretty(&read.chain(unread).collect::<Vec<_>>())
+    }
+
+    /// Reads what [`Snapshot::to_json`] wrote. States that are not known any more are left out.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn from_json(text: &str) -> serde_json::Result<Snapshot> {
+        let mut snapshot = Snapshot::new();
+        for entry in serde_json::from_str::<Vec<Entry>>(text)? {
+            let Some(state) = state::by_name(&entry.state) else { continue };
+            match (entry.value, entry.unread) {
+                (Some(value), _) => snapshot.enter(entry.subject, state, value),
+                (None, Some(why)) => snapshot.miss(entry.subject, state, why),
+                (None, None) => {}
+            }
+        }
+        Ok(snapshot)
     }
 }
 

@@ -7,7 +7,8 @@
 //! from which the kernel restarts it.
 //!
 //! Nothing else may trace the thread, and it must not be frozen: it would not get to the call.
-//! For the time of a call, the thread is killed if this process is.
+//! From its first call until it is let go, the thread is killed if this process is: it would go on with
+//! registers that are not its own.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -17,17 +18,24 @@ use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use super::inject_arch::{self as arch, Registers};
+use super::ptrace::trace;
 
 /// How long a thread may take to stop, or a system call to return.
 const LIMIT: Duration = Duration::from_secs(2);
-/// How long the first look at a thread waits; the time doubles up to the second.
-const LOOK: (Duration, Duration) = (Duration::from_micros(10), Duration::from_millis(2));
+/// A thread mostly stops at once: that many looks come without a pause.
+const LOOKS_AT_ONCE: u32 = 200;
+/// How long the next pause is; it doubles up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_micros(10), Duration::from_millis(2));
+/// The size of a page, in bytes.
+const PAGE: usize = 4096;
 /// From include/uapi/linux/ptrace.h; `libc` lacks some of them.
 const SEIZE: libc::c_uint = 0x4206;
 const INTERRUPT: libc::c_uint = 0x4207;
 const GETSIGMASK: libc::c_uint = 0x420a;
 const SETSIGMASK: libc::c_uint = 0x420b;
+const SECCOMP_GET_FILTER: libc::c_uint = 0x420c;
 const GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
+const GET_USER_DISPATCH: libc::c_uint = 0x4211;
 const O_TRACESYSGOOD: usize = 1;
 const O_EXITKILL: usize = 1 << 20;
 const O_SUSPEND_SECCOMP: usize = 1 << 21;
@@ -155,48 +163,96 @@ impl Stopped {
     /// does not return in time or the thread is frozen, and `ESRCH` when it was killed.
     pub fn call(&self, number: libc::c_long, arguments: &[u64]) -> io::Result<i64> {
         let at = self.find_instruction()?;
-        self.restarts.set(false);
-        trace(libc::PTRACE_SETOPTIONS, self.tid, 0, self.options | O_EXITKILL)?;
+        if self.restarts.replace(false) {
+            trace(libc::PTRACE_SETOPTIONS, self.tid, 0, self.options | O_EXITKILL)?;
+        }
         let called = self.registers.with_call(at, number, arguments);
         let result = arch::set_registers(self.tid, &called).and_then(|()| self.run());
-        // From here on it is where it was, or at least not in the call any more.
-        self.come_to_restart()?;
-        trace(libc::PTRACE_SETOPTIONS, self.tid, 0, self.options)?;
+        if result.is_err() {
+            // Out of the call, whatever it is doing.
+            self.come_to_restart()?;
+        }
         match result? {
             error @ -4095..0 => Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(libc::EIO))),
             value => Ok(value),
         }
     }
 
-    /// The same for a call that takes a pointer: `arguments` gets the address of a page that is
-    /// mapped into the process meanwhile and begins with `buffer`; what the call leaves there is
-    /// in `buffer` after it.
+    /// A page of memory for calls that take pointers, mapped into the process.
     ///
     /// # Errors
-    /// Those of [`Stopped::call`], of mmap(2), and `EINVAL` for a buffer longer than a page.
+    /// Those of [`Stopped::call`] and of mmap(2).
+    pub fn page(&self) -> io::Result<Page<'_>> {
+        let rights = (libc::PROT_READ | libc::PROT_WRITE).cast_unsigned().into();
+        let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).cast_unsigned().into();
+        let address = self.call(libc::SYS_mmap, &[0, PAGE as u64, rights, kind, u64::MAX, 0])?.cast_unsigned();
+        Ok(Page { stopped: self, address, is_mapped: Cell::new(true) })
+    }
+
+    /// One call that takes a pointer to `buffer`, see [`Page::call`].
+    ///
+    /// # Errors
+    /// Those of [`Stopped::page`] and [`Page::call`].
     pub fn call_with(
         &self,
         number: libc::c_long,
         buffer: &mut [u8],
         arguments: impl FnOnce(u64) -> Vec<u64>,
     ) -> io::Result<i64> {
-        const PAGE: usize = 4096;
-        if buffer.len() > PAGE {
-            return Err(io::Error::from_raw_os_error(libc::EINVAL));
-        }
-        let rights = (libc::PROT_READ | libc::PROT_WRITE).cast_unsigned().into();
-        let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).cast_unsigned().into();
-        let page = self.call(libc::SYS_mmap, &[0, PAGE as u64, rights, kind, u64::MAX, 0])?.cast_unsigned();
-        let work = || {
-            let memory = memory(self.tid, true)?;
-            memory.write_all_at(buffer, page)?;
-            let result = self.call(number, &arguments(page));
-            memory.read_exact_at(buffer, page)?;
-            result
-        };
-        let result = work();
-        self.call(libc::SYS_munmap, &[page, PAGE as u64])?;
+        let page = self.page()?;
+        let result = page.call(number, buffer, arguments);
+        page.give_back()?;
         result
+    }
+
+    /// Address, size and signature of its area for restartable sequences; none if it has none.
+    ///
+    /// # Errors
+    /// Those of ptrace(2).
+    pub fn rseq(&self) -> io::Result<Option<(u64, u32, u32)>> {
+        let found = rseq_configuration(self.tid)?;
+        Ok(found.filter(|found| found.address != 0).map(|found| (found.address, found.size, found.signature)))
+    }
+
+    /// Where its system calls are handed to itself (`PR_SET_SYSCALL_USER_DISPATCH`): mode, address
+    /// of the selector, start and length of the code that is left alone. None where a kernel before
+    /// 6.4 does not say.
+    ///
+    /// # Errors
+    /// Those of ptrace(2).
+    pub fn user_dispatch(&self) -> io::Result<Option<[u64; 4]>> {
+        let mut configuration = [0u64; 4];
+        let size = size_of_val(&configuration);
+        match trace(GET_USER_DISPATCH, self.tid, size, configuration.as_mut_ptr().addr()) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => Ok(None),
+            other => other.map(|()| Some(configuration)),
+        }
+    }
+
+    /// The programs of its seccomp filters, the oldest last: 8 bytes an instruction.
+    ///
+    /// # Errors
+    /// Those of ptrace(2): `EMEDIUMTYPE` for a filter of another kind, `EACCES` under a filter of
+    /// our own.
+    pub fn seccomp_filters(&self) -> io::Result<Vec<Vec<u8>>> {
+        const MOST: usize = 4096;
+        const INSTRUCTION: usize = 8;
+        let mut filters = Vec::new();
+        loop {
+            let mut code = vec![0u8; MOST * INSTRUCTION];
+            // SAFETY: the kernel writes a filter, which has at most `MOST` instructions.
+            let count = unsafe { libc::ptrace(SECCOMP_GET_FILTER, self.tid, filters.len(), code.as_mut_ptr().addr()) };
+            match usize::try_from(count) {
+                Ok(count) => code.truncate(count * INSTRUCTION),
+                Err(_) => {
+                    let error = io::Error::last_os_error();
+                    // No filters at all, no further one, or no seccomp in the kernel.
+                    let is_end = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::EIO));
+                    return if is_end { Ok(filters) } else { Err(error) };
+                }
+            }
+            filters.push(code);
+        }
     }
 
     /// Lets it go on as if nothing had been.
@@ -266,7 +322,7 @@ impl Stopped {
 
     /// Waits for a stop: the signal, and the event above the lowest 8 bits.
     fn wait_stop(&self) -> io::Result<i32> {
-        let (end, mut pause) = (Instant::now() + LIMIT, LOOK.0);
+        let (end, mut looks, mut pause) = (Instant::now() + LIMIT, 0, PAUSE.0);
         loop {
             if let Some(status) = stop_of(self.tid)? {
                 self.stands.set(true);
@@ -275,8 +331,13 @@ impl Stopped {
             if Instant::now() >= end {
                 return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LOOK.1);
+            looks += 1;
+            if looks < LOOKS_AT_ONCE {
+                std::thread::yield_now();
+            } else {
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(PAUSE.1);
+            }
         }
     }
 
@@ -300,6 +361,59 @@ impl Stopped {
             }
         }
         Err(io::Error::from_raw_os_error(libc::ENOEXEC))
+    }
+}
+
+/// A page in the memory of a thread that is held.
+#[derive(Debug)]
+pub struct Page<'s> {
+    stopped: &'s Stopped,
+    address: u64,
+    is_mapped: Cell<bool>,
+}
+
+impl Page<'_> {
+    /// Has the thread make a system call with pointers into the page: `arguments` gets its address.
+    /// It begins with `buffer`, and what the call leaves there is in `buffer` after it.
+    ///
+    /// # Errors
+    /// Those of [`Stopped::call`], and `EINVAL` for a buffer longer than a page.
+    pub fn call(
+        &self,
+        number: libc::c_long,
+        buffer: &mut [u8],
+        arguments: impl FnOnce(u64) -> Vec<u64>,
+    ) -> io::Result<i64> {
+        if buffer.len() > PAGE {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let memory = memory(self.stopped.tid, true)?;
+        memory.write_all_at(buffer, self.address)?;
+        let result = self.stopped.call(number, &arguments(self.address))?;
+        memory.read_exact_at(buffer, self.address)?;
+        Ok(result)
+    }
+
+    /// Takes it out of the process's memory again; that happens at the latest when it is dropped.
+    ///
+    /// # Errors
+    /// Those of [`Stopped::call`].
+    pub fn give_back(self) -> io::Result<()> {
+        self.unmap()
+    }
+
+    fn unmap(&self) -> io::Result<()> {
+        if !self.is_mapped.replace(false) {
+            return Ok(());
+        }
+        self.stopped.call(libc::SYS_munmap, &[self.address, PAGE as u64]).map(drop)
+    }
+}
+
+impl Drop for Page<'_> {
+    fn drop(&mut self) {
+        // Nothing is left to do, unless an error is on its way already.
+        let _ = self.unmap();
     }
 }
 
@@ -344,19 +458,20 @@ struct RseqConfiguration {
     pad: u32,
 }
 
-/// A thread that is moved elsewhere loses the mark that it is in a restartable sequence, and would
-/// later go on in the middle of it instead of starting it again.
-fn restartable_sequence(tid: i32) -> io::Result<Option<(u64, u64)>> {
+/// None from a kernel without such sequences.
+fn rseq_configuration(tid: i32) -> io::Result<Option<RseqConfiguration>> {
     let mut configuration = RseqConfiguration::default();
     let size = size_of::<RseqConfiguration>();
     match trace(GET_RSEQ_CONFIGURATION, tid, size, (&raw mut configuration).addr()) {
-        // A kernel without such sequences.
-        Err(e) if e.raw_os_error() == Some(libc::EIO) => return Ok(None),
-        other => other.map(drop)?,
+        Err(e) if e.raw_os_error() == Some(libc::EIO) => Ok(None),
+        other => other.map(|()| Some(configuration)),
     }
-    if configuration.address == 0 {
-        return Ok(None);
-    }
+}
+
+/// A thread that is moved elsewhere loses the mark that it is in a restartable sequence, and would
+/// later go on in the middle of it instead of starting it again.
+fn restartable_sequence(tid: i32) -> io::Result<Option<(u64, u64)>> {
+    let Some(configuration) = rseq_configuration(tid)?.filter(|found| found.address != 0) else { return Ok(None) };
     let (mut value, address) = ([0; 8], configuration.address + RSEQ_CS);
     memory(tid, false)?.read_exact_at(&mut value, address)?;
     let value = u64::from_ne_bytes(value);
@@ -387,16 +502,6 @@ fn change_of(tid: i32, flags: libc::c_int) -> io::Result<Option<(libc::c_int, li
     // SAFETY: waitid sets the fields of a child's change, or leaves zeroes.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     Ok((pid != 0).then_some((info.si_code, status)))
-}
-
-/// ptrace(2) with its third and fourth argument, which may be addresses of ours.
-pub(super) fn trace(request: libc::c_uint, tid: i32, address: usize, data: usize) -> io::Result<()> {
-    // SAFETY: all requests of this module and of `inject_arch` take numbers, or addresses of local
-    // variables that live through the call and have the size that the request writes.
-    if unsafe { libc::ptrace(request, tid, address, data) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 #[cfg(test)]

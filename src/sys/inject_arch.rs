@@ -6,7 +6,7 @@ pub(super) use processor::{ALIGNMENT, Registers, SYSCALL, registers, set_registe
 mod processor {
     use std::io;
 
-    use super::super::inject::trace;
+    use super::super::ptrace::trace;
 
     /// The instruction `syscall`, which may begin at any byte.
     pub const SYSCALL: [u8; 2] = [0x0f, 0x05];

@@ -3,6 +3,7 @@
 mod batch;
 mod check;
 mod chosen;
+mod inspect;
 mod list;
 mod prepare;
 mod prune;
@@ -35,6 +36,7 @@ struct Arguments {
 enum Command {
     List(list::List),
     Check(check::Check),
+    Inspect(inspect::Inspect),
     Prepare(prepare::Prepare),
     Prune(prune::Prune),
     Recover(recover::Recover),
@@ -51,6 +53,7 @@ impl Command {
         let (name, wanted) = match self {
             Command::List(list) => ("list", list.lxc.usage),
             Command::Check(check) => ("check", check.lxc.usage),
+            Command::Inspect(inspect) => ("inspect", inspect.lxc.usage),
             Command::Prepare(prepare) => ("prepare", prepare.lxc.usage),
             Command::Prune(prune) => ("prune", prune.lxc.usage),
             Command::Recover(recover) => ("recover", recover.lxc.usage),
@@ -92,6 +95,7 @@ pub fn main() -> ExitCode {
     let outcome = match &arguments.command {
         Command::List(list) => about(list.lxc.called(), || list.run()),
         Command::Check(check) => about(check.lxc.called(), || check.run()),
+        Command::Inspect(inspect) => about(inspect.lxc.called(), || inspect.run()),
         Command::Prepare(prepare) => about(prepare.lxc.called(), || prepare.run()),
         Command::Prune(prune) => about(prune.lxc.called(), || prune.run()),
         Command::Recover(recover) => about(recover.lxc.called(), || recover.run()),

@@ -32,6 +32,11 @@ const UNIX_MESSAGE: usize = 16;
 /// Where inet_diag_msg has the length of the receive queue and the inode.
 const INET_QUEUE: usize = 56;
 const INET_INODE: usize = 68;
+/// What an answer about a TCP socket begins with, inet_diag_msg.
+const INET_MESSAGE: usize = 72;
+/// linux/inet_diag.h: the attribute with the keys, and how long one of them is there.
+const INET_DIAG_MD5SIG: u16 = 18;
+const TCP_KEY: usize = 100;
 /// Of all states, listening alone: the kernel then need not look through its table of connections.
 const LISTENING: u32 = 1 << 10;
 
@@ -102,6 +107,39 @@ pub fn tcp_listeners() -> Result<Vec<(u32, u32)>, Error> {
         })?;
     }
     Ok(listeners)
+}
+
+/// The keys (`TCP_MD5SIG`) of TCP sockets of this thread's network namespace: the inode of each socket, and of each key
+/// the peers that it is for, its length and a checksum of it.
+///
+/// # Errors
+/// When the kernel cannot list them (`inet_diag` and `tcp_diag` are modules).
+pub fn tcp_keys() -> Result<Vec<(u32, String)>, Error> {
+    let mut keys = Vec::new();
+    for family in [libc::AF_INET, libc::AF_INET6] {
+        let mut question = vec![family.to_le_bytes()[0], libc::IPPROTO_TCP.to_le_bytes()[0], 0, 0];
+        question.extend(u32::MAX.to_ne_bytes());
+        question.extend([0; 48]);
+        ask(&question, |message| {
+            let found = message.get(INET_MESSAGE..).and_then(|attributes| attribute(attributes, INET_DIAG_MD5SIG));
+            if let (Some(found), Some(inode)) = (found, u32_at(message, INET_INODE)) {
+                let mut shown: Vec<String> = found.chunks_exact(TCP_KEY).map(shown_key).collect();
+                shown.sort_unstable();
+                keys.push((inode, shown.join("\n")));
+            }
+        })?;
+    }
+    Ok(keys)
+}
+
+/// A `struct tcp_diag_md5sig`: family, length of the prefix, length of the key, address, key.
+fn shown_key(key: &[u8]) -> String {
+    let address = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (family, prefix) = (key.first().copied().unwrap_or_default(), key.get(1).copied().unwrap_or_default());
+    let length = usize::from(u16_at(key, 2).unwrap_or_default());
+    let secret = key.get(20..20 + length).unwrap_or_default();
+    let sum: String = blake3::hash(secret).to_hex().chars().take(8).collect();
+    format!("family {family} {}/{prefix} {length} bytes {sum}", address(key.get(4..20).unwrap_or_default()))
 }
 
 /// Asks for all sockets of a kind, and hands each answer over.

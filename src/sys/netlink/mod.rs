@@ -30,7 +30,7 @@ mod replay;
 mod routes;
 
 pub use bridge::{PortSettings, Vlan};
-pub use diag::{tcp_listeners, unix_peers, unix_requests};
+pub use diag::{tcp_keys, tcp_listeners, unix_peers, unix_requests};
 pub use links::{Link, NewMacvlan, NewVeth};
 pub use mac::Mac;
 pub use replay::Described;

@@ -1,0 +1,101 @@
+//! `lxc-cr inspect`: what the kernel keeps about a running container.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::cli::common::{LxcOptions, print, start_log};
+use crate::error::{Exit, Failure, OrExit, Result};
+use crate::inspect::{Class, Snapshot, Standing, compare};
+use crate::lxc::container;
+use crate::lxc::definition::Defined;
+use crate::preflight::entry;
+use crate::report::shown_lines;
+
+/// Print every state that the kernel keeps about a running container; nothing is changed
+///
+/// Freeze the container before (lxc-freeze), or what is printed may not fit together. Two snapshots of one container,
+/// before a checkpoint and after its restore, are compared with --against.
+#[derive(Args, Debug)]
+#[command(disable_help_flag = true, disable_version_flag = true)]
+pub struct Inspect {
+    #[command(flatten)]
+    pub lxc: LxcOptions,
+
+    /// Also hold each thread for a moment and have it read what only it can; not while the container is frozen
+    #[arg(long)]
+    ask: bool,
+
+    /// Compare with a snapshot that --json printed: print the differences only, exit 1 if there are any
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
+
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+impl Inspect {
+    /// Reads and prints, or compares.
+    pub fn run(&self) -> Result<ExitCode> {
+        start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
+        let (name, lxcpath) = self.lxc.container()?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(entry::not_defined)?;
+        let running = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?
+            .ok_or_else(|| entry::not_running(&defined))?;
+        let standing = Standing::below(running.init.pid()).or_exit(Exit::Other)?;
+        let mut snapshot = Snapshot::of(&standing);
+        if self.ask {
+            snapshot.ask(&standing);
+        }
+        if let Some(file) = &self.against {
+            let text = fs::read_to_string(file)
+                .map_err(|e| Failure::msg(Exit::Other, format!("{} cannot be read: {e}", file.display())))?;
+            let before = Snapshot::from_json(&text).map_err(|e| {
+                Failure::msg(Exit::Other, format!("{} is not a snapshot: {e}", file.display()))
+                    .hint("lxc-cr inspect --json prints one")
+            })?;
+            return Ok(differences(&before, &snapshot));
+        }
+        print(&if self.json { snapshot.to_json().or_exit(Exit::Other)? + "\n" } else { in_words(&snapshot) });
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn differences(before: &Snapshot, after: &Snapshot) -> ExitCode {
+    let found = compare(before, after);
+    for difference in &found {
+        let value = |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), on_one_line);
+        let class = match difference.state.class {
+            Class::Varies => "varies",
+            Class::Bearable => "bearable",
+            Class::Breaks => "breaks",
+            Class::Weakens => "weakens",
+        };
+        print(&format!(
+            "{}: {} ({class}): {} before, {} now\n",
+            shown_lines(&difference.subject.to_string()),
+            difference.state.name,
+            value(&difference.before),
+            value(&difference.after)
+        ));
+    }
+    if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Exit::Other.code()) }
+}
+
+fn in_words(snapshot: &Snapshot) -> String {
+    let mut text = String::new();
+    for (subject, state, value) in snapshot.values() {
+        text += &format!("{subject}: {state}: {}\n", on_one_line(value));
+    }
+    for (subject, state, why) in snapshot.unread() {
+        text += &format!("{subject}: {state}: could not be read: {why}\n");
+    }
+    shown_lines(&text)
+}
+
+fn on_one_line(value: &str) -> String {
+    value.replace('\n', ", ")
+}
