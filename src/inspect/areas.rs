@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader};
 
 use super::compare::plain;
 use super::family::Family;
-use super::proc::{Thread, processes};
+use super::proc::{Thread, processes, without_ghost};
 use super::snapshot::{Snapshot, Standing, Subject};
 use super::state::{Class, PutBack, State, states};
 
@@ -149,6 +149,14 @@ fn parse(text: impl BufRead) -> io::Result<Vec<Area>> {
     Ok(areas)
 }
 
+/// A segment of System V is named by the key that it was made with: the key that it has now is compared elsewhere.
+fn backing(file: &str) -> String {
+    if file.starts_with("/SYSV") && file.ends_with(" (deleted)") {
+        return "/SYSV (deleted)".to_owned();
+    }
+    without_ghost(file)
+}
+
 /// "7f2c8a400000-7f2c8a421000 rw-p 00000000 00:00 0 [heap]".
 fn header(line: &str) -> Option<Area> {
     let mut words = line.splitn(6, ' ');
@@ -160,7 +168,7 @@ fn header(line: &str) -> Option<Area> {
         end: u64::from_str_radix(end, 16).ok()?,
         rights: rights.to_owned(),
         offset: u64::from_str_radix(offset, 16).ok()?,
-        file: super::proc::without_ghost(&plain(file.as_bytes())),
+        file: backing(&plain(file.as_bytes())),
         ..Area::default()
     })
 }

@@ -1,6 +1,6 @@
 //! What only a task itself can read: it is held for a moment and makes the calls.
 //!
-//! [`Snapshot::ask`] adds these states. It cannot be done while the container is frozen, or while
+//! [`Snapshot::asked`] has these states and no others. It cannot be done while the container is frozen, or while
 //! CRIU holds it: it is done with a container that runs, before it is frozen, and with a restored
 //! one whose tasks are stopped.
 
@@ -43,18 +43,20 @@ fn rows() -> Vec<&'static State> {
 
 impl Snapshot {
     /// Asks each thread; those that cannot be asked are noted.
-    pub fn ask(&mut self, standing: &Standing) {
+    pub fn asked(standing: &Standing) -> Snapshot {
+        let mut snapshot = Snapshot::new();
         let mut processes = BTreeSet::new();
         for thread in threads(standing) {
             let is_first = processes.insert(thread.pid);
             match inject::with(thread.host_tid, |stopped| answers(&thread, is_first, stopped)) {
                 Ok(answers) => {
-                    self.enter(thread.subject(), &ASKED, "yes");
-                    answers.into_iter().for_each(|(subject, state, value)| self.enter(subject, state, value));
+                    snapshot.enter(thread.subject(), &ASKED, "yes");
+                    answers.into_iter().for_each(|(subject, state, value)| snapshot.enter(subject, state, value));
                 }
-                Err(e) => self.miss(thread.subject(), &ASKED, e),
+                Err(e) => snapshot.miss(thread.subject(), &ASKED, e),
             }
         }
+        snapshot
     }
 }
 
@@ -202,9 +204,7 @@ mod tests {
             std::thread::yield_now();
         }
         let standing = Standing { init: pid, tasks: vec![pid] };
-        let (mut one, mut other) = (Snapshot::new(), Snapshot::new());
-        one.ask(&standing);
-        other.ask(&standing);
+        let (one, other) = (Snapshot::asked(&standing), Snapshot::asked(&standing));
         assert!(one.unread().is_empty(), "{:?}", one.unread());
         let value = |name, subject| one.value(&subject, super::super::state::by_name(name).unwrap()).map(str::to_owned);
         assert_eq!(value("mdwe", Subject::Task { pid }).as_deref(), Some("0x0"));

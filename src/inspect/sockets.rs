@@ -45,7 +45,9 @@ fn rows() -> Vec<&'static State> {
 
 /// `SO_PEERCRED`: a `struct ucred`.
 const PEER_CREDENTIALS: &str = "socket.so-peercred";
-/// It ends where groups end; its value is the group's id and kind.
+/// Only where connections are accepted it matters who the peer is; elsewhere the kernel has what chance left there.
+const OF_PEER: [&str; 3] = [PEER_CREDENTIALS, "socket.so-peergroups", "socket.so-peersec"];
+/// No option is longer, in bytes, but for what is cut off.
 const BUFFER: usize = 256;
 
 fn read(standing: &Standing, snapshot: &mut Snapshot) {
@@ -128,7 +130,8 @@ fn of_socket(open: &Open, target: &str, socket: &OwnedFd, numbers: &Numbers, aro
     if let Ok(peer) = kernel_state::socket_address(fd, true) {
         snapshot.enter(subject(), &PEER, address::shown(&peer));
     }
-    for option in OPTIONS {
+    let has_peer = is_stream(fd);
+    for option in OPTIONS.iter().filter(|option| has_peer || !OF_PEER.contains(&option.state.name)) {
         if let Some(value) = value_of(option, fd, numbers) {
             snapshot.enter(subject(), &option.state, value);
         }
@@ -147,6 +150,12 @@ fn of_socket(open: &Open, target: &str, socket: &OwnedFd, numbers: &Numbers, aro
     }
     of_tcp(open, fd, snapshot);
     of_surroundings(open, target, socket, around, snapshot);
+}
+
+fn is_stream(fd: BorrowedFd<'_>) -> bool {
+    let mut kind = vec![0; 4];
+    let asked = kernel_state::socket_option(fd, libc::SOL_SOCKET, libc::SO_TYPE, &mut kind);
+    asked.is_ok() && [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].iter().any(|stream| kind == stream.to_ne_bytes())
 }
 
 fn value_of(option: &SocketOption, fd: BorrowedFd<'_>, numbers: &Numbers) -> Option<String> {

@@ -57,7 +57,9 @@ states! { rows;
     SHARED_SIGHAND = "shares.signal-handlers", PutBack::Criu, Class::Breaks, "it has signal handlers of its own";
     SHARED_VM = "shares.memory", PutBack::Criu, Class::Breaks, "memory is no longer shared";
     SHARED_IO = "shares.io-context", PutBack::Cannot("CRIU does not save it"), Class::Varies, "a context is made when a thread first uses a disk";
-    SHARED_UNDO = "shares.semaphore-undo", PutBack::Cannot("the kernel shows no undo values"), Class::Breaks, "semaphores are not given back when it ends";
+    SHARED_UNDO =
+        "shares.semaphore-undo", PutBack::Cannot("the kernel does not show it"), Class::Varies,
+        "a thread gets a list when it is made, whether it uses it or not";
     NS_CGROUP = "namespace.cgroup", PutBack::Criu, Class::Weakens, "it sees other cgroups";
     NS_IPC = "namespace.ipc", PutBack::Criu, Class::Weakens, "it sees other IPC objects";
     NS_MNT = "namespace.mnt", PutBack::Criu, Class::Weakens, "it sees other mounts";

@@ -24,7 +24,8 @@ pub struct Inspect {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
-    /// Also hold each thread for a moment and have it read what only it can; not while the container is frozen
+    /// Print instead what only the threads themselves can read: each is held for a moment. Not while the container is
+    /// frozen
     #[arg(long)]
     ask: bool,
 
@@ -46,10 +47,7 @@ impl Inspect {
         let running = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?
             .ok_or_else(|| entry::not_running(&defined))?;
         let standing = Standing::below(running.init.pid()).or_exit(Exit::Other)?;
-        let mut snapshot = Snapshot::of(&standing);
-        if self.ask {
-            snapshot.ask(&standing);
-        }
+        let snapshot = if self.ask { Snapshot::asked(&standing) } else { Snapshot::of(&standing) };
         if let Some(file) = &self.against {
             let text = fs::read_to_string(file)
                 .map_err(|e| Failure::msg(Exit::Other, format!("{} cannot be read: {e}", file.display())))?;

@@ -13,6 +13,7 @@ pub mod escape;
 pub mod hooks;
 pub mod hybrid;
 pub mod inspected;
+pub mod inspect;
 pub mod interfaces;
 pub mod interop;
 pub mod kills;

@@ -114,7 +114,7 @@ pub struct Debian<'w> {
 
 impl<'w> Debian<'w> {
     /// With our includes.
-    fn make(world: &'w World, shift: u32, more: &str, installed: &Installed) -> Debian<'w> {
+    pub fn make(world: &'w World, shift: u32, more: &str, installed: &Installed) -> Debian<'w> {
         let debian = Debian::fresh(world, shift, more);
         let mut text = fs::read_to_string(debian.config()).unwrap();
         for include in ["lxc-cr.conf", "lxc-cr-systemd.conf"] {

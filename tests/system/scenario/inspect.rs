@@ -1,0 +1,100 @@
+//! `lxc-cr inspect`: what the kernel keeps of a container is the same after a checkpoint and a restore; and what is not is
+//! named.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::systemd::{Debian, NAME, SHIFT, id_map};
+use crate::harness::World;
+use crate::harness::container::Container;
+use crate::harness::run::wait_for;
+
+/// Reads a frozen container, or asks its threads, into a file.
+fn snapshot(container: &Container, arguments: &[&str], file: &str) -> PathBuf {
+    let path = container.dir().join(file);
+    let printed = container.lxc_cr("inspect").arg("--json").args(arguments).ok();
+    fs::write(&path, printed.stdout).unwrap();
+    path
+}
+
+/// The differences from a snapshot: a line each, none if nothing differs.
+fn differences(container: &Container, arguments: &[&str], before: &Path) -> Vec<String> {
+    let printed = container.lxc_cr("inspect").args(arguments).arg("--against").arg(before).output();
+    let lines: Vec<String> = printed.stdout.lines().map(str::to_owned).collect();
+    assert_eq!(printed.success(), lines.is_empty(), "{printed}");
+    assert!(printed.stderr.is_empty(), "{printed}");
+    lines
+}
+
+/// Nothing differs while nothing happens, and nothing after a checkpoint and a restore, twice.
+pub fn nothing_differs_after_a_restore(world: &World) {
+    let container = world.container();
+    container.start().wait_settled();
+    let _witness = container.witness();
+    container.lxc("lxc-freeze").ok();
+    let before = snapshot(&container, &[], "before.json");
+    let text = fs::read_to_string(&before).unwrap();
+    assert!(!text.contains("\"unread\""), "{text}");
+    for state in ["capabilities.effective", "socket.so-keepalive", "timerfd.interval", "area.rights", "ipc.limit-sem"] {
+        assert!(text.contains(&format!("\"{state}\"")), "{state}");
+    }
+    assert_eq!(differences(&container, &[], &before), [""; 0]);
+    for _ in 0..2 {
+        container.ours("lxc-checkpoint").ok();
+        container.ours("lxc-restart").ok();
+        assert_eq!(differences(&container, &[], &before), [""; 0]);
+    }
+    container.lxc("lxc-unfreeze").ok();
+    // Those that run are asked, and go on.
+    let asked = snapshot(&container, &["--ask"], "asked.json");
+    assert_eq!(differences(&container, &["--ask"], &asked), [""; 0]);
+    container.witness().status();
+    container.kill();
+}
+
+/// A change of each kind of state is seen: made from outside, or by a program of the container.
+pub fn a_change_is_named(world: &World) {
+    let container = world.container();
+    container.start().wait_settled();
+    container.lxc("lxc-freeze").ok();
+    let before = snapshot(&container, &[], "before.json");
+    let init = container.init_pid();
+    fs::write(format!("/proc/{init}/oom_score_adj"), "77").unwrap();
+    fs::write(format!("/proc/{init}/coredump_filter"), "0x1").unwrap();
+    let seen = differences(&container, &[], &before);
+    let named = |state: &str, now: &str| {
+        let line = seen.iter().find(|line| line.contains(&format!(": {state} (bearable): ")));
+        assert!(line.is_some_and(|line| line.starts_with("process 1: ") && line.ends_with(now)), "{seen:?}");
+    };
+    named("oom-score-adj", "77 now");
+    named("coredump-filter", "00000001 now");
+    assert_eq!(seen.len(), 2, "{seen:?}");
+    container.lxc("lxc-unfreeze").ok();
+    // A process more, with its descriptors, is one line.
+    let inside = container.exec(["sh", "-c", "sleep 1000 > /dev/null 2>&1 & echo $!"]);
+    let pid = inside.stdout.trim().to_owned();
+    let child =
+        || differences(&container, &[], &before).into_iter().find(|line| line.contains(&format!("process {pid}: ")));
+    wait_for("the new process to be named", std::time::Duration::from_secs(10), child)
+        .unwrap_or_else(|e| panic!("{e}"));
+    container.kill();
+}
+
+/// The same with all that systemd sets for its services, in a user namespace.
+pub fn nothing_differs_in_systemd(world: &World) {
+    let debian = Debian::make(world, SHIFT, &id_map(), &world.installed());
+    debian.start();
+    debian.system_state();
+    let run = |program: &str, arguments: &[&str]| debian.lxc(program).args(arguments).ok();
+    run("lxc-freeze", &[]);
+    let before = world.lxcpath().join(NAME).join("before.json");
+    let inspect = |arguments: &[&str]| world.lxc_cr("inspect", NAME).args(arguments).output();
+    let printed = inspect(&["--json"]);
+    fs::write(&before, &printed.stdout).unwrap();
+    debian.ours("lxc-checkpoint").ok();
+    debian.ours("lxc-restart").ok();
+    let seen = inspect(&["--against", &before.to_string_lossy()]);
+    assert_eq!(seen.stdout, "", "{seen}");
+    run("lxc-unfreeze", &[]);
+    debian.lxc("lxc-stop").arg("-k").ok();
+}
