@@ -72,6 +72,8 @@ impl Mounts {
 const O_CLOEXEC: u64 = 0o2_000_000;
 /// O_LARGEFILE, which the kernel itself sets for 64-bit programs, as CRIU is one.
 const O_LARGEFILE: u64 = 0o100_000;
+/// O_DIRECTORY and O_NOFOLLOW of x86, which do nothing once the file is open.
+const ONLY_WHEN_OPENED: u64 = 0o200_000 | 0o400_000;
 /// Lines that say what other states do, or the kernel's own numbers.
 const LEFT_OUT: [&str; 19] = [
     "pos",
@@ -104,7 +106,7 @@ pub fn enter(open: &Open, info: &str, mount: Option<&Mount>, numbers: &Numbers, 
         enter(&POSITION, position.to_owned());
     }
     if let Some(flags) = field(info, "flags").and_then(|flags| u64::from_str_radix(flags, 8).ok()) {
-        enter(&FLAGS, format!("{:#o}", flags & !(O_CLOEXEC | O_LARGEFILE)));
+        enter(&FLAGS, format!("{:#o}", flags & !(O_CLOEXEC | O_LARGEFILE | ONLY_WHEN_OPENED)));
         enter(&CLOEXEC, if flags & O_CLOEXEC == 0 { "no" } else { "yes" }.to_owned());
     }
     if open.is_file() {

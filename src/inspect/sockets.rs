@@ -20,7 +20,7 @@ use super::state::{Class, PutBack, State, states};
 use crate::sys::kernel_state;
 use crate::sys::multicast;
 use crate::sys::netlink;
-use options::{OPTIONS, SocketOption};
+use options::{OPTIONS, Of, SocketOption};
 
 /// Sockets.
 pub const FAMILY: Family = Family { name: "sockets", states: rows, read };
@@ -28,6 +28,18 @@ pub const FAMILY: Family = Family { name: "sockets", states: rows, read };
 states! { own_rows;
     LOCAL = "socket.address", PutBack::Criu, Class::Breaks, "it cannot be reached";
     PEER = "socket.peer", PutBack::Criu, Class::Breaks, "it is connected to another one, or to none";
+    UNIX_NAME =
+        "socket.unix-name", PutBack::Cannot("CRIU connects it by socketpair(2)"), Class::Bearable,
+        "getsockname(2) of a connection says nothing";
+    UNIX_PEER_NAME =
+        "socket.unix-peer-name", PutBack::Cannot("CRIU connects it by socketpair(2)"), Class::Bearable,
+        "getpeername(2) of a connection says nothing";
+    PEER_USER =
+        "peer-credentials", PutBack::Cannot("the kernel takes it from who connects"), Class::Weakens,
+        "it takes its peer for another user";
+    PEER_PID =
+        "peer-pid", PutBack::Cannot("the kernel takes it from who connects"), Class::Bearable,
+        "it takes its peer for another process";
     UNIX_PEER = "socket.unix-peer", PutBack::Criu, Class::Breaks, "its other end is another one";
     UNREAD = "socket.unread", PutBack::Criu, Class::Breaks, "data that has arrived is lost";
     UNSENT = "socket.unsent", PutBack::Criu, Class::Varies, "peers outside confirm data while the container stands still";
@@ -43,10 +55,6 @@ fn rows() -> Vec<&'static State> {
     own_rows().into_iter().chain(OPTIONS.iter().map(|option| &option.state)).collect()
 }
 
-/// `SO_PEERCRED`: a `struct ucred`.
-const PEER_CREDENTIALS: &str = "socket.so-peercred";
-/// Only where connections are accepted it matters who the peer is; elsewhere the kernel has what chance left there.
-const OF_PEER: [&str; 3] = [PEER_CREDENTIALS, "socket.so-peergroups", "socket.so-peersec"];
 /// No option is longer, in bytes, but for what is cut off.
 const BUFFER: usize = 256;
 
@@ -83,8 +91,8 @@ struct Around {
 
 impl Around {
     fn of(standing: &Standing, first: &BTreeMap<&str, &Open>) -> Around {
-        let mut around = Around::default();
-        around.names = first.iter().filter_map(|(target, open)| Some((inode(target)?, open.name()))).collect();
+        let names = first.iter().filter_map(|(target, open)| Some((inode(target)?, open.name()))).collect();
+        let mut around = Around { names, ..Around::default() };
         let mut seen = BTreeSet::new();
         for process in processes(standing) {
             let Ok(namespace) = std::fs::read_link(process.path("ns/net")) else { continue };
@@ -124,15 +132,10 @@ fn inode(target: &str) -> Option<u32> {
 
 fn of_socket(open: &Open, target: &str, socket: &OwnedFd, numbers: &Numbers, around: &Around, snapshot: &mut Snapshot) {
     let (subject, fd) = (|| open.subject(), socket.as_fd());
-    let local = kernel_state::socket_address(fd, false).map(|address| address::shown(&address));
-    note(snapshot, subject(), &LOCAL, local);
-    // Without a peer there is no such address.
-    if let Ok(peer) = kernel_state::socket_address(fd, true) {
-        snapshot.enter(subject(), &PEER, address::shown(&peer));
-    }
-    let has_peer = is_stream(fd);
-    for option in OPTIONS.iter().filter(|option| has_peer || !OF_PEER.contains(&option.state.name)) {
-        if let Some(value) = value_of(option, fd, numbers) {
+    let kind = Kind::of(fd);
+    of_ends(open, fd, kind, numbers, snapshot);
+    for option in OPTIONS.iter().filter(|option| kind.has(option.of)) {
+        if let Some(value) = value_of(option, fd) {
             snapshot.enter(subject(), &option.state, value);
         }
     }
@@ -152,22 +155,74 @@ fn of_socket(open: &Open, target: &str, socket: &OwnedFd, numbers: &Numbers, aro
     of_surroundings(open, target, socket, around, snapshot);
 }
 
-fn is_stream(fd: BorrowedFd<'_>) -> bool {
-    let mut kind = vec![0; 4];
-    let asked = kernel_state::socket_option(fd, libc::SOL_SOCKET, libc::SO_TYPE, &mut kind);
-    asked.is_ok() && [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].iter().any(|stream| kind == stream.to_ne_bytes())
+/// What decides which options are states of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Kind {
+    is_inet: bool,
+    is_unix: bool,
+    is_stream: bool,
+    has_peer: bool,
 }
 
-fn value_of(option: &SocketOption, fd: BorrowedFd<'_>, numbers: &Numbers) -> Option<String> {
+impl Kind {
+    fn of(fd: BorrowedFd<'_>) -> Kind {
+        let number = |option| {
+            let mut value = vec![0; 4];
+            kernel_state::socket_option(fd, libc::SOL_SOCKET, option, &mut value).ok()?;
+            value.try_into().ok().map(i32::from_ne_bytes)
+        };
+        let (family, kind) = (number(libc::SO_DOMAIN), number(libc::SO_TYPE));
+        Kind {
+            is_inet: [libc::AF_INET, libc::AF_INET6].map(Some).contains(&family),
+            is_unix: family == Some(libc::AF_UNIX),
+            is_stream: [libc::SOCK_STREAM, libc::SOCK_SEQPACKET].map(Some).contains(&kind),
+            has_peer: kernel_state::socket_address(fd, true).is_ok(),
+        }
+    }
+
+    fn has(self, of: Of) -> bool {
+        match of {
+            Of::Any => true,
+            Of::Inet => self.is_inet,
+            Of::Unconnected => self.is_inet && !self.has_peer,
+            Of::Connected => self.is_inet && self.has_peer,
+            Of::Datagrams => !self.is_stream,
+            Of::Streams => self.is_stream,
+        }
+    }
+}
+
+/// Names and credentials. Where nothing is accepted, chance decides what the kernel has of a peer.
+fn of_ends(open: &Open, fd: BorrowedFd<'_>, kind: Kind, numbers: &Numbers, snapshot: &mut Snapshot) {
+    let subject = || open.subject();
+    let (local, peer) = match kind {
+        Kind { is_unix: true, has_peer: true, .. } => (&UNIX_NAME, &UNIX_PEER_NAME),
+        _ => (&LOCAL, &PEER),
+    };
+    let address = kernel_state::socket_address(fd, false).map(|address| address::shown(&address));
+    note(snapshot, subject(), local, address);
+    // Without a peer there is no such address.
+    if let Ok(address) = kernel_state::socket_address(fd, true) {
+        snapshot.enter(subject(), peer, address::shown(&address));
+    }
+    let mut credentials = vec![0u8; 12];
+    if !(kind.is_unix && kind.is_stream)
+        || kernel_state::socket_option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut credentials).is_err()
+    {
+        return;
+    }
+    let number = |at: usize| credentials.get(at..at + 4).and_then(|n| n.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    let pid = if number(0) == 0 { "none".to_owned() } else { numbers.owner(number(0)) };
+    snapshot.enter(subject(), &PEER_PID, pid);
+    let (uid, gid) = (number(4).cast_unsigned(), number(8).cast_unsigned());
+    snapshot.enter(subject(), &PEER_USER, format!("uid {uid} gid {gid}"));
+}
+
+fn value_of(option: &SocketOption, fd: BorrowedFd<'_>) -> Option<String> {
     let mut value = vec![0u8; BUFFER];
     // What the socket does not have is no state of it.
     kernel_state::socket_option(fd, option.level, option.number, &mut value).ok()?;
     let number = |at: usize| value.get(at..at + 4)?.try_into().ok().map(i32::from_ne_bytes);
-    if option.state.name == PEER_CREDENTIALS {
-        let (pid, uid, gid) = (number(0)?, number(4)?, number(8)?);
-        let pid = if pid == 0 { "none".to_owned() } else { numbers.owner(pid) };
-        return Some(format!("pid {pid} uid {} gid {}", uid.cast_unsigned(), gid.cast_unsigned()));
-    }
     Some(match value.len() {
         1 => value[0].to_string(),
         4 => number(0)?.to_string(),
