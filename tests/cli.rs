@@ -89,7 +89,8 @@ fn version_and_usage_need_no_name() {
 
 #[test]
 fn the_usage_of_a_subcommand_is_all_that_is_shown() {
-    for subcommand in ["list", "check", "prepare", "prune", "recover", "remove", "show", "inspect", "verify", "suspend", "resume"]
+    for subcommand in
+        ["list", "check", "prepare", "prune", "recover", "remove", "show", "inspect", "verify", "suspend", "resume"]
     {
         let usage = run(LXC_CR, &[subcommand, "--usage"]);
         assert_eq!(code(&usage), 0, "{subcommand}");
