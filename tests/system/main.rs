@@ -114,6 +114,7 @@ const STORIES: &[Story] = &[
     ),
     ("inspect_nothing_differs_after_a_restore", scenario::inspect::nothing_differs_after_a_restore),
     ("inspect_nothing_differs_in_systemd", scenario::inspect::nothing_differs_in_systemd),
+    ("inspect_each_change_is_named", scenario::inspect::each_change_is_named),
     ("inspect_a_change_is_named", scenario::inspect::a_change_is_named),
     ("interfaces_none_at_all_and_the_hosts_own", scenario::interfaces::none_at_all_and_the_hosts_own),
     ("network_settings_come_back", scenario::network::its_settings_come_back),

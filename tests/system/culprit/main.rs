@@ -6,6 +6,8 @@
 //!
 //! A program of its own, static, for the container has no libraries.
 
+mod unusual;
+
 use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_void};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -590,6 +592,12 @@ fn main() {
         serve();
     }
     unsafe { setsid() };
+    if kind == "unusual" {
+        unusual::run(|| answer(&format!("{kind} {}", process::id()))).unwrap();
+        loop {
+            thread::park();
+        }
+    }
     let argument = arguments.get(2).map_or("", String::as_str);
     match make(kind, argument) {
         Ok(()) if kind == "chroot" => {}

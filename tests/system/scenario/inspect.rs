@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::systemd::{Debian, NAME, SHIFT, id_map};
 use crate::harness::World;
 use crate::harness::container::Container;
+use crate::harness::culprit::Culprits;
 use crate::harness::run::wait_for;
 
 /// Reads a frozen container, or asks its threads, into a file.
@@ -114,4 +115,139 @@ pub fn nothing_differs_in_systemd(world: &World) {
     assert_eq!(seen, [""; 0]);
     run("lxc-unfreeze", &[]);
     debian.lxc("lxc-stop").arg("-k").ok();
+}
+
+/// What the culprit `unusual` changes of itself, as the states are called.
+const CHANGED: &[&str] = &[
+    "area.core-dump",
+    "area.fork",
+    "area.huge-pages",
+    "area.locked",
+    "area.read-ahead",
+    "area.rights",
+    "affinity",
+    "capabilities.ambient",
+    "capabilities.bounding",
+    "capabilities.effective",
+    "capabilities.inheritable",
+    "capabilities.permitted",
+    "comm",
+    "coredump-filter",
+    "descriptor.close-on-exec",
+    "descriptor.flags",
+    "descriptor.owner",
+    "descriptor.permissions",
+    "descriptor.position",
+    "descriptor.signal",
+    "directory",
+    "epoll.watched",
+    "eventfd.count",
+    "file.locks",
+    "file.seals",
+    "gids",
+    "groups",
+    "inotify.watches",
+    "io-priority",
+    "limit.nproc",
+    "limit.nofile",
+    "limit.stack",
+    "machine-check-policy",
+    "msg.queued",
+    "namespace.uts",
+    "no-new-privs",
+    "oom-score-adj",
+    "personality",
+    "pipe.size",
+    "pipe.unread",
+    "sched.flags",
+    "sched.nice",
+    "sched.policy",
+    "seccomp.filters",
+    "seccomp.mode",
+    "sem.values",
+    "shm.doomed",
+    "signalfd.mask",
+    "signals.blocked",
+    "signals.caught",
+    "signals.ignored",
+    "signals.pending",
+    "signals.pending-thread",
+    "socket.filter",
+    "socket.ip-freebind",
+    "socket.ip-minttl",
+    "socket.ip-multicast-all",
+    "socket.ip-multicast-loop",
+    "socket.ip-multicast-ttl",
+    "socket.ip-pktinfo",
+    "socket.ip-recvtos",
+    "socket.ip-recvttl",
+    "socket.ip-tos",
+    "socket.ip-ttl",
+    "socket.ipv6-minhopcount",
+    "socket.ipv6-multicast-hops",
+    "socket.ipv6-recvhoplimit",
+    "socket.ipv6-recvpktinfo",
+    "socket.ipv6-tclass",
+    "socket.ipv6-unicast-hops",
+    "socket.so-broadcast",
+    "socket.so-keepalive",
+    "socket.so-lock-filter",
+    "socket.so-priority",
+    "socket.so-timestampns",
+    "socket.tcp-defer-accept",
+    "socket.tcp-fastopen",
+    "socket.tcp-keepcnt",
+    "socket.tcp-keepidle",
+    "socket.tcp-keepintvl",
+    "socket.tcp-syncnt",
+    "socket.tcp-user-timeout",
+    "timer-slack",
+    "timerfd.armed",
+    "timerfd.interval",
+    "uids",
+    "umask",
+];
+/// The same of what only it can read.
+const CHANGED_ASKED: &[&str] = &[
+    "death-signal",
+    "dumpable",
+    "itimer.prof",
+    "itimer.real",
+    "itimer.virtual",
+    "key.owner",
+    "keyring.thread",
+    "machine-check-kill",
+    "mdwe",
+    "seccomp.programs",
+    "securebits",
+    "signal-stack",
+    "subreaper",
+];
+
+/// Each state that a program changes is named; it is the only one that differs.
+pub fn each_change_is_named(world: &World) {
+    let container = world.container();
+    let culprits = Culprits::put_into(&container);
+    container.start().wait_settled();
+    let pid = culprits.make("unusual").unwrap();
+    let asked = snapshot(&container, &["--ask"], "asked.json");
+    container.lxc("lxc-freeze").ok();
+    let before = snapshot(&container, &[], "before.json");
+    container.lxc("lxc-unfreeze").ok();
+    fs::write(container.rootfs().join("tmp/unusual.go"), "").unwrap();
+    let done = container.rootfs().join("tmp/unusual.done");
+    let limit = std::time::Duration::from_secs(10);
+    wait_for("all to be changed", limit, || done.exists().then_some(())).unwrap_or_else(|e| panic!("{e}"));
+    container.lxc("lxc-freeze").ok();
+    let read = differences(&container, &[], &before);
+    container.lxc("lxc-unfreeze").ok();
+    let asked = differences(&container, &["--ask"], &asked);
+    for (lines, states) in [(read, CHANGED), (asked, CHANGED_ASKED)] {
+        let is_named = |state: &&&str| lines.iter().any(|line| line.contains(&format!(": {state} (")));
+        let missing: Vec<_> = states.iter().filter(|state| !is_named(state)).collect();
+        assert!(missing.is_empty(), "not named: {missing:?}\n{}", lines.join("\n"));
+        println!("    {} states changed, {} differences", states.len(), lines.len());
+    }
+    assert!(pid > 1);
+    container.kill();
 }
