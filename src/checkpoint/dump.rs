@@ -32,7 +32,7 @@ use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::drop_filter::Gates;
 use crate::resources::network::state::Within;
 use crate::resources::network::{Port, interfaces, iptables, multicast, ports, sysctl};
-use crate::resources::states::{self, core_filters};
+use crate::resources::states::{self, core_filters, tmpfs};
 use crate::rollback::criu_cgroup::Workshop;
 use crate::rollback::lock::Operation;
 use crate::rollback::seized::Seized;
@@ -290,6 +290,16 @@ impl DumpWatch<'_> {
         }
     }
 
+    fn add_tmpfs(&mut self) {
+        match tmpfs::read(self.seized.init) {
+            Ok(files) => self.record.tmpfs = files,
+            Err(e) => self
+                .log
+                .report
+                .note(&format!("times and extended attributes of its files in memory are not in the record: {e:#}")),
+        }
+    }
+
     fn add_states(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
         match states::States::of_tasks(payload, self.seized.init) {
@@ -319,6 +329,7 @@ impl DumpWatch<'_> {
         self.add_iptables()?;
         self.add_groups();
         self.add_core_filters();
+        self.add_tmpfs();
         self.add_states();
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");

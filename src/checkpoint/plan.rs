@@ -154,6 +154,7 @@ pub fn plan(
         net_settings: Sysctls::new(),
         groups: Vec::new(),
         core_filters: Vec::new(),
+        tmpfs: Vec::new(),
         states: None,
         interface_settings: None,
         ttys,

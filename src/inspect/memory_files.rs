@@ -36,17 +36,17 @@ states! { rows;
     MODIFIED = "file.modified", PutBack::Criu, Class::Bearable,
         "a file in memory was changed at another time, as make(1) and caches see it";
     MODIFIED_NANOSECONDS = "file.modified-nanoseconds",
-        PutBack::Cannot("CRIU saves tmpfs with tar, which keeps whole seconds"), Class::Bearable,
+        PutBack::Us, Class::Bearable,
         "two files in memory that were changed in the same second are told apart no more";
-    ACCESSED = "file.accessed", PutBack::Cannot("CRIU saves tmpfs with tar, which reads the files"), Class::Varies,
+    ACCESSED = "file.accessed", PutBack::Us, Class::Varies,
         "reading a file for the checkpoint and writing it at the restore both count as access";
     LINKS = "file.links", PutBack::Criu, Class::Breaks,
         "names of one file in memory have become different files";
-    ATTRIBUTES = "file.xattrs", PutBack::Cannot("CRIU saves tmpfs with tar without extended attributes"),
+    ATTRIBUTES = "file.xattrs", PutBack::Us,
         Class::Breaks, "extended attributes of a file in memory are gone";
-    ACCESS_LIST = "file.acl", PutBack::Cannot("CRIU saves tmpfs with tar without ACLs"), Class::Weakens,
+    ACCESS_LIST = "file.acl", PutBack::Us, Class::Weakens,
         "a file in memory may be used by others than its ACL allowed";
-    CAPABILITIES = "file.capabilities", PutBack::Cannot("CRIU saves tmpfs with tar without capabilities"),
+    CAPABILITIES = "file.capabilities", PutBack::Us,
         Class::Breaks, "a program in memory has lost its capabilities";
     DEVICE = "file.device", PutBack::Criu, Class::Weakens,
         "a device file in memory leads to another device";

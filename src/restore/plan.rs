@@ -28,6 +28,7 @@ use crate::resources::network::state::Within;
 use crate::resources::network::sysctl::Sysctls;
 use crate::resources::network::{self, Elsewhere, Port, apply, iptables, lxc_defaults};
 use crate::resources::states::core_filters::CoreFilter;
+use crate::resources::states::tmpfs::TmpfsFile;
 use crate::resources::states::{States, personality};
 use crate::resources::terminals::{self, Terminal};
 use crate::restore::preflight::Subject;
@@ -56,6 +57,8 @@ pub struct Plan {
     pub groups: Vec<Membership>,
     /// Tasks that get another filter for core dumps than most.
     pub core_filters: Vec<CoreFilter>,
+    /// What CRIU loses of its files in memory.
+    pub tmpfs: Vec<TmpfsFile>,
     /// Other states of its tasks that CRIU does not restore.
     pub states: Option<States>,
     /// The personality of its processes, which CRIU hands on.
@@ -212,6 +215,7 @@ pub(super) fn plan(
         cgroups,
         groups: record.map(|r| r.groups.clone()).unwrap_or_default(),
         core_filters: record.map(|r| r.core_filters.clone()).unwrap_or_default(),
+        tmpfs: record.map(|r| r.tmpfs.clone()).unwrap_or_default(),
         states: record.and_then(|r| r.states.clone()),
         personality: personality::to_be_handed_on(record.map_or(0, |r| r.init.personality)),
         net_settings: record.map(|r| r.net_settings.clone()).unwrap_or_default(),

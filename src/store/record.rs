@@ -22,6 +22,7 @@ use crate::resources::network::sysctl::Sysctls;
 use crate::resources::network::{Elsewhere, Port};
 use crate::resources::states::States;
 use crate::resources::states::core_filters::CoreFilter;
+use crate::resources::states::tmpfs::TmpfsFile;
 use crate::store::checksums::Image;
 use crate::store::layout::RECORD;
 use crate::sys::files;
@@ -119,6 +120,9 @@ pub struct Record {
     /// Processes with another filter for core dumps than most.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub core_filters: Vec<CoreFilter>,
+    /// What CRIU loses of its files in memory.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tmpfs: Vec<TmpfsFile>,
     /// Other states of its tasks that CRIU does not save. None where they were not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub states: Option<States>,
@@ -425,6 +429,7 @@ pub(crate) mod tests {
             net_settings: Sysctls::new(),
             groups: Vec::new(),
             core_filters: Vec::new(),
+            tmpfs: Vec::new(),
             states: None,
             interface_settings: None,
             ttys: vec![],

@@ -14,6 +14,7 @@ use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, getxattr, listxattr, makedev, openat, openat2,
     readlinkat, statx,
 };
+use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, XattrFlags, fstatfs, setxattr, utimensat};
 use rustix::io::Errno;
 
 /// As large as an extended attribute, or the list of their names, can be.
@@ -54,6 +55,11 @@ impl Facts {
     /// Its type.
     pub fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
+    }
+
+    /// Whether it is a directory.
+    pub fn is_directory(&self) -> bool {
+        self.kind() == FileType::Directory
     }
 }
 
@@ -141,6 +147,26 @@ impl Entry {
         Ok(found)
     }
 
+    /// Whether it lies in a tmpfs.
+    pub fn is_in_tmpfs(&self) -> io::Result<bool> {
+        /// `TMPFS_MAGIC`, linux/magic.h.
+        const TMPFS: i128 = 0x0102_1994;
+        Ok(i128::from(fstatfs(&self.0)?.f_type) == TMPFS)
+    }
+
+    /// Gives it an extended attribute.
+    pub fn set_attribute(&self, name: &str, value: &[u8]) -> io::Result<()> {
+        Ok(setxattr(self.path(), name, value, XattrFlags::empty())?)
+    }
+
+    /// Sets when it was changed last, in seconds and nanoseconds since 1970; the time of its last access stays.
+    pub fn set_modified(&self, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
+        let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
+        let modified = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
+        let times = Timestamps { last_access: unchanged, last_modification: modified };
+        Ok(utimensat(rustix::fs::CWD, self.path(), &times, AtFlags::empty())?)
+    }
+
     /// Opens a regular file for reading, which leaves the time of its last access as it is.
     pub fn open(&self) -> io::Result<File> {
         if self.facts()?.kind() != FileType::RegularFile {
@@ -178,6 +204,8 @@ mod tests {
         assert_eq!(dir.names().unwrap(), ["a", "b"]);
         let link = dir.child(OsStr::new("a")).unwrap().unwrap();
         assert_eq!((link.facts().unwrap().kind(), link.target().unwrap()), (FileType::Symlink, b"/etc".to_vec()));
+        link.set_modified((7, 8)).unwrap();
+        assert_eq!(link.facts().unwrap().modified, (7, 8));
         assert!(link.open().is_err() && link.attributes().is_ok());
         let file = dir.child(OsStr::new("b")).unwrap().unwrap();
         let facts = file.facts().unwrap();

@@ -130,6 +130,7 @@ const STORIES: &[Story] = &[
     ("network_host_what_a_script_makes_is_made_again", scenario::network_host::what_a_script_makes_is_made_again),
     ("network_that_only_criu_can_bring_back_comes_back", scenario::network::what_only_criu_can_bring_back_comes_back),
     ("inspected_a_healthy_container_shows_no_difference", scenario::inspected::a_healthy_container_shows_no_difference),
+    ("inspected_files_in_memory_are_as_they_were", scenario::inspected::files_in_memory_are_as_they_were),
     ("inspected_routes_by_nexthop_objects_come_back", scenario::inspected::routes_by_nexthop_objects_come_back),
     ("inspected_routes_without_a_carrier_come_back", scenario::inspected::routes_without_a_carrier_come_back),
     ("inspected_lifetimes_go_on", scenario::inspected::lifetimes_go_on),

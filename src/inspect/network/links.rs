@@ -36,9 +36,9 @@ states! { rows;
         "it follows the carrier, which is off while the container stands still";
     LINK_MODE = "link.mode", PutBack::Cannot("CRIU does not save it"), Class::Bearable,
         "a supplicant does not decide any more when an interface works";
-    ALIAS = "link.alias", PutBack::Cannot("CRIU does not save it"), Class::Bearable,
+    ALIAS = "link.alias", PutBack::Us, Class::Bearable,
         "an interface has lost its description";
-    GROUP = "link.group", PutBack::Cannot("CRIU does not save it"), Class::Bearable,
+    GROUP = "link.group", PutBack::Us, Class::Bearable,
         "rules by groups of interfaces do not apply";
     PROMISCUITY = "link.promiscuity", PutBack::Criu, Class::Varies,
         "it counts who listens, and the flags say whether anyone does";
@@ -52,13 +52,13 @@ states! { rows;
         "it is off while the container stands still";
     PROTO_DOWN = "link.protodown", PutBack::Cannot("CRIU does not save it"), Class::Breaks,
         "an interface that a program keeps down works";
-    SEGMENTS = "link.gso-segments", PutBack::Cannot("CRIU does not save it"), Class::Bearable,
+    SEGMENTS = "link.gso-segments", PutBack::Us, Class::Bearable,
         "larger or smaller packets are put together";
-    SIZES = "link.gso-sizes", PutBack::Cannot("CRIU does not save it"), Class::Bearable,
+    SIZES = "link.gso-sizes", PutBack::Us, Class::Bearable,
         "larger or smaller packets are put together";
     XDP = "link.xdp", PutBack::Cannot("CRIU does not dump eBPF"), Class::Weakens,
         "a program that filters packets is gone";
-    NAMES = "link.other-names", PutBack::Cannot("CRIU does not save them"), Class::Bearable,
+    NAMES = "link.other-names", PutBack::Us, Class::Bearable,
         "an interface is not found by its other names";
     FAMILIES = "link.families", PutBack::Us, Class::Varies,
         "counters and settings per family, which are compared as sysctls";

@@ -9,22 +9,22 @@ use crate::inspect::state::{Class, PutBack, State, states};
 use crate::sys::netlink::raw::{self, Message};
 
 states! { rows;
-    QDISC = "qdisc.kind", PutBack::Cannot("CRIU does not save queueing"), Class::Breaks,
+    QDISC = "qdisc.kind", PutBack::Us, Class::Breaks,
         "packets are not shaped or spread as before";
-    QDISC_OPTIONS = "qdisc.options", PutBack::Cannot("CRIU does not save queueing"), Class::Breaks,
+    QDISC_OPTIONS = "qdisc.options", PutBack::Us, Class::Breaks,
         "packets are shaped by other numbers";
-    CLASS = "qdisc.class", PutBack::Cannot("CRIU does not save queueing"), Class::Breaks,
+    CLASS = "qdisc.class", PutBack::Us, Class::Breaks,
         "packets are shaped by other classes";
-    FILTER = "qdisc.filter", PutBack::Cannot("CRIU does not save queueing"), Class::Weakens,
+    FILTER = "qdisc.filter", PutBack::Us, Class::Weakens,
         "packets that were dropped, redirected or marked pass";
     CHAIN = "qdisc.chain", PutBack::Cannot("CRIU does not save queueing"), Class::Bearable,
         "chains of filters have no template any more";
     QUEUE_OTHER = "qdisc.other", PutBack::Cannot("nothing is known of it"), Class::Bearable,
         "an attribute of queueing is another one";
 
-    BRIDGE_HOST = "bridge.host", PutBack::Cannot("CRIU does not save what bridges know"), Class::Breaks,
+    BRIDGE_HOST = "bridge.host", PutBack::Us, Class::Breaks,
         "a bridge inside sends to a host by another port";
-    BRIDGE_GROUP = "bridge.group", PutBack::Cannot("CRIU does not save what bridges know"), Class::Breaks,
+    BRIDGE_GROUP = "bridge.group", PutBack::Us, Class::Breaks,
         "a bridge inside sends to a group by other ports";
     BRIDGE_VLANS = "bridge.vlans", PutBack::Cannot("CRIU does not save VLANs of ports"), Class::Weakens,
         "ports of a bridge inside are in other VLANs";

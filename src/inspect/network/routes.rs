@@ -61,22 +61,22 @@ states! { rows;
     NEXTHOP_OTHER = "nexthop.other", PutBack::Us, Class::Bearable,
         "an attribute of a nexthop object is another one";
 
-    RULE = "rule.action", PutBack::Criu, Class::Breaks,
+    RULE = "rule.action", PutBack::Us, Class::Breaks,
         "a policy rule is missing, or does something else";
-    RULE_TABLE = "rule.table", PutBack::Criu, Class::Breaks,
+    RULE_TABLE = "rule.table", PutBack::Us, Class::Breaks,
         "packets are routed by another table";
-    RULE_SELECTOR = "rule.selector", PutBack::Criu, Class::Breaks,
+    RULE_SELECTOR = "rule.selector", PutBack::Us, Class::Breaks,
         "a policy rule is for other packets";
-    RULE_ORIGIN = "rule.protocol", PutBack::Criu, Class::Bearable,
+    RULE_ORIGIN = "rule.protocol", PutBack::Us, Class::Bearable,
         "a routing daemon does not know its own rules";
-    RULE_OTHER = "rule.other", PutBack::Criu, Class::Breaks,
+    RULE_OTHER = "rule.other", PutBack::Us, Class::Breaks,
         "an attribute of a policy rule is another one";
 
-    NEIGHBOUR = "neighbour.address", PutBack::Cannot("CRIU does not save neighbours"), Class::Breaks,
+    NEIGHBOUR = "neighbour.address", PutBack::Us, Class::Breaks,
         "a neighbour that an administrator has named is found under another address, or not at all";
-    NEIGHBOUR_PROXY = "neighbour.proxy", PutBack::Cannot("CRIU does not save them"), Class::Breaks,
+    NEIGHBOUR_PROXY = "neighbour.proxy", PutBack::Us, Class::Breaks,
         "the container does not answer for another host any more";
-    NEIGHBOUR_ORIGIN = "neighbour.protocol", PutBack::Cannot("CRIU does not save neighbours"), Class::Bearable,
+    NEIGHBOUR_ORIGIN = "neighbour.protocol", PutBack::Us, Class::Bearable,
         "a routing daemon does not know its own neighbours";
     NEIGHBOUR_LEARNED = "neighbour.learned", PutBack::Cannot("the kernel finds them again"), Class::Varies,
         "what the kernel has found out by itself it finds again";

@@ -12,6 +12,7 @@ pub mod core_filters;
 pub mod personality;
 pub mod sockets;
 pub mod timers;
+pub mod tmpfs;
 
 use sockets::Socket;
 use timers::TimerFd;
