@@ -35,7 +35,8 @@ fn value(arg: &Arg) -> Value {
         return Value::OneOf(possible);
     }
     match arg.get_value_names().and_then(|names| names.first()).map_or("", |n| n.as_str()) {
-        "NAME" => Value::Container,
+        // Where a directory may be named as well, a name is what cannot be typed by heart.
+        "NAME" | "NAME|DIR" | "DIR|NAME" => Value::Container,
         "DIR" if arg.get_long() == Some("checkpoint-dir") => Value::Checkpoint,
         "DIR" | "PATH" => Value::Directory,
         "FILE" => Value::File,

@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 
 use super::common::{
     EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, print_json, require_root,
-    start_log, user_script,
+    start_log, time, user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
@@ -107,8 +107,8 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["restore", "dry_run"])]
     json: bool,
 
-    /// Give up and undo everything after this many seconds
-    #[arg(long, value_name = "SECONDS")]
+    /// Give up and undo everything after this time: seconds, or with a unit like 5m
+    #[arg(long, value_name = "TIME", value_parser = time)]
     timeout: Option<u64>,
 
     /// Do not wait until the checkpoint is on the disk

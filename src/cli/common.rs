@@ -228,6 +228,19 @@ pub fn print(text: &str) {
     }
 }
 
+/// A span of time on the command line, in seconds: a number of them, or one with a unit.
+pub fn time(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" | "min" => 60,
+        "h" => 3600,
+        _ => 0,
+    };
+    let seconds = digits.parse::<u64>().ok().filter(|_| factor > 0).and_then(|count| count.checked_mul(factor));
+    seconds.ok_or_else(|| "a time is a number of seconds, or one with a unit: 90, 90s, 5m, 1h".to_owned())
+}
+
 /// Prints what a program reads; docs/json.md describes it.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Other, e))?;
@@ -289,5 +302,18 @@ pub(super) fn user_script(path: &Path) -> Result<PathBuf> {
     match path.is_file() {
         true => Ok(path),
         false => Err(Failure::msg(Exit::Usage, format!("the action script {} is not a file", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_may_have_a_unit() {
+        assert_eq!(["90", "90s", "5m", "2min", "1h", "0"].map(time), [90, 90, 300, 120, 3600, 0].map(Ok));
+        for wrong in ["soon", "", "5d", "-1", "1.5", "5 m", "99999999999999999h"] {
+            assert!(time(wrong).is_err(), "{wrong}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log, time,
 };
 use super::monitor::{FailureMessage, Job};
 use super::monitor_title::title;
@@ -102,8 +102,8 @@ pub struct Restart {
     #[arg(long)]
     pub no_verify: bool,
 
-    /// Give up and undo everything after this many seconds
-    #[arg(long, value_name = "SECONDS")]
+    /// Give up and undo everything after this time: seconds, or with a unit like 5m
+    #[arg(long, value_name = "TIME", value_parser = time)]
     pub timeout: Option<u64>,
 }
 

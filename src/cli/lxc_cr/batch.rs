@@ -37,8 +37,8 @@ pub struct Several {
     #[arg(short = 'g', long, value_name = "GROUPS", value_delimiter = ',', requires = "all")]
     groups: Option<Vec<String>>,
 
-    /// Seconds for all of them together, where it is not the suspend_timeout of the settings
-    #[arg(long, value_name = "SECONDS")]
+    /// Time for all of them together, where it is not the suspend_timeout of the settings: seconds, or with a unit like 5m
+    #[arg(long, value_name = "TIME", value_parser = crate::cli::common::time)]
     timeout: Option<u64>,
 
     /// How many side by side, where it is not the suspend_jobs of the settings
