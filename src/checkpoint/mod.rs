@@ -1,18 +1,19 @@
-//! A checkpoint, from the request to the report:
+//! A checkpoint, from the request to the report.
 //!
-//! 1. read the container's definition and take the right to change it;
-//! 2. undo what a command that died has left ([`recover`]);
-//! 3. find the container running;
-//! 4. look for what stands in the way ([`preflight`]), and decide ([`plan`]); a dry run ends here;
-//! 5. run CRIU on `DIR.partial` ([`target`], [`dump`]): it freezes the container, our action takes its ports off their bridges.
-//!    Where it fails for a reason that passes, it is run again ([`retry`]);
-//! 6. when the images are complete and the container is to stop, it is still frozen: the record is written, all is
-//!    synced to the disk, and the directory gets its name. Only then is CRIU allowed to end the container;
-//! 7. a container that goes on has its ports back by now; its checkpoint is completed afterwards. The checksums of
-//!    memory images, which are taken all the while, are added last.
+//! 1. Read the container's definition and take its lock.
+//! 2. Roll back what a command that died has left ([`recover`]).
+//! 3. Find the container running.
+//! 4. Check what stands in the way ([`preflight`]) and decide ([`plan`]). A dry run ends here.
+//! 5. Run CRIU on `DIR.partial` ([`target`], [`dump`]). It freezes the container, and our action
+//!    takes its ports off their bridges. A failure of a kind that passes is tried again ([`retry`]).
+//! 6. When the images are complete and the container is to stop, it is still frozen: the record is
+//!    written, everything is synced, and the directory gets its name. Only then may CRIU end the
+//!    container.
+//! 7. A container that keeps running has its ports back by now; its checkpoint is completed
+//!    afterwards. The checksums of memory images, taken all the while, are added last.
 //!
-//! So at each moment the container runs, or can run on, or its checkpoint is complete on the disk. Every failure
-//! plays the journal back and tells how the container is now.
+//! So at each moment the container runs, or can run on, or its checkpoint is complete on disk.
+//! Every failure is rolled back, and reported with the state in which the container is.
 
 pub mod dump;
 pub mod plan;
@@ -82,7 +83,7 @@ pub struct Request {
     pub parent_images: Option<PathBuf>,
     /// Leave TCP connections out: they are closed in what is restored.
     pub tcp_close: bool,
-    /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so ([`suspended`]).
+    /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so ([`resume_mark`](crate::store::resume_mark)).
     pub to_be_resumed: bool,
     /// The host's shutdown asks for it: `lxc-cr resume --all` brings it back at boot.
     pub at_shutdown: bool,

@@ -121,7 +121,7 @@ fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
 
 /// Refuses a place whose directory is not there: it may be that of a disk that is not mounted, and all directories would be
 /// made, and filled, where the disk should be. In the container's own directory nothing is missing by mistake, nor is a
-/// shelf in a directory that is there ([`shelf`]).
+/// shelf in a directory that is there ([`shared_dir`]).
 fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     let guest = defined.config.guest();
     let way = path_trust::reach(guest, &request.images).or_exit(Exit::Refused)?;

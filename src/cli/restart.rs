@@ -216,7 +216,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the checkpoint is: `DIR` as given if it is there, or the container's place in it ([`shelf`]); else below the
+/// Where the checkpoint is: `DIR` as given if it is there, or the container's place in it ([`shared_dir`]); else below the
 /// container's own directory.
 fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let own = lxcpath.container_dir(name);

@@ -12,11 +12,11 @@
 //! | [`queues`] | requests and packets that wait in a socket |
 //! | [`processes`] | sessions from outside, debuggers, attached shells, limits, profiles |
 //! | [`namespaces`] | kinds that cannot be nested |
-//! | [`given`] | what LXC or a user has given it, and a restore cannot |
+//! | [`start_state`] | what LXC or a user has given it, and a restore cannot |
 //! | [`files`] | eBPF, io_uring, devices, deleted and hidden files, files from outside |
 //! | [`memory`] | shared memory with code |
 //! | [`sockets`] | kinds, unread data, other ends outside |
-//! | [`named`] | sockets that cannot be found again by their names |
+//! | [`unix_names`] | sockets that cannot be found again by their names |
 //! | [`terminals`] | terminals whose other end is outside |
 //! | [`mounts`] | file systems that cannot be mounted again |
 //! | [`network`] | interfaces and bridges |

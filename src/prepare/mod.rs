@@ -8,11 +8,11 @@
 //! |---|---|
 //! | [`container`] | a stopped container: its init, its configuration |
 //! | [`pve`] | a container of Proxmox VE, which is defined elsewhere |
-//! | [`init`], [`lines`], [`seccomp`] | which init a root has; the lines that a configuration lacks; seccomp profiles |
+//! | [`init`], [`config_edits`], [`seccomp`] | which init a root has; the lines that a configuration lacks; seccomp profiles |
 //! | [`programs`] | what programs in a root need: PHP |
 //! | [`host`] | the host: cgroups, the bridge, modules, tools, ids |
 //! | [`change`] | a file that is to be changed, as a diff |
-//! | [`kept`] | what is kept on disk to take changes back |
+//! | [`undo`] | what is kept on disk to take changes back |
 //! | [`installed`] | where our own files are |
 
 pub mod change;

@@ -1,24 +1,27 @@
-//! A restore, from the request to the running container. It runs in the process that becomes the container's
-//! monitor, for init has to be its child:
+//! A restore, from the request to the running container.
 //!
-//! 1. read the container's definition and take the right to change it; undo what a dead command has left;
-//! 2. look at the checkpoint: is it one, and whole? If it is another container's, this one becomes a [`copy`] of that.
-//!    If the container runs and is to be [replaced](replace), it is stopped;
-//! 3. take LXC's command socket: from now on the container is "starting", and nobody else can start it;
-//! 4. compare the checkpoint with what is here by now ([`trust`]): machine, configuration, files that were open; decide what to make ([`plan`]); a dry run ends here;
-//! 5. from here on the host is changed, by [`work`]: run the container's pre-start hooks, in a mount namespace of our own
-//!    where LXC's monitor has one; make the cgroups, each noted in
-//!    the journal first;
-//! 6. run CRIU: in the payload cgroup, in a mount namespace of its own in which the root is a mount. Meanwhile the
-//!    pages of its memory are made ([`touch`]) and the memory images' checksums are compared; the container may not run
-//!    before they are found right;
-//! 7. watch it ([`watch`]): when it has made the network namespace, that is filled
-//!    ([`inside`](crate::resources::network::inside)), or only the veth pairs are made; when it is about to let the network go, the ports join their bridges; what it has not brought back as it was is mended before the
-//!    tasks go on;
-//! 8. hold init, which is our child now.
+//! It runs in the process that becomes the container's monitor, because init must be its child.
 //!
-//! A failure kills what CRIU has begun and plays the journal back: the host is as before, the checkpoint untouched. Where
-//! a second try is the known cure, steps 5 to 8 are done again after that ([`retry`]).
+//! 1. Read the container's definition and take its lock; roll back what a dead command left.
+//! 2. Open the checkpoint: is it one, and whole? If it belongs to another container, this one
+//!    becomes a [`copy`] of that. If the container runs and is to be [replaced](replace), stop it.
+//! 3. Take LXC's command socket: from now on the container is "starting", and nothing else can
+//!    start it.
+//! 4. Compare the checkpoint with the host as it is now ([`preflight`]): machine, configuration,
+//!    files that were open. Decide what to make ([`plan`]). A dry run ends here.
+//! 5. From here on the host changes ([`attempt`]): run the container's pre-start hooks, in a mount
+//!    namespace of their own where LXC's monitor has one; make the cgroups.
+//! 6. Run CRIU in the payload cgroup and in a [`sandbox`] that holds nothing of the host but what
+//!    it needs. Meanwhile memory is prefaulted ([`prefault`]) and its checksums are compared; the
+//!    container does not run before they are found right.
+//! 7. Act at CRIU's [`actions`]: fill the network namespace
+//!    ([`inside`](crate::resources::network::inside)) or make the [`veth`] pairs in it; attach the
+//!    ports to their bridges at the end; put back what CRIU has not, before any task runs.
+//! 8. Hold init, which is our child now.
+//!
+//! Each change is in the undo log before it is made. A failure kills what CRIU has begun and rolls
+//! everything back: the host is as before, the checkpoint untouched. Where a second try is the
+//! known cure, steps 5 to 8 are repeated after that ([`retry`]).
 
 mod actions;
 mod attempt;

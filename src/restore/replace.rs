@@ -1,7 +1,7 @@
 //! `--replace`: a container that runs goes back to a checkpoint.
 //!
 //! What runs is lost by that. So whatever can speak against the checkpoint is looked at before it is stopped: what
-//! [`trust`] can tell while the container still has its addresses and its root, and the checksums of its memory, which
+//! [`preflight`](super::preflight) can tell while the container still has its addresses and its root, and the checksums of its memory, which
 //! are otherwise compared while CRIU works. What is looked at again afterwards is silent then.
 
 use std::path::PathBuf;

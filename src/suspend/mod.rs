@@ -1,10 +1,12 @@
-//! A container at shutdown: it is suspended, or else shut down as without us.
+//! A container at the host's shutdown: it is suspended, or else shut down.
 //!
-//! 1. A container that could be started without our noticing is not suspended: see [`suspended`].
-//! 2. A checkpoint is made, marked as one to be resumed; it may take two thirds of the time.
-//! 3. Where that fails the container is as before, and is shut down by `lxc-stop` in the time that is left.
+//! 1. A container that could be started without lxc-cr noticing is not suspended
+//!    ([`resume_mark`](crate::store::resume_mark)).
+//! 2. A checkpoint is made and marked as one to be resumed. It may take two thirds of the time.
+//! 3. Where that fails, the container is as before, and `lxc-stop` shuts it down in the time left.
 //!
-//! Whoever interrupts us wants neither: then the container goes on.
+//! An interrupt means neither: the container keeps running. Several containers go in the
+//! [`order`] of lxc-autostart, side by side where that allows it ([`jobs`]).
 
 pub mod jobs;
 pub mod order;

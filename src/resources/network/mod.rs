@@ -18,7 +18,7 @@
 //! 5. CRIU says `network-unlock`, when all is restored and the sockets are about to go live:
 //!    [`ports::unlock`] again.
 //!
-//! Interfaces that are no veth pairs are the story of [`devices`].
+//! Interfaces that are no veth pairs are the story of [`interfaces`].
 //!
 //! The host's end keeps its recorded MAC: a bridge whose own address was never set takes the lowest
 //! of its ports, and neighbours would have to learn it anew.
