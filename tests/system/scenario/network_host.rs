@@ -83,8 +83,6 @@ pub fn a_routed_container_comes_back(world: &World) {
         container.start();
         let mut witness = Witness::connect([10, 97, 0, 5].into());
         let mut status = witness.status();
-        let settled = || (!Run::new("ip").args(["-o", "addr"]).ok().stdout.contains("tentative")).then_some(());
-        wait_for("the host's addresses to be settled", Duration::from_secs(10), settled).unwrap();
         let before = of_host(END);
         assert!(before.contains("10.97.0.5 ") && before.contains("fd00:97::5 "), "{before}");
         assert_eq!(
@@ -197,6 +195,8 @@ fn host(commands: &[&str]) {
 
 /// All that can be seen of a link on the host, a line each, and what others have for the sake of its container.
 fn of_host(end: &str) -> String {
+    let settled = || (!Run::new("ip").args(["-o", "addr"]).ok().stdout.contains("tentative")).then_some(());
+    wait_for("the host's addresses to be settled", Duration::from_secs(10), settled).unwrap();
     let mut lines = Vec::new();
     for command in [
         format!("ip -d -o link show {end}"),
