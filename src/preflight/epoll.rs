@@ -1,7 +1,6 @@
 //! Instances of epoll that watch what the process has not open: made before a fork, used by both sides of it.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
@@ -19,32 +18,49 @@ pub struct Foreign<'a> {
     pub watched: u32,
 }
 
-/// What one instance watches: a number, and the inode behind it.
-type Watched = (u32, u64);
-
 /// Reads all instances, in the order in which CRIU comes upon them: it dumps each where it finds it first.
 pub fn read<'a>(opened: &[Opened<'a>]) -> Vec<Foreign<'a>> {
-    let mut seen: Vec<(i32, u32, Vec<Watched>)> = Vec::new();
+    let mut seen: Vec<(i32, u32, Vec<u32>)> = Vec::new();
     let mut found = Vec::new();
     for Opened { task, descriptors, .. } in opened {
+        let numbers: Vec<u32> = descriptors.iter().map(|d| d.number).collect();
         let instances = descriptors.iter().filter(|d| d.kind == Kind::Anonymous("[eventpoll]".to_owned()));
-        for number in instances.map(|d| d.number) {
-            let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", task.pid)).unwrap_or_default();
-            let watched = watched(&info);
-            let is_same = |(pid, other, what): &(i32, u32, Vec<Watched>)| {
-                *what == watched && same_file((*pid, *other), (task.pid, number))
+        for descriptor in instances.map(|d| d.number) {
+            let watched = watched(task.pid, descriptor);
+            let is_same = |(pid, other, what): &(i32, u32, Vec<u32>)| {
+                *what == watched && same_file((*pid, *other), (task.pid, descriptor))
             };
             if watched.is_empty() || seen.iter().any(is_same) {
                 continue;
             }
-            let inodes: Vec<u64> = descriptors.iter().filter_map(|d| inode(task.pid, d.number)).collect();
-            let foreign = watched.iter().find(|(_, inode)| !inodes.contains(inode));
-            let foreign = foreign.map(|(watched, _)| Foreign { task, descriptor: number, watched: *watched });
-            found.extend(foreign);
-            seen.push((task.pid, number, watched));
+            let foreign = foreign(task.pid, descriptor, &watched, &numbers);
+            found.extend(foreign.map(|watched| Foreign { task, descriptor, watched }));
+            seen.push((task.pid, descriptor, watched));
         }
     }
     found
+}
+
+/// The first that it watches and that is none of its process's descriptors.
+fn foreign(pid: i32, epoll: u32, watched: &[u32], descriptors: &[u32]) -> Option<u32> {
+    let is = |number: u32, occurrence, descriptor: u32| {
+        let (epoll, number, descriptor) = (epoll.cast_signed(), number.cast_signed(), descriptor.cast_signed());
+        kcmp::is_watched(pid, epoll, number, occurrence, descriptor)
+    };
+    for (at, number) in watched.iter().enumerate() {
+        let occurrence = watched[..at].iter().filter(|before| *before == number).count() as u32;
+        // Mostly it has the number under which it was added.
+        let mut candidates = [number].into_iter().chain(descriptors);
+        let is_own = |descriptor: &u32| match is(*number, occurrence, *descriptor) {
+            Ok(is) => is,
+            // A number that is not open; else it was taken out meanwhile, or cannot be told.
+            Err(e) => e.raw_os_error() != Some(libc::EBADF),
+        };
+        if !candidates.any(is_own) {
+            return Some(*number);
+        }
+    }
+    None
 }
 
 fn same_file(one: (i32, u32), other: (i32, u32)) -> bool {
@@ -52,17 +68,14 @@ fn same_file(one: (i32, u32), other: (i32, u32)) -> bool {
     kcmp::same_file(signed(one), signed(other)).unwrap_or(false)
 }
 
-fn inode(pid: i32, number: u32) -> Option<u64> {
-    Some(fs::metadata(format!("/proc/{pid}/fd/{number}")).ok()?.ino())
+/// The numbers under which descriptors were added to an epoll.
+fn watched(pid: i32, epoll: u32) -> Vec<u32> {
+    parse(&fs::read_to_string(format!("/proc/{pid}/fdinfo/{epoll}")).unwrap_or_default())
 }
 
-/// Lines of fdinfo: `tfd: 5 events: 19 data: 5 pos:0 ino:2087 sdev:10`, the inode in hexadecimal.
-fn watched(info: &str) -> Vec<Watched> {
-    let line = |line: &str| -> Option<Watched> {
-        let number = line.strip_prefix("tfd:")?.split_ascii_whitespace().next()?.parse().ok()?;
-        let (_, rest) = line.split_once("ino:")?;
-        Some((number, u64::from_str_radix(rest.split_ascii_whitespace().next()?, 16).ok()?))
-    };
+/// Lines of fdinfo: `tfd: 5 events: 19 data: 5 pos:0 ino:2087 sdev:10`.
+fn parse(info: &str) -> Vec<u32> {
+    let line = |line: &str| line.strip_prefix("tfd:")?.split_ascii_whitespace().next()?.parse().ok();
     info.lines().filter_map(line).collect()
 }
 
@@ -92,8 +105,8 @@ mod tests {
     fn what_the_kernel_writes_is_read() {
         let info = "pos:\t0\nflags:\t02\nmnt_id:\t15\nino:\t10\n\
                     tfd:       25 events:       19 data:               19  pos:0 ino:2a sdev:10\n";
-        assert_eq!(watched(info), [(25, 42)]);
-        assert_eq!(watched("pos:\t0\nino:\t10\ntfd: x"), []);
+        assert_eq!(parse(info), [25]);
+        assert!(parse("pos:\t0\nino:\t10\ntfd: x").is_empty());
     }
 
     #[test]
@@ -102,6 +115,11 @@ mod tests {
         let epoll = Epoll::new(EpollCreateFlags::empty()).unwrap();
         let (reader, _writer) = std::io::pipe().unwrap();
         epoll.add(&reader, EpollEvent::new(EpollFlags::EPOLLIN, 7)).unwrap();
+        // One that has another number by now.
+        let (moved, _writer_too) = std::io::pipe().unwrap();
+        epoll.add(&moved, EpollEvent::new(EpollFlags::EPOLLIN, 8)).unwrap();
+        let _moved = moved.try_clone().unwrap();
+        drop(moved);
         let me = Task { pid: std::process::id().cast_signed(), ..Task::default() };
         let opened = [Opened::read(&me).unwrap()];
         assert_eq!(read(&opened), []);

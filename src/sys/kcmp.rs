@@ -40,6 +40,29 @@ pub fn same_file(one: (i32, i32), other: (i32, i32)) -> io::Result<bool> {
     compare(one.0, other.0, KCMP_FILE, one.1, other.1)
 }
 
+/// Whether a descriptor of a task is what its epoll watches under a number: `occurrence` counts from 0 those that have been
+/// added under the same number.
+///
+/// # Errors
+/// Those of [`share`]; `ENOENT` where the epoll does not watch such a number, `EBADF` where there is no such descriptor.
+pub fn is_watched(pid: i32, epoll: i32, number: i32, occurrence: u32, descriptor: i32) -> io::Result<bool> {
+    const KCMP_EPOLL_TFD: libc::c_int = 7;
+    // struct kcmp_epoll_slot.
+    let slot = [epoll.cast_unsigned(), number.cast_unsigned(), occurrence];
+    // SAFETY: the kernel reads three numbers at the address, which live through the call.
+    let order = unsafe {
+        libc::syscall(
+            libc::SYS_kcmp,
+            pid,
+            pid,
+            KCMP_EPOLL_TFD,
+            libc::c_ulong::from(descriptor.cast_unsigned()),
+            slot.as_ptr(),
+        )
+    };
+    Ok(Errno::result(order)? == 0)
+}
+
 fn compare(one: i32, other: i32, kind: libc::c_int, first: i32, second: i32) -> io::Result<bool> {
     let number = |n: i32| libc::c_ulong::from(n.cast_unsigned());
     // SAFETY: the call takes numbers alone.
