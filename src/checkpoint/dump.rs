@@ -32,7 +32,7 @@ use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::drop_filter::Gates;
 use crate::resources::network::state::Within;
 use crate::resources::network::{Port, interfaces, iptables, multicast, ports, sysctl};
-use crate::resources::states::{self, core_filters, tmpfs};
+use crate::resources::states::{self, core_filters, own_calls, tmpfs};
 use crate::rollback::criu_cgroup::Workshop;
 use crate::rollback::lock::Operation;
 use crate::rollback::seized::Seized;
@@ -140,6 +140,7 @@ pub fn run(
         record: plan.record,
         net_settings,
         netns: plan.netns,
+        own_calls: read_own_calls(seized, payload)?,
         config: &defined.config,
         payload,
         seized,
@@ -191,6 +192,8 @@ struct DumpWatch<'a> {
     net_settings: Option<JoinHandle<Result<sysctl::Settings>>>,
     /// The container's network namespace, if it has one for itself.
     netns: Option<Arc<File>>,
+    /// States that its processes were asked for.
+    own_calls: own_calls::Read,
     config: &'a Config,
     payload: &'a [Cgroup],
     seized: &'a Seized,
@@ -302,7 +305,7 @@ impl DumpWatch<'_> {
 
     fn add_states(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match states::States::of_tasks(payload, self.seized.init) {
+        match states::States::of_tasks(payload, self.seized.init, &self.own_calls) {
             Ok(states) => self.record.states = Some(states),
             Err(e) => self.log.report.note(&format!("states of its tasks are not in the record: {e:#}")),
         }
@@ -383,6 +386,15 @@ fn refuse_links(images: &Path, init: i32) -> Result<bool> {
         all_seen &= mounts.iter().rfind(|m| file.path.starts_with(&m.point)).is_some_and(|m| Some(m.id) == file.mount);
     }
     Ok(all_seen)
+}
+
+/// Asks the processes for what only they can tell. What is frozen does not answer.
+fn read_own_calls(seized: &Seized, payload: &[Cgroup]) -> Result<own_calls::Read> {
+    let is_frozen = |cgroup: &Cgroup| cgroup::is_frozen(&cgroup.home()).unwrap_or(false);
+    match &seized.cgroup {
+        Some(dir) if !payload.iter().any(is_frozen) => own_calls::read(dir),
+        _ => Ok(own_calls::Read::new()),
+    }
 }
 
 /// Reads the settings of the container's network while CRIU works.

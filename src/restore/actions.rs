@@ -16,7 +16,8 @@ use crate::lxc::definition::Defined;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::network::interfaces::{self, Loan, Loans};
 use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, iptables, multicast, ports, sysctl};
-use crate::resources::{cgroup, mounts, states};
+use crate::resources::states::{self, own_calls};
+use crate::resources::{cgroup, mounts};
 use crate::restore::cgroups::Made;
 use crate::restore::links;
 use crate::restore::plan::Plan;
@@ -52,6 +53,10 @@ pub(super) struct RestoreWatch<'a> {
     pub cut_off: Option<anyhow::Error>,
     /// Whether what CRIU leaves was mended.
     pub mended: bool,
+    /// Whether the tasks are frozen until they have set states by calls of their own.
+    pub waits_for_calls: bool,
+    /// Why they would be less safe than before: then they were ended.
+    pub less_safe: Option<anyhow::Error>,
     /// The cgroups.
     pub cgroups: &'a Made,
     /// Where CRIU works once it may leave them.
@@ -130,6 +135,46 @@ impl RestoreWatch<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Ends what was frozen for [`RestoreWatch::hold_for_calls`].
+    ///
+    /// # Errors
+    /// When processes would be less safe than before. They were ended.
+    pub fn complete_states(&mut self) -> Result<()> {
+        if self.waits_for_calls {
+            self.have_states_set();
+        }
+        self.less_safe.take().map_or(Ok(()), |e| Err(e.context("restore states that guard its processes")))
+    }
+
+    /// What the processes have to set by calls of their own they cannot set before CRIU lets them go: until then they are
+    /// frozen.
+    fn hold_for_calls(&mut self) {
+        if self.plan.states.as_ref().is_some_and(|states| !states.own_calls.is_empty()) {
+            self.waits_for_calls = true;
+            if let Err(e) = cgroup::set_frozen(self.payload, true) {
+                self.end_as_less_safe(e);
+            }
+        }
+    }
+
+    /// CRIU has let go of them.
+    fn have_states_set(&mut self) {
+        self.waits_for_calls = false;
+        let calls = self.plan.states.as_ref().map(|states| states.own_calls.as_slice()).unwrap_or_default();
+        if let Err(e) = own_calls::restore(self.payload, calls) {
+            self.end_as_less_safe(e);
+        }
+    }
+
+    fn end_as_less_safe(&mut self, why: anyhow::Error) {
+        // Else the journal does it.
+        if let Err(e) = cgroup::kill(self.payload) {
+            log::warn!("{e:#}");
+        }
+        self.waits_for_calls = false;
+        self.less_safe.get_or_insert(why);
     }
 
     /// Adds the routes that CRIU does not bring back; one that cannot be added is told.
@@ -281,6 +326,12 @@ impl Watch for RestoreWatch<'_> {
                 for e in [states, groups, filters, files].into_iter().filter_map(Result::err) {
                     self.log.report.note(&format!("{e:#}"));
                 }
+                self.hold_for_calls();
+                Ok(())
+            }
+            // None is traced any more. Before scripts of the user's, which may wait for the container.
+            Action::PostResume if self.waits_for_calls => {
+                self.have_states_set();
                 Ok(())
             }
             _ => Ok(()),

@@ -195,6 +195,8 @@ impl<'a> Work<'a> {
             on_bridge: false,
             cut_off: None,
             mended: false,
+            waits_for_calls: false,
+            less_safe: None,
             cgroups: &cgroups,
             workshop: &workshop,
             payload: &payload,
@@ -228,6 +230,7 @@ impl<'a> Work<'a> {
         }
         workshop.hand_over(&payload)?;
         watch.do_what_was_missed()?;
+        watch.complete_states().map_err(|e| Failure::new(Exit::CriuFailed, e).log(log_file))?;
         self.plan.confinement.tidy(&payload)?;
         let (ports, in_force) = (std::mem::take(&mut watch.made), std::mem::take(&mut watch.in_force));
         let cut_off = watch.cut_off.take();

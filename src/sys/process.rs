@@ -163,7 +163,12 @@ pub fn is_ending(pid: i32) -> bool {
 
 /// Whether somebody has stopped a process (SIGSTOP).
 pub fn is_stopped(pid: i32) -> bool {
-    stat_field::<char>(pid, 3).is_ok_and(|state| state == 'T')
+    state(pid).is_ok_and(|state| state == 'T')
+}
+
+/// What a process does: `R`, `S`, `D`, `T`, `t`, `Z`, … as in proc(5).
+pub fn state(pid: i32) -> io::Result<char> {
+    stat_field(pid, 3)
 }
 
 /// Whether SIGKILL is on its way to a process, or has reached it.

@@ -67,6 +67,11 @@ const STORIES: &[Story] = &[
         scenario::retries::an_old_veth_pair_that_lingers_is_waited_for,
     ),
     ("states_alarms_come_at_their_time_of_day", scenario::states::alarms_come_at_their_time_of_day),
+    ("states_guards_of_processes_come_back", scenario::states::guards_of_processes_come_back),
+    (
+        "states_guards_that_cannot_be_restored_fail_the_restore",
+        scenario::states::guards_that_cannot_be_restored_fail_the_restore,
+    ),
     ("states_options_of_sockets_come_back", scenario::states::options_of_sockets_come_back),
     ("states_timers_that_repeat_go_on", scenario::states::timers_that_repeat_go_on),
     ("roots_an_overlay_comes_back", scenario::roots::an_overlay_comes_back),

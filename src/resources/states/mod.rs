@@ -9,11 +9,13 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 pub mod core_filters;
+pub mod own_calls;
 pub mod personality;
 pub mod sockets;
 pub mod timers;
 pub mod tmpfs;
 
+use own_calls::OwnCalls;
 use sockets::Socket;
 use timers::TimerFd;
 
@@ -26,12 +28,17 @@ pub struct States {
     /// Sockets with options that a new one does not have.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sockets: Vec<Socket>,
+    /// Processes with states that only their own system calls set.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_calls: Vec<OwnCalls>,
 }
 
 impl States {
-    /// Those of the tasks in a cgroup and below it, which stand still; `init` is the first of them.
-    pub fn of_tasks(payload: &Path, init: i32) -> Result<States> {
+    /// Those of the tasks in a cgroup and below it, which stand still; `init` is the first of them, and `own_calls` what was
+    /// read of them before.
+    pub fn of_tasks(payload: &Path, init: i32, own_calls: &own_calls::Read) -> Result<States> {
         Ok(States {
+            own_calls: own_calls::of_tasks(payload, own_calls)?,
             timers: timers::of_tasks(payload).context("read its timers")?,
             sockets: sockets::of_tasks(payload, init).context("read the options of its sockets")?,
         })

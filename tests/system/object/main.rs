@@ -26,6 +26,7 @@ type Kind = (&'static str, fn(u16, &str) -> Made);
 const KINDS: &[Kind] = &[
     ("threads", |_, _| processes::threads()),
     ("children", |_, number| processes::children(number)),
+    ("guarded", |_, _| processes::guarded()),
     ("pty", |_, _| processes::pty()),
     ("timers", |_, _| time::timers()),
     ("timerfd", |_, _| time::timerfd()),

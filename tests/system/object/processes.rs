@@ -10,9 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fs, ptr};
 
-use crate::sys::{Check, Made, checked, child, ensure, file, grows, ioctl, pthread_mutex_consistent, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock, pthread_mutexattr_init, pthread_mutexattr_setrobust, said, same, setsid};
+use crate::sys::{Check, Made, checked, child, ensure, file, grows, ioctl, mmap, pthread_mutex_consistent, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_trylock, pthread_mutex_unlock, pthread_mutexattr_init, pthread_mutexattr_setrobust, said, same, setsid, syscall};
 
 /// How many threads pass the turn on.
 const RING: u64 = 8;
@@ -209,4 +210,58 @@ fn read_until(from: &mut File, expected: &str) -> Result<String, String> {
         told += &String::from_utf8_lossy(&piece[..length]);
     }
     Ok(told)
+}
+
+/// prctl(2): what is read, and what was set. The speculation controls are the machine's to allow.
+type Guard = (&'static str, [u64; 2], [u64; 3]);
+
+#[rustfmt::skip]
+const GUARDS: &[Guard] = &[
+    ("PR_SET_MDWE", [66, 0], [65, 1, 0]), ("PR_SET_MEMORY_MERGE", [68, 0], [67, 1, 0]), ("PR_MCE_KILL", [34, 0], [33, 1, 1]),
+    ("PR_SPEC_STORE_BYPASS", [52, 0], [53, 0, 8]), ("PR_SPEC_INDIRECT_BRANCH", [52, 1], [53, 1, 8]),
+];
+
+fn guards() -> [i64; GUARDS.len()] {
+    std::array::from_fn(|at| unsafe { syscall(157, GUARDS[at].1[0], GUARDS[at].1[1], 0u64, 0u64, 0u64) })
+}
+
+/// What only a process itself sets: in two processes, one with a thread.
+pub fn guarded() -> Made {
+    let before = guards();
+    for (_, _, set) in GUARDS {
+        unsafe { syscall(157, set[0], set[1], set[2], 0u64, 0u64) };
+    }
+    let set = guards();
+    if set[..3].iter().zip(&before[..3]).any(|(set, before)| set == before) {
+        return Err(std::io::Error::other(format!("{before:?} -> {set:?}")));
+    }
+    // A child inherits all of it, and writes what it finds.
+    fs::write("child", "")?;
+    child(|| {
+        loop {
+            let wrong = if guards() == set { "right".to_owned() } else { format!("{:?}", guards()) };
+            let _ = fs::write("child.new", wrong).and_then(|()| fs::rename("child.new", "child"));
+            thread::sleep(Duration::from_millis(10));
+        }
+    })?;
+    let (ask, asked) = std::sync::mpsc::channel::<std::sync::mpsc::Sender<[i64; GUARDS.len()]>>();
+    thread::spawn(move || asked.iter().for_each(|answer| answer.send(guards()).unwrap()));
+    Ok(Box::new(move || {
+        let writable_code = unsafe { mmap(ptr::null_mut(), 4096, 7, 0x22, -1, 0) };
+        ensure(writable_code as isize == -1, || "memory may be written and executed".to_owned())?;
+        let (answer, told) = std::sync::mpsc::channel();
+        ask.send(answer).map_err(|e| e.to_string())?;
+        same("the thread's", told.recv().map_err(|e| e.to_string())?, set)?;
+        same("the process's", guards(), set)?;
+        // What it has written before may be from before.
+        let _ = fs::remove_file("child");
+        let mut seen = String::new();
+        let started = Instant::now();
+        while seen.is_empty() && started.elapsed() < Duration::from_secs(10) {
+            seen = fs::read_to_string("child").unwrap_or_default();
+            thread::sleep(Duration::from_millis(2));
+        }
+        same("the child's", seen.as_str(), "right")?;
+        Ok(format!("{set:?}"))
+    }))
 }

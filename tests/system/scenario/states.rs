@@ -34,7 +34,12 @@ impl Object {
         let text = fs::read_to_string(&inittab).unwrap();
         fs::write(inittab, format!("{text}::once:/bin/object {kind} {PORT} {argument}\n")).unwrap();
         container.start();
-        let connected = wait_for(&format!("the object {kind} to listen"), LIMIT, || {
+        Object::connect(container)
+    }
+
+    /// As soon as it listens.
+    fn connect(container: &Container) -> Object {
+        let connected = wait_for("the object to listen", LIMIT, || {
             TcpStream::connect_timeout(&(container.address(), PORT).into(), Duration::from_millis(500)).ok()
         });
         let stream = connected.unwrap_or_else(|e| panic!("{e}"));
@@ -93,4 +98,34 @@ pub fn timers_that_repeat_go_on(world: &World) {
 /// Options of sockets, of each family and protocol.
 pub fn options_of_sockets_come_back(world: &World) {
     assert_comes_back(world, "", "options", "");
+}
+
+/// What only a process itself sets: MemoryDenyWriteExecute=, KSM, machine checks, speculation.
+pub fn guards_of_processes_come_back(world: &World) {
+    assert_comes_back(world, "", "guarded", "");
+}
+
+/// A container whose processes would be less safe than before does not run.
+pub fn guards_that_cannot_be_restored_fail_the_restore(world: &World) {
+    let container = world.container();
+    let mut object = Object::start_in(&container, "guarded", "");
+    object.assert_right();
+    // It serves one connection after the other, and the failure closes what is open.
+    let pid = object.pid.take();
+    drop(object);
+    let images = world.images("guarded").join("c");
+    container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(&images).ok();
+    let record = images.join("lxc-cr.toml");
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace("PR_SET_MDWE", "PR_SET_SOMETHING")).unwrap();
+    let failed = container.ours("lxc-restart").arg("-D").arg(&images).output();
+    failed.assert_code(5);
+    assert!(failed.stderr.contains("PR_SET_SOMETHING is not known") && failed.stderr.contains("as before"), "{failed}");
+    assert_eq!(container.state(), "STOPPED");
+    fs::write(&record, text).unwrap();
+    container.ours("lxc-restart").arg("-D").arg(&images).ok();
+    let mut again = Object::connect(&container);
+    again.pid = pid;
+    again.assert_right();
+    container.kill();
 }
