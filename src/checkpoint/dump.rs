@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -46,6 +46,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
+use crate::sys::timerfd;
 
 use super::plan::{self, Plan};
 
@@ -141,6 +142,7 @@ pub fn run(
         net_settings,
         netns: plan.netns,
         own_calls: read_own_calls(seized, payload)?,
+        began: timerfd::now(libc::CLOCK_REALTIME).context("read the clock")?,
         config: &defined.config,
         payload,
         seized,
@@ -194,6 +196,8 @@ struct DumpWatch<'a> {
     netns: Option<Arc<File>>,
     /// States that its processes were asked for.
     own_calls: own_calls::Read,
+    /// When the dump began, since 1970.
+    began: Duration,
     config: &'a Config,
     payload: &'a [Cgroup],
     seized: &'a Seized,
@@ -305,7 +309,9 @@ impl DumpWatch<'_> {
 
     fn add_states(&mut self) {
         let Some(payload) = &self.seized.cgroup else { return };
-        match states::States::of_tasks(payload, self.seized.init, &self.own_calls) {
+        let (images, since) = (partial(&self.request.images), self.began);
+        let (own_calls, init) = (&self.own_calls, self.seized.init);
+        match states::States::of_tasks(&states::Dumped { payload, init, own_calls, images: &images, since }) {
             Ok(states) => self.record.states = Some(states),
             Err(e) => self.log.report.note(&format!("states of its tasks are not in the record: {e:#}")),
         }

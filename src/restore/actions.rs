@@ -16,7 +16,7 @@ use crate::lxc::definition::Defined;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::network::interfaces::{self, Loan, Loans};
 use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, iptables, multicast, ports, sysctl};
-use crate::resources::states::{self, own_calls};
+use crate::resources::states::{self, States, own_calls};
 use crate::resources::{cgroup, mounts};
 use crate::restore::cgroups::Made;
 use crate::restore::links;
@@ -151,7 +151,7 @@ impl RestoreWatch<'_> {
     /// What the processes have to set by calls of their own they cannot set before CRIU lets them go: until then they are
     /// frozen.
     fn hold_for_calls(&mut self) {
-        if self.plan.states.as_ref().is_some_and(|states| !states.own_calls.is_empty()) {
+        if self.plan.states.as_ref().is_some_and(States::need_calls) {
             self.waits_for_calls = true;
             if let Err(e) = cgroup::set_frozen(self.payload, true) {
                 self.end_as_less_safe(e);
@@ -162,9 +162,10 @@ impl RestoreWatch<'_> {
     /// CRIU has let go of them.
     fn have_states_set(&mut self) {
         self.waits_for_calls = false;
-        let calls = self.plan.states.as_ref().map(|states| states.own_calls.as_slice()).unwrap_or_default();
-        if let Err(e) = own_calls::restore(self.payload, calls) {
-            self.end_as_less_safe(e);
+        let Some(states) = &self.plan.states else { return };
+        match own_calls::restore(self.payload, &states.own_calls, &states.alarms) {
+            Ok(missed) => missed.iter().for_each(|missed| self.log.report.note(missed)),
+            Err(e) => self.end_as_less_safe(e),
         }
     }
 

@@ -31,6 +31,7 @@ pub mod spawn;
 pub mod statmount;
 pub mod systemd_journal;
 pub mod tcp_repair;
+pub mod timer_list;
 pub mod timerfd;
 
 /// Names the time from one boot of the host to the next (random(4)).

@@ -77,7 +77,7 @@ pub fn relabel(shown: &mut Shown, change: impl Fn(&str) -> String) -> Result<(),
 }
 
 /// Those that are there: of a zombie `pstree.img` names any number as its thread.
-fn core_files(dir: &Path) -> Result<Vec<String>, Error> {
+pub(super) fn core_files(dir: &Path) -> Result<Vec<String>, Error> {
     let io_error = |source| Error::Io { path: dir.to_owned(), source };
     let names = std::fs::read_dir(dir).and_then(|entries| {
         entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<std::io::Result<Vec<_>>>()

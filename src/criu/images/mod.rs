@@ -30,6 +30,7 @@ mod shown;
 mod sockets;
 mod stats;
 mod terminals;
+mod timers;
 mod tree;
 mod uts;
 
@@ -51,6 +52,7 @@ pub use shown::Shown;
 pub use sockets::{Becomes, with_sockets};
 pub use stats::{DumpStats, RestoreStats};
 pub use terminals::{Controlling, Resolved, controlling_resolved};
+pub use timers::{PosixTimer, posix_timers};
 pub use tree::{Process, machine_of, process_tree, root_of_tree};
 pub use uts::{file_name as uts_file_name, with_hostname};
 

@@ -4,10 +4,12 @@
 //! tasks still stand still, so that none of them ever sees the difference.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+pub mod alarms;
 pub mod core_filters;
 pub mod own_calls;
 pub mod personality;
@@ -15,6 +17,7 @@ pub mod sockets;
 pub mod timers;
 pub mod tmpfs;
 
+use alarms::Alarm;
 use own_calls::OwnCalls;
 use sockets::Socket;
 use timers::TimerFd;
@@ -31,14 +34,33 @@ pub struct States {
     /// Processes with states that only their own system calls set.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own_calls: Vec<OwnCalls>,
+    /// Timers of timer_create(2) that are due at a time of day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alarms: Vec<Alarm>,
+}
+
+/// What is known of a container that is being dumped.
+#[derive(Clone, Copy, Debug)]
+pub struct Dumped<'a> {
+    /// The cgroup of its tasks.
+    pub payload: &'a Path,
+    /// The first of them.
+    pub init: i32,
+    /// What they were asked for before.
+    pub own_calls: &'a own_calls::Read,
+    /// The images, which are complete.
+    pub images: &'a Path,
+    /// The time of day when the dump began, since 1970.
+    pub since: Duration,
 }
 
 impl States {
-    /// Those of the tasks in a cgroup and below it, which stand still; `init` is the first of them, and `own_calls` what was
-    /// read of them before.
-    pub fn of_tasks(payload: &Path, init: i32, own_calls: &own_calls::Read) -> Result<States> {
+    /// Those of the tasks of a container, which stand still.
+    pub fn of_tasks(dumped: &Dumped<'_>) -> Result<States> {
+        let Dumped { payload, init, own_calls, images, since } = *dumped;
         Ok(States {
             own_calls: own_calls::of_tasks(payload, own_calls)?,
+            alarms: alarms::of_tasks(images, since)?,
             timers: timers::of_tasks(payload).context("read its timers")?,
             sockets: sockets::of_tasks(payload, init).context("read the options of its sockets")?,
         })
@@ -50,6 +72,11 @@ impl States {
     /// When they would be less safe than before.
     pub fn restore_early(states: Option<&States>, payload: &Path) -> Result<Vec<String>> {
         sockets::restore(payload, states.map(|s| s.sockets.as_slice()).unwrap_or_default())
+    }
+
+    /// Whether the tasks have to set some of them by calls of their own.
+    pub fn need_calls(&self) -> bool {
+        !self.own_calls.is_empty() || !self.alarms.is_empty()
     }
 
     /// Gives the restored tasks the rest before they run. None where the checkpoint has no record of them.

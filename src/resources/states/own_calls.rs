@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
+use super::alarms::{self, Alarm};
 use crate::error::ErrorList;
 use crate::resources::cgroup;
 use crate::sys::inject::{self, Stopped};
@@ -128,21 +130,44 @@ fn inherited(mut task: i32, read: &Read) -> Option<&Values> {
     }
 }
 
-/// Sets them in the tasks of a cgroup that is frozen, and thaws it.
+/// What a process has to do.
+#[derive(Clone, Debug)]
+struct Orders<'a> {
+    values: Option<&'a Values>,
+    alarms: Vec<&'a Alarm>,
+}
+
+/// Has the tasks of a cgroup that is frozen set them, and their timers too; thaws it. Gives what could not be set of timers,
+/// in words.
 ///
 /// # Errors
-/// When one cannot be set. Then the container is frozen or goes on, and has to be ended.
-pub fn restore(payload: &Path, recorded: &[OwnCalls]) -> Result<()> {
+/// When a state cannot be set. Then the container is frozen or goes on, and has to be ended.
+pub fn restore(payload: &Path, recorded: &[OwnCalls], alarms: &[Alarm]) -> Result<Vec<String>> {
     let mut threads = Vec::new();
     for task in cgroup::tasks(payload)? {
         let Some(inside) = number_inside(task) else { continue };
-        let Some(calls) = recorded.iter().find(|calls| calls.pid == inside) else { continue };
-        threads.extend(self::threads(task)?.into_iter().map(|tid| (tid, tid == task, &calls.values)));
+        let values = recorded.iter().find(|calls| calls.pid == inside).map(|calls| &calls.values);
+        let orders = Orders { values, alarms: alarms.iter().filter(|alarm| alarm.pid == inside).collect() };
+        if values.is_some() {
+            threads.extend(self::threads(task)?.into_iter().map(|tid| (tid, tid == task, orders.clone())));
+        } else if !orders.alarms.is_empty() {
+            threads.push((task, true, orders));
+        }
     }
+    let missed = Mutex::new(Vec::new());
     let thaw = || cgroup::set_frozen(payload, false);
-    hold_all(&threads, thaw, |stopped, (tid, leads, values)| {
-        set_all(stopped, *leads, values).with_context(|| format!("have thread {tid} set its states"))
-    })
+    hold_all(&threads, thaw, |stopped, (tid, leads, orders)| {
+        let values = orders.values.map_or(Ok(()), |values| set_all(stopped, *leads, values));
+        values.with_context(|| format!("have thread {tid} set its states"))?;
+        for alarm in orders.alarms.iter().filter(|_| *leads) {
+            if let Err(e) = alarms::set(stopped, alarm) {
+                let mut missed = missed.lock().unwrap_or_else(PoisonError::into_inner);
+                missed.push(format!("process {}: {e:#}", alarm.pid));
+            }
+        }
+        Ok(())
+    })?;
+    Ok(missed.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn set_all(stopped: &Stopped, leads: bool, values: &Values) -> Result<()> {
