@@ -8,6 +8,7 @@
 //! | file | what it judges |
 //! |---|---|
 //! | [`threads`] | what a thread has for itself, a main thread that has ended |
+//! | [`landlock`] | processes that Landlock confines |
 //! | [`epoll`] | epolls that watch what their process has not open |
 //! | [`queues`] | requests and packets that wait in a socket |
 //! | [`processes`] | sessions from outside, debuggers, attached shells, limits, profiles |
@@ -53,6 +54,7 @@ pub mod files;
 mod finding;
 pub mod firewall;
 pub mod host;
+pub mod landlock;
 pub mod memory;
 pub mod mount_sources;
 pub mod mounts;
@@ -135,6 +137,9 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     }
     let threads: Vec<_> = tasks.tree.iter().map(|task| (task, threads::Threads::read(task))).collect();
     found.extend(threads::judge(&threads));
+    if !host.frozen {
+        found.extend(landlock::judge(&landlock::read(&tasks)));
+    }
     found.extend(namespaces::judge(&tasks, &names));
     found.extend(namespaces::shared(&defined.config));
     found.extend(start_state::judge(&start_state::Given::read(&defined.config, &tasks)));

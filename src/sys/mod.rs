@@ -14,6 +14,7 @@ pub mod inject;
 mod inject_arch;
 pub mod kcmp;
 pub mod kernel_state;
+pub mod landlock;
 pub mod memory;
 pub mod mount;
 pub mod multicast;

@@ -81,7 +81,6 @@ const HARMLESS: &[&str] = &[
     "aio",
     "pidfd",
     "pidfd-dead",
-    "landlocked",
     "fanotify",
     "seccomp",
     "device 1:11",
@@ -413,6 +412,7 @@ pub fn names_what_would_be_lost(world: &World) {
     for (kind, words, severity) in [
         ("thread-directory", "a thread with a root, working directory", "blocker"),
         ("thread-files", "a thread with descriptors of its own", "blocker"),
+        ("landlocked", "is confined by Landlock", "blocker"),
         ("nfqueue", "receives packets from rules of the firewall (NFQUEUE)", "blocker"),
         ("thread-umask", "the same as its main thread's", "warning"),
         ("unix-request", "has not yet accepted a request", "warning"),
