@@ -32,7 +32,9 @@ impl Cure {
     fn of(operation: Operation, class: Class) -> Option<Cure> {
         use Class::*;
         match (operation, class) {
-            (Operation::Dump, NetlinkData | QueuedCredentials | TcpInFlight | WatchRace) => Some(Cure::Time),
+            (Operation::Dump, NetlinkData | QueuedCredentials | UnixRequest | TcpInFlight | WatchRace) => {
+                Some(Cure::Time)
+            }
             (Operation::Dump, Unseizable | Traced | ProcessGone) => Some(Cure::Time),
             // A container that has just been started has LXC's terminals for a moment.
             (Operation::Dump, ControllingTty | TtyMasterMissing) => Some(Cure::Time),
@@ -145,6 +147,7 @@ mod tests {
             (Dump, Class::NetlinkData, Some(Time)),
             (Dump, Class::QueuedCredentials, Some(Time)),
             (Dump, Class::TcpInFlight, Some(Time)),
+            (Dump, Class::UnixRequest, Some(Time)),
             (Dump, Class::WatchRace, Some(Time)),
             (Dump, Class::Unseizable, Some(Time)),
             (Dump, Class::Traced, Some(Time)),

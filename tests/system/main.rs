@@ -53,6 +53,7 @@ const STORIES: &[Story] = &[
         "retries_a_connection_that_nobody_has_accepted_passes",
         scenario::retries::a_connection_that_nobody_has_accepted_passes,
     ),
+    ("retries_a_request_at_a_unix_socket_passes", scenario::retries::a_request_at_a_unix_socket_passes),
     ("retries_a_traced_process_is_let_go", scenario::retries::a_traced_process_is_let_go),
     (
         "retries_a_process_that_is_killed_meanwhile_is_left_out",

@@ -72,6 +72,8 @@ classes! {
         "restore with TCP connections closed (--tcp-close)";
     TcpInFlight: "a TCP connection is just being opened",
         "try again; if it stays so, the process that listens hangs (lxc-cr check names it): restart it";
+    UnixRequest: "a request waits at a unix socket until a process accepts it, and CRIU cannot save it",
+        "try again; if it stays so, the process that listens is busy or hangs (lxc-cr check names it): give it more workers";
     NetlinkData: "a netlink socket holds data that nobody has read yet",
         "try again";
     QueuedCredentials: "a message with the credentials of its sender waits in a unix socket, and CRIU cannot save those",

@@ -74,6 +74,7 @@ const REASONS: &[(Pattern, Class)] = &[
     (&["Connected TCP socket"], C::TcpEstablished),
     (&["Need to set the --tcp-close"], C::TcpClose),
     (&["In-flight connection (l)"], C::TcpInFlight),
+    (&["Non-empty write queue on an in-flight socket"], C::UnixRequest),
     (&["The socket has data to read"], C::NetlinkData),
     (&["Control messages in queue"], C::QueuedCredentials),
     (&["error parsing [inotify"], C::WatchRace),

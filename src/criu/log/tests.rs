@@ -45,6 +45,7 @@ const CASES: &[(Operation, Class, From, &str)] = &[
     (Restore, Class::TcpClose, From::Source, "(00.01) Error (criu/image.c:94): Need to set the --tcp-close options."),
     (Dump, Class::TcpInFlight, From::Run, "(00.126155) Error (criu/sk-inet.c:185): inet: In-flight connection (l) for 8c6760"),
     (Dump, Class::NetlinkData, From::Run, "(00.004648) Error (criu/sk-netlink.c:77): netlink: The socket has data to read"),
+    (Dump, Class::UnixRequest, From::Run, "(00.264687) Error (criu/sk-unix.c:506): unix: Non-empty write queue on an in-flight socket 0x5c149a"),
     (Dump, Class::QueuedCredentials, From::Run, "(02.936918) Error (criu/sk-queue.c:144): skqueue: Control messages in queue, not supported"),
     (Dump, Class::WatchRace, From::Met, "(00.01) Error (criu/proc_parse.c:2272): parse_fdinfo_pid_s: error parsing [inotify wd:48 ino:1 sdev:1a mask:2 ignored_mask:0 ] for 17"),
     (Dump, Class::PassCred, From::Met, "(00.01) Error (criu/sockets.c:640): sockets: Can't get 1:16 opt: Operation not supported"),

@@ -51,6 +51,11 @@ pub fn a_connection_that_nobody_has_accepted_passes(world: &World) {
     passes(world, "in-flight", "a TCP connection is just being opened");
 }
 
+/// The same of a request at a unix socket, as of a web server before busy workers.
+pub fn a_request_at_a_unix_socket_passes(world: &World) {
+    passes(world, "unix-request", "a request waits at a unix socket");
+}
+
 /// What a process of this kind has cannot be dumped, which is told so. The process ends before the second try.
 fn passes(world: &World, kind: &str, reason: &str) {
     let container = world.container();
