@@ -95,16 +95,20 @@ impl At {
     /// The checkpoint that is meant; `None` where there is none. One that is damaged counts: an older one in its place
     /// would not be what was asked for.
     pub fn find<'a>(&self, entries: &'a [Entry], calendar: &Calendar) -> Option<&'a Entry> {
+        let is_named = |entry: &Entry, text: &str| entry.directory.file_name().is_some_and(|name| name == text);
         let is_meant = |entry: &&Entry| match self {
             At::Latest => true,
-            At::Time(text) => {
-                let by_name = entry.directory.file_name().is_some_and(|name| name.to_str() == Some(text));
-                by_name || calendar.name(entry.created).starts_with(text)
-            }
+            At::Time(text) => is_named(entry, text) || calendar.name(entry.created).starts_with(text),
             At::Label(text) => entry.label.as_ref() == Some(text),
         };
+        // The name of one is no beginning of others: two of one second are `TIME` and `TIME-2`.
+        let exact = |entry: &Entry| matches!(self, At::Time(text) if is_named(entry, text));
         let of_processes = |entry: &&Entry| !matches!(entry.state, State::PreDump | State::Partial);
-        entries.iter().filter(of_processes).filter(is_meant).max_by_key(|entry| (entry.created, &entry.directory))
+        entries
+            .iter()
+            .filter(of_processes)
+            .filter(is_meant)
+            .max_by_key(|entry| (exact(entry), entry.created, &entry.directory))
     }
 }
 
@@ -151,6 +155,12 @@ mod tests {
         assert_eq!(find("2026-11-30").as_deref(), Some("/b"));
         assert_eq!(find("2026-11-30T21:04:10-2").as_deref(), Some("/2026-11-30T21:04:10-2"));
         assert_eq!((find("bad"), find("2025")), (None, None));
+        let twins = [
+            entry("/2026-11-30T21:04:10", noon, None, State::Complete),
+            entry("/2026-11-30T21:04:10-2", noon, None, State::Complete),
+        ];
+        let at: At = "2026-11-30T21:04:10".parse().unwrap();
+        assert_eq!(at.find(&twins, &Calendar::utc()).unwrap().directory, twins[0].directory);
     }
 
     #[test]
