@@ -7,6 +7,7 @@
 //! cli                           prints; nothing else does
 //! monitor  suspend              what outlives a command: a restored container's monitor, a host's shutdown
 //! checkpoint                    a running container becomes a directory
+//! rehearse                      a restore beside the container, before that is ended
 //! restore  prepare              a directory becomes a running container; configurations that can be dumped
 //! preflight  hooks              what stands in the way, before anything is touched; LXC's and CRIU's hooks
 //! rollback                      the undo log, the lock on a container, recovery after a crash
@@ -43,6 +44,7 @@ pub mod hooks;
 pub mod preflight;
 
 pub mod prepare;
+pub mod rehearse;
 pub mod restore;
 
 pub mod checkpoint;

@@ -15,6 +15,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::{files, path_trust};
 
+/// When the restore of a container is rehearsed before the container is ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Rehearse {
+    /// Where it costs little.
+    #[default]
+    Auto,
+    /// Whenever it is possible; where it is not, the container is not ended.
+    Always,
+    /// Not at all.
+    Never,
+}
+
 /// The administrator's file; its drop-ins are in the directory `FILE.d`.
 pub const FILE: &str = "/etc/lxc/lxc-cr.toml";
 /// More than this is no settings file, in bytes.
@@ -89,6 +102,10 @@ keys! {
     /// Compare the checksums of memory images, too, before a restarted container may run. Those that are in memory as they
     /// were written need no comparison.
     verify: bool = true;
+    /// Restore a container once beside itself before it is ended.
+    rehearse: Rehearse = Rehearse::Auto;
+    /// States that may come back different.
+    accept: Vec<String> = Vec::new();
     /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
     suspend: bool = false;
     /// How many containers are suspended or resumed side by side; 0 for four times as many as there are processors.

@@ -19,6 +19,7 @@ const ROWS: &[&[&str]] = &[
     &["rollback"],
     &["preflight", "hooks"],
     &["restore", "prepare"],
+    &["rehearse"],
     &["checkpoint"],
     &["monitor", "suspend"],
     &["cli"],

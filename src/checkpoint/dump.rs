@@ -27,17 +27,19 @@ use crate::lxc::config::Config;
 use crate::lxc::container::Running;
 use crate::lxc::definition::Defined;
 use crate::preflight::entry::deadline;
+use crate::rehearse::{self, Rehearsed};
 use crate::report::{Report, shown};
 use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::drop_filter::Gates;
 use crate::resources::network::state::Within;
 use crate::resources::network::{Port, interfaces, iptables, multicast, ports, sysctl};
 use crate::resources::states::{self, core_filters, own_calls, tmpfs};
+use crate::restore::beside::Asked;
 use crate::rollback::criu_cgroup::Workshop;
 use crate::rollback::lock::Operation;
 use crate::rollback::seized::Seized;
 use crate::rollback::{Journal, Undo, uncommit};
-use crate::settings::Settings;
+use crate::settings::{Rehearse, Settings};
 use crate::store::checksums::Memory;
 use crate::store::hasher::{Disk, Sealer};
 use crate::store::record::Record;
@@ -68,6 +70,10 @@ pub struct Dumped {
     pub record: Record,
     /// Who takes the checksums of the memory images.
     pub sealer: Sealer,
+    /// What the rehearsal of its restore has shown, if there was one.
+    pub rehearsal: Option<Rehearsed>,
+    /// Why the rehearsal keeps it from being ended.
+    pub refused: Option<Failure>,
 }
 
 /// What a dump is made with.
@@ -97,8 +103,8 @@ pub struct Means<'a> {
 ///
 /// # Errors
 /// When CRIU cannot be started or watched; that it failed is told by [`Dumped`].
-pub fn run(
-    means: &Means<'_>,
+pub fn run<'a>(
+    means: &'a Means<'a>,
     mut plan: Plan,
     target: Target,
     journal: &mut Journal,
@@ -133,6 +139,9 @@ pub fn run(
     let sealer = Sealer::start(&dir, disk)?;
     let net_settings = plan.netns.clone().map(read_net_settings).transpose()?;
     let mut watch = DumpWatch {
+        means,
+        rehearsal: None,
+        refused: None,
         request,
         target,
         settings,
@@ -171,7 +180,8 @@ pub fn run(
         watch.journal.play_back_these(&|undo| matches!(undo, Undo::Unseal { .. }))?;
     }
     let (sealed, let_go) = (watch.sealed && !goes_on, watch.let_go);
-    Ok(Dumped { ended: ended?, sealed, let_go, target: watch.target, record: watch.record, sealer })
+    let DumpWatch { target, record, rehearsal, refused, .. } = watch;
+    Ok(Dumped { ended: ended?, sealed, let_go, target, record, sealer, rehearsal, refused })
 }
 
 /// Where CRIU lives that lays its hands on tasks that run. A Ctrl-C at the terminal must reach us, not CRIU: it would leave
@@ -183,6 +193,9 @@ fn place(workshop: &Workshop) -> Result<Place> {
 
 /// What we do while CRIU dumps.
 struct DumpWatch<'a> {
+    means: &'a Means<'a>,
+    rehearsal: Option<Rehearsed>,
+    refused: Option<Failure>,
     request: &'a Request,
     target: Target,
     settings: &'a Settings,
@@ -340,6 +353,7 @@ impl DumpWatch<'_> {
         self.add_core_filters();
         self.add_tmpfs();
         self.add_states();
+        self.rehearse()?;
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
             self.journal.note(uncommit::of(&self.request.images, self.seized)?)?;
@@ -348,6 +362,54 @@ impl DumpWatch<'_> {
             self.log.moved(&self.request.images.join(DUMP_LOG));
         }
         Ok(())
+    }
+
+    /// Restores the container once beside itself, before it is ended.
+    fn rehearse(&mut self) -> Result<()> {
+        let Means { request, settings, criu, defined, operation, limits, .. } = *self.means;
+        let when = request.rehearse.unwrap_or(settings.rehearse);
+        // One that goes on loses nothing by a checkpoint that cannot be restored, unless that is what was asked.
+        if when == Rehearse::Never || (request.after == AfterDump::LeaveRunning && request.rehearse.is_none()) {
+            return Ok(());
+        }
+        let asked = Asked {
+            images: &partial(&request.images),
+            record: &self.record,
+            defined,
+            config: request.config.as_deref(),
+            criu,
+            settings,
+            operation,
+            action_script: &request.action_script,
+            deadline: limits.deadline,
+            signals: &limits.signals,
+        };
+        let accept: Vec<String> = settings.accept.iter().chain(&request.accept).cloned().collect();
+        let (init, payload) = (self.seized.init, self.payload);
+        let subject = rehearse::Subject { asked, init, payload, when, accept: &accept };
+        match rehearse::rehearse(&subject, self.journal, self.log.report) {
+            Ok(rehearse::Outcome::LeftOut(why)) => {
+                self.log.report.note(&format!("its restore was not rehearsed: {why}"));
+                Ok(())
+            }
+            Ok(rehearse::Outcome::Rehearsed(rehearsed)) => {
+                for difference in &rehearsed.differences {
+                    let text = format!("after a restore it differs in {difference}");
+                    match when {
+                        Rehearse::Always => self.log.report.note(&text),
+                        Rehearse::Auto | Rehearse::Never => log::info!("{text}"),
+                    }
+                }
+                self.record.differences.clone_from(&rehearsed.differences);
+                self.rehearsal = Some(rehearsed);
+                Ok(())
+            }
+            Err(failure) => {
+                let told = anyhow::anyhow!("{failure}");
+                self.refused = Some(failure);
+                Err(told)
+            }
+        }
     }
 
     /// The sockets are well again, and nothing that CRIU has yet to do can harm the tasks.

@@ -6,8 +6,8 @@
 //! 4. Check what stands in the way ([`preflight`]) and decide ([`plan`]). A dry run ends here.
 //! 5. Run CRIU on `DIR.partial` ([`target`], [`dump`]). It freezes the container, and our action
 //!    takes its ports off their bridges. A failure of a kind that passes is tried again ([`retry`]).
-//! 6. When the images are complete and the container is to stop, it is still frozen: the record is
-//!    written, everything is synced, and the directory gets its name. Only then may CRIU end the
+//! 6. When the images are complete and the container is to stop, it is still frozen: its restore
+//!    is rehearsed beside it ([`rehearse`](crate::rehearse)), the record is written, everything is synced, and the directory gets its name. Only then may CRIU end the
 //!    container.
 //! 7. A container that keeps running has its ports back by now; its checkpoint is completed
 //!    afterwards. The checksums of memory images, taken all the while, are added last.
@@ -28,7 +28,7 @@ use anyhow::anyhow;
 
 use crate::criu::failure::{describe, in_words};
 use crate::criu::log::Operation as CriuOperation;
-use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, printable};
+use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, RESTORE_LOG, printable};
 use crate::criu::run::{Ended, GiveUp};
 use crate::criu::version;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
@@ -40,18 +40,20 @@ use crate::lxc::protocol::State;
 use crate::lxc::{settled, shell};
 use crate::preflight::entry::{self, check_places, no_criu, not_defined, not_running};
 use crate::preflight::{self, Fails, Findings, Severity, Subject, start_state};
+use crate::rehearse::Rehearsed;
 use crate::report::Report;
 use crate::resources::cgroup::{self, Cgroup};
 use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::rollback::seized::Seized;
 use crate::rollback::{Journal, Undo, recover};
-use crate::settings::Settings;
+use crate::settings::{Rehearse, Settings};
 use crate::store::checksums::Memory;
 use crate::store::record::Record;
 use crate::store::register::Register;
 #[cfg(doc)]
 use crate::store::resume_mark;
+use crate::sys::files;
 use crate::sys::netlink::Netlink;
 
 use dump::{Dumped, Limits, Means};
@@ -91,8 +93,16 @@ pub struct Request {
     pub label: Option<String>,
     /// It joins the container's list: the directory of that is made if it is missing.
     pub kept: bool,
+    /// When its restore is rehearsed; what the settings say where it is not said.
+    pub rehearse: Option<Rehearse>,
+    /// States that may come back different, beside those of the settings.
+    pub accept: Vec<String>,
+    /// Nothing is kept: the checkpoint is made to be rehearsed.
+    pub only_to_rehearse: bool,
     /// Go ahead although the dump is expected to fail.
     pub force: bool,
+    /// Nothing that was found beforehand stands in the way. For trials of what comes later.
+    pub skip_preflight: bool,
     /// Decide, but do nothing.
     pub dry_run: bool,
 }
@@ -123,6 +133,8 @@ pub struct Done {
     pub took: Duration,
     /// Whether the container was stopped.
     pub stopped: bool,
+    /// How its restore was rehearsed, if it was.
+    pub rehearsal: Option<Rehearsed>,
 }
 
 /// The action scripts in the order in which CRIU is given them. It runs them in the reverse order: the user's sees the
@@ -197,8 +209,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let dumped = retry::dump(&means, &plan, &mut journal, &mut netlink, report)?;
 
     // 7.
-    let Dumped { ended, sealed, let_go, target, record, sealer } = dumped;
+    let Dumped { ended, sealed, let_go, target, record, sealer, rehearsal, refused: _ } = dumped;
     let mut record = match sealed {
+        _ if request.only_to_rehearse => record,
         true => record,
         false => match target::seal(request, &target, settings, record, Memory::SumsFollow) {
             Ok(record) => record,
@@ -208,7 +221,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
             }
         },
     };
-    if let Err(e) = target::add_sums(request, &mut record, sealer) {
+    if !request.only_to_rehearse
+        && let Err(e) = target::add_sums(request, &mut record, sealer)
+    {
         report.note(&format!("the checkpoint is complete, but the checksums of its memory are missing: {e:#}"));
     }
     let ended_at = Instant::now();
@@ -220,6 +235,10 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let cleanup = ended_at.elapsed();
     enter(request, &record, report);
     settle(request, let_go, &mut journal, report)?;
+    if request.only_to_rehearse {
+        // The log of a dump that nothing is left of.
+        files::remove_if_there(&target::failed_log(&request.images))?;
+    }
     if request.after == AfterDump::Stop && !monitor_answers(&defined) {
         remove_orphaned_cgroups(&payload, report);
     }
@@ -231,6 +250,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         cleanup,
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
+        rehearsal,
     }))
 }
 
@@ -292,6 +312,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         cleanup: Duration::ZERO,
         took: begin.elapsed(),
         stopped: false,
+        rehearsal: None,
     }))
 }
 
@@ -329,7 +350,7 @@ fn refuse_of_a_user(running: &Running) -> Result<()> {
 /// tried; a container that could not be restored is not stopped for it.
 fn heed(findings: &Findings, request: &Request, report: &mut dyn Report) -> Result<()> {
     let lost: Vec<_> = findings.unrestorable().filter(|_| request.after == AfterDump::Stop).collect();
-    let force = request.force && lost.is_empty();
+    let force = request.skip_preflight || (request.force && lost.is_empty());
     for finding in findings.iter().filter(|f| force || f.severity != Severity::Blocker) {
         match finding.remedy.as_str() {
             "" => report.note(&finding.to_string()),
@@ -369,7 +390,11 @@ fn monitor_end(defined: &Defined, after: AfterDump) -> Option<StateClient> {
 }
 
 /// The failure that a dump ended in, if it did not succeed.
-fn failure_of(request: &Request, dumped: &Dumped, running: &Running) -> Option<Failure> {
+fn failure_of(request: &Request, dumped: &mut Dumped, running: &Running) -> Option<Failure> {
+    // CRIU has put the container back, for it was told to.
+    if let Some(refused) = dumped.refused.take_if(|_| running.init.goes_on() && dumped.ended.given_up.is_none()) {
+        return Some(refused);
+    }
     let ended = &dumped.ended;
     let stopped = !running.init.goes_on();
     if ended.success() || dumped.sealed {
@@ -406,12 +431,21 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
 fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, mut failure: Failure) -> Failure {
     let dir = target::partial(&request.images);
-    let (log, kept) = (dir.join(log), target::failed_log(&request.images));
+    // That of a rehearsal, if there is one: then the dump itself went well.
+    let log = [RESTORE_LOG, log].into_iter().map(|log| dir.join(log)).find(|log| log.exists());
+    let kept = target::failed_log(&request.images);
+    let log = log.unwrap_or_else(|| dir.join(DUMP_LOG));
     if log.exists() {
         failure.log = match fs::rename(&log, &kept) {
             Ok(()) => Some(kept),
             Err(_) => None,
         };
+        // Else it would be kept in that one's place.
+        if log.ends_with(RESTORE_LOG)
+            && let Err(e) = files::remove_if_there(&dir.join(DUMP_LOG))
+        {
+            log::info!("{e:#}");
+        }
     }
     let alive = running.init.goes_on();
     // CRIU writes this one when it has all the others.

@@ -131,6 +131,7 @@ pub fn plan(
         processes: None,
         frozen_us: None,
         looked_through: false,
+        differences: Vec::new(),
         container: record::Container {
             name: defined.name.as_str().to_owned(),
             lxcpath: plain(defined.lxcpath.as_path()),

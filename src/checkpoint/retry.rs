@@ -47,7 +47,7 @@ pub fn dump(
     loop {
         let target = target::make(request, defined, journal)
             .map_err(|failure| undo(request, running, DUMP_LOG, journal, failure))?;
-        let dumped = match dump::run(means, plan.clone(), target, journal, netlink, report) {
+        let mut dumped = match dump::run(means, plan.clone(), target, journal, netlink, report) {
             Ok(dumped) => dumped,
             // CRIU could not be started or watched.
             Err(cause) => return Err(undo(request, running, DUMP_LOG, journal, Failure::new(Exit::Other, cause))),
@@ -55,7 +55,7 @@ pub fn dump(
         if dumped.ended.was_killed() {
             let_go(running, journal);
         }
-        let Some(failure) = failure_of(request, &dumped, running) else {
+        let Some(failure) = failure_of(request, &mut dumped, running) else {
             if let Some(story) = tries.success() {
                 report.note(&story);
                 // The log of the failure before.

@@ -16,10 +16,12 @@ use super::{cure, logger};
 use crate::checkpoint::{self, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, OrExit, Result};
+use crate::inspect::state;
 use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::shell;
 use crate::report::{bytes, seconds};
+use crate::settings::Rehearse;
 use crate::store::calendar::Calendar;
 use crate::store::shared_dir::{self, There};
 use crate::store::{history, kept, resume_mark};
@@ -94,6 +96,23 @@ struct Arguments {
     /// Leave TCP connections out of the checkpoint; with -r: close those with the outside, as lxc-restart does
     #[arg(long)]
     tcp_close: bool,
+
+    /// Restore the container once beside itself before it is ended; WHEN is auto (where it costs little: the default),
+    /// always (the default after --rehearse alone) or never
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    rehearse: Option<Rehearse>,
+
+    /// The same as --rehearse=never
+    #[arg(long, conflicts_with = "rehearse")]
+    no_rehearse: bool,
+
+    /// End the container although a rehearsal has shown that this state comes back different (see lxc-cr.toml(5))
+    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    accept: Vec<String>,
+
+    /// For trials: nothing that was found beforehand stands in the way
+    #[arg(long, hide = true)]
+    skip_preflight: bool,
 
     /// Go ahead although the look at the container has found something that stands in the way
     #[arg(long)]
@@ -197,7 +216,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         at_shutdown: false,
         label: arguments.label.clone(),
         kept: keep,
+        rehearse: if arguments.no_rehearse { Some(Rehearse::Never) } else { arguments.rehearse },
+        accept: accepted(&arguments.accept)?,
+        only_to_rehearse: false,
         force: arguments.force,
+        skip_preflight: arguments.skip_preflight,
         dry_run: arguments.dry_run,
     };
     let mut progress = Progress::new(arguments.lxc.quiet, arguments.verbose);
@@ -270,12 +293,25 @@ fn in_words(done: &Done) -> String {
         false => String::new(),
     };
     let frozen = done.frozen.map(|time| format!("frozen {}, ", seconds(time))).unwrap_or_default();
+    let rehearsed = match &done.rehearsal {
+        Some(rehearsed) => format!(", rehearsed in {} ms", rehearsed.took.as_millis()),
+        None => String::new(),
+    };
     format!(
-        "{} in {} ({}: {frozen}CRIU {}{cleanup}); the container {}",
+        "{} in {} ({}: {frozen}CRIU {}{rehearsed}{cleanup}); the container {}",
         bytes(done.size),
         done.images.display(),
         seconds(done.took),
         seconds(done.criu),
         if done.stopped { "is stopped" } else { "goes on" },
     )
+}
+
+/// The states that a user accepts, all of which are states.
+pub(super) fn accepted(names: &[String]) -> Result<Vec<String>> {
+    match names.iter().find(|name| state::by_name(name).is_none()) {
+        None => Ok(names.to_vec()),
+        Some(unknown) => Err(Failure::msg(Exit::Usage, format!("there is no state '{unknown}' to be accepted"))
+            .hint("a rehearsal names the states that come back different")),
+    }
 }

@@ -122,9 +122,12 @@ impl Question {
         let text = answer.err().unwrap_or_else(|| GO_ON.into());
         let bytes = text.as_bytes();
         let sent = send(self.peer.as_raw_fd(), &bytes[..bytes.len().min(MAX_MESSAGE)], MsgFlags::MSG_NOSIGNAL);
-        if let Err(e) = sent {
+        match sent {
+            Ok(_) => {}
+            // It was ended meanwhile, with its CRIU.
+            Err(Errno::EPIPE) => log::debug!("the script for CRIU's action '{}' has ended", self.action.name()),
             // The script then finds nobody at the other end, which is an answer it can work with.
-            log::warn!("answer CRIU's action '{}': {e}", self.action.name());
+            Err(e) => log::warn!("answer CRIU's action '{}': {e}", self.action.name()),
         }
     }
 }

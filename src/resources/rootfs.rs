@@ -183,9 +183,19 @@ impl Held {
         Ok(Held { path: mount.path(), mount })
     }
 
+    /// A mount that was made for it.
+    pub fn of(mount: Detached) -> Held {
+        Held { path: mount.path(), mount }
+    }
+
     /// A path that leads to it, for us and as long as it is held.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The mount alone.
+    pub fn into_mount(self) -> Detached {
+        self.mount
     }
 
     /// The mount.

@@ -28,6 +28,12 @@ use crate::store::resume_mark;
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
 
+/// Who looks at a restored container, and ends it before it runs.
+pub trait Onlooker: std::fmt::Debug {
+    /// All is back and put right, and stands still; it is ended when this returns.
+    fn look(&mut self, init: Option<i32>, payload: &Path) -> Result<()>;
+}
+
 /// The watch over a restore.
 pub(super) struct RestoreWatch<'a> {
     pub netlink: &'a mut Netlink,
@@ -75,6 +81,9 @@ pub(super) struct RestoreWatch<'a> {
     pub images: &'a Path,
     /// What makes the pages of its memory meanwhile.
     pub touching: Option<Touching>,
+    /// Who only wants to see what is restored: beside the container that still is there, reached by nothing, and never let
+    /// go.
+    pub onlooker: Option<&'a mut dyn Onlooker>,
     pub log: LogReader<'a>,
 }
 
@@ -108,8 +117,12 @@ impl RestoreWatch<'_> {
             return Ok(());
         }
         let netns = network_namespace(init_pid)?;
-        let journal = &mut *self.journal;
-        let mut note = |loan: &Loan| journal.note(Undo::BringBack(loan.clone()));
+        let (journal, rehearsed) = (&mut *self.journal, self.onlooker.is_some());
+        let mut note = |loan: &Loan| match rehearsed {
+            // It comes from a network namespace that goes with it.
+            true => Ok(()),
+            false => journal.note(Undo::BringBack(loan.clone())),
+        };
         let init = init_pid.unwrap_or_default();
         interfaces::bring_in(self.netlink, &self.plan.devices, netns.as_fd(), init, &mut self.loans, &mut note)
     }
@@ -275,7 +288,9 @@ impl Watch for RestoreWatch<'_> {
                 self.put_routes_back();
                 self.give_within(init_pid)?;
                 self.plan.confinement.set_structure(self.payload)?;
-                self.touching = init_pid.and_then(|init| Touching::start(self.images, self.payload, init));
+                if self.onlooker.is_none() {
+                    self.touching = init_pid.and_then(|init| Touching::start(self.images, self.payload, init));
+                }
                 Ok(())
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
@@ -294,6 +309,9 @@ impl Watch for RestoreWatch<'_> {
                 self.confine()?;
                 self.verified()?;
                 self.loaded()?;
+                if self.onlooker.is_some() {
+                    return Ok(());
+                }
                 // From its first instruction on, what was suspended is of the past.
                 self.journal.note(Undo::Mark { container: self.own_dir.clone(), has_run: false })?;
                 match resume_mark::strike_out(&self.own_dir)? {
@@ -303,6 +321,9 @@ impl Watch for RestoreWatch<'_> {
             }
             Action::NetworkUnlock => {
                 self.on_bridge = true;
+                if self.onlooker.is_some() {
+                    return self.open_devices();
+                }
                 let mark = |has_run| Undo::Mark { container: self.own_dir.clone(), has_run };
                 let noted = match self.journal.steps().contains(&mark(false)) {
                     true => self.journal.exchange(&mark(false), mark(true)),
@@ -326,6 +347,10 @@ impl Watch for RestoreWatch<'_> {
                 let files = self.init.map_or(Ok(()), |init| states::tmpfs::restore(init, &self.plan.tmpfs));
                 for e in [states, groups, filters, files].into_iter().filter_map(Result::err) {
                     self.log.report.note(&format!("{e:#}"));
+                }
+                let (init, payload) = (self.init, self.payload);
+                if let Some(onlooker) = self.onlooker.as_mut() {
+                    return onlooker.look(init, payload);
                 }
                 self.hold_for_calls();
                 Ok(())
@@ -370,7 +395,8 @@ impl Watch for RestoreWatch<'_> {
 
     fn give_up(&mut self, why: GiveUp) -> Giving {
         // The peers of its connections have heard of it by now: what they say is received, and would be lost.
-        if self.on_bridge && !matches!(why, GiveUp::Lost | GiveUp::Standstill) {
+        let has_peers = self.on_bridge && self.onlooker.is_none();
+        if has_peers && !matches!(why, GiveUp::Lost | GiveUp::Standstill) {
             return Giving::TooLate;
         }
         // Unlike a dump, a restore can be ended before that at any moment: all that it has made is in this cgroup.

@@ -3,6 +3,7 @@
 //! Each change is noted in the journal before it is made, and [`Work::undo`] takes all of it back. So whoever holds a
 //! [`Work`] can do one of two things after it failed: tell the failure, or do the same work again on a clean host.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
@@ -206,6 +207,7 @@ impl<'a> Work<'a> {
             loading: None,
             images: &request.images,
             touching: None,
+            onlooker: None,
             log: LogReader::new(log_file.clone(), report),
         };
         let lent = lend_images(&request.images, self.means.defined, watch.journal)?;
@@ -272,11 +274,13 @@ impl<'a> Work<'a> {
         let needs = sandbox::Needs {
             request,
             plan: self.plan,
-            operation,
+            control: &operation.control(),
+            pidfile: &operation.pidfile(),
             program: &criu.path,
             root,
             guest: defined.config.guest().map(|guest| guest.gid),
             looked_through: record.is_some_and(|record| record.looked_through),
+            covers: &BTreeMap::new(),
         };
         let sandbox = sandbox::make(&needs).context("make the place in which CRIU works")?;
         let inside = sandbox.inside().context("hold the place in which CRIU works")?;
@@ -357,7 +361,7 @@ fn hook_limit(deadline: Option<Instant>) -> Duration {
 }
 
 /// Why CRIU has not restored it. Of one that has crashed the log tells more than that we ended it.
-fn failure_of(ended: Ended, crashed: bool, images: &Path) -> Failure {
+pub(super) fn failure_of(ended: Ended, crashed: bool, images: &Path) -> Failure {
     match (ended.given_up, ended.refused) {
         (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
         (Some(GiveUp::Signal(number)), _) => Failure::new(Exit::Other, Interrupted(number)),
@@ -397,7 +401,7 @@ fn reap_children() {
 
 /// CRIU reads images in the container's user namespace, too, as the root of that: while it works, that root's group may
 /// read them. Gives the directories that were changed.
-fn lend_images(dir: &Path, defined: &Defined, journal: &mut Journal) -> Result<Vec<PathBuf>> {
+pub(super) fn lend_images(dir: &Path, defined: &Defined, journal: &mut Journal) -> Result<Vec<PathBuf>> {
     let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
     let mut dirs = vec![dir.to_owned()];
     dirs.extend(Lineage::of(dir)?.directories().map(Path::to_owned));

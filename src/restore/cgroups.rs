@@ -71,6 +71,12 @@ pub fn make(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>
     let exact = wanted.iter().any(|w| w.exact);
     let monitor = cgroup::make_new(&monitor, exact, note)?;
     monitor.iter().try_for_each(|cgroup| cgroup::enter(&cgroup.dir, 0))?;
+    Ok(Made { monitor, payload: make_payload(wanted, confinement, note)? })
+}
+
+/// Makes the container's cgroups with all that is below them.
+pub fn make_payload(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>) -> Result<Vec<Cgroup>> {
+    let exact = wanted.iter().any(|w| w.exact);
     let payload: Vec<_> = wanted.iter().map(|w| (&w.hierarchy, w.payload.as_path())).collect();
     let mut payload = cgroup::make_new(&payload, exact, note)?;
     for (cgroup, wanted) in payload.iter_mut().zip(wanted) {
@@ -89,7 +95,7 @@ pub fn make(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>
             tree.make_below(&cgroup.dir)?;
         }
     }
-    Ok(Made { monitor, payload })
+    Ok(payload)
 }
 
 /// The cgroups of [`Wanted::pivot`].

@@ -25,6 +25,7 @@
 
 mod actions;
 mod attempt;
+pub mod beside;
 pub mod cgroups;
 mod connections;
 mod copy;
@@ -236,7 +237,14 @@ fn bring_back(
         None => (None, None),
     };
     let copy = copy.as_ref();
-    let subject = Subject { images: &request.images, record: record.as_ref(), copy, defined: &defined, criu: &criu };
+    let subject = Subject {
+        images: &request.images,
+        record: record.as_ref(),
+        copy,
+        defined: &defined,
+        criu: &criu,
+        beside: false,
+    };
     // What runs has its addresses and its root.
     let held = match way {
         Way::InUse => None,

@@ -144,7 +144,10 @@ pub(super) fn plan(
         Some(record) => record.devices.clone(),
         None => interfaces::of_config(config),
     };
-    if let Some(missing) = interfaces::missing(&devices, &links) {
+    // What is lent to a container that runs is not on the host.
+    let on_host = |device: &&Device| !subject.beside || !matches!(device.from, Origin::Lent { .. });
+    let needed: Vec<Device> = devices.iter().filter(on_host).cloned().collect();
+    if let Some(missing) = interfaces::missing(&needed, &links) {
         return Err(missing.into());
     }
     let interfaces =
@@ -204,7 +207,8 @@ pub(super) fn plan(
     for Terminal { tty, pty } in &terminals {
         mounts.extend(tty.points.iter().map(|p| mount(&p.key, &pty.path)));
     }
-    let notes = propagation(&request.images, &mounts, &root, &mut shown).context("read the container's mounts")?;
+    let notes = propagation(&request.images, &mounts, &root, subject.beside, &mut shown)
+        .context("read the container's mounts")?;
     Ok(Plan {
         born_there: record.is_some_and(|r| r.cgroups().all(Tree::is_flat)),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
@@ -245,7 +249,18 @@ pub(super) fn plan(
 }
 
 /// Where mounts propagate, as the host's mounts allow it now; gives what the user should know of that.
-fn propagation(images: &Path, mounts: &[External], root: &Path, shown: &mut Shown) -> Result<Vec<String>> {
+/// `covered`: none of them is the host's own mount, so all are private.
+fn propagation(
+    images: &Path,
+    mounts: &[External],
+    root: &Path,
+    covered: bool,
+    shown: &mut Shown,
+) -> Result<Vec<String>> {
+    if covered {
+        shown.put(images::with_groups_apart(images, &|_| true)?);
+        return Ok(Vec::new());
+    }
     let host = mounts::table(std::process::id().cast_signed())?;
     let lost = RefCell::new(BTreeSet::new());
     let is_private = |key: Option<&str>| {

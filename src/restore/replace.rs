@@ -101,7 +101,7 @@ fn look(
         Some((copy, own)) => (Some(copy), Some(own)),
         None => (None, record.as_ref()),
     };
-    let subject = Subject { images: &request.images, record, copy, defined, criu };
+    let subject = Subject { images: &request.images, record, copy, defined, criu, beside: false };
     copy.map_or(Ok(()), |copy| refuse_connections(request, copy))?;
     check_names(request, settings, &subject, place_of(root, &subject)?, &mut netlink)?;
     let to_compare = record.filter(|_| settings.verify && !request.dry_run);

@@ -10,6 +10,7 @@
 //! It can write to the container's root, to what the container has mounted from the host, to the kernel's own file systems,
 //! to its log, and to memory that goes with it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,9 @@ use anyhow::{Context, Result};
 use crate::criu::images::Shown;
 use crate::criu::options::{External, RESTORE_LOG, Restore};
 use crate::resources::rootfs::Held;
-use crate::rollback::lock::Operation;
 use crate::store::parents::Lineage;
 use crate::sys::files;
+use crate::sys::mount::Detached;
 use crate::sys::sandbox::{Access, Sandbox};
 
 use super::plan::Plan;
@@ -91,8 +92,10 @@ pub(super) struct Needs<'a> {
     pub request: &'a Request,
     /// What was decided.
     pub plan: &'a Plan,
-    /// Our right to change the container.
-    pub operation: &'a Operation,
+    /// The socket at which our action script asks.
+    pub control: &'a Path,
+    /// Where CRIU writes init's pid.
+    pub pidfile: &'a Path,
     /// The CRIU that restores.
     pub program: &'a Path,
     /// The container's root.
@@ -101,11 +104,13 @@ pub(super) struct Needs<'a> {
     pub guest: Option<u32>,
     /// Whether all that CRIU fills was looked through at the checkpoint.
     pub looked_through: bool,
+    /// Mounts that are shown in place of what is mounted from the host, by their keys.
+    pub covers: &'a BTreeMap<String, Detached>,
 }
 
 /// Makes it.
 pub(super) fn make(needs: &Needs<'_>) -> Result<Sandbox> {
-    let Needs { request, plan, operation, program, root, guest, looked_through } = *needs;
+    let Needs { request, plan, control, pidfile, program, root, guest, looked_through, covers } = *needs;
     let follow_links = links::are_needed(&request.images, root.path())?;
     let mut shown = Shown::of(&request.images);
     shown.put(plan.images.iter().map(|image| (image.name.clone(), image.content.clone())));
@@ -118,13 +123,17 @@ pub(super) fn make(needs: &Needs<'_>) -> Result<Sandbox> {
     for external in &plan.mounts {
         if let External::Mount { key, path } = external {
             let access = Access::Untrusted { follow_links: kernels_own.contains(key) };
-            sandbox
-                .show_without_links(path, &place_of(key), access)
-                .with_context(|| format!("show {}, which was mounted in the container", path.display()))?;
+            let shown = match covers.get(key) {
+                Some(cover) => {
+                    cover.as_fd().try_clone_to_owned().and_then(|cover| sandbox.mount(cover, &place_of(key), access))
+                }
+                None => sandbox.show_without_links(path, &place_of(key), access),
+            };
+            shown.with_context(|| format!("show {}, which was mounted in the container", path.display()))?;
         }
     }
     show_images(&mut sandbox, shown, guest).context("show the images")?;
-    show_ours(&mut sandbox, request, operation).context("show what CRIU's actions need")?;
+    show_ours(&mut sandbox, request, control, pidfile).context("show what CRIU's actions need")?;
     Ok(sandbox)
 }
 
@@ -184,13 +193,13 @@ fn show_images(sandbox: &mut Sandbox, shown: Shown, guest: Option<u32>) -> Resul
 }
 
 /// Our action script with its way to us, and the directory for the file with init's pid.
-fn show_ours(sandbox: &mut Sandbox, request: &Request, operation: &Operation) -> Result<()> {
+fn show_ours(sandbox: &mut Sandbox, request: &Request, control: &Path, pidfile: &Path) -> Result<()> {
     sandbox.show(&request.action_script, Access::Read)?;
     if request.user_script.is_some() {
         sandbox.link(Path::new(USER_SCRIPT), &request.action_script)?;
     }
-    sandbox.show(&operation.control(), Access::Use)?;
-    if let Some(directory) = operation.pidfile().parent() {
+    sandbox.show(control, Access::Use)?;
+    if let Some(directory) = pidfile.parent() {
         sandbox.directory(directory)?;
     }
     Ok(())

@@ -22,6 +22,8 @@ use crate::sys::process::{self, Process};
 
 /// How its name begins.
 const NAME: &str = "lxc-cr.";
+/// How that of a second one ends.
+const BESIDE: &str = ".rehearsal";
 /// How long processes that were killed may take to be gone. One that waits in the kernel for longer is left to it.
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// How long the CRIU of a command that died may take to put the container's tasks back; killed earlier, it would leave them
@@ -45,7 +47,14 @@ pub struct Workshop {
 impl Workshop {
     /// Makes it for the container whose state directory (of its lock) this is. What a dead command has left there was cleared when this one began.
     pub fn open(state: &Path) -> Result<Workshop> {
-        let cgroup = place_of(state)?;
+        let cgroup = place_of(state, "")?;
+        cgroup::make_if_missing(&cgroup)?;
+        Ok(Workshop { cgroup })
+    }
+
+    /// One for a second CRIU of the same command, beside the first.
+    pub fn beside(state: &Path) -> Result<Workshop> {
+        let cgroup = place_of(state, BESIDE)?;
         cgroup::make_if_missing(&cgroup)?;
         Ok(Workshop { cgroup })
     }
@@ -72,6 +81,11 @@ impl Workshop {
                 log::debug!("continue process {pid}: {e}");
             }
         }
+    }
+
+    /// Ends all that works in here, at once.
+    pub fn end_all(&self) -> Result<()> {
+        cgroup::kill(&self.cgroup.dir)
     }
 
     /// A container runs again: tasks of it that were born in here, and that CRIU has moved nowhere, go to its own cgroup.
@@ -101,8 +115,14 @@ impl Drop for Workshop {
 /// # Errors
 /// When cgroups cannot be read.
 pub fn clear(state: &Path) -> Result<bool> {
+    // The second first: it is the first's command that it was for.
+    let beside = clear_one(state, BESIDE)?;
+    Ok(clear_one(state, "")? || beside)
+}
+
+fn clear_one(state: &Path, suffix: &str) -> Result<bool> {
     // Without cgroup2 no command has come as far as that.
-    let Some(dir) = place_of(state).ok().map(|cgroup| cgroup.dir).filter(|dir| dir.exists()) else {
+    let Some(dir) = place_of(state, suffix).ok().map(|cgroup| cgroup.dir).filter(|dir| dir.exists()) else {
         return Ok(false);
     };
     let left = cgroup::tasks(&dir)?;
@@ -116,13 +136,14 @@ pub fn clear(state: &Path) -> Result<bool> {
     Ok(!left.is_empty())
 }
 
-fn place_of(state: &Path) -> Result<Cgroup> {
+fn place_of(state: &Path, suffix: &str) -> Result<Cgroup> {
     let mount = cgroup::unified_mount()?;
     let hierarchy = Hierarchy { controllers: Vec::new(), mount };
     let base = cgroup::directory(&hierarchy.mount, &cgroup::base(&hierarchy)?)?;
     let key = state.file_name().context("a state directory without a name")?;
     let mut name = std::ffi::OsString::from(NAME);
     name.push(key);
+    name.push(suffix);
     Ok(Cgroup::plain(hierarchy, base.join(name)))
 }
 

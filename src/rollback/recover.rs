@@ -32,7 +32,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::process;
 
 /// What an operation that was not finished leaves in its state directory beside its journals.
-const SCRAPS: [&str; 2] = ["control", "pid"];
+const SCRAPS: [&str; 3] = ["control", "pid", "rehearsal"];
 /// How other files of that kind begin: one that was to be put in another one's place.
 const SCRAPS_BEGIN: [&str; 1] = [".lxc-cr-"];
 /// How long an init that was killed may take to end; its processes end before it.

@@ -69,6 +69,9 @@ pub struct Record {
     /// Whether, when its tasks stood still, no deleted file was behind a symbolic link.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub looked_through: bool,
+    /// What a rehearsal has seen to come back different, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<String>,
     /// The container.
     pub container: Container,
     /// Where and by what it was dumped.
@@ -392,6 +395,7 @@ pub(crate) mod tests {
             processes: None,
             frozen_us: None,
             looked_through: false,
+            differences: Vec::new(),
             container: Container {
                 name: "t".into(),
                 lxcpath: "/var/lib/lxc".into(),

@@ -142,7 +142,11 @@ fn dump(
         at_shutdown: otherwise == Otherwise::ShutDown,
         label: None,
         kept: false,
+        rehearse: None,
+        accept: Vec::new(),
+        only_to_rehearse: false,
         force: false,
+        skip_preflight: false,
         dry_run: false,
     };
     match checkpoint::checkpoint(&request, &Settings { timeout, ..settings.clone() }, report)? {

@@ -5,6 +5,7 @@ use std::{fs, io};
 pub mod acl;
 pub mod bpf;
 pub mod clean_start;
+pub mod cover;
 pub mod entry;
 pub mod fdpass;
 pub mod files;

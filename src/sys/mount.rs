@@ -73,6 +73,19 @@ impl Detached {
     }
 }
 
+impl From<OwnedFd> for Detached {
+    /// What open_tree(2) and fsmount(2) give.
+    fn from(tree: OwnedFd) -> Detached {
+        Detached { tree, _device: None }
+    }
+}
+
+impl From<Detached> for OwnedFd {
+    fn from(mount: Detached) -> OwnedFd {
+        mount.tree
+    }
+}
+
 impl AsFd for Detached {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.tree.as_fd()
@@ -110,7 +123,7 @@ pub fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNS)?)
 }
 
-fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+pub(super) fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("mount".to_owned()).spawn_scoped(scope, f)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -293,6 +293,11 @@ pub(super) fn follow_links_everywhere() -> io::Result<()> {
     )
 }
 
+/// Makes a mount that is in no mount namespace read-only.
+pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
+    set_attributes(mount, false, &MountAttributes { set: RDONLY, clear: 0, propagation: 0, user_namespace: 0 })
+}
+
 fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &MountAttributes) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is a static C string, and the structure lives through the call, which is told its size.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
@@ -9,6 +10,7 @@ use serde::Serialize;
 use crate::cli::common::{LxcOptions, absolute, load_settings, on_one_line, print, print_error, print_json, start_log};
 use crate::cli::cure;
 use crate::cli::lxc_cr::batch::all_containers;
+use crate::cli::lxc_cr::rehearsal;
 use crate::criu::version;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::command::Client;
@@ -41,6 +43,15 @@ pub struct Check {
     #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
     dir: Option<PathBuf>,
 
+    /// Also try it: dump the container into a directory of its own, which it survives, restore it once beside itself,
+    /// compare the two, and remove all of that
+    #[arg(long, conflicts_with = "all")]
+    rehearse: bool,
+
+    /// Leave this state out of the verdict if it comes back different (see lxc-cr.toml(5))
+    #[arg(long, value_name = "STATE", value_delimiter = ',', requires = "rehearse")]
+    accept: Vec<String>,
+
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -53,6 +64,8 @@ pub(super) struct Checked {
     findings: Findings,
     /// The one command that takes many blockers away.
     cure: Option<String>,
+    /// How long a rehearsal took that went well.
+    rehearsed: Option<Duration>,
 }
 
 /// The same, for programs.
@@ -74,7 +87,17 @@ impl Check {
         let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(entry::not_defined)?;
         let dir = self.dir.as_deref().map(absolute).transpose()?;
         let settings = load_settings(&name)?;
-        let checked = look(&defined, dir.as_deref(), &settings)?.ok_or_else(|| entry::not_running(&defined))?;
+        let mut checked = look(&defined, dir.as_deref(), &settings)?.ok_or_else(|| entry::not_running(&defined))?;
+        if self.rehearse && !checked.findings.blocked() {
+            let options = rehearsal::Options {
+                config: self.lxc.rcfile.as_deref(),
+                accept: &self.accept,
+                quiet: self.lxc.quiet || self.json,
+            };
+            let tried = rehearsal::try_it(&defined, &settings, &options)?;
+            checked.rehearsed = tried.took;
+            checked.findings = Findings::new(checked.findings.iter().cloned().chain(tried.findings));
+        }
         if self.json {
             print_json(&serde_json::json!({
                 "version": 1,
@@ -134,7 +157,7 @@ pub(super) fn look(defined: &Defined, dir: Option<&Path>, settings: &Settings) -
     let found = preflight::look(&subject, &mut netlink)?;
     let findings = Findings::new(found.iter().cloned().chain(refused));
     let cure = findings.blocked().then(|| cure::by_preparing(defined)).flatten();
-    Ok(Some(Checked { name: name.clone(), findings, cure }))
+    Ok(Some(Checked { name: name.clone(), findings, cure, rehearsed: None }))
 }
 
 impl Checked {
@@ -148,7 +171,7 @@ impl Checked {
     }
 
     fn in_words(&self) -> String {
-        in_words(self.name.as_str(), &self.findings, self.cure.as_deref())
+        in_words(self.name.as_str(), &self.findings, self.cure.as_deref(), self.rehearsed)
     }
 
     /// Of one of many: its verdict first, what was found indented below it.
@@ -167,11 +190,16 @@ fn as_finding(failure: Failure) -> Finding {
 }
 
 /// First what takes many blockers away at once.
-fn in_words(name: &str, findings: &Findings, cure: Option<&str>) -> String {
+fn in_words(name: &str, findings: &Findings, cure: Option<&str>, rehearsed: Option<Duration>) -> String {
     let cure = cure.map(|cure| format!("it is not prepared; try first: {cure}\n")).unwrap_or_default();
     cure + &findings.to_string()
         + &match findings.blockers().count() {
-            0 => format!("{name} can be checkpointed\n"),
+            0 => match rehearsed {
+                None => format!("{name} can be checkpointed\n"),
+                Some(took) => {
+                    format!("{name} can be checkpointed and restored: rehearsed in {} ms\n", took.as_millis())
+                }
+            },
             1 => format!("{name} cannot be checkpointed: there is 1 blocker\n"),
             many => format!("{name} cannot be checkpointed: there are {many} blockers\n"),
         }
@@ -187,7 +215,7 @@ mod tests {
             Finding::note("it is frozen", "it stays so"),
             Finding::blocker("process 7 (x) is traced", "CRIU traces it").remedy("kill 9"),
         ]);
-        insta::assert_snapshot!(in_words("web", &findings, None), @r"
+        insta::assert_snapshot!(in_words("web", &findings, None, None), @r"
         blocker: process 7 (x) is traced
           why: CRIU traces it
           remedy: kill 9
@@ -195,6 +223,6 @@ mod tests {
           why: it stays so
         web cannot be checkpointed: there is 1 blocker
         ");
-        assert_eq!(in_words("web", &Findings::default(), None), "web can be checkpointed\n");
+        assert_eq!(in_words("web", &Findings::default(), None, None), "web can be checkpointed\n");
     }
 }

@@ -8,6 +8,7 @@ mod list;
 mod prepare;
 mod prune;
 mod recover;
+mod rehearsal;
 mod remove;
 mod resume;
 mod show;

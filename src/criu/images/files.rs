@@ -17,6 +17,8 @@ const REMAP_FPATH_MAGIC: u32 = 0x5913_3954;
 /// `S_IFMT` and `S_IFREG` of the recorded modes.
 const KIND_MASK: u32 = 0o170_000;
 const KIND_REGULAR: u32 = 0o100_000;
+/// `O_ACCMODE` of the recorded flags; nothing of it is set where a file was only read.
+const ACCESS_MODE: u32 = 0o3;
 
 #[derive(Clone, PartialEq, Message)]
 struct FileEntry {
@@ -154,6 +156,8 @@ pub struct PathFile {
     pub mode: Option<u32>,
     /// Handed to CRIU by its caller.
     pub external: bool,
+    /// Whether it was open for writing.
+    pub written: bool,
 }
 
 /// A socket of IPv4 or IPv6.
@@ -294,6 +298,7 @@ impl From<RegFileEntry> for PathFile {
             size: entry.size,
             mode: entry.mode,
             external: entry.ext.unwrap_or(false),
+            written: entry.flags & ACCESS_MODE != 0,
         }
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Subject<'a> {
     pub defined: &'a Defined,
     /// The CRIU that is here.
     pub criu: &'a Criu,
+    /// It is only rehearsed, beside the container that still is there.
+    pub beside: bool,
 }
 
 /// Why a checkpoint should not be restarted.

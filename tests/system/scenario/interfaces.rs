@@ -90,7 +90,7 @@ pub fn none_at_all_and_the_hosts_own(world: &World) {
 }
 
 /// A container whose eth0 is of this kind, upon or instead of one end of a pair whose other end is on the bridge.
-fn wired<'w>(world: &'w World, kind: &str, more: &str) -> Container<'w> {
+pub(super) fn wired<'w>(world: &'w World, kind: &str, more: &str) -> Container<'w> {
     for line in [
         format!("link add {PORT} type veth peer name {WIRE}"),
         format!("link set {PORT} up master {BRIDGE}"),
@@ -107,7 +107,7 @@ fn wired<'w>(world: &'w World, kind: &str, more: &str) -> Container<'w> {
     container
 }
 
-fn unwire() {
+pub(super) fn unwire() {
     Run::new("ip").args(["link", "del", PORT]).ok();
 }
 

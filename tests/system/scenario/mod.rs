@@ -33,6 +33,7 @@ pub mod proxmox;
 pub mod races;
 pub mod recipe;
 pub mod refusals;
+pub mod rehearse;
 pub mod replace;
 pub mod retries;
 pub mod roots;
