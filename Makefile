@@ -67,7 +67,7 @@ lint:
 	else echo "lint: LEFT OUT, clippy is missing (Debian 12 has none)"; fi
 
 check: lint
-	$(CARGO) test --lib --bins --test layers --test cli --test doc --test prepare
+	$(CARGO) test --lib --bins --test layers --test words --test cli --test doc --test prepare
 
 # What is tested is what is installed: the release build. Of the faults, those at CRIU's actions: a minute.
 test: test-host lint

@@ -108,7 +108,7 @@ fn wrong_use_is_status_2_and_goes_to_standard_error() {
         (&["-n", "x", "y"], "cannot be used with"),
         (&["x", "y"], "'y'"),
         (&["-n", "x", "-d", "-F"], "cannot be used with"),
-        (&["-n", "x", "-l", "LOUD"], "'LOUD' is no log level"),
+        (&["-n", "x", "-l", "LOUD"], "'LOUD' is not a log level"),
         (&["-n", "x", "--timeout", "soon"], "'soon'"),
         (&["-n", "a/b"], "a/b"),
         (&["-n", ".."], ".."),

@@ -13,7 +13,7 @@ use lxc_cr::lxc::definition::Defined;
 use lxc_cr::lxc::name::{ContainerName, LxcPath};
 use lxc_cr::prepare::change::Change;
 use lxc_cr::prepare::container;
-use lxc_cr::prepare::host::spec::Wish;
+use lxc_cr::prepare::host::spec::BridgeSpec;
 use lxc_cr::prepare::host::{self, Network, Port, Root};
 use lxc_cr::prepare::init::Init;
 use lxc_cr::prepare::installed::Installed;
@@ -58,7 +58,7 @@ impl Case {
         Case { dir, wishes, expected }
     }
 
-    fn wish(&self, key: &str) -> Option<&str> {
+    fn spec(&self, key: &str) -> Option<&str> {
         self.wishes.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
@@ -73,22 +73,22 @@ fn diffs<'a>(changes: impl IntoIterator<Item = &'a Change>) -> String {
 }
 
 fn of_host(case: &Case) -> String {
-    let wish = Wish {
-        bridge: case.wish("bridge").unwrap_or("br0").to_owned(),
-        address: case.wish("address").map(|a| a.parse().unwrap()),
-        gateway: case.wish("gateway").map(|g| g.parse().unwrap()),
-        port: case.wish("port").map(str::to_owned),
+    let spec = BridgeSpec {
+        bridge: case.spec("bridge").unwrap_or("br0").to_owned(),
+        address: case.spec("address").map(|a| a.parse().unwrap()),
+        gateway: case.spec("gateway").map(|g| g.parse().unwrap()),
+        port: case.spec("port").map(str::to_owned),
     };
-    let default_route = case.wish("default-route").is_some();
+    let default_route = case.spec("default-route").is_some();
     let network = Network {
-        bridge: case.wish("there").map(|_| (true, true)),
-        port: wish.port.as_ref().map(|_| Port {
+        bridge: case.spec("there").map(|_| (true, true)),
+        port: spec.port.as_ref().map(|_| Port {
             mac: Some(Mac([0x52, 0x54, 0, 1, 2, 3])),
             default_route,
             on_bridge: false,
         }),
     };
-    match host::plan(&Root::new(case.dir.path()), &wish, &network, Vec::new()) {
+    match host::plan(&Root::new(case.dir.path()), &spec, &network, Vec::new()) {
         Ok(plan) => {
             let lines = plan.deeds().into_iter().chain(plan.advice.clone()).map(|line| format!("{line}\n"));
             format!("{}{}{}", plan.findings, diffs(&plan.changes), lines.collect::<String>())
@@ -110,7 +110,7 @@ fn of_container(case: &Case) -> String {
     fs::copy(source.join("systemd/no-bpf.seccomp"), installed.profile()).unwrap();
     let (name, lxcpath) = (ContainerName::new("web").unwrap(), LxcPath::new(case.dir.path()).unwrap());
     let defined = Defined::load(&name, &lxcpath, None).unwrap();
-    let init = case.wish("init").and_then(Init::named);
+    let init = case.spec("init").and_then(Init::named);
     match container::plan(&defined, &installed, init) {
         Ok(plan) => format!("{} {}\n{}{}", plan.init, plan.id_map, diffs(&plan.change), plan.notes),
         Err(failure) => format!("{failure}\nhint: {}\n", failure.hint.as_deref().unwrap_or_default()),

@@ -27,7 +27,7 @@ use crate::settings::Settings;
 use crate::store::checksums::{self, Memory};
 use crate::store::hasher::Sealer;
 use crate::store::history::History;
-use crate::store::parents::{self, Lineage};
+use crate::store::parents::{self, Parents};
 use crate::store::record::Record;
 use crate::store::register::Register;
 use crate::store::{known, layout, list, resume_mark, shared_dir};
@@ -51,7 +51,7 @@ pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::F
     let refuse = |text: String| Failure::msg(Exit::Refused, text);
     match fs::symlink_metadata(target) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context(format!("look at {}", target.display())))),
+        Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context(format!("stat {}", target.display())))),
         Ok(meta) if !meta.is_dir() => {
             return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", target.display()))
                 .hint("-D wants a directory, or a path where one can be made"));
@@ -97,13 +97,13 @@ pub(super) fn check_parent(request: &Request, defined: &Defined) -> Result<()> {
         _ => partial(&request.images).join(parent),
     };
     let missing = |e: std::io::Error| {
-        Failure::new(Exit::Refused, anyhow!(e).context(format!("look for the copy of memory {}", dir.display())))
+        Failure::new(Exit::Refused, anyhow!(e).context(format!("find the copy of memory {}", dir.display())))
             .hint("--predump-dir takes it relative to the new directory: ../NAME for one beside it")
     };
     let dir = dir.canonicalize().map_err(missing)?;
     let _dir = check_places(defined, &dir)?;
     files::open_private_dir(&dir).or_exit(Exit::BadCheckpoint)?;
-    let line = Lineage::of(&dir).or_exit(Exit::BadCheckpoint)?;
+    let line = Parents::of(&dir).or_exit(Exit::BadCheckpoint)?;
     line.check_sizes().or_exit(Exit::BadCheckpoint)?;
     let Ok(target) = request.images.canonicalize() else { return Ok(()) };
     match dir == target || line.directories().any(|part| part == target) {
@@ -121,7 +121,7 @@ fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
 
 /// Refuses a place whose directory is not there: it may be that of a disk that is not mounted, and all directories would be
 /// made, and filled, where the disk should be. In the container's own directory nothing is missing by mistake, nor is a
-/// shelf in a directory that is there ([`shared_dir`]).
+/// shared_dir in a directory that is there ([`shared_dir`]).
 fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     let guest = defined.config.guest();
     let way = path_trust::reach(guest, &request.images).or_exit(Exit::Refused)?;
@@ -129,7 +129,7 @@ fn check_above(request: &Request, defined: &Defined) -> Result<()> {
         Ok(Some(point)) if !request.force => {
             let text = format!("{} is not mounted, and the checkpoint would lie beneath it", point.display());
             return Err(Failure::msg(Exit::Refused, text).hint(format!(
-                "mount it: mount {}; --force writes there nevertheless",
+                "mount it: mount {}; --force writes there anyway",
                 shell::quoted(&point.to_string_lossy())
             )));
         }
@@ -180,7 +180,7 @@ impl Target {
         let named = statat(&self.above, name, AtFlags::SYMLINK_NOFOLLOW).with_context(what)?;
         let ours = fstat(&self.dir).with_context(what)?;
         if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino) {
-            bail!("somebody has put another directory in the place of {}", to.display());
+            bail!("{} was replaced by another directory", to.display());
         }
         let above = openat(&self.above, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         above.and_then(fsync).with_context(|| format!("sync the directory of {}", to.display()))

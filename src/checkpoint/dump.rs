@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use super::Request;
-use super::target::{Target, partial, seal};
+use crate::checkpoint::directories::{Target, partial, seal};
 use crate::criu::action_env::Action;
 use crate::criu::control::Control;
 use crate::criu::failure::in_words;
@@ -30,14 +30,14 @@ use crate::preflight::entry::deadline;
 use crate::rehearse::{self, Rehearsed};
 use crate::report::{Report, shown};
 use crate::resources::cgroup::{self, Cgroup};
-use crate::resources::network::drop_filter::Gates;
+use crate::resources::network::drop_filter::DropFilter;
 use crate::resources::network::state::Within;
 use crate::resources::network::{Port, interfaces, iptables, multicast, ports, sysctl};
 use crate::resources::states::{self, core_filters, own_calls, tmpfs};
 use crate::restore::beside::Asked;
-use crate::rollback::criu_cgroup::Workshop;
+use crate::rollback::criu_cgroup::CriuCgroup;
+use crate::rollback::killed_dump::Seized;
 use crate::rollback::lock::Operation;
-use crate::rollback::seized::Seized;
 use crate::rollback::{Journal, Undo, uncommit};
 use crate::settings::{Rehearse, Settings};
 use crate::store::checksums::Memory;
@@ -45,10 +45,9 @@ use crate::store::hasher::{Disk, Sealer};
 use crate::store::record::Record;
 use crate::sys::in_root::Below;
 use crate::sys::netlink::Netlink;
-use crate::sys::process;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
-use crate::sys::timerfd;
+use crate::sys::{process, timerfd};
 
 use super::plan::{self, Plan};
 
@@ -114,8 +113,8 @@ pub fn run<'a>(
     let Means { request, settings, criu, defined, running, payload, seized, operation, limits } = *means;
     let dir = partial(&request.images);
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
-    let workshop = Workshop::open(operation.dir())?;
-    let mut place = place(&workshop)?;
+    let criu_cgroup = CriuCgroup::open(operation.dir())?;
+    let mut place = place(&criu_cgroup)?;
     let (images, held, number) = target.for_criu().context("hold the images")?;
     plan.dump.common.images = images;
     place = place.keep(held, number);
@@ -138,7 +137,7 @@ pub fn run<'a>(
     let disk = if settings.sync { Disk::IsWaitedFor } else { Disk::IsNotWaitedFor };
     let sealer = Sealer::start(&dir, disk)?;
     let net_settings = plan.netns.clone().map(read_net_settings).transpose()?;
-    let mut watch = DumpWatch {
+    let mut watch = DumpActions {
         means,
         rehearsal: None,
         refused: None,
@@ -146,7 +145,7 @@ pub fn run<'a>(
         target,
         settings,
         ports: &plan.ports,
-        gates: Gates::of(interfaces::without_bridge(&plan.record.devices, &plan.ports), &running.init),
+        gates: DropFilter::of(interfaces::without_bridge(&plan.record.devices, &plan.ports), &running.init),
         record: plan.record,
         net_settings,
         netns: plan.netns,
@@ -155,7 +154,7 @@ pub fn run<'a>(
         config: &defined.config,
         payload,
         seized,
-        workshop: &workshop,
+        criu_cgroup: &criu_cgroup,
         thawed: Vec::new(),
         heard: Vec::new(),
         journal,
@@ -180,19 +179,19 @@ pub fn run<'a>(
         watch.journal.play_back_these(&|undo| matches!(undo, Undo::Unseal { .. }))?;
     }
     let (sealed, let_go) = (watch.sealed && !goes_on, watch.let_go);
-    let DumpWatch { target, record, rehearsal, refused, .. } = watch;
+    let DumpActions { target, record, rehearsal, refused, .. } = watch;
     Ok(Dumped { ended: ended?, sealed, let_go, target, record, sealer, rehearsal, refused })
 }
 
 /// Where CRIU lives that lays its hands on tasks that run. A Ctrl-C at the terminal must reach us, not CRIU: it would leave
 /// them half seized. Nor must the host's lack of memory end it. It may be forbidden to write, to make it give up.
-fn place(workshop: &Workshop) -> Result<Place> {
-    let place = Place::here().own_session().in_cgroups(vec![workshop.door()?]);
+fn place(criu_cgroup: &CriuCgroup) -> Result<Place> {
+    let place = Place::here().own_session().in_cgroups(vec![criu_cgroup.door()?]);
     Ok(place.spared().heeds_no_file_limit())
 }
 
 /// What we do while CRIU dumps.
-struct DumpWatch<'a> {
+struct DumpActions<'a> {
     means: &'a Means<'a>,
     rehearsal: Option<Rehearsed>,
     refused: Option<Failure>,
@@ -201,7 +200,7 @@ struct DumpWatch<'a> {
     settings: &'a Settings,
     ports: &'a [Port],
     /// Those that are closed meanwhile.
-    gates: Option<Gates>,
+    gates: Option<DropFilter>,
     record: Record,
     /// Who reads the settings of the container's network.
     net_settings: Option<JoinHandle<Result<sysctl::Settings>>>,
@@ -214,7 +213,7 @@ struct DumpWatch<'a> {
     config: &'a Config,
     payload: &'a [Cgroup],
     seized: &'a Seized,
-    workshop: &'a Workshop,
+    criu_cgroup: &'a CriuCgroup,
     /// What the container had frozen by itself.
     thawed: Vec<PathBuf>,
     /// The actions of which we have heard before the user's script, and hear again after it.
@@ -227,7 +226,7 @@ struct DumpWatch<'a> {
     log: LogReader<'a>,
 }
 
-impl DumpWatch<'_> {
+impl DumpActions<'_> {
     fn add_net_settings(&mut self) {
         match self.net_settings.take().map(JoinHandle::join) {
             None => {}
@@ -416,7 +415,7 @@ impl DumpWatch<'_> {
     fn let_go(&mut self) -> Result<()> {
         let mut errors = ErrorList::default();
         errors.note(ports::unlock(self.netlink, self.ports).context("put the container back on its bridge"));
-        errors.note(self.gates.as_ref().map_or(Ok(()), Gates::open));
+        errors.note(self.gates.as_ref().map_or(Ok(()), DropFilter::open));
         errors.note(self.seized.thaw().context("thaw the container"));
         errors.into_result()?;
         self.let_go = true;
@@ -448,7 +447,7 @@ fn refuse_links(images: &Path, init: i32) -> Result<bool> {
     mounts.sort_by_key(|mount| mount.point.components().count());
     for file in images::made_again(images)? {
         let path = shown(&file.path.to_string_lossy());
-        if let Some(link) = root.link_on(&file.path).with_context(|| format!("look at {path} in the container"))? {
+        if let Some(link) = root.link_on(&file.path).with_context(|| format!("inspect {path} in the container"))? {
             return Err(BehindLink { file: path, link: shown(&link.to_string_lossy()) }.into());
         }
         all_seen &= mounts.iter().rfind(|m| file.path.starts_with(&m.point)).is_some_and(|m| Some(m.id) == file.mount);
@@ -471,7 +470,7 @@ fn read_net_settings(netns: Arc<File>) -> Result<JoinHandle<Result<sysctl::Setti
     std::thread::Builder::new().name("sysctl".to_owned()).spawn(read).context("start a thread")
 }
 
-impl Watch for DumpWatch<'_> {
+impl Watch for DumpActions<'_> {
     fn action(&mut self, action: &Action, _init_pid: Option<i32>) -> Result<()> {
         if self.is_early(action) {
             return match action {
@@ -514,11 +513,11 @@ impl Watch for DumpWatch<'_> {
     }
 
     fn pulse(&mut self) -> Option<u64> {
-        Some(pulse(self.workshop, &partial(&self.request.images)))
+        Some(pulse(self.criu_cgroup, &partial(&self.request.images)))
     }
 
     fn nudge(&mut self) {
-        self.workshop.nudge();
+        self.criu_cgroup.nudge();
     }
 
     fn wants_ticks(&self) -> bool {
@@ -572,41 +571,41 @@ pub fn run_pre_dump(
     limits: &Limits,
     report: &mut dyn Report,
 ) -> Result<Ended> {
-    let workshop = Workshop::open(operation.dir())?;
+    let criu_cgroup = CriuCgroup::open(operation.dir())?;
     let (for_criu, held, number) = target.for_criu().context("hold the images")?;
     let dir = std::mem::replace(&mut options.images, for_criu);
     let job = Job {
         program: &criu.path,
         args: options.args(),
-        place: place(&workshop)?.keep(held, number),
+        place: place(&criu_cgroup)?.keep(held, number),
         control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
         environment: Vec::new(),
         deadline: limits.deadline,
     };
     let log = LogReader::new(dir.join(PRE_DUMP_LOG), report);
-    let mut watch = PreDumpWatch { workshop: &workshop, images: &dir, log };
+    let mut watch = PreDumpActions { criu_cgroup: &criu_cgroup, images: &dir, log };
     watch.log.report.phase("copying memory");
     run::run(job, &limits.signals, &mut watch)
 }
 
 /// A copy of memory: nothing is to be done but to watch.
-struct PreDumpWatch<'a> {
-    workshop: &'a Workshop,
+struct PreDumpActions<'a> {
+    criu_cgroup: &'a CriuCgroup,
     images: &'a Path,
     log: LogReader<'a>,
 }
 
-impl Watch for PreDumpWatch<'_> {
+impl Watch for PreDumpActions<'_> {
     fn action(&mut self, _action: &Action, _init_pid: Option<i32>) -> Result<()> {
         Ok(())
     }
 
     fn pulse(&mut self) -> Option<u64> {
-        Some(pulse(self.workshop, self.images))
+        Some(pulse(self.criu_cgroup, self.images))
     }
 
     fn nudge(&mut self) {
-        self.workshop.nudge();
+        self.criu_cgroup.nudge();
     }
 
     fn wants_ticks(&self) -> bool {
@@ -619,8 +618,8 @@ impl Watch for PreDumpWatch<'_> {
 }
 
 /// What changes as long as CRIU gets on: the time that it uses, and what it writes.
-fn pulse(workshop: &Workshop, images: &Path) -> u64 {
+fn pulse(criu_cgroup: &CriuCgroup, images: &Path) -> u64 {
     let files = fs::read_dir(images).into_iter().flatten().flatten();
     let written: u64 = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
-    workshop.cpu_time().wrapping_add(written)
+    criu_cgroup.cpu_time().wrapping_add(written)
 }

@@ -15,10 +15,10 @@
 //! So at each moment the container runs, or can run on, or its checkpoint is complete on disk.
 //! Every failure is rolled back, and reported with the state in which the container is.
 
+pub mod directories;
 pub mod dump;
 pub mod plan;
 mod retry;
-pub mod target;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,8 +44,8 @@ use crate::rehearse::Rehearsed;
 use crate::report::Report;
 use crate::resources::cgroup::{self, Cgroup};
 use crate::rollback::holder::Command;
+use crate::rollback::killed_dump::Seized;
 use crate::rollback::lock::{self, Operation};
-use crate::rollback::seized::Seized;
 use crate::rollback::{Journal, Undo, recover};
 use crate::settings::{Rehearse, Settings};
 use crate::store::checksums::Memory;
@@ -169,8 +169,8 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     }
     refuse_of_a_user(&running)?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
-    let _replaced = target::check(request, &defined)?;
-    target::check_parent(request, &defined)?;
+    let _replaced = directories::check(request, &defined)?;
+    directories::check_parent(request, &defined)?;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let subject = Subject {
         defined: &defined,
@@ -213,7 +213,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     let mut record = match sealed {
         _ if request.only_to_rehearse => record,
         true => record,
-        false => match target::seal(request, &target, settings, record, Memory::SumsFollow) {
+        false => match directories::seal(request, &target, settings, record, Memory::SumsFollow) {
             Ok(record) => record,
             Err(cause) => {
                 let failure = Failure::new(Exit::Other, cause.context("complete the checkpoint"));
@@ -222,7 +222,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
         },
     };
     if !request.only_to_rehearse
-        && let Err(e) = target::add_sums(request, &mut record, sealer)
+        && let Err(e) = directories::add_sums(request, &mut record, sealer)
     {
         report.note(&format!("the checkpoint is complete, but the checksums of its memory are missing: {e:#}"));
     }
@@ -237,7 +237,7 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     settle(request, let_go, &mut journal, report)?;
     if request.only_to_rehearse {
         // The log of a dump that nothing is left of.
-        files::remove_if_there(&target::failed_log(&request.images))?;
+        files::remove_if_there(&directories::failed_log(&request.images))?;
     }
     if request.after == AfterDump::Stop && !monitor_answers(&defined) {
         remove_orphaned_cgroups(&payload, report);
@@ -267,12 +267,12 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
-    let _replaced = target::check(request, &defined)?;
-    target::check_parent(request, &defined)?;
+    let _replaced = directories::check(request, &defined)?;
+    directories::check_parent(request, &defined)?;
     let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
     let record = Record { memory_only: true, ..plan.record };
     let options = PreDump {
-        images: target::partial(&request.images),
+        images: directories::partial(&request.images),
         tree: running.init.pid(),
         parent_images: request.parent_images.clone(),
         freeze_cgroup: plan.dump.freeze_cgroup.clone(),
@@ -281,7 +281,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     if request.dry_run {
         return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
     }
-    let target = target::make(request, &defined, &mut journal)
+    let target = directories::make(request, &defined, &mut journal)
         .map_err(|failure| undo(request, &running, PRE_DUMP_LOG, &mut journal, failure))?;
     let ended = match dump::run_pre_dump(options, &target, &criu, &operation, &limits, report) {
         Ok(ended) => ended,
@@ -290,11 +290,11 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
         }
     };
     if !ended.success() {
-        let log = target::partial(&request.images).join(PRE_DUMP_LOG);
+        let log = directories::partial(&request.images).join(PRE_DUMP_LOG);
         let failure = describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
         return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
     }
-    let sealed = target::seal(request, &target, settings, record, Memory::WithSums);
+    let sealed = directories::seal(request, &target, settings, record, Memory::WithSums);
     let record = match sealed {
         Ok(record) => record,
         Err(cause) => {
@@ -407,7 +407,7 @@ fn failure_of(request: &Request, dumped: &mut Dumped, running: &Running) -> Opti
         (_, true) => Exit::ContainerLost,
         (None, false) => Exit::CriuFailed,
     };
-    Some(explain(ended, &target::partial(&request.images), exit))
+    Some(explain(ended, &directories::partial(&request.images), exit))
 }
 
 /// Puts CRIU's failure into words.
@@ -430,10 +430,10 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
 fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, mut failure: Failure) -> Failure {
-    let dir = target::partial(&request.images);
+    let dir = directories::partial(&request.images);
     // That of a rehearsal, if there is one: then the dump itself went well.
     let log = [RESTORE_LOG, log].into_iter().map(|log| dir.join(log)).find(|log| log.exists());
-    let kept = target::failed_log(&request.images);
+    let kept = directories::failed_log(&request.images);
     let log = log.unwrap_or_else(|| dir.join(DUMP_LOG));
     if log.exists() {
         failure.log = match fs::rename(&log, &kept) {
@@ -519,5 +519,7 @@ fn settle(request: &Request, let_go: bool, journal: &mut Journal, report: &mut d
         return Ok(());
     }
     let state = format!("{} is running, but not all could be put back; its checkpoint is complete", request.name);
-    Err(Failure::new(Exit::RollbackIncomplete, e).hint("mend what is named, then run lxc-cr recover").state(state))
+    Err(Failure::new(Exit::RollbackIncomplete, e)
+        .hint("fix the problems above, then run 'lxc-cr recover'")
+        .state(state))
 }

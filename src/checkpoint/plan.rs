@@ -93,13 +93,13 @@ pub fn plan(
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
     if payload.is_empty() {
-        notes.push("it is in no cgroup of its own, and nothing limits it: its restart gives it one again".to_owned());
+        notes.push("it has no cgroup of its own and no limits: a restore gives it one".to_owned());
     }
     let frozen = trees.iter().zip(&payload).find(|(tree, _)| tree.frozen).map(|(_, cgroup)| cgroup.home());
     let roots = payload.iter().filter(|_| !in_cgroup_namespace);
     let dump = Dump {
         common: Common {
-            images: super::target::partial(&request.images),
+            images: crate::checkpoint::directories::partial(&request.images),
             action_scripts: super::action_scripts(request),
             externals: criu_externals(&externals, &host_files, &ttys, &controlling),
             extra: Vec::new(),
@@ -204,7 +204,7 @@ impl Plan {
         lines.push(format!("images go to {}", self.dump.common.images.display()));
         lines.push(match self.dump.after {
             AfterDump::Stop => "the container is stopped when they are complete".to_owned(),
-            AfterDump::LeaveRunning => "the container goes on".to_owned(),
+            AfterDump::LeaveRunning => "the container is still running".to_owned(),
         });
         lines.push(crate::criu::options::printable(program, &self.dump.args()));
         lines
@@ -230,7 +230,7 @@ fn inode_of_root(defined: &Defined, init: i32) -> Result<u64> {
         // The host may see an empty directory there.
         Ok(Root::Directory { .. }) if defined.config.monitor_unshare() => {
             let path = format!("/proc/{init}/root");
-            Ok(fs::metadata(&path).with_context(|| format!("look at {path}"))?.ino())
+            Ok(fs::metadata(&path).with_context(|| format!("stat {path}"))?.ino())
         }
         Ok(root) => root.inode(),
         Err(_) => Ok(0),

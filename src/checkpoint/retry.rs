@@ -14,8 +14,10 @@ use crate::sys::files;
 use crate::sys::netlink::Netlink;
 
 use super::dump::{self, Dumped, Means};
+use super::failure_of;
 use super::plan::Plan;
-use super::{failure_of, target, undo};
+use super::undo;
+use crate::checkpoint::directories;
 
 /// How long an init takes at most to end that a killed CRIU has left in the middle of code that is not its own.
 const END_OF_INIT: Duration = Duration::from_millis(200);
@@ -45,7 +47,7 @@ pub fn dump(
     let Means { request, defined, running, limits, .. } = *means;
     let mut tries = Tries::new(CriuOperation::Dump, limits.deadline);
     loop {
-        let target = target::make(request, defined, journal)
+        let target = directories::make(request, defined, journal)
             .map_err(|failure| undo(request, running, DUMP_LOG, journal, failure))?;
         let mut dumped = match dump::run(means, plan.clone(), target, journal, netlink, report) {
             Ok(dumped) => dumped,
@@ -59,7 +61,7 @@ pub fn dump(
             if let Some(story) = tries.success() {
                 report.note(&story);
                 // The log of the failure before.
-                files::remove_if_there(&target::failed_log(&request.images))?;
+                files::remove_if_there(&directories::failed_log(&request.images))?;
             }
             return Ok(dumped);
         };

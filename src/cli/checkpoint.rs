@@ -61,11 +61,11 @@ struct Arguments {
     #[arg(short = 'v', long)]
     verbose: bool,
 
-    /// Stop the container when its checkpoint is complete
+    /// Stop the container once its checkpoint is complete
     #[arg(short = 's', long, conflicts_with = "leave_running")]
     stop: bool,
 
-    /// Let the container go on, also without -D
+    /// Keep the container running, even without -D
     #[arg(long)]
     leave_running: bool,
 
@@ -89,7 +89,7 @@ struct Arguments {
     #[arg(short = 'F', long)]
     foreground: bool,
 
-    /// Replace a checkpoint that is in the directory already
+    /// Replace an existing checkpoint in the directory
     #[arg(long)]
     overwrite: bool,
 
@@ -114,7 +114,7 @@ struct Arguments {
     #[arg(long, hide = true)]
     skip_preflight: bool,
 
-    /// Go ahead although the look at the container has found something that stands in the way
+    /// Go ahead even if the check found blockers
     #[arg(long)]
     force: bool,
 
@@ -130,7 +130,7 @@ struct Arguments {
     #[arg(long, value_name = "TIME", value_parser = time)]
     timeout: Option<u64>,
 
-    /// Do not wait until the checkpoint is on the disk
+    /// Do not wait until the checkpoint is on disk
     #[arg(long)]
     no_sync: bool,
 }
@@ -245,7 +245,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a checkpoint may be made in a container's place on a shelf, whatever is there.
+/// Whether a checkpoint may be made in a container's place on a shared_dir, whatever is there.
 fn is_free(place: &Path, name: &ContainerName, lxcpath: &LxcPath) -> Result<bool> {
     let refuse = |text: String| Failure::msg(Exit::Refused, format!("{} {text}", place.display()));
     match shared_dir::look(place, name, lxcpath).or_exit(Exit::Other)? {
@@ -289,7 +289,7 @@ fn as_json(done: &Done, name: &str) -> serde_json::Value {
 
 fn in_words(done: &Done) -> String {
     let cleanup = match done.stopped {
-        true => format!(", its monitor's clean-up {}", seconds(done.cleanup)),
+        true => format!(", LXC clean-up {}", seconds(done.cleanup)),
         false => String::new(),
     };
     let frozen = done.frozen.map(|time| format!("frozen {}, ", seconds(time))).unwrap_or_default();

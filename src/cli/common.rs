@@ -27,7 +27,7 @@ pub const EXIT_CODES: &str = "\
 Exit status:
   0 done   1 other failure   2 usage   3 no such container, or not in the state asked for
   4 refused, nothing was touched   5 CRIU failed, container as before   6 CRIU failed, container lost (images kept)
-  7 time limit   8 something could not be undone (it is named)   9 checkpoint damaged or not usable here
+  7 time limit   8 rollback incomplete (what is left is named)   9 checkpoint damaged or not usable here
   10 another operation holds this container";
 
 /// The options of every LXC tool.
@@ -41,7 +41,7 @@ pub struct LxcOptions {
     #[arg(value_name = "NAME")]
     pub positional: Option<String>,
 
-    /// Use this directory of containers instead of LXC's own
+    /// Containers are in this directory (LXCPATH)
     #[arg(short = 'P', long = "lxcpath", value_name = "PATH")]
     pub lxcpath: Option<PathBuf>,
 
@@ -57,7 +57,7 @@ pub struct LxcOptions {
     #[arg(short = 'l', long = "logpriority", value_name = "LEVEL")]
     pub logpriority: Option<String>,
 
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short = 'q', long)]
     pub quiet: bool,
 
@@ -138,7 +138,7 @@ impl LxcOptions {
             "INFO" | "NOTICE" => LevelFilter::Info,
             "WARN" => LevelFilter::Warn,
             "ERROR" | "CRIT" | "ALERT" | "FATAL" => LevelFilter::Error,
-            _ => return Err(Failure::msg(Exit::Usage, format!("'{text}' is no log level"))),
+            _ => return Err(Failure::msg(Exit::Usage, format!("'{text}' is not a log level"))),
         })
     }
 }
@@ -185,7 +185,7 @@ pub fn require_root() -> Result<()> {
     if crate::sys::process::is_root() {
         return Ok(());
     }
-    Err(Failure::msg(Exit::Other, "only root can checkpoint and restart containers")
+    Err(Failure::msg(Exit::Other, "only root can checkpoint and restore containers")
         .hint("run it with sudo, or as root"))
 }
 
@@ -216,7 +216,7 @@ pub fn action_script() -> Result<PathBuf> {
 /// which would make what is put beside it something in it.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).map(|absolute| absolute.components().collect());
-    absolute.map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is no path: {e}", path.display())))
+    absolute.map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is not a path: {e}", path.display())))
 }
 
 /// Prints what a command was asked for; what a container has named does not steer the terminal. A reader that has seen

@@ -96,7 +96,7 @@ impl<'a> Terminal<'a> {
             .map_err(anyhow::Error::from)
             .and_then(|()| Ok(client.window_changed()?));
         if let Err(e) = told {
-            log::debug!("tell the console its window's size: {e:#}");
+            log::debug!("set the console's window size: {e:#}");
         }
     }
 

@@ -167,7 +167,7 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
     if let Some(path) = &job.pidfile
         && let Err(e) = files::write_atomically(path, format!("{}\n", std::process::id()).as_bytes())
     {
-        say("note", &format!("the pid file could not be written: {e:#}"));
+        say("note", &format!("cannot write the pid file: {e:#}"));
     }
     // Before the command returns: who calls the next one at once must not find this one in its way.
     restored.operation = None;
@@ -216,7 +216,7 @@ fn start_afresh(job: &Job) -> Result<()> {
 fn say(word: &str, text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = writeln!(out, "{word} {}", text.replace('\n', " ")).and_then(|()| out.flush()) {
-        log::debug!("tell the command: {e}");
+        log::debug!("report to the command: {e}");
     }
 }
 
@@ -226,7 +226,7 @@ fn tell_failure(failure: &Failure) {
             say("failed", "");
             let mut out = std::io::stdout().lock();
             if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-                log::debug!("tell the command: {e}");
+                log::debug!("report to the command: {e}");
             }
         }
         Err(e) => log::error!("put a failure into words: {e}"),

@@ -66,7 +66,7 @@ pub struct Restart {
     #[arg(short = 'F', long)]
     pub foreground: bool,
 
-    /// Name of the host's end of a veth pair
+    /// Name of the host end of a veth pair
     #[arg(long, value_name = "IF=NAME", value_parser = veth)]
     pub veth: Vec<(String, String)>,
 
@@ -199,12 +199,12 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
                     let undone = ended.code() != Some(Exit::RollbackIncomplete.code().into());
                     let exit = if undone { Exit::Other } else { Exit::RollbackIncomplete };
                     return Err(Failure::msg(exit, format!("it has ended, and its monitor with {ended}"))
-                        .hint(format!("the monitor has said why: journalctl CONTAINER_NAME={name}")));
+                        .hint(format!("the reason is in its log: journalctl CONTAINER_NAME={name}")));
                 }
             }
             if let Some(cause) = cut_off {
                 return Err(Failure::msg(Exit::RollbackIncomplete, cause)
-                    .hint("mend the bridge, then let lxc-cr recover put the container on it")
+                    .hint("repair the bridge, then run 'lxc-cr recover' to attach the container to it")
                     .state(format!("{name} is running, but no packets reach it")));
             }
         }
@@ -270,7 +270,7 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             forwarded.set(Some(received.number));
             log::debug!("signal {}: the monitor gives up", received.number);
             if let Err(e) = process.signal(GIVE_UP) {
-                log::warn!("tell the monitor to give up: {e}");
+                log::warn!("ask the monitor to give up: {e}");
             }
         }
     };
@@ -289,12 +289,12 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
     loop {
         line.clear();
         if reader.read_line(&mut line).context("listen to the monitor")? == 0 {
-            return Err(Failure::msg(Exit::Other, "the monitor has died without a word"));
+            return Err(Failure::msg(Exit::Other, "the monitor died without reporting why"));
         }
         let (word, rest) = line.trim_end_matches('\n').split_once(' ').unwrap_or((line.trim_end(), ""));
         match word {
             "phase" => progress.phase(rest),
-            "amount" => progress.amount(rest.parse().context("the monitor tells no number of bytes")?),
+            "amount" => progress.amount(rest.parse().context("the monitor sent no number of bytes")?),
             "note" => progress.note(rest),
             "log" => progress.log_line(rest),
             "cut-off" => cut_off = Some(rest.to_owned()),

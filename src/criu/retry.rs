@@ -81,7 +81,7 @@ impl Tries {
     /// What to do after a failure that was undone, and how long to wait before.
     ///
     /// # Errors
-    /// Nothing: the failure, told with all that came before it.
+    /// Nothing: the failure, failed with all that came before it.
     pub fn after(&mut self, failure: Failure) -> Result<(Cure, Duration), Failure> {
         // After any other end the host is not as it was, or somebody has asked us to end.
         let undone = matches!(failure.exit, Exit::CriuFailed | Exit::Other);
@@ -118,8 +118,8 @@ impl Tries {
         let mut before = self.failed.first().map_or("", |(what, _)| what);
         story += before;
         for ((_, cure), end) in self.failed.iter().zip(ends) {
-            let told = if end == before { "the same" } else { end };
-            story += &format!("; {cure}: {told}");
+            let failed = if end == before { "the same" } else { end };
+            story += &format!("; {cure}: {failed}");
             before = end;
         }
         story

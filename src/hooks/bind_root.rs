@@ -15,7 +15,7 @@ use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use serde::{Deserialize, Serialize};
 
-use super::note::{self, Owner};
+use crate::hooks::running_note::{self, Owner};
 
 /// The note's file.
 const FILE: &str = "bound-root";
@@ -34,18 +34,18 @@ pub(super) fn bind(state: &Path, root: &Path, owner: Owner) -> Result<()> {
     let root = fs::canonicalize(root).context("find it")?;
     if let Some(mounted) = mount_at(&root)? {
         // Ours, left by a monitor that was killed: it goes with this one.
-        if let Some(bound) = note::read::<Bound>(state, FILE)?
+        if let Some(bound) = running_note::read::<Bound>(state, FILE)?
             && (bound.mount_id, &bound.path) == (mounted, &root)
             && !bound.owner.is_alive()
         {
-            return note::write(state, FILE, &Bound { owner, ..bound });
+            return running_note::write(state, FILE, &Bound { owner, ..bound });
         }
         return Ok(());
     }
     // With all that is mounted below it, which would be hidden otherwise.
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let tree = open_tree(CWD, &root, flags).context("make another view of it")?;
-    note::write(state, FILE, &Bound { path: root.clone(), mount_id: id_of(&tree)?, owner })?;
+    running_note::write(state, FILE, &Bound { path: root.clone(), mount_id: id_of(&tree)?, owner })?;
     let placed = move_mount(&tree, "", CWD, &root, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).context("mount it");
     // Mounts below are peers of the originals, and those would go with them at the end.
     let none = None::<&str>;
@@ -53,14 +53,14 @@ pub(super) fn bind(state: &Path, root: &Path, owner: Owner) -> Result<()> {
         mount(none, &root, none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("make the mount private")
     });
     if private.is_err() && mount_at(&root)?.is_none() {
-        note::remove(state, FILE)?;
+        running_note::remove(state, FILE)?;
     }
     private
 }
 
 /// Takes away what [`bind`] has mounted, unless it was for somebody else who still lives.
 pub(super) fn unbind(state: &Path, owner: Owner) -> Result<()> {
-    let Some(bound) = note::read::<Bound>(state, FILE)? else { return Ok(()) };
+    let Some(bound) = running_note::read::<Bound>(state, FILE)? else { return Ok(()) };
     if bound.owner != owner && bound.owner.is_alive() {
         log::warn!("{} was bound for process {} and stays bound", bound.path.display(), bound.owner.pid);
         return Ok(());
@@ -71,12 +71,12 @@ pub(super) fn unbind(state: &Path, owner: Owner) -> Result<()> {
     } else if is_mounted(bound.mount_id)? {
         bail!("{} stays bound: something else is mounted on top of it", bound.path.display());
     }
-    note::remove(state, FILE)
+    running_note::remove(state, FILE)
 }
 
 /// The number of the mount whose root is at this path; none if the path is no mount point or is not there.
 fn mount_at(path: &Path) -> Result<Option<u64>> {
-    let what = || format!("look at {}", path.display());
+    let what = || format!("stat {}", path.display());
     match statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID) {
         Ok(stat) => {
             let is_root = stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
@@ -88,7 +88,7 @@ fn mount_at(path: &Path) -> Result<Option<u64>> {
 }
 
 fn id_of(tree: &OwnedFd) -> Result<u64> {
-    let stat = statx(tree.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).context("look at the mount")?;
+    let stat = statx(tree.as_fd(), "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).context("inspect the mount")?;
     Ok(stat.stx_mnt_id)
 }
 

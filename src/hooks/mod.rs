@@ -9,10 +9,10 @@
 //!
 //! Each can be run twice, for a hook may stand in the configuration twice, and LXC runs them anew at each reboot.
 
+mod bind_root;
 pub mod criu_action;
-mod note;
-mod port;
-mod root;
+mod net_script;
+mod running_note;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,8 +36,8 @@ use crate::store::{known, resume_mark, status};
 use crate::sys::netlink::{Error as NetlinkError, Netlink};
 use crate::sys::process;
 
-pub use note::{Owner, Running};
-pub use port::{net_down, net_up};
+pub use net_script::{net_down, net_up};
+pub use running_note::{Owner, Running};
 
 /// What LXC's monitors call themselves, before their LXC path and their container's name.
 const MONITOR_TITLE: &str = "[lxc monitor] ";
@@ -57,7 +57,7 @@ pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
     if wants_root {
         let path = call.rootfs.as_deref().context("LXC names no root: --bind-root needs lxc.rootfs.path")?;
         let state = lock::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
-        root::bind(&state, path, Owner::parent()?).with_context(|| format!("bind the root {}", path.display()))?;
+        bind_root::bind(&state, path, Owner::parent()?).with_context(|| format!("bind the root {}", path.display()))?;
     }
     // Last: a start that was refused has not changed anything.
     refuse_newer_than_suspended(&lxcpath, call)
@@ -68,7 +68,7 @@ pub fn start_host(call: &HookCall) -> Result<(), Failure> {
     no_arguments(call)?;
     let lxcpath = lxcpath(call)?;
     let state = lock::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
-    let noted = call.pid.context("LXC tells no pid").and_then(|pid| Running::of(pid)?.write(&state));
+    let noted = call.pid.context("LXC passes no pid").and_then(|pid| Running::of(pid)?.write(&state));
     if let Err(e) = noted {
         log::warn!("note what runs: {e:#}");
     }
@@ -81,7 +81,7 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
     no_arguments(call)?;
     let lxcpath = lxcpath(call)?;
     let mut errors = ErrorList::default();
-    if let Some(state) = note::state_dir(lxcpath.as_path(), call.name.as_str())? {
+    if let Some(state) = running_note::state_dir(lxcpath.as_path(), call.name.as_str())? {
         match Running::read(&state) {
             Ok(Some(running)) if running.is_alive() => {
                 log::warn!("init (pid {}) still runs: nothing is taken back", running.init.pid);
@@ -94,7 +94,7 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
                 errors.note(Running::remove(&state));
             }
         }
-        errors.note(Owner::parent().and_then(|parent| root::unbind(&state, parent)));
+        errors.note(Owner::parent().and_then(|parent| bind_root::unbind(&state, parent)));
         errors.note(undo_dead_command(lxcpath.as_path(), call));
     }
     match (errors.into_result(), call.target) {
@@ -167,13 +167,13 @@ fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(),
         );
     }
     let own = lxcpath.container_dir(&call.name);
-    match resume_mark::strike_out(&own) {
+    match resume_mark::clear_mark(&own) {
         Ok(true) if lost.is_empty() => {
-            log::warn!("it starts afresh: the checkpoint in {} will not be resumed", resume_mark::dir(&own).display());
+            log::warn!("it boots afresh: the checkpoint in {} will not be resumed", resume_mark::dir(&own).display());
             Ok(())
         }
         Ok(_) => Ok(()),
-        Err(e) => Err(Failure::new(Exit::Other, e.context("let what was suspended be of the past")).hint(format!(
+        Err(e) => Err(Failure::new(Exit::Other, e.context("mark the suspended checkpoint stale")).hint(format!(
             "resume it: lxc-cr resume {}; or remove {}",
             shell::options(&call.name, lxcpath),
             resume_mark::dir(&own).display()
@@ -234,7 +234,7 @@ fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
     if journal.is_empty() {
         return Ok(());
     }
-    log::warn!("an earlier command was cut short: undoing what it left");
+    log::warn!("a previous command was interrupted; rolling back");
     journal.play_back().context("undo what an earlier command left")
 }
 
@@ -259,7 +259,7 @@ fn check_bridges(call: &HookCall) -> Result<(), Failure> {
         match netlink.link(bridge) {
             Ok(_) => {}
             Err(NetlinkError::NotFound) => return Err(no_bridge(bridge)),
-            Err(e) => return Err(anyhow!(e).context(format!("look for the bridge {bridge}")).into()),
+            Err(e) => return Err(anyhow!(e).context(format!("find the bridge {bridge}")).into()),
         }
     }
     Ok(())
@@ -274,14 +274,14 @@ fn no_bridge(name: &str) -> Failure {
 /// Whether the hook's only possible argument is given.
 fn flag(call: &HookCall, flag: &str) -> Result<bool> {
     match call.own.iter().find(|a| *a != flag) {
-        Some(unknown) => Err(anyhow!("'{unknown}' is no argument of this hook; {flag} is")),
+        Some(unknown) => Err(anyhow!("'{unknown}' is not an argument of this hook; {flag} is")),
         None => Ok(!call.own.is_empty()),
     }
 }
 
 fn no_arguments(call: &HookCall) -> Result<()> {
     match call.own.first() {
-        Some(unknown) => Err(anyhow!("'{unknown}' is no argument of this hook; it takes none")),
+        Some(unknown) => Err(anyhow!("'{unknown}' is not an argument of this hook; it takes none")),
         None => Ok(()),
     }
 }

@@ -58,7 +58,7 @@ fn wanted(call: &HookCall) -> Result<Option<(&str, &str)>> {
     if net.kind != "veth" || net.link.is_some() {
         return Ok(None);
     }
-    let host = net.host.as_deref().context("LXC does not tell the host's end of the pair")?;
+    let host = net.host.as_deref().context("LXC does not pass the name of the pair's host end")?;
     Ok(Some((bridge, host)))
 }
 
@@ -68,7 +68,7 @@ fn bridge(own: &[String]) -> Result<Option<&str>> {
         [option, name] if option == BRIDGE => Ok(Some(name)),
         [option] => match option.strip_prefix(BRIDGE).and_then(|o| o.strip_prefix('=')) {
             Some(name) if !name.is_empty() => Ok(Some(name)),
-            _ => bail!("'{option}' is no argument of this script; {BRIDGE} NAME is"),
+            _ => bail!("'{option}' is not an argument of this script; {BRIDGE} NAME is"),
         },
         _ => bail!("'{}' are no arguments of this script; {BRIDGE} NAME is", own.join(" ")),
     }
@@ -78,7 +78,7 @@ fn look(netlink: &mut Netlink, name: &str) -> Result<Option<Link>> {
     match netlink.link(name) {
         Ok(link) => Ok(Some(link)),
         Err(Error::NotFound) => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("look for {name}")),
+        Err(e) => Err(e).with_context(|| format!("find {name}")),
     }
 }
 

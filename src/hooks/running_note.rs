@@ -36,7 +36,7 @@ impl Owner {
 
     /// The process that has this pid now.
     pub fn of(pid: i32) -> Result<Owner> {
-        let start_time = process::start_time(pid).with_context(|| format!("look at process {pid}"))?;
+        let start_time = process::start_time(pid).with_context(|| format!("inspect process {pid}"))?;
         Ok(Owner { pid, start_time })
     }
 
@@ -104,7 +104,7 @@ pub(super) fn state_dir(lxcpath: &Path, name: &str) -> Result<Option<PathBuf>> {
             Ok(Some(dir))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("look at {}", dir.display())),
+        Err(e) => Err(e).with_context(|| format!("stat {}", dir.display())),
     }
 }
 

@@ -14,12 +14,12 @@ states! { all;
     CLOEXEC = "descriptor.close-on-exec", PutBack::Criu, Class::Weakens, "programs it executes get the descriptor";
     MOUNT = "descriptor.mount", PutBack::Criu, Class::Breaks, "the file is seen on another mount";
     LOCKS = "file.locks", PutBack::Criu, Class::Breaks, "another process may take the lock";
-    EPOLL = "epoll.watched", PutBack::Criu, Class::Breaks, "it is not told of events";
+    EPOLL = "epoll.watched", PutBack::Criu, Class::Breaks, "it is not notified of events";
     EVENTFD = "eventfd.count", PutBack::Criu, Class::Breaks, "an event is lost";
     EVENTFD_KIND = "eventfd.semaphore", PutBack::Criu, Class::Breaks, "a read takes all events at once, or one";
     SIGNALFD = "signalfd.mask", PutBack::Criu, Class::Breaks, "signals are read elsewhere";
-    INOTIFY = "inotify.watches", PutBack::Criu, Class::Breaks, "it is not told of changes";
-    FANOTIFY = "fanotify.marks", PutBack::Criu, Class::Breaks, "it is not told of changes";
+    INOTIFY = "inotify.watches", PutBack::Criu, Class::Breaks, "it is not notified of changes";
+    FANOTIFY = "fanotify.marks", PutBack::Criu, Class::Breaks, "it is not notified of changes";
     PIDFD = "pidfd.process", PutBack::Criu, Class::Breaks, "it refers to another process";
     DETAILS = "descriptor.details", PutBack::Criu, Class::Breaks, "the object behind it is another one";
 }

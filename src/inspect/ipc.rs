@@ -38,7 +38,7 @@ states! { rows;
     QUEUED = "msg.queued", PutBack::Criu, Class::Breaks, "messages are lost";
     MSG_PIDS = "msg.pids", PutBack::Cannot("the kernel sets them"), Class::Varies, "who sent and received last is only shown by ipcs";
     MQ_QUEUED = "mqueue.queued", PutBack::Us, Class::Breaks, "messages are lost";
-    MQ_NOTIFY = "mqueue.notify", PutBack::Cannot("only the process itself can ask for it"), Class::Breaks, "it is not told of messages";
+    MQ_NOTIFY = "mqueue.notify", PutBack::Cannot("only the process itself can ask for it"), Class::Breaks, "it is not notified of messages";
     MQ_FILE = "mqueue.file", PutBack::Us, Class::Weakens, "others may use the queue, or no longer";
     LIMIT_SHM_MAX = "ipc.limit-shmmax", PutBack::Criu, Class::Breaks, "shared memory may be larger, or less large";
     LIMIT_SHM_ALL = "ipc.limit-shmall", PutBack::Criu, Class::Breaks, "there may be more or less shared memory";

@@ -17,9 +17,7 @@ use super::open::{self, Open};
 use super::proc::{Numbers, digest, note, processes};
 use super::snapshot::{Snapshot, Standing};
 use super::state::{Class, PutBack, State, states};
-use crate::sys::kernel_state;
-use crate::sys::multicast;
-use crate::sys::netlink;
+use crate::sys::{kernel_state, multicast, netlink};
 use options::{OPTIONS, Of, SocketOption};
 
 /// Sockets.

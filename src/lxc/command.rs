@@ -340,13 +340,13 @@ impl Client {
         match n {
             0 => return Ok(Reply::Closed),
             RESPONSE_LEN => {}
-            _ => return Err(Error::Protocol("the monitor's answer is cut short")),
+            _ => return Err(Error::Protocol("the monitor's answer is truncated")),
         }
         let header = Header::decode(&bytes);
         let len = usize::try_from(header.datalen).ok().filter(|n| *n <= PAYLOAD_MAX);
         let mut payload = vec![0; len.ok_or(Error::Protocol("the monitor's answer has no sane length"))?];
         (&mut &*stream).read_exact(&mut payload).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => Error::Protocol("the monitor's answer is cut short"),
+            io::ErrorKind::UnexpectedEof => Error::Protocol("the monitor's answer is truncated"),
             _ => self.failed(e),
         })?;
         Ok(Reply::Answer(Answer { header, payload, fds }))
@@ -371,7 +371,7 @@ impl Answer {
         }
         match c_string(&self.payload) {
             Some(text) => Ok(Some(text.to_owned()).filter(|t| !t.is_empty())),
-            None => Err(Error::Protocol("the monitor's answer is no clean text")),
+            None => Err(Error::Protocol("the monitor's answer is not clean text")),
         }
     }
 }
@@ -394,7 +394,7 @@ impl StateClient {
                 Some(Message { news: News::State(state), .. }) => Ok(state),
                 _ => Err(Error::Protocol("the monitor's message is none")),
             },
-            _ => Err(Error::Protocol("the monitor's message is cut short")),
+            _ => Err(Error::Protocol("the monitor's message is truncated")),
         }
     }
 }
@@ -425,7 +425,7 @@ fn receive_end(stream: &UnixStream, limit: Duration) -> Result<Option<Header>> {
     match read_within(stream, &mut bytes, limit)? {
         0 => Ok(None),
         RESPONSE_LEN => Ok(Some(Header::decode(&bytes))),
-        _ => Err(Error::Protocol("the monitor's answer is cut short")),
+        _ => Err(Error::Protocol("the monitor's answer is truncated")),
     }
 }
 

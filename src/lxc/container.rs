@@ -89,7 +89,7 @@ pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Runnin
                 // The number was read before the process was held: ask again, now that it cannot be given away.
                 if client.init_pid().is_ok_and(|again| again == pid) {
                     if !is_child_of_who_answers(&init, &protocol::socket_name(lxcpath, name))? {
-                        log::warn!("who answers on {name}'s command socket is not the parent of {pid}: not believed");
+                        log::warn!("the process on {name}'s command socket is not the parent of {pid}: ignored");
                         return find_without_monitor(name, marks);
                     }
                     // What it was started with; the configuration may be another one by now.
@@ -117,7 +117,7 @@ pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Runnin
 /// not have its socket.
 fn is_child_of_who_answers(init: &Process, address: &str) -> Result<bool> {
     let parent = process::parent(init.pid()).context("find init's parent")?;
-    let Some(inode) = namespace::listener(address).context("look for the command socket")? else { return Ok(false) };
+    let Some(inode) = namespace::listener(address).context("find the command socket")? else { return Ok(false) };
     Ok(namespace::has_socket(parent, inode).unwrap_or(false))
 }
 

@@ -22,7 +22,7 @@ pub enum NameError {
     #[error("the container's name is empty")]
     Empty,
     /// Holds a `/`, or is `.` or `..`.
-    #[error("'{0}' is no name of a container but a path")]
+    #[error("'{0}' is a path, not a container name")]
     Path(String),
     /// Holds a control character.
     #[error("the container's name holds a control character")]

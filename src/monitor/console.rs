@@ -140,7 +140,7 @@ impl Terminals {
     pub fn take_window_size(&self) {
         let (Some(console), Some(peer)) = (&self.console, &self.peer) else { return };
         if let Err(e) = pty::copy_window_size(peer.end(), console.pty.master.as_fd()) {
-            log::debug!("tell the console its window's size: {e}");
+            log::debug!("set the console's window size: {e}");
         }
     }
 

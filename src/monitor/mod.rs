@@ -6,7 +6,7 @@
 mod cgroups;
 mod console;
 mod end;
-mod served;
+mod lxc_backend;
 
 use std::fs;
 use std::io;
@@ -29,7 +29,7 @@ use crate::sys::process::Process;
 use crate::sys::signals::{GIVE_UP, Received, Signals};
 
 use end::{AtEnd, Namespaces};
-use served::Container;
+use lxc_backend::Container;
 
 /// How a container ended.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub enum End {
 /// What could not be cleaned up; it stays in the journal for the next command.
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let Restored { defined, init, mut server, mut journal, payload, pivots, ports, .. } = restored;
-    let Restored { terminals, devices, loans, .. } = restored;
+    let Restored { terminals, devices, phys_interfaces, .. } = restored;
     let mut container = Container::new(defined, init, terminals, &payload, &ports, devices)?;
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
@@ -80,7 +80,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let (defined, init) = container.close();
     let stage = AtEnd { defined: &defined, init: init.pid(), reboot, namespaces };
     errors.note(stage.network_down(&ports));
-    errors.note(loans.bring_back());
+    errors.note(phys_interfaces.bring_back());
     server.set_state(State::Stopping);
     errors.note(stage.run_stop());
     errors.note(leave(&pivots));
@@ -144,7 +144,7 @@ fn pass_on(received: Received, init: &Process) {
     let number = match received.number {
         libc::SIGCHLD => return,
         GIVE_UP => {
-            log::debug!("told to give up the restart, which is done");
+            log::debug!("asked to give up a restore that is complete");
             return;
         }
         libc::SIGHUP => libc::SIGTERM,

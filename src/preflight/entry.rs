@@ -12,8 +12,7 @@ use crate::resources::rootfs::Root;
 use crate::rollback::holder::Command;
 use crate::rollback::lock::Operation;
 use crate::settings::Settings;
-use crate::store::layout;
-use crate::store::resume_mark;
+use crate::store::{layout, resume_mark};
 use crate::sys::clean_start;
 use crate::sys::path_trust::{self, Untrusted};
 
@@ -53,7 +52,7 @@ pub fn no_criu(error: version::Error) -> Failure {
         version::Error::NotInstalled { .. } => {
             "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml"
         }
-        version::Error::Untrusted { .. } => "let root own it and its directories, and nobody else write to them",
+        version::Error::Untrusted { .. } => "make root the owner of it and of its directories, writable by root only",
         _ => "install CRIU 4.2 or newer, or name another one in /etc/lxc/lxc-cr.toml",
     };
     Failure::new(Exit::Refused, error).hint(hint)
@@ -121,7 +120,7 @@ pub fn refuse_ephemeral(defined: &Defined) -> Result<()> {
             "it is ephemeral: LXC destroys it when it stops, and nothing could be restarted",
         )
         .hint(
-            "let it go on (lxc-checkpoint -D DIR), or take lxc.ephemeral out of its configuration and start it anew",
+            "keep it running (lxc-checkpoint -D DIR), or take lxc.ephemeral out of its configuration and restart it",
         )),
     }
 }

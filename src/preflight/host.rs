@@ -147,7 +147,7 @@ pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, o
     if host.frozen {
         found.push(Finding::note(
             "the container is frozen",
-            "it is dumped as it is, and will be frozen again after the restart",
+            "it is dumped as it is, and will be frozen again after the restore",
         ));
     }
     found

@@ -127,7 +127,7 @@ fn replaced(mount: &Mount, now: Option<&Identity>, opened: &[Opened<'_>]) -> Fin
     let point = mount.point.display();
     let Some(now) = now else {
         return Finding::blocker(
-            format!("what {point} is a bind mount of was deleted on the host"),
+            format!("the source of the bind mount {point} was deleted on the host"),
             "there is nothing that a restore could mount",
         );
     };
@@ -135,7 +135,7 @@ fn replaced(mount: &Mount, now: Option<&Identity>, opened: &[Opened<'_>]) -> Fin
         Kind::File(file) => file.mount == Some(mount.id) && file.names == 0,
         _ => false,
     });
-    let what = format!("what {point} is a bind mount of was replaced on the host since the container was started");
+    let what = format!("the source of the bind mount {point} was replaced on the host since the container was started");
     if is_held {
         return Finding::blocker(
             what,
@@ -162,7 +162,7 @@ fn mounted_by_hook(main: &[Mount], seen: &Seen, config: &Config) -> Option<Findi
             "a restore could not mount it",
         )
         .at(place(root))
-        .remedy("mount it on the host, in a pre-start hook (lxc.hook.pre-start), and start the container anew"),
+        .remedy("mount it on the host, in a pre-start hook (lxc.hook.pre-start), and restart the container"),
     )
 }
 

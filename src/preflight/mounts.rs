@@ -207,7 +207,7 @@ fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
     Some(
         Finding::blocker(
             format!("{} is a bind mount of something that the host has unmounted", mount.point.display()),
-            "neither CRIU nor lxc-cr can tell where to mount it from at a restart",
+            "neither CRIU nor lxc-cr knows where to mount it from at a restore",
         )
         .at(place(mount))
         .remedy("mount its file system on the host again and restart the container, or unmount it in the container"),

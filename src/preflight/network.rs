@@ -37,7 +37,7 @@ pub fn judge_ports(ports: &[Port]) -> Vec<Finding> {
         let controller = port.bridge.as_deref().filter(|_| port.settings.is_none())?;
         Some(
             Finding::blocker(
-                format!("the host's end of {} is a port of {controller}, which is no Linux bridge", port.inside),
+                format!("the host's end of {} is a port of {controller}, which is not a Linux bridge", port.inside),
                 "it cannot be taken off while the container is frozen (Open vSwitch, bonds)",
             )
             .at(place(&port.inside))
@@ -92,7 +92,7 @@ fn bridge(bridge: &Bridge) -> Finding {
         "the checkpoint can be made, but a restart will be refused",
     )
     .at(place(interface))
-    .remedy(format!("make it before the restart: ip link add {name} type bridge && ip link set {name} up"))
+    .remedy(format!("make it before the restore: ip link add {name} type bridge && ip link set {name} up"))
 }
 
 #[cfg(test)]

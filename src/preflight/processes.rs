@@ -31,7 +31,7 @@ fn session(task: &Task) -> Option<Finding> {
             "the leader of its session is outside of the container, and CRIU cannot restore such a session",
         )
         .at(task.place())
-        .remedy(format!("{}; started with setsid it is no obstacle", end(task)))
+        .remedy(format!("{}; start it with setsid, then it can be checkpointed", end(task)))
     })
 }
 

@@ -61,7 +61,7 @@ fn of_source(mount: &Mount, host: &[Mount]) -> Option<Finding> {
         "after a restore it no longer does; what the host mounts below {} may reach it instead",
         path.display()
     );
-    Some(Finding::warning(what, why).at(place(mount)).remedy("to be rid of this warning, start the container anew"))
+    Some(Finding::warning(what, why).at(place(mount)).remedy("to avoid this warning, restart the container"))
 }
 
 fn in_both_directions(mount: &Mount) -> Finding {

@@ -251,7 +251,7 @@ fn far_groups(task: &Task, inode: u64, names: &Names) -> Finding {
 /// sk-netlink.c: `The socket has data to read`. It is mostly read in a moment, so a dump is tried again.
 fn unread_data(task: &Task, inode: u64) -> Finding {
     Finding::warning(
-        format!("{} has not yet read what the kernel told it (netlink)", task.name()),
+        format!("{} has unread netlink messages", task.name()),
         "CRIU cannot dump a netlink socket with unread data; a checkpoint tries three times",
     )
     .at(place(task, inode))
@@ -262,7 +262,7 @@ fn unread_data(task: &Task, inode: u64) -> Finding {
 fn waiting_connection(task: &Task, inode: u64) -> Finding {
     Finding::warning(
         format!("{} has not yet accepted a TCP connection", task.name()),
-        "CRIU cannot dump a connection that nobody has accepted; a checkpoint tries three times",
+        "CRIU cannot dump a connection before it is accepted; a checkpoint tries three times",
     )
     .at(place(task, inode))
     .remedy(format!("if it stays so, the process hangs: restart it, or {}", end(task)))
@@ -290,9 +290,7 @@ fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding 
             why,
         ),
         // Perhaps it is on its way between two processes of the container.
-        None => {
-            Finding::warning(format!("{} is connected by a unix socket to nobody that can be found", task.name()), why)
-        }
+        None => Finding::warning(format!("{} has a unix connection whose peer cannot be found", task.name()), why),
     };
     finding
         .at(place(task, inode))

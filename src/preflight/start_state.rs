@@ -61,7 +61,7 @@ pub fn judge(given: &Given) -> Vec<Finding> {
     if !lost.is_empty() {
         found.push(Finding::warning(
             format!("its configuration sets lxc.proc.{}", lost.join(", lxc.proc.")),
-            "CRIU does not save it: after a restart it is as the kernel makes it",
+            "CRIU does not save it: after a restore it is as the kernel makes it",
         ));
     }
     found.extend(other_personality(&given.personalities));
@@ -95,7 +95,7 @@ fn other_personality(all: &[(Task, u32)]) -> Option<Finding> {
     Some(
         Finding::warning(
             format!("{} has the personality {now:#x} (setarch)", task.name()),
-            format!("CRIU does not restore it: after a restart it is {later:#x}, as that of all processes"),
+            format!("CRIU does not restore it: after a restore it is {later:#x}, as that of all processes"),
         )
         .at(task.place()),
     )

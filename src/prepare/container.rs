@@ -77,8 +77,11 @@ pub fn plan(defined: &Defined, installed: &Installed, named: Option<Init>) -> Re
             )));
         }
         (None, None) => {
-            return Err(Failure::msg(Exit::Other, format!("its root '{}' is no directory", defined.rootfs.display()))
-                .hint("say which init it has: --init systemd, or sysvinit, openrc, runit, busybox"));
+            return Err(Failure::msg(
+                Exit::Other,
+                format!("its root '{}' is not a directory", defined.rootfs.display()),
+            )
+            .hint("say which init it has: --init systemd, or sysvinit, openrc, runit, busybox"));
         }
     };
     let mut notes = Vec::new();
@@ -195,7 +198,7 @@ fn open_root(defined: &Defined) -> Result<Option<(PathBuf, Below)>> {
 fn find_init(config: &Config, root: &Below) -> Result<Init> {
     let command = config.init_command().unwrap_or(init::DEFAULT);
     let program = Path::new(command.split_ascii_whitespace().next().unwrap_or_default());
-    let found = Init::find(root, program).with_context(|| format!("look for {} in the root", program.display()))?;
+    let found = Init::find(root, program).with_context(|| format!("find {} in the root", program.display()))?;
     found.ok_or_else(|| {
         Failure::msg(Exit::Other, format!("its root has no {}", program.display()))
             .hint("give the container an init first, or say which one it will have: --init systemd")
@@ -242,7 +245,7 @@ fn lacks_profile(config: &Config, init: &Init, installed: &Installed, notes: &mu
 fn check(change: &Change, still: &Lacking) -> Result<()> {
     if !still.is_nothing() {
         return Err(Failure::msg(Exit::Refused, format!("lines added to {} would not be read", change.path.display()))
-            .hint("look for a NUL in it, and for lines that take back what others say"));
+            .hint("check it for a NUL, and for lines that contradict each other"));
     }
     Ok(())
 }
@@ -256,7 +259,7 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
                 "it will have no console and no ttys of LXC",
                 "systemd's services have mount namespaces of their own, and CRIU cannot mount terminals twice",
             )
-            .remedy(format!("for a shell in it: lxc-attach {named}")),
+            .remedy(format!("for a shell inside: lxc-attach {named}")),
         );
     }
     if lacking.profile {
@@ -274,7 +277,7 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
     }
     if lacking.drop_ins {
         let made = list::find(&defined.lxcpath, Some(name)).unwrap_or_else(|e| {
-            log::warn!("look for checkpoints of {name}: {:#}", e);
+            log::warn!("find checkpoints of {name}: {:#}", e);
             Vec::new()
         });
         for entry in made.into_iter().filter(|e| e.state == State::Complete) {
@@ -296,7 +299,7 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
 fn new_mount_points(root: &Below, targets: &[&Path]) -> Result<Vec<PathBuf>> {
     let mut new: Vec<PathBuf> = Vec::new();
     for target in targets {
-        if root.has_link(target).with_context(|| format!("look at {target:?} in the root"))? {
+        if root.has_link(target).with_context(|| format!("inspect {target:?} in the root"))? {
             return Err(Failure::msg(
                 Exit::Refused,
                 format!("a symbolic link is in the way of /{} in its root", target.display()),

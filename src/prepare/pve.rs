@@ -1,4 +1,4 @@
-//! A container of Proxmox VE. Its LXC configuration is written anew at each start, of `/etc/pve/lxc/ID.conf`: so that is
+//! A container of Proxmox VE. Its LXC configuration is rewritten at each start, of `/etc/pve/lxc/ID.conf`: so that is
 //! the file which gets our lines, as `KEY: VALUE` and before the first section, for each section is a snapshot. They come
 //! without a comment, which PVE would take for the container's notes.
 //!

@@ -285,7 +285,7 @@ impl Kept {
         if path.parent() == self.path.parent() {
             return Ok(());
         }
-        bail!("{} could be replaced by somebody else than root", path.display())
+        bail!("{} could be replaced by a user other than root", path.display())
     }
 
     fn directory(&self) -> &Path {
@@ -344,7 +344,7 @@ fn remove_bridge(name: &str, undone: &mut Undone) -> Result<()> {
     let bridge = match netlink.link(name) {
         Ok(link) if link.kind.as_deref() == Some("bridge") => link,
         Ok(_) | Err(netlink::Error::NotFound) => return Ok(()),
-        Err(e) => return Err(e).with_context(|| format!("look at {name}")),
+        Err(e) => return Err(e).with_context(|| format!("stat {name}")),
     };
     let ports: Vec<String> =
         netlink.links()?.into_iter().filter(|l| l.controller == Some(bridge.index)).map(|l| l.name).collect();
@@ -362,7 +362,7 @@ fn release_port(name: &str, bridge: &str, undone: &mut Undone) -> Result<()> {
     let (Ok(link), Ok(bridge_link)) = (netlink.link(name), netlink.link(bridge)) else { return Ok(()) };
     if link.controller == Some(bridge_link.index) {
         netlink.set_controller(link.index, None).with_context(|| format!("take {name} off {bridge}"))?;
-        undone.told.push(format!("{name} is no port of {bridge} any more"));
+        undone.told.push(format!("{name} is no longer a port of {bridge}"));
     }
     Ok(())
 }

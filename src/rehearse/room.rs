@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::criu::images;
 use crate::report::bytes;
 use crate::settings::Rehearse;
-use crate::store::parents::Lineage;
+use crate::store::parents::Parents;
 use crate::store::record::Record;
 
 /// With `auto`, a container with more memory than this is not rehearsed: bytes.
@@ -45,7 +45,7 @@ impl Room {
     /// Measures both.
     pub fn read(dir: &Path) -> Result<Room> {
         let mut needed = images::bytes_of_pages(dir).unwrap_or_default();
-        for parent in Lineage::of(dir)?.directories() {
+        for parent in Parents::of(dir)?.directories() {
             needed += images::bytes_of_pages(parent).unwrap_or_default();
         }
         let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;

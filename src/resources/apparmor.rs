@@ -111,10 +111,10 @@ impl Profile {
     pub fn out_of_place(&self) -> Option<String> {
         let is_plain = |name: &str| !name.contains(['/', '\0']) && name != "." && name != "..";
         if !is_a_name_of_lxcs(&self.name) || !self.text.contains(&format!("profile \"{}\"", self.name)) {
-            return Some(format!("'{}' is no profile that LXC makes", self.name));
+            return Some(format!("'{}' is not a profile that LXC makes", self.name));
         }
         let strange = self.namespace.as_deref().filter(|name| !is_a_name_of_lxcs(name) || !is_plain(name));
-        strange.map(|name| format!("'{name}' is no policy namespace that LXC makes"))
+        strange.map(|name| format!("'{name}' is not a policy namespace that LXC makes"))
     }
 
     /// Puts it where LXC has it, and has it loaded. To be undone by [`unload`].

@@ -140,7 +140,7 @@ impl Root {
             Root::Directory { path } | Root::Image { path, .. } | Root::Device { path, .. } => path,
             Root::Overlay { upper, .. } => upper,
         };
-        Ok(fs::metadata(path).with_context(|| format!("look at the root file system {}", path.display()))?.ino())
+        Ok(fs::metadata(path).with_context(|| format!("inspect the root file system {}", path.display()))?.ino())
     }
 
     /// Mounts what has to be mounted.
@@ -148,7 +148,7 @@ impl Root {
         let device = |path: &Path, options: &str| mount_device(path, options);
         let mount = match self {
             Root::Directory { path } if path.is_dir() => Detached::of(path).context("clone the mount of its root"),
-            Root::Directory { path } => Err(anyhow!("its root {} is no directory", path.display())),
+            Root::Directory { path } => Err(anyhow!("its root {} is not a directory", path.display())),
             Root::Overlay { lower, upper, options } => mount_overlay(lower, upper, options)
                 .with_context(|| format!("mount the overlay of {} as its root", upper.display())),
             Root::Image { path, options } => {

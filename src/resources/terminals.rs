@@ -166,7 +166,7 @@ pub fn holders(pids: &[i32]) -> Result<Vec<Holder>> {
         match holders_of(*pid, &mut found) {
             // It has ended since.
             Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => {}
-            other => other.with_context(|| format!("look at what process {pid} has open"))?,
+            other => other.with_context(|| format!("inspect what process {pid} has open"))?,
         }
     }
     Ok(found)

@@ -14,15 +14,15 @@ use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
 use crate::lxc::definition::Defined;
 use crate::resources::cgroup::confine::InForce;
-use crate::resources::network::interfaces::{self, Loan, Loans};
+use crate::resources::network::interfaces::{self, PhysInterface, PhysInterfaces};
 use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, iptables, multicast, ports, sysctl};
 use crate::resources::states::{self, States, own_calls};
 use crate::resources::{cgroup, mounts};
 use crate::restore::cgroups::Made;
 use crate::restore::links;
 use crate::restore::plan::Plan;
-use crate::restore::prefault::Touching;
-use crate::rollback::criu_cgroup::{self, Workshop};
+use crate::restore::prefault::Prefault;
+use crate::rollback::criu_cgroup::{self, CriuCgroup};
 use crate::rollback::{Journal, Undo};
 use crate::store::resume_mark;
 use crate::sys::netlink::{self, Netlink};
@@ -35,7 +35,7 @@ pub trait Onlooker: std::fmt::Debug {
 }
 
 /// The watch over a restore.
-pub(super) struct RestoreWatch<'a> {
+pub(super) struct RestoreActions<'a> {
     pub netlink: &'a mut Netlink,
     pub journal: &'a mut Journal,
     pub plan: &'a Plan,
@@ -50,7 +50,7 @@ pub(super) struct RestoreWatch<'a> {
     /// The interfaces that nothing reaches yet.
     pub gated: Vec<String>,
     /// What it has of the host.
-    pub loans: Loans,
+    pub phys_interfaces: PhysInterfaces,
     /// The pid of the restored init, when CRIU has told it.
     pub init: Option<i32>,
     /// Whether packets may reach it.
@@ -66,7 +66,7 @@ pub(super) struct RestoreWatch<'a> {
     /// The cgroups.
     pub cgroups: &'a Made,
     /// Where CRIU works once it may leave them.
-    pub workshop: &'a Workshop,
+    pub criu_cgroup: &'a CriuCgroup,
     /// The directory of cgroup2's, in which all tasks are.
     pub payload: &'a Path,
     /// What holds it back, as far as it is in force.
@@ -80,14 +80,14 @@ pub(super) struct RestoreWatch<'a> {
     /// The checkpoint.
     pub images: &'a Path,
     /// What makes the pages of its memory meanwhile.
-    pub touching: Option<Touching>,
+    pub prefault: Option<Prefault>,
     /// Who only wants to see what is restored: beside the container that still is there, reached by nothing, and never let
     /// go.
     pub onlooker: Option<&'a mut dyn Onlooker>,
     pub log: LogReader<'a>,
 }
 
-impl RestoreWatch<'_> {
+impl RestoreActions<'_> {
     /// Waits for the checksums, and says whether they were right.
     pub fn verified(&mut self) -> Result<()> {
         end_of(self.verification.take(), "compares checksums")
@@ -118,13 +118,20 @@ impl RestoreWatch<'_> {
         }
         let netns = network_namespace(init_pid)?;
         let (journal, rehearsed) = (&mut *self.journal, self.onlooker.is_some());
-        let mut note = |loan: &Loan| match rehearsed {
+        let mut note = |phys_interface: &PhysInterface| match rehearsed {
             // It comes from a network namespace that goes with it.
             true => Ok(()),
-            false => journal.note(Undo::BringBack(loan.clone())),
+            false => journal.note(Undo::BringBack(phys_interface.clone())),
         };
         let init = init_pid.unwrap_or_default();
-        interfaces::bring_in(self.netlink, &self.plan.devices, netns.as_fd(), init, &mut self.loans, &mut note)
+        interfaces::bring_in(
+            self.netlink,
+            &self.plan.devices,
+            netns.as_fd(),
+            init,
+            &mut self.phys_interfaces,
+            &mut note,
+        )
     }
 
     /// Lets packets reach them.
@@ -150,7 +157,7 @@ impl RestoreWatch<'_> {
         Ok(())
     }
 
-    /// Ends what was frozen for [`RestoreWatch::hold_for_calls`].
+    /// Ends what was frozen for [`RestoreActions::hold_for_calls`].
     ///
     /// # Errors
     /// When processes would be less safe than before. They were ended.
@@ -237,7 +244,8 @@ impl RestoreWatch<'_> {
     /// which may want as little as /dev/null: it leaves the container's cgroups for ours.
     fn confine(&mut self) -> Result<()> {
         let monitor = self.cgroups.monitor.iter();
-        let ours: Vec<_> = monitor.map(|c| if c.hierarchy.is_unified() { self.workshop.cgroup() } else { c }).collect();
+        let ours: Vec<_> =
+            monitor.map(|c| if c.hierarchy.is_unified() { self.criu_cgroup.cgroup() } else { c }).collect();
         cgroup::move_our_kind(self.payload, &ours).context("move CRIU out of the container's cgroups")?;
         let payload = &self.cgroups.payload;
         self.in_force = self.plan.confinement.apply(payload).context("confine the container as before")?;
@@ -260,20 +268,20 @@ pub(super) fn network_namespace(init_pid: Option<i32>) -> Result<File> {
     File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")
 }
 
-impl RestoreWatch<'_> {
+impl RestoreActions<'_> {
     /// The bridges were there when we began; later a container that misses one would run all the same.
     fn look_for_bridges(&mut self) -> Result<()> {
         for bridge in self.made.iter().filter_map(|port| port.bridge.as_deref()) {
             match self.netlink.link(bridge) {
                 Err(netlink::Error::NotFound) => return Err(NoBridge { name: bridge.to_owned() }.into()),
-                found => drop(found.with_context(|| format!("look for the bridge {bridge}"))?),
+                found => drop(found.with_context(|| format!("find the bridge {bridge}"))?),
             }
         }
         Ok(())
     }
 }
 
-impl Watch for RestoreWatch<'_> {
+impl Watch for RestoreActions<'_> {
     fn action(&mut self, action: &Action, init_pid: Option<i32>) -> Result<()> {
         self.init = init_pid.or(self.init);
         match action {
@@ -289,14 +297,14 @@ impl Watch for RestoreWatch<'_> {
                 self.give_within(init_pid)?;
                 self.plan.confinement.set_structure(self.payload)?;
                 if self.onlooker.is_none() {
-                    self.touching = init_pid.and_then(|init| Touching::start(self.images, self.payload, init));
+                    self.prefault = init_pid.and_then(|init| Prefault::start(self.images, self.payload, init));
                 }
                 Ok(())
             }
             // All is restored and stands still: the last moment at which CRIU heeds a no.
             Action::PostRestore => {
-                if let Some(touching) = self.touching.take() {
-                    touching.end();
+                if let Some(prefault) = self.prefault.take() {
+                    prefault.end();
                 }
                 self.look_for_bridges()?;
                 self.set_net(init_pid)?;
@@ -314,7 +322,7 @@ impl Watch for RestoreWatch<'_> {
                 }
                 // From its first instruction on, what was suspended is of the past.
                 self.journal.note(Undo::Mark { container: self.own_dir.clone(), has_run: false })?;
-                match resume_mark::strike_out(&self.own_dir)? {
+                match resume_mark::clear_mark(&self.own_dir)? {
                     true => Ok(()),
                     false => self.journal.forget(|undo| matches!(undo, Undo::Mark { .. })),
                 }
@@ -367,11 +375,11 @@ impl Watch for RestoreWatch<'_> {
     fn pulse(&mut self) -> Option<u64> {
         // When the first of them run again, they tell nothing of CRIU any more.
         let restored = if self.on_bridge { 0 } else { criu_cgroup::cpu_time(self.payload) };
-        Some(self.workshop.cpu_time().wrapping_add(restored).wrapping_add(self.log.size()))
+        Some(self.criu_cgroup.cpu_time().wrapping_add(restored).wrapping_add(self.log.size()))
     }
 
     fn nudge(&mut self) {
-        self.workshop.nudge();
+        self.criu_cgroup.nudge();
     }
 
     fn wants_ticks(&self) -> bool {

@@ -27,12 +27,12 @@ use crate::resources::apparmor::Profile;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::Port;
-use crate::resources::network::interfaces::Loans;
+use crate::resources::network::interfaces::PhysInterfaces;
 use crate::resources::rootfs::{Held, Root};
-use crate::rollback::criu_cgroup::Workshop;
+use crate::rollback::criu_cgroup::CriuCgroup;
 use crate::rollback::lock::Operation;
 use crate::rollback::{Journal, Undo};
-use crate::store::parents::Lineage;
+use crate::store::parents::Parents;
 use crate::store::record::{Damage, Record};
 use crate::store::verify::Comparison;
 use crate::sys::netlink::Netlink;
@@ -45,13 +45,13 @@ use crate::sys::{self, files};
 use super::cgroups::{self, Made};
 use super::plan::Plan;
 use super::{Request, damaged, look_at_root};
-use crate::restore::actions::RestoreWatch;
+use crate::restore::actions::RestoreActions;
 use crate::restore::preflight::{self, Subject};
 use crate::restore::sandbox::{self, HOST_VARIABLE, USER_SCRIPT_VARIABLE};
 
 /// What a restore is made with.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Means<'a> {
+pub(super) struct Inputs<'a> {
     /// What is asked.
     pub request: &'a Request,
     /// Whether the memory images' checksums are to be compared.
@@ -77,14 +77,14 @@ pub(super) struct Means<'a> {
 /// A restore that is being done, or being undone.
 #[derive(Debug)]
 pub(super) struct Work<'a> {
-    means: Means<'a>,
+    inputs: Inputs<'a>,
     plan: &'a Plan,
     journal: &'a mut Journal,
     netlink: &'a mut Netlink,
     /// The cgroups, once they are made.
     cgroups: Made,
     /// What the container has of the host.
-    loans: Loans,
+    phys_interfaces: PhysInterfaces,
     /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
     hooks_ran: bool,
 }
@@ -99,7 +99,7 @@ pub(super) struct Running {
     /// Its ports.
     pub ports: Vec<Port>,
     /// What it has of the host.
-    pub loans: Loans,
+    pub phys_interfaces: PhysInterfaces,
     /// Its device programs, on the payload cgroup.
     pub in_force: InForce,
     /// Why it is not on its network, though it runs.
@@ -110,9 +110,9 @@ pub(super) struct Running {
 
 impl<'a> Work<'a> {
     /// Nothing is done yet.
-    pub fn new(means: Means<'a>, plan: &'a Plan, journal: &'a mut Journal, netlink: &'a mut Netlink) -> Work<'a> {
-        let (cgroups, loans) = (Made::default(), Loans::default());
-        Work { means, plan, journal, netlink, cgroups, loans, hooks_ran: false }
+    pub fn new(inputs: Inputs<'a>, plan: &'a Plan, journal: &'a mut Journal, netlink: &'a mut Netlink) -> Work<'a> {
+        let (cgroups, phys_interfaces) = (Made::default(), PhysInterfaces::default());
+        Work { inputs, plan, journal, netlink, cgroups, phys_interfaces, hooks_ran: false }
     }
 
     /// Does it. `held` is the root, if it was found good already; else it is looked at once the hooks have run.
@@ -134,21 +134,21 @@ impl<'a> Work<'a> {
                 cgroup::set_frozen(&cgroup.home(), true)?;
             }
         }
-        running.loans = std::mem::take(&mut self.loans);
+        running.phys_interfaces = std::mem::take(&mut self.phys_interfaces);
         Ok(running)
     }
 
     fn run_hooks(&mut self) -> Result<()> {
-        let Means { defined, deadline, .. } = self.means;
+        let Inputs { defined, deadline, .. } = self.inputs;
         self.hooks_ran = true;
         hook::run_all(HookKind::PreStart, &hook::Context::new(defined).with_limit(hook_limit(deadline)))
-            .context("before the restart")?;
+            .context("before the restore")?;
         Ok(())
     }
 
     /// Mounts the root that the hooks may have put into its place.
     fn hold_root(&self, report: &mut dyn Report) -> Result<Held> {
-        let Means { subject, root, request, .. } = self.means;
+        let Inputs { subject, root, request, .. } = self.inputs;
         let (held, reasons) = look_at_root(&subject, root)?;
         preflight::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
         Ok(held)
@@ -156,25 +156,25 @@ impl<'a> Work<'a> {
 
     /// Runs CRIU, does at its actions what is ours to do, and holds what it has restored.
     fn run_criu(&mut self, root: &Held, report: &mut dyn Report) -> Result<Running> {
-        let Means { request, operation, .. } = self.means;
+        let Inputs { request, operation, .. } = self.inputs;
         let cgroups = self.cgroups.clone();
         let payload = unified(&cgroups.payload)?.dir.clone();
         let log_file = request.images.join(RESTORE_LOG);
         let asked = self.plan.criu(request, &cgroups.payload, &operation.pidfile());
         let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
-        let workshop = Workshop::open(operation.dir())?;
-        let (place, inside) = self.place(root, &workshop)?;
+        let criu_cgroup = CriuCgroup::open(operation.dir())?;
+        let (place, inside) = self.place(root, &criu_cgroup)?;
         let job = Job {
-            program: &self.means.criu.path,
+            program: &self.inputs.criu.path,
             args: sandbox::seen(asked, self.plan, request).args(),
             place,
             control,
             environment: self.environment(),
-            deadline: self.means.deadline,
+            deadline: self.inputs.deadline,
         };
         let verification = self.start_verification()?;
-        self.journal.note(Undo::CleanRoot { root: self.means.root.clone(), log: log_file.clone() })?;
-        let own_dir = self.means.defined.dir();
+        self.journal.note(Undo::CleanRoot { root: self.inputs.root.clone(), log: log_file.clone() })?;
+        let own_dir = self.inputs.defined.dir();
         if let Some(Profile { name, namespace, .. }) = &self.plan.profile {
             let (name, namespace) = (name.clone(), namespace.clone());
             self.journal.note(Undo::UnloadProfile { dir: own_dir.clone(), name, namespace })?;
@@ -182,16 +182,16 @@ impl<'a> Work<'a> {
         let inode = cgroup::identity(&payload)?;
         // Played back before that: those who are confined by it have to be gone.
         self.journal.note(Undo::EndTasks { cgroup: payload.clone(), inode })?;
-        let mut watch = RestoreWatch {
+        let mut watch = RestoreActions {
             netlink: self.netlink,
             journal: self.journal,
             plan: self.plan,
-            defined: self.means.defined,
+            defined: self.inputs.defined,
             rcfile: request.config.clone(),
-            hook_limit: hook_limit(self.means.deadline),
+            hook_limit: hook_limit(self.inputs.deadline),
             made: Vec::new(),
             gated: Vec::new(),
-            loans: Loans::default(),
+            phys_interfaces: PhysInterfaces::default(),
             init: None,
             on_bridge: false,
             cut_off: None,
@@ -199,25 +199,25 @@ impl<'a> Work<'a> {
             waits_for_calls: false,
             less_safe: None,
             cgroups: &cgroups,
-            workshop: &workshop,
+            criu_cgroup: &criu_cgroup,
             payload: &payload,
             in_force: InForce::default(),
             own_dir,
             verification,
             loading: None,
             images: &request.images,
-            touching: None,
+            prefault: None,
             onlooker: None,
             log: LogReader::new(log_file.clone(), report),
         };
-        let lent = lend_images(&request.images, self.means.defined, watch.journal)?;
+        let lent = lend_images(&request.images, self.inputs.defined, watch.journal)?;
         let ended = start_loading(self.plan.profile.clone(), &watch.own_dir).and_then(|loading| {
             watch.loading = loading;
-            run::run(job, self.means.signals, &mut watch)
+            run::run(job, self.inputs.signals, &mut watch)
         });
         // Also where it was ended before: what is still being loaded could not be taken away.
         let loaded = watch.loaded();
-        self.loans = std::mem::take(&mut watch.loans);
+        self.phys_interfaces = std::mem::take(&mut watch.phys_interfaces);
         for dir in lent {
             files::make_private(&dir)?;
         }
@@ -230,7 +230,7 @@ impl<'a> Work<'a> {
             let crashed = watch.log.tells_of_a_crash();
             return Err(failure_of(ended, crashed, &request.images).log(log_file));
         }
-        workshop.hand_over(&payload)?;
+        criu_cgroup.hand_over(&payload)?;
         watch.do_what_was_missed()?;
         watch.complete_states().map_err(|e| Failure::new(Exit::CriuFailed, e).log(log_file))?;
         self.plan.confinement.tidy(&payload)?;
@@ -240,7 +240,7 @@ impl<'a> Work<'a> {
             init: self.hold_init(&inside)?,
             payload: cgroups.payload,
             ports,
-            loans: Loans::default(),
+            phys_interfaces: PhysInterfaces::default(),
             in_force,
             cut_off,
             took: ended.took,
@@ -269,8 +269,8 @@ impl<'a> Work<'a> {
     }
 
     /// Where CRIU starts its life, and our way to what it writes there.
-    fn place(&self, root: &Held, workshop: &Workshop) -> Result<(Place, Inside)> {
-        let Means { request, operation, defined, criu, record, .. } = self.means;
+    fn place(&self, root: &Held, criu_cgroup: &CriuCgroup) -> Result<(Place, Inside)> {
+        let Inputs { request, operation, defined, criu, record, .. } = self.inputs;
         let needs = sandbox::Needs {
             request,
             plan: self.plan,
@@ -288,14 +288,14 @@ impl<'a> Work<'a> {
         // Without us nobody would be there to end what it restores.
         let mut place = Place::here().own_session().dies_with_us().within(sandbox);
         place = place.personality(self.plan.personality);
-        if self.means.defined.config.has_own_keyring() {
+        if self.inputs.defined.config.has_own_keyring() {
             place = place.own_keyring();
         }
         if self.plan.born_there || self.plan.cgroup_namespace {
             let procs = self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.home()));
             place = place.in_cgroups(procs.collect::<anyhow::Result<_>>()?);
         } else {
-            place = place.in_cgroups(vec![workshop.door()?]);
+            place = place.in_cgroups(vec![criu_cgroup.door()?]);
         }
         if self.plan.cgroup_namespace {
             place = place.own_cgroup_namespace();
@@ -308,22 +308,22 @@ impl<'a> Work<'a> {
 
     /// What the user's action script needs to find back to the host's tree.
     fn environment(&self) -> Vec<(&'static str, OsString)> {
-        let Some(script) = &self.means.request.user_script else { return Vec::new() };
+        let Some(script) = &self.inputs.request.user_script else { return Vec::new() };
         let namespace = format!("/proc/{}/ns/mnt", std::process::id());
         vec![(USER_SCRIPT_VARIABLE, script.into()), (HOST_VARIABLE, namespace.into())]
     }
 
     /// Begins to compare the memory images' checksums. Before they are lent to the container's root, which changes them.
     fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
-        let Some(record) = self.means.record.filter(|_| self.means.verify) else { return Ok(None) };
-        let images = &self.means.request.images;
+        let Some(record) = self.inputs.record.filter(|_| self.inputs.verify) else { return Ok(None) };
+        let images = &self.inputs.request.images;
         let comparison = Comparison::of_memory(record, images).map_err(|e| damaged(images, e))?;
         let thread = std::thread::Builder::new().name("verify".to_owned()).spawn(move || comparison.make());
         Ok(Some(thread.context("start a thread")?))
     }
 
     fn hold_init(&self, inside: &Inside) -> Result<Process> {
-        let path = self.means.operation.pidfile();
+        let path = self.inputs.operation.pidfile();
         let text = inside.read(&path).with_context(|| format!("read {}", path.display()))?;
         let pid: i32 = text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
         let init = Process::open(pid).context("hold the restored init")?;
@@ -338,14 +338,14 @@ impl<'a> Work<'a> {
         let mut errors = ErrorList::default();
         // Our own cgroup goes, too.
         errors.note(cgroups::pivots(&self.plan.cgroups).and_then(|pivots| cgroups::leave(&pivots)));
-        errors.note(std::mem::take(&mut self.loans).bring_back());
+        errors.note(std::mem::take(&mut self.phys_interfaces).bring_back());
         errors.note(self.journal.play_back());
         reap_children();
         if self.hooks_ran {
-            let stopped = hook::Context::new(self.means.defined).with_target(hook::Target::Stop);
+            let stopped = hook::Context::new(self.inputs.defined).with_target(hook::Target::Stop);
             errors.note(hook::run_all(HookKind::PostStop, &stopped));
         }
-        let name = &self.means.request.name;
+        let name = &self.inputs.request.name;
         failure.state = Some(format!("{name} is stopped, its checkpoint is as before"));
         if let Err(e) = errors.into_result() {
             failure.exit = Exit::RollbackIncomplete;
@@ -404,7 +404,7 @@ fn reap_children() {
 pub(super) fn lend_images(dir: &Path, defined: &Defined, journal: &mut Journal) -> Result<Vec<PathBuf>> {
     let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
     let mut dirs = vec![dir.to_owned()];
-    dirs.extend(Lineage::of(dir)?.directories().map(Path::to_owned));
+    dirs.extend(Parents::of(dir)?.directories().map(Path::to_owned));
     for dir in &dirs {
         journal.note(Undo::TakeBackImages { dir: dir.clone() })?;
         files::lend_to_group(dir, guest.gid)?;

@@ -2,7 +2,7 @@
 //! looked at and ended before it runs.
 //!
 //! CRIU and we do for it what we do in a [restore](super::restore), by the same [`Plan`] and the same
-//! [watch](RestoreWatch), so that what fails here would fail there, and what is put right there is put right
+//! [watch](RestoreActions), so that what fails here would fail there, and what is put right there is put right
 //! here. What the twin has of the host is not the host's own, and [`Scene`] says what it is instead. Left
 //! out is what others would notice: hooks and scripts of the user's, bridges, what is told of the
 //! container's addresses, the AppArmor profile (loaded already), LXC's command socket, the monitor's
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::actions::RestoreWatch;
+use super::actions::RestoreActions;
 use super::attempt::{failure_of, lend_images, unified};
 use super::cgroups::{self, Made, Wanted};
 use super::plan::{self, Plan};
@@ -36,10 +36,10 @@ use crate::lxc::definition::Defined;
 use crate::report::Report;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::cgroup::{self, Cgroup};
-use crate::resources::network::interfaces::Loans;
+use crate::resources::network::interfaces::PhysInterfaces;
 use crate::resources::rootfs::{Held, Root};
 use crate::resources::terminals;
-use crate::rollback::criu_cgroup::Workshop;
+use crate::rollback::criu_cgroup::CriuCgroup;
 use crate::rollback::lock::Operation;
 use crate::rollback::{Journal, Undo};
 use crate::settings::Settings;
@@ -194,19 +194,19 @@ impl<'a> Twin<'a> {
         report: &mut dyn Report,
     ) -> Result<Duration> {
         let begin = Instant::now();
-        let workshop = Workshop::beside(self.asked.operation.dir())?;
-        let made = self.make_cgroups(&workshop, journal)?;
+        let criu_cgroup = CriuCgroup::beside(self.asked.operation.dir())?;
+        let made = self.make_cgroups(&criu_cgroup, journal)?;
         let payload = unified(&made.payload)?.dir.clone();
         let inode = cgroup::identity(&payload)?;
         journal.note(Undo::EndTasks { cgroup: payload.clone(), inode })?;
-        let mut ending = Ending { onlooker, payload: &payload, workshop: &workshop, seen: None };
+        let mut ending = Ending { onlooker, payload: &payload, criu_cgroup: &criu_cgroup, seen: None };
         let lent = lend_images(self.asked.images, self.asked.defined, journal)?;
         let outcome = self.run_criu(scene, &made, &mut ending, journal, report);
         for dir in lent {
             files::make_private(&dir)?;
         }
         let seen = ending.seen;
-        drop(workshop);
+        drop(criu_cgroup);
         match (outcome, seen) {
             (_, Some(at)) => Ok(at.saturating_duration_since(begin)),
             (Err(failure), None) => Err(failure),
@@ -214,7 +214,7 @@ impl<'a> Twin<'a> {
         }
     }
 
-    fn make_cgroups(&self, workshop: &Workshop, journal: &mut Journal) -> Result<Made> {
+    fn make_cgroups(&self, criu_cgroup: &CriuCgroup, journal: &mut Journal) -> Result<Made> {
         let mut note = |path: &Path, identity: Option<i64>| {
             let step = |inode| Undo::RemoveCgroup { path: path.to_owned(), inode };
             match identity {
@@ -226,7 +226,7 @@ impl<'a> Twin<'a> {
         // Where CRIU goes when it leaves the twin's.
         let ours = self.plan.cgroups.iter().map(|wanted| -> Result<Cgroup> {
             if wanted.hierarchy.is_unified() {
-                return Ok(workshop.cgroup().clone());
+                return Ok(criu_cgroup.cgroup().clone());
             }
             let path = cgroup::own_base(&wanted.hierarchy)?;
             Ok(Cgroup::plain(wanted.hierarchy.clone(), cgroup::directory(&wanted.hierarchy.mount, &path)?))
@@ -266,7 +266,7 @@ impl<'a> Twin<'a> {
             place = place.own_keyring();
         }
         let network: OwnedFd = scene.network.try_clone().context("hold the twin's surroundings")?.into();
-        place = place.in_namespace(network).in_cgroups(self.doors(made, ending.workshop)?);
+        place = place.in_namespace(network).in_cgroups(self.doors(made, ending.criu_cgroup)?);
         if self.plan.cgroup_namespace {
             place = place.own_cgroup_namespace();
         }
@@ -281,8 +281,8 @@ impl<'a> Twin<'a> {
             environment: Vec::new(),
             deadline: self.asked.deadline,
         };
-        let (payload, workshop) = (ending.payload, ending.workshop);
-        let mut watch = RestoreWatch {
+        let (payload, criu_cgroup) = (ending.payload, ending.criu_cgroup);
+        let mut watch = RestoreActions {
             netlink: scene.netlink,
             journal,
             plan: &self.plan,
@@ -291,20 +291,20 @@ impl<'a> Twin<'a> {
             hook_limit: Duration::ZERO,
             made: Vec::new(),
             gated: Vec::new(),
-            loans: Loans::default(),
+            phys_interfaces: PhysInterfaces::default(),
             init: None,
             on_bridge: false,
             cut_off: None,
             mended: false,
             cgroups: made,
-            workshop,
+            criu_cgroup,
             payload,
             in_force: InForce::default(),
             own_dir: defined.dir(),
             verification: None,
             loading: None,
             images,
-            touching: None,
+            prefault: None,
             less_safe: None,
             waits_for_calls: false,
             onlooker: Some(ending),
@@ -319,9 +319,9 @@ impl<'a> Twin<'a> {
     }
 
     /// The cgroups in which CRIU is born.
-    fn doors(&self, made: &Made, workshop: &Workshop) -> Result<Vec<OwnedFd>> {
+    fn doors(&self, made: &Made, criu_cgroup: &CriuCgroup) -> Result<Vec<OwnedFd>> {
         if !self.plan.born_there && !self.plan.cgroup_namespace {
-            return Ok(vec![workshop.door()?]);
+            return Ok(vec![criu_cgroup.door()?]);
         }
         Ok(made.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.home())).collect::<anyhow::Result<_>>()?)
     }
@@ -337,7 +337,7 @@ pub fn remove_traces(images: &Path) -> anyhow::Result<()> {
 struct Ending<'a> {
     onlooker: &'a mut dyn Onlooker,
     payload: &'a Path,
-    workshop: &'a Workshop,
+    criu_cgroup: &'a CriuCgroup,
     /// When all stood still.
     seen: Option<Instant>,
 }
@@ -349,7 +349,7 @@ impl Onlooker for Ending<'_> {
         // First the tasks: those that CRIU lets go by its own end would run. And then CRIU itself, for it waits for the end
         // of an init that waits for the others, which CRIU does not collect.
         cgroup::kill(self.payload).context("end the twin")?;
-        self.workshop.end_all().context("end the twin's CRIU")?;
+        self.criu_cgroup.end_all().context("end the twin's CRIU")?;
         looked
     }
 }

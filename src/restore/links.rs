@@ -40,7 +40,7 @@ pub(super) fn are_needed(dir: &Path, root: &Path) -> Result<bool> {
         };
         let below = name.strip_prefix("/").unwrap_or(&name);
         if !covered(&name, &mounts)
-            && inside.has_link(below).with_context(|| format!("look at {} in the root", name.display()))?
+            && inside.has_link(below).with_context(|| format!("inspect {} in the root", name.display()))?
         {
             return Ok(true);
         }
@@ -78,7 +78,7 @@ pub(super) fn allow(payload: &Path) -> Result<()> {
             Err(e) if matches!(e.raw_os_error(), Some(nix::libc::ENOENT | nix::libc::ESRCH)) => continue,
             Err(e) => return Err(e).with_context(|| format!("open {path}")),
         };
-        if done.insert(namespace.metadata().with_context(|| format!("look at {path}"))?.ino()) {
+        if done.insert(namespace.metadata().with_context(|| format!("stat {path}"))?.ino()) {
             follow_links(namespace.as_fd()).context("let links be followed again")?;
         }
     }

@@ -59,9 +59,8 @@ use crate::report::Report;
 use crate::resources::cgroup::Cgroup;
 use crate::resources::cgroup::devices::Attached;
 use crate::resources::mounts;
-use crate::resources::network::Port;
-use crate::resources::network::interfaces::Loans;
-use crate::resources::network::stale_veth;
+use crate::resources::network::interfaces::PhysInterfaces;
+use crate::resources::network::{Port, stale_veth};
 use crate::resources::rootfs::{Held, Root};
 use crate::resources::terminals::{self, Terminal};
 use crate::rollback::holder::Command;
@@ -70,7 +69,7 @@ use crate::rollback::{Journal, Undo, recover};
 use crate::settings::Settings;
 use crate::store::checksums::Image;
 use crate::store::history::{self, History};
-use crate::store::parents::Lineage;
+use crate::store::parents::Parents;
 use crate::store::record::{Damage, Record};
 use crate::store::shared_dir;
 use crate::sys::netlink::Netlink;
@@ -78,7 +77,7 @@ use crate::sys::process::Process;
 use crate::sys::signals::Signals;
 use crate::sys::{files, mount};
 
-use attempt::{Means, Running};
+use attempt::{Inputs, Running};
 use copy::Copy;
 use preflight::{Reason, Subject};
 use replace::Way;
@@ -149,7 +148,7 @@ pub struct Restored {
     /// The ports that were made.
     pub ports: Vec<Port>,
     /// What it has of the host, to be brought back.
-    pub loans: Loans,
+    pub phys_interfaces: PhysInterfaces,
     /// The terminals that were made.
     pub terminals: Vec<Terminal>,
     /// Why no packets reach it, where that could not be helped any more.
@@ -282,7 +281,7 @@ fn bring_back(
     if defined.config.monitor_unshare() {
         mount::leave_hosts_namespace().context("make a mount namespace for the container's hooks")?;
     }
-    let means = Means {
+    let inputs = Inputs {
         request,
         verify: settings.verify && way != Way::Cleared { compared: true },
         deadline,
@@ -294,8 +293,8 @@ fn bring_back(
         operation: &operation,
         signals,
     };
-    let (plan, running) = retry::restore(means, plan, held, &decide, &mut journal, &mut netlink, report)?;
-    let Running { init, payload, ports, loans, in_force, cut_off, took } = running;
+    let (plan, running) = retry::restore(inputs, plan, held, &decide, &mut journal, &mut netlink, report)?;
+    let Running { init, payload, ports, phys_interfaces, in_force, cut_off, took } = running;
     let pivots = cgroups::pivots(&plan.cgroups)?;
     let devices = in_force.hold(&attempt::unified(&payload)?.dir, &plan.confinement)?;
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
@@ -308,7 +307,7 @@ fn bring_back(
         && shared_dir::is_place(&request.images, &defined.name)
         && let Err(e) = shared_dir::note_restart(&request.images)
     {
-        report.note(&format!("its next checkpoint will not take this one's place: {e:#}"));
+        report.note(&format!("its next checkpoint will not replace this one: {e:#}"));
     }
     if copy.is_none() {
         note_restore(&request.images);
@@ -323,7 +322,7 @@ fn bring_back(
         pivots,
         terminals: plan.terminals,
         ports,
-        loans,
+        phys_interfaces,
         cut_off,
         operation: Some(operation),
         devices,
@@ -428,7 +427,7 @@ fn open_checkpoint(request: &Request) -> Result<(fs::File, Option<Record>)> {
         Ok(_) => return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", dir.display()))),
         Err(e) => {
             return Err(Failure::new(Exit::BadCheckpoint, anyhow!(e).context(format!("open {}", dir.display())))
-                .hint("-D names the directory of a checkpoint; without it, the container's own 'dump' is taken"));
+                .hint("-D names the directory of a checkpoint; without it, LXCPATH/NAME/dump is used"));
         }
     }
     files::open_private_dir(dir).or_exit(Exit::BadCheckpoint)?;
@@ -443,10 +442,10 @@ fn open_checkpoint(request: &Request) -> Result<(fs::File, Option<Record>)> {
             .hint("restart the checkpoint that builds on it (lxc-checkpoint --predump-dir)"));
     }
     let damaged = |e: anyhow::Error| damaged(dir, e);
-    let lineage = Lineage::of(dir).map_err(damaged)?;
-    record.check_sizes(dir).and_then(|()| lineage.check_sizes()).map_err(damaged)?;
+    let parents = Parents::of(dir).map_err(damaged)?;
+    record.check_sizes(dir).and_then(|()| parents.check_sizes()).map_err(damaged)?;
     let small = |i: &Image| !i.is_memory();
-    record.check_content(dir, small).and_then(|()| lineage.check_content(small)).map_err(damaged)?;
+    record.check_content(dir, small).and_then(|()| parents.check_content(small)).map_err(damaged)?;
     Ok((held, Some(record)))
 }
 

@@ -25,7 +25,7 @@ use procfs::process::MMPermissions;
 use crate::criu::images;
 use crate::resources::cgroup;
 use crate::store::parents;
-use crate::sys::memory::{self, PageTable, Toucher};
+use crate::sys::memory::{self, PageTable, Prefaulter};
 use crate::sys::{files, process};
 
 /// CRIU has read less than this, in bytes, before a task is found.
@@ -38,7 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 
 /// A thread that touches memory.
 #[derive(Debug)]
-pub(super) struct Touching {
+pub(super) struct Prefault {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<u64>>>,
 }
@@ -48,14 +48,14 @@ pub(super) struct Touching {
 struct Task {
     /// Its pid, once it is there.
     pid: Option<i32>,
-    /// What is still to be touched: at most [`Toucher::STEP`] bytes each.
+    /// What is still to be touched: at most [`Prefaulter::STEP`] bytes each.
     pieces: Vec<Range<u64>>,
 }
 
-impl Touching {
+impl Prefault {
     /// Begins to touch the memory of the tasks in this cgroup that are of init's pid namespace, as these images have
     /// it. `None` where that would bring nothing, or cannot be done: it has to be nobody's reason to fail.
-    pub fn start(dir: &Path, payload: &Path, init: i32) -> Option<Touching> {
+    pub fn start(dir: &Path, payload: &Path, init: i32) -> Option<Prefault> {
         if !is_worth_it(dir).unwrap_or(false) {
             return None;
         }
@@ -63,7 +63,7 @@ impl Touching {
         let (told, dir, payload) = (Arc::clone(&stop), dir.to_owned(), payload.to_owned());
         let touch = move || touch_all(wanted(&dir)?, &payload, init, &told);
         match std::thread::Builder::new().name("touch".to_owned()).spawn(touch) {
-            Ok(thread) => Some(Touching { stop, thread: Some(thread) }),
+            Ok(thread) => Some(Prefault { stop, thread: Some(thread) }),
             Err(e) => {
                 log::info!("memory is not made ready beside CRIU: {e}");
                 None
@@ -87,7 +87,7 @@ impl Touching {
     }
 }
 
-impl Drop for Touching {
+impl Drop for Prefault {
     fn drop(&mut self) {
         if let Err(e) = self.stop() {
             log::debug!("{e:#}");
@@ -138,15 +138,15 @@ fn pieces(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
     let cut = |range: &Range<u64>| {
         let end = range.end;
         (range.start..end)
-            .step_by(Toucher::STEP)
-            .map(move |start| start..end.min(start.saturating_add(Toucher::STEP as u64)))
+            .step_by(Prefaulter::STEP)
+            .map(move |start| start..end.min(start.saturating_add(Prefaulter::STEP as u64)))
     };
     ranges.iter().flat_map(cut).filter(|piece| piece.end - piece.start >= LEAST_PIECE).collect()
 }
 
 /// Touches all, as soon as CRIU has mapped it; says how many bytes.
 fn touch_all(mut tasks: BTreeMap<i32, Task>, payload: &Path, init: i32, stop: &AtomicBool) -> Result<u64> {
-    let toucher = Toucher::new()?;
+    let toucher = Prefaulter::new()?;
     let mut known = BTreeSet::new();
     let (mut touched, mut pause) = (0, SHORTEST_PAUSE);
     while !tasks.is_empty() && !stop.load(Ordering::Acquire) {
@@ -174,7 +174,7 @@ fn find(tasks: &mut BTreeMap<i32, Task>, known: &mut BTreeSet<i32>, payload: &Pa
     }
     // CRIU is in the same cgroup, and has a number in another namespace.
     let pid_namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid"));
-    let inside = pid_namespace(init).with_context(|| format!("look at the namespaces of process {init}"))?;
+    let inside = pid_namespace(init).with_context(|| format!("inspect the namespaces of process {init}"))?;
     for pid in cgroup::tasks(payload)?.into_iter().filter(|pid| known.insert(*pid)) {
         if !pid_namespace(pid).is_ok_and(|found| found == inside) {
             continue;
@@ -188,7 +188,7 @@ fn find(tasks: &mut BTreeMap<i32, Task>, known: &mut BTreeSet<i32>, payload: &Pa
 
 impl Task {
     /// Touches what is mapped by now; says how many bytes.
-    fn touch(&mut self, toucher: &Toucher, stop: &AtomicBool) -> Result<u64> {
+    fn touch(&mut self, toucher: &Prefaulter, stop: &AtomicBool) -> Result<u64> {
         let Some(pid) = self.pid else { return Ok(0) };
         let done = areas(pid).and_then(|areas| self.touch_in(pid, &areas, toucher, stop));
         match done {
@@ -200,7 +200,7 @@ impl Task {
         }
     }
 
-    fn touch_in(&mut self, pid: i32, areas: &[Range<u64>], toucher: &Toucher, stop: &AtomicBool) -> Result<u64> {
+    fn touch_in(&mut self, pid: i32, areas: &[Range<u64>], toucher: &Prefaulter, stop: &AtomicBool) -> Result<u64> {
         let table = PageTable::of(pid)?;
         let mut touched = 0;
         let mut missing = Vec::new();
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn ranges_are_cut_into_pieces() {
-        let step = Toucher::STEP as u64;
+        let step = Prefaulter::STEP as u64;
         let at = 0x7000_0000;
         assert_eq!(
             pieces(&[at..at + 2 * step + LEAST_PIECE, 0x1000..0x2000]),
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn a_task_that_has_ended_has_nothing_to_be_touched() {
         let mut gone = Task { pid: Some(i32::MAX), pieces: vec![0x1000..0x2000, 0x3000..0x4000] };
-        assert_eq!(gone.touch(&Toucher::new().unwrap(), &AtomicBool::new(false)).unwrap(), 0);
+        assert_eq!(gone.touch(&Prefaulter::new().unwrap(), &AtomicBool::new(false)).unwrap(), 0);
         assert_eq!(gone.pieces, []);
     }
 }

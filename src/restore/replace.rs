@@ -77,7 +77,7 @@ pub(super) fn make_way(
             let named = shell::options(&request.name, &request.lxcpath);
             let cause = anyhow!(e).context("stop the container that runs");
             Err(Failure::new(Exit::Other, cause)
-                .state(format!("whether it has stopped, lxc-info {named} tells; its checkpoint is as before")))
+                .state(format!("run lxc-info {named} to see whether it has stopped; its checkpoint is as before")))
         }
     }
 }
@@ -110,7 +110,7 @@ fn look(
         let compared = Comparison::of_memory(record, &request.images).and_then(|images| images.make());
         compared.map_err(|e| damaged(&request.images, e))?;
     }
-    // Last: the container goes on writing to its files.
+    // Last: the container is still running writing to its files.
     let mut reasons = subject.of_definition().map_err(no_plan)?;
     // Nothing is mounted a second time while the container writes to it.
     match client.init_pid().map_err(Into::into).and_then(|init| Held::in_use(init.as_raw())) {

@@ -11,7 +11,7 @@ use crate::rollback::Journal;
 use crate::sys::netlink::Netlink;
 
 use super::plan::Plan;
-use crate::restore::attempt::{Means, Running, Work};
+use crate::restore::attempt::{Inputs, Running, Work};
 
 /// Restores the container; gives also the plan by which it was done in the end. `held` is its root, if that was found good
 /// already; `decide` makes another plan.
@@ -19,7 +19,7 @@ use crate::restore::attempt::{Means, Running, Work};
 /// # Errors
 /// After the last failure all is undone, and the message tells all of them.
 pub(super) fn restore(
-    means: Means<'_>,
+    inputs: Inputs<'_>,
     mut plan: Plan,
     mut held: Option<Held>,
     decide: &dyn Fn(&mut Netlink) -> Result<Plan>,
@@ -27,9 +27,9 @@ pub(super) fn restore(
     netlink: &mut Netlink,
     report: &mut dyn Report,
 ) -> Result<(Plan, Running)> {
-    let mut tries = Tries::new(CriuOperation::Restore, means.deadline);
+    let mut tries = Tries::new(CriuOperation::Restore, inputs.deadline);
     loop {
-        let mut work = Work::new(means, &plan, journal, netlink);
+        let mut work = Work::new(inputs, &plan, journal, netlink);
         let failure = match work.run(held.take(), report) {
             Ok(running) => {
                 tries.success().iter().for_each(|story| report.note(story));

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use crate::criu::images::Shown;
 use crate::criu::options::{External, RESTORE_LOG, Restore};
 use crate::resources::rootfs::Held;
-use crate::store::parents::Lineage;
+use crate::store::parents::Parents;
 use crate::sys::files;
 use crate::sys::mount::Detached;
 use crate::sys::sandbox::{Access, Sandbox};
@@ -180,7 +180,7 @@ fn show_images(sandbox: &mut Sandbox, shown: Shown, guest: Option<u32>) -> Resul
         sandbox.show_open(file.as_fd(), &Path::new(WORK).join(name), Access::Use)?;
     }
     sandbox.show(&images, Access::Read)?;
-    for directory in Lineage::of(&images)?.directories() {
+    for directory in Parents::of(&images)?.directories() {
         sandbox.show(directory, Access::Read)?;
     }
     for (name, content) in shown.into_changed() {

@@ -15,11 +15,11 @@ use anyhow::{Context, Result, bail};
 use crate::lxc::hook::{self, Direction};
 use crate::resources::network::state::{self, Target};
 use crate::resources::network::{Elsewhere, Port, apply, drop_filter, lxc_defaults, ports};
-use crate::restore::actions::{RestoreWatch, network_namespace};
+use crate::restore::actions::{RestoreActions, network_namespace};
 use crate::rollback::{DownScript, Undo};
-use crate::sys::netlink::{self};
+use crate::sys::netlink;
 
-impl RestoreWatch<'_> {
+impl RestoreActions<'_> {
     /// Makes them all.
     pub(super) fn make_veths(&mut self, init_pid: Option<i32>) -> Result<()> {
         let plan = self.plan;
@@ -70,16 +70,16 @@ impl RestoreWatch<'_> {
             &port.host,
         )))?;
         let context = hook::Context::new(defined).with_limit(self.hook_limit);
-        hook::run_net_script(nic, Direction::Up, Some(&port.host), &context).context("before the restart")?;
+        hook::run_net_script(nic, Direction::Up, Some(&port.host), &context).context("before the restore")?;
         self.follow(at)
     }
 
     /// Where a script has put a port, there it belongs.
     fn follow(&mut self, at: usize) -> Result<()> {
         let port = &self.made[at];
-        let link = self.netlink.link_by_index(port.host_index).with_context(|| format!("look for {}", port.host))?;
+        let link = self.netlink.link_by_index(port.host_index).with_context(|| format!("find {}", port.host))?;
         let bridge = match link.controller {
-            Some(index) => Some(self.netlink.link_by_index(index).context("look for its bridge")?.name),
+            Some(index) => Some(self.netlink.link_by_index(index).context("find its bridge")?.name),
             None => match &port.bridge {
                 Some(bridge) if self.netlink.link(bridge).is_err() => {
                     bail!("{} was on the bridge {bridge}, which its script has not made again", port.host)
@@ -124,7 +124,7 @@ impl RestoreWatch<'_> {
                 self.log.report.note(&format!("{link}, which answered for the container, is not there any more"));
                 return Ok(());
             }
-            Err(e) => return Err(e).with_context(|| format!("look for {link}")),
+            Err(e) => return Err(e).with_context(|| format!("find {link}")),
         };
         let undo = Undo::TakeFromLink(elsewhere.clone());
         self.journal.note(undo.clone())?;

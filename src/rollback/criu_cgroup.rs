@@ -40,23 +40,23 @@ const DUMPS: [&str; 2] = ["dump", "pre-dump"];
 
 /// A cgroup in which a CRIU works. It ends with the value, and all that is in it.
 #[derive(Debug)]
-pub struct Workshop {
+pub struct CriuCgroup {
     cgroup: Cgroup,
 }
 
-impl Workshop {
+impl CriuCgroup {
     /// Makes it for the container whose state directory (of its lock) this is. What a dead command has left there was cleared when this one began.
-    pub fn open(state: &Path) -> Result<Workshop> {
+    pub fn open(state: &Path) -> Result<CriuCgroup> {
         let cgroup = place_of(state, "")?;
         cgroup::make_if_missing(&cgroup)?;
-        Ok(Workshop { cgroup })
+        Ok(CriuCgroup { cgroup })
     }
 
     /// One for a second CRIU of the same command, beside the first.
-    pub fn beside(state: &Path) -> Result<Workshop> {
+    pub fn beside(state: &Path) -> Result<CriuCgroup> {
         let cgroup = place_of(state, BESIDE)?;
         cgroup::make_if_missing(&cgroup)?;
-        Ok(Workshop { cgroup })
+        Ok(CriuCgroup { cgroup })
     }
 
     /// The cgroup itself.
@@ -101,7 +101,7 @@ impl Workshop {
     }
 }
 
-impl Drop for Workshop {
+impl Drop for CriuCgroup {
     fn drop(&mut self) {
         if let Err(e) = end(&self.cgroup.dir) {
             log::warn!("{e:#}");

@@ -76,7 +76,9 @@ impl Seized {
             match tcp_repair::end_repair(*pid) {
                 Ok(ended) => sockets += ended,
                 Err(e) if has_ended(*pid) => log::debug!("process {pid} has ended: {e}"),
-                Err(e) => errors.note::<()>(Err(e).with_context(|| format!("mend the sockets of process {pid}"))),
+                Err(e) => errors.note::<()>(
+                    Err(e).with_context(|| format!("take the sockets of process {pid} out of repair mode")),
+                ),
             }
         }
         if sockets > 0 {

@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{self, Exit, Failure};
 use crate::rollback::criu_cgroup;
 use crate::rollback::holder::{Command, Holder};
-use crate::sys::files;
-use crate::sys::process::{self};
+use crate::sys::{files, process};
 
 /// Where the state of all containers is kept; gone after a reboot, like the changes that it speaks of.
 pub const STATE_ROOT: &str = "/run/lxc-cr";
@@ -128,7 +127,7 @@ impl Operation {
         match lock.try_lock_shared() {
             Ok(()) => Ok(None),
             Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&mut lock)?)),
-            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("look at the lock {}", path.display())),
+            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("inspect the lock {}", path.display())),
         }
     }
 
@@ -237,7 +236,7 @@ fn all_at(root: &Path) -> Result<Vec<(PathBuf, Option<Container>)>> {
     match fs::symlink_metadata(root) {
         Ok(_) => drop(files::open_private_dir(root)?),
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(e).with_context(|| format!("look at {}", root.display())),
+        Err(e) => return Err(e).with_context(|| format!("stat {}", root.display())),
     }
     let mut found = Vec::new();
     for name in files::names(root)? {

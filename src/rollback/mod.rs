@@ -11,12 +11,12 @@
 //! Playing goes on after an error; entries that failed stay in the journal.
 
 pub mod criu_cgroup;
-mod criu_leftovers;
 mod down_script;
 pub mod holder;
+pub mod killed_dump;
+mod killed_restore;
 pub mod lock;
 pub mod recover;
-pub mod seized;
 pub mod uncommit;
 
 pub use down_script::DownScript;
@@ -30,12 +30,12 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::error::ErrorList;
-use crate::resources::network::drop_filter::Gates;
-use crate::resources::network::interfaces::{self, Loan};
+use crate::resources::network::drop_filter::DropFilter;
+use crate::resources::network::interfaces::{self, PhysInterface};
 use crate::resources::network::{Elsewhere, Port, apply, ports, state};
 use crate::resources::rootfs::Root;
 use crate::resources::{apparmor, cgroup};
-use crate::rollback::seized::Seized;
+use crate::rollback::killed_dump::Seized;
 use crate::store::layout::{keep_log, remove_images};
 use crate::store::resume_mark;
 use crate::sys::netlink::{Error, Mac, Netlink};
@@ -59,9 +59,9 @@ pub enum Undo {
     /// A link of the host was told something for the sake of the container's addresses: that goes.
     TakeFromLink(Elsewhere),
     /// Interfaces in a running container hear nothing: they do again.
-    OpenGates(Gates),
+    OpenGates(DropFilter),
     /// An interface of the host was moved into the container: it comes back.
-    BringBack(Loan),
+    BringBack(PhysInterface),
     /// A cgroup was made for the container.
     RemoveCgroup {
         /// Its directory.
@@ -300,7 +300,7 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
     Ok(match step {
         Undo::PutPortBack(port) => {
             let netlink = opened(netlink)?;
-            let away = ports::is_away(netlink, port);
+            let away = ports::is_detached(netlink, port);
             ports::unlock(netlink, std::slice::from_ref(port.as_ref()))?;
             let bridge = port.bridge.as_deref().unwrap_or("no bridge");
             told(away, format!("{} ({}) is on {bridge} again", port.host, port.inside))
@@ -315,15 +315,18 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
                 told(gone, format!("{link} answers for the container no longer"))
             }
             Err(Error::NotFound) => Vec::new(),
-            Err(e) => return Err(e).with_context(|| format!("look for {link}")),
+            Err(e) => return Err(e).with_context(|| format!("find {link}")),
         },
         Undo::OpenGates(gates) => {
             gates.open()?;
             Vec::new()
         }
-        Undo::BringBack(loan) => {
-            let back = interfaces::bring_back(opened(netlink)?, loan)?;
-            told(back, format!("{} (the container's {}) is the host's again", loan.host, loan.inside))
+        Undo::BringBack(phys_interface) => {
+            let back = interfaces::bring_back(opened(netlink)?, phys_interface)?;
+            told(
+                back,
+                format!("{} (the container's {}) is the host's again", phys_interface.host, phys_interface.inside),
+            )
         }
         Undo::RemoveCgroup { path, inode } => {
             let removed = match inode {
@@ -347,7 +350,7 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
         }
         Undo::Unseal { images, inode, container } => {
             let lost = uncommit::unseal(images, *inode, container)?;
-            told(lost, format!("{} is no checkpoint any more: its container goes on", images.display()))
+            told(lost, format!("{} is no longer a checkpoint: its container is still running", images.display()))
         }
         Undo::Release(seized) => seized.release()?,
         Undo::EndTasks { cgroup, inode } => {
@@ -370,7 +373,7 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             }
             false => Vec::new(),
         },
-        Undo::CleanRoot { root, log } => criu_leftovers::clean(root, log)?,
+        Undo::CleanRoot { root, log } => killed_restore::clean(root, log)?,
         Undo::Mark { container, has_run } => resume_mark::take_back(container, *has_run)?.into_iter().collect(),
     })
 }

@@ -40,7 +40,7 @@ const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Undoes what a command that died has left on the host, and opens the journal for a new one.
 pub fn before(operation: &Operation, report: &mut dyn Report) -> error::Result<Journal> {
-    played_back(&operation.journal(), "an earlier command was cut short: undoing what it left", report)
+    played_back(&operation.journal(), "a previous command was interrupted; rolling back", report)
 }
 
 /// Undoes what a monitor that died has held for its container, which does not run any more.
@@ -54,7 +54,7 @@ fn played_back(path: &Path, note: &str, report: &mut dyn Report) -> error::Resul
         report.note(note);
         journal.play_back_telling(&mut |done| report.note(done)).map_err(|e| {
             Failure::new(Exit::RollbackIncomplete, e.context("undo what an earlier command left"))
-                .hint("mend what is named, then run the command again")
+                .hint("fix the problems above, then run the command again")
         })?;
     }
     Ok(journal)
@@ -112,7 +112,7 @@ impl Known {
         errors.note(self.rejoin(tell));
         errors.note(self.sweep(tell));
         errors.into_result().map_err(|e| {
-            Failure::new(Exit::RollbackIncomplete, e).hint("mend what is named, then run lxc-cr recover again")
+            Failure::new(Exit::RollbackIncomplete, e).hint("fix the problems above, then run 'lxc-cr recover' again")
         })
     }
 

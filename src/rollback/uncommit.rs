@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 use super::Undo;
-use crate::rollback::seized::Seized;
+use crate::rollback::killed_dump::Seized;
 use crate::store::layout::PARTIAL;
 use crate::sys::files;
 
@@ -18,7 +18,7 @@ use crate::sys::files;
 /// When the directory in which it was written cannot be looked at.
 pub fn of(images: &Path, container: &Seized) -> Result<Undo> {
     let partial = files::with_suffix(images, PARTIAL);
-    let meta = fs::metadata(&partial).with_context(|| format!("look at {}", partial.display()))?;
+    let meta = fs::metadata(&partial).with_context(|| format!("stat {}", partial.display()))?;
     let inode = meta.ino().cast_signed();
     Ok(Undo::Unseal { images: images.to_owned(), inode, container: Box::new(container.clone()) })
 }

@@ -99,7 +99,7 @@ pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
     for name in files::names(dir)? {
         let Some(text) = name.to_str().filter(|_| is_image(&name)) else { continue };
         let path = dir.join(text);
-        let size = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size();
+        let size = fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?.size();
         let sum = match memory {
             Memory::SumsFollow if images::holds_pages(&name) => None,
             _ => Some(Checksum::for_image(text).of_file(&path)?),

@@ -97,7 +97,7 @@ pub fn remove_images(dir: &Path) -> Result<()> {
             files::names(dir)?
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(e) => return Err(e).with_context(|| format!("look at {}", dir.display())),
+        Err(e) => return Err(e).with_context(|| format!("stat {}", dir.display())),
     };
     if let Some(other) = names.iter().find(|n| !belongs(n)) {
         bail!(

@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::store::history::History;
-use crate::store::layout::{PARENT, is_checkpoint, is_partial};
+use crate::store::layout::{self, PARENT, is_checkpoint, is_partial};
 use crate::store::record::Record;
 use crate::store::register::Known;
+use crate::store::resume_mark;
 use crate::store::show::{measure, written};
-use crate::store::{layout, resume_mark};
 use crate::sys::path_trust::{self, Guest};
 use crate::sys::{files, memory};
 
@@ -273,15 +273,15 @@ pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, St
     Ok(entry.container.map(|name| (lxcpath.as_path().to_owned(), name)))
 }
 
-/// Refuses what is no checkpoint, what others could have put there, and what another checkpoint builds on.
+/// Refuses what is not a checkpoint, what others could have put there, and what another checkpoint builds on.
 pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
     path_trust::check_of(guest, dir)?;
-    let meta = fs::symlink_metadata(dir).with_context(|| format!("look at {}", dir.display()))?;
+    let meta = fs::symlink_metadata(dir).with_context(|| format!("stat {}", dir.display()))?;
     if meta.is_symlink() {
         bail!("{} is a symbolic link: name the directory itself", dir.display());
     }
     if !meta.is_dir() || !is_checkpoint(dir) {
-        bail!("{} is no checkpoint", dir.display());
+        bail!("{} is not a checkpoint", dir.display());
     }
     files::open_private_dir(dir)?;
     let names = files::names(dir)?;
@@ -296,7 +296,7 @@ pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
 
 /// A checkpoint beside this one that has its memory from here.
 pub fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
-    let real = fs::canonicalize(dir).with_context(|| format!("look at {}", dir.display()))?;
+    let real = fs::canonicalize(dir).with_context(|| format!("stat {}", dir.display()))?;
     let Some(beside) = real.parent() else { return Ok(None) };
     let builds_on_it = |other: &PathBuf| {
         let link = other.join(PARENT);
@@ -383,7 +383,7 @@ mod tests {
         let dir = |name: &str| top.path().join(name);
         let refused = |name: &str| check_removable(None, &dir(name)).unwrap_err().to_string();
         make(&dir("letters"), &["to-mother.txt"]);
-        assert!(refused("letters").contains("is no checkpoint"));
+        assert!(refused("letters").contains("is not a checkpoint"));
         make(&dir("mixed"), &["inventory.img", "to-mother.txt"]);
         assert!(refused("mixed").contains("to-mother.txt"));
         make(&dir("good"), &["inventory.img", "pages-1.img", "stats-dump", "dump.log", layout::RECORD]);

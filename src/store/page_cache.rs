@@ -33,7 +33,7 @@ impl AsWritten {
     /// How it is now.
     pub fn of(file: &File) -> Result<AsWritten> {
         let boot = sys::boot_id().context("read which boot this is")?;
-        let found = file.metadata().context("look at an image")?;
+        let found = file.metadata().context("inspect an image")?;
         let changed = found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec());
         Ok(AsWritten { boot, device: found.dev(), inode: found.ino(), changed })
     }

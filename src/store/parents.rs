@@ -20,15 +20,15 @@ const MOST: usize = 1000;
 /// The directories that a checkpoint builds on, the nearest first, each with its record. One that another program
 /// wrote has none.
 #[derive(Debug, Default)]
-pub struct Lineage(Vec<(PathBuf, Option<Record>)>);
+pub struct Parents(Vec<(PathBuf, Option<Record>)>);
 
-impl Lineage {
+impl Parents {
     /// Follows the line of an image directory.
     ///
     /// # Errors
     /// A [`Damage`] where a part is missing or is not what it was.
-    pub fn of(dir: &Path) -> Result<Lineage> {
-        let mut line = Lineage::default();
+    pub fn of(dir: &Path) -> Result<Parents> {
+        let mut line = Parents::default();
         let mut child = dir.to_owned();
         let mut wanted = match fs::symlink_metadata(dir.join(PARENT)) {
             Ok(_) => Record::read(dir)?.and_then(|record| record.builds_on),
@@ -141,10 +141,10 @@ mod tests {
         let top = dirs(&["a", "b", "c"]);
         symlink("../b", top.path().join("c/parent")).unwrap();
         symlink("../a", top.path().join("b/parent")).unwrap();
-        let line = Lineage::of(&top.path().join("c")).unwrap();
+        let line = Parents::of(&top.path().join("c")).unwrap();
         let names: Vec<_> = line.0.iter().map(|(dir, _)| dir.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["b", "a"]);
-        assert!(Lineage::of(&top.path().join("a")).unwrap().0.is_empty());
+        assert!(Parents::of(&top.path().join("a")).unwrap().0.is_empty());
     }
 
     /// Two parts of a line with records, the second of which may say what it builds on.
@@ -161,25 +161,25 @@ mod tests {
             assert!(builds_on.is_some());
             Record { builds_on, ..record(created) }.write(&dir(name)).unwrap();
         }
-        assert_eq!(Lineage::of(&dir("c")).unwrap().0.len(), 2);
+        assert_eq!(Parents::of(&dir("c")).unwrap().0.len(), 2);
         record(4).write(&dir("a")).unwrap();
-        let error = Lineage::of(&dir("c")).unwrap_err();
+        let error = Parents::of(&dir("c")).unwrap_err();
         assert!(error.to_string().contains("/a; another one is there now"), "{error}");
         // One without a record is what another program wrote; it cannot be what ours was.
         fs::remove_file(dir("a").join(RECORD)).unwrap();
-        assert!(Lineage::of(&dir("c")).is_err());
+        assert!(Parents::of(&dir("c")).is_err());
         record(2).write(&dir("b")).unwrap();
-        assert!(Lineage::of(&dir("b")).is_ok());
+        assert!(Parents::of(&dir("b")).is_ok());
     }
 
     #[test]
     fn a_missing_part_and_a_circle_are_damage() {
         let top = dirs(&["a", "b"]);
         symlink("../gone", top.path().join("a/parent")).unwrap();
-        let error = Lineage::of(&top.path().join("a")).unwrap_err();
+        let error = Parents::of(&top.path().join("a")).unwrap_err();
         assert!(matches!(error.downcast_ref(), Some(Damage::Missing(name)) if name.ends_with("gone")), "{error}");
         symlink("../b", top.path().join("b/parent")).unwrap();
-        let error = Lineage::of(&top.path().join("b")).unwrap_err();
+        let error = Parents::of(&top.path().join("b")).unwrap_err();
         assert!(error.to_string().contains("circle"), "{error}");
     }
 }

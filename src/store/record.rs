@@ -15,11 +15,10 @@ use crate::resources::apparmor::Profile;
 use crate::resources::cgroup::Tree;
 use crate::resources::mounts::{External, HostFile};
 use crate::resources::network::interfaces::Device;
-use crate::resources::network::iptables;
 use crate::resources::network::multicast::Membership;
 use crate::resources::network::state::Within;
 use crate::resources::network::sysctl::Sysctls;
-use crate::resources::network::{Elsewhere, Port};
+use crate::resources::network::{Elsewhere, Port, iptables};
 use crate::resources::states::States;
 use crate::resources::states::core_filters::CoreFilter;
 use crate::resources::states::tmpfs::TmpfsFile;
@@ -240,9 +239,9 @@ impl Record {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e).with_context(|| format!("open {}", path.display())),
         };
-        let meta = file.metadata().with_context(|| format!("look at {}", path.display()))?;
+        let meta = file.metadata().with_context(|| format!("stat {}", path.display()))?;
         if !meta.is_file() || meta.len() > MAX_SIZE {
-            bail!(Damage::Unreadable("it is no file of a sensible size".to_owned()));
+            bail!(Damage::Unreadable("it is not a file of a sensible size".to_owned()));
         }
         let mut text = String::new();
         file.take(MAX_SIZE).read_to_string(&mut text).map_err(|e| Damage::Unreadable(e.to_string()))?;
@@ -286,15 +285,15 @@ impl Record {
     fn out_of_place(&self) -> Option<String> {
         let file = |name: &str| is_one_component(Path::new(name)) && !name.contains('\0');
         if !file(&self.container.name) {
-            return Some(format!("'{}' is no name of a container", self.container.name));
+            return Some(format!("'{}' is not a name of a container", self.container.name));
         }
         if let Some(image) = self.images.iter().find(|i| !file(&i.name)) {
-            return Some(format!("'{}' is no name of an image", image.name));
+            return Some(format!("'{}' is not a name of an image", image.name));
         }
         let directories = self.cgroups().flat_map(|c| &c.directories);
         let owned = directories.clone().flat_map(|d| &d.files);
         if let Some(owned) = owned.into_iter().find(|f| !file(&f.name)) {
-            return Some(format!("'{}' is no name of a file", owned.name));
+            return Some(format!("'{}' is not a name of a file", owned.name));
         }
         let host = [&self.container.lxcpath, &self.container.rootfs].into_iter();
         let host = host.chain(self.externals.iter().map(|e| &e.source)).chain(self.cgroups().map(|c| &c.path));
@@ -302,7 +301,7 @@ impl Record {
             return Some(format!("'{}' is not a plain path", path.display()));
         }
         if let Some(path) = directories.map(|d| &d.path).find(|p| p.is_absolute() || has_parent(p)) {
-            return Some(format!("'{}' is no cgroup of the container", path.display()));
+            return Some(format!("'{}' is not a cgroup of the container", path.display()));
         }
         if let Some(what) = self.profile.as_ref().and_then(Profile::out_of_place) {
             return Some(what);
@@ -325,7 +324,7 @@ impl Record {
                 Ok(meta) if meta.is_file() => meta,
                 Ok(_) => bail!(Damage::Missing(image.name.clone())),
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => bail!(Damage::Missing(image.name.clone())),
-                Err(e) => return Err(e).with_context(|| format!("look at image '{}'", image.name)),
+                Err(e) => return Err(e).with_context(|| format!("inspect image '{}'", image.name)),
             };
             if meta.len() != image.size {
                 bail!(Damage::Size { name: image.name.clone(), size: image.size, found: meta.len() });
@@ -495,7 +494,7 @@ pub(crate) mod tests {
                 mode: 0o755,
                 files: vec![crate::resources::cgroup::OwnedFile { name: file.into(), uid: 0, gid: 0, mode: 0o644 }],
                 tasks: true,
-                limits: crate::resources::cgroup::limits::Limits::new(),
+                limits: crate::resources::cgroup::settings::Limits::new(),
                 devices: vec![],
             }],
         };

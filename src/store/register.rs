@@ -105,7 +105,7 @@ impl Register {
     }
 
     /// Strikes out a checkpoint that was removed.
-    pub fn strike_out(&self, dirs: &BTreeSet<PathBuf>) -> Result<()> {
+    pub fn clear_mark(&self, dirs: &BTreeSet<PathBuf>) -> Result<()> {
         if !self.dir.join(FILE).exists() || dirs.is_empty() {
             return Ok(());
         }
@@ -203,7 +203,7 @@ mod tests {
         let path = dir("state").join(FILE);
         fs::write(&path, fs::read_to_string(&path).unwrap() + &text).unwrap();
         fs::remove_dir(dir("b")).unwrap();
-        register.strike_out(&BTreeSet::from([dir("a").canonicalize().unwrap()])).unwrap();
+        register.clear_mark(&BTreeSet::from([dir("a").canonicalize().unwrap()])).unwrap();
         let left = register.read().unwrap();
         let left: Vec<&Path> = left.iter().map(|known| known.directory.as_path()).collect();
         assert_eq!(left, [Path::new("/mnt/nowhere/x"), &dir("c").canonicalize().unwrap()]);

@@ -39,7 +39,7 @@ pub fn is_marked(container: &Path) -> Result<bool> {
     match marker.symlink_metadata() {
         Ok(_) => files::open_private_dir(&images).map(|_| true),
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
-        Err(e) => Err(e).with_context(|| format!("look at {}", marker.display())),
+        Err(e) => Err(e).with_context(|| format!("stat {}", marker.display())),
     }
 }
 
@@ -52,7 +52,7 @@ pub fn is_to_be_resumed(images: &Path) -> bool {
 
 /// From now on what was suspended is of the past: on the disk, before anything of the container runs. Says whether
 /// there was a mark.
-pub fn strike_out(container: &Path) -> Result<bool> {
+pub fn clear_mark(container: &Path) -> Result<bool> {
     if !is_marked(container)? {
         return Ok(false);
     }
@@ -86,15 +86,15 @@ mod tests {
     fn a_mark_is_struck_out_once_and_goes_with_its_directory() {
         let top = tempfile::tempdir().unwrap();
         let images = dir(top.path());
-        assert!(!is_marked(top.path()).unwrap() && !strike_out(top.path()).unwrap());
+        assert!(!is_marked(top.path()).unwrap() && !clear_mark(top.path()).unwrap());
         let partial = files::with_suffix(&images, ".partial");
         files::make_private_dir(&partial).unwrap();
         mark(&partial).unwrap();
         assert!(!is_marked(top.path()).unwrap());
         std::fs::rename(&partial, &images).unwrap();
         assert!(is_marked(top.path()).unwrap());
-        assert!(strike_out(top.path()).unwrap());
-        assert!(!is_marked(top.path()).unwrap() && !strike_out(top.path()).unwrap());
+        assert!(clear_mark(top.path()).unwrap());
+        assert!(!is_marked(top.path()).unwrap() && !clear_mark(top.path()).unwrap());
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         files::make_private_dir(&elsewhere).unwrap();
         mark(&elsewhere).unwrap();
         std::os::unix::fs::symlink("elsewhere", dir(top.path())).unwrap();
-        assert!(is_marked(top.path()).is_err() && strike_out(top.path()).is_err());
+        assert!(is_marked(top.path()).is_err() && clear_mark(top.path()).is_err());
         assert!(elsewhere.join(RESUME_MARK).exists());
     }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::store::parents::Lineage;
+use crate::store::parents::Parents;
 use crate::store::record::{Damage, Record};
 
 /// What was read of one checkpoint.
@@ -45,7 +45,7 @@ impl Scrub {
     /// How many bytes [`Scrub::verify`] is going to read.
     pub fn amount(&self, dir: &Path) -> u64 {
         let own = Record::read(dir).ok().flatten().map_or(0, |record| record.size());
-        let line = Lineage::of(dir).unwrap_or_default();
+        let line = Parents::of(dir).unwrap_or_default();
         let unread = line.recorded().filter(|(parent, _)| !self.parents.contains_key(*parent));
         own.saturating_add(unread.map(|(_, record)| record.size()).sum())
     }
@@ -58,7 +58,7 @@ impl Scrub {
         let damaged = |e: anyhow::Error| Flaw::Damaged(format!("{e:#}"));
         let record = Record::read(dir).map_err(damaged)?.ok_or(Flaw::NoRecord)?;
         let content = images(&record, dir, read).map_err(damaged)?;
-        for (parent, record) in Lineage::of(dir).map_err(damaged)?.recorded() {
+        for (parent, record) in Parents::of(dir).map_err(damaged)?.recorded() {
             if !self.parents.contains_key(parent) {
                 let damage = images(record, parent, read).err().map(|e| format!("{e:#}"));
                 self.parents.insert(parent.to_owned(), damage);

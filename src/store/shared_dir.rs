@@ -1,7 +1,7 @@
 //! Where `-D DIR` leads when DIR is not for one checkpoint alone: to `DIR/lxc-cr/NAME`.
 //!
 //! Proxmox VE's `pct suspend` and `pct resume` name the same directory for all containers, the one in which the backups
-//! lie. So what holds other things is a shelf with a place for each container, and so is that very directory while it is
+//! lie. So what holds other things is a shared_dir with a place for each container, and so is that very directory while it is
 //! empty. The checkpoint in a container's place is replaced by its next one if it was restarted since; one that was not
 //! is still good for something, and stays until somebody moves it away.
 
@@ -11,18 +11,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::store::layout;
-use crate::store::layout::RESTARTED;
+use crate::store::layout::{self, RESTARTED};
 use crate::store::record::Record;
 use crate::sys::files;
 
-/// The directory of all places on a shelf.
+/// The directory of all places on a shared_dir.
 const PLACES: &str = "lxc-cr";
 /// Where Proxmox VE keeps backups, and has a container's images, too.
 const OF_PROXMOX: &str = "/var/lib/vz/dump";
 const CONTENT: &str = "This checkpoint was restarted: the container's next one may take its place.\n";
 
-/// The directory of a new checkpoint that is asked for in `dir`, and whether it is a place on a shelf.
+/// The directory of a new checkpoint that is asked for in `dir`, and whether it is a place on a shared_dir.
 pub fn for_checkpoint(dir: &Path, name: &ContainerName) -> Result<(PathBuf, bool)> {
     let shelved = dir == Path::new(OF_PROXMOX) || (!holds_checkpoint(dir) && !is_empty(dir)?);
     Ok(if shelved { (place(dir, name), true) } else { (dir.to_owned(), false) })
@@ -34,7 +33,7 @@ pub fn for_restart(dir: &Path, name: &ContainerName) -> PathBuf {
     if !holds_checkpoint(dir) && place.is_dir() { place } else { dir.to_owned() }
 }
 
-/// Whether a directory is a container's place on a shelf.
+/// Whether a directory is a container's place on a shared_dir.
 pub fn is_place(images: &Path, name: &ContainerName) -> bool {
     images.parent().and_then(Path::parent).is_some_and(|dir| place(dir, name) == images)
 }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::store::checksums::Image;
 use crate::store::page_cache::AsWritten;
-use crate::store::parents::Lineage;
+use crate::store::parents::Parents;
 use crate::store::record::{Damage, Record};
 use crate::sys::{files, memory};
 
@@ -28,7 +28,7 @@ impl Comparison {
     /// Those of a checkpoint and of all that it builds on. Whether the files are as they were written is asked now.
     pub fn of_memory(record: &Record, dir: &Path) -> Result<Comparison> {
         let mut parts = vec![Part::of(record, dir, false)];
-        for (dir, record) in Lineage::of(dir)?.recorded() {
+        for (dir, record) in Parents::of(dir)?.recorded() {
             parts.push(Part::of(record, dir, true));
         }
         Ok(Comparison(parts))

@@ -35,7 +35,7 @@ pub struct Ended {
 
 /// Runs programs side by side.
 #[derive(Debug)]
-pub struct Crew<'a> {
+pub struct Jobs<'a> {
     /// How many at once.
     limit: usize,
     signals: &'a Signals,
@@ -51,10 +51,10 @@ struct Worker {
     output: File,
 }
 
-impl Crew<'_> {
+impl Jobs<'_> {
     /// Nobody works yet. A signal is passed on to those who do, and nobody else begins.
-    pub fn new(limit: usize, signals: &Signals) -> Crew<'_> {
-        Crew { limit: limit.max(1), signals, interrupted: None }
+    pub fn new(limit: usize, signals: &Signals) -> Jobs<'_> {
+        Jobs { limit: limit.max(1), signals, interrupted: None }
     }
 
     /// The signal that has asked us to end, if one has come.
@@ -177,30 +177,30 @@ mod tests {
     #[test]
     fn all_work_and_what_they_say_is_kept_apart() {
         let signals = Signals::of_termination().unwrap();
-        let mut crew = Crew::new(2, &signals);
+        let mut jobs = Jobs::new(2, &signals);
         let mut ends = Vec::new();
         let mut command = |name: &ContainerName| {
             let mut command = Command::new("sh");
             command.args(["-c", "echo $0; echo $0 >&2; test $0 != b", name.as_str()]);
             command
         };
-        crew.run(&names(&["a", "b", "c"]), &mut command, &mut |end| {
+        jobs.run(&names(&["a", "b", "c"]), &mut command, &mut |end| {
             ends.push((end.name.to_string(), end.status.code(), end.output));
         })
         .unwrap();
         ends.sort();
         let end = |name: &str, code| (name.to_owned(), Some(code), format!("{name}\n{name}\n"));
         assert_eq!(ends, [end("a", 0), end("b", 1), end("c", 0)]);
-        assert!(crew.interrupted().is_none());
+        assert!(jobs.interrupted().is_none());
     }
 
     #[test]
     fn a_program_that_is_not_there_is_an_error_and_the_others_are_waited_for() {
         let signals = Signals::of_termination().unwrap();
-        let mut crew = Crew::new(4, &signals);
+        let mut jobs = Jobs::new(4, &signals);
         let mut ended = 0;
         let mut command = |name: &ContainerName| Command::new(if name.as_str() == "a" { "true" } else { "/nowhere" });
-        let outcome = crew.run(&names(&["a", "b", "c"]), &mut command, &mut |_| ended += 1);
+        let outcome = jobs.run(&names(&["a", "b", "c"]), &mut command, &mut |_| ended += 1);
         assert!(format!("{:#}", outcome.unwrap_err()).starts_with("start the program for b: "));
         assert_eq!(ended, 1);
     }

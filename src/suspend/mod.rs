@@ -88,7 +88,7 @@ pub fn suspend(
         Ok(how) => Ok(Suspended::ShutDown(how, failure)),
         Err(e) => Err(Failure {
             cause: anyhow::anyhow!("{failure}; and it could not be shut down: {e:#}"),
-            state: failure.state.or_else(|| Some(format!("look with lxc-info {}", shell::options(name, lxcpath)))),
+            state: failure.state.or_else(|| Some(format!("check with lxc-info {}", shell::options(name, lxcpath)))),
             ..failure
         }),
     }

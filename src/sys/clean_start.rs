@@ -1,4 +1,4 @@
-//! A clean start: a command that was called from a shell begins as a service of the host's init would.
+//! A clean start: a command that was called from a shell begins as a service of the host init would.
 //!
 //! What a process inherits of its caller it passes on: to CRIU, to the monitor that lives as long as the container, and
 //! to the container itself, as far as the images say nothing of it. So the first thing that each of our programs does is
@@ -10,7 +10,7 @@
 //! | descriptors | the three standard ones |
 //! | signals | none blocked; none ignored but those by which a shell keeps a background job alive |
 //! | file mode mask | 022 |
-//! | resource limits, CPU affinity, OOM score, core dump filter, personality | those of the host's init |
+//! | resource limits, CPU affinity, OOM score, core dump filter, personality | those of the host init |
 //! | scheduling policy, nice value, I/O priority, timer slack, memory policy, huge pages | the kernel's defaults |
 //!
 //! Sessions, keyrings, directories and environments are given to each started program by [`super::spawn`].

@@ -35,7 +35,7 @@ pub fn make_private_dir(path: &Path) -> Result<()> {
 /// Opens a directory that nobody but its owner, root, can have changed.
 pub fn open_private_dir(path: &Path) -> Result<File> {
     let dir = open_dir(path)?;
-    let meta = dir.metadata().with_context(|| format!("look at {}", path.display()))?;
+    let meta = dir.metadata().with_context(|| format!("stat {}", path.display()))?;
     if meta.uid() != nix::unistd::geteuid().as_raw() {
         bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
     }
@@ -51,7 +51,7 @@ pub fn open_private_dir(path: &Path) -> Result<File> {
 pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
     for name in names(dir)? {
         let path = dir.join(&name);
-        let meta = fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?;
+        let meta = fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?;
         if !path_trust::is_ours(meta.uid()) {
             bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
         }
@@ -128,7 +128,7 @@ fn set_readers(dir: &Path, group: Option<u32>) -> Result<()> {
     for name in names(dir)? {
         let path = dir.join(&name);
         let is_file = fs::symlink_metadata(&path).map(|m| m.is_file());
-        if is_file.with_context(|| format!("look at {}", path.display()))? {
+        if is_file.with_context(|| format!("stat {}", path.display()))? {
             set_group(&path, group, PRIVATE_FILE | read)?;
         }
     }
@@ -171,7 +171,7 @@ pub fn open_log(path: &Path) -> Result<File> {
         return Ok(file);
     }
     if !kind.is_file() {
-        bail!("{} is no file", path.display());
+        bail!("{} is not a file", path.display());
     }
     if !path_trust::is_ours(meta.uid()) {
         bail!("{} belongs to user {}, not to root", path.display(), meta.uid());
@@ -193,7 +193,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) => put(path, content, meta.mode() & 0o7777, Some((meta.uid(), meta.gid()))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => put(path, content, mode, None),
-        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
+        Err(e) => Err(e).with_context(|| format!("stat {}", path.display())),
     }
 }
 

@@ -58,28 +58,28 @@ pub fn has_one_node() -> bool {
 /// written to, as many as fit into one batch, before it looks at what it is to write (mm/process_vm_access.c,
 /// `process_vm_rw_single_vec`). Where that cannot be read, it ends with EFAULT, the pages made and nothing written.
 #[derive(Debug)]
-pub struct Toucher {
+pub struct Prefaulter {
     /// Addresses at which nothing can be read, as many as are touched at once.
     nothing: NonNull<c_void>,
 }
 
 // SAFETY: nobody can read or write what is there, from whichever thread.
-unsafe impl Send for Toucher {}
+unsafe impl Send for Prefaulter {}
 
-impl Toucher {
+impl Prefaulter {
     /// So many bytes are touched at once: what the kernel takes at a time (`PVM_MAX_USER_PAGES`, 1,024 pages of 4 KiB).
     pub const STEP: usize = 4 << 20;
 
     /// Sets the unreadable addresses aside.
-    pub fn new() -> io::Result<Toucher> {
+    pub fn new() -> io::Result<Prefaulter> {
         let length = NonZeroUsize::new(Self::STEP).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a new mapping, at an address that the kernel chooses, is nobody else's memory.
         let nothing = unsafe { mmap_anonymous(None, length, ProtFlags::PROT_NONE, flags) }?;
-        Ok(Toucher { nothing })
+        Ok(Prefaulter { nothing })
     }
 
-    /// Makes the pages of a range of at most [`Toucher::STEP`] bytes, as far as the process may write there.
+    /// Makes the pages of a range of at most [`Prefaulter::STEP`] bytes, as far as the process may write there.
     ///
     /// # Errors
     /// ESRCH when the process has ended; EPERM where the caller may not trace it.
@@ -99,7 +99,7 @@ impl Toucher {
     }
 }
 
-impl Drop for Toucher {
+impl Drop for Prefaulter {
     fn drop(&mut self) {
         // SAFETY: it is the mapping that `new` has made, of that length, and nobody has a reference into it.
         if let Err(e) = unsafe { munmap(self.nothing, Self::STEP) } {
@@ -184,19 +184,19 @@ mod tests {
     /// Memory of our own that nobody has touched.
     fn untouched() -> Range<u64> {
         let (length, protection) =
-            (NonZeroUsize::new(Toucher::STEP).unwrap(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+            (NonZeroUsize::new(Prefaulter::STEP).unwrap(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
         // SAFETY: a new mapping, which is never taken away.
         let start = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }.unwrap().as_ptr() as u64;
-        start..start + Toucher::STEP as u64
+        start..start + Prefaulter::STEP as u64
     }
 
     #[test]
     fn pages_are_made_and_nothing_is_written() {
         let (range, pid) = (untouched(), std::process::id() as i32);
         // SAFETY: the mapping is ours, writable, and as long.
-        let memory = unsafe { std::slice::from_raw_parts_mut(range.start as *mut u8, Toucher::STEP) };
+        let memory = unsafe { std::slice::from_raw_parts_mut(range.start as *mut u8, Prefaulter::STEP) };
         let page = procfs::page_size() as usize;
-        let (table, toucher) = (PageTable::of(pid).unwrap(), Toucher::new().unwrap());
+        let (table, toucher) = (PageTable::of(pid).unwrap(), Prefaulter::new().unwrap());
         assert!(table.is_empty(&range).unwrap());
         memory[5 * page..6 * page].fill(7);
         assert!(!table.is_empty(&range).unwrap());
@@ -231,7 +231,7 @@ mod tests {
         let mut child = std::process::Command::new("/bin/true").spawn().unwrap();
         let pid = child.id() as i32;
         child.wait().unwrap();
-        let error = Toucher::new().unwrap().touch(pid, &(0x1000..0x2000)).unwrap_err();
+        let error = Prefaulter::new().unwrap().touch(pid, &(0x1000..0x2000)).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ESRCH));
     }
 

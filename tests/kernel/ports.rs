@@ -239,7 +239,7 @@ fn a_port_that_is_gone_needs_no_unlock() {
     // It has our index but not our name: someone else's business.
     assert_eq!(controller(&mut nl, "other"), None);
     let error = ports::lock(&mut nl, &found, &mut nothing_to_note).unwrap_err();
-    assert_eq!(format!("{error:#}"), "take vethA off br0: there is no such link any more");
+    assert_eq!(format!("{error:#}"), "take vethA off br0: the link is gone");
 }
 
 fn restored_ports_are_recognised() {

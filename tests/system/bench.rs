@@ -57,7 +57,7 @@ struct Times {
     beside: Option<(Duration, Duration)>,
 }
 
-/// A command's time less those that it tells of others: "(0.124 s: CRIU 0.090 s, its monitor's clean-up 0.030 s)".
+/// A command's time less those that it tells of others: "(0.124 s: CRIU 0.090 s, LXC clean-up 0.030 s)".
 fn beside_others(output: &Output) -> Option<Duration> {
     let told: Vec<f64> = ["CRIU ", "clean-up "]
         .iter()

@@ -16,7 +16,7 @@ use crate::cli::logger;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::settings::{self, Files};
-use crate::suspend::jobs::{Crew, Ended};
+use crate::suspend::jobs::{Ended, Jobs};
 use crate::suspend::order::Batch;
 use crate::sys::files;
 use crate::sys::signals::Signals;
@@ -33,19 +33,19 @@ pub struct Several {
     #[arg(short = 'n', long = "name", value_name = "NAME")]
     named: Vec<String>,
 
-    /// With --all: only those in these groups (lxc.group), one after the other; an empty word is those in none
+    /// With --all: only those in these groups (lxc.group), one after the other; an empty name selects containers in no group
     #[arg(short = 'g', long, value_name = "GROUPS", value_delimiter = ',', requires = "all")]
     groups: Option<Vec<String>>,
 
-    /// Time for all of them together, where it is not the suspend_timeout of the settings: seconds, or with a unit like 5m
+    /// Time for all of them together, [default: suspend_timeout]: seconds, or with a unit like 5m
     #[arg(long, value_name = "TIME", value_parser = crate::cli::common::time)]
     timeout: Option<u64>,
 
-    /// How many side by side, where it is not the suspend_jobs of the settings
+    /// How many side by side [default: suspend_jobs]
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<usize>,
 
-    /// Use this directory of containers instead of LXC's own
+    /// Containers are in this directory (LXCPATH)
     #[arg(short = 'P', long = "lxcpath", value_name = "PATH")]
     lxcpath: Option<PathBuf>,
 
@@ -57,7 +57,7 @@ pub struct Several {
     #[arg(short = 'l', long = "logpriority", value_name = "LEVEL")]
     logpriority: Option<String>,
 
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short = 'q', long)]
     pub quiet: bool,
 
@@ -189,16 +189,16 @@ impl Several {
     /// Runs the subcommand for each container, in order and side by side, until the time is over.
     pub fn run(&self, words: &[&str], batches: &[Batch], terms: &Terms, signals: &Signals) -> Result<Summary> {
         let mut summary = Summary::default();
-        let mut crew = Crew::new(terms.jobs, signals);
+        let mut jobs = Jobs::new(terms.jobs, signals);
         for (index, batch) in batches.iter().enumerate() {
             let mut command = |name: &ContainerName| self.command(words, name, terms);
-            crew.run(&batch.names, &mut command, &mut |end| summary.add(end, terms))
+            jobs.run(&batch.names, &mut command, &mut |end| summary.add(end, terms))
                 .with_context(|| format!("{} several containers", words.first().unwrap_or(&"")))?;
             if index + 1 < batches.len() {
-                crew.pause(batch.pause.min(terms.left()))?;
+                jobs.pause(batch.pause.min(terms.left()))?;
             }
         }
-        summary.interrupted = crew.interrupted();
+        summary.interrupted = jobs.interrupted();
         let all = batches.iter().flat_map(|b| &b.names);
         let left_out = all.filter(|name| !summary.ended.iter().any(|(done, _)| done == *name));
         summary.left_out = left_out.cloned().collect();
@@ -230,7 +230,7 @@ impl Summary {
         }
         let code = end.status.code().and_then(|code| u8::try_from(code).ok());
         if code.is_none() {
-            terms.tell(&end.name, Priority::Error, &format!("the command for it was cut short: {}", end.status));
+            terms.tell(&end.name, Priority::Error, &format!("its command was interrupted: {}", end.status));
         }
         self.ended.push((end.name, code.unwrap_or(Exit::Other.code())));
     }

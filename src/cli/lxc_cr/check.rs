@@ -24,7 +24,7 @@ use crate::settings::Settings;
 use crate::store::resume_mark;
 use crate::sys::netlink::Netlink;
 
-/// Tell what stands in the way of a checkpoint, and the remedy; nothing is changed
+/// Report what prevents a checkpoint, with remedies; nothing is changed
 ///
 /// With --all, of every container that runs. Whether the next shutdown can suspend those that are to be suspended is what
 /// lxc-cr suspend --all --dry-run tells.

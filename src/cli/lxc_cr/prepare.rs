@@ -12,14 +12,14 @@ use crate::lxc::definition::Defined;
 use crate::preflight::entry;
 use crate::prepare::change::Change;
 use crate::prepare::container;
-use crate::prepare::host::spec::{self, Address, Wish};
+use crate::prepare::host::spec::{self, Address, BridgeSpec};
 use crate::prepare::host::{self};
 use crate::prepare::init::Init;
 use crate::prepare::installed::Installed;
 use crate::prepare::undo::Undone;
 use crate::settings;
 
-/// Give a container, or the host, what checkpoints need
+/// Configure a container, or the host, for checkpoints
 ///
 /// The container's configuration gets the lines that its init needs (systemd, sysvinit, openrc, runit or busybox, found
 /// in its root). Each change is shown as a diff; nothing is asked. A running container goes on as it is: the change takes
@@ -28,7 +28,7 @@ use crate::settings;
 /// A container of Proxmox VE gets them in /etc/pve/lxc/ID.conf, before the first snapshot. It has to run, for its root
 /// is mounted only then.
 ///
-/// With --host the host is looked at: cgroups, a bridge that is there after each boot (by systemd-networkd,
+/// With --host the host is checked: cgroups, a bridge that is there after each boot (by systemd-networkd,
 /// NetworkManager or ifupdown, whichever is in use), the kernel and its modules, CRIU and LXC, ranges of ids. It is
 /// changed only with --apply.
 #[derive(Args, Debug)]
@@ -41,7 +41,7 @@ pub struct Prepare {
     #[arg(long)]
     dry_run: bool,
 
-    /// Take back what an earlier run changed
+    /// Undo the changes of a previous run
     #[arg(long, conflicts_with_all = ["dry_run", "init", "apply"])]
     undo: bool,
 
@@ -49,7 +49,7 @@ pub struct Prepare {
     #[arg(long, value_name = "INIT", value_parser = ["systemd", "sysvinit", "openrc", "runit", "busybox"])]
     init: Option<String>,
 
-    /// Look at the host, not at a container
+    /// Check the host instead of a container
     #[arg(long, conflicts_with_all = ["name", "positional", "init", "rcfile"])]
     host: bool,
 
@@ -57,7 +57,7 @@ pub struct Prepare {
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
 
-    /// With --host: name of the bridge, where it is not that of the settings
+    /// With --host: name of the bridge [default: the bridge in the settings]
     #[arg(long, value_name = "NAME", value_parser = spec::interface)]
     bridge: Option<String>,
 
@@ -73,7 +73,7 @@ pub struct Prepare {
     #[arg(long, value_name = "IFACE", value_parser = spec::interface)]
     port: Option<String>,
 
-    /// With --host: tell it as JSON
+    /// With --host: print as JSON
     #[arg(long, conflicts_with_all = ["apply", "undo"])]
     json: bool,
 }
@@ -125,13 +125,13 @@ impl Prepare {
             return self.tell_undone("host", &host::undo()?);
         }
         let settings = settings::Files::read(Path::new(settings::FILE))?.host();
-        let wish = Wish {
+        let spec = BridgeSpec {
             bridge: self.bridge.clone().unwrap_or_else(|| settings.bridge.clone()),
             address: self.address.clone(),
             gateway: self.gateway,
             port: self.port.clone(),
         };
-        let plan = host::look(&wish, &settings)?;
+        let plan = host::look(&spec, &settings)?;
         let exit = ExitCode::from(if plan.findings.blocked() { Exit::Refused } else { Exit::Done }.code());
         if self.json {
             print(&(serde_json::to_string_pretty(&plan.told()).or_exit(Exit::Other)? + "\n"));
@@ -151,7 +151,7 @@ impl Prepare {
             files.chain(told).chain(plan.advice.iter().cloned()).map(|line| format!("host: {line}\n")).collect();
         self.say(&lines);
         // What was found before may be gone now; what only the user can mend is not.
-        let left = host::look(&wish, &settings)?;
+        let left = host::look(&spec, &settings)?;
         self.say(&host_in_words(&left, false));
         Ok(ExitCode::from(if left.findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
     }
@@ -184,7 +184,7 @@ fn host_in_words(plan: &host::Plan, with_diffs: bool) -> String {
     let would: Vec<String> = files.chain(plan.deeds()).collect();
     if !would.is_empty() {
         text += "lxc-cr prepare --host --apply would\n";
-        text += &would.iter().map(|deed| format!("  {deed}\n")).collect::<String>();
+        text += &would.iter().map(|action| format!("  {action}\n")).collect::<String>();
         if !with_diffs && !plan.changes.is_empty() {
             text += "(--dry-run shows what it would write)\n";
         }

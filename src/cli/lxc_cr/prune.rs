@@ -18,7 +18,7 @@ use crate::rollback::lock::{self, Operation};
 use crate::settings::{self, Settings};
 use crate::store::calendar::Calendar;
 use crate::store::list::{self, Entry};
-use crate::store::parents::Lineage;
+use crate::store::parents::Parents;
 use crate::store::prune::{self, Candidate, Fate};
 use crate::store::register::Register;
 use crate::store::retention::Policy;
@@ -120,7 +120,7 @@ impl Prune {
         }
         let removed: BTreeSet<PathBuf> =
             outcomes.iter().filter(|o| o.result == REMOVED).map(|o| o.directory.clone()).collect();
-        if let Err(e) = Register::of_host().strike_out(&removed) {
+        if let Err(e) = Register::of_host().clear_mark(&removed) {
             log::warn!("the register still names what was removed: {e:#}");
         }
         self.tell(&outcomes)?;
@@ -253,9 +253,9 @@ fn by_container(entries: Vec<Entry>) -> Vec<(ContainerName, Vec<Entry>)> {
 
 /// What a checkpoint builds on. A line that is broken still has the parts that were found.
 fn builds_on(entry: &Entry) -> Vec<PathBuf> {
-    let line = Lineage::of(&entry.directory).unwrap_or_else(|e| {
+    let line = Parents::of(&entry.directory).unwrap_or_else(|e| {
         log::debug!("{}: {e:#}", entry.directory.display());
-        Lineage::default()
+        Parents::default()
     });
     line.directories().map(ToOwned::to_owned).collect()
 }

@@ -8,7 +8,7 @@ use crate::cli::common::{LxcOptions, hidden, print, start_log};
 use crate::error::{Exit, Failure, Result};
 use crate::rollback::recover::{self, Known};
 
-/// Undo what commands that were killed have left on the host
+/// Roll back what killed commands left on the host
 ///
 /// Of one container, or of all: ports go back on their bridges, frozen tasks go on, half-restored ones are ended, and
 /// half-written checkpoints, cgroups and veth pairs are removed. A container that is well is left as it is.

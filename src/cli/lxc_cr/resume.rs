@@ -28,7 +28,7 @@ use crate::sys::systemd_journal::Priority;
 /// Bring back containers that lxc-cr suspend or lxc-checkpoint has suspended
 ///
 /// In the order of lxc.start.order, equal ones side by side. One that lxc-cr suspend has suspended and
-/// that cannot be resumed is started afresh by lxc-start, and the reason is told. The exit status is 0 if all were resumed, else that of the first that was not. A SIGTERM, as
+/// that cannot be resumed is started afresh by lxc-start, and the reason is reported. The exit status is 0 if all were resumed, else that of the first that was not. A SIGTERM, as
 /// a shutdown in the middle sends it, suspends again what has come back.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
@@ -102,7 +102,7 @@ impl Resume {
             Ok(State::Stopped) => {}
             // It has no network, which is told; or somebody has started it past our hook.
             Ok(_) => {
-                resume_mark::strike_out(&own)?;
+                resume_mark::clear_mark(&own)?;
                 return Err(failure);
             }
             Err(e) => return Err(Failure { cause: failure.cause.context(e), ..failure }),
@@ -112,7 +112,7 @@ impl Resume {
             return Err(Failure { cause, state: Some(format!("{name} is stopped")), ..failure });
         }
         // Its hooks may be others than when it was suspended.
-        resume_mark::strike_out(&own)?;
+        resume_mark::clear_mark(&own)?;
         let state = format!("it was started afresh; the checkpoint is still in {}", images.display());
         Err(Failure { cause: failure.cause.context("not resumed"), state: Some(state), ..failure })
     }

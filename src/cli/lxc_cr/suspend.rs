@@ -79,7 +79,10 @@ impl Suspend {
         let signals = Signals::of_termination().context("take signals")?;
         let words = if self.all || self.or_shut_down { AT_SHUTDOWN } else { &AT_SHUTDOWN[..1] };
         let summary = self.several.run(words, &batches, &terms, &signals)?;
-        summary.left_out.iter().for_each(|name| terms.tell(name, Priority::Warning, "it goes on: we were interrupted"));
+        summary
+            .left_out
+            .iter()
+            .for_each(|name| terms.tell(name, Priority::Warning, "it keeps running: the command was interrupted"));
         summary.outcome()
     }
 

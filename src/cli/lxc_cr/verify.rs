@@ -117,7 +117,7 @@ impl Verify {
             Verdict::Skipped => print_error(&format!("{text}\n")),
             Verdict::Damaged => {
                 print_error(&format!(
-                    "{text}\nhint: restore another checkpoint; copy this one anew if there is a copy\n"
+                    "{text}\nhint: restore another checkpoint; or copy this one again from a backup\n"
                 ));
             }
         }

@@ -14,7 +14,7 @@ use crate::sys::files::open_file;
 
 mod addresses;
 mod change;
-mod executables;
+mod exe_descriptors;
 mod files;
 mod labels;
 mod memory;
@@ -35,7 +35,7 @@ mod tree;
 mod uts;
 
 pub use addresses::{Address, addresses, settle};
-pub use executables::with_openable_executables;
+pub use exe_descriptors::with_openable_executables;
 pub use files::{
     Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, made_again, open_files, without_name,
 };
@@ -76,7 +76,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It does not begin as this kind of image does.
-    #[error("{} is no CRIU image of this kind (it begins with {magic:#010x})", path.display())]
+    #[error("{} is not a CRIU image of this kind (it begins with {magic:#010x})", path.display())]
     NotAnImage {
         /// The file.
         path: PathBuf,

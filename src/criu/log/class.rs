@@ -68,17 +68,17 @@ classes! {
     // Sockets.
     TcpEstablished: "there are open TCP connections, and they were not allowed",
         "allow established TCP connections, at the dump and at the restore";
-    TcpClose: "the dump closed the TCP connections, so the restore must be told to",
+    TcpClose: "the dump closed the TCP connections, so the restore must close them, too",
         "restore with TCP connections closed (--tcp-close)";
     TcpInFlight: "a TCP connection is just being opened",
         "try again; if it stays so, the process that listens hangs (lxc-cr check names it): restart it";
     UnixRequest: "a request waits at a unix socket until a process accepts it, and CRIU cannot save it",
         "try again; if it stays so, the process that listens is busy or hangs (lxc-cr check names it): give it more workers";
-    NetlinkData: "a netlink socket holds data that nobody has read yet",
+    NetlinkData: "a netlink socket holds unread data",
         "try again";
     QueuedCredentials: "a message with the credentials of its sender waits in a unix socket, and CRIU cannot save those",
         "try again; if it stays so, see why the process that should read the message does not";
-    WatchRace: "a watched file vanished while it was looked at",
+    WatchRace: "a watched file vanished during the dump",
         "try again";
     PassCred: "this CRIU cannot dump inet and packet sockets on Linux 6.16 and newer",
         "install CRIU 4.2 or newer";
@@ -98,7 +98,7 @@ classes! {
     StaleRemap: "the root filesystem holds files that an earlier CRIU run left",
         "remove link_remap.* and *.cr.*.ghost from the root filesystem";
     WatchedFile: "the path of a file that is watched (inotify, fanotify) cannot be found",
-        "at a dump, restart the process that watches it; at a restart, make the file or cgroup first";
+        "at a dump, restart the process that watches it; at a restore, make the file or cgroup first";
     ForeignFile: "a process holds a file of a mount that the container does not have",
         "end processes started by lxc-attach; set lxc.autodev = 1, so that init has the container's own /dev/null";
     BpfProgram: "a process (mostly systemd) holds an eBPF program, which CRIU cannot dump",
@@ -129,7 +129,7 @@ classes! {
     // Network.
     BridgeMissing: "an interface could not be put into its bridge",
         "make the bridge, or name another one in the configuration";
-    InterfaceUnmapped: "the restore was not told what to make of a network interface",
+    InterfaceUnmapped: "the restore has no instruction for a network interface",
         "restore with a configuration that has all the interfaces of the dump";
     InterfaceExists: "an interface of that name exists already",
         "delete the interface that is left from an earlier run, or wait a second and try again";
@@ -141,7 +141,7 @@ classes! {
         "make the interface beforehand and hand it over (netdev)";
     InterfaceOther: "the kernel refused a network interface",
         "compare the interfaces of the host with the configuration";
-    NetworkUntold: "the kernel did not tell of the container's interfaces or tracked connections",
+    NetworkUntold: "the kernel did not list the container's interfaces or tracked connections",
         "load nf_conntrack_netlink on the host (modprobe nf_conntrack_netlink), then try again";
     IpTool: "the addresses, routes or rules of the network could not be restored",
         "read the lines before it in the log: they are those of ip(8)";
@@ -192,7 +192,7 @@ classes! {
     ImagesDamaged: "an image file is damaged or cut off",
         "restore another checkpoint";
     PluginMissing: "a CRIU plugin that the dump used is missing",
-        "install the plugin (criu -L tells its directory)";
+        "install the plugin (its directory: criu -L)";
     // Our own side.
     ActionScript: "a hook that CRIU ran failed",
         "read the lines of the hook in the log";

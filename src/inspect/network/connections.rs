@@ -26,7 +26,7 @@ states! { rows;
     SEQUENCES = "conntrack.sequences", PutBack::Criu, Class::Breaks,
         "sequence numbers that NAT has moved are off";
     TIMEOUT = "conntrack.timeout", PutBack::Criu, Class::Varies,
-        "it counts down, and starts anew with each packet";
+        "it counts down, and restarts with each packet";
     EXPECTED = "conntrack.expected", PutBack::Criu, Class::Breaks,
         "a connection that a helper expects is not let through";
 

@@ -373,7 +373,7 @@ fn path(item: &Item) -> Result<OsString, ParseError> {
 /// The options that LXC has for the mounts inside mean nothing for the root.
 fn root_options(item: &Item) -> Result<(), ParseError> {
     let option = text(item)?.split(',').find(|o| matches!(*o, "create=dir" | "create=file" | "optional" | "relative"));
-    option.map_or(Ok(()), |option| Err(item.wrong(format!("'{option}' is no option for the root file system"))))
+    option.map_or(Ok(()), |option| Err(item.wrong(format!("'{option}' is not an option for the root file system"))))
 }
 
 fn cgroup_path(item: &Item, form: Form) -> Result<OsString, ParseError> {

@@ -23,13 +23,13 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, bind, listen, socket};
 
 use super::protocol::{self, Message, News, State};
-use answer::Response;
+use commands::Response;
 use connection::{Answer, Connection, Held, Owner, Phase, Progress};
 
 pub use backend::{Hierarchy, Served};
 
-mod answer;
 mod backend;
+mod commands;
 mod connection;
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ const MODPROBE: [&str; 2] = ["/usr/sbin/modprobe", "/sbin/modprobe"];
 
 /// One thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Deed {
+pub(super) enum Action {
     /// cgroup2 is mounted.
     MountCgroups,
     /// Controllers are handed on.
@@ -43,13 +43,13 @@ pub(super) enum Deed {
     },
 }
 
-impl fmt::Display for Deed {
+impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Deed::MountCgroups => write!(f, "mount cgroup2 on {MOUNT_POINT}"),
-            Deed::HandOn { names, .. } => write!(f, "hand controllers on to containers: {}", names.join(", ")),
-            Deed::Load(names) => write!(f, "load modules: {}", names.join(", ")),
-            Deed::Bridge { name, address, port } => {
+            Action::MountCgroups => write!(f, "mount cgroup2 on {MOUNT_POINT}"),
+            Action::HandOn { names, .. } => write!(f, "hand controllers on to containers: {}", names.join(", ")),
+            Action::Load(names) => write!(f, "load modules: {}", names.join(", ")),
+            Action::Bridge { name, address, port } => {
                 write!(f, "set up the bridge {name}")?;
                 if let Some(address) = address {
                     write!(f, " with {address}")?;
@@ -63,26 +63,26 @@ impl fmt::Display for Deed {
     }
 }
 
-impl Deed {
+impl Action {
     /// Does it, and tells what there was to do.
     pub fn do_it(&self, kept: &mut Kept) -> Result<Vec<String>> {
         match self {
-            Deed::MountCgroups => {
+            Action::MountCgroups => {
                 kept.note(Step::Mount { path: MOUNT_POINT.into() })?;
                 let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
                 mount(Some("cgroup2"), MOUNT_POINT, Some("cgroup2"), flags, None::<&str>)
                     .with_context(|| format!("mount cgroup2 on {MOUNT_POINT}"))?;
                 Ok(vec![format!("cgroup2 is mounted on {MOUNT_POINT}")])
             }
-            Deed::HandOn { file, names } => {
+            Action::HandOn { file, names } => {
                 kept.note(Step::Controllers { file: file.clone(), names: names.clone() })?;
                 let words: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
                 fs::write(file, words.join(" "))
                     .with_context(|| format!("hand on {} in {}", names.join(", "), file.display()))?;
                 Ok(vec![format!("controllers are handed on: {}", names.join(", "))])
             }
-            Deed::Load(names) => load(names),
-            Deed::Bridge { name, address, port } => bridge(name, *address, port.as_deref(), kept),
+            Action::Load(names) => load(names),
+            Action::Bridge { name, address, port } => bridge(name, *address, port.as_deref(), kept),
         }
     }
 }
@@ -124,7 +124,7 @@ fn bridge(name: &str, address: Option<Cidr>, port: Option<&str>, kept: &mut Kept
             told.push(format!("bridge {name} is made, and up"));
             netlink.create_bridge(name).with_context(|| format!("make bridge {name}"))?
         }
-        Err(e) => return Err(e).with_context(|| format!("look at {name}")),
+        Err(e) => return Err(e).with_context(|| format!("stat {name}")),
     };
     if let Some(cidr) = address {
         if was_there {
@@ -141,7 +141,7 @@ fn bridge(name: &str, address: Option<Cidr>, port: Option<&str>, kept: &mut Kept
         }
     }
     if let Some(port) = port {
-        let link = netlink.link(port).with_context(|| format!("look at {port}"))?;
+        let link = netlink.link(port).with_context(|| format!("stat {port}"))?;
         kept.note(Step::Port { name: port.to_owned(), bridge: name.to_owned() })?;
         netlink.set_controller(link.index, Some(index)).with_context(|| format!("put {port} on {name}"))?;
         netlink.set_up(link.index, true).with_context(|| format!("set up {port}"))?;

@@ -3,7 +3,7 @@
 use super::ifupdown;
 use super::root::{PUBLIC, Root};
 use crate::prepare::change::Change;
-use crate::prepare::host::spec::{Address, Wish};
+use crate::prepare::host::spec::{Address, BridgeSpec};
 use crate::sys::netlink::Mac;
 
 /// The mode of a file that may hold secrets: NetworkManager takes no other.
@@ -44,9 +44,9 @@ impl Manager {
     }
 
     /// What makes it read its files.
-    pub fn reload(self, wish: &Wish) -> String {
-        let bridge = &wish.bridge;
-        match (self, &wish.port) {
+    pub fn reload(self, spec: &BridgeSpec) -> String {
+        let bridge = &spec.bridge;
+        match (self, &spec.port) {
             (Manager::Networkd, _) => "networkctl reload".to_owned(),
             (Manager::NetworkManager, None) => {
                 format!("nmcli connection reload && nmcli connection up lxc-cr-{bridge}")
@@ -61,11 +61,11 @@ impl Manager {
     }
 
     /// The files that make the bridge; `mac` is the hardware address of its port, which a DHCP server knows.
-    pub fn files(self, root: &Root, wish: &Wish, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
+    pub fn files(self, root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
         match self {
-            Manager::Networkd => networkd(root, wish, mac),
-            Manager::NetworkManager => network_manager(root, wish, mac),
-            Manager::Ifupdown => ifupdown::files(root, wish, mac),
+            Manager::Networkd => networkd(root, spec, mac),
+            Manager::NetworkManager => network_manager(root, spec, mac),
+            Manager::Ifupdown => ifupdown::files(root, spec, mac),
         }
     }
 }
@@ -97,40 +97,40 @@ pub fn defined(root: &Root, bridge: &str) -> Option<String> {
 }
 
 /// systemd.network(5) takes the first file that matches: ours comes before what the host has for the port.
-fn networkd(root: &Root, wish: &Wish, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
-    let bridge = &wish.bridge;
+fn networkd(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
+    let bridge = &spec.bridge;
     let file = |name: &str, kind: &str| format!("etc/systemd/network/05-lxc-cr-{name}.{kind}");
     let mac = mac.map(|mac| format!("MACAddress={mac}\n")).unwrap_or_default();
     let netdev = format!("# By lxc-cr prepare.\n[NetDev]\nName={bridge}\nKind=bridge\n{mac}");
     let mut network = format!(
         "# By lxc-cr prepare.\n[Match]\nName={bridge}\n\n[Link]\nRequiredForOnline={}\n\n[Network]\nConfigureWithoutCarrier=yes\n",
-        if wish.gateway.is_some() || wish.address == Some(Address::Dhcp) { "yes" } else { "no" }
+        if spec.gateway.is_some() || spec.address == Some(Address::Dhcp) { "yes" } else { "no" }
     );
-    match &wish.address {
+    match &spec.address {
         Some(Address::Dhcp) => network += "DHCP=yes\n",
         Some(Address::Fixed(cidr)) => network += &format!("Address={cidr}\n"),
         None => {}
     }
-    if let Some(gateway) = wish.gateway {
+    if let Some(gateway) = spec.gateway {
         network += &format!("Gateway={gateway}\n");
     }
     let mut changes = Vec::new();
     changes.extend(root.change(&file(bridge, "netdev"), netdev, PUBLIC)?);
     changes.extend(root.change(&file(bridge, "network"), network, PUBLIC)?);
-    if let Some(port) = &wish.port {
+    if let Some(port) = &spec.port {
         let text = format!("# By lxc-cr prepare.\n[Match]\nName={port}\n\n[Network]\nBridge={bridge}\n");
         changes.extend(root.change(&file(port, "network"), text, PUBLIC)?);
     }
     Ok(changes)
 }
 
-fn network_manager(root: &Root, wish: &Wish, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
-    let bridge = &wish.bridge;
+fn network_manager(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
+    let bridge = &spec.bridge;
     let file = |name: &str| format!("etc/NetworkManager/system-connections/lxc-cr-{name}.nmconnection");
-    let method = |v4: bool| match &wish.address {
+    let method = |v4: bool| match &spec.address {
         Some(Address::Dhcp) => "method=auto\n".to_owned(),
         Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == v4 => {
-            let gateway = wish.gateway.map(|g| format!(",{g}")).unwrap_or_default();
+            let gateway = spec.gateway.map(|g| format!(",{g}")).unwrap_or_default();
             format!("method=manual\naddress1={cidr}{gateway}\n")
         }
         _ if v4 => "method=disabled\n".to_owned(),
@@ -145,7 +145,7 @@ fn network_manager(root: &Root, wish: &Wish, mac: Option<Mac>) -> anyhow::Result
     );
     let mut changes = Vec::new();
     changes.extend(root.change(&file(bridge), text, PRIVATE)?);
-    if let Some(port) = &wish.port {
+    if let Some(port) = &spec.port {
         // What the host has for the port stays; ours is preferred.
         let text = format!(
             "# By lxc-cr prepare.\n[connection]\nid=lxc-cr-{port}\ntype=ethernet\ninterface-name={port}\n\

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::root::{PUBLIC, Root};
 use crate::prepare::change::Change;
-use crate::prepare::host::spec::{Address, Wish};
+use crate::prepare::host::spec::{Address, BridgeSpec};
 use crate::sys::netlink::Mac;
 
 /// The main file.
@@ -34,9 +34,9 @@ pub fn defined(root: &Root, name: &str) -> Option<String> {
 }
 
 /// The files that make a bridge.
-pub fn files(root: &Root, wish: &Wish, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
+pub fn files(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
     let mut changes = Vec::new();
-    let ours = format!("{DIR}/lxc-cr-{}", wish.bridge);
+    let ours = format!("{DIR}/lxc-cr-{}", spec.bridge);
     let main = root.text(FILE).unwrap_or_default();
     let sources = |line: &str| match words(line)[..] {
         ["source" | "source-directory", path, ..] => {
@@ -49,7 +49,7 @@ pub fn files(root: &Root, wish: &Wish, mac: Option<Mac>) -> anyhow::Result<Vec<C
     for file in all(root) {
         let Some(text) = root.text(&file).filter(|_| file != ours) else { continue };
         let mut new = text.clone();
-        if let Some(port) = &wish.port {
+        if let Some(port) = &spec.port {
             has_stanza |= defined_in(&text, port);
             new = given_away(&text, port);
         }
@@ -61,7 +61,7 @@ pub fn files(root: &Root, wish: &Wish, mac: Option<Mac>) -> anyhow::Result<Vec<C
             changes.extend(root.change(&file, new, PUBLIC)?);
         }
     }
-    changes.extend(root.change(&ours, stanza(wish, mac, has_stanza), PUBLIC)?);
+    changes.extend(root.change(&ours, stanza(spec, mac, has_stanza), PUBLIC)?);
     Ok(changes)
 }
 
@@ -93,13 +93,13 @@ fn given_away(text: &str, port: &str) -> String {
     new
 }
 
-fn stanza(wish: &Wish, mac: Option<Mac>, has_stanza: bool) -> String {
-    let bridge = &wish.bridge;
+fn stanza(spec: &BridgeSpec, mac: Option<Mac>, has_stanza: bool) -> String {
+    let bridge = &spec.bridge;
     let mut text = "# By lxc-cr prepare.\n".to_owned();
-    if let Some(port) = wish.port.as_ref().filter(|_| !has_stanza) {
+    if let Some(port) = spec.port.as_ref().filter(|_| !has_stanza) {
         text += &format!("iface {port} inet manual\n\n");
     }
-    let (family, method) = match &wish.address {
+    let (family, method) = match &spec.address {
         Some(Address::Dhcp) => ("inet", "dhcp"),
         Some(Address::Fixed(cidr)) if cidr.address.is_ipv6() => ("inet6", "static"),
         Some(Address::Fixed(_)) => ("inet", "static"),
@@ -113,13 +113,13 @@ fn stanza(wish: &Wish, mac: Option<Mac>, has_stanza: bool) -> String {
         text += &format!("    pre-up ip link set dev {bridge} address {mac}\n");
     }
     text += &format!("    pre-up ip link set dev {bridge} up\n");
-    if let Some(port) = &wish.port {
+    if let Some(port) = &spec.port {
         text += &format!("    pre-up ip link set dev {port} master {bridge} up\n");
     }
-    if let Some(Address::Fixed(cidr)) = &wish.address {
+    if let Some(Address::Fixed(cidr)) = &spec.address {
         text += &format!("    address {cidr}\n");
     }
-    if let Some(gateway) = wish.gateway {
+    if let Some(gateway) = spec.gateway {
         let gateway: IpAddr = gateway;
         text += &format!("    gateway {gateway}\n");
     }

@@ -28,8 +28,8 @@ use self::tools::Tools;
 use super::change::Change;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::preflight::{Finding, Findings};
-use crate::prepare::host::apply::Deed;
-use crate::prepare::host::spec::{Address, Wish};
+use crate::prepare::host::apply::Action;
+use crate::prepare::host::spec::{Address, BridgeSpec};
 use crate::prepare::undo::{Kept, Undone};
 use crate::rollback::holder::Command;
 use crate::rollback::lock::Operation;
@@ -70,7 +70,7 @@ pub struct Plan {
     /// Files.
     pub changes: Vec<Change>,
     /// What is done to the running host.
-    deeds: Vec<Deed>,
+    deeds: Vec<Action>,
     /// What is to be said when it is done.
     pub advice: Vec<String>,
 }
@@ -110,22 +110,22 @@ impl Plan {
 }
 
 /// Looks at this host.
-pub fn look(wish: &Wish, settings: &Settings) -> Result<Plan> {
+pub fn look(spec: &BridgeSpec, settings: &Settings) -> Result<Plan> {
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
-    let network = network(&mut netlink, wish)?;
+    let network = network(&mut netlink, spec)?;
     let loopback_up = netlink.link("lo").is_ok_and(|lo| lo.up);
     let tools = Tools::read(settings, loopback_up).judge();
-    plan(&Root::new(Path::new("/")), wish, &network, tools)
+    plan(&Root::new(Path::new("/")), spec, &network, tools)
 }
 
-fn network(netlink: &mut Netlink, wish: &Wish) -> Result<Network> {
+fn network(netlink: &mut Netlink, spec: &BridgeSpec) -> Result<Network> {
     let mut find = |name: &str| match netlink.link(name) {
         Ok(link) => Ok(Some(link)),
         Err(Error::NotFound) => Ok(None),
-        Err(e) => Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("look at {name}")))),
+        Err(e) => Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("stat {name}")))),
     };
-    let bridge = find(&wish.bridge)?;
-    let port = match &wish.port {
+    let bridge = find(&spec.bridge)?;
+    let port = match &spec.port {
         Some(name) => Some(find(name)?.ok_or_else(|| {
             Failure::msg(Exit::Usage, format!("there is no interface {name}"))
                 .hint("ip link shows those that there are")
@@ -146,47 +146,47 @@ fn network(netlink: &mut Netlink, wish: &Wish) -> Result<Network> {
 }
 
 /// Plans, of what is found below a root, what the network has, and what else was found. Pure but for reading there.
-pub fn plan(root: &Root, wish: &Wish, network: &Network, tools: Vec<Finding>) -> Result<Plan> {
-    check(wish, network)?;
+pub fn plan(root: &Root, spec: &BridgeSpec, network: &Network, tools: Vec<Finding>) -> Result<Plan> {
+    check(spec, network)?;
     let mut findings = tools;
     let mut plan = Plan::default();
     let cgroups = cgroups::plan(root)?;
     findings.extend(cgroups.findings);
     plan.changes.extend(cgroups.changes);
-    plan.deeds.extend(cgroups.mount.then_some(Deed::MountCgroups));
-    plan.deeds.extend(cgroups.controllers.map(|(file, names)| Deed::HandOn { file, names }));
+    plan.deeds.extend(cgroups.mount.then_some(Action::MountCgroups));
+    plan.deeds.extend(cgroups.controllers.map(|(file, names)| Action::HandOn { file, names }));
     let (more, changes, modules) = modules::plan(root)?;
     findings.extend(more);
     plan.changes.extend(changes);
     if !modules.is_empty() {
-        plan.deeds.push(Deed::Load(modules));
+        plan.deeds.push(Action::Load(modules));
     }
     let (more, changes) = ids::plan(root)?;
     findings.extend(more);
     plan.changes.extend(changes);
-    plan_bridge(root, wish, network, &mut findings, &mut plan)?;
+    plan_bridge(root, spec, network, &mut findings, &mut plan)?;
     plan.findings = Findings::new(findings);
     Ok(plan)
 }
 
 /// What cannot be wished for.
-fn check(wish: &Wish, network: &Network) -> Result<()> {
+fn check(spec: &BridgeSpec, network: &Network) -> Result<()> {
     let wrong = |text: String, hint: &str| Err(Failure::msg(Exit::Usage, text).hint(hint));
-    let bridge = &wish.bridge;
+    let bridge = &spec.bridge;
     if network.bridge.is_some_and(|(is_bridge, _)| !is_bridge) {
-        return wrong(format!("{bridge} is an interface, but no bridge"), "choose another name: --bridge NAME");
+        return wrong(format!("{bridge} is an interface, but not a bridge"), "choose another name: --bridge NAME");
     }
-    if wish.port.as_ref() == Some(bridge) {
-        return wrong(format!("{bridge} cannot be its own port"), "name an interface of the host's: --port IFACE");
+    if spec.port.as_ref() == Some(bridge) {
+        return wrong(format!("{bridge} cannot be its own port"), "name an interface of the host: --port IFACE");
     }
-    if let Some(gateway) = wish.gateway
-        && !matches!(&wish.address, Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == gateway.is_ipv4())
+    if let Some(gateway) = spec.gateway
+        && !matches!(&spec.address, Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == gateway.is_ipv4())
     {
         return wrong("a gateway needs an address of the same kind".to_owned(), "add --address ADDRESS/PREFIX");
     }
-    if let (Some(port), Some(found)) = (&wish.port, network.port)
+    if let (Some(port), Some(found)) = (&spec.port, network.port)
         && found.default_route
-        && (wish.address.is_none() || matches!(wish.address, Some(Address::Fixed(_))) && wish.gateway.is_none())
+        && (spec.address.is_none() || matches!(spec.address, Some(Address::Fixed(_))) && spec.gateway.is_none())
     {
         return wrong(
             format!("the host's default route goes over {port}: on a bridge it would have none"),
@@ -198,13 +198,13 @@ fn check(wish: &Wish, network: &Network) -> Result<()> {
 
 fn plan_bridge(
     root: &Root,
-    wish: &Wish,
+    spec: &BridgeSpec,
     network: &Network,
     findings: &mut Vec<Finding>,
     plan: &mut Plan,
 ) -> Result<()> {
-    let bridge = &wish.bridge;
-    let remedy = format!("lxc-cr prepare --host --apply {}", wish.options());
+    let bridge = &spec.bridge;
+    let remedy = format!("lxc-cr prepare --host --apply {}", spec.options());
     let is_up = network.bridge.is_some_and(|(_, up)| up);
     let ours = [
         "etc/systemd/network/05-lxc-cr-",
@@ -216,9 +216,9 @@ fn plan_bridge(
         if !is_up {
             let what = format!("the bridge {bridge} is in /{file}, but not up");
             findings
-                .push(Finding::warning(what, "containers that name it do not start").remedy("set up the network anew"));
+                .push(Finding::warning(what, "containers that name it do not start").remedy("reconfigure the network"));
         }
-        if wish.address.is_some() || wish.port.is_some() {
+        if spec.address.is_some() || spec.port.is_some() {
             return Err(Failure::msg(Exit::Usage, format!("/{file} makes {bridge} already"))
                 .hint("change that file, or choose another name: --bridge NAME"));
         }
@@ -228,7 +228,7 @@ fn plan_bridge(
         let why = "neither systemd-networkd, NetworkManager nor ifupdown looks after this host's network";
         if !is_up {
             findings.push(Finding::warning(format!("there is no bridge {bridge}"), why).remedy(remedy));
-            plan.deeds.push(make_bridge(wish, network));
+            plan.deeds.push(make_bridge(spec, network));
         } else {
             findings.push(Finding::note(format!("the bridge {bridge} is gone after a reboot"), why));
         }
@@ -236,10 +236,10 @@ fn plan_bridge(
     };
     // Who wishes for nothing new leaves what is there as it is.
     let made = bridge::defined(root, bridge).is_some();
-    let changes = if made && wish.address.is_none() && wish.port.is_none() {
+    let changes = if made && spec.address.is_none() && spec.port.is_none() {
         Vec::new()
     } else {
-        manager.files(root, wish, network.port.and_then(|p| p.mac).filter(|_| wish.address == Some(Address::Dhcp)))?
+        manager.files(root, spec, network.port.and_then(|p| p.mac).filter(|_| spec.address == Some(Address::Dhcp)))?
     };
     match (is_up, changes.is_empty()) {
         (false, _) => findings.push(
@@ -248,33 +248,33 @@ fn plan_bridge(
         ),
         (true, false) => findings.push(
             Finding::note(
-                format!("the bridge {bridge} is not as it shall be after a reboot"),
+                format!("the bridge {bridge} would not come back as configured after a reboot"),
                 format!("{} has no file of it, or another one", manager.name()),
             )
             .remedy(remedy),
         ),
         (true, true) => {}
     }
-    let waits = network.port.is_some_and(|p| p.default_route) || wish.address == Some(Address::Dhcp);
+    let waits = network.port.is_some_and(|p| p.default_route) || spec.address == Some(Address::Dhcp);
     if waits && !changes.is_empty() {
         plan.advice.push(format!(
             "{bridge} is made at the next boot. To make it now, which may cut connections: {}",
-            manager.reload(wish)
+            manager.reload(spec)
         ));
     } else if !is_up || !changes.is_empty() {
-        plan.deeds.push(make_bridge(wish, network));
+        plan.deeds.push(make_bridge(spec, network));
     }
     plan.changes.extend(changes);
     Ok(())
 }
 
-fn make_bridge(wish: &Wish, network: &Network) -> Deed {
-    let address = match wish.address {
+fn make_bridge(spec: &BridgeSpec, network: &Network) -> Action {
+    let address = match spec.address {
         Some(Address::Fixed(cidr)) => Some(cidr),
         _ => None,
     };
-    let port = wish.port.clone().filter(|_| network.port.is_some_and(|p| !p.on_bridge));
-    Deed::Bridge { name: wish.bridge.clone(), address, port }
+    let port = spec.port.clone().filter(|_| network.port.is_some_and(|p| !p.on_bridge));
+    Action::Bridge { name: spec.bridge.clone(), address, port }
 }
 
 /// Does it, and tells what. If something fails, all of it is taken back.
@@ -286,7 +286,7 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>> {
         .changes
         .iter()
         .try_for_each(|change| kept.change(change))
-        .and_then(|()| plan.deeds.iter().map(|deed| deed.do_it(&mut kept)).collect::<anyhow::Result<Vec<_>>>());
+        .and_then(|()| plan.deeds.iter().map(|action| action.do_it(&mut kept)).collect::<anyhow::Result<Vec<_>>>());
     match done {
         Ok(told) => Ok(told.concat()),
         Err(e) => {

@@ -9,7 +9,7 @@ const NAME_MAX: usize = 15;
 
 /// The bridge that the host shall have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct BridgeSpec {
     /// Its name.
     pub bridge: String,
     /// Its address; none where nothing is said.
@@ -20,7 +20,7 @@ pub struct Wish {
     pub port: Option<String>,
 }
 
-impl Wish {
+impl BridgeSpec {
     /// The options of the command line that say it; an address that may be chosen is an example.
     pub fn options(&self) -> String {
         let mut text = format!("--bridge {}", self.bridge);
@@ -86,7 +86,7 @@ pub fn interface(name: &str) -> Result<String, String> {
     if first && name.len() <= NAME_MAX && name.chars().all(good) {
         return Ok(name.to_owned());
     }
-    Err(format!("'{name}' is no name for an interface"))
+    Err(format!("'{name}' is not a name for an interface"))
 }
 
 #[cfg(test)]

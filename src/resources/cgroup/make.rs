@@ -21,7 +21,7 @@ pub type Note<'n> = &'n mut dyn FnMut(&Path, Option<i64>) -> Result<()>;
 /// By what a cgroup is told from another one that has its path later: its inode, of which the kernel gives none twice before
 /// the next boot.
 pub fn identity(dir: &Path) -> Result<i64> {
-    let meta = fs::metadata(dir).with_context(|| format!("look at cgroup {}", dir.display()))?;
+    let meta = fs::metadata(dir).with_context(|| format!("inspect cgroup {}", dir.display()))?;
     Ok(meta.ino().cast_signed())
 }
 

@@ -16,8 +16,8 @@
 pub mod confine;
 pub mod devices;
 mod hierarchy;
-pub mod limits;
 mod make;
+pub mod settings;
 mod tasks;
 mod tree;
 

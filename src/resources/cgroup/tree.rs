@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cgroup, Hierarchy, directory, is_frozen};
 use crate::resources::cgroup::devices::Program;
-use crate::resources::cgroup::limits::{self, Limits};
+use crate::resources::cgroup::settings::{self, Limits};
 
 /// The modes that the kernel gives to files of a cgroup; `memory.pressure_level` of v1 has none.
 const COMMON_MODES: &[u32] = &[0o444, 0o644, 0o200, 0o222, 0];
@@ -169,7 +169,7 @@ fn read_directory(top: &Path, relative: &Path, found: &mut Vec<Directory>) -> Re
         mode: meta.mode() & 0o7777,
         files,
         tasks,
-        limits: limits::read(&path)?,
+        limits: settings::read(&path)?,
         devices: Vec::new(),
     });
     for child in children {

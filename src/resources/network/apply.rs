@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 
 use super::Port;
 use super::plan::NewPort;
-use super::ports::{VETH, nobodys_mac};
+use super::ports::{VETH, placeholder_mac};
 use crate::error::ErrorList;
 use crate::resources::network::sysctl;
 use crate::sys::netlink::{Error, Mac, Netlink, NewVeth, Route, in_netns};
@@ -28,7 +28,7 @@ pub fn create(
     container: BorrowedFd<'_>,
     before_each: &mut dyn FnMut(&NewPort) -> anyhow::Result<()>,
 ) -> anyhow::Result<Vec<Port>> {
-    if super::ports::is_own_namespace(container).context("look at the container's network namespace")? {
+    if super::ports::is_own_namespace(container).context("inspect the container's network namespace")? {
         bail!("the container has no network namespace of its own");
     }
     let mut made = Vec::new();
@@ -108,7 +108,7 @@ pub fn announce(container: BorrowedFd<'_>, ports: &[Port]) -> anyhow::Result<()>
         }
         Ok(())
     });
-    outcome.and_then(|done| Ok(done?)).context("tell the container's neighbours its addresses")
+    outcome.and_then(|done| Ok(done?)).context("announce the container's addresses")
 }
 
 /// Undoes [`create`] for one pair, known by the name of its host's end and the MAC that the plan gave
@@ -120,9 +120,9 @@ pub fn remove(nl: &mut Netlink, host: &str, mac: Mac) -> anyhow::Result<bool> {
     let link = match nl.link(host) {
         Ok(link) => link,
         Err(Error::NotFound) => return Ok(false),
-        Err(e) => return Err(e).with_context(|| format!("look for {host}")),
+        Err(e) => return Err(e).with_context(|| format!("find {host}")),
     };
-    let known = [mac, nobodys_mac(link.index)];
+    let known = [mac, placeholder_mac(link.index)];
     if link.kind.as_deref() != Some(VETH) || !link.mac.is_some_and(|mac| known.contains(&mac)) {
         log::warn!("{host} is another link by now and is not deleted");
         return Ok(false);

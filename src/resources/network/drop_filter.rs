@@ -1,4 +1,4 @@
-//! Gates: programs that drop whatever arrives at an interface in the container, for interfaces that are on no bridge from
+//! DropFilter: programs that drop whatever arrives at an interface in the container, for interfaces that are on no bridge from
 //! which they could be taken (macvlan, interfaces of the host, veth pairs whose host's end has addresses and routes), and
 //! for those that a script of the user's puts on its bridge before the container is whole.
 
@@ -14,9 +14,9 @@ use crate::sys::bpf;
 use crate::sys::netlink::{Error, Netlink, in_netns};
 use crate::sys::process::Process;
 
-/// Gates in a container that runs.
+/// DropFilter in a container that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gates {
+pub struct DropFilter {
     /// The container's init.
     pub init: i32,
     /// When that was started, as the kernel counts: another one has no gates.
@@ -25,10 +25,10 @@ pub struct Gates {
     pub interfaces: Vec<String>,
 }
 
-impl Gates {
+impl DropFilter {
     /// Those of these interfaces; none if there is none.
-    pub fn of(interfaces: Vec<String>, init: &Process) -> Option<Gates> {
-        (!interfaces.is_empty()).then(|| Gates { init: init.pid(), start_time: init.start_time(), interfaces })
+    pub fn of(interfaces: Vec<String>, init: &Process) -> Option<DropFilter> {
+        (!interfaces.is_empty()).then(|| DropFilter { init: init.pid(), start_time: init.start_time(), interfaces })
     }
 
     /// Closes them.

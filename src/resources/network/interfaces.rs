@@ -75,7 +75,7 @@ const MODES: &[(&str, u32)] = &[("private", 1), ("vepa", 2), ("bridge", 4), ("pa
 
 /// An interface of the host in a container, to be brought back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Loan {
+pub struct PhysInterface {
     /// Its name on the host.
     pub host: String,
     /// Its MTU on the host.
@@ -94,23 +94,23 @@ pub struct Loan {
 /// What a container has of the host, and the namespace in which it is, held beyond the end of the container's init: with
 /// its last task a namespace goes, and what is no hardware goes with it.
 #[derive(Debug, Default)]
-pub struct Loans {
-    loans: Vec<Loan>,
+pub struct PhysInterfaces {
+    phys_interfaces: Vec<PhysInterface>,
     namespace: Option<File>,
 }
 
-impl Loans {
+impl PhysInterfaces {
     /// Brings them back to the host.
     ///
     /// # Errors
     /// All that could not be brought back.
     pub fn bring_back(self) -> Result<()> {
-        let Loans { loans, namespace } = self;
+        let PhysInterfaces { phys_interfaces, namespace } = self;
         let mut errors = ErrorList::default();
-        for loan in &loans {
+        for phys_interface in &phys_interfaces {
             let open = Netlink::open().context("open a netlink socket");
             let namespace = namespace.as_ref().map(AsFd::as_fd);
-            errors.note(open.and_then(|mut nl| bring_back_from(&mut nl, loan, namespace)));
+            errors.note(open.and_then(|mut nl| bring_back_from(&mut nl, phys_interface, namespace)));
         }
         errors.into_result()
     }
@@ -188,19 +188,19 @@ pub fn missing(devices: &[Device], links: &[Link]) -> Option<NotThere> {
 }
 
 /// Makes or moves them into a container's network namespace, each with its gate closed. `before_each` is called before
-/// one of the host's leaves it, so that its undo ([`bring_back`]) is on disk; it is in `loans` from then on.
+/// one of the host's leaves it, so that its undo ([`bring_back`]) is on disk; it is in `phys_interfaces` from then on.
 pub fn bring_in(
     nl: &mut Netlink,
     devices: &[Device],
     container: BorrowedFd<'_>,
     init: i32,
-    loans: &mut Loans,
-    before_each: &mut dyn FnMut(&Loan) -> Result<()>,
+    phys_interfaces: &mut PhysInterfaces,
+    before_each: &mut dyn FnMut(&PhysInterface) -> Result<()>,
 ) -> Result<()> {
     if devices.is_empty() {
         return Ok(());
     }
-    if is_own_namespace(container).context("look at the container's network namespace")? {
+    if is_own_namespace(container).context("inspect the container's network namespace")? {
         bail!("the container has no network namespace of its own");
     }
     let gate = drop_filter::make()?;
@@ -218,10 +218,11 @@ pub fn bring_in(
             Origin::Lent { .. } => {
                 let (host, inside) = (host.to_owned(), device.inside.clone());
                 let start_time = process::start_time(init).with_context(what)?;
-                let loan = Loan { host, mtu: link.mtu, inside, mac: device.mac.or(link.mac), init, start_time };
-                before_each(&loan)?;
-                loans.namespace = Some(File::from(container.try_clone_to_owned().with_context(what)?));
-                loans.loans.push(loan);
+                let phys_interface =
+                    PhysInterface { host, mtu: link.mtu, inside, mac: device.mac.or(link.mac), init, start_time };
+                before_each(&phys_interface)?;
+                phys_interfaces.namespace = Some(File::from(container.try_clone_to_owned().with_context(what)?));
+                phys_interfaces.phys_interfaces.push(phys_interface);
                 // A link that is up keeps its name on older kernels.
                 nl.set_up(link.index, false).with_context(what)?;
                 nl.move_link(link.index, container, &device.inside, index).with_context(what)?;
@@ -242,48 +243,54 @@ pub fn bring_in(
 
 /// Brings an interface back to the host, from the namespace of its container's init if that lives, and gives it its name
 /// and MTU. Says whether there was something to do.
-pub fn bring_back(nl: &mut Netlink, loan: &Loan) -> Result<bool> {
-    let init = Process::reopen(loan.init, loan.start_time).ok();
+pub fn bring_back(nl: &mut Netlink, phys_interface: &PhysInterface) -> Result<bool> {
+    let init = Process::reopen(phys_interface.init, phys_interface.start_time).ok();
     let namespace = init.as_ref().map_or(Ok(None), |init| namespace_of(init.pid()))?;
     // The number was still its own when the namespace was opened.
     let namespace = namespace.filter(|_| init.is_some_and(|init| init.is_alive()));
-    bring_back_from(nl, loan, namespace.as_ref().map(AsFd::as_fd))
+    bring_back_from(nl, phys_interface, namespace.as_ref().map(AsFd::as_fd))
 }
 
 /// As [`bring_back`], from this namespace.
-fn bring_back_from(nl: &mut Netlink, loan: &Loan, namespace: Option<BorrowedFd<'_>>) -> Result<bool> {
-    let what = || format!("bring {} ({}) back to the host", loan.host, loan.inside);
+fn bring_back_from(
+    nl: &mut Netlink,
+    phys_interface: &PhysInterface,
+    namespace: Option<BorrowedFd<'_>>,
+) -> Result<bool> {
+    let what = || format!("bring {} ({}) back to the host", phys_interface.host, phys_interface.inside);
     if let Some(namespace) = namespace
         && !is_own_namespace(namespace).with_context(what)?
     {
         let own = File::open("/proc/thread-self/ns/net").with_context(what)?;
         let moved = in_netns(namespace, || -> Result<bool, Error> {
             let mut theirs = Netlink::open()?;
-            let link = match theirs.link(&loan.inside) {
-                Ok(link) if loan.mac.is_none() || link.mac == loan.mac => link,
+            let link = match theirs.link(&phys_interface.inside) {
+                Ok(link) if phys_interface.mac.is_none() || link.mac == phys_interface.mac => link,
                 Ok(_) | Err(Error::NotFound) => return Ok(false),
                 Err(e) => return Err(e),
             };
             theirs.set_up(link.index, false)?;
             theirs.set_gate(link.index, None)?;
-            theirs.move_link(link.index, own.as_fd(), &loan.host, None)?;
+            theirs.move_link(link.index, own.as_fd(), &phys_interface.host, None)?;
             Ok(true)
         });
         if moved.and_then(|done| done).with_context(what)? {
-            let link = nl.link(&loan.host).with_context(what)?;
-            if link.mtu != loan.mtu {
-                nl.set_mtu(link.index, loan.mtu).with_context(what)?;
+            let link = nl.link(&phys_interface.host).with_context(what)?;
+            if link.mtu != phys_interface.mtu {
+                nl.set_mtu(link.index, phys_interface.mtu).with_context(what)?;
             }
             return Ok(true);
         }
     }
     // The kernel itself brings hardware back when its namespace goes, but under the name that it had there.
     let links = nl.links().context("list the host's links")?;
-    let strayed = links.iter().find(|l| l.name == loan.inside && loan.mac.is_some() && l.mac == loan.mac);
-    let Some(link) = strayed.filter(|_| !links.iter().any(|l| l.name == loan.host)) else { return Ok(false) };
+    let strayed = links
+        .iter()
+        .find(|l| l.name == phys_interface.inside && phys_interface.mac.is_some() && l.mac == phys_interface.mac);
+    let Some(link) = strayed.filter(|_| !links.iter().any(|l| l.name == phys_interface.host)) else { return Ok(false) };
     nl.set_up(link.index, false).with_context(what)?;
     nl.set_gate(link.index, None).with_context(what)?;
-    nl.rename(link.index, &loan.host).with_context(what)?;
+    nl.rename(link.index, &phys_interface.host).with_context(what)?;
     Ok(true)
 }
 

@@ -122,7 +122,7 @@ pub fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
 /// A gateway that is `auto` is an address of the link.
 pub fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
     let Some(name) = nic.link.as_deref().filter(|_| is_routed(nic)) else { return Ok(Vec::new()) };
-    let link = netlink.link(name).with_context(|| format!("look for {name}"))?;
+    let link = netlink.link(name).with_context(|| format!("find {name}"))?;
     let found = netlink.addresses(link.index).with_context(|| format!("list the addresses of {name}"))?;
     Ok(found.into_iter().map(|(ip, _)| ip).collect())
 }

@@ -39,7 +39,7 @@ pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Membership>> {
                 continue;
             }
             let socket = multicast::socket(&process, descriptor);
-            let Some(socket) = socket.with_context(|| format!("look at socket {descriptor} of process {task}"))? else {
+            let Some(socket) = socket.with_context(|| format!("inspect socket {descriptor} of process {task}"))? else {
                 continue;
             };
             let of = joined.iter().filter(|group| multicast::is_member(&socket, **group));

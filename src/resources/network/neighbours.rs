@@ -29,7 +29,7 @@ pub struct Neighbour {
 
 /// All of them that can be seen from here.
 pub fn all(netlink: &mut Netlink) -> Result<Vec<Neighbour>> {
-    let mut seen = BTreeSet::from([id("thread-self").context("look at our own network namespace")?]);
+    let mut seen = BTreeSet::from([id("thread-self").context("inspect our own network namespace")?]);
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("list /proc")? {
         let Ok(name) = entry.context("list /proc")?.file_name().into_string() else { continue };

@@ -63,7 +63,7 @@ pub fn find(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Result
 ///
 /// A container that shares our network namespace has nothing of its own: the survey is empty.
 pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Result<Survey> {
-    if is_own_namespace(container_netns).context("look at the container's network namespace")? {
+    if is_own_namespace(container_netns).context("inspect the container's network namespace")? {
         return Ok(Survey::default());
     }
     // In this order: describing a veth is what gives the namespace of its other end an id.
@@ -176,7 +176,7 @@ pub fn lock(
 
 /// Whether it was on the bridge.
 fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool> {
-    let Some(link) = own_link(nl, port)? else { bail!("there is no such link any more") };
+    let Some(link) = own_link(nl, port)? else { bail!("the link is gone") };
     let Some(controller) = link.controller else { return Ok(false) };
     let controller = nl.link_by_index(controller)?;
     if controller.name != bridge {
@@ -188,7 +188,7 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
         bail!("{bridge} is {kind}, not a Linux bridge");
     }
     match port.mac_host {
-        Some(_) => nl.set_mac_and_controller(link.index, nobodys_mac(link.index), None)?,
+        Some(_) => nl.set_mac_and_controller(link.index, placeholder_mac(link.index), None)?,
         None => nl.set_controller(link.index, None)?,
     }
     Ok(true)
@@ -201,7 +201,7 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
 /// the port itself, and reach the host past the lock. A peer that has seen such a packet throws away what the restored
 /// container sends, for it bears an older time stamp (RFC 7323, PAWS). `fe:ff` is also higher than any address that a
 /// bridge would take over from its port.
-pub fn nobodys_mac(index: u32) -> Mac {
+pub fn placeholder_mac(index: u32) -> Mac {
     let [a, b, c, d] = index.to_be_bytes();
     Mac([0xfe, 0xff, a, b, c, d])
 }
@@ -228,7 +228,7 @@ pub fn unlock(nl: &mut Netlink, ports: &[Port]) -> anyhow::Result<()> {
 }
 
 /// Whether a port that is still there is off the bridge on which it belongs, or in disguise.
-pub fn is_away(nl: &mut Netlink, port: &Port) -> bool {
+pub fn is_detached(nl: &mut Netlink, port: &Port) -> bool {
     let Ok(Some(link)) = own_link(nl, port) else { return false };
     let bridge = link.controller.and_then(|index| nl.link_by_index(index).ok()).map(|b| b.name);
     bridge != port.bridge || (port.mac_host.is_some() && link.mac != port.mac_host)
@@ -260,7 +260,7 @@ fn put_back(nl: &mut Netlink, port: &Port) -> anyhow::Result<()> {
         (Ok(Some(link)), Some(bridge)) => {
             put_on(nl, port, link, bridge).with_context(|| format!("put {} back on {bridge}", port.host))
         }
-        (Err(e), _) => Err(e).with_context(|| format!("look for {}", port.host)),
+        (Err(e), _) => Err(e).with_context(|| format!("find {}", port.host)),
     }
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::criu::retry::PAUSES;
 use crate::report::Report;
 use crate::resources::network::Port;
-use crate::resources::network::ports::{VETH, nobodys_mac};
+use crate::resources::network::ports::{VETH, placeholder_mac};
 use crate::sys::netlink::{Link, Netlink};
 
 /// Waits until they are gone, though not for long: a container whose name is taken gets another one.
@@ -31,7 +31,7 @@ pub(crate) fn wait(ports: &[Port], netlink: &mut Netlink, report: &mut dyn Repor
     let were = format!("{}, which it had before, lingered on the host", first.join(" and "));
     report.note(&match left.as_slice() {
         [] => format!("{were}; waited until that was gone"),
-        left => format!("{were}; waited in vain for the end of {}", left.join(" and ")),
+        left => format!("{were}; {} did not end in time", left.join(" and ")),
     });
     Ok(())
 }
@@ -40,7 +40,7 @@ pub(crate) fn wait(ports: &[Port], netlink: &mut Netlink, report: &mut dyn Repor
 /// Nobody else's has both, and the container does not run.
 fn lingering(ports: &[Port], links: &[Link]) -> Vec<String> {
     let is_old = |port: &Port, link: &Link| {
-        let macs = [port.mac_host, Some(nobodys_mac(link.index))];
+        let macs = [port.mac_host, Some(placeholder_mac(link.index))];
         link.kind.as_deref() == Some(VETH) && link.name == port.host && link.mac.is_some() && macs.contains(&link.mac)
     };
     ports.iter().filter(|port| links.iter().any(|link| is_old(port, link))).map(|port| port.host.clone()).collect()
@@ -69,7 +69,7 @@ mod tests {
             link("vethB", VETH, mac(9)),
             link("vethC", VETH, None),
             link("vethD", "dummy", mac(4)),
-            Link { index: 7, ..link("vethE", VETH, Some(nobodys_mac(7))) },
+            Link { index: 7, ..link("vethE", VETH, Some(placeholder_mac(7))) },
         ];
         assert_eq!(lingering(&ports, &links), ["vethA", "vethE"]);
     }

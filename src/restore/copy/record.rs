@@ -96,7 +96,7 @@ fn source_of(external: &External, entry: Option<&MountEntry>, moved: &Moved) -> 
     let there = |path: &Path| match fs::canonicalize(path) {
         Ok(path) => Ok(Some(path)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e).with_context(|| format!("look at {}", path.display())),
+        Err(e) => Err(e).with_context(|| format!("stat {}", path.display())),
     };
     if let Some(entry) = entry.filter(|e| e.source.is_absolute()) {
         match there(&entry.source)? {

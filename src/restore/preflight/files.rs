@@ -144,7 +144,7 @@ fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Compared> {
         Place::Root(path) => root.link_on(path),
         Place::Host(path) => Below::host().and_then(|host| host.link_on(path)),
     };
-    if let Some(link) = link.with_context(|| format!("look at {path} in the container"))? {
+    if let Some(link) = link.with_context(|| format!("inspect {path} in the container"))? {
         return Ok(Compared::Changed(format!(
             "{path} was open, and on its way {} is a symbolic link by now",
             link.display()
@@ -155,7 +155,7 @@ fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Compared> {
         Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
             return Ok(Compared::Changed(format!("{path}, which was open, is gone")));
         }
-        Err(e) => return Err(e).with_context(|| format!("look at {path} in the container")),
+        Err(e) => return Err(e).with_context(|| format!("inspect {path} in the container")),
     };
     if let Some(mode) = file.mode.filter(|mode| *mode != found.mode) {
         return Ok(Compared::Changed(format!("{path}, which was open, had mode {mode:o} and has {:o}", found.mode)));

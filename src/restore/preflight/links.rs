@@ -19,7 +19,7 @@ pub(super) fn in_the_way(dir: &Path, root: &Path, record: Option<&Record>) -> Re
     let inside = Below::open(root).with_context(|| format!("open the root {}", root.display()))?;
     let mut found = BTreeSet::new();
     for (what, path) in ways(dir)? {
-        let link = inside.link_on(&path).with_context(|| format!("look at {} in the root", path.display()))?;
+        let link = inside.link_on(&path).with_context(|| format!("inspect {} in the root", path.display()))?;
         found.extend(link.map(|link| format!("{what}, and on the way there {} is a symbolic link", link.display())));
     }
     for external in record.iter().flat_map(|r| &r.externals) {
@@ -33,7 +33,7 @@ pub(super) fn in_the_way(dir: &Path, root: &Path, record: Option<&Record>) -> Re
             Ok(None) => {}
             // That it is gone is told elsewhere.
             Err(e) if e.kind() == ErrorKind::NotFound => {}
-            Err(e) => return Err(e).with_context(|| format!("look at {source}")),
+            Err(e) => return Err(e).with_context(|| format!("stat {source}")),
         }
     }
     Ok(found.into_iter().map(Reason::certain).collect())

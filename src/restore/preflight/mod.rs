@@ -102,7 +102,7 @@ impl Subject<'_> {
         if let Some(record) = self.record {
             reasons.extend(network::taken(&record.ports, netlink)?);
             if let Some(copy) = self.copy {
-                let neighbours = neighbours::all(netlink).context("look who else is on the bridges")?;
+                let neighbours = neighbours::all(netlink).context("check the addresses on the bridges")?;
                 reasons.extend(network::claimed(&copy.claims(), &neighbours));
             }
         }
@@ -117,8 +117,7 @@ impl Subject<'_> {
         };
         let mut reasons = Vec::new();
         if let Some(machine) = machine.filter(|m| *m != here) {
-            reasons
-                .push(Reason::certain(format!("it was made on a machine of the kind {machine}; this one is {here}")));
+            reasons.push(Reason::certain(format!("it was made on {machine}; this host is {here}")));
         }
         for namespace in self.record.iter().flat_map(|r| &r.init.namespaces) {
             // Of a record made by hand, nothing but a name is looked for.
@@ -216,7 +215,7 @@ pub(super) fn judge(called: &str, reasons: Vec<Reason>, force: bool) -> Result<V
     let failure = Failure::new(Exit::BadCheckpoint, anyhow!(text));
     Err(match against.iter().any(|r| r.weight == Weight::Certain) {
         true => failure,
-        false => failure.hint("mend that, or go ahead in spite of it: lxc-restart --force"),
+        false => failure.hint("fix this, or override with lxc-restart --force"),
     })
 }
 

@@ -34,7 +34,7 @@ pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                 reasons.push(Reason::certain(format!("{point}, on which something was mounted, is gone")));
             }
-            Err(e) => return Err(e).with_context(|| format!("look at {point} in the container")),
+            Err(e) => return Err(e).with_context(|| format!("inspect {point} in the container")),
         }
     }
     for external in record.iter().flat_map(|r| &r.externals) {
@@ -56,7 +56,7 @@ fn changed(external: &External, host: &[crate::resources::mounts::Mount]) -> Res
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(Some(Reason::certain(format!("{source}, which was mounted on {point}, is gone"))));
         }
-        Err(e) => return Err(e).with_context(|| format!("look at {source}")),
+        Err(e) => return Err(e).with_context(|| format!("stat {source}")),
     };
     let Some(then) = &external.identity else { return Ok(None) };
     let is = now.kind.in_words();

@@ -17,7 +17,7 @@ pub(super) fn taken(ports: &[Port], netlink: &mut Netlink) -> Result<Vec<Reason>
         return Ok(Vec::new());
     }
     let links = netlink.links().context("list the host's links")?;
-    let heard = netlink.heard().context("ask the bridges whom they hear")?;
+    let heard = netlink.heard().context("read the bridges' forwarding tables")?;
     Ok(ports.iter().filter_map(|p| taken_by(p, &links, &heard)).collect())
 }
 

@@ -206,7 +206,7 @@ pub(crate) fn measure(dir: &Path) -> Result<(u64, usize)> {
         if layout::is_image(&name) {
             let path = dir.join(&name);
             size = size.saturating_add(
-                fs::symlink_metadata(&path).with_context(|| format!("look at {}", path.display()))?.size(),
+                fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?.size(),
             );
             count += 1;
         }
@@ -218,7 +218,7 @@ pub(crate) fn measure(dir: &Path) -> Result<(u64, usize)> {
 pub(crate) fn written(dir: &Path) -> Result<u64> {
     let path = [dir.join("inventory.img"), dir.to_owned()].into_iter().find(|p| p.exists());
     let meta = fs::symlink_metadata(path.as_deref().unwrap_or(dir));
-    Ok(meta.with_context(|| format!("look at {}", dir.display()))?.mtime().max(0).unsigned_abs())
+    Ok(meta.with_context(|| format!("stat {}", dir.display()))?.mtime().max(0).unsigned_abs())
 }
 
 fn ids_of_root(dir: &Path) -> Result<NamespaceIds> {

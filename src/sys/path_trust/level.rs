@@ -78,7 +78,7 @@ pub enum Untrusted {
         acl: bool,
     },
     /// The way cannot be walked.
-    #[error("look at {}", at.display())]
+    #[error("stat {}", at.display())]
     Io {
         /// Where it ends.
         at: PathBuf,

@@ -209,7 +209,7 @@ impl<'w> Rig<'w> {
         let told = recover();
         assert!(told.success(), "{told}; the command said: {}", self.said());
         // Nobody may come by for a long time: CRIU's next action has seen to that.
-        assert!(!told.stdout.contains("is no checkpoint any more"), "{told}; the command said: {}", self.said());
+        assert!(!told.stdout.contains("is not a checkpoint any more"), "{told}; the command said: {}", self.said());
         let again = recover();
         assert!(again.success() && again.stdout.is_empty(), "a second time: {again}, after {told}");
     }

@@ -166,7 +166,7 @@ fn look(path: &Path, skipped: &[&Path], found: &mut BTreeMap<PathBuf, String>) {
     let meta = match path.symlink_metadata() {
         Ok(meta) => meta,
         Err(e) if e.kind() == ErrorKind::NotFound => return,
-        Err(e) => panic!("look at {}: {e}", path.display()),
+        Err(e) => panic!("inspect {}: {e}", path.display()),
     };
     let m = &meta;
     found.insert(

@@ -33,19 +33,19 @@ fn flip_a_bit(path: &Path) {
 pub fn verify_finds_a_changed_bit(world: &World) {
     let container = world.container();
     container.start();
-    let shelf = world.lxcpath().join("backup");
-    fs::create_dir(&shelf).unwrap();
+    let shared_dir = world.lxcpath().join("backup");
+    fs::create_dir(&shared_dir).unwrap();
     for name in ["first", "second"] {
-        container.ours("lxc-checkpoint").arg("-D").arg(shelf.join(name)).ok();
+        container.ours("lxc-checkpoint").arg("-D").arg(shared_dir.join(name)).ok();
     }
-    let in_shelf = || Run::ours("lxc-cr").arg("verify").arg(&shelf);
+    let in_shelf = || Run::ours("lxc-cr").arg("verify").arg(&shared_dir);
     let told = in_shelf().ok();
     assert_eq!(told.stdout.matches(" is whole (").count(), 2, "{told}");
-    let listed = json(Run::ours("lxc-cr").arg("list").arg(&shelf));
+    let listed = json(Run::ours("lxc-cr").arg("list").arg(&shared_dir));
     assert!(listed.to_string().contains("second"), "{listed}");
-    assert!(shelf.join("first/lxc-cr.history").is_file());
+    assert!(shared_dir.join("first/lxc-cr.history").is_file());
 
-    flip_a_bit(&shelf.join("first/pages-1.img"));
+    flip_a_bit(&shared_dir.join("first/pages-1.img"));
     let found = in_shelf().output();
     found.assert_code(9);
     assert!(found.stderr.contains("first is damaged: image 'pages-1.img' was changed"), "{found}");

@@ -243,7 +243,7 @@ lxc.network.script.down = {PROGRAMS}/lxc-cr-net-down --bridge {BRIDGE}
         assert!(port("up"));
         container.ours("lxc-checkpoint").ok();
         container.ours("lxc-restart").ok();
-        container.witness().echo("over the same one, after a restart");
+        container.witness().echo("over the same one, after a restore");
         container.kill();
     }
 }
@@ -316,7 +316,7 @@ pub fn wrong_use_is_explained(world: &World) {
         (
             "pre-start",
             &["--bind", "web", "lxc", "pre-start"],
-            "lxc-cr[pre-start web]: '--bind' is no argument of this hook",
+            "lxc-cr[pre-start web]: '--bind' is not an argument of this hook",
         ),
         ("pre-start", &["web", "lxc", "post-stop"], "LXC runs it as 'lxc post-stop'"),
         ("post-stop", &[], "lxc-cr[post-stop]: this program is run by LXC as a hook, not by hand"),

@@ -36,8 +36,13 @@ fn checkpoint(container: &Container, images: &Path, script: Option<&Path>) -> Ou
 /// Nothing of CRIU's is left, neither in its own cgroup nor as one that holds the lock.
 fn assert_nothing_left(world: &World, container: &Container) {
     let key = lock::key(world.lxcpath(), container.name());
-    let workshop = cgroups::unified().join(format!("lxc-cr.{key}"));
-    assert!(!workshop.exists(), "{}: {:?}", workshop.display(), fs::read_to_string(workshop.join("cgroup.procs")));
+    let criu_cgroup = cgroups::unified().join(format!("lxc-cr.{key}"));
+    assert!(
+        !criu_cgroup.exists(),
+        "{}: {:?}",
+        criu_cgroup.display(),
+        fs::read_to_string(criu_cgroup.join("cgroup.procs"))
+    );
     let lock = Path::new(STATE_ROOT).join(key).join("lock");
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();

@@ -395,7 +395,7 @@ fn given_up(world: &World, more: &[&str], code: i32, words: &[&str], mut happens
 }
 
 /// `lxc-checkpoint` is killed while its CRIU waits in the user's action script: CRIU finds nobody who would complete
-/// the checkpoint, and the container goes on. The next command undoes the rest.
+/// the checkpoint, and the container is still running. The next command undoes the rest.
 pub fn killed_in_the_middle(world: &World) {
     let container = world.container();
     container.start();

@@ -10,7 +10,7 @@ use crate::harness::run::Run;
 const MEMORY: u64 = 32;
 
 /// Two copies, each of what has changed, and the checkpoint that builds on them. Where the kernel cannot tell what has
-/// changed, the copy is refused and the container goes on.
+/// changed, the copy is refused and the container is still running.
 pub fn a_checkpoint_builds_on_copies_of_memory(world: &World) {
     let container = world.container().memory(MEMORY as usize);
     container.start();

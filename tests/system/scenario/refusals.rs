@@ -252,7 +252,7 @@ pub fn of_directories_that_are_not_right(world: &World) {
     container.kill();
 }
 
-/// A disk that is full: the container goes on, and nothing is left.
+/// A disk that is full: the container is still running, and nothing is left.
 pub fn of_a_full_disk(world: &World) {
     let container = world.container().memory(16);
     container.start();

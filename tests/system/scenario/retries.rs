@@ -38,7 +38,7 @@ fn tries(dir: &Path) -> usize {
 
 /// A process has not read what the kernel told it; when CRIU comes for the second time, it is over.
 pub fn unread_netlink_data_passes(world: &World) {
-    passes(world, "netlink-queue", "a netlink socket holds data that nobody has read yet");
+    passes(world, "netlink-queue", "a netlink socket holds unread data");
 }
 
 /// The same of a message that carries the credentials of its sender, as all that systemd's journal reads.

@@ -53,7 +53,7 @@ pub fn a_terminal_shows_the_phases_with_sizes_and_times(world: &World) {
     container.kill();
 }
 
-/// With `-D`, as LXC's own tool: the container goes on, its port is back on the bridge as it was.
+/// With `-D`, as LXC's own tool: the container is still running, its port is back on the bridge as it was.
 pub fn a_container_left_running_is_as_before(world: &World) {
     let container = world.container();
     container.start();

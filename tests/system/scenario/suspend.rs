@@ -224,7 +224,7 @@ pub fn nothing_stale_comes_back(world: &World) {
     container.kill();
 }
 
-/// What cannot be resumed boots, and it is told why.
+/// What cannot be resumed boots, and the reason is reported.
 pub fn what_cannot_be_resumed_boots(world: &World) {
     let _settings = Settings::with("suspend = true\n");
     let container = prepared(world, "fails", "");

@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::{Confined, confined};
 use crate::lxc::config::Config;
 use crate::resources::cgroup::devices::{NoRule, Policy, Program, legacy as devices};
-use crate::resources::cgroup::limits::{self, Limits};
+use crate::resources::cgroup::settings::{self, Limits};
 use crate::resources::cgroup::{self, Cgroup, Tree};
 
 /// What holds a container back in one hierarchy.
@@ -32,7 +32,7 @@ impl Legacy {
             directories: vec![Confined { path: PathBuf::new(), limits, devices }],
         };
         let mut found: Vec<Legacy> = Vec::new();
-        for (name, value) in limits::of_config(items) {
+        for (name, value) in settings::of_config(items) {
             let controller = name.split('.').next().unwrap_or_default();
             match found.iter_mut().find(|l| l.controller == controller).and_then(|l| l.directories.first_mut()) {
                 Some(top) => drop(top.limits.insert(name, value)),
@@ -52,7 +52,8 @@ impl Legacy {
     pub fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
         // Without the hierarchy none of them is there.
         let dir = self.of(payload).unwrap_or(Path::new("/nowhere"));
-        let mut missing: Vec<String> = self.directories.iter().flat_map(|c| limits::missing(dir, &c.limits)).collect();
+        let mut missing: Vec<String> =
+            self.directories.iter().flat_map(|c| settings::missing(dir, &c.limits)).collect();
         if self.of(payload).is_none() && self.policies().next().is_some() {
             missing.push("rules for devices".to_owned());
         }
@@ -80,7 +81,7 @@ impl Legacy {
         let mut notes = Vec::new();
         let Some(top) = self.of(payload) else { return Ok(notes) };
         for confined in &self.directories {
-            notes.extend(limits::apply(&cgroup::directory(top, &confined.path)?, &confined.limits)?);
+            notes.extend(settings::apply(&cgroup::directory(top, &confined.path)?, &confined.limits)?);
         }
         for (path, policy) in self.policies() {
             devices::narrow(&cgroup::directory(top, path)?, policy)?;

@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 
 use crate::lxc::config::Config;
 use crate::resources::cgroup::devices::{self, Attached, NoRule, Policy, Program};
-use crate::resources::cgroup::limits::{self, Limits};
+use crate::resources::cgroup::settings::{self, Limits};
 use crate::resources::cgroup::{self, Cgroup, Tree};
 
 use legacy::Legacy;
@@ -64,7 +64,7 @@ impl Confinement {
             None if recorded => Vec::new(),
             None => vec![Confined {
                 path: PathBuf::new(),
-                limits: limits::of_config(config.cgroup2_items()),
+                limits: settings::of_config(config.cgroup2_items()),
                 devices: Policy::configured(config.cgroup2_items())?.map(Program::Rules).into_iter().collect(),
             }],
         };
@@ -76,7 +76,7 @@ impl Confinement {
     pub fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
         let top = self.directories.iter().find(|c| c.path.as_os_str().is_empty());
         let unified = payload.iter().find(|c| c.hierarchy.is_unified());
-        let missing = top.zip(unified).map(|(top, cgroup)| limits::missing(&cgroup.dir, &top.limits));
+        let missing = top.zip(unified).map(|(top, cgroup)| settings::missing(&cgroup.dir, &top.limits));
         missing.into_iter().flatten().chain(self.legacy.iter().flat_map(|l| l.missing(payload))).collect()
     }
 
@@ -89,7 +89,7 @@ impl Confinement {
     /// processes, which are where its tasks begin, move aside where they are in the way.
     pub fn set_structure(&self, payload: &Path) -> Result<()> {
         // What is above the place where they are is no concern of theirs.
-        let concerns_criu = |c: &Confined| c.path.starts_with(&self.inner) && limits::has_structure(&c.limits);
+        let concerns_criu = |c: &Confined| c.path.starts_with(&self.inner) && settings::has_structure(&c.limits);
         if self.directories.iter().any(concerns_criu) {
             let home = payload.join(&self.inner);
             let aside = home.join(ASIDE);
@@ -104,7 +104,7 @@ impl Confinement {
             }
         }
         for confined in &self.directories {
-            limits::set_structure(&cgroup::directory(payload, &confined.path)?, &confined.limits)?;
+            settings::set_structure(&cgroup::directory(payload, &confined.path)?, &confined.limits)?;
         }
         Ok(())
     }
@@ -123,7 +123,7 @@ impl Confinement {
         let Some(unified) = payload.iter().find(|c| c.hierarchy.is_unified()) else { return Ok(in_force) };
         for confined in &self.directories {
             let dir = cgroup::directory(&unified.dir, &confined.path)?;
-            in_force.notes.extend(limits::apply(&dir, &confined.limits)?);
+            in_force.notes.extend(settings::apply(&dir, &confined.limits)?);
             let attached = devices::attach(&dir, &confined.devices)?;
             if confined.path.as_os_str().is_empty() {
                 in_force.programs.clone_from(&confined.devices);

@@ -80,7 +80,7 @@ impl Program {
         match self {
             Program::Rules(policy) => Ok(program::encode(policy)),
             Program::Instructions { instructions } => {
-                of_digits(instructions).context("the record holds a device program that is none")
+                of_digits(instructions).context("the record holds an invalid device program")
             }
         }
     }

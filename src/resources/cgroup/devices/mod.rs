@@ -76,7 +76,7 @@ pub struct Policy {
 
 /// A line of the configuration that is no rule; LXC does not start a container with it.
 #[derive(Debug, thiserror::Error)]
-#[error("'{0}' is no rule for devices")]
+#[error("'{0}' is not a rule for devices")]
 pub struct NoRule(String);
 
 impl Policy {
@@ -247,7 +247,7 @@ fn device_at(path: &Path) -> io::Result<(Kind, u64)> {
     match meta.file_type() {
         kind if kind.is_block_device() => Ok((Kind::Block, meta.rdev())),
         kind if kind.is_char_device() => Ok((Kind::Char, meta.rdev())),
-        _ => Err(io::Error::other("it is no device")),
+        _ => Err(io::Error::other("it is not a device")),
     }
 }
 
