@@ -1,8 +1,9 @@
 //! How a command fails: an exit code that scripts can branch on, and a message for a person.
 //!
-//! Lower layers return `anyhow::Error` (or a small enum where a caller branches on it) with the bare
-//! cause. The stories (`checkpoint`, `restore`, …) know what the user wanted and in which state the
-//! container is now; they turn the cause into a [`Failure`]. `cli` prints it, in one place.
+//! Lower layers return `anyhow::Error` (or a small enum where a caller branches on it) with the
+//! bare cause. The stories (`checkpoint`, `restore`, …) know what the user wanted and in which
+//! state the container is now; they turn the cause into a [`Failure`]. `cli` prints it, in one
+//! place.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -84,7 +85,8 @@ pub struct Failure {
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Details(Vec<String>);
 
-/// Why a command was given up that a signal has asked to end: who begins more than one thing has to know it.
+/// Why a command was given up that a signal has asked to end: who begins more than one thing has to
+/// know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted by signal {0}")]
 pub struct Interrupted(pub i32);
@@ -134,11 +136,14 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// The chain of causes on one line, and the details below it; hint, log and state are for `cli` to lay out. Names
-    /// that a container has given begin no line of their own.
+    /// The chain of causes on one line, and the details below it; hint, log and state are for `cli`
+    /// to lay out. Names that a container has given begin no line of their own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&shown(&format!("{:#}", self.cause)))?;
-        self.details.iter().flat_map(|details| &details.0).try_for_each(|line| write!(f, "\n  {}", shown(line)))
+        self.details
+            .iter()
+            .flat_map(|details| &details.0)
+            .try_for_each(|line| write!(f, "\n  {}", shown(line)))
     }
 }
 

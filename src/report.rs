@@ -34,7 +34,8 @@ impl Report for Silent {
     fn note(&mut self, _text: &str) {}
 }
 
-/// Text that a container may have a part in: nothing of it may steer the terminal that it is shown on.
+/// Text that a container may have a part in: nothing of it may steer the terminal that it is shown
+/// on.
 pub fn shown(text: &str) -> String {
     replaced(text, steers)
 }
@@ -44,8 +45,8 @@ pub fn shown_lines(text: &str) -> String {
     replaced(text, |c| steers(c) && !['\n', '\t'].contains(&c))
 }
 
-/// Whether a character moves, hides or turns around what is beside it: control characters, line separators, those that
-/// set the direction of text, and those that are not seen.
+/// Whether a character moves, hides or turns around what is beside it: control characters, line
+/// separators, those that set the direction of text, and those that are not seen.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
@@ -79,15 +80,22 @@ pub fn seconds(time: std::time::Duration) -> String {
 /// A moment, given in seconds since 1970, as a person reads it: "2026-11-24 08:50:12 UTC".
 pub fn moment(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // The Gregorian calendar repeats after 400 years; counted from the 1st of March 0000 a leap day ends a year.
+    // The Gregorian calendar repeats after 400 years; counted from the 1st of March 0000 a leap day
+    // ends a year.
     let since_0000 = days.saturating_add(719_468);
     let (era, day) = (since_0000 / 146_097, since_0000 % 146_097);
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
-    let (month, day) = (if month < 10 { month + 3 } else { month - 9 }, day - (153 * month + 2) / 5 + 1);
+    let (month, day) =
+        (if month < 10 { month + 3 } else { month - 9 }, day - (153 * month + 2) / 5 + 1);
     let year = era * 400 + year + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC", second / 3600, second / 60 % 60, second % 60)
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02} UTC",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// A span of time in a few letters, for a table: "5 min".

@@ -1,8 +1,9 @@
-//! Settings: `/etc/lxc/lxc-cr.toml` and the drop-ins `/etc/lxc/lxc-cr.toml.d/*.toml`, every key of which has a default.
+//! Settings: `/etc/lxc/lxc-cr.toml` and the drop-ins `/etc/lxc/lxc-cr.toml.d/*.toml`, every key of
+//! which has a default.
 //!
-//! A table `[container.NAME]` sets keys for the containers of that name only. A later file wins over an earlier one
-//! (drop-ins come after the main file, in the order of their names), a container's table over all else, and the
-//! command line over that.
+//! A table `[container.NAME]` sets keys for the containers of that name only. A later file wins
+//! over an earlier one (drop-ins come after the main file, in the order of their names), a
+//! container's table over all else, and the command line over that.
 
 mod check;
 
@@ -83,7 +84,8 @@ keys! {
     sync: bool = true;
     /// What a start of a suspended container comes to, which loses what was in its memory.
     on_start: OnStart = OnStart::Warn;
-    /// Where a container's list of checkpoints lies, in a directory of its name; not set: `checkpoints` in its own directory.
+    /// Where a container's list of checkpoints lies, in a directory of its name; not set:
+    /// `checkpoints` in its own directory.
     checkpoint_dir: Option<PathBuf> = None;
     /// Whether a checkpoint of a container that goes on joins its list where no directory is named.
     keep: bool = false;
@@ -99,8 +101,8 @@ keys! {
     keep_monthly: u64 = 0;
     /// Of how many years.
     keep_yearly: u64 = 0;
-    /// Compare the checksums of memory images, too, before a restarted container may run. Those that are in memory as they
-    /// were written need no comparison.
+    /// Compare the checksums of memory images, too, before a restarted container may run. Those
+    /// that are in memory as they were written need no comparison.
     verify: bool = true;
     /// Restore a container once beside itself before it is ended.
     rehearse: Rehearse = Rehearse::Auto;
@@ -108,9 +110,11 @@ keys! {
     accept: Vec<String> = Vec::new();
     /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
     suspend: bool = false;
-    /// How many containers are suspended or resumed side by side; 0 for four times as many as there are processors.
+    /// How many containers are suspended or resumed side by side; 0 for four times as many as there
+    /// are processors.
     suspend_jobs: usize = 0;
-    /// Seconds that `lxc-cr suspend` and `lxc-cr resume` may take for all their containers together.
+    /// Seconds that `lxc-cr suspend` and `lxc-cr resume` may take for all their containers
+    /// together.
     suspend_timeout: u64 = 180;
 }
 
@@ -135,8 +139,8 @@ impl Files {
     /// Reads a settings file and its drop-ins; none of them need be there.
     ///
     /// # Errors
-    /// When one cannot be read, holds an unknown key (the nearest one is named) or a wrong value, or could have been
-    /// written by another user than root.
+    /// When one cannot be read, holds an unknown key (the nearest one is named) or a wrong value,
+    /// or could have been written by another user than root.
     pub fn read(path: &Path) -> Result<Files> {
         let mut layers: Vec<Layer> = read_layer(path)?.into_iter().collect();
         for path in drop_ins(path)? {
@@ -155,7 +159,10 @@ impl Files {
     /// The settings for the containers of a name.
     pub fn of(&self, name: &str) -> Settings {
         let mut settings = self.host();
-        self.0.iter().filter_map(|layer| layer.container.get(name)).for_each(|layer| layer.put_over(&mut settings));
+        self.0
+            .iter()
+            .filter_map(|layer| layer.container.get(name))
+            .for_each(|layer| layer.put_over(&mut settings));
         settings
     }
 }
@@ -169,7 +176,8 @@ fn drop_ins(path: &Path) -> Result<Vec<PathBuf>> {
     };
     // Hidden names are what editors and package managers leave.
     let is_ours = |name: &PathBuf| {
-        name.extension().is_some_and(|e| e == "toml") && !name.as_os_str().as_encoded_bytes().starts_with(b".")
+        name.extension().is_some_and(|e| e == "toml")
+            && !name.as_os_str().as_encoded_bytes().starts_with(b".")
     };
     Ok(names.into_iter().filter(is_ours).map(|name| dir.join(name)).collect())
 }
@@ -178,7 +186,10 @@ fn read_layer(path: &Path) -> Result<Option<Layer>> {
     // It names a program that root runs.
     let Some(mut file) = path_trust::open_own(None, path)? else { return Ok(None) };
     let mut text = String::new();
-    file.by_ref().take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+    file.by_ref()
+        .take(MAX_SIZE)
+        .read_to_string(&mut text)
+        .with_context(|| format!("read {}", path.display()))?;
     parse(&text).map(Some).map_err(|e| anyhow::anyhow!("{}:{e}", path.display()))
 }
 
@@ -205,10 +216,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lxc-cr.toml");
         assert_eq!(Files::read(&path).unwrap().of("web"), Settings::default());
-        write(&path, "bridge = \"lxcbr0\"\ntimeout = 5\n[container.web]\nsync = false\nbridge = \"br7\"\n");
+        write(
+            &path,
+            "bridge = \"lxcbr0\"\ntimeout = 5\n[container.web]\nsync = false\nbridge = \"br7\"\n",
+        );
         let drop_ins = dir.path().join("lxc-cr.toml.d");
-        write(&drop_ins.join("20-b.toml"), "timeout = 7\n[container.\"web.example\"]\nverify = false\n");
-        write(&drop_ins.join("10-a.toml"), "timeout = 6\nbridge = \"br1\"\n[container.web]\nverify = false\n");
+        write(
+            &drop_ins.join("20-b.toml"),
+            "timeout = 7\n[container.\"web.example\"]\nverify = false\n",
+        );
+        write(
+            &drop_ins.join("10-a.toml"),
+            "timeout = 6\nbridge = \"br1\"\n[container.web]\nverify = false\n",
+        );
         write(&drop_ins.join("30-c.toml.dpkg-old"), "nonsense");
         write(&drop_ins.join(".40-d.toml"), "nonsense");
         let files = Files::read(&path).unwrap();
@@ -228,10 +248,16 @@ mod tests {
             ("brigde = \"lxcbr0\"", "1:1: unknown key 'brigde'; did you mean 'bridge'?"),
             ("\n  ghost-limit = 3", "2:3: unknown key 'ghost-limit'; did you mean 'ghost_limit'?"),
             ("xyzzy = 3", "1:1: unknown key 'xyzzy'; the keys are criu, bridge, "),
-            ("[containers.web]\nsync = true", "1:2: unknown key 'containers'; did you mean 'container'?"),
+            (
+                "[containers.web]\nsync = true",
+                "1:2: unknown key 'containers'; did you mean 'container'?",
+            ),
             ("[container.web]\nsinc = true", "2:1: unknown key 'sinc'; did you mean 'sync'?"),
             ("container = 7", "1:1: 'container' is a table of containers: [container.NAME]"),
-            ("[container.web]\nsuspend_jobs = 3", "2:1: 'suspend_jobs' is for all containers together"),
+            (
+                "[container.web]\nsuspend_jobs = 3",
+                "2:1: 'suspend_jobs' is for all containers together",
+            ),
             ("container.web = 7", "1:11: 'container.web' is a table: [container.web]"),
             ("[container.web.container.db]", "1:16: unknown key 'container'"),
             ("sync = 1", "1:8: invalid type: integer `1`, expected a boolean"),
@@ -252,7 +278,12 @@ mod tests {
         write(&path, "");
         assert!(Files::read(&path).is_ok());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
-        assert!(Files::read(&path).unwrap_err().to_string().contains("can be written by others (mode 666)"));
+        assert!(
+            Files::read(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("can be written by others (mode 666)")
+        );
         // A link of root's leads to what counts.
         let real = dir.path().join("real.toml");
         fs::rename(&path, &real).unwrap();
@@ -273,12 +304,16 @@ mod tests {
         assert!(layer.container.is_empty());
         let (own, _) = SAMPLE.split_once("# [container.web]").unwrap();
         for key in KEYS {
-            let lines = own.lines().filter(|l| l.trim_start_matches("# ").starts_with(&format!("{key} = ")));
+            let lines = own
+                .lines()
+                .filter(|l| l.trim_start_matches("# ").starts_with(&format!("{key} = ")));
             assert_eq!(lines.count(), 1, "{key}");
         }
         // What is commented out can be put in.
-        let all =
-            SAMPLE.replace("\n# criu = ", "\ncriu = ").replace("\n# [", "\n[").replace("\n# sync = ", "\nsync = ");
+        let all = SAMPLE
+            .replace("\n# criu = ", "\ncriu = ")
+            .replace("\n# [", "\n[")
+            .replace("\n# sync = ", "\nsync = ");
         assert!(parse(&all).unwrap().container["web"].sync.is_some());
     }
 }

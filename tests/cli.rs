@@ -1,4 +1,5 @@
-//! The commands' own face: options, help, and what is said to wrong use. No root and no container needed.
+//! The commands' own face: options, help, and what is said to wrong use. No root and no container
+//! needed.
 #![allow(clippy::unwrap_used)]
 
 use std::os::unix::process::CommandExt;
@@ -44,7 +45,10 @@ fn every_help_is_as_it_was_reviewed() {
         let (name, help) = (name(program), stdout(&run(program, &["--help"])));
         reviewed(name, &help);
         for subcommand in subcommands(&help) {
-            reviewed(&format!("{name}-{subcommand}"), &stdout(&run(program, &[subcommand, "--help"])));
+            reviewed(
+                &format!("{name}-{subcommand}"),
+                &stdout(&run(program, &[subcommand, "--help"])),
+            );
         }
     }
 }
@@ -52,7 +56,10 @@ fn every_help_is_as_it_was_reviewed() {
 /// Those that a help lists, but for `help` itself, which is clap's.
 fn subcommands(help: &str) -> impl Iterator<Item = &str> {
     let list = help.split("\nCommands:\n").nth(1).unwrap_or_default();
-    let names = list.lines().take_while(|l| l.starts_with("  ")).filter_map(|l| l.split_whitespace().next());
+    let names = list
+        .lines()
+        .take_while(|l| l.starts_with("  "))
+        .filter_map(|l| l.split_whitespace().next());
     names.filter(|name| *name != "help")
 }
 
@@ -69,7 +76,11 @@ fn help_is_asked_for_in_three_ways_and_lists_the_exit_codes() {
         for short in ["-?", "-h"] {
             let told = run(program, &[short]);
             assert_eq!((code(&told), stderr(&told).as_str()), (0, ""), "{short}");
-            assert!(stdout(&told).contains("Exit status:") && stdout(&told).contains("--checkpoint-dir"), "{short}");
+            assert!(
+                stdout(&told).contains("Exit status:")
+                    && stdout(&told).contains("--checkpoint-dir"),
+                "{short}"
+            );
         }
     }
 }
@@ -83,18 +94,27 @@ fn version_and_usage_need_no_name() {
         assert_eq!(stdout(&version), format!("{name} {}\n", env!("CARGO_PKG_VERSION")));
         let usage = run(program, &["--usage"]);
         assert_eq!(code(&usage), 0);
-        assert!(stdout(&usage).starts_with(&format!("Usage: {name} [OPTIONS]")), "{}", stdout(&usage));
+        assert!(
+            stdout(&usage).starts_with(&format!("Usage: {name} [OPTIONS]")),
+            "{}",
+            stdout(&usage)
+        );
     }
 }
 
 #[test]
 fn the_usage_of_a_subcommand_is_all_that_is_shown() {
-    for subcommand in
-        ["list", "check", "prepare", "prune", "recover", "remove", "show", "inspect", "verify", "suspend", "resume"]
-    {
+    for subcommand in [
+        "list", "check", "prepare", "prune", "recover", "remove", "show", "inspect", "verify",
+        "suspend", "resume",
+    ] {
         let usage = run(LXC_CR, &[subcommand, "--usage"]);
         assert_eq!(code(&usage), 0, "{subcommand}");
-        assert!(stdout(&usage).starts_with(&format!("Usage: lxc-cr {subcommand} [OPTIONS]")), "{}", stdout(&usage));
+        assert!(
+            stdout(&usage).starts_with(&format!("Usage: lxc-cr {subcommand} [OPTIONS]")),
+            "{}",
+            stdout(&usage)
+        );
     }
 }
 
@@ -128,11 +148,16 @@ fn wrong_use_is_status_2_and_goes_to_standard_error() {
 fn assert_wrong(program: &str, arguments: &[&str], words: &str) {
     let told = run(program, arguments);
     assert_eq!((code(&told), stdout(&told).as_str()), (2, ""), "{arguments:?}: {}", stderr(&told));
-    assert!(stderr(&told).contains(words), "{arguments:?}: '{words}' is missing: {}", stderr(&told));
+    assert!(
+        stderr(&told).contains(words),
+        "{arguments:?}: '{words}' is missing: {}",
+        stderr(&told)
+    );
     assert!(!stderr(&told).contains("panicked"), "{arguments:?}: {}", stderr(&told));
 }
 
-/// Each option of LXC's own `lxc-checkpoint` (`lxc_checkpoint.c`, `arguments.h`), in both its forms.
+/// Each option of LXC's own `lxc-checkpoint` (`lxc_checkpoint.c`, `arguments.h`), in both its
+/// forms.
 #[test]
 fn every_option_of_lxcs_own_tool_is_taken() {
     let dir = tempfile::tempdir().unwrap();
@@ -148,7 +173,16 @@ fn every_option_of_lxcs_own_tool_is_taken() {
         &["-n", "x", "-P", path, "-o", log, "-l", "DEBUG", "-q"],
         &["-n", "x", "-P", path, "--logfile", log, "--logpriority", "debug", "--quiet"],
         &["-n", "x", "-P", path, "-D", "/nowhere", "-s", "-v", "-A", "/bin/true"],
-        &["-n", "x", "-P", path, "--checkpoint-dir=/nowhere", "--stop", "--verbose", "--action-script=/bin/true"],
+        &[
+            "-n",
+            "x",
+            "-P",
+            path,
+            "--checkpoint-dir=/nowhere",
+            "--stop",
+            "--verbose",
+            "--action-script=/bin/true",
+        ],
         &["-n", "x", "-P", path, "-p", "-D", "/nowhere"],
         &["-n", "x", "-P", path, "--pre-dump", "--checkpoint-dir", "/nowhere"],
         &["-n", "x", "-P", path, "--predump-dir", "../before", "-D", "/nowhere"],
@@ -162,6 +196,10 @@ fn every_option_of_lxcs_own_tool_is_taken() {
         let told = run(CHECKPOINT, arguments);
         // There is no such container, or the user is not root; but the line was understood.
         assert!([1, 3].contains(&code(&told)), "{arguments:?}: {}: {}", code(&told), stderr(&told));
-        assert!(stderr(&told).starts_with("lxc-checkpoint: x: "), "{arguments:?}: {}", stderr(&told));
+        assert!(
+            stderr(&told).starts_with("lxc-checkpoint: x: "),
+            "{arguments:?}: {}",
+            stderr(&told)
+        );
     }
 }

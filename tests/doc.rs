@@ -15,7 +15,12 @@ use std::process::Command;
 const PROGRAMS: [&str; 3] = ["lxc-checkpoint", "lxc-restart", "lxc-cr"];
 
 fn help(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_lxc-cr")).arg0(program).args(arguments).env_clear().output().unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_lxc-cr"))
+        .arg0(program)
+        .args(arguments)
+        .env_clear()
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{program} {arguments:?}");
     String::from_utf8(output.stdout).unwrap()
 }
@@ -23,14 +28,24 @@ fn help(program: &str, arguments: &[&str]) -> String {
 /// The subcommands that the help lists.
 fn subcommands(help: &str) -> Vec<&str> {
     let Some((_, list)) = help.split_once("\nCommands:\n") else { return Vec::new() };
-    let names = list.lines().take_while(|l| l.starts_with("  ")).filter_map(|l| l.split_whitespace().next());
+    let names = list
+        .lines()
+        .take_while(|l| l.starts_with("  "))
+        .filter_map(|l| l.split_whitespace().next());
     names.filter(|name| *name != "help").collect()
 }
 
-/// Each option of a help text with what is said of it: (`-n, --name <NAME>`, `Name of the container`).
+/// Each option of a help text with what is said of it: (`-n, --name <NAME>`, `Name of the
+/// container`).
 fn options(help: &str) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
-    for line in help.split("\nOptions:\n").nth(1).unwrap().lines().take_while(|l| l.is_empty() || l.starts_with(' ')) {
+    for line in help
+        .split("\nOptions:\n")
+        .nth(1)
+        .unwrap()
+        .lines()
+        .take_while(|l| l.is_empty() || l.starts_with(' '))
+    {
         let text = line.trim();
         let indent = line.len() - text.len();
         if text.starts_with('-') && indent < 10 {
@@ -95,7 +110,8 @@ fn every_option_of_the_help_is_in_the_manual_in_the_same_words() {
         let page = pages.iter().find(|p| p.name == format!("{name}.1")).unwrap();
         let text = plain(&page.text);
         let place = text.lines().collect::<Vec<_>>();
-        let found = place.windows(3).any(|w| w[0] == ".TP" && w[1] == option && said.starts_with(w[2]));
+        let found =
+            place.windows(3).any(|w| w[0] == ".TP" && w[1] == option && said.starts_with(w[2]));
         assert!(found, "{} has no '{option}' with '{said}' ({sub})", page.name);
         compared += 1;
     }
@@ -118,8 +134,15 @@ fn every_subcommand_has_its_section() {
 #[test]
 fn no_manual_speaks_of_an_option_that_is_gone() {
     // CRIU's, that of a hook, and systemctl's.
-    let others =
-        ["--tcp-established", "--network-lock", "--mntns-compat-mode", "--root", "--bind-root", "--bridge", "--now"];
+    let others = [
+        "--tcp-established",
+        "--network-lock",
+        "--mntns-compat-mode",
+        "--root",
+        "--bind-root",
+        "--bridge",
+        "--now",
+    ];
     let mut known: BTreeSet<String> = others.map(str::to_owned).into();
     for (_, _, option, _) in all_options() {
         known.extend(option.split([' ', ',']).filter(|w| w.starts_with("--")).map(str::to_owned));
@@ -143,14 +166,25 @@ fn every_manual_has_the_sections_that_a_reader_looks_for() {
         assert!(page.name.ends_with('5') || has("EXIT STATUS"), "{}", page.name);
         // Nothing is left to fill in but what `make install` fills in.
         let words = page.text.split('@').skip(1);
-        let left: Vec<&str> =
-            words.filter(|w| !w.is_empty() && w.chars().all(|c| c.is_ascii_uppercase() || c == '_')).collect();
-        assert!(left.iter().all(|w| ["LIBEXECDIR", "CONFIGDIR", "DATADIR"].contains(w)), "{}: {left:?}", page.name);
+        let left: Vec<&str> = words
+            .filter(|w| !w.is_empty() && w.chars().all(|c| c.is_ascii_uppercase() || c == '_'))
+            .collect();
+        assert!(
+            left.iter().all(|w| ["LIBEXECDIR", "CONFIGDIR", "DATADIR"].contains(w)),
+            "{}: {left:?}",
+            page.name
+        );
         // Our own pages exist; others name theirs.
         let also = plain(&page.text);
         let also = also.split(".SH SEE ALSO").nth(1).unwrap();
-        for line in also.lines().filter(|l| l.starts_with(".BR lxc-cr") || l.starts_with(".BR lxc-restart")) {
-            let name = line.trim_start_matches(".BR ").trim_end_matches(',').replace(" (", ".").replace(')', "");
+        for line in
+            also.lines().filter(|l| l.starts_with(".BR lxc-cr") || l.starts_with(".BR lxc-restart"))
+        {
+            let name = line
+                .trim_start_matches(".BR ")
+                .trim_end_matches(',')
+                .replace(" (", ".")
+                .replace(')', "");
             assert!(names.contains(&name), "{}: there is no {name}", page.name);
         }
     }
@@ -198,9 +232,10 @@ fn bash_completes_options_containers_and_checkpoints() {
         fs::write(lxcpath.join(image).join("inventory.img"), "").unwrap();
     }
     // Stands in for LXC's two programs, which need not be on this machine.
-    for (name, text) in
-        [("lxc-ls", format!("ls ${{3:-{}}}", lxcpath.display())), ("lxc-config", format!("echo {}", lxcpath.display()))]
-    {
+    for (name, text) in [
+        ("lxc-ls", format!("ls ${{3:-{}}}", lxcpath.display())),
+        ("lxc-config", format!("echo {}", lxcpath.display())),
+    ] {
         let program = dir.path().join(name);
         fs::write(&program, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
@@ -223,8 +258,11 @@ fn every_option_is_completed_in_every_shell() {
     let commands = lxc_cr::cli::commands();
     for (name, _, option, _) in all_options() {
         let command = commands.iter().find(|c| c.get_name() == name).unwrap();
-        let Some(long) = option.split([' ', ',']).find_map(|w| w.strip_prefix("--")) else { continue };
-        let texts = [completions::bash(command), completions::zsh(command), completions::fish(command)];
+        let Some(long) = option.split([' ', ',']).find_map(|w| w.strip_prefix("--")) else {
+            continue;
+        };
+        let texts =
+            [completions::bash(command), completions::zsh(command), completions::fish(command)];
         let marks = [format!("--{long}"), format!("--{long}"), format!(" -l {long} ")];
         for (text, mark) in texts.iter().zip(marks) {
             assert!(text.contains(&mark), "{name}: {mark} is missing:\n{text}");

@@ -57,7 +57,11 @@ fn trial(name: &str, run: fn(), lacking: fn() -> Option<String>, unable: Option<
         if let Some(reason) = unable {
             // A green run on a build server must not be an empty one.
             let server = std::env::var("CI").is_ok_and(|v| v == "true");
-            return if server { Err(Failed::from(reason)) } else { Ok(Completion::ignored_with(reason)) };
+            return if server {
+                Err(Failed::from(reason))
+            } else {
+                Ok(Completion::ignored_with(reason))
+            };
         }
         if let Some(reason) = in_own_namespace(lacking)? {
             return Ok(Completion::ignored_with(reason));
@@ -73,7 +77,12 @@ fn in_own_namespace<T: Send + 'static>(f: fn() -> T) -> Result<T, Failed> {
         f()
     });
     thread.join().map_err(|panic| {
-        Failed::from(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "it panicked, see above".to_owned()))
+        Failed::from(
+            panic
+                .downcast_ref::<String>()
+                .cloned()
+                .unwrap_or_else(|| "it panicked, see above".to_owned()),
+        )
     })
 }
 

@@ -55,7 +55,8 @@ impl House {
         let texts: Vec<_> = texts.collect();
         let known: BTreeSet<Module> = texts.iter().map(|(module, ..)| module.clone()).collect();
         let sources = texts.into_iter().map(|(module, file, text)| {
-            let mut reader = Reader { inside: module.clone(), known: &known, imports: BTreeSet::new() };
+            let mut reader =
+                Reader { inside: module.clone(), known: &known, imports: BTreeSet::new() };
             reader.visit_file(&syn::parse_file(&text).unwrap());
             let mut imports = reader.imports;
             imports.remove(&module);
@@ -72,14 +73,24 @@ impl House {
                 wrong.push(format!("{}: '{}' is in no row", source.file, module[0]));
                 continue;
             };
-            for import in source.imports.iter().filter(|import| !import.is_empty() && import[0] != module[0]) {
+            for import in
+                source.imports.iter().filter(|import| !import.is_empty() && import[0] != module[0])
+            {
                 let pair = (module[0].as_str(), import[0].as_str());
                 match row(&import[0]) {
                     Some(other) if other > own => {
-                        wrong.push(format!("{}: imports upwards: {}", source.file, import.join("::")));
+                        wrong.push(format!(
+                            "{}: imports upwards: {}",
+                            source.file,
+                            import.join("::")
+                        ));
                     }
                     Some(other) if other == own && !NEIGHBOURS.contains(&pair) => {
-                        wrong.push(format!("{}: imports sideways: {}", source.file, import.join("::")));
+                        wrong.push(format!(
+                            "{}: imports sideways: {}",
+                            source.file,
+                            import.join("::")
+                        ));
                     }
                     _ => {}
                 }
@@ -99,7 +110,12 @@ impl House {
         circles.into_iter().collect()
     }
 
-    fn walk(&self, trail: &mut Vec<Module>, seen: &mut BTreeSet<Module>, circles: &mut BTreeSet<String>) {
+    fn walk(
+        &self,
+        trail: &mut Vec<Module>,
+        seen: &mut BTreeSet<Module>,
+        circles: &mut BTreeSet<String>,
+    ) {
         let here = trail.last().unwrap().clone();
         for next in &self.0[&here].imports {
             if is_family(&here, next) {
@@ -108,7 +124,8 @@ impl House {
             if *next == trail[0] {
                 // Named from its first member on, so that each is named once.
                 if trail.iter().min() == trail.first() {
-                    let names: Vec<&str> = trail.iter().map(|module| self.0[module].file.as_str()).collect();
+                    let names: Vec<&str> =
+                        trail.iter().map(|module| self.0[module].file.as_str()).collect();
                     circles.insert(names.join(" → "));
                 }
             } else if seen.insert(next.clone()) {
@@ -159,7 +176,8 @@ impl Reader<'_> {
             }
             _ => return,
         };
-        let longest = (0..=absolute.len()).rev().map(|n| &absolute[..n]).find(|m| self.known.contains(*m));
+        let longest =
+            (0..=absolute.len()).rev().map(|n| &absolute[..n]).find(|m| self.known.contains(*m));
         if let Some(module) = longest {
             self.imports.insert(module.to_vec());
         }
@@ -173,7 +191,9 @@ impl Reader<'_> {
             syn::UseTree::Name(name) => self.enter(&[prefix, &[name.ident.to_string()]].concat()),
             syn::UseTree::Rename(name) => self.enter(&[prefix, &[name.ident.to_string()]].concat()),
             syn::UseTree::Glob(_) => self.enter(prefix),
-            syn::UseTree::Group(group) => group.items.iter().for_each(|tree| self.enter_tree(prefix, tree)),
+            syn::UseTree::Group(group) => {
+                group.items.iter().for_each(|tree| self.enter_tree(prefix, tree))
+            }
         }
     }
 }
@@ -201,7 +221,8 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        let parts: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        let parts: Vec<String> =
+            path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         if parts.len() > 1 {
             self.enter(&parts);
         }
@@ -244,25 +265,35 @@ fn no_files_import_each_other_in_a_circle() {
 }
 
 fn invented(files: &[(&str, &str)]) -> House {
-    let texts = files.iter().map(|(file, text)| (module_of(file).unwrap(), (*file).to_owned(), (*text).to_owned()));
+    let texts = files
+        .iter()
+        .map(|(file, text)| (module_of(file).unwrap(), (*file).to_owned(), (*text).to_owned()));
     House::of(texts)
 }
 
 #[test]
 fn an_import_upwards_is_seen_in_a_group_of_several_lines() {
-    let above =
-        [("sys/mod.rs", "use crate::{\n    error,\n    cli::{self, run},\n};"), ("cli/mod.rs", ""), ("error.rs", "")];
+    let above = [
+        ("sys/mod.rs", "use crate::{\n    error,\n    cli::{self, run},\n};"),
+        ("cli/mod.rs", ""),
+        ("error.rs", ""),
+    ];
     assert_eq!(invented(&above).misplaced(), ["sys/mod.rs: imports upwards: cli"]);
-    let in_code =
-        [("sys/mod.rs", "fn f() { crate::store::list::all(); }"), ("store/list.rs", ""), ("store/mod.rs", "")];
+    let in_code = [
+        ("sys/mod.rs", "fn f() { crate::store::list::all(); }"),
+        ("store/list.rs", ""),
+        ("store/mod.rs", ""),
+    ];
     assert_eq!(invented(&in_code).misplaced(), ["sys/mod.rs: imports upwards: store::list"]);
-    let in_a_test = [("sys/mod.rs", "#[cfg(test)] mod tests { use crate::cli; }"), ("cli/mod.rs", "")];
+    let in_a_test =
+        [("sys/mod.rs", "#[cfg(test)] mod tests { use crate::cli; }"), ("cli/mod.rs", "")];
     assert!(invented(&in_a_test).misplaced().is_empty());
 }
 
 #[test]
 fn an_import_sideways_is_seen() {
-    let beside = [("lxc/mod.rs", "use crate::criu::run;"), ("criu/mod.rs", ""), ("criu/run.rs", "")];
+    let beside =
+        [("lxc/mod.rs", "use crate::criu::run;"), ("criu/mod.rs", ""), ("criu/run.rs", "")];
     assert_eq!(invented(&beside).misplaced(), ["lxc/mod.rs: imports sideways: criu::run"]);
 }
 
@@ -277,8 +308,10 @@ fn a_circle_is_seen() {
     assert_eq!(invented(&ring).circles(), ["restore/a.rs → restore/b.rs → restore/c.rs"]);
 }
 
-/// Where the environment is read. Whoever starts a command decides on it: so it is listed in docs/local-users.md.
-const READS_ENVIRONMENT: &[&str] = &["cli/action.rs", "cli/hook.rs", "lxc/config/mod.rs", "sys/systemd_journal.rs"];
+/// Where the environment is read. Whoever starts a command decides on it: so it is listed in
+/// docs/local-users.md.
+const READS_ENVIRONMENT: &[&str] =
+    &["cli/action.rs", "cli/hook.rs", "lxc/config/mod.rs", "sys/systemd_journal.rs"];
 
 #[test]
 fn the_environment_and_tmp_are_not_relied_upon() {
@@ -292,9 +325,15 @@ fn the_environment_and_tmp_are_not_relied_upon() {
         let own: String = own.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         let is_test = inner.contains("/tests");
         let reads = own.contains("env::var") && !is_test;
-        assert!(!reads || READS_ENVIRONMENT.contains(&inner.as_str()), "{inner} reads the environment");
+        assert!(
+            !reads || READS_ENVIRONMENT.contains(&inner.as_str()),
+            "{inner} reads the environment"
+        );
         for word in ["temp_dir", "tempfile::"] {
-            assert!(is_test || !own.contains(word), "{inner}: '{word}' goes by TMPDIR; see sys::files::scratch");
+            assert!(
+                is_test || !own.contains(word),
+                "{inner}: '{word}' goes by TMPDIR; see sys::files::scratch"
+            );
         }
     }
 }

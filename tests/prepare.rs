@@ -1,8 +1,9 @@
-//! What `lxc-cr prepare` would do, on hosts and containers made of files: no root is needed, nothing is changed.
+//! What `lxc-cr prepare` would do, on hosts and containers made of files: no root is needed,
+//! nothing is changed.
 //!
-//! A case is a file below `tests/prepare`: what the user wishes on its first lines, then files (`-- PATH --`) and links
-//! (`-- PATH -> TARGET --`), and at its end what a person would see. `@DIR@` stands for the directory of the case, `@NUL@` for a
-//! NUL.
+//! A case is a file below `tests/prepare`: what the user wishes on its first lines, then files (`--
+//! PATH --`) and links (`-- PATH -> TARGET --`), and at its end what a person would see. `@DIR@`
+//! stands for the directory of the case, `@NUL@` for a NUL.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -37,22 +38,33 @@ impl Case {
         let wishes = head.lines().filter_map(|line| line.split_once(": "));
         let wishes = wishes.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
         let mut expected = String::new();
-        for section in format!("\n{body}").split("\n-- ").map(|s| s.trim_start_matches('\n')).filter(|s| !s.is_empty())
+        for section in format!("\n{body}")
+            .split("\n-- ")
+            .map(|s| s.trim_start_matches('\n'))
+            .filter(|s| !s.is_empty())
         {
-            let (name, content) = section.split_once(" --\n").or(section.split_once(" --")).unwrap();
-            let content =
-                if content.is_empty() || content.ends_with('\n') { content.to_owned() } else { format!("{content}\n") };
+            let (name, content) =
+                section.split_once(" --\n").or(section.split_once(" --")).unwrap();
+            let content = if content.is_empty() || content.ends_with('\n') {
+                content.to_owned()
+            } else {
+                format!("{content}\n")
+            };
             if name == EXPECTED {
                 expected = content;
                 continue;
             }
-            let (name, target) = name.split_once(" -> ").map_or((name, None), |(name, target)| (name, Some(target)));
+            let (name, target) =
+                name.split_once(" -> ").map_or((name, None), |(name, target)| (name, Some(target)));
             let at = dir.path().join(name);
             fs::create_dir_all(at.parent().unwrap()).unwrap();
             match target {
                 Some(target) => symlink(target, at).unwrap(),
-                None => fs::write(at, content.replace("@DIR@", dir.path().to_str().unwrap()).replace("@NUL@", "\0"))
-                    .unwrap(),
+                None => fs::write(
+                    at,
+                    content.replace("@DIR@", dir.path().to_str().unwrap()).replace("@NUL@", "\0"),
+                )
+                .unwrap(),
             }
         }
         Case { dir, wishes, expected }
@@ -90,10 +102,13 @@ fn of_host(case: &Case) -> String {
     };
     match host::plan(&Root::new(case.dir.path()), &spec, &network, Vec::new()) {
         Ok(plan) => {
-            let lines = plan.deeds().into_iter().chain(plan.advice.clone()).map(|line| format!("{line}\n"));
+            let lines =
+                plan.deeds().into_iter().chain(plan.advice.clone()).map(|line| format!("{line}\n"));
             format!("{}{}{}", plan.findings, diffs(&plan.changes), lines.collect::<String>())
         }
-        Err(failure) => format!("{failure}\nhint: {}\n", failure.hint.as_deref().unwrap_or_default()),
+        Err(failure) => {
+            format!("{failure}\nhint: {}\n", failure.hint.as_deref().unwrap_or_default())
+        }
     }
 }
 
@@ -105,22 +120,30 @@ fn of_container(case: &Case) -> String {
     fs::create_dir_all(installed.data.join("systemd")).unwrap();
     for name in ["lxc-cr.conf", "lxc-cr-systemd.conf"] {
         let text = fs::read_to_string(source.join(format!("{name}.in"))).unwrap();
-        fs::write(installed.config.join(name), text.replace("@DATADIR@", installed.data.to_str().unwrap())).unwrap();
+        fs::write(
+            installed.config.join(name),
+            text.replace("@DATADIR@", installed.data.to_str().unwrap()),
+        )
+        .unwrap();
     }
     fs::copy(source.join("systemd/no-bpf.seccomp"), installed.profile()).unwrap();
-    let (name, lxcpath) = (ContainerName::new("web").unwrap(), LxcPath::new(case.dir.path()).unwrap());
+    let (name, lxcpath) =
+        (ContainerName::new("web").unwrap(), LxcPath::new(case.dir.path()).unwrap());
     let defined = Defined::load(&name, &lxcpath, None).unwrap();
     let init = case.spec("init").and_then(Init::named);
     match container::plan(&defined, &installed, init) {
         Ok(plan) => format!("{} {}\n{}{}", plan.init, plan.id_map, diffs(&plan.change), plan.notes),
-        Err(failure) => format!("{failure}\nhint: {}\n", failure.hint.as_deref().unwrap_or_default()),
+        Err(failure) => {
+            format!("{failure}\nhint: {}\n", failure.hint.as_deref().unwrap_or_default())
+        }
     }
 }
 
 /// Compares all cases of a kind; what differs is shown as it would have to be.
 fn compare(kind: &str, seen: fn(&Case) -> String) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/prepare").join(kind);
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     assert!(paths.len() > 3, "only {} cases", paths.len());
     let mut wrong = String::new();

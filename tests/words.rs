@@ -42,7 +42,8 @@ const SIGNS: &[(&str, &str)] = &[
 ];
 
 /// Phrases in which a sign is right.
-const ALLOWED: &[&str] = &["told apart", "there is no checkpoint", "there is no directory", "there is no file"];
+const ALLOWED: &[&str] =
+    &["told apart", "there is no checkpoint", "there is no directory", "there is no file"];
 
 /// Where a text is read by users, and the text.
 type Text = (String, String);
@@ -129,11 +130,17 @@ fn documents() -> Vec<Text> {
     let mut paths = files("docs", &[".md"]);
     paths.extend(files("tests/cli", &[".snap"]));
     paths.extend(files("packaging/man", &[".in"]));
-    paths.extend(["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"].map(|name| root().join(name)));
+    paths.extend(
+        ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+            .map(|name| root().join(name)),
+    );
     let by_line = |path: PathBuf| {
         let text = fs::read_to_string(&path).unwrap();
         let name = inside(&path);
-        text.lines().enumerate().map(|(at, line)| (format!("{name}:{}", at + 1), line.to_owned())).collect::<Vec<_>>()
+        text.lines()
+            .enumerate()
+            .map(|(at, line)| (format!("{name}:{}", at + 1), line.to_owned()))
+            .collect::<Vec<_>>()
     };
     paths.into_iter().flat_map(by_line).collect()
 }
@@ -143,8 +150,10 @@ fn has(text: &str, phrase: &str) -> bool {
     let lower = text.to_lowercase();
     let clean = ALLOWED.iter().fold(lower, |text, allowed| text.replace(allowed, ""));
     clean.match_indices(phrase).any(|(at, _)| {
-        let is_word = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
-        !is_word(clean[..at].chars().next_back()) && !is_word(clean[at + phrase.len()..].chars().next())
+        let is_word =
+            |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_' || c == '-');
+        !is_word(clean[..at].chars().next_back())
+            && !is_word(clean[at + phrase.len()..].chars().next())
     })
 }
 

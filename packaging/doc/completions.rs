@@ -1,14 +1,16 @@
 //! Completions for bash, zsh and fish, made of the commands' definitions.
 //!
-//! What an option's value is tells its name in the help: `NAME` is a container, the `DIR` of `-D` a checkpoint, `PATH`
-//! and any other `DIR` a directory, `FILE` a file. So new options and subcommands need nothing here. (The static
-//! generators of clap_complete cannot ask a program for names, and its dynamic one would have to be in our commands.)
+//! What an option's value is tells its name in the help: `NAME` is a container, the `DIR` of `-D` a
+//! checkpoint, `PATH` and any other `DIR` a directory, `FILE` a file. So new options and
+//! subcommands need nothing here. (The static generators of clap_complete cannot ask a program for
+//! names, and its dynamic one would have to be in our commands.)
 
 use clap::{Arg, ArgAction, Command};
 
 use crate::pages::visible;
 
-/// The shell functions that know containers and checkpoints; each uses what stands on the line so far.
+/// The shell functions that know containers and checkpoints; each uses what stands on the line so
+/// far.
 const BASH: &str = include_str!("functions.bash");
 const ZSH: &str = include_str!("functions.zsh");
 const FISH: &str = include_str!("functions.fish");
@@ -30,7 +32,8 @@ fn value(arg: &Arg) -> Value {
     if !matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) {
         return Value::Nothing;
     }
-    let possible: Vec<String> = arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
+    let possible: Vec<String> =
+        arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
     if !possible.is_empty() {
         return Value::OneOf(possible);
     }
@@ -40,7 +43,9 @@ fn value(arg: &Arg) -> Value {
         "DIR" if arg.get_long() == Some("checkpoint-dir") => Value::Checkpoint,
         "DIR" | "PATH" => Value::Directory,
         "FILE" => Value::File,
-        "LEVEL" => Value::OneOf(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].map(str::to_owned).into()),
+        "LEVEL" => {
+            Value::OneOf(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"].map(str::to_owned).into())
+        }
         _ => Value::Free,
     }
 }
@@ -80,7 +85,8 @@ fn names(commands: &[&Command]) -> String {
 pub fn bash(command: &Command) -> String {
     let name = command.get_name();
     let subs = subcommands(command);
-    let mut text = format!("# bash completion for {name}\n\n{BASH}\n_{}() {{\n", name.replace('-', "_"));
+    let mut text =
+        format!("# bash completion for {name}\n\n{BASH}\n_{}() {{\n", name.replace('-', "_"));
     text.push_str("    local cur prev lxcpath container\n    _lxc_cr_line\n");
     if subs.is_empty() {
         text.push_str(&bash_words(command, "    "));
@@ -89,10 +95,16 @@ pub fn bash(command: &Command) -> String {
         top.sort();
         text.push_str("    case ${COMP_WORDS[1]} in\n");
         for sub in &subs {
-            text.push_str(&format!("        {})\n{}            ;;\n", sub.get_name(), bash_words(sub, "            ")));
+            text.push_str(&format!(
+                "        {})\n{}            ;;\n",
+                sub.get_name(),
+                bash_words(sub, "            ")
+            ));
         }
         let words = format!("{} {}", names(&subs), top.join(" "));
-        text.push_str(&format!("        *) [ \"$COMP_CWORD\" -gt 1 ] || _lxc_cr_words \"{words}\" ;;\n    esac\n"));
+        text.push_str(&format!(
+            "        *) [ \"$COMP_CWORD\" -gt 1 ] || _lxc_cr_words \"{words}\" ;;\n    esac\n"
+        ));
     }
     text.push_str(&format!("}}\ncomplete -F _{} {name}\n", name.replace('-', "_")));
     text
@@ -136,13 +148,19 @@ pub fn zsh(command: &Command) -> String {
         text.push_str(&zsh_arguments(command, ""));
         return text;
     }
-    let list: Vec<String> =
-        subs.iter().map(|s| format!("    {}", zsh_quote(&format!("{}:{}", s.get_name(), about(s))))).collect();
+    let list: Vec<String> = subs
+        .iter()
+        .map(|s| format!("    {}", zsh_quote(&format!("{}:{}", s.get_name(), about(s)))))
+        .collect();
     text.push_str(&format!("local -a commands=(\n{}\n)\n", list.join("\n")));
     text.push_str("if (( CURRENT == 2 )); then\n    _describe command commands\n    return\nfi\n");
     text.push_str("local command=$words[2]\nshift words\n(( CURRENT-- ))\ncase $command in\n");
     for sub in subs {
-        text.push_str(&format!("    {})\n{}        ;;\n", sub.get_name(), zsh_arguments(sub, "        ")));
+        text.push_str(&format!(
+            "    {})\n{}        ;;\n",
+            sub.get_name(),
+            zsh_arguments(sub, "        ")
+        ));
     }
     text.push_str("esac\n");
     text
@@ -161,10 +179,17 @@ fn zsh_arguments(command: &Command, indent: &str) -> String {
             Value::Free => ":value: ".to_owned(),
         };
         if arg.is_positional() {
-            lines.push(zsh_quote(&format!("{}{action}", if arg.is_required_set() { "" } else { ":" })));
+            lines.push(zsh_quote(&format!(
+                "{}{action}",
+                if arg.is_required_set() { "" } else { ":" }
+            )));
             continue;
         }
-        let help = help(arg).replace('\\', "\\\\").replace('[', "\\[").replace(']', "\\]").replace(':', "\\:");
+        let help = help(arg)
+            .replace('\\', "\\\\")
+            .replace('[', "\\[")
+            .replace(']', "\\]")
+            .replace(':', "\\:");
         let forms = forms(arg);
         let many = if matches!(arg.get_action(), ArgAction::Append) {
             "*".to_owned()
@@ -218,7 +243,9 @@ fn fish_lines(name: &str, command: &Command, condition: &str) -> String {
         let value = match value(arg) {
             Value::Nothing => " -f".to_owned(),
             Value::Container => " -x -a '(__lxc_cr_containers)'".to_owned(),
-            Value::Checkpoint => " -x -a '(__lxc_cr_checkpoints; __fish_complete_directories)'".to_owned(),
+            Value::Checkpoint => {
+                " -x -a '(__lxc_cr_checkpoints; __fish_complete_directories)'".to_owned()
+            }
             Value::Directory => " -x -a '(__fish_complete_directories)'".to_owned(),
             Value::File => " -r -F".to_owned(),
             Value::OneOf(words) => format!(" -x -a '{}'", words.join(" ")),
@@ -226,7 +253,10 @@ fn fish_lines(name: &str, command: &Command, condition: &str) -> String {
         };
         let short = arg.get_short().map(|s| format!(" -s '{s}'")).unwrap_or_default();
         let long = arg.get_long().map(|l| format!(" -l {l}")).unwrap_or_default();
-        text.push_str(&format!("complete -c {name}{condition}{short}{long}{value} -d {}\n", fish_quote(&help(arg))));
+        text.push_str(&format!(
+            "complete -c {name}{condition}{short}{long}{value} -d {}\n",
+            fish_quote(&help(arg))
+        ));
     }
     if takes_container(command) {
         text.push_str(&format!("complete -c {name} -f{condition} -a '(__lxc_cr_containers)'\n"));

@@ -1,7 +1,8 @@
 //! Makes the manuals and completions: `cargo run --example doc -- DIRECTORY`.
 //!
-//! What the commands' `--help` says comes from their own definitions; the rest of each manual is written by hand, in
-//! `packaging/man`. Paths of the installation (`@LIBEXECDIR@`, …) are left for `make install` to fill in.
+//! What the commands' `--help` says comes from their own definitions; the rest of each manual is
+//! written by hand, in `packaging/man`. Paths of the installation (`@LIBEXECDIR@`, …) are left for
+//! `make install` to fill in.
 #![allow(clippy::print_stderr)]
 
 mod completions;
@@ -28,7 +29,8 @@ fn main() -> ExitCode {
 
 fn write(dir: &Path) -> io::Result<()> {
     let commands = lxc_cr::cli::commands();
-    let (man, bash, zsh, fish) = (dir.join("man"), dir.join("bash"), dir.join("zsh"), dir.join("fish"));
+    let (man, bash, zsh, fish) =
+        (dir.join("man"), dir.join("bash"), dir.join("zsh"), dir.join("fish"));
     for dir in [&man, &bash, &zsh, &fish] {
         fs::create_dir_all(dir)?;
     }

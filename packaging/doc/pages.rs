@@ -3,7 +3,8 @@
 //! A line of a page that is one of these words stands for what is put in its place:
 //!
 //! * `@OPTIONS@`: the options and arguments of the page's command;
-//! * `@SUBCOMMANDS@`: the subcommands, each with its options, and the options that all of them have;
+//! * `@SUBCOMMANDS@`: the subcommands, each with its options, and the options that all of them
+//!   have;
 //! * `@EXIT_STATUS@`: the exit codes;
 //! * `@SETTINGS@`: the keys of the sample settings file, each with its comment.
 
@@ -59,7 +60,9 @@ fn options(command: &Command) -> io::Result<String> {
     Man::new(command.clone()).render_options_section(&mut source)?;
     let text = String::from_utf8_lossy(&source);
     // Without its preamble, which says how an apostrophe is made, and without its heading.
-    Ok(text.split_once(".SH OPTIONS\n").map_or_else(String::new, |(_, list)| list.replace("\\*(Aq", "\\(aq")))
+    Ok(text
+        .split_once(".SH OPTIONS\n")
+        .map_or_else(String::new, |(_, list)| list.replace("\\*(Aq", "\\(aq")))
 }
 
 /// The subcommands that a person calls.
@@ -74,9 +77,11 @@ fn subcommands(command: &Command) -> io::Result<String> {
     for sub in visible(command) {
         let own = sub.clone().mut_args(|arg| if is_common(&arg) { arg.hide(true) } else { arg });
         let usage = sub.clone().render_usage().to_string();
-        let usage = usage.trim_start_matches("Usage: ").trim_start_matches(command.get_name()).trim_start();
+        let usage =
+            usage.trim_start_matches("Usage: ").trim_start_matches(command.get_name()).trim_start();
         text.push_str(&format!(".SS {}\n", escape(usage)));
-        let about = sub.get_long_about().or(sub.get_about()).map(ToString::to_string).unwrap_or_default();
+        let about =
+            sub.get_long_about().or(sub.get_about()).map(ToString::to_string).unwrap_or_default();
         for paragraph in about.split("\n\n") {
             let stop = if paragraph.ends_with(['.', ':', '?']) { "" } else { "." };
             text.push_str(&format!("{}{stop}\n.PP\n", escape(paragraph)));
@@ -84,22 +89,31 @@ fn subcommands(command: &Command) -> io::Result<String> {
         text.push_str(&options(&own)?);
     }
     if let (Some(first), false) = (visible(command).next(), common.is_empty()) {
-        let all = Command::new("all").version("").disable_help_flag(true).disable_version_flag(true);
-        // Not left out: a common option may name another one, with which it cannot go together.
         let all =
-            all.args(first.get_arguments().cloned().map(|arg| if is_common(&arg) { arg } else { arg.hide(true) }));
+            Command::new("all").version("").disable_help_flag(true).disable_version_flag(true);
+        // Not left out: a common option may name another one, with which it cannot go together.
+        let all = all.args(
+            first
+                .get_arguments()
+                .cloned()
+                .map(|arg| if is_common(&arg) { arg } else { arg.hide(true) }),
+        );
         text.push_str(".SS Options of every subcommand\n");
         text.push_str(&options(&all)?);
     }
     Ok(text)
 }
 
-/// The options that all subcommands have, in the same words; none when there is only one subcommand.
+/// The options that all subcommands have, in the same words; none when there is only one
+/// subcommand.
 fn common_options(command: &Command) -> Vec<&Arg> {
     let subs: Vec<&Command> = visible(command).collect();
-    let Some((first, others)) = subs.split_first().filter(|(_, others)| !others.is_empty()) else { return Vec::new() };
+    let Some((first, others)) = subs.split_first().filter(|(_, others)| !others.is_empty()) else {
+        return Vec::new();
+    };
     let words = |arg: &Arg| (arg.to_string(), arg.get_help().map(ToString::to_string));
-    let same = |arg: &&Arg| others.iter().all(|sub| sub.get_arguments().any(|a| words(a) == words(arg)));
+    let same =
+        |arg: &&Arg| others.iter().all(|sub| sub.get_arguments().any(|a| words(a) == words(arg)));
     first.get_arguments().filter(same).collect()
 }
 

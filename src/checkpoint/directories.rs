@@ -1,8 +1,10 @@
-//! The directory that a checkpoint becomes: `DIR.partial` while CRIU writes into it, `DIR` when all of it is there.
+//! The directory that a checkpoint becomes: `DIR.partial` while CRIU writes into it, `DIR` when all
+//! of it is there.
 //!
-//! The change of the name is the step that counts. Before it the directory is half-written, and goes in a failure; from then on it is
-//! a checkpoint, which a container may be ended for; one that is not ended after all takes the name away again
-//! ([`unseal`](rollback::unseal)). What had the name before is swapped for it, and goes last.
+//! The change of the name is the step that counts. Before it the directory is half-written, and
+//! goes in a failure; from then on it is a checkpoint, which a container may be ended for; one that
+//! is not ended after all takes the name away again ([`unseal`](rollback::unseal)). What had the
+//! name before is swapped for it, and goes last.
 
 use std::ffi::OsString;
 use std::fs;
@@ -43,32 +45,48 @@ pub fn failed_log(images: &Path) -> PathBuf {
     files::with_suffix(images, layout::FAILED_LOG)
 }
 
-/// Refuses a target that holds something already, before anything is touched. A checkpoint that is to be replaced is held
-/// until that is done: nobody may be reading it, or begin to.
+/// Refuses a target that holds something already, before anything is touched. A checkpoint that is
+/// to be replaced is held until that is done: nobody may be reading it, or begin to.
 pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::File>> {
     check_above(request, defined)?;
     let target = &request.images;
     let refuse = |text: String| Failure::msg(Exit::Refused, text);
     match fs::symlink_metadata(target) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context(format!("stat {}", target.display())))),
+        Err(e) => {
+            return Err(Failure::new(
+                Exit::Other,
+                anyhow!(e).context(format!("stat {}", target.display())),
+            ));
+        }
         Ok(meta) if !meta.is_dir() => {
-            return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", target.display()))
-                .hint("-D wants a directory, or a path where one can be made"));
+            return Err(Failure::msg(
+                Exit::Usage,
+                format!("{} is not a directory", target.display()),
+            )
+            .hint("-D wants a directory, or a path where one can be made"));
         }
         Ok(_) => {}
     }
     files::open_private_dir(target).or_exit(Exit::Other)?;
     if is_mount_point(target).or_exit(Exit::Other)? {
-        return Err(refuse(format!("{} is a mount point, and could not be given its name", target.display()))
-            .hint("choose a directory in it"));
+        return Err(refuse(format!(
+            "{} is a mount point, and could not be given its name",
+            target.display()
+        ))
+        .hint("choose a directory in it"));
     }
     let names = files::names(target).or_exit(Exit::Other)?;
     if names.is_empty() {
         return Ok(None);
     }
-    if !names.iter().any(|n| [Path::new("inventory.img"), Path::new(layout::RECORD)].contains(&n.as_path())) {
-        return Err(refuse(format!("{} is not empty", target.display())).hint("choose another directory"));
+    if !names
+        .iter()
+        .any(|n| [Path::new("inventory.img"), Path::new(layout::RECORD)].contains(&n.as_path()))
+    {
+        return Err(
+            refuse(format!("{} is not empty", target.display())).hint("choose another directory")
+        );
     }
     if !request.replace {
         return Err(refuse(format!("{} already holds a checkpoint", target.display()))
@@ -76,7 +94,11 @@ pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::F
     }
     let held = lock::hold_images(target, Duration::ZERO)?;
     if let Some(other) = names.iter().find(|n| !layout::belongs(n)) {
-        let text = format!("{} holds '{}', too, which is not of a checkpoint", target.display(), other.display());
+        let text = format!(
+            "{} holds '{}', too, which is not of a checkpoint",
+            target.display(),
+            other.display()
+        );
         return Err(refuse(text).hint("move that away, or choose another directory"));
     }
     if let Some(other) = list::built_upon(target).or_exit(Exit::Other)? {
@@ -86,8 +108,8 @@ pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::F
     Ok(Some(held))
 }
 
-/// Refuses copies of memory that are not there, or that the new checkpoint takes the place of: nothing would be left of what
-/// it builds on.
+/// Refuses copies of memory that are not there, or that the new checkpoint takes the place of:
+/// nothing would be left of what it builds on.
 pub(super) fn check_parent(request: &Request, defined: &Defined) -> Result<()> {
     let Some(parent) = &request.parent_images else { return Ok(()) };
     let refuse = |text: String| Failure::msg(Exit::Refused, text);
@@ -97,8 +119,11 @@ pub(super) fn check_parent(request: &Request, defined: &Defined) -> Result<()> {
         _ => partial(&request.images).join(parent),
     };
     let missing = |e: std::io::Error| {
-        Failure::new(Exit::Refused, anyhow!(e).context(format!("find the copy of memory {}", dir.display())))
-            .hint("--predump-dir takes it relative to the new directory: ../NAME for one beside it")
+        Failure::new(
+            Exit::Refused,
+            anyhow!(e).context(format!("find the copy of memory {}", dir.display())),
+        )
+        .hint("--predump-dir takes it relative to the new directory: ../NAME for one beside it")
     };
     let dir = dir.canonicalize().map_err(missing)?;
     let _dir = check_places(defined, &dir)?;
@@ -119,15 +144,19 @@ fn is_mount_point(dir: &Path) -> std::io::Result<bool> {
     Ok(fs::metadata(dir)?.dev() != fs::metadata(parent)?.dev() || dir == Path::new("/"))
 }
 
-/// Refuses a place whose directory is not there: it may be that of a disk that is not mounted, and all directories would be
-/// made, and filled, where the disk should be. In the container's own directory nothing is missing by mistake, nor is a
-/// shared_dir in a directory that is there ([`shared_dir`]).
+/// Refuses a place whose directory is not there: it may be that of a disk that is not mounted, and
+/// all directories would be made, and filled, where the disk should be. In the container's own
+/// directory nothing is missing by mistake, nor is a shared_dir in a directory that is there
+/// ([`shared_dir`]).
 fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     let guest = defined.config.guest();
     let way = path_trust::reach(guest, &request.images).or_exit(Exit::Refused)?;
     match known::not_mounted_above(&Register::of_host(), &request.images) {
         Ok(Some(point)) if !request.force => {
-            let text = format!("{} is not mounted, and the checkpoint would lie beneath it", point.display());
+            let text = format!(
+                "{} is not mounted, and the checkpoint would lie beneath it",
+                point.display()
+            );
             return Err(Failure::msg(Exit::Refused, text).hint(format!(
                 "mount it: mount {}; --force writes there anyway",
                 shell::quoted(&point.to_string_lossy())
@@ -138,7 +167,8 @@ fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     }
     let own = path_trust::walk(guest, &defined.dir()).or_exit(Exit::Refused)?;
     let Some((_, missing @ [_, ..])) = way.missing().split_last() else { return Ok(()) };
-    let on_shelf = missing.len() == 1 && (request.kept || shared_dir::is_place(&request.images, &request.name));
+    let on_shelf = missing.len() == 1
+        && (request.kept || shared_dir::is_place(&request.images, &request.name));
     if way.directory_path().starts_with(own) || on_shelf {
         return Ok(());
     }
@@ -150,7 +180,8 @@ fn check_above(request: &Request, defined: &Defined) -> Result<()> {
     )))
 }
 
-/// The directory that CRIU writes into, held by descriptors, so that it is this one whatever has its name.
+/// The directory that CRIU writes into, held by descriptors, so that it is this one whatever has
+/// its name.
 #[derive(Debug)]
 pub struct Target {
     dir: fs::File,
@@ -159,9 +190,11 @@ pub struct Target {
 }
 
 impl Target {
-    /// The path by which CRIU gets there, and the descriptor that it needs for that, under this number.
+    /// The path by which CRIU gets there, and the descriptor that it needs for that, under this
+    /// number.
     pub fn for_criu(&self) -> io::Result<(PathBuf, OwnedFd, RawFd)> {
-        // Opened anew: a copy would keep our lock for as long as CRIU, and what it leaves behind, live.
+        // Opened anew: a copy would keep our lock for as long as CRIU, and what it leaves behind,
+        // live.
         let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = openat(&self.dir, ".", how, Mode::empty())?;
         let number = dir.as_raw_fd();
@@ -182,16 +215,22 @@ impl Target {
         if (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino) {
             bail!("{} was replaced by another directory", to.display());
         }
-        let above = openat(&self.above, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        let above = openat(
+            &self.above,
+            ".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        );
         above.and_then(fsync).with_context(|| format!("sync the directory of {}", to.display()))
     }
 }
 
-/// Makes and holds the directory that CRIU writes into. Those above it that are missing, in the container's own directory,
-/// are made, too.
+/// Makes and holds the directory that CRIU writes into. Those above it that are missing, in the
+/// container's own directory, are made, too.
 pub(super) fn make(request: &Request, defined: &Defined, journal: &mut Journal) -> Result<Target> {
     let path = partial(&request.images);
-    // What a killed command left there. Before the note: what cannot be removed now could not be removed later.
+    // What a killed command left there. Before the note: what cannot be removed now could not be
+    // removed later.
     layout::remove_images(&path)?;
     let way = path_trust::reach(defined.config.guest(), &path).or_exit(Exit::Refused)?;
     journal.note(Undo::RemoveImages { path: path.clone() })?;
@@ -200,8 +239,8 @@ pub(super) fn make(request: &Request, defined: &Defined, journal: &mut Journal) 
     Ok(Target { dir: lock::hold_open_images(dir.into(), &path)?, name, above })
 }
 
-/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of memory images are to
-/// follow, [`add_sums`] does it: the container need not stand still for them.
+/// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of
+/// memory images are to follow, [`add_sums`] does it: the container need not stand still for them.
 pub fn seal(
     request: &Request,
     target: &Target,
@@ -215,12 +254,14 @@ pub fn seal(
     terminals::resolve_controlling(&dir, &record.ttys)?;
     record.images = checksums::measure_images(&dir, memory)?;
     record.builds_on = parents::parent_of(&dir)?;
-    record.processes = images::process_tree(&dir).ok().map(|tree| tree.len()).filter(|count| *count > 0);
+    record.processes =
+        images::process_tree(&dir).ok().map(|tree| tree.len()).filter(|count| *count > 0);
     record.frozen_us = frozen_us(&dir);
     record.created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     record.write(&dir)?;
     if request.to_be_resumed {
-        // It comes and goes with the directory's name: there is no moment at which only one of them is there.
+        // It comes and goes with the directory's name: there is no moment at which only one of them
+        // is there.
         resume_mark::mark(&dir)?;
     }
     if request.at_shutdown {

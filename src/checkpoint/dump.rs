@@ -1,7 +1,8 @@
 //! The dump itself: CRIU runs, and at three of its actions we have something to do.
 //!
-//! From the moment on at which all tasks are dumped the freezer holds them, too: were CRIU killed now, they would run with
-//! sockets in repair mode and lose their connections. When CRIU lets the network go, their sockets are well again.
+//! From the moment on at which all tasks are dumped the freezer holds them, too: were CRIU killed
+//! now, they would run with sockets in repair mode and lose their connections. When CRIU lets the
+//! network go, their sockets are well again.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -110,7 +111,8 @@ pub fn run<'a>(
     netlink: &mut Netlink,
     report: &mut dyn Report,
 ) -> Result<Dumped> {
-    let Means { request, settings, criu, defined, running, payload, seized, operation, limits } = *means;
+    let Means { request, settings, criu, defined, running, payload, seized, operation, limits } =
+        *means;
     let dir = partial(&request.images);
     let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
     let criu_cgroup = CriuCgroup::open(operation.dir())?;
@@ -145,7 +147,10 @@ pub fn run<'a>(
         target,
         settings,
         ports: &plan.ports,
-        gates: DropFilter::of(interfaces::without_bridge(&plan.record.devices, &plan.ports), &running.init),
+        gates: DropFilter::of(
+            interfaces::without_bridge(&plan.record.devices, &plan.ports),
+            &running.init,
+        ),
         record: plan.record,
         net_settings,
         netns: plan.netns,
@@ -166,8 +171,12 @@ pub fn run<'a>(
     watch.log.report.phase("freezing");
     watch.journal.note(Undo::Release(Box::new(seized.clone())))?;
     let ended = run::run(job, &limits.signals, &mut watch);
-    if request.after == AfterDump::LeaveRunning && ended.as_ref().is_ok_and(Ended::success) && !watch.let_go {
-        // There is no such action without a network of the container's own, and CRIU goes on where it fails.
+    if request.after == AfterDump::LeaveRunning
+        && ended.as_ref().is_ok_and(Ended::success)
+        && !watch.let_go
+    {
+        // There is no such action without a network of the container's own, and CRIU goes on where
+        // it fails.
         if let Err(e) = watch.let_go() {
             // The journal has it, and is played back at the end.
             log::info!("{e:#}");
@@ -183,8 +192,9 @@ pub fn run<'a>(
     Ok(Dumped { ended: ended?, sealed, let_go, target, record, sealer, rehearsal, refused })
 }
 
-/// Where CRIU lives that lays its hands on tasks that run. A Ctrl-C at the terminal must reach us, not CRIU: it would leave
-/// them half seized. Nor must the host's lack of memory end it. It may be forbidden to write, to make it give up.
+/// Where CRIU lives that lays its hands on tasks that run. A Ctrl-C at the terminal must reach us,
+/// not CRIU: it would leave them half seized. Nor must the host's lack of memory end it. It may be
+/// forbidden to write, to make it give up.
 fn place(criu_cgroup: &CriuCgroup) -> Result<Place> {
     let place = Place::here().own_session().in_cgroups(vec![criu_cgroup.door()?]);
     Ok(place.spared().heeds_no_file_limit())
@@ -234,23 +244,33 @@ impl DumpActions<'_> {
                 self.record.net_settings = settings.general;
                 self.record.interface_settings = Some(settings.interfaces);
             }
-            Some(Ok(Err(e))) => self.log.report.note(&format!("settings of its network are not in the record: {e:#}")),
-            Some(Err(_)) => self.log.report.note("settings of its network are not in the record: a thread has crashed"),
+            Some(Ok(Err(e))) => self
+                .log
+                .report
+                .note(&format!("settings of its network are not in the record: {e:#}")),
+            Some(Err(_)) => self
+                .log
+                .report
+                .note("settings of its network are not in the record: a thread has crashed"),
         }
     }
 
-    /// What of its network CRIU does not save is read when nothing in the container changes it any more.
+    /// What of its network CRIU does not save is read when nothing in the container changes it any
+    /// more.
     fn add_network(&mut self) {
         match self.netns.as_ref().map_or(Ok(None), |netns| Within::read(netns.as_fd())) {
             Ok(within) => self.record.within = within,
-            Err(e) => self.log.report.note(&format!("a part of its network is not in the record: {e:#}")),
+            Err(e) => {
+                self.log.report.note(&format!("a part of its network is not in the record: {e:#}"))
+            }
         }
     }
 
     /// Rules with extensions have to be saved: without them packets would pass that were dropped.
     fn add_iptables(&mut self) -> Result<()> {
         if let Some(netns) = &self.netns {
-            self.record.iptables = iptables::save(netns.as_fd()).context("save its rules of iptables")?;
+            self.record.iptables =
+                iptables::save(netns.as_fd()).context("save its rules of iptables")?;
         }
         Ok(())
     }
@@ -259,7 +279,8 @@ impl DumpActions<'_> {
     fn add_cgroups(&mut self) -> Result<()> {
         let known: Vec<_> = self.record.cgroups().cloned().collect();
         let of = |cgroup: &Cgroup| known.iter().find(|tree| tree.is_in(&cgroup.hierarchy));
-        let changed = |cgroup: &Cgroup| of(cgroup).map_or(Ok(true), |tree| tree.has_changed(cgroup));
+        let changed =
+            |cgroup: &Cgroup| of(cgroup).map_or(Ok(true), |tree| tree.has_changed(cgroup));
         if !self.payload.iter().map(changed).collect::<Result<Vec<_>>>()?.contains(&true) {
             return Ok(());
         }
@@ -277,17 +298,23 @@ impl DumpActions<'_> {
         let Some(payload) = &self.seized.cgroup else { return };
         match multicast::of_tasks(payload, self.seized.init) {
             Ok(groups) => self.record.groups = groups,
-            Err(e) => self.log.report.note(&format!("its multicast groups are not in the record: {e:#}")),
+            Err(e) => {
+                self.log.report.note(&format!("its multicast groups are not in the record: {e:#}"))
+            }
         }
     }
 
-    /// CRIU has its code run in each task, and waits for ever for one that is frozen in a cgroup of the container's own. It
-    /// could not even put that task back. Says whether there was any that is thawed now.
+    /// CRIU has its code run in each task, and waits for ever for one that is frozen in a cgroup of
+    /// the container's own. It could not even put that task back. Says whether there was any that
+    /// is thawed now.
     fn has_thawed_below(&mut self) -> bool {
         let Some(payload) = &self.seized.cgroup else { return false };
         let frozen = cgroup::frozen_below(payload).unwrap_or_default();
-        let thawed: Vec<_> = frozen.into_iter().filter(|dir| cgroup::set_frozen(dir, false).is_ok()).collect();
-        thawed.iter().for_each(|dir| log::warn!("CRIU waits for what is frozen: {} is thawed", dir.display()));
+        let thawed: Vec<_> =
+            frozen.into_iter().filter(|dir| cgroup::set_frozen(dir, false).is_ok()).collect();
+        thawed.iter().for_each(|dir| {
+            log::warn!("CRIU waits for what is frozen: {} is thawed", dir.display())
+        });
         self.thawed.extend(thawed.iter().cloned());
         !thawed.is_empty()
     }
@@ -305,17 +332,19 @@ impl DumpActions<'_> {
         let Some(payload) = &self.seized.cgroup else { return };
         match core_filters::of_tasks(payload) {
             Ok(filters) => self.record.core_filters = filters,
-            Err(e) => self.log.report.note(&format!("its filters for core dumps are not in the record: {e:#}")),
+            Err(e) => self
+                .log
+                .report
+                .note(&format!("its filters for core dumps are not in the record: {e:#}")),
         }
     }
 
     fn add_tmpfs(&mut self) {
         match tmpfs::read(self.seized.init) {
             Ok(files) => self.record.tmpfs = files,
-            Err(e) => self
-                .log
-                .report
-                .note(&format!("times and extended attributes of its files in memory are not in the record: {e:#}")),
+            Err(e) => self.log.report.note(&format!(
+                "times and extended attributes of its files in memory are not in the record: {e:#}"
+            )),
         }
     }
 
@@ -323,9 +352,17 @@ impl DumpActions<'_> {
         let Some(payload) = &self.seized.cgroup else { return };
         let (images, since) = (partial(&self.request.images), self.began);
         let (own_calls, init) = (&self.own_calls, self.seized.init);
-        match states::States::of_tasks(&states::Dumped { payload, init, own_calls, images: &images, since }) {
+        match states::States::of_tasks(&states::Dumped {
+            payload,
+            init,
+            own_calls,
+            images: &images,
+            since,
+        }) {
             Ok(states) => self.record.states = Some(states),
-            Err(e) => self.log.report.note(&format!("states of its tasks are not in the record: {e:#}")),
+            Err(e) => {
+                self.log.report.note(&format!("states of its tasks are not in the record: {e:#}"))
+            }
         }
     }
 
@@ -338,12 +375,14 @@ impl DumpActions<'_> {
         early
     }
 
-    /// The tasks are stopped, all images are written, and CRIU waits for us before it ends the tasks or lets them go on.
+    /// The tasks are stopped, all images are written, and CRIU waits for us before it ends the
+    /// tasks or lets them go on.
     fn complete(&mut self) -> Result<()> {
         self.seized.hold().context("freeze the container")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.record.still_ns = i64::try_from(now.as_nanos()).ok();
-        self.record.looked_through = refuse_links(&partial(&self.request.images), self.seized.init)?;
+        self.record.looked_through =
+            refuse_links(&partial(&self.request.images), self.seized.init)?;
         self.add_cgroups().context("read the container's cgroups again")?;
         self.add_net_settings();
         self.add_network();
@@ -356,7 +395,13 @@ impl DumpActions<'_> {
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
             self.journal.note(uncommit::of(&self.request.images, self.seized)?)?;
-            self.record = seal(self.request, &self.target, self.settings, self.record.clone(), Memory::SumsFollow)?;
+            self.record = seal(
+                self.request,
+                &self.target,
+                self.settings,
+                self.record.clone(),
+                Memory::SumsFollow,
+            )?;
             self.sealed = true;
             self.log.moved(&self.request.images.join(DUMP_LOG));
         }
@@ -367,8 +412,11 @@ impl DumpActions<'_> {
     fn rehearse(&mut self) -> Result<()> {
         let Means { request, settings, criu, defined, operation, limits, .. } = *self.means;
         let when = request.rehearse.unwrap_or(settings.rehearse);
-        // One that goes on loses nothing by a checkpoint that cannot be restored, unless that is what was asked.
-        if when == Rehearse::Never || (request.after == AfterDump::LeaveRunning && request.rehearse.is_none()) {
+        // One that goes on loses nothing by a checkpoint that cannot be restored, unless that is
+        // what was asked.
+        if when == Rehearse::Never
+            || (request.after == AfterDump::LeaveRunning && request.rehearse.is_none())
+        {
             return Ok(());
         }
         let asked = Asked {
@@ -414,7 +462,9 @@ impl DumpActions<'_> {
     /// The sockets are well again, and nothing that CRIU has yet to do can harm the tasks.
     fn let_go(&mut self) -> Result<()> {
         let mut errors = ErrorList::default();
-        errors.note(ports::unlock(self.netlink, self.ports).context("put the container back on its bridge"));
+        errors.note(
+            ports::unlock(self.netlink, self.ports).context("put the container back on its bridge"),
+        );
         errors.note(self.gates.as_ref().map_or(Ok(()), DropFilter::open));
         errors.note(self.seized.thaw().context("thaw the container"));
         errors.into_result()?;
@@ -425,32 +475,40 @@ impl DumpActions<'_> {
 
 /// A deleted file that a restore could not make again.
 #[derive(Debug, thiserror::Error)]
-#[error("{file} is open and deleted, and a restore would make it again through the symbolic link {link}")]
+#[error(
+    "{file} is open and deleted, and a restore would make it again through the symbolic link {link}"
+)]
 pub struct BehindLink {
     file: String,
     link: String,
 }
 
-/// What is deleted and still open CRIU makes again in a restore, under its last name. Now that all stands still it can be
-/// seen, in memory too, whether that name leads elsewhere by now: then a restore, which follows no link, would fail.
+/// What is deleted and still open CRIU makes again in a restore, under its last name. Now that all
+/// stands still it can be seen, in memory too, whether that name leads elsewhere by now: then a
+/// restore, which follows no link, would fail.
 ///
 /// Says whether all of it could be seen: from init's mount namespace, and under no other mount.
 fn refuse_links(images: &Path, init: i32) -> Result<bool> {
-    let root = Below::open(Path::new(&format!("/proc/{init}/root"))).context("open the container's root")?;
+    let root = Below::open(Path::new(&format!("/proc/{init}/root")))
+        .context("open the container's root")?;
     let mut all_seen = true;
     let mut mounts = match NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt {
-        Some(mntns) => {
-            images::mounts(images, mntns).or_else(|e| if e.is_not_found() { Ok(Vec::new()) } else { Err(e) })?
-        }
+        Some(mntns) => images::mounts(images, mntns)
+            .or_else(|e| if e.is_not_found() { Ok(Vec::new()) } else { Err(e) })?,
         None => Vec::new(),
     };
     mounts.sort_by_key(|mount| mount.point.components().count());
     for file in images::made_again(images)? {
         let path = shown(&file.path.to_string_lossy());
-        if let Some(link) = root.link_on(&file.path).with_context(|| format!("inspect {path} in the container"))? {
+        if let Some(link) =
+            root.link_on(&file.path).with_context(|| format!("inspect {path} in the container"))?
+        {
             return Err(BehindLink { file: path, link: shown(&link.to_string_lossy()) }.into());
         }
-        all_seen &= mounts.iter().rfind(|m| file.path.starts_with(&m.point)).is_some_and(|m| Some(m.id) == file.mount);
+        all_seen &= mounts
+            .iter()
+            .rfind(|m| file.path.starts_with(&m.point))
+            .is_some_and(|m| Some(m.id) == file.mount);
     }
     Ok(all_seen)
 }
@@ -533,7 +591,8 @@ impl Watch for DumpActions<'_> {
 /// What ends a command before it is done.
 #[derive(Debug)]
 pub struct Limits {
-    /// The signals that ask it to end. Taken before anything is changed, so that none finds a change without its undo.
+    /// The signals that ask it to end. Taken before anything is changed, so that none finds a
+    /// change without its undo.
     pub signals: Signals,
     /// When it gives up by itself.
     pub deadline: Option<Instant>,
@@ -542,7 +601,10 @@ pub struct Limits {
 impl Limits {
     /// From now on.
     pub fn begin(settings: &Settings) -> Result<Limits> {
-        Ok(Limits { signals: Signals::of_termination().context("take signals")?, deadline: deadline(settings) })
+        Ok(Limits {
+            signals: Signals::of_termination().context("take signals")?,
+            deadline: deadline(settings),
+        })
     }
 
     /// Whether to go on, while nothing is changed yet.
@@ -552,11 +614,15 @@ impl Limits {
     pub fn check(&self) -> error::Result<()> {
         while let Some(received) = self.signals.next().context("read a signal")? {
             if received.asks_to_give_up() {
-                return Err(Failure::new(Exit::Other, Interrupted(received.number)).state(UNTOUCHED));
+                return Err(
+                    Failure::new(Exit::Other, Interrupted(received.number)).state(UNTOUCHED)
+                );
             }
         }
         match self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            true => Err(Failure::msg(Exit::TimeLimit, in_words(GiveUp::TimeLimit)).state(UNTOUCHED)),
+            true => {
+                Err(Failure::msg(Exit::TimeLimit, in_words(GiveUp::TimeLimit)).state(UNTOUCHED))
+            }
             false => Ok(()),
         }
     }

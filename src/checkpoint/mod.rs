@@ -5,10 +5,11 @@
 //! 3. Find the container running.
 //! 4. Check what stands in the way ([`preflight`]) and decide ([`plan`]). A dry run ends here.
 //! 5. Run CRIU on `DIR.partial` ([`target`], [`dump`]). It freezes the container, and our action
-//!    takes its ports off their bridges. A failure of a kind that passes is tried again ([`retry`]).
-//! 6. When the images are complete and the container is to stop, it is still frozen: its restore
-//!    is rehearsed beside it ([`rehearse`](crate::rehearse)), the record is written, everything is synced, and the directory gets its name. Only then may CRIU end the
-//!    container.
+//!    takes its ports off their bridges. A failure of a kind that passes is tried again
+//!    ([`retry`]).
+//! 6. When the images are complete and the container is to stop, it is still frozen: its restore is
+//!    rehearsed beside it ([`rehearse`](crate::rehearse)), the record is written, everything is
+//!    synced, and the directory gets its name. Only then may CRIU end the container.
 //! 7. A container that keeps running has its ports back by now; its checkpoint is completed
 //!    afterwards. The checksums of memory images, taken all the while, are added last.
 //!
@@ -58,8 +59,8 @@ use crate::sys::netlink::Netlink;
 
 use dump::{Dumped, Limits, Means};
 
-/// How long the monitor may take to clean up after its container, its post-stop hooks included. As after an `lxc-stop`,
-/// all of it is done when we return.
+/// How long the monitor may take to clean up after its container, its post-stop hooks included. As
+/// after an `lxc-stop`, all of it is done when we return.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 
 /// What is asked for.
@@ -85,7 +86,8 @@ pub struct Request {
     pub parent_images: Option<PathBuf>,
     /// Leave TCP connections out: they are closed in what is restored.
     pub tcp_close: bool,
-    /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so ([`resume_mark`](crate::store::resume_mark)).
+    /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so
+    /// ([`resume_mark`](crate::store::resume_mark)).
     pub to_be_resumed: bool,
     /// The host's shutdown asks for it: `lxc-cr resume --all` brings it back at boot.
     pub at_shutdown: bool,
@@ -137,8 +139,9 @@ pub struct Done {
     pub rehearsal: Option<Rehearsed>,
 }
 
-/// The action scripts in the order in which CRIU is given them. It runs them in the reverse order: the user's sees the
-/// network as it was. Before that ours is asked already, so that the tasks are safe while the user's script works.
+/// The action scripts in the order in which CRIU is given them. It runs them in the reverse order:
+/// the user's sees the network as it was. Before that ours is asked already, so that the tasks are
+/// safe while the user's script works.
 fn action_scripts(request: &Request) -> Vec<PathBuf> {
     let ours = &request.action_script;
     match &request.user_script {
@@ -148,13 +151,19 @@ fn action_scripts(request: &Request) -> Vec<PathBuf> {
 }
 
 /// Makes a checkpoint.
-pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
+pub fn checkpoint(
+    request: &Request,
+    settings: &Settings,
+    report: &mut dyn Report,
+) -> Result<Outcome> {
     let begin = Instant::now();
     let limits = Limits::begin(settings)?;
 
     // 1.
-    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
+    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref())
+        .map_err(not_defined)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache())
+        .map_err(no_criu)?;
     let operation = entry::operation(&defined, Command::Checkpoint)?;
 
     // 2.
@@ -224,7 +233,9 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     if !request.only_to_rehearse
         && let Err(e) = directories::add_sums(request, &mut record, sealer)
     {
-        report.note(&format!("the checkpoint is complete, but the checksums of its memory are missing: {e:#}"));
+        report.note(&format!(
+            "the checkpoint is complete, but the checksums of its memory are missing: {e:#}"
+        ));
     }
     let ended_at = Instant::now();
     if let Some(mut monitor) = monitor
@@ -257,19 +268,33 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
 /// Copies memory while the container runs, for a later checkpoint to build on: `criu pre-dump`.
 ///
 /// # Errors
-/// Where the kernel cannot track which memory changes, CRIU refuses; the container is never touched.
-pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report) -> Result<Outcome> {
+/// Where the kernel cannot track which memory changes, CRIU refuses; the container is never
+/// touched.
+pub fn pre_dump(
+    request: &Request,
+    settings: &Settings,
+    report: &mut dyn Report,
+) -> Result<Outcome> {
     let begin = Instant::now();
     let limits = Limits::begin(settings)?;
-    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref()).map_err(not_defined)?;
-    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
+    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref())
+        .map_err(not_defined)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache())
+        .map_err(no_criu)?;
     let operation = entry::operation(&defined, Command::Checkpoint)?;
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
     let _replaced = directories::check(request, &defined)?;
     directories::check_parent(request, &defined)?;
-    let plan = plan::plan(request, settings, &defined, &running, &criu, &mut Netlink::open().or_exit(Exit::Other)?)?;
+    let plan = plan::plan(
+        request,
+        settings,
+        &defined,
+        &running,
+        &criu,
+        &mut Netlink::open().or_exit(Exit::Other)?,
+    )?;
     let record = Record { memory_only: true, ..plan.record };
     let options = PreDump {
         images: directories::partial(&request.images),
@@ -286,12 +311,19 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let ended = match dump::run_pre_dump(options, &target, &criu, &operation, &limits, report) {
         Ok(ended) => ended,
         Err(cause) => {
-            return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, Failure::new(Exit::Other, cause)));
+            return Err(undo(
+                request,
+                &running,
+                PRE_DUMP_LOG,
+                &mut journal,
+                Failure::new(Exit::Other, cause),
+            ));
         }
     };
     if !ended.success() {
         let log = directories::partial(&request.images).join(PRE_DUMP_LOG);
-        let failure = describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
+        let failure =
+            describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
         return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
     }
     let sealed = directories::seal(request, &target, settings, record, Memory::WithSums);
@@ -316,17 +348,31 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     }))
 }
 
-/// Enters a checkpoint that is in its place into the register: one that lies on another disk is found again.
+/// Enters a checkpoint that is in its place into the register: one that lies on another disk is
+/// found again.
 fn enter(request: &Request, record: &Record, report: &mut dyn Report) {
     if let Err(e) = Register::of_host().enter(&request.images, record) {
-        report.note(&format!("the checkpoint is complete, but lxc-cr list does not look for it: {e:#}"));
+        report.note(&format!(
+            "the checkpoint is complete, but lxc-cr list does not look for it: {e:#}"
+        ));
     }
 }
 
-fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<Running> {
-    match container::find(&defined.lxcpath_text(), defined.name.as_str(), container::Marks::of(defined))? {
+fn find_running(
+    defined: &Defined,
+    operation: &Operation,
+    report: &mut dyn Report,
+) -> Result<Running> {
+    match container::find(
+        &defined.lxcpath_text(),
+        defined.name.as_str(),
+        container::Marks::of(defined),
+    )? {
         Some(running) => {
-            settled::wait(&Client::new(&defined.lxcpath_text(), defined.name.as_str()), running.init.pid());
+            settled::wait(
+                &Client::new(&defined.lxcpath_text(), defined.name.as_str()),
+                running.init.pid(),
+            );
             Ok(running)
         }
         None => {
@@ -338,18 +384,23 @@ fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Repor
 
 /// Refuses what a user has started, before anything is said of its files, which are that user's.
 fn refuse_of_a_user(running: &Running) -> Result<()> {
-    match start_state::monitors_user(running.init.pid()).filter(|uid| *uid != 0).map(start_state::of_a_user) {
+    match start_state::monitors_user(running.init.pid())
+        .filter(|uid| *uid != 0)
+        .map(start_state::of_a_user)
+    {
         None => Ok(()),
         Some(found) => {
-            Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {found}")).hint(found.remedy))
+            Err(Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {found}"))
+                .hint(found.remedy))
         }
     }
 }
 
-/// Tells what the preflight has found, and refuses if something stands in the way. With `force` a dump that should fail is
-/// tried; a container that could not be restored is not stopped for it.
+/// Tells what the preflight has found, and refuses if something stands in the way. With `force` a
+/// dump that should fail is tried; a container that could not be restored is not stopped for it.
 fn heed(findings: &Findings, request: &Request, report: &mut dyn Report) -> Result<()> {
-    let lost: Vec<_> = findings.unrestorable().filter(|_| request.after == AfterDump::Stop).collect();
+    let lost: Vec<_> =
+        findings.unrestorable().filter(|_| request.after == AfterDump::Stop).collect();
     let force = request.skip_preflight || (request.force && lost.is_empty());
     for finding in findings.iter().filter(|f| force || f.severity != Severity::Blocker) {
         match finding.remedy.as_str() {
@@ -364,7 +415,9 @@ fn heed(findings: &Findings, request: &Request, report: &mut dyn Report) -> Resu
     let what = if request.force { "it could not be restored" } else { "it cannot be checkpointed" };
     match blockers.as_slice() {
         [] => Ok(()),
-        [one] => Err(Failure::msg(Exit::Refused, format!("{what}: {one}")).hint(one.remedy.as_str())),
+        [one] => {
+            Err(Failure::msg(Exit::Refused, format!("{what}: {one}")).hint(one.remedy.as_str()))
+        }
         several => {
             let refused = Failure::msg(Exit::Refused, format!("{what}:"));
             let told = several.iter().fold(refused, |failure, finding| {
@@ -378,8 +431,8 @@ fn heed(findings: &Findings, request: &Request, report: &mut dyn Report) -> Resu
     }
 }
 
-/// A line to the container's monitor that ends when the monitor has cleaned up; it has to be opened while the monitor
-/// still answers.
+/// A line to the container's monitor that ends when the monitor has cleaned up; it has to be opened
+/// while the monitor still answers.
 fn monitor_end(defined: &Defined, after: AfterDump) -> Option<StateClient> {
     if after != AfterDump::Stop {
         return None;
@@ -392,7 +445,9 @@ fn monitor_end(defined: &Defined, after: AfterDump) -> Option<StateClient> {
 /// The failure that a dump ended in, if it did not succeed.
 fn failure_of(request: &Request, dumped: &mut Dumped, running: &Running) -> Option<Failure> {
     // CRIU has put the container back, for it was told to.
-    if let Some(refused) = dumped.refused.take_if(|_| running.init.goes_on() && dumped.ended.given_up.is_none()) {
+    if let Some(refused) =
+        dumped.refused.take_if(|_| running.init.goes_on() && dumped.ended.given_up.is_none())
+    {
         return Some(refused);
     }
     let ended = &dumped.ended;
@@ -420,8 +475,9 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
     if let Some(refused) = &ended.refused {
         let failure = Failure::msg(exit, format!("{refused:#}"));
         return match refused.is::<dump::BehindLink>() && exit == Exit::CriuFailed {
-            true => Failure { exit: Exit::Refused, ..failure }
-                .hint("remove that link in the container, or restart the program that has the file open"),
+            true => Failure { exit: Exit::Refused, ..failure }.hint(
+                "remove that link in the container, or restart the program that has the file open",
+            ),
             false => failure,
         };
     }
@@ -429,7 +485,13 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
 }
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.
-fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, mut failure: Failure) -> Failure {
+fn undo(
+    request: &Request,
+    running: &Running,
+    log: &str,
+    journal: &mut Journal,
+    mut failure: Failure,
+) -> Failure {
     let dir = directories::partial(&request.images);
     // That of a rehearsal, if there is one: then the dump itself went well.
     let log = [RESTORE_LOG, log].into_iter().map(|log| dir.join(log)).find(|log| log.exists());
@@ -455,8 +517,12 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
         let keep = journal.forget(|u| matches!(u, Undo::RemoveImages { .. }));
         failure = failure.hint(match keep {
             Ok(()) => {
-                let (options, dir) = (shell::options(&request.name, &request.lxcpath), dir.to_string_lossy());
-                format!("it may come back from there: lxc-restart {options} -D {}", shell::quoted(&dir))
+                let (options, dir) =
+                    (shell::options(&request.name, &request.lxcpath), dir.to_string_lossy());
+                format!(
+                    "it may come back from there: lxc-restart {options} -D {}",
+                    shell::quoted(&dir)
+                )
             }
             Err(e) => format!("the images are in {}: {e:#}", dir.display()),
         });
@@ -465,8 +531,12 @@ fn undo(request: &Request, running: &Running, log: &str, journal: &mut Journal, 
     failure.state = Some(match (alive, &rolled_back) {
         (true, Ok(())) => format!("{} is running as before", request.name),
         (true, Err(_)) => format!("{} is running, but not all could be put back", request.name),
-        (false, _) if complete => format!("{} has ended; what was written is in {}", request.name, dir.display()),
-        (false, _) => format!("{} has ended; nothing was written that could bring it back", request.name),
+        (false, _) if complete => {
+            format!("{} has ended; what was written is in {}", request.name, dir.display())
+        }
+        (false, _) => {
+            format!("{} has ended; nothing was written that could bring it back", request.name)
+        }
     });
     if let Err(e) = rolled_back {
         failure.exit = Exit::RollbackIncomplete;
@@ -484,11 +554,14 @@ fn seized(running: &Running, payload: &[Cgroup], plan: &plan::Plan) -> Seized {
 
 /// Whether LXC's monitor lives: then it removes what it has made.
 fn monitor_answers(defined: &Defined) -> bool {
-    !matches!(Client::new(&defined.lxcpath_text(), defined.name.as_str()).state(), Ok(State::Stopped))
+    !matches!(
+        Client::new(&defined.lxcpath_text(), defined.name.as_str()).state(),
+        Ok(State::Stopped)
+    )
 }
 
-/// Removes the cgroups of a container that had no monitor any more, who would have done it. Were it to stay, the
-/// container would get another one with a number at its restart.
+/// Removes the cgroups of a container that had no monitor any more, who would have done it. Were it
+/// to stay, the container would get another one with a number at its restart.
 fn remove_orphaned_cgroups(payload: &[Cgroup], report: &mut dyn Report) {
     if let Err(e) = payload.iter().try_for_each(|cgroup| cgroup::remove(&cgroup.dir)) {
         report.note(&format!("{e:#}"));
@@ -499,11 +572,17 @@ fn remove_orphaned_cgroups(payload: &[Cgroup], report: &mut dyn Report) {
 ///
 /// # Errors
 /// Exit 8 when a container that goes on is not as it was.
-fn settle(request: &Request, let_go: bool, journal: &mut Journal, report: &mut dyn Report) -> Result<()> {
+fn settle(
+    request: &Request,
+    let_go: bool,
+    journal: &mut Journal,
+    report: &mut dyn Report,
+) -> Result<()> {
     // CRIU has done it all; or the tasks and the ports went with the container.
     let stopped = request.after == AfterDump::Stop;
     let forgotten = journal.forget(|u| {
-        let went_with_it = matches!(u, Undo::Unseal { .. } | Undo::PutPortBack(_) | Undo::OpenGates(_));
+        let went_with_it =
+            matches!(u, Undo::Unseal { .. } | Undo::PutPortBack(_) | Undo::OpenGates(_));
         (matches!(u, Undo::Release(_)) && (stopped || let_go)) || (stopped && went_with_it)
     });
     if let Err(e) = forgotten {
@@ -518,7 +597,10 @@ fn settle(request: &Request, let_go: bool, journal: &mut Journal, report: &mut d
         report.note(&format!("{e:#}"));
         return Ok(());
     }
-    let state = format!("{} is running, but not all could be put back; its checkpoint is complete", request.name);
+    let state = format!(
+        "{} is running, but not all could be put back; its checkpoint is complete",
+        request.name
+    );
     Err(Failure::new(Exit::RollbackIncomplete, e)
         .hint("fix the problems above, then run 'lxc-cr recover'")
         .state(state))

@@ -1,5 +1,5 @@
-//! What a checkpoint will do: all that has to be known of the running container, gathered before anything is
-//! touched.
+//! What a checkpoint will do: all that has to be known of the running container, gathered before
+//! anything is touched.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -39,8 +39,9 @@ pub struct Plan {
     pub dump: Dump,
     /// Whether CRIU runs in the container's cgroup namespace.
     ///
-    /// From outside, CRIU (4.2, cgroup.c: `get_cg_set`) takes each thread's cgroups for other ones than init's, and
-    /// a restore has to move every thread. From inside, all tasks in the payload cgroup have one and the same set.
+    /// From outside, CRIU (4.2, cgroup.c: `get_cg_set`) takes each thread's cgroups for other ones
+    /// than init's, and a restore has to move every thread. From inside, all tasks in the payload
+    /// cgroup have one and the same set.
     pub in_cgroup_namespace: bool,
     /// The ports that leave their bridges while the container is frozen.
     pub ports: Vec<Port>,
@@ -48,8 +49,8 @@ pub struct Plan {
     pub netns: Option<Arc<fs::File>>,
     /// The directories in which CRIU finds the programs that it runs, where these are not all.
     pub search_path: Option<String>,
-    /// The record, but for the images that are not there yet and the settings of the network, which take some
-    /// milliseconds to read.
+    /// The record, but for the images that are not there yet and the settings of the network, which
+    /// take some milliseconds to read.
     pub record: Record,
     /// What the user should know of the device rules.
     pub notes: Vec<String>,
@@ -65,20 +66,24 @@ pub fn plan(
     netlink: &mut Netlink,
 ) -> Result<Plan> {
     let init = running.init.pid();
-    let netns = fs::File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
+    let netns = fs::File::open(format!("/proc/{init}/ns/net"))
+        .context("open the container's network namespace")?;
     let mut survey = ports::survey(netlink, netns.as_fd())?;
     let devices = interfaces::among(&mut survey, &interfaces::lent_by(&defined.config));
     let elsewhere = ports::add_states(&mut survey.ports, &survey.addresses)?;
     let container_mounts = mounts::table(init)?;
-    let from_host: Vec<Mount> = container_mounts.iter().filter(|m| !terminals::is_lent(m)).cloned().collect();
+    let from_host: Vec<Mount> =
+        container_mounts.iter().filter(|m| !terminals::is_lent(m)).cloned().collect();
     let described = describe_init(init)?;
     let monitor = mounts::monitor_of(init)?;
     let own_mounts = mounts::table(monitor)?;
     let own_users = described.namespaces.iter().any(|n| n == "user");
-    let mut externals = external::externals(&from_host, external::Host { table: &own_mounts, own_users });
+    let mut externals =
+        external::externals(&from_host, external::Host { table: &own_mounts, own_users });
     let root_of_monitor = PathBuf::from(format!("/proc/{monitor}/root"));
     for external in &mut externals {
-        external.identity = Identity::seen_from(&root_of_monitor, &external.source, &own_mounts).ok();
+        external.identity =
+            Identity::seen_from(&root_of_monitor, &external.source, &own_mounts).ok();
     }
     let host_files = mounts::host_streams(init, &container_mounts)?;
     let payload = cgroup::of_container(running)?;
@@ -88,14 +93,17 @@ pub fn plan(
 
     let search_path = search_path(request, unified)?;
     let label = described.label.as_deref().and_then(Label::parse);
-    let profile = label.map_or(Ok(None), |label| Profile::of_running(label, &defined.dir(), defined.config.guest()))?;
+    let profile = label.map_or(Ok(None), |label| {
+        Profile::of_running(label, &defined.dir(), defined.config.guest())
+    })?;
     let has_netns = described.namespaces.iter().any(|n| n == "net");
     let in_cgroup_namespace = described.namespaces.iter().any(|n| n == "cgroup");
 
     if payload.is_empty() {
         notes.push("it has no cgroup of its own and no limits: a restore gives it one".to_owned());
     }
-    let frozen = trees.iter().zip(&payload).find(|(tree, _)| tree.frozen).map(|(_, cgroup)| cgroup.home());
+    let frozen =
+        trees.iter().zip(&payload).find(|(tree, _)| tree.frozen).map(|(_, cgroup)| cgroup.home());
     let roots = payload.iter().filter(|_| !in_cgroup_namespace);
     let dump = Dump {
         common: Common {
@@ -108,9 +116,14 @@ pub fn plan(
         after: request.after,
         ghost_limit: settings.ghost_limit << 20,
         freeze_cgroup: frozen,
-        cgroup_roots: roots.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.home_path())).collect(),
+        cgroup_roots: roots
+            .map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.home_path()))
+            .collect(),
         // What reaches it by another way than a bridge, CRIU has to keep away.
-        network_lock: match has_netns && devices.is_empty() && survey.ports.iter().all(|port| port.bridge.is_some()) {
+        network_lock: match has_netns
+            && devices.is_empty()
+            && survey.ports.iter().all(|port| port.bridge.is_some())
+        {
             false => NetworkLock::Nftables,
             true if criu.version.supports_network_lock_skip() => NetworkLock::Skip,
             true => NetworkLock::Default,
@@ -178,14 +191,21 @@ impl Plan {
     /// The plan in words, for `--dry-run`.
     pub fn in_words(&self, program: &Path) -> Vec<String> {
         let record = &self.record;
-        let mut lines =
-            vec![format!("container {} (init {}, {})", record.container.name, record.init.pid, record.init.command)];
+        let mut lines = vec![format!(
+            "container {} (init {}, {})",
+            record.container.name, record.init.pid, record.init.command
+        )];
         for port in &self.ports {
             lines.push(match &port.bridge {
                 Some(bridge) => {
-                    format!("{} ({}) leaves {bridge} while the container is frozen", port.host, port.inside)
+                    format!(
+                        "{} ({}) leaves {bridge} while the container is frozen",
+                        port.host, port.inside
+                    )
                 }
-                None => format!("{} ({}) is on no bridge and is left alone", port.host, port.inside),
+                None => {
+                    format!("{} ({}) is on no bridge and is left alone", port.host, port.inside)
+                }
             });
         }
         for device in &record.devices {
@@ -195,7 +215,11 @@ impl Plan {
             });
         }
         for external in &record.externals {
-            lines.push(format!("{} is a bind mount of {}", external.point.display(), external.source.display()));
+            lines.push(format!(
+                "{} is a bind mount of {}",
+                external.point.display(),
+                external.source.display()
+            ));
         }
         for tty in &record.ttys {
             let points: Vec<_> = tty.points.iter().map(|p| p.path.display().to_string()).collect();
@@ -223,8 +247,8 @@ fn points_without_symlinks(mounts: &[Mount]) -> Vec<PathBuf> {
     mounts.iter().filter(|m| m.flags.contains(NO_SYMLINKS)).map(|m| m.point.clone()).collect()
 }
 
-/// What tells its root from another one in the same place. Of a root that cannot be restored there is none, and only --force
-/// leads here.
+/// What tells its root from another one in the same place. Of a root that cannot be restored there
+/// is none, and only --force leads here.
 fn inode_of_root(defined: &Defined, init: i32) -> Result<u64> {
     match Root::of(defined) {
         // The host may see an empty directory there.
@@ -243,19 +267,29 @@ fn criu_externals(
     ttys: &[Tty],
     controlling: &[Device],
 ) -> Vec<External> {
-    let mount = |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
+    let mount =
+        |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
     let mounts = externals.iter().map(|e| mount(&e.key, &e.point));
     let files = files.iter().map(|f| External::File { mount_id: f.mount_id, inode: f.inode });
     let points = ttys.iter().flat_map(|t| &t.points).map(|p| mount(&p.key, &p.path));
     let devices = ttys.iter().map(|t| (t.rdev, t.dev)).chain(controlling.iter().copied());
-    mounts.chain(files).chain(points).chain(devices.map(|(rdev, dev)| External::Tty { rdev, dev })).collect()
+    mounts
+        .chain(files)
+        .chain(points)
+        .chain(devices.map(|(rdev, dev)| External::Tty { rdev, dev }))
+        .collect()
 }
 
 /// The device numbers of a terminal, and of the file system that its file is in.
 type Device = (u64, u64);
 
-/// The terminals that LXC lent the container, and the `/dev/tty` devices through which they are open.
-fn terminals(init: i32, mounts: &[Mount], payload: Option<&Path>) -> Result<(Vec<Tty>, Vec<Device>)> {
+/// The terminals that LXC lent the container, and the `/dev/tty` devices through which they are
+/// open.
+fn terminals(
+    init: i32,
+    mounts: &[Mount],
+    payload: Option<&Path>,
+) -> Result<(Vec<Tty>, Vec<Device>)> {
     let mut lent = terminals::lent(mounts);
     terminals::note_owners(&mut lent, init);
     let Some(payload) = payload.filter(|_| !lent.is_empty()) else { return Ok((lent, Vec::new())) };
@@ -265,8 +299,8 @@ fn terminals(init: i32, mounts: &[Mount], payload: Option<&Path>) -> Result<(Vec
     Ok((lent, controlling))
 }
 
-/// Without the tools of iptables where the container has none of their tables, and CRIU runs no script of the user's, who
-/// may want them.
+/// Without the tools of iptables where the container has none of their tables, and CRIU runs no
+/// script of the user's, who may want them.
 fn search_path(request: &Request, payload: Option<&Path>) -> Result<Option<String>> {
     match payload {
         Some(dir) if request.user_script.is_none() && !tables::in_use(&cgroup::tasks(dir)?)? => {
@@ -278,7 +312,10 @@ fn search_path(request: &Request, payload: Option<&Path>) -> Result<Option<Strin
 
 fn host(criu: &Criu) -> record::Host {
     let (kernel, machine) = match nix::sys::utsname::uname() {
-        Ok(names) => (names.release().to_string_lossy().into_owned(), names.machine().to_string_lossy().into_owned()),
+        Ok(names) => (
+            names.release().to_string_lossy().into_owned(),
+            names.machine().to_string_lossy().into_owned(),
+        ),
         Err(_) => (String::new(), std::env::consts::ARCH.to_owned()),
     };
     record::Host {

@@ -1,5 +1,5 @@
-//! A dump that is tried again, where that is the known cure ([`retry`](crate::criu::retry)). CRIU has put the container back
-//! when it gives up, and nothing is lost by asking again a moment later.
+//! A dump that is tried again, where that is the known cure ([`retry`](crate::criu::retry)). CRIU
+//! has put the container back when it gives up, and nothing is lost by asking again a moment later.
 
 use std::time::Duration;
 
@@ -19,10 +19,12 @@ use super::plan::Plan;
 use super::undo;
 use crate::checkpoint::directories;
 
-/// How long an init takes at most to end that a killed CRIU has left in the middle of code that is not its own.
+/// How long an init takes at most to end that a killed CRIU has left in the middle of code that is
+/// not its own.
 const END_OF_INIT: Duration = Duration::from_millis(200);
 
-/// Lets the tasks go whom a killed CRIU has left, and waits for what becomes of init, before anything is said of it.
+/// Lets the tasks go whom a killed CRIU has left, and waits for what becomes of init, before
+/// anything is said of it.
 fn let_go(running: &Running, journal: &mut Journal) {
     if let Err(e) = journal.play_back_these(&|undo| matches!(undo, Undo::Release(_))) {
         // It stays in the journal, which is played back next.
@@ -52,7 +54,15 @@ pub fn dump(
         let mut dumped = match dump::run(means, plan.clone(), target, journal, netlink, report) {
             Ok(dumped) => dumped,
             // CRIU could not be started or watched.
-            Err(cause) => return Err(undo(request, running, DUMP_LOG, journal, Failure::new(Exit::Other, cause))),
+            Err(cause) => {
+                return Err(undo(
+                    request,
+                    running,
+                    DUMP_LOG,
+                    journal,
+                    Failure::new(Exit::Other, cause),
+                ));
+            }
         };
         if dumped.ended.was_killed() {
             let_go(running, journal);

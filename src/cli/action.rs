@@ -1,4 +1,5 @@
-//! CRIU's action script. No arguments: CRIU speaks by the environment. What it prints goes into CRIU's log.
+//! CRIU's action script. No arguments: CRIU speaks by the environment. What it prints goes into
+//! CRIU's log.
 
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -21,7 +22,9 @@ pub fn main() -> ExitCode {
     let env = match ActionEnv::from_env(lookup) {
         Ok(env) => env,
         Err(e) => {
-            print_error(&format!("lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-hooks(7)\n"));
+            print_error(&format!(
+                "lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-hooks(7)\n"
+            ));
             return ExitCode::FAILURE;
         }
     };
@@ -40,9 +43,11 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Becomes the user's script: where CRIU restores there is nothing of the host, and the script is to find all of it.
+/// Becomes the user's script: where CRIU restores there is nothing of the host, and the script is
+/// to find all of it.
 fn run_users_script(env: &ActionEnv) -> Result<std::convert::Infallible> {
-    let variable = |name: &str| std::env::var_os(name).with_context(|| format!("{name} is not set"));
+    let variable =
+        |name: &str| std::env::var_os(name).with_context(|| format!("{name} is not set"));
     let (script, host) = (variable(USER_SCRIPT_VARIABLE)?, variable(HOST_VARIABLE)?);
     let namespace = File::open(&host).context("open the mount namespace of the command")?;
     enter_mount_namespace(namespace.as_fd()).context("go to the mount namespace of the command")?;

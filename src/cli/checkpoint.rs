@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, print_json, require_root,
-    start_log, time, user_script,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, print_json,
+    require_root, start_log, time, user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
@@ -32,9 +32,10 @@ const PROGRAM: &str = "lxc-checkpoint";
 
 /// Checkpoint a running LXC container
 ///
-/// Without -D the container is suspended: its checkpoint goes to LXCPATH/NAME/dump and it is stopped; lxc-restart
-/// brings it back. With -D it goes on after the checkpoint, as with LXC's own tool, unless -s is given; and so it does
-/// with --keep, which adds a checkpoint to the container's list. lxc-cr prune removes old ones from there.
+/// Without -D the container is suspended: its checkpoint goes to LXCPATH/NAME/dump and it is
+/// stopped; lxc-restart brings it back. With -D it goes on after the checkpoint, as with LXC's own
+/// tool, unless -s is given; and so it does with --keep, which adds a checkpoint to the container's
+/// list. lxc-cr prune removes old ones from there.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
 struct Arguments {
@@ -49,7 +50,8 @@ struct Arguments {
     #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// Let the checkpoint join the container's list, LXCPATH/NAME/checkpoints, and the container go on
+    /// Let the checkpoint join the container's list, LXCPATH/NAME/checkpoints, and the container go
+    /// on
     #[arg(long, conflicts_with = "dir")]
     keep: bool,
 
@@ -93,12 +95,13 @@ struct Arguments {
     #[arg(long)]
     overwrite: bool,
 
-    /// Leave TCP connections out of the checkpoint; with -r: close those with the outside, as lxc-restart does
+    /// Leave TCP connections out of the checkpoint; with -r: close those with the outside, as
+    /// lxc-restart does
     #[arg(long)]
     tcp_close: bool,
 
-    /// Restore the container once beside itself before it is ended; WHEN is auto (where it costs little: the default),
-    /// always (the default after --rehearse alone) or never
+    /// Restore the container once beside itself before it is ended; WHEN is auto (where it costs
+    /// little: the default), always (the default after --rehearse alone) or never
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     rehearse: Option<Rehearse>,
 
@@ -106,7 +109,8 @@ struct Arguments {
     #[arg(long, conflicts_with = "rehearse")]
     no_rehearse: bool,
 
-    /// End the container although a rehearsal has shown that this state comes back different (see lxc-cr.toml(5))
+    /// End the container although a rehearsal has shown that this state comes back different (see
+    /// lxc-cr.toml(5))
     #[arg(long, value_name = "STATE", value_delimiter = ',')]
     accept: Vec<String>,
 
@@ -183,7 +187,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         settings.timeout = seconds;
     }
     settings.sync &= !arguments.no_sync;
-    let keep = arguments.keep || (settings.keep && arguments.dir.is_none() && arguments.leave_running);
+    let keep =
+        arguments.keep || (settings.keep && arguments.dir.is_none() && arguments.leave_running);
     let (images, replace) = match &arguments.dir {
         None if keep => {
             let list = kept::dir(&lxcpath, &name, &settings);
@@ -196,9 +201,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             }
             (dir, false) => (dir, arguments.overwrite),
         },
-        // A suspended container's directory: the container runs again, so what is in there is of the past. But a copy of
-        // memory is not worth a checkpoint.
-        None => (resume_mark::dir(&lxcpath.container_dir(&name)), !arguments.pre_dump || arguments.overwrite),
+        // A suspended container's directory: the container runs again, so what is in there is of
+        // the past. But a copy of memory is not worth a checkpoint.
+        None => (
+            resume_mark::dir(&lxcpath.container_dir(&name)),
+            !arguments.pre_dump || arguments.overwrite,
+        ),
     };
     let stop = arguments.stop || (arguments.dir.is_none() && !keep && !arguments.leave_running);
     let request = Request {
@@ -251,9 +259,13 @@ fn is_free(place: &Path, name: &ContainerName, lxcpath: &LxcPath) -> Result<bool
     match shared_dir::look(place, name, lxcpath).or_exit(Exit::Other)? {
         There::Free => Ok(true),
         There::Waiting => Err(refuse("holds a checkpoint that was not restarted since".to_owned())
-            .hint(format!("keep it elsewhere: mv {0} {0}.old", shell::quoted(&place.to_string_lossy())))),
+            .hint(format!(
+                "keep it elsewhere: mv {0} {0}.old",
+                shell::quoted(&place.to_string_lossy())
+            ))),
         There::Anothers(path) => {
-            Err(refuse(format!("holds a checkpoint of {name} in {}", path.display())).hint("choose another directory"))
+            Err(refuse(format!("holds a checkpoint of {name} in {}", path.display()))
+                .hint("choose another directory"))
         }
     }
 }
@@ -265,7 +277,8 @@ fn name_the_cure(failure: Failure, request: &Request) -> Failure {
     match defined.flatten().as_ref().and_then(cure::by_preparing) {
         None => failure,
         Some(cure) => {
-            let other = failure.hint.as_deref().map(|hint| format!("; or: {hint}")).unwrap_or_default();
+            let other =
+                failure.hint.as_deref().map(|hint| format!("; or: {hint}")).unwrap_or_default();
             let hint = format!("it is not prepared; try first: {cure}{other}");
             failure.hint(hint)
         }
@@ -311,7 +324,9 @@ fn in_words(done: &Done) -> String {
 pub(super) fn accepted(names: &[String]) -> Result<Vec<String>> {
     match names.iter().find(|name| state::by_name(name).is_none()) {
         None => Ok(names.to_vec()),
-        Some(unknown) => Err(Failure::msg(Exit::Usage, format!("there is no state '{unknown}' to be accepted"))
-            .hint("a rehearsal names the states that come back different")),
+        Some(unknown) => {
+            Err(Failure::msg(Exit::Usage, format!("there is no state '{unknown}' to be accepted"))
+                .hint("a rehearsal names the states that come back different"))
+        }
     }
 }

@@ -14,26 +14,32 @@ use crate::store::{known, resume_mark};
 /// The directory of the checkpoint that is meant by `--at`.
 ///
 /// # Errors
-/// Exit 3 where the container has none of that time or label, or it is out of reach; exit 9 where it is damaged.
+/// Exit 3 where the container has none of that time or label, or it is out of reach; exit 9 where
+/// it is damaged.
 pub fn checkpoint_at(at: &At, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let entries = known::all(&Register::of_host(), lxcpath, Some(name))?;
     let list = format!("lxc-cr list {} shows those that there are", shell::options(name, lxcpath));
     let Some(entry) = at.find(&entries, &Calendar::of_host()) else {
         let text = match at {
             At::Latest => format!("there is no checkpoint of {name}"),
-            At::Time(time) => format!("there is no checkpoint of {name} whose time begins with {time}"),
+            At::Time(time) => {
+                format!("there is no checkpoint of {name} whose time begins with {time}")
+            }
             At::Label(label) => format!("there is no checkpoint of {name} with the label {label}"),
         };
         return Err(Failure::msg(Exit::WrongState, text).hint(list));
     };
     let dir = entry.directory.display();
     match entry.state {
-        State::NotMounted => {
-            Err(Failure::msg(Exit::WrongState, format!("{dir} is on a file system that is not mounted"))
-                .hint("mount it, or choose another one: ".to_owned() + &list))
+        State::NotMounted => Err(Failure::msg(
+            Exit::WrongState,
+            format!("{dir} is on a file system that is not mounted"),
+        )
+        .hint("mount it, or choose another one: ".to_owned() + &list)),
+        State::NoAnswer => {
+            Err(Failure::msg(Exit::WrongState, format!("the server of {dir} does not answer"))
+                .hint("choose another one: ".to_owned() + &list))
         }
-        State::NoAnswer => Err(Failure::msg(Exit::WrongState, format!("the server of {dir} does not answer"))
-            .hint("choose another one: ".to_owned() + &list)),
         State::Damaged => {
             let damage = entry.damage.as_deref().unwrap_or("it cannot be read");
             Err(Failure::msg(Exit::BadCheckpoint, format!("{dir} is damaged: {damage}"))
@@ -56,9 +62,17 @@ pub fn own_checkpoint(name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf
     let others = known::all(&Register::of_host(), lxcpath, Some(name)).unwrap_or_default();
     let hint = match At::Latest.find(&others, &Calendar::of_host()) {
         Some(_) => {
-            format!("lxc-restart {named} --at latest takes the newest of its others, lxc-cr list {named} shows them")
+            format!(
+                "lxc-restart {named} --at latest takes the newest of its others, lxc-cr list {named} shows them"
+            )
         }
-        None => format!("start it: lxc-start {named}; lxc-checkpoint {named} makes a checkpoint of it then"),
+        None => format!(
+            "start it: lxc-start {named}; lxc-checkpoint {named} makes a checkpoint of it then"
+        ),
     };
-    Err(Failure::msg(Exit::WrongState, format!("it is not suspended: there is no {}", dir.display())).hint(hint))
+    Err(Failure::msg(
+        Exit::WrongState,
+        format!("it is not suspended: there is no {}", dir.display()),
+    )
+    .hint(hint))
 }

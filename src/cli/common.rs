@@ -1,4 +1,5 @@
-//! What all commands have in common: the options of every LXC tool, the log, and how a failure is printed.
+//! What all commands have in common: the options of every LXC tool, the log, and how a failure is
+//! printed.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -81,17 +82,16 @@ pub fn hidden(arg: clap::Arg) -> clap::Arg {
 
 /// The name, where it may be a checkpoint's directory, too.
 pub fn of_checkpoint(arg: clap::Arg) -> clap::Arg {
-    arg.value_name("DIR|NAME").help("Directory of the checkpoint, or name of the suspended container")
+    arg.value_name("DIR|NAME")
+        .help("Directory of the checkpoint, or name of the suspended container")
 }
 
 impl LxcOptions {
     /// The container that is meant.
     pub fn container(&self) -> Result<(ContainerName, LxcPath)> {
-        let name = self
-            .name
-            .as_ref()
-            .or(self.positional.as_ref())
-            .ok_or_else(|| Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME"))?;
+        let name = self.name.as_ref().or(self.positional.as_ref()).ok_or_else(|| {
+            Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME")
+        })?;
         let name = ContainerName::new(name).map_err(|e| Failure::new(Exit::Usage, e))?;
         let lxcpath = self.all_containers()?;
         logger::about(&name, &lxcpath);
@@ -102,16 +102,21 @@ impl LxcOptions {
     pub fn all_containers(&self) -> Result<LxcPath> {
         let path = match &self.lxcpath {
             Some(path) => path.clone(),
-            None => SystemConfig::load(Path::new(SYSTEM_CONFIG)).map_err(|e| Failure::new(Exit::Other, e))?.lxcpath,
+            None => {
+                SystemConfig::load(Path::new(SYSTEM_CONFIG))
+                    .map_err(|e| Failure::new(Exit::Other, e))?
+                    .lxcpath
+            }
         };
         LxcPath::new(path).map_err(|e| Failure::new(Exit::Usage, e))
     }
 
-    /// The checkpoint that is meant by `DIR|NAME`: what has a slash in it is a directory; a name is the suspended
-    /// container of that name, or else a directory here.
+    /// The checkpoint that is meant by `DIR|NAME`: what has a slash in it is a directory; a name is
+    /// the suspended container of that name, or else a directory here.
     pub fn checkpoint(&self) -> Result<PathBuf> {
         let called = self.called().ok_or_else(|| {
-            Failure::msg(Exit::Usage, "no checkpoint is named").hint("name its directory, or its container")
+            Failure::msg(Exit::Usage, "no checkpoint is named")
+                .hint("name its directory, or its container")
         })?;
         let lxcpath = self.all_containers()?;
         if !called.contains('/') && !matches!(called, "." | "..") {
@@ -196,8 +201,8 @@ pub fn load_settings(name: &ContainerName) -> Result<Settings> {
 
 /// Our action script: beside this program (a build tree), or where the package puts it.
 pub fn action_script() -> Result<PathBuf> {
-    let program =
-        std::env::current_exe().map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
+    let program = std::env::current_exe()
+        .map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
     let dir = program.parent().unwrap_or(Path::new("/"));
     let beside = dir.join(ACTION_SCRIPT);
     let installed = dir.parent().unwrap_or(Path::new("/")).join(LIBEXEC).join(ACTION_SCRIPT);
@@ -208,19 +213,24 @@ pub fn action_script() -> Result<PathBuf> {
     }
     Err(Failure::msg(
         Exit::Other,
-        format!("our action script is missing: neither {} nor {} is there", beside.display(), installed.display()),
+        format!(
+            "our action script is missing: neither {} nor {} is there",
+            beside.display(),
+            installed.display()
+        ),
     ))
 }
 
-/// A path as the user gave it, made absolute: CRIU and the monitor run in other directories. Without a slash at its end,
-/// which would make what is put beside it something in it.
+/// A path as the user gave it, made absolute: CRIU and the monitor run in other directories.
+/// Without a slash at its end, which would make what is put beside it something in it.
 pub fn absolute(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).map(|absolute| absolute.components().collect());
-    absolute.map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is not a path: {e}", path.display())))
+    absolute
+        .map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is not a path: {e}", path.display())))
 }
 
-/// Prints what a command was asked for; what a container has named does not steer the terminal. A reader that has seen
-/// enough (`| head`) is no failure.
+/// Prints what a command was asked for; what a container has named does not steer the terminal. A
+/// reader that has seen enough (`| head`) is no failure.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = out.write_all(shown_lines(text).as_bytes()).and_then(|()| out.flush()) {
@@ -237,8 +247,14 @@ pub fn time(text: &str) -> std::result::Result<u64, String> {
         "h" => 3600,
         _ => 0,
     };
-    let seconds = digits.parse::<u64>().ok().filter(|_| factor > 0).and_then(|count| count.checked_mul(factor));
-    seconds.ok_or_else(|| "a time is a number of seconds, or one with a unit: 90, 90s, 5m, 1h".to_owned())
+    let seconds = digits
+        .parse::<u64>()
+        .ok()
+        .filter(|_| factor > 0)
+        .and_then(|count| count.checked_mul(factor));
+    seconds.ok_or_else(|| {
+        "a time is a number of seconds, or one with a unit: 90, 90s, 5m, 1h".to_owned()
+    })
 }
 
 /// Prints what a program reads; docs/json.md describes it.
@@ -268,8 +284,8 @@ fn tell(text: &str) {
     print_error(&format!("{}\n", shown_lines(text)));
 }
 
-/// Prints to the standard error. That nobody can read it any more (a pipe that was closed, a terminal that has gone) is no
-/// reason to leave a container half-way, as `eprint!` would.
+/// Prints to the standard error. That nobody can read it any more (a pipe that was closed, a
+/// terminal that has gone) is no reason to leave a container half-way, as `eprint!` would.
 pub fn print_error(text: &str) {
     if let Err(e) = std::io::stderr().write_all(text.as_bytes()) {
         log::debug!("print: {e}");
@@ -301,7 +317,10 @@ pub(super) fn user_script(path: &Path) -> Result<PathBuf> {
     let path = absolute(path)?;
     match path.is_file() {
         true => Ok(path),
-        false => Err(Failure::msg(Exit::Usage, format!("the action script {} is not a file", path.display()))),
+        false => Err(Failure::msg(
+            Exit::Usage,
+            format!("the action script {} is not a file", path.display()),
+        )),
     }
 }
 
@@ -311,7 +330,10 @@ mod tests {
 
     #[test]
     fn a_time_may_have_a_unit() {
-        assert_eq!(["90", "90s", "5m", "2min", "1h", "0"].map(time), [90, 90, 300, 120, 3600, 0].map(Ok));
+        assert_eq!(
+            ["90", "90s", "5m", "2min", "1h", "0"].map(time),
+            [90, 90, 300, 120, 3600, 0].map(Ok)
+        );
         for wrong in ["soon", "", "5d", "-1", "1.5", "5 m", "99999999999999999h"] {
             assert!(time(wrong).is_err(), "{wrong}");
         }

@@ -1,7 +1,8 @@
-//! `lxc-restart -F`: stays until the container ends, its console at our terminal, as with `lxc-start -F`.
+//! `lxc-restart -F`: stays until the container ends, its console at our terminal, as with
+//! `lxc-start -F`.
 //!
-//! The monitor has a session of its own, so it cannot read our terminal. We are a client of its console instead, as
-//! `lxc-console -t 0` is, but without a key that leaves it.
+//! The monitor has a session of its own, so it cannot read our terminal. We are a client of its
+//! console instead, as `lxc-console -t 0` is, but without a key that leaves it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -37,10 +38,16 @@ pub(super) fn stay(
         if let Some(terminal) = &terminal {
             watched.extend([terminal.console.end.as_fd(), terminal.ours]);
         }
-        let mut fds: Vec<PollFd<'_>> = watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let mut fds: Vec<PollFd<'_>> =
+            watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(Failure::new(Exit::Other, anyhow!(e).context("wait for the container"))),
+            Err(e) => {
+                return Err(Failure::new(
+                    Exit::Other,
+                    anyhow!(e).context("wait for the container"),
+                ));
+            }
         }
         let come = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
         let (output, input) = (come(2), come(3));
@@ -85,7 +92,8 @@ impl<'a> Terminal<'a> {
         }
         let console = client.tty(0).inspect_err(|e| log::warn!("get the console: {e}")).ok()??;
         pty::never_wait(console.end.as_fd()).ok()?;
-        let before = pty::pass_keys_on(ours).inspect_err(|e| log::warn!("set the terminal: {e}")).ok()?;
+        let before =
+            pty::pass_keys_on(ours).inspect_err(|e| log::warn!("set the terminal: {e}")).ok()?;
         let terminal = Terminal { ours, console, before };
         terminal.window_changed(client);
         Some(terminal)

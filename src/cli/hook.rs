@@ -1,7 +1,8 @@
-//! The `main` of each hook program: reads LXC's call, does the work, tells on standard error how it went.
+//! The `main` of each hook program: reads LXC's call, does the work, tells on standard error how it
+//! went.
 //!
-//! LXC writes what a hook says to its log at level DEBUG, and looks at nothing but whether the exit status is 0. So it
-//! goes to the journal, too.
+//! LXC writes what a hook says to its log at level DEBUG, and looks at nothing but whether the exit
+//! status is 0. So it goes to the journal, too.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -43,7 +44,8 @@ pub fn net_down() -> ExitCode {
 
 fn run(section: &str, kind: &str, work: fn(&HookCall) -> Result<(), Failure>) -> ExitCode {
     crate::sys::clean_start::begin();
-    let args: Vec<String> = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
+    let args: Vec<String> =
+        std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned()).collect();
     let call = match HookCall::from_env(&args, |name| std::env::var_os(name)) {
         Ok(call) => call,
         Err(e) => return refuse(&format!("lxc-cr[{kind}]"), &Failure::new(Exit::Usage, e)),
@@ -54,9 +56,14 @@ fn run(section: &str, kind: &str, work: fn(&HookCall) -> Result<(), Failure>) ->
     }
     start_log(prefix.clone());
     if (call.section.as_str(), call.kind.as_str()) != (section, kind) {
-        let text =
-            format!("this is the program for '{section} {kind}'; LXC runs it as '{} {}'", call.section, call.kind);
-        return refuse(&prefix, &Failure::msg(Exit::Usage, text).hint("correct the configuration of the container"));
+        let text = format!(
+            "this is the program for '{section} {kind}'; LXC runs it as '{} {}'",
+            call.section, call.kind
+        );
+        return refuse(
+            &prefix,
+            &Failure::msg(Exit::Usage, text).hint("correct the configuration of the container"),
+        );
     }
     if !is_root() {
         return refuse(&prefix, &Failure::msg(Exit::Other, "only root can run this hook"));
@@ -74,7 +81,8 @@ fn refuse(prefix: &str, failure: &Failure) -> ExitCode {
         text.push_str(&format!("{prefix}: hint: {hint}\n"));
     }
     logger::keep(Priority::Error, &on_one_line(failure));
-    // In one piece: LXC stops reading after ten. Nobody may be listening, and then there is nobody to tell.
+    // In one piece: LXC stops reading after ten. Nobody may be listening, and then there is nobody
+    // to tell.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
 }

@@ -1,7 +1,9 @@
-//! What we say of our work: on standard error or in a file what a person has asked for; and in systemd's journal what is
-//! worth keeping, under the name of the container (`journalctl CONTAINER_NAME=web`).
+//! What we say of our work: on standard error or in a file what a person has asked for; and in
+//! systemd's journal what is worth keeping, under the name of the container (`journalctl
+//! CONTAINER_NAME=web`).
 //!
-//! The journal gets what any part of this program logs, from INFO on, and what [`keep`] is told: how a command has ended.
+//! The journal gets what any part of this program logs, from INFO on, and what [`keep`] is told:
+//! how a command has ended.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -37,11 +39,15 @@ pub fn about(name: &ContainerName, lxcpath: &LxcPath) {
 
 /// Begins to log. A second start in one process (tests) keeps the first.
 pub fn start(mut shown: env_logger::Builder) {
-    let identifier = if super::monitor_title::is_meant() { Some(MONITOR.to_owned()) } else { own_name() };
+    let identifier =
+        if super::monitor_title::is_meant() { Some(MONITOR.to_owned()) } else { own_name() };
     match Journal::of_system() {
         // Only root may say something about containers.
         Ok(journal) if crate::sys::process::is_root() => {
-            KEPT.get_or_init(|| Kept { journal, identifier: identifier.unwrap_or_else(|| OURS.to_owned()) });
+            KEPT.get_or_init(|| Kept {
+                journal,
+                identifier: identifier.unwrap_or_else(|| OURS.to_owned()),
+            });
         }
         Ok(_) => {}
         Err(e) => log::debug!("the journal: {e}"),
@@ -76,7 +82,8 @@ pub fn keep_about(name: &str, lxcpath: &str, priority: Priority, text: &str) {
 fn send(priority: Priority, text: &str, more: &[(&str, &str)]) {
     let Some(kept) = KEPT.get() else { return };
     let priority = (priority as u8).to_string();
-    let mut fields = vec![("MESSAGE", text), ("PRIORITY", &priority), ("SYSLOG_IDENTIFIER", &kept.identifier)];
+    let mut fields =
+        vec![("MESSAGE", text), ("PRIORITY", &priority), ("SYSLOG_IDENTIFIER", &kept.identifier)];
     fields.extend(more);
     // No journal listens, or it is busy: nothing depends on it.
     let _ = kept.journal.send(&fields);
@@ -97,7 +104,9 @@ impl Log for Both {
             // A line of the log, whatever names it quotes.
             let text = shown(&record.args().to_string());
             let (level, target) = (record.level(), record.target());
-            self.shown.log(&Record::builder().level(level).target(target).args(format_args!("{text}")).build());
+            self.shown.log(
+                &Record::builder().level(level).target(target).args(format_args!("{text}")).build(),
+            );
         }
         if is_kept(record.metadata()) {
             let priority = match record.level() {

@@ -1,9 +1,11 @@
-//! The process that restores a container and stays as its monitor. `lxc-restart` starts it; nobody calls it by hand.
+//! The process that restores a container and stays as its monitor. `lxc-restart` starts it; nobody
+//! calls it by hand.
 //!
-//! It is this same program, started again under the title of an LXC monitor: so `ps` and LXC's tools recognise it,
-//! and it begins with a clean address space and a single thread. Its job comes over standard input, as TOML; what it
-//! has to tell goes to standard output, a line for each thing: `phase …`, `amount BYTES`, `note …`, `log …`, `cut-off …`, then `running PID TIME`,
-//! or `failed` and the failure as TOML. After that it lets go of all three streams.
+//! It is this same program, started again under the title of an LXC monitor: so `ps` and LXC's
+//! tools recognise it, and it begins with a clean address space and a single thread. Its job comes
+//! over standard input, as TOML; what it has to tell goes to standard output, a line for each
+//! thing: `phase …`, `amount BYTES`, `note …`, `log …`, `cut-off …`, then `running PID TIME`, or
+//! `failed` and the failure as TOML. After that it lets go of all three streams.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -132,7 +134,8 @@ fn run(signals: &Signals) -> Result<()> {
     std::io::stdin().read_to_string(&mut text).context("read the job")?;
     let job: Job = toml::from_str(&text).context("read the job")?;
     drop(text);
-    let level = LxcOptions { logpriority: job.logpriority.clone(), ..LxcOptions::default() }.level()?;
+    let level =
+        LxcOptions { logpriority: job.logpriority.clone(), ..LxcOptions::default() }.level()?;
     start_log(level, job.logfile.as_deref())?;
     let name = ContainerName::new(&job.name).map_err(|e| Failure::new(Exit::Usage, e))?;
     let lxcpath = LxcPath::new(&job.lxcpath).map_err(|e| Failure::new(Exit::Usage, e))?;
@@ -165,7 +168,8 @@ fn run(signals: &Signals) -> Result<()> {
 /// The container runs: tells so, lets go of the streams, and serves until its end.
 fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
     if let Some(path) = &job.pidfile
-        && let Err(e) = files::write_atomically(path, format!("{}\n", std::process::id()).as_bytes())
+        && let Err(e) =
+            files::write_atomically(path, format!("{}\n", std::process::id()).as_bytes())
     {
         say("note", &format!("cannot write the pid file: {e:#}"));
     }
@@ -174,7 +178,11 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
     if let Some(cause) = &restored.cut_off {
         say("cut-off", cause);
     }
-    log::info!("it runs again from {}: init is process {}", job.images.display(), restored.init.pid());
+    log::info!(
+        "it runs again from {}: init is process {}",
+        job.images.display(),
+        restored.init.pid()
+    );
     say("running", &format!("{} {}", restored.init.pid(), seconds(restored.criu)));
     monitor::let_go_of_streams()?;
     let ended = monitor::serve(restored, signals);
@@ -199,7 +207,9 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
             Ok(())
         }
         Err(e) => {
-            log::error!("what it held of the host could not be given back: {e:#}; lxc-cr recover tries it again");
+            log::error!(
+                "what it held of the host could not be given back: {e:#}; lxc-cr recover tries it again"
+            );
             Err(Failure::new(Exit::RollbackIncomplete, e))
         }
     }

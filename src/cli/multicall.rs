@@ -1,4 +1,5 @@
-//! Two programs with several names each: the commands, and the hooks. `make install` links the names.
+//! Two programs with several names each: the commands, and the hooks. `make install` links the
+//! names.
 //!
 //! A program goes by the name under which it was called, or, where the caller made up another one,
 //! by the name of its file.
@@ -14,8 +15,11 @@ use crate::restore::sandbox::USER_SCRIPT;
 type Names = &'static [(&'static str, fn() -> ExitCode)];
 
 /// The program that `lxc-cr` is.
-const COMMANDS: Names =
-    &[("lxc-checkpoint", checkpoint::main), ("lxc-restart", restart::main), ("lxc-cr", lxc_cr::main)];
+const COMMANDS: Names = &[
+    ("lxc-checkpoint", checkpoint::main),
+    ("lxc-restart", restart::main),
+    ("lxc-cr", lxc_cr::main),
+];
 
 /// The program that `lxc-cr-hook` is.
 const HOOKS: Names = &[
@@ -65,7 +69,8 @@ mod tests {
     #[test]
     fn a_path_leads_to_the_name_at_its_end() {
         let is = |path: &str, name: &str| {
-            let wanted = HOOKS.iter().find(|(known, _)| *known == name).map(|(_, main)| *main as usize);
+            let wanted =
+                HOOKS.iter().find(|(known, _)| *known == name).map(|(_, main)| *main as usize);
             main_of(HOOKS, Path::new(path)).map(|main| main as usize) == wanted
         };
         assert!(is("/usr/libexec/lxc-cr/lxc-cr-net-up", "lxc-cr-net-up"));

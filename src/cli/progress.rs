@@ -32,7 +32,17 @@ impl Progress {
         let terminal = std::io::stderr().is_terminal() && !quiet && !log;
         let begin = Instant::now();
         let phase = String::new();
-        Progress { quiet, log, terminal, begin, phase, amount: None, total: None, phase_begin: begin, shown: false }
+        Progress {
+            quiet,
+            log,
+            terminal,
+            begin,
+            phase,
+            amount: None,
+            total: None,
+            phase_begin: begin,
+            shown: false,
+        }
     }
 
     /// The phase that has begun is to move this many bytes: it is shown with what is left of them.
@@ -56,8 +66,8 @@ fn line(phase: &str, amount: Option<String>, since: Duration) -> String {
     format!("{} … {amount}{}", shown(phase), seconds(since))
 }
 
-/// What is done of a known number of bytes, and how long the rest takes at that rate: "512.0 MiB of 2.0 GiB (25 %), 9 s
-/// left".
+/// What is done of a known number of bytes, and how long the rest takes at that rate: "512.0 MiB of
+/// 2.0 GiB (25 %), 9 s left".
 fn share(done: u64, total: u64, since: Duration) -> String {
     let of = format!("{} of {}", bytes(done), bytes(total));
     match (done.saturating_mul(100).checked_div(total), total.saturating_sub(done)) {
@@ -125,7 +135,10 @@ mod tests {
         let since = Duration::from_millis(1204);
         assert_eq!(line("freezing", None, since), "freezing … 1.204 s");
         let amount = Some("512.0 MiB".to_owned());
-        assert_eq!(line("dumping the memory", amount, since), "dumping the memory … 512.0 MiB, 1.204 s");
+        assert_eq!(
+            line("dumping the memory", amount, since),
+            "dumping the memory … 512.0 MiB, 1.204 s"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `lxc-restart`: brings a container back. The work is done by the process that stays behind as its monitor; this one
-//! starts it, shows what it tells, and returns when the container runs.
+//! `lxc-restart`: brings a container back. The work is done by the process that stays behind as its
+//! monitor; this one starts it, shows what it tells, and returns when the container runs.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -13,7 +13,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, require_root, start_log, time,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print,
+    require_root, start_log, time,
 };
 use super::monitor::{FailureMessage, Job};
 use super::monitor_title::title;
@@ -33,9 +34,9 @@ const PROGRAM: &str = "lxc-restart";
 
 /// Restart an LXC container from its checkpoint
 ///
-/// DIR is taken as it is if it exists, else as a directory of the container. Without -D it is LXCPATH/NAME/dump, where
-/// lxc-checkpoint puts a suspended container. A checkpoint of another container becomes a copy of it, which needs a
-/// definition and a root of its own.
+/// DIR is taken as it is if it exists, else as a directory of the container. Without -D it is
+/// LXCPATH/NAME/dump, where lxc-checkpoint puts a suspended container. A checkpoint of another
+/// container becomes a copy of it, which needs a definition and a root of its own.
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
 struct Arguments {
@@ -54,7 +55,8 @@ pub struct Restart {
     #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
     pub dir: Option<PathBuf>,
 
-    /// One of the container's checkpoints: the latest, the newest of a time like 2026-11-30T22:04, or of a label
+    /// One of the container's checkpoints: the latest, the newest of a time like 2026-11-30T22:04,
+    /// or of a label
     #[arg(long, value_name = "latest|TIME|LABEL", conflicts_with = "dir")]
     pub at: Option<At>,
 
@@ -109,7 +111,9 @@ pub struct Restart {
 
 fn veth(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
-        Some((inside, name)) if !inside.is_empty() && !name.is_empty() => Ok((inside.to_owned(), name.to_owned())),
+        Some((inside, name)) if !inside.is_empty() && !name.is_empty() => {
+            Ok((inside.to_owned(), name.to_owned()))
+        }
         _ => Err("it has to be IF=NAME, for example eth0=vethweb".to_owned()),
     }
 }
@@ -133,7 +137,8 @@ pub fn main() -> ExitCode {
         print(&format!("{}\n", Arguments::command().render_usage()));
         return ExitCode::SUCCESS;
     }
-    let started = restart.lxc.level().and_then(|level| start_log(level, restart.lxc.logfile.as_deref()));
+    let started =
+        restart.lxc.level().and_then(|level| start_log(level, restart.lxc.logfile.as_deref()));
     match started.and_then(|()| run(&restart)) {
         Ok(code) => code,
         Err(failure) => fail(PROGRAM, restart.lxc.called(), &failure),
@@ -161,7 +166,11 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         },
         veth: restart.veth.iter().cloned().collect::<BTreeMap<_, _>>(),
         action_script: action_script()?,
-        user_script: restart.action_script.as_deref().map(super::common::user_script).transpose()?,
+        user_script: restart
+            .action_script
+            .as_deref()
+            .map(super::common::user_script)
+            .transpose()?,
         tcp_close: restart.tcp_close,
         force: restart.force,
         replace: restart.replace,
@@ -191,15 +200,20 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         Told::Running { pid, criu, cut_off } => {
             if !restart.lxc.quiet {
                 let took = seconds(begin.elapsed());
-                print(&format!("{name}: running again, init is process {pid} ({took}, CRIU {criu})\n"));
+                print(&format!(
+                    "{name}: running again, init is process {pid} ({took}, CRIU {criu})\n"
+                ));
             }
             if restart.foreground {
                 let ended = super::foreground::stay(&mut monitor, &name, &lxcpath, &signals)?;
                 if !ended.success() {
                     let undone = ended.code() != Some(Exit::RollbackIncomplete.code().into());
                     let exit = if undone { Exit::Other } else { Exit::RollbackIncomplete };
-                    return Err(Failure::msg(exit, format!("it has ended, and its monitor with {ended}"))
-                        .hint(format!("the reason is in its log: journalctl CONTAINER_NAME={name}")));
+                    return Err(Failure::msg(
+                        exit,
+                        format!("it has ended, and its monitor with {ended}"),
+                    )
+                    .hint(format!("the reason is in its log: journalctl CONTAINER_NAME={name}")));
                 }
             }
             if let Some(cause) = cut_off {
@@ -216,8 +230,8 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Where the checkpoint is: `DIR` as given if it is there, or the container's place in it ([`shared_dir`]); else below the
-/// container's own directory.
+/// Where the checkpoint is: `DIR` as given if it is there, or the container's place in it
+/// ([`shared_dir`]); else below the container's own directory.
 fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let own = lxcpath.container_dir(name);
     let Some(dir) = dir else { return super::choice::own_checkpoint(name, lxcpath) };
@@ -229,15 +243,19 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
     match below.is_dir() {
         true => Ok(below),
         false => {
-            let text = format!("there is no checkpoint {}, nor {}", below.display(), given.display());
-            Err(Failure::msg(Exit::BadCheckpoint, text)
-                .hint(format!("lxc-cr list {} shows those that there are", shell::options(name, lxcpath))))
+            let text =
+                format!("there is no checkpoint {}, nor {}", below.display(), given.display());
+            Err(Failure::msg(Exit::BadCheckpoint, text).hint(format!(
+                "lxc-cr list {} shows those that there are",
+                shell::options(name, lxcpath)
+            )))
         }
     }
 }
 
-/// Starts this program again as the monitor. The job goes over its standard input; its standard output tells us how
-/// it goes on. It gets a session of its own, and the title that LXC's monitors have.
+/// Starts this program again as the monitor. The job goes over its standard input; its standard
+/// output tells us how it goes on. It gets a session of its own, and the title that LXC's monitors
+/// have.
 fn start(job: &Job) -> anyhow::Result<Child> {
     let mut input = files::scratch("job").context("make a temporary file")?;
     let text = toml::to_string(job).context("put the job into words")?;
@@ -282,8 +300,12 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             log::debug!("continue the monitor: {e}");
         }
     };
-    let mut reader =
-        BufReader::new(super::monitor::Interruptible { output, signals, forward: &forward, nudge: &nudge });
+    let mut reader = BufReader::new(super::monitor::Interruptible {
+        output,
+        signals,
+        forward: &forward,
+        nudge: &nudge,
+    });
     let mut line = String::new();
     let mut cut_off = None;
     loop {
@@ -291,10 +313,13 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
         if reader.read_line(&mut line).context("listen to the monitor")? == 0 {
             return Err(Failure::msg(Exit::Other, "the monitor died without reporting why"));
         }
-        let (word, rest) = line.trim_end_matches('\n').split_once(' ').unwrap_or((line.trim_end(), ""));
+        let (word, rest) =
+            line.trim_end_matches('\n').split_once(' ').unwrap_or((line.trim_end(), ""));
         match word {
             "phase" => progress.phase(rest),
-            "amount" => progress.amount(rest.parse().context("the monitor sent no number of bytes")?),
+            "amount" => {
+                progress.amount(rest.parse().context("the monitor sent no number of bytes")?)
+            }
             "note" => progress.note(rest),
             "log" => progress.log_line(rest),
             "cut-off" => cut_off = Some(rest.to_owned()),
@@ -308,12 +333,15 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             "failed" => {
                 let mut text = String::new();
                 reader.read_to_string(&mut text).context("listen to the monitor")?;
-                let message: FailureMessage = toml::from_str(&text).context("read the monitor's failure")?;
+                let message: FailureMessage =
+                    toml::from_str(&text).context("read the monitor's failure")?;
                 let failure = message.into_failure();
                 return Ok(Told::Failed(match forwarded.get() {
-                    // It has failed for another reason before it heard of it: that it was to end counts all the same.
+                    // It has failed for another reason before it heard of it: that it was to end
+                    // counts all the same.
                     Some(number) if !failure.is_interruption() => {
-                        let cause = anyhow::Error::from(Interrupted(number)).context(failure.to_string());
+                        let cause =
+                            anyhow::Error::from(Interrupted(number)).context(failure.to_string());
                         Failure { cause, ..failure }
                     }
                     // Not by the signal that told the monitor, but by the one that told us.

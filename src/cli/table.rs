@@ -1,4 +1,5 @@
-//! Tables with a head that fit the terminal: where there is no room, columns are shortened or left out.
+//! Tables with a head that fit the terminal: where there is no room, columns are shortened or left
+//! out.
 
 use std::io::IsTerminal;
 
@@ -41,7 +42,12 @@ impl Column {
     }
 
     fn width(&self) -> usize {
-        self.cells.iter().map(|cell| cell.chars().count()).chain([self.head.len()]).max().unwrap_or_default()
+        self.cells
+            .iter()
+            .map(|cell| cell.chars().count())
+            .chain([self.head.len()])
+            .max()
+            .unwrap_or_default()
     }
 }
 
@@ -63,7 +69,12 @@ impl Table {
         if let Some(width) = width {
             self.shorten(width);
             while self.width() > width {
-                let first = self.0.iter().enumerate().filter_map(|(index, column)| Some((column.goes?, index))).min();
+                let first = self
+                    .0
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(index, column)| Some((column.goes?, index)))
+                    .min();
                 let Some((_, index)) = first else { break };
                 self.0.remove(index);
             }
@@ -121,7 +132,8 @@ mod tests {
     use super::*;
 
     fn table() -> Table {
-        let cells = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let cells =
+            |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         Table::new(vec![
             Column::new("A", cells(&["x", "yy"])),
             Column::new("N", cells(&["1", "200"])).right().may_go(2),

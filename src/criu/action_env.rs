@@ -1,8 +1,9 @@
 //! What CRIU tells an action script.
 //!
-//! CRIU runs the script without arguments; everything is in the environment (`criu/action-scripts.c`):
-//! `CRTOOLS_SCRIPT_ACTION` always, `CRTOOLS_IMAGE_DIR` as `/proc/<criu>/fd/<n>`, which works only while
-//! CRIU lives, and `CRTOOLS_INIT_PID` (as the host counts) once the root task is known.
+//! CRIU runs the script without arguments; everything is in the environment
+//! (`criu/action-scripts.c`): `CRTOOLS_SCRIPT_ACTION` always, `CRTOOLS_IMAGE_DIR` as
+//! `/proc/<criu>/fd/<n>`, which works only while CRIU lives, and `CRTOOLS_INIT_PID` (as the host
+//! counts) once the root task is known.
 
 use std::ffi::OsString;
 use std::fs;
@@ -16,7 +17,8 @@ pub enum Action {
     PreStream,
     /// Dump: first act, tasks still run.
     PreDump,
-    /// Dump: all tasks are stopped, nothing is dumped yet. Only if the root task has its own network namespace.
+    /// Dump: all tasks are stopped, nothing is dumped yet. Only if the root task has its own
+    /// network namespace.
     NetworkLock,
     /// Dump: the images are complete, tasks are still stopped.
     PostDump,
@@ -83,7 +85,8 @@ impl Action {
 pub struct ActionEnv {
     /// The moment.
     pub action: Action,
-    /// The image directory, as a path that outlives CRIU. `None` at `post-resume`, when CRIU has let go of it.
+    /// The image directory, as a path that outlives CRIU. `None` at `post-resume`, when CRIU has
+    /// let go of it.
     pub image_dir: Option<PathBuf>,
     /// The host's pid of the root task, when CRIU knows it already.
     pub init_pid: Option<i32>,
@@ -141,7 +144,8 @@ impl ActionEnv {
             },
         };
         let link = PathBuf::from(lookup(IMAGE_DIR).ok_or(Error::Missing(IMAGE_DIR))?);
-        // At post-resume CRIU's descriptor of the directory is closed, and its number may stand for another file.
+        // At post-resume CRIU's descriptor of the directory is closed, and its number may stand for
+        // another file.
         let image_dir = if action == Action::PostResume { None } else { Some(resolve(link)?) };
         Ok(ActionEnv { action, image_dir, init_pid })
     }
@@ -165,7 +169,9 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     fn read(vars: &[(&str, &str)]) -> Result<ActionEnv, Error> {
-        ActionEnv::from_env(|name| vars.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v)))
+        ActionEnv::from_env(|name| {
+            vars.iter().find(|(n, _)| *n == name).map(|(_, v)| OsString::from(v))
+        })
     }
 
     #[test]
@@ -175,17 +181,23 @@ mod tests {
         let link = format!("/proc/{}/fd/{}", std::process::id(), open.as_raw_fd());
         let env = read(&[(ACTION, "pre-dump"), (IMAGE_DIR, &link), (INIT_PID, "256")]).unwrap();
         let real = dir.path().canonicalize().unwrap();
-        assert_eq!(env, ActionEnv { action: Action::PreDump, image_dir: Some(real), init_pid: Some(256) });
+        assert_eq!(
+            env,
+            ActionEnv { action: Action::PreDump, image_dir: Some(real), init_pid: Some(256) }
+        );
         let env = read(&[(ACTION, "pre-restore"), (IMAGE_DIR, &link)]).unwrap();
         assert_eq!(env.init_pid, None);
         fs::remove_dir(dir.path()).unwrap();
         let gone = read(&[(ACTION, "pre-restore"), (IMAGE_DIR, &link)]);
-        assert!(matches!(gone, Err(Error::ImageDirRemoved(p)) if p.to_string_lossy().ends_with("(deleted)")));
+        assert!(
+            matches!(gone, Err(Error::ImageDirRemoved(p)) if p.to_string_lossy().ends_with("(deleted)"))
+        );
     }
 
     #[test]
     fn the_image_directory_is_gone_after_the_resume() {
-        let env = read(&[(ACTION, "post-resume"), (IMAGE_DIR, "/proc/1/fd/999"), (INIT_PID, "7")]).unwrap();
+        let env = read(&[(ACTION, "post-resume"), (IMAGE_DIR, "/proc/1/fd/999"), (INIT_PID, "7")])
+            .unwrap();
         assert_eq!((env.image_dir, env.init_pid), (None, Some(7)));
     }
 

@@ -20,7 +20,13 @@ pub fn complaint(criu: &Criu) -> std::io::Result<Option<String>> {
     if told.status.success() {
         return Ok(None);
     }
-    let text = String::from_utf8_lossy(&told.stderr).into_owned() + &String::from_utf8_lossy(&told.stdout);
-    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).take(LINES).collect();
-    Ok(Some(if lines.is_empty() { format!("it ended with {}", told.status) } else { lines.join("; ") }))
+    let text =
+        String::from_utf8_lossy(&told.stderr).into_owned() + &String::from_utf8_lossy(&told.stdout);
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).take(LINES).collect();
+    Ok(Some(if lines.is_empty() {
+        format!("it ended with {}", told.status)
+    } else {
+        lines.join("; ")
+    }))
 }

@@ -1,9 +1,9 @@
 //! The line between a running CRIU's action script and the command that started it.
 //!
-//! CRIU runs the script with every descriptor closed, so the two meet at a socket in the command's private
-//! state directory. One packet asks: the action's name and init's pid; one packet answers: "go on",
-//! or the reason why CRIU must not. If nobody answers, the command is dead, and the
-//! script decides alone (see `hooks::criu_action`).
+//! CRIU runs the script with every descriptor closed, so the two meet at a socket in the command's
+//! private state directory. One packet asks: the action's name and init's pid; one packet answers:
+//! "go on", or the reason why CRIU must not. If nobody answers, the command is dead, and the script
+//! decides alone (see `hooks::criu_action`).
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect, getsockopt, listen, recv,
-    send, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, MsgFlags, SockFlag, SockType, UnixAddr, accept4, bind, connect,
+    getsockopt, listen, recv, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -59,7 +59,8 @@ fn limit_waiting(fd: &OwnedFd, limit: Duration) -> io::Result<()> {
 }
 
 impl Control {
-    /// Listens at this path, in a directory that only root can enter. What a dead command left there is replaced.
+    /// Listens at this path, in a directory that only root can enter. What a dead command left
+    /// there is replaced.
     pub fn listen(path: &Path) -> io::Result<Control> {
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -121,11 +122,17 @@ impl Question {
     pub fn answer(self, answer: Result<(), String>) {
         let text = answer.err().unwrap_or_else(|| GO_ON.into());
         let bytes = text.as_bytes();
-        let sent = send(self.peer.as_raw_fd(), &bytes[..bytes.len().min(MAX_MESSAGE)], MsgFlags::MSG_NOSIGNAL);
+        let sent = send(
+            self.peer.as_raw_fd(),
+            &bytes[..bytes.len().min(MAX_MESSAGE)],
+            MsgFlags::MSG_NOSIGNAL,
+        );
         match sent {
             Ok(_) => {}
             // It was ended meanwhile, with its CRIU.
-            Err(Errno::EPIPE) => log::debug!("the script for CRIU's action '{}' has ended", self.action.name()),
+            Err(Errno::EPIPE) => {
+                log::debug!("the script for CRIU's action '{}' has ended", self.action.name())
+            }
             // The script then finds nobody at the other end, which is an answer it can work with.
             Err(e) => log::warn!("answer CRIU's action '{}': {e}", self.action.name()),
         }
@@ -144,7 +151,12 @@ pub enum Answer {
 }
 
 /// Asks the command that listens at `path`; waits at most `limit` for its answer.
-pub fn ask(path: &Path, action: &Action, init_pid: Option<i32>, limit: Duration) -> io::Result<Answer> {
+pub fn ask(
+    path: &Path,
+    action: &Action,
+    init_pid: Option<i32>,
+    limit: Duration,
+) -> io::Result<Answer> {
     let socket = new_socket(SockFlag::empty())?;
     match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
         Ok(()) => {}
@@ -178,7 +190,8 @@ mod tests {
         let control = Control::listen(&path).unwrap();
         let asked = path.clone();
         let script = std::thread::spawn(move || {
-            let first = ask(&asked, &Action::NetworkLock, Some(812), Duration::from_secs(5)).unwrap();
+            let first =
+                ask(&asked, &Action::NetworkLock, Some(812), Duration::from_secs(5)).unwrap();
             let second = ask(&asked, &Action::PreRestore, None, Duration::from_secs(5)).unwrap();
             (first, second)
         });
@@ -196,6 +209,9 @@ mod tests {
         assert_eq!(questions, [(Action::NetworkLock, Some(812)), (Action::PreRestore, None)]);
         assert_eq!(script.join().unwrap(), (Answer::GoOn, Answer::Stop("no bridge".to_owned())));
         drop(control);
-        assert_eq!(ask(&path, &Action::PostDump, Some(1), Duration::from_secs(1)).unwrap(), Answer::Nobody);
+        assert_eq!(
+            ask(&path, &Action::PostDump, Some(1), Duration::from_secs(1)).unwrap(),
+            Answer::Nobody
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! CRIU's failures: in words for a person, and as a class of which a second try may be the cure ([`retry`](crate::criu::retry)).
+//! CRIU's failures: in words for a person, and as a class of which a second try may be the cure
+//! ([`retry`](crate::criu::retry)).
 
 use std::fmt;
 use std::path::Path;
@@ -30,17 +31,26 @@ impl fmt::Display for Reason {
 impl std::error::Error for Reason {}
 
 /// The failure of a run of CRIU with its phase, its reason and the remedy, from its log.
-pub fn describe(status: &ExitStatus, stderr: &str, log_file: &Path, operation: Operation, exit: Exit) -> Failure {
+pub fn describe(
+    status: &ExitStatus,
+    stderr: &str,
+    log_file: &Path,
+    operation: Operation,
+    exit: Exit,
+) -> Failure {
     let summary = match log::summarise_file(log_file, operation) {
         Ok(summary) => summary,
         Err(_) if is_full(log_file) => {
             let text = format!("CRIU failed: {}", Class::DiskFull.explain());
-            return Failure::new(exit, Reason { class: Class::DiskFull, text }).hint(Class::DiskFull.remedy());
+            return Failure::new(exit, Reason { class: Class::DiskFull, text })
+                .hint(Class::DiskFull.remedy());
         }
         Err(_) if !stderr.is_empty() => {
             return Failure::msg(exit, format!("{}: {stderr}", status_in_words(status)));
         }
-        Err(_) => return Failure::msg(exit, format!("{} and left no log", status_in_words(status))),
+        Err(_) => {
+            return Failure::msg(exit, format!("{} and left no log", status_in_words(status)));
+        }
     };
     // CRIU's log may have been the first for which there was no room.
     let class = match summary.class {
@@ -103,17 +113,24 @@ mod tests {
     fn the_class_is_known_whatever_is_said_around_it() {
         let top = tempfile::tempdir().unwrap();
         let log = top.path().join("restore.log");
-        let line =
-            "(00.1)      1: Error (criu/mount-v2.c:911): mnt-v2: Failed to copy sharing from source /srv to 412\n";
+        let line = "(00.1)      1: Error (criu/mount-v2.c:911): mnt-v2: Failed to copy sharing from source /srv to 412\n";
         std::fs::write(&log, line).unwrap();
         let mut failure =
-            describe(&ExitStatus::from_raw(256), "", &log, Operation::Restore, Exit::CriuFailed).log(log.clone());
+            describe(&ExitStatus::from_raw(256), "", &log, Operation::Restore, Exit::CriuFailed)
+                .log(log.clone());
         failure.cause = failure.cause.context("a restart");
         assert_eq!(class_of(&failure), Class::MountEngine);
-        assert!(failure.to_string().ends_with("Failed to copy sharing from source /srv to 412"), "{failure}");
+        assert!(
+            failure.to_string().ends_with("Failed to copy sharing from source /srv to 412"),
+            "{failure}"
+        );
         assert_eq!(class_of(&Failure::msg(Exit::CriuFailed, "CRIU failed")), Class::Unknown);
 
-        let taken = Err::<(), _>(netlink::Error::Exists).context("make veth1 for eth0").unwrap_err();
-        assert_eq!(class_of(&Failure::new(Exit::Other, taken.context("make the veth pairs"))), Class::InterfaceExists);
+        let taken =
+            Err::<(), _>(netlink::Error::Exists).context("make veth1 for eth0").unwrap_err();
+        assert_eq!(
+            class_of(&Failure::new(Exit::Other, taken.context("make the veth pairs"))),
+            Class::InterfaceExists
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! What we ask of CRIU, as a value, and the command line that says it. Pure: no file is read here.
 //!
-//! CRIU is run as a program, so that `--dry-run` can print the very line that would be run and anyone can
-//! repeat it by hand. The options' meaning and the release that brought each: criu(8) and `criu/config.c`.
+//! CRIU is run as a program, so that `--dry-run` can print the very line that would be run and
+//! anyone can repeat it by hand. The options' meaning and the release that brought each: criu(8)
+//! and `criu/config.c`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ pub enum External {
         /// The mount point in the container (dump), the path on the host (restore).
         path: PathBuf,
     },
-    /// An open file of the host that is in no mount of the container, as `/dev/null` under `lxc.autodev = 0`.
+    /// An open file of the host that is in no mount of the container, as `/dev/null` under
+    /// `lxc.autodev = 0`.
     File {
         /// The host's mount id.
         mount_id: u64,
@@ -58,7 +60,8 @@ pub enum AfterDump {
 pub enum NetworkLock {
     /// Not CRIU: the bridge port is the lock (`--network-lock skip`, CRIU ≥ 3.19).
     Skip,
-    /// Rules of nftables in its network namespace; they are in the images, and go when its restore is complete.
+    /// Rules of nftables in its network namespace; they are in the images, and go when its restore
+    /// is complete.
     Nftables,
     /// What CRIU does unless it is told otherwise: rules of iptables.
     Default,
@@ -90,8 +93,8 @@ pub struct Dump {
     pub ghost_limit: u64,
     /// The payload cgroup, when it is frozen: CRIU waits for ever for a frozen task otherwise.
     pub freeze_cgroup: Option<PathBuf>,
-    /// The cgroups below which the container's own cgroups are dumped; none where CRIU itself is in the container's
-    /// cgroup namespace.
+    /// The cgroups below which the container's own cgroups are dumped; none where CRIU itself is in
+    /// the container's cgroup namespace.
     pub cgroup_roots: Vec<CgroupRoot>,
     /// What keeps packets from the container.
     pub network_lock: NetworkLock,
@@ -135,12 +138,13 @@ impl CgroupRoot {
 /// How the restored tasks come into their cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cgroups {
-    /// CRIU is born in the one cgroup that all tasks have, in a cgroup namespace rooted there; the tasks inherit both.
+    /// CRIU is born in the one cgroup that all tasks have, in a cgroup namespace rooted there; the
+    /// tasks inherit both.
     Inherited,
     /// CRIU moves each task into its cgroup, which is there already.
     Moved {
-        /// The roots to put before the cgroups in the images; none where CRIU itself is in a cgroup namespace with
-        /// those roots.
+        /// The roots to put before the cgroups in the images; none where CRIU itself is in a cgroup
+        /// namespace with those roots.
         roots: Vec<CgroupRoot>,
     },
 }
@@ -183,7 +187,8 @@ impl Dump {
         let mut line = Line::new("dump");
         line.value("--tree", self.tree.to_string());
         line.common(&self.common, DUMP_LOG);
-        // These four change nothing where they are not needed; a container that needs one cannot be dumped without it.
+        // These four change nothing where they are not needed; a container that needs one cannot be
+        // dumped without it.
         line.tcp(self.tcp_close);
         line.flag("--file-locks");
         line.flag("--link-remap");
@@ -207,7 +212,9 @@ impl Dump {
                 External::Mount { key, path } => {
                     line.external(format!("mnt[{}]:{key}", path.display()));
                 }
-                External::File { mount_id, inode } => line.external(format!("file[{mount_id:x}:{inode:x}]")),
+                External::File { mount_id, inode } => {
+                    line.external(format!("file[{mount_id:x}:{inode:x}]"))
+                }
                 External::Tty { rdev, dev } => line.external(tty_resource(*rdev, *dev)),
             }
         }
@@ -267,7 +274,9 @@ impl Restore {
         }
         for external in &self.common.externals {
             match external {
-                External::Mount { key, path } => line.external(format!("mnt[{key}]:{}", path.display())),
+                External::Mount { key, path } => {
+                    line.external(format!("mnt[{key}]:{}", path.display()))
+                }
                 External::File { .. } | External::Tty { .. } => {}
             }
         }
@@ -401,6 +410,9 @@ mod tests {
 
     #[test]
     fn words_that_a_shell_would_change_are_quoted() {
-        assert_eq!(printable(Path::new("criu"), &["a b".into(), "it's".into(), "".into()]), r"criu 'a b' 'it'\''s' ''");
+        assert_eq!(
+            printable(Path::new("criu"), &["a b".into(), "it's".into(), "".into()]),
+            r"criu 'a b' 'it'\''s' ''"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Whether a CRIU gets on: it uses time, its images or its log grow, or what it has restored so far does something.
+//! Whether a CRIU gets on: it uses time, its images or its log grow, or what it has restored so far
+//! does something.
 
 use std::time::{Duration, Instant};
 

@@ -1,9 +1,10 @@
-//! What a second try may cure. Here it is decided and put into words; the stories do it, each time after the failed try
-//! was undone as a whole.
+//! What a second try may cure. Here it is decided and put into words; the stories do it, each time
+//! after the failed try was undone as a whole.
 //!
-//! Some reasons for which CRIU gives up pass by themselves: data that a process has not yet read, a connection that it has
-//! not yet accepted, a process that is just being traced or just ends, the name of a link that is about to go. Others lie
-//! in the way that CRIU takes, and there is another way.
+//! Some reasons for which CRIU gives up pass by themselves: data that a process has not yet read, a
+//! connection that it has not yet accepted, a process that is just being traced or just ends, the
+//! name of a link that is about to go. Others lie in the way that CRIU takes, and there is another
+//! way.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -14,7 +15,8 @@ use crate::criu::failure::class_of;
 use crate::criu::log::{Class, Operation};
 use crate::error::{Exit, Failure};
 
-/// How long to wait before the second and the third try: for a busy process to come to it, then for a slow one.
+/// How long to wait before the second and the third try: for a busy process to come to it, then for
+/// a slow one.
 pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(300)];
 
 /// What may help.
@@ -22,8 +24,8 @@ pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_mil
 pub enum Cure {
     /// Time. (Whatever is decided by what is there is decided anew.)
     Time,
-    /// CRIU's older way of making mounts: the newer one copies their place among shared mounts from where they come from,
-    /// and gives up where that is not what it was.
+    /// CRIU's older way of making mounts: the newer one copies their place among shared mounts from
+    /// where they come from, and gives up where that is not what it was.
     OlderMountEngine,
 }
 
@@ -32,9 +34,10 @@ impl Cure {
     fn of(operation: Operation, class: Class) -> Option<Cure> {
         use Class::*;
         match (operation, class) {
-            (Operation::Dump, NetlinkData | QueuedCredentials | UnixRequest | TcpInFlight | WatchRace) => {
-                Some(Cure::Time)
-            }
+            (
+                Operation::Dump,
+                NetlinkData | QueuedCredentials | UnixRequest | TcpInFlight | WatchRace,
+            ) => Some(Cure::Time),
             (Operation::Dump, Unseizable | Traced | ProcessGone) => Some(Cure::Time),
             // A container that has just been started has LXC's terminals for a moment.
             (Operation::Dump, ControllingTty | TtyMasterMissing) => Some(Cure::Time),
@@ -58,7 +61,9 @@ impl fmt::Display for Cure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Cure::Time => "tried again a moment later",
-            Cure::OlderMountEngine => "tried again with CRIU's older mount engine (--mntns-compat-mode)",
+            Cure::OlderMountEngine => {
+                "tried again with CRIU's older mount engine (--mntns-compat-mode)"
+            }
         })
     }
 }
@@ -85,11 +90,14 @@ impl Tries {
     pub fn after(&mut self, failure: Failure) -> Result<(Cure, Duration), Failure> {
         // After any other end the host is not as it was, or somebody has asked us to end.
         let undone = matches!(failure.exit, Exit::CriuFailed | Exit::Other);
-        let again = Cure::of(self.operation, class_of(&failure)).filter(|_| undone).and_then(|cure| {
-            let before = self.failed.iter().filter(|(_, tried)| *tried == cure).count();
-            let pause = *cure.pauses().get(before)?;
-            self.deadline.is_none_or(|deadline| Instant::now() + pause < deadline).then_some((cure, pause))
-        });
+        let again =
+            Cure::of(self.operation, class_of(&failure)).filter(|_| undone).and_then(|cure| {
+                let before = self.failed.iter().filter(|(_, tried)| *tried == cure).count();
+                let pause = *cure.pauses().get(before)?;
+                self.deadline
+                    .is_none_or(|deadline| Instant::now() + pause < deadline)
+                    .then_some((cure, pause))
+            });
         match again {
             Some((cure, pause)) => {
                 self.failed.push((failure.to_string(), cure));
@@ -178,11 +186,13 @@ mod tests {
         );
         let end = tries.after(taken()).unwrap_err().to_string();
         assert!(end.ends_with("tried again a moment later: the same"), "{end}");
-        let other = tries.after(Failure::msg(Exit::CriuFailed, "CRIU failed")).unwrap_err().to_string();
+        let other =
+            tries.after(Failure::msg(Exit::CriuFailed, "CRIU failed")).unwrap_err().to_string();
         assert!(other.ends_with(": the same; tried again a moment later: CRIU failed"), "{other}");
     }
 
-    /// A line of a user's log: here no way was found to make it happen, as the kernel tells a handle of every watched file.
+    /// A line of a user's log: here no way was found to make it happen, as the kernel tells a
+    /// handle of every watched file.
     #[test]
     fn a_watched_file_that_vanished_is_looked_for_again() {
         let dir = tempfile::tempdir().unwrap();
@@ -190,11 +200,15 @@ mod tests {
         let line = "(00.01) Error (criu/proc_parse.c:2272): parse_fdinfo_pid_s: \
                     error parsing [inotify wd:48 ino:1 sdev:1a mask:2 ignored_mask:0 ] for 17\n";
         std::fs::write(&log, line).unwrap();
-        let failure = describe(&ExitStatus::from_raw(256), "", &log, Operation::Dump, Exit::CriuFailed);
+        let failure =
+            describe(&ExitStatus::from_raw(256), "", &log, Operation::Dump, Exit::CriuFailed);
         let mut tries = Tries::new(Operation::Dump, None);
         assert_eq!(tries.after(failure).unwrap(), (Cure::Time, PAUSES[0]));
         let story = tries.success().unwrap();
-        assert!(story.contains("a watched file vanished") && story.ends_with("moment later: it worked"), "{story}");
+        assert!(
+            story.contains("a watched file vanished") && story.ends_with("moment later: it worked"),
+            "{story}"
+        );
     }
 
     #[test]

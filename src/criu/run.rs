@@ -1,12 +1,14 @@
 //! A run of CRIU: started in its place, watched until it ends.
 //!
-//! While it runs, its action scripts' questions are answered, its log is shown as it grows, and a signal or
-//! the time limit asks it to give up. Giving up a dump means that the next action is answered with no, and that no image
-//! can be written any more: CRIU then puts everything back by itself. Killed in a dump, it would leave its tasks half
-//! seized: that is done only where it stands still. A restore ends at once.
+//! While it runs, its action scripts' questions are answered, its log is shown as it grows, and a
+//! signal or the time limit asks it to give up. Giving up a dump means that the next action is
+//! answered with no, and that no image can be written any more: CRIU then puts everything back by
+//! itself. Killed in a dump, it would leave its tasks half seized: that is done only where it
+//! stands still. A restore ends at once.
 //!
-//! It stands still when nothing moves that would move if it got on ([`Watch::pulse`]). One that was stopped is continued;
-//! the rest is given up, at once where that was asked for, or else after a while.
+//! It stands still when nothing moves that would move if it got on ([`Watch::pulse`]). One that was
+//! stopped is continued; the rest is given up, at once where that was asked for, or else after a
+//! while.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -35,7 +37,8 @@ use crate::sys::spawn::Place;
 const LOG_INTERVAL: Duration = Duration::from_millis(50);
 /// How long CRIU may go on with a dead task: where it has failed, it ends all tasks before it ends.
 const LOST_GRACE: Duration = Duration::from_millis(500);
-/// How long nothing may move before CRIU is ended. It gives up a freeze by itself after ten seconds.
+/// How long nothing may move before CRIU is ended. It gives up a freeze by itself after ten
+/// seconds.
 const STANDSTILL: Duration = Duration::from_secs(15);
 /// The same once it was asked to give up.
 const STANDSTILL_AT_END: Duration = Duration::from_millis(700);
@@ -87,10 +90,11 @@ pub trait Watch {
     /// CRIU may wait for a helper that somebody has stopped.
     fn nudge(&mut self) {}
 
-    /// Whether CRIU would wait for ever for a task that has been killed. The first that it restores is our child
-    /// (`--restore-sibling`), and the kernel tells CRIU nothing of its end. An init that it traces hangs in its own
-    /// end: its children, traced too, are collected by nobody. Asked when a child of ours has ended that is not CRIU
-    /// (`child_ended`), and once a second. A CRIU that has failed kills them itself: it has a moment to end.
+    /// Whether CRIU would wait for ever for a task that has been killed. The first that it restores
+    /// is our child (`--restore-sibling`), and the kernel tells CRIU nothing of its end. An init
+    /// that it traces hangs in its own end: its children, traced too, are collected by nobody.
+    /// Asked when a child of ours has ended that is not CRIU (`child_ended`), and once a second. A
+    /// CRIU that has failed kills them itself: it has a moment to end.
     fn is_lost(&mut self, _child_ended: bool) -> bool {
         false
     }
@@ -125,7 +129,8 @@ pub enum Giving {
 pub struct Ended {
     /// CRIU's exit status.
     pub status: ExitStatus,
-    /// What it wrote to its standard error, at most its last KiB: for failures that come before its log.
+    /// What it wrote to its standard error, at most its last KiB: for failures that come before its
+    /// log.
     pub stderr: String,
     /// Whether and why it was asked to give up.
     pub given_up: Option<GiveUp>,
@@ -173,9 +178,11 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr.try_clone().context("duplicate a descriptor")?);
-    let mut child = place.spawn(&mut command).with_context(|| format!("start {}", program.display()))?;
+    let mut child =
+        place.spawn(&mut command).with_context(|| format!("start {}", program.display()))?;
     let process = Process::of_child(&child).context("hold criu by its pidfd");
-    let mut end = Ending { given_up: None, asked_at: None, lost_at: None, script: Script::default() };
+    let mut end =
+        Ending { given_up: None, asked_at: None, lost_at: None, script: Script::default() };
     let mut refused = None;
     if let Ok(process) = &process {
         let mut deadline = deadline;
@@ -190,7 +197,8 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
             if end.given_up.is_none() {
                 until = [deadline, end.lost_at].into_iter().flatten().fold(until, Instant::min);
             }
-            let ready = wait(process, &control, signals, Some(until.saturating_duration_since(now)))?;
+            let ready =
+                wait(process, &control, signals, Some(until.saturating_duration_since(now)))?;
             // Before the action that came with it, which may be the one after which it is too late.
             while ready.signal
                 && let Some(received) = signals.next().context("read a signal")?
@@ -200,7 +208,9 @@ pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<End
                 }
             }
             if ready.control {
-                while let Some(question) = control.next().context("read what the action script asks")? {
+                while let Some(question) =
+                    control.next().context("read what the action script asks")?
+                {
                     end.may_write_again(process, &question.action);
                     let answer = answer(watch, &question.action, question.init_pid, end.given_up);
                     let text = answer.as_ref().map(|_| ()).map_err(|e| format!("{e:#}"));
@@ -268,7 +278,9 @@ impl Ending {
         self.asked_at.get_or_insert((why, Instant::now()));
         match watch.give_up(why) {
             Giving::TooLate => return,
-            Giving::AtNextAction => note("forbid it to write:", criu, process::forbid_writing(criu.pid())),
+            Giving::AtNextAction => {
+                note("forbid it to write:", criu, process::forbid_writing(criu.pid()))
+            }
             Giving::Now => kill(criu),
         }
         self.given_up = Some(why);
@@ -330,8 +342,14 @@ fn has_lost_task(criu: i32) -> bool {
     ended.is_some_and(|pid| pid.as_raw() != criu)
 }
 
-/// An action that comes after the run was given up is refused, unless it is the one that sets the network free ([`SPARED`]).
-fn answer(watch: &mut dyn Watch, action: &Action, init_pid: Option<i32>, given_up: Option<GiveUp>) -> Result<()> {
+/// An action that comes after the run was given up is refused, unless it is the one that sets the
+/// network free ([`SPARED`]).
+fn answer(
+    watch: &mut dyn Watch,
+    action: &Action,
+    init_pid: Option<i32>,
+    given_up: Option<GiveUp>,
+) -> Result<()> {
     match given_up {
         Some(why) if *action != SPARED => Err(anyhow::anyhow!(match why {
             GiveUp::Signal(number) => format!("interrupted by signal {number}"),
@@ -350,10 +368,17 @@ struct Ready {
     signal: bool,
 }
 
-fn wait(process: &Process, control: &Control, signals: &Signals, limit: Option<Duration>) -> Result<Ready> {
+fn wait(
+    process: &Process,
+    control: &Control,
+    signals: &Signals,
+    limit: Option<Duration>,
+) -> Result<Ready> {
     let timeout = match limit {
         // A rest of a millisecond must not become a busy loop.
-        Some(limit) => PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX),
+        Some(limit) => {
+            PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        }
         None => PollTimeout::NONE,
     };
     let mut fds = [

@@ -1,7 +1,8 @@
 //! A user's action script that does not end.
 //!
-//! CRIU waits for each script, and hears only at its next action that it is to give up. Until then the container would stand
-//! still for as long as the script likes. One that is killed counts as failed, and CRIU puts everything back.
+//! CRIU waits for each script, and hears only at its next action that it is to give up. Until then
+//! the container would stand still for as long as the script likes. One that is killed counts as
+//! failed, and CRIU puts everything back.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -22,9 +23,11 @@ pub const SPARED: Action = Action::NetworkUnlock;
 pub(super) struct Script(Option<(i32, Instant)>);
 
 impl Script {
-    /// CRIU is to give up: ends the script that it waits for, with all that this has started, if that does not end itself.
+    /// CRIU is to give up: ends the script that it waits for, with all that this has started, if
+    /// that does not end itself.
     pub fn look(&mut self, criu: i32) {
-        let running = process::children(criu).unwrap_or_default().into_iter().find(|pid| may_be_ended(*pid));
+        let running =
+            process::children(criu).unwrap_or_default().into_iter().find(|pid| may_be_ended(*pid));
         self.0 = match (running, self.0) {
             (Some(pid), Some((known, since))) if pid == known => {
                 if since.elapsed() >= GRACE {
@@ -43,7 +46,8 @@ pub fn is_waited_for(criu: i32) -> bool {
     children.into_iter().any(|pid| action_of(pid).is_some() && !is_ours(pid))
 }
 
-/// Whether a child of CRIU's is a user's script. It is not before it has its own program: until then it is CRIU's own image.
+/// Whether a child of CRIU's is a user's script. It is not before it has its own program: until
+/// then it is CRIU's own image.
 fn may_be_ended(pid: i32) -> bool {
     action_of(pid).is_some_and(|action| action != SPARED.name().as_bytes()) && !is_ours(pid)
 }
@@ -51,7 +55,9 @@ fn may_be_ended(pid: i32) -> bool {
 /// The action for which CRIU has started a script.
 fn action_of(pid: i32) -> Option<Vec<u8>> {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    let value = |variable: &[u8]| variable.strip_prefix(ACTION.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec);
+    let value = |variable: &[u8]| {
+        variable.strip_prefix(ACTION.as_bytes())?.strip_prefix(b"=").map(<[u8]>::to_vec)
+    };
     environment.split(|byte| *byte == 0).find_map(value)
 }
 

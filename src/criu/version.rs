@@ -1,7 +1,7 @@
 //! Which CRIU is installed, and what that version can do.
 //!
-//! `criu --version` takes 4 to 5 ms (4.2.1, measured; most of it is the loading of its libraries), so
-//! [`find_cached`] remembers the answer for as long as the program file is the same.
+//! `criu --version` takes 4 to 5 ms (4.2.1, measured; most of it is the loading of its libraries),
+//! so [`find_cached`] remembers the answer for as long as the program file is the same.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +14,8 @@ use crate::sys::spawn::SAFE_PATH;
 use crate::sys::{files, path_trust};
 
 /// Where CRIU is looked for when the settings don't name it. A fixed list: `$PATH` is the caller's.
-const PLACES: &[&str] = &["/usr/sbin/criu", "/usr/local/sbin/criu", "/usr/bin/criu", "/usr/local/bin/criu"];
+const PLACES: &[&str] =
+    &["/usr/sbin/criu", "/usr/local/sbin/criu", "/usr/bin/criu", "/usr/local/bin/criu"];
 
 /// How much of the output of a program that says it is CRIU is quoted in a message.
 const QUOTED: usize = 120;
@@ -41,11 +42,13 @@ impl Version {
         Version { major, minor, sub, git: None }
     }
 
-    /// Reads the output of `criu --version`: a line `Version: 4.2.1`, and `GitID: …` if built from git.
+    /// Reads the output of `criu --version`: a line `Version: 4.2.1`, and `GitID: …` if built from
+    /// git.
     ///
     /// Anything after the numbers (`4.2.1-3`, `4.2-rc1`) is left out.
     pub fn parse(output: &str) -> Option<Version> {
-        let value = |key: &str| output.lines().find_map(|l| l.trim().strip_prefix(key)).map(str::trim);
+        let value =
+            |key: &str| output.lines().find_map(|l| l.trim().strip_prefix(key)).map(str::trim);
         let text = value("Version:")?;
         let numbers = text.split(|c: char| !c.is_ascii_digit() && c != '.').next()?;
         let mut parts = numbers.split('.');
@@ -190,8 +193,8 @@ pub fn find(setting: Option<&Path>) -> Result<Criu, Error> {
     accept(path, version)
 }
 
-/// Like [`find`], but takes the version from the file `cache` if that was written for the same program
-/// file, and writes it otherwise. Only root may be able to write the cache's directory.
+/// Like [`find`], but takes the version from the file `cache` if that was written for the same
+/// program file, and writes it otherwise. Only root may be able to write the cache's directory.
 ///
 /// # Errors
 /// As [`find`]. A cache that cannot be read or written is no error.
@@ -250,7 +253,8 @@ fn accept(path: PathBuf, version: Version) -> Result<Criu, Error> {
 
 fn is_program(path: &Path) -> bool {
     // A relative path would be looked up in $PATH by Command.
-    path.is_absolute() && path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
+    path.is_absolute()
+        && path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
 fn ask(path: &Path) -> Result<Version, Error> {
@@ -296,9 +300,15 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_version() {
-        for text in
-            ["", "Version:", "Version: x", "Version: 4", "4.2.1", "Version: 99999999999.1", "Version: 4.2.99999999999"]
-        {
+        for text in [
+            "",
+            "Version:",
+            "Version: x",
+            "Version: 4",
+            "4.2.1",
+            "Version: 99999999999.1",
+            "Version: 4.2.99999999999",
+        ] {
             assert_eq!(Version::parse(text), None, "{text:?}");
         }
     }
@@ -320,7 +330,8 @@ mod tests {
 
     #[test]
     fn remembers_the_version_of_the_same_file() {
-        let (dir, path) = fake("echo run >>\"${0%/*}\"/runs; echo Version: 4.2.1; echo GitID: v4.2");
+        let (dir, path) =
+            fake("echo run >>\"${0%/*}\"/runs; echo Version: 4.2.1; echo GitID: v4.2");
         let runs = || fs::read_to_string(dir.path().join("runs")).unwrap().lines().count();
         let cache = dir.path().join("criu-version");
         let first = find_cached(Some(&path), &cache).unwrap();
@@ -331,7 +342,11 @@ mod tests {
         assert_eq!(find_cached(Some(&path), &cache).unwrap().version, Version::new(4, 3, 0));
         for bad in ["", "x", "x\nVersion: 9.9\n"] {
             fs::write(&cache, bad).unwrap();
-            assert_eq!(find_cached(Some(&path), &cache).unwrap().version, Version::new(4, 3, 0), "{bad:?}");
+            assert_eq!(
+                find_cached(Some(&path), &cache).unwrap().version,
+                Version::new(4, 3, 0),
+                "{bad:?}"
+            );
         }
         assert!(find_cached(Some(&path), Path::new("/nonexistent/cache")).is_ok());
         fs::write(&path, "#!/bin/sh\necho Version: 3.1\n").unwrap();
@@ -346,7 +361,10 @@ mod tests {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o757)).unwrap();
         let told = find(Some(&path)).unwrap_err();
         assert!(
-            matches!(told, Error::Untrusted { source: path_trust::Untrusted::WritableFile { .. }, .. }),
+            matches!(
+                told,
+                Error::Untrusted { source: path_trust::Untrusted::WritableFile { .. }, .. }
+            ),
             "{told:?}"
         );
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -362,12 +380,17 @@ mod tests {
         let text = find(Some(&old)).unwrap_err().to_string();
         assert!(text.ends_with("is CRIU 3.16.1; 3.17 or newer is needed"), "{text}");
         let (_dir, odd) = fake("echo hello; echo oops >&2");
-        assert!(matches!(find(Some(&odd)), Err(Error::Unreadable { said, .. }) if said == "hello\noops"));
+        assert!(
+            matches!(find(Some(&odd)), Err(Error::Unreadable { said, .. }) if said == "hello\noops")
+        );
         let (_dir, broken) = fake("");
         fs::write(&broken, "#!/nonexistent/shell\n").unwrap();
         assert!(matches!(find(Some(&broken)), Err(Error::NotRun { .. })));
         for none in ["/nonexistent/criu", "criu", "/"] {
-            assert!(matches!(find(Some(Path::new(none))), Err(Error::NotInstalled { .. })), "{none}");
+            assert!(
+                matches!(find(Some(Path::new(none))), Err(Error::NotInstalled { .. })),
+                "{none}"
+            );
         }
     }
 }

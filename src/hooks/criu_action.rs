@@ -1,10 +1,10 @@
 //! What our action script does when CRIU runs it.
 //!
-//! Started by our own commands it only carries the question to them: they know the ports, write the journal, and
-//! complete a checkpoint before its container may end. Under LXC's own `lxc-checkpoint -A` or a bare
-//! `criu --action-script` nobody is there to ask, and it does the two things that the recipe's script did: at
-//! `network-lock` it takes the container off its bridges and notes beside the images where it was; at
-//! `network-unlock` it puts it back.
+//! Started by our own commands it only carries the question to them: they know the ports, write the
+//! journal, and complete a checkpoint before its container may end. Under LXC's own `lxc-checkpoint
+//! -A` or a bare `criu --action-script` nobody is there to ask, and it does the two things that the
+//! recipe's script did: at `network-lock` it takes the container off its bridges and notes beside
+//! the images where it was; at `network-unlock` it puts it back.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -23,7 +23,8 @@ use crate::store::layout;
 use crate::sys::netlink::Netlink;
 use crate::sys::{files, process};
 
-/// How long our command may take for its answer: completing a large checkpoint includes writing it to the disk.
+/// How long our command may take for its answer: completing a large checkpoint includes writing it
+/// to the disk.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Ports on disk.
@@ -41,21 +42,24 @@ struct Noted {
 /// CRIU then gives up, where it still can.
 pub fn run(env: &ActionEnv, command: Option<&Path>) -> Result<()> {
     let Some(socket) = command else { return alone(env) };
-    match control::ask(socket, &env.action, env.init_pid, ANSWER_LIMIT).context("ask the command that runs CRIU")? {
+    match control::ask(socket, &env.action, env.init_pid, ANSWER_LIMIT)
+        .context("ask the command that runs CRIU")?
+    {
         Answer::GoOn => Ok(()),
         Answer::Stop(why) => bail!(why),
         Answer::Nobody => orphaned(env, socket),
     }
 }
 
-/// Our command has died. A dump must not end its container now, for nobody would complete the checkpoint: every
-/// action fails, and CRIU lets the tasks go on. Before that their network is put back by the journal, and what the
-/// freezer holds is let go: their sockets are well again by now.
+/// Our command has died. A dump must not end its container now, for nobody would complete the
+/// checkpoint: every action fails, and CRIU lets the tasks go on. Before that their network is put
+/// back by the journal, and what the freezer holds is let go: their sockets are well again by now.
 fn orphaned(env: &ActionEnv, socket: &Path) -> Result<()> {
     if env.action != Action::NetworkUnlock {
         bail!("the command that started CRIU has died");
     }
-    // The next command may have forbidden CRIU to write, to make it give up; what is put back now has to be written down.
+    // The next command may have forbidden CRIU to write, to make it give up; what is put back now
+    // has to be written down.
     for pid in [std::process::id().cast_signed(), nix::unistd::getppid().as_raw()] {
         if let Err(e) = process::allow_writing(pid) {
             log::debug!("allow process {pid} to write: {e}");
@@ -104,12 +108,19 @@ fn lock(file: &Path, init: i32) -> Result<()> {
     let earlier = read(file)?;
     let known: Vec<Port> = found
         .into_iter()
-        .map(|port| match earlier.port.iter().find(|e| e.host == port.host && e.host_index == port.host_index) {
-            Some(noted) if port.bridge.is_none() => noted.clone(),
-            _ => port,
+        .map(|port| {
+            match earlier
+                .port
+                .iter()
+                .find(|e| e.host == port.host && e.host_index == port.host_index)
+            {
+                Some(noted) if port.bridge.is_none() => noted.clone(),
+                _ => port,
+            }
         })
         .collect();
-    let text = toml::to_string(&Noted { port: known.clone() }).context("put the ports into words")?;
+    let text =
+        toml::to_string(&Noted { port: known.clone() }).context("put the ports into words")?;
     files::write_atomically(file, text.as_bytes())?;
     ports::lock(&mut netlink, &known, &mut |_| Ok(()))
 }
@@ -120,7 +131,8 @@ fn unlock(file: &Path, init: i32) -> Result<()> {
         return Ok(());
     }
     let mut netlink = Netlink::open()?;
-    let present = ports::match_restored(&mut netlink, network_namespace(init)?.as_fd(), &noted.port)?;
+    let present =
+        ports::match_restored(&mut netlink, network_namespace(init)?.as_fd(), &noted.port)?;
     ports::unlock(&mut netlink, &present)
 }
 

@@ -7,7 +7,8 @@
 //! | `post-stop` | all is over | takes back what the other two did |
 //! | `net-up`, `net-down` | with each interface | puts the host's end on a bridge that LXC does not know of |
 //!
-//! Each can be run twice, for a hook may stand in the configuration twice, and LXC runs them anew at each reboot.
+//! Each can be run twice, for a hook may stand in the configuration twice, and LXC runs them anew
+//! at each reboot.
 
 mod bind_root;
 pub mod criu_action;
@@ -55,9 +56,13 @@ pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
     }
     check_bridges(call)?;
     if wants_root {
-        let path = call.rootfs.as_deref().context("LXC names no root: --bind-root needs lxc.rootfs.path")?;
+        let path = call
+            .rootfs
+            .as_deref()
+            .context("LXC names no root: --bind-root needs lxc.rootfs.path")?;
         let state = lock::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
-        bind_root::bind(&state, path, Owner::parent()?).with_context(|| format!("bind the root {}", path.display()))?;
+        bind_root::bind(&state, path, Owner::parent()?)
+            .with_context(|| format!("bind the root {}", path.display()))?;
     }
     // Last: a start that was refused has not changed anything.
     refuse_newer_than_suspended(&lxcpath, call)
@@ -68,7 +73,8 @@ pub fn start_host(call: &HookCall) -> Result<(), Failure> {
     no_arguments(call)?;
     let lxcpath = lxcpath(call)?;
     let state = lock::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
-    let noted = call.pid.context("LXC passes no pid").and_then(|pid| Running::of(pid)?.write(&state));
+    let noted =
+        call.pid.context("LXC passes no pid").and_then(|pid| Running::of(pid)?.write(&state));
     if let Err(e) = noted {
         log::warn!("note what runs: {e:#}");
     }
@@ -111,7 +117,8 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
     }
 }
 
-/// The LXC path: by the configuration's place, else by the monitor's title, else by LXC's own settings.
+/// The LXC path: by the configuration's place, else by the monitor's title, else by LXC's own
+/// settings.
 pub fn lxcpath(call: &HookCall) -> Result<LxcPath> {
     if let Some(lxcpath) = &call.lxcpath {
         return Ok(lxcpath.clone());
@@ -129,10 +136,12 @@ fn titled(title: &str, name: &str) -> Option<LxcPath> {
     LxcPath::new(rest.strip_suffix(name)?.strip_suffix(' ')?).ok()
 }
 
-/// Two inits on one root are worse than a start that has to be repeated. A restore that runs *us* goes on.
+/// Two inits on one root are worse than a start that has to be repeated. A restore that runs *us*
+/// goes on.
 fn refuse_during_restore(lxcpath: &Path, call: &HookCall) -> Result<(), Failure> {
     let Some(holder) = Operation::holder(lxcpath, call.name.as_str())? else { return Ok(()) };
-    // A checkpoint that is still being completed does not mind: its container may go on, and may reboot.
+    // A checkpoint that is still being completed does not mind: its container may go on, and may
+    // reboot.
     if holder.command != Some(Command::Restore) || holder.pid().is_some_and(is_ancestor) {
         return Ok(());
     }
@@ -140,12 +149,14 @@ fn refuse_during_restore(lxcpath: &Path, call: &HookCall) -> Result<(), Failure>
         .hint("wait until that is done; the container runs then"))
 }
 
-/// A container that is started afresh writes to its disk: memory from before must not be put on top of that.
+/// A container that is started afresh writes to its disk: memory from before must not be put on top
+/// of that.
 fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(), Failure> {
     if Operation::holder(lxcpath.as_path(), call.name.as_str())?
         .is_some_and(|holder| holder.command == Some(Command::Restore))
     {
-        // Ours, or another one would have been refused: it strikes the mark out when the container is about to run.
+        // Ours, or another one would have been refused: it strikes the mark out when the container
+        // is about to run.
         return Ok(());
     }
     let lost = suspended_in(lxcpath, call);
@@ -169,15 +180,19 @@ fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(),
     let own = lxcpath.container_dir(&call.name);
     match resume_mark::clear_mark(&own) {
         Ok(true) if lost.is_empty() => {
-            log::warn!("it boots afresh: the checkpoint in {} will not be resumed", resume_mark::dir(&own).display());
+            log::warn!(
+                "it boots afresh: the checkpoint in {} will not be resumed",
+                resume_mark::dir(&own).display()
+            );
             Ok(())
         }
         Ok(_) => Ok(()),
-        Err(e) => Err(Failure::new(Exit::Other, e.context("mark the suspended checkpoint stale")).hint(format!(
-            "resume it: lxc-cr resume {}; or remove {}",
-            shell::options(&call.name, lxcpath),
-            resume_mark::dir(&own).display()
-        ))),
+        Err(e) => Err(Failure::new(Exit::Other, e.context("mark the suspended checkpoint stale"))
+            .hint(format!(
+                "resume it: lxc-cr resume {}; or remove {}",
+                shell::options(&call.name, lxcpath),
+                resume_mark::dir(&own).display()
+            ))),
     }
 }
 
@@ -203,7 +218,10 @@ fn on_start(call: &HookCall) -> OnStart {
 
 fn refuse_start(lxcpath: &LxcPath, call: &HookCall, dir: &Path) -> Failure {
     let named = shell::options(&call.name, lxcpath);
-    let text = format!("it is suspended: a start would lose what was in its memory, which is in {}", dir.display());
+    let text = format!(
+        "it is suspended: a start would lose what was in its memory, which is in {}",
+        dir.display()
+    );
     Failure::msg(Exit::Refused, text).hint(format!(
         "bring it back: lxc-cr resume {named}; or give that up: lxc-cr remove --force {} (on_start in lxc-cr.toml)",
         shell::quoted(&dir.to_string_lossy())
@@ -211,11 +229,13 @@ fn refuse_start(lxcpath: &LxcPath, call: &HookCall, dir: &Path) -> Failure {
 }
 
 fn is_ancestor(pid: i32) -> bool {
-    let above = std::iter::successors(Some(nix::unistd::getppid().as_raw()), |p| process::parent(*p).ok());
+    let above =
+        std::iter::successors(Some(nix::unistd::getppid().as_raw()), |p| process::parent(*p).ok());
     above.take_while(|p| *p > 0).take(GENERATIONS).any(|p| p == pid)
 }
 
-/// Plays back the journal of a command that died, unless the container runs or somebody is at work on it.
+/// Plays back the journal of a command that died, unless the container runs or somebody is at work
+/// on it.
 fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
     let name = call.name.as_str();
     if !lock::journal_of(lxcpath, name).exists() {
@@ -226,8 +246,11 @@ fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
         Err(lock::Error::Busy(_)) => return Ok(()),
         Err(lock::Error::Other(e)) => return Err(e),
     };
-    // A restored container's journal is full as long as it runs. (Its monitor cannot be asked: it may wait for us.)
-    if container::find_without_monitor(name, container::Marks::root(call.rootfs.as_deref()))?.is_some() {
+    // A restored container's journal is full as long as it runs. (Its monitor cannot be asked: it
+    // may wait for us.)
+    if container::find_without_monitor(name, container::Marks::root(call.rootfs.as_deref()))?
+        .is_some()
+    {
         return Ok(());
     }
     let mut journal = Journal::open(&operation.journal())?;
@@ -238,7 +261,8 @@ fn undo_dead_command(lxcpath: &Path, call: &HookCall) -> Result<()> {
     journal.play_back().context("undo what an earlier command left")
 }
 
-/// LXC says of a missing bridge that the network could not be created; we say which, and what to do.
+/// LXC says of a missing bridge that the network could not be created; we say which, and what to
+/// do.
 fn check_bridges(call: &HookCall) -> Result<(), Failure> {
     let Some(file) = &call.config_file else { return Ok(()) };
     let config = match Config::load(file) {
@@ -249,7 +273,10 @@ fn check_bridges(call: &HookCall) -> Result<(), Failure> {
             return Ok(());
         }
     };
-    let ports = config.nics().iter().filter(|n| n.kind == NicKind::Veth && n.veth_mode == Some(VethMode::Bridge));
+    let ports = config
+        .nics()
+        .iter()
+        .filter(|n| n.kind == NicKind::Veth && n.veth_mode == Some(VethMode::Bridge));
     let mut netlink = None;
     for bridge in ports.filter_map(|nic| nic.link.as_deref()) {
         let netlink = match &mut netlink {

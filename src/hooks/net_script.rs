@@ -1,7 +1,8 @@
 //! The network scripts: the host's end of a veth pair on a bridge that LXC is not told of.
 //!
-//! With `lxc.net.N.link` LXC does it itself, and the scripts do nothing. Without it, `--bridge br0` in the script's
-//! line says where the port goes, as the script of the recipe did with `brctl addif`.
+//! With `lxc.net.N.link` LXC does it itself, and the scripts do nothing. Without it, `--bridge br0`
+//! in the script's line says where the port goes, as the script of the recipe did with `brctl
+//! addif`.
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -22,8 +23,11 @@ pub fn net_up(call: &HookCall) -> Result<(), Failure> {
     match port.controller {
         Some(index) if index == controller.index => {}
         Some(index) => {
-            let other = netlink.link_by_index(index).map_or_else(|_| format!("link {index}"), |l| l.name);
-            return Err(anyhow!("{host} is a port of {other}, not of {bridge}: it is left there").into());
+            let other =
+                netlink.link_by_index(index).map_or_else(|_| format!("link {index}"), |l| l.name);
+            return Err(
+                anyhow!("{host} is a port of {other}, not of {bridge}: it is left there").into()
+            );
         }
         None => netlink
             .set_controller(port.index, Some(controller.index))
@@ -39,7 +43,8 @@ pub fn net_up(call: &HookCall) -> Result<(), Failure> {
 pub fn net_down(call: &HookCall) -> Result<(), Failure> {
     let Some((bridge, host)) = wanted(call)? else { return Ok(()) };
     let mut netlink = Netlink::open().context("open a netlink socket")?;
-    let (Some(controller), Some(port)) = (look(&mut netlink, bridge)?, look(&mut netlink, host)?) else {
+    let (Some(controller), Some(port)) = (look(&mut netlink, bridge)?, look(&mut netlink, host)?)
+    else {
         return Ok(());
     };
     if port.controller == Some(controller.index) {
@@ -95,8 +100,11 @@ mod tests {
     fn only_a_port_that_lxc_puts_nowhere_is_ours() {
         let ours = call("--bridge br7 web net up veth vethX");
         assert_eq!(wanted(&ours).unwrap(), Some(("br7", "vethX")));
-        for other in ["web net up veth vethX", "--bridge=br7 web net up veth br0 vethX", "--bridge br7 web net up phys"]
-        {
+        for other in [
+            "web net up veth vethX",
+            "--bridge=br7 web net up veth br0 vethX",
+            "--bridge br7 web net up phys",
+        ] {
             assert_eq!(wanted(&call(other)).unwrap(), None, "{other}");
         }
         assert!(wanted(&call("--bridge br7 web net up veth")).is_err());

@@ -29,14 +29,16 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// The process that runs this hook: the container's monitor. (The shell between them has become us.)
+    /// The process that runs this hook: the container's monitor. (The shell between them has become
+    /// us.)
     pub fn parent() -> Result<Owner> {
         Owner::of(nix::unistd::getppid().as_raw())
     }
 
     /// The process that has this pid now.
     pub fn of(pid: i32) -> Result<Owner> {
-        let start_time = process::start_time(pid).with_context(|| format!("inspect process {pid}"))?;
+        let start_time =
+            process::start_time(pid).with_context(|| format!("inspect process {pid}"))?;
         Ok(Owner { pid, start_time })
     }
 
@@ -46,7 +48,8 @@ impl Owner {
     }
 }
 
-/// A container that was started by LXC with our `start-host` hook: `post-stop` looks for what is left of it.
+/// A container that was started by LXC with our `start-host` hook: `post-stop` looks for what is
+/// left of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// Its init.
@@ -62,10 +65,11 @@ impl Running {
     /// The container of this init, as it is now.
     pub fn of(init: i32) -> Result<Running> {
         let path = format!("/proc/{init}/ns/net");
-        let found = fs::File::open(&path).with_context(|| format!("open {path}")).and_then(|netns| {
-            let mut netlink = Netlink::open().context("open a netlink socket")?;
-            ports::find(&mut netlink, std::os::fd::AsFd::as_fd(&netns))
-        });
+        let found =
+            fs::File::open(&path).with_context(|| format!("open {path}")).and_then(|netns| {
+                let mut netlink = Netlink::open().context("open a netlink socket")?;
+                ports::find(&mut netlink, std::os::fd::AsFd::as_fd(&netns))
+            });
         let ports = found.unwrap_or_else(|e| {
             log::warn!("the ports are not noted: {e:#}");
             Vec::new()
@@ -118,7 +122,9 @@ pub(super) fn read<T: DeserializeOwned>(state: &Path, file: &str) -> Result<Opti
         Err(e) => return Err(e).with_context(|| format!("read {}", path.display())),
     }
     // Of toml's message only what is wrong, without its picture of the file.
-    toml::from_str(&text).map(Some).map_err(|e| anyhow!("{} cannot be used: {}", path.display(), e.message()))
+    toml::from_str(&text)
+        .map(Some)
+        .map_err(|e| anyhow!("{} cannot be used: {}", path.display(), e.message()))
 }
 
 pub(super) fn write<T: Serialize>(state: &Path, file: &str, note: &T) -> Result<()> {
@@ -129,7 +135,9 @@ pub(super) fn write<T: Serialize>(state: &Path, file: &str, note: &T) -> Result<
 pub(super) fn remove(state: &Path, file: &str) -> Result<()> {
     let path = state.join(file);
     match fs::remove_file(&path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }

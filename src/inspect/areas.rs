@@ -1,7 +1,8 @@
 //! The areas of a process's memory: where, with which rights and advice, of which file. Not what is
 //! in them.
 //!
-//! The kernel joins and splits areas as it likes; what lies side by side and is alike counts as one.
+//! The kernel joins and splits areas as it likes; what lies side by side and is alike counts as
+//! one.
 
 use std::io::{self, BufRead, BufReader};
 
@@ -149,7 +150,8 @@ fn parse(text: impl BufRead) -> io::Result<Vec<Area>> {
     Ok(areas)
 }
 
-/// A segment of System V is named by the key that it was made with: the key that it has now is compared elsewhere.
+/// A segment of System V is named by the key that it was made with: the key that it has now is
+/// compared elsewhere.
 fn backing(file: &str) -> String {
     if file.starts_with("/SYSV") && file.ends_with(" (deleted)") {
         return "/SYSV (deleted)".to_owned();
@@ -177,14 +179,24 @@ fn enter(process: &Thread, area: &Area, snapshot: &mut Snapshot) {
     let start = if area.grows_down() { area.end } else { area.start };
     let subject = || Subject::Area { pid: process.pid, start };
     let mut enter = |state, value: String| snapshot.enter(subject(), state, value);
-    enter(&AREA, if area.grows_down() { "a stack".to_owned() } else { format!("up to {:#x}", area.end) });
+    enter(
+        &AREA,
+        if area.grows_down() { "a stack".to_owned() } else { format!("up to {:#x}", area.end) },
+    );
     enter(&RIGHTS, area.rights.clone());
     enter(
         &BACKING,
-        if area.file.starts_with('/') { format!("{} at {:#x}", area.file, area.offset) } else { area.file.clone() },
+        if area.file.starts_with('/') {
+            format!("{} at {:#x}", area.file, area.offset)
+        } else {
+            area.file.clone()
+        },
     );
-    for state in [&POSSIBLE, &LOCK, &FORK, &DUMP, &PAGES, &MERGE, &READ_AHEAD, &SEALED, &SHADOW, &ACCOUNT] {
-        let of_state = |flag: &&String| FLAGS.iter().any(|(name, of)| name == flag && of.name == state.name);
+    for state in
+        [&POSSIBLE, &LOCK, &FORK, &DUMP, &PAGES, &MERGE, &READ_AHEAD, &SEALED, &SHADOW, &ACCOUNT]
+    {
+        let of_state =
+            |flag: &&String| FLAGS.iter().any(|(name, of)| name == flag && of.name == state.name);
         enter(state, area.flags.iter().filter(of_state).cloned().collect::<Vec<_>>().join(" "));
     }
     if !area.key.is_empty() {

@@ -1,8 +1,8 @@
 //! What only a task itself can read: it is held for a moment and makes the calls.
 //!
-//! [`Snapshot::asked`] has these states and no others. It cannot be done while the container is frozen, or while
-//! CRIU holds it: it is done with a container that runs, before it is frozen, and with a restored
-//! one whose tasks are stopped.
+//! [`Snapshot::asked`] has these states and no others. It cannot be done while the container is
+//! frozen, or while CRIU holds it: it is done with a container that runs, before it is frozen, and
+//! with a restored one whose tasks are stopped.
 
 mod calls;
 
@@ -38,7 +38,11 @@ states! { own_rows;
 }
 
 fn rows() -> Vec<&'static State> {
-    own_rows().into_iter().chain(CALLS.iter().map(|call| &call.state)).chain(keys::asked_rows()).collect()
+    own_rows()
+        .into_iter()
+        .chain(CALLS.iter().map(|call| &call.state))
+        .chain(keys::asked_rows())
+        .collect()
 }
 
 impl Snapshot {
@@ -51,7 +55,9 @@ impl Snapshot {
             match inject::with(thread.host_tid, |stopped| answers(&thread, is_first, stopped)) {
                 Ok(answers) => {
                     snapshot.enter(thread.subject(), &ASKED, "yes");
-                    answers.into_iter().for_each(|(subject, state, value)| snapshot.enter(subject, state, value));
+                    answers
+                        .into_iter()
+                        .for_each(|(subject, state, value)| snapshot.enter(subject, state, value));
                 }
                 Err(e) => snapshot.miss(thread.subject(), &ASKED, e),
             }
@@ -121,9 +127,15 @@ fn of_policy(thread: &Thread, page: &Page<'_>, found: &mut Values) {
     // A kernel without NUMA has no such call.
     if page.call(libc::SYS_get_mempolicy, &mut buffer, |at| vec![at, at + 8, NODES, 0, 0]).is_ok() {
         let mode = long(&buffer, 0) & 0xffff_ffff;
-        let nodes: Vec<String> =
-            (0..NODES as usize).filter(|n| buffer[8 + n / 8] & 1 << (n % 8) != 0).map(|n| n.to_string()).collect();
-        found.push((thread.subject(), &NUMA_POLICY, format!("mode {mode:#x} nodes {}", nodes.join(","))));
+        let nodes: Vec<String> = (0..NODES as usize)
+            .filter(|n| buffer[8 + n / 8] & 1 << (n % 8) != 0)
+            .map(|n| n.to_string())
+            .collect();
+        found.push((
+            thread.subject(),
+            &NUMA_POLICY,
+            format!("mode {mode:#x} nodes {}", nodes.join(",")),
+        ));
     }
 }
 
@@ -177,11 +189,18 @@ fn of_timers(thread: &Thread, page: &Page<'_>, found: &mut Values) -> io::Result
         let (interval, value) = interval_and_value(&buffer, 1e9);
         found.push((thread.process(), &TIMER_INTERVAL, format!("{id}: {interval:.9}")));
         // One that is to expire once and soon may have expired when it is asked again.
-        let is_armed =
-            if value > RUNS_ON || interval > 0.0 { (value > 0.0).to_string() } else { "soon or off".to_owned() };
+        let is_armed = if value > RUNS_ON || interval > 0.0 {
+            (value > 0.0).to_string()
+        } else {
+            "soon or off".to_owned()
+        };
         found.push((thread.process(), &TIMER_ARMED, format!("{id}: {is_armed}")));
         if value > RUNS_ON || (value > 0.0 && interval > 0.0) {
-            found.push((thread.process(), &TIMER_REMAINING, format!("{id}: {}", near(value, RUNS_ON.max(interval)))));
+            found.push((
+                thread.process(),
+                &TIMER_REMAINING,
+                format!("{id}: {}", near(value, RUNS_ON.max(interval))),
+            ));
         }
     }
     Ok(())
@@ -206,7 +225,9 @@ mod tests {
         let standing = Standing { init: pid, tasks: vec![pid] };
         let (one, other) = (Snapshot::asked(&standing), Snapshot::asked(&standing));
         assert!(one.unread().is_empty(), "{:?}", one.unread());
-        let value = |name, subject| one.value(&subject, super::super::state::by_name(name).unwrap()).map(str::to_owned);
+        let value = |name, subject| {
+            one.value(&subject, super::super::state::by_name(name).unwrap()).map(str::to_owned)
+        };
         assert_eq!(value("mdwe", Subject::Task { pid }).as_deref(), Some("0x0"));
         assert_eq!(value("itimer.real", Subject::Task { pid }).as_deref(), Some("off"));
         assert!(value("tid-address", Subject::Thread { pid, tid: pid }).is_some());

@@ -119,7 +119,8 @@ fn tops(init: i32) -> io::Result<Vec<Top>> {
     Ok(find_tops(&outside, inside.as_deref(), &mounted))
 }
 
-/// Where a container's cgroups begin: as far up as init sees, or where init is without a cgroup namespace; pure.
+/// Where a container's cgroups begin: as far up as init sees, or where init is without a cgroup
+/// namespace; pure.
 fn find_tops(outside: &str, inside: Option<&str>, mounted: &[mounts::Line]) -> Vec<Top> {
     let lines = |text: &str| -> BTreeMap<String, String> {
         let line = |line: &str| {
@@ -146,7 +147,8 @@ fn is_of(line: &mounts::Line, controllers: &str) -> bool {
     if controllers.is_empty() {
         return line.kind == b"cgroup2";
     }
-    let has = |word: &str| line.options.split(|b| *b == b',').any(|option| option == word.as_bytes());
+    let has =
+        |word: &str| line.options.split(|b| *b == b',').any(|option| option == word.as_bytes());
     line.kind == b"cgroup" && controllers.split(',').all(has)
 }
 
@@ -160,8 +162,12 @@ impl Top {
             let subject = Subject::Cgroup { path };
             match fs::read_dir(&dir) {
                 Ok(entries) => {
-                    let dirs = entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-                    let dirs = dirs.filter(|entry| !below.as_os_str().is_empty() || entry.file_name() != OF_ATTACH);
+                    let dirs = entries
+                        .flatten()
+                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+                    let dirs = dirs.filter(|entry| {
+                        !below.as_os_str().is_empty() || entry.file_name() != OF_ATTACH
+                    });
                     left.extend(dirs.map(|entry| below.join(entry.file_name())));
                     of_directory(&dir, below.as_os_str().is_empty(), &subject, snapshot);
                 }
@@ -195,7 +201,11 @@ fn of_directory(dir: &Path, is_top: bool, subject: &Subject, snapshot: &mut Snap
     owners(dir, subject, snapshot);
     match Entry::below(dir, Path::new("/")).and_then(|entry| entry.attributes()) {
         Ok(found) => found.iter().for_each(|(key, value)| {
-            snapshot.enter(subject.clone(), &ATTRIBUTES, format!("{}={}", plain(key.as_bytes()), plain(value)));
+            snapshot.enter(
+                subject.clone(),
+                &ATTRIBUTES,
+                format!("{}={}", plain(key.as_bytes()), plain(value)),
+            );
         }),
         Err(e) => snapshot.miss(subject.clone(), &ATTRIBUTES, e),
     }
@@ -206,15 +216,27 @@ fn one_line(text: &str) -> String {
 }
 
 /// Tasks by the numbers that the container gives them.
-fn members(dir: &Path, name: &str, state: &'static State, subject: &Subject, snapshot: &mut Snapshot) {
+fn members(
+    dir: &Path,
+    name: &str,
+    state: &'static State,
+    subject: &Subject,
+    snapshot: &mut Snapshot,
+) {
     let text = match fs::read_to_string(dir.join(name)) {
         Ok(text) => text,
         // One whose threads are all in threaded cgroups does not list processes.
-        Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::EOPNOTSUPP) => return,
+        Err(e)
+            if e.kind() == io::ErrorKind::NotFound
+                || e.raw_os_error() == Some(libc::EOPNOTSUPP) =>
+        {
+            return;
+        }
         Err(e) => return snapshot.miss(subject.clone(), state, e),
     };
     let inside = |pid: i32| process::number_inside(pid).unwrap_or(pid);
-    let mut numbers: Vec<i32> = text.lines().filter_map(|line| line.parse().ok()).map(inside).collect();
+    let mut numbers: Vec<i32> =
+        text.lines().filter_map(|line| line.parse().ok()).map(inside).collect();
     numbers.sort_unstable();
     numbers.dedup();
     let numbers: Vec<String> = numbers.iter().map(i32::to_string).collect();
@@ -228,17 +250,30 @@ fn limits(dir: &Path, subject: &Subject, snapshot: &mut Snapshot) {
     };
     let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| entry.metadata().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o600 == 0o600))
+        .filter(|entry| {
+            entry.metadata().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o600 == 0o600)
+        })
         .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| !NO_LIMITS.contains(&name.as_str()) && !MEASURES.iter().any(|end| name.ends_with(end)))
+        .filter(|name| {
+            !NO_LIMITS.contains(&name.as_str()) && !MEASURES.iter().any(|end| name.ends_with(end))
+        })
         .collect();
     names.sort_unstable();
     for name in names {
-        let state = LIMITS.iter().find(|(begin, _)| name.starts_with(begin)).map_or(&OTHER, |(_, state)| state);
+        let state = LIMITS
+            .iter()
+            .find(|(begin, _)| name.starts_with(begin))
+            .map_or(&OTHER, |(_, state)| state);
         match fs::read_to_string(dir.join(&name)) {
-            Ok(value) => snapshot.enter(subject.clone(), state, format!("{name}: {}", one_line(&value))),
+            Ok(value) => {
+                snapshot.enter(subject.clone(), state, format!("{name}: {}", one_line(&value)))
+            }
             // It can only be written.
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EIO)) => {}
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::EINVAL | libc::EOPNOTSUPP | libc::EIO)
+                ) => {}
             Err(e) => snapshot.miss(subject.clone(), state, format!("{name}: {e}")),
         }
     }
@@ -249,7 +284,11 @@ fn owners(dir: &Path, subject: &Subject, snapshot: &mut Snapshot) {
         let Ok(meta) = fs::symlink_metadata(dir.join(name)) else { continue };
         let mode = meta.permissions().mode() & 0o7777;
         let name = if name.is_empty() { "." } else { name };
-        snapshot.enter(subject.clone(), &OWNER, format!("{name} {}:{} {mode:04o}", meta.uid(), meta.gid()));
+        snapshot.enter(
+            subject.clone(),
+            &OWNER,
+            format!("{name} {}:{} {mode:04o}", meta.uid(), meta.gid()),
+        );
     }
 }
 
@@ -265,7 +304,10 @@ mod tests {
         let outside = "0::/lxc.payload.web/init.scope\n4:cpu,cpuacct:/c/lxc/web\n7:name=x:/y\n";
         let found = find_tops(outside, Some("0::/init.scope\n4:cpu,cpuacct:/\n"), &mounted);
         let top = |dir: &str, prefix: &str| Top { dir: dir.into(), prefix: prefix.to_owned() };
-        assert_eq!(found, [top("/sys/fs/cgroup/lxc.payload.web", ""), top("/sys/cpu/lxc/web", "cpu,cpuacct:")]);
+        assert_eq!(
+            found,
+            [top("/sys/fs/cgroup/lxc.payload.web", ""), top("/sys/cpu/lxc/web", "cpu,cpuacct:")]
+        );
         let found = find_tops(outside, None, &mounted);
         assert_eq!(found[0], top("/sys/fs/cgroup/lxc.payload.web/init.scope", ""));
     }

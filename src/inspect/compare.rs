@@ -29,13 +29,16 @@ pub fn compare(before: &Snapshot, after: &Snapshot) -> Vec<Difference> {
     let (old, new) = (subjects(before), subjects(after));
     let keys: BTreeSet<(&Subject, &'static str)> =
         before.values().chain(after.values()).map(|(subject, name, _)| (subject, name)).collect();
-    let mut differences: Vec<Difference> =
-        keys.into_iter().filter_map(|(subject, name)| difference(subject, name, before, after)).collect();
+    let mut differences: Vec<Difference> = keys
+        .into_iter()
+        .filter_map(|(subject, name)| difference(subject, name, before, after))
+        .collect();
     differences.sort_by_key(|difference| std::cmp::Reverse(difference.state.class));
     let is_in_both = |subject: &Subject| old.contains(subject) && new.contains(subject);
     let mut named = BTreeSet::new();
     differences.retain(|difference| {
-        let has_process = process_of(&difference.subject).is_none_or(|process| is_in_both(&process));
+        let has_process =
+            process_of(&difference.subject).is_none_or(|process| is_in_both(&process));
         has_process && (is_in_both(&difference.subject) || named.insert(difference.subject.clone()))
     });
     differences
@@ -48,14 +51,19 @@ fn subjects(snapshot: &Snapshot) -> BTreeSet<&Subject> {
 /// The process that a thread, a descriptor or an area belongs to.
 fn process_of(subject: &Subject) -> Option<Subject> {
     match subject {
-        Subject::Thread { pid, .. } | Subject::Descriptor { pid, .. } | Subject::Area { pid, .. } => {
-            Some(Subject::Task { pid: *pid })
-        }
+        Subject::Thread { pid, .. }
+        | Subject::Descriptor { pid, .. }
+        | Subject::Area { pid, .. } => Some(Subject::Task { pid: *pid }),
         _ => None,
     }
 }
 
-fn difference(subject: &Subject, name: &str, before: &Snapshot, after: &Snapshot) -> Option<Difference> {
+fn difference(
+    subject: &Subject,
+    name: &str,
+    before: &Snapshot,
+    after: &Snapshot,
+) -> Option<Difference> {
     let state = state::by_name(name)?;
     let (old, new) = (before.value(subject, state), after.value(subject, state));
     (state.class != Class::Varies && !alike(old, new)).then(|| Difference {
@@ -95,7 +103,8 @@ fn alike(old: Option<&str>, new: Option<&str>) -> bool {
         return true;
     }
     let (old, new): (Vec<&str>, Vec<&str>) = (words(old), words(new));
-    old.len() == new.len() && old.iter().zip(&new).all(|(old, new)| old == new || are_near(old, new))
+    old.len() == new.len()
+        && old.iter().zip(&new).all(|(old, new)| old == new || are_near(old, new))
 }
 
 fn words(value: &str) -> Vec<&str> {
@@ -138,12 +147,18 @@ mod tests {
         }
         after.enter(Subject::Task { pid: 1 }, state("process"), "there");
         after.enter(Subject::Task { pid: 1 }, state("umask"), "0002");
-        let named: Vec<(String, &str)> =
-            compare(&before, &after).iter().map(|d| (d.subject.to_string(), d.state.name)).collect();
+        let named: Vec<(String, &str)> = compare(&before, &after)
+            .iter()
+            .map(|d| (d.subject.to_string(), d.state.name))
+            .collect();
         let of = |subject: &str, state| (subject.to_owned(), state);
         assert_eq!(
             named,
-            [of("process 1", "umask"), of("process 2", "umask"), of("descriptor 3 of process 1", "descriptor")]
+            [
+                of("process 1", "umask"),
+                of("process 2", "umask"),
+                of("descriptor 3 of process 1", "descriptor")
+            ]
         );
     }
 

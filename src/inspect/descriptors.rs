@@ -42,7 +42,8 @@ fn read(standing: &Standing, snapshot: &mut Snapshot) {
     for open in &all {
         snapshot.enter(open.subject(), &DESCRIPTOR, kind(&open.target));
         let host_tid = open.thread.host_tid;
-        let mounts = mounts.entry(open.thread.host_pid).or_insert_with(|| fdinfo::Mounts::of(host_tid));
+        let mounts =
+            mounts.entry(open.thread.host_pid).or_insert_with(|| fdinfo::Mounts::of(host_tid));
         let info = open.info();
         let mount = info.as_deref().ok().and_then(|info| mounts.of_info(info));
         match &info {
@@ -64,9 +65,14 @@ fn of_file(open: &Open, snapshot: &mut Snapshot) {
     let path = open.thread.path(&format!("fd/{}", open.number));
     match glance(Path::new(&path)) {
         Ok(file) => {
-            let device = if file.rdev == 0 { String::new() } else { format!(" device {:#x}", file.rdev) };
+            let device =
+                if file.rdev == 0 { String::new() } else { format!(" device {:#x}", file.rdev) };
             let links = if file.nlink == 0 { " deleted" } else { "" };
-            snapshot.enter(open.subject(), &FILE, format!("type {:o}{device}{links}", file.mode >> 12));
+            snapshot.enter(
+                open.subject(),
+                &FILE,
+                format!("type {:o}{device}{links}", file.mode >> 12),
+            );
             snapshot.enter(open.subject(), &PERMISSIONS, format!("{:o}", file.mode & 0o7777));
         }
         Err(e) => snapshot.miss(open.subject(), &FILE, e),
@@ -82,8 +88,10 @@ fn of_duplicate(open: &Open, numbers: &Numbers, snapshot: &mut Snapshot) {
     let (fd, subject) = (fd.as_fd(), || open.subject());
     // Opened only as a place (O_PATH), it has none of this.
     if let Ok((kind, owner)) = kernel_state::owner(fd) {
-        let kind = ["thread", "process", "group"].get(usize::try_from(kind).unwrap_or(3)).unwrap_or(&"?");
-        let value = if owner == 0 { "none".to_owned() } else { format!("{kind} {}", numbers.owner(owner)) };
+        let kind =
+            ["thread", "process", "group"].get(usize::try_from(kind).unwrap_or(3)).unwrap_or(&"?");
+        let value =
+            if owner == 0 { "none".to_owned() } else { format!("{kind} {}", numbers.owner(owner)) };
         snapshot.enter(subject(), &OWNER, value);
     }
     if let Ok(signal) = kernel_state::control(fd, F_GETSIG) {
@@ -93,7 +101,12 @@ fn of_duplicate(open: &Open, numbers: &Numbers, snapshot: &mut Snapshot) {
         let size = kernel_state::control(fd, libc::F_GETPIPE_SZ);
         note(snapshot, subject(), &PIPE_SIZE, size.map(|size| size.to_string()));
         let unread = kernel_state::request::<4>(fd, libc::FIONREAD);
-        note(snapshot, subject(), &PIPE_QUEUE, unread.map(|unread| i32::from_ne_bytes(unread).to_string()));
+        note(
+            snapshot,
+            subject(),
+            &PIPE_QUEUE,
+            unread.map(|unread| i32::from_ne_bytes(unread).to_string()),
+        );
     }
     if open.is_file() {
         if let Ok(seals) = kernel_state::control(fd, libc::F_GET_SEALS) {
@@ -135,7 +148,12 @@ fn share(group: &[&Open], snapshot: &mut Snapshot) {
         let mut value = Ok(open.name());
         for other in &first {
             let descriptors = (other.number, open.number);
-            match kernel_state::are_same(other.thread.host_tid, open.thread.host_tid, Shared::File, descriptors) {
+            match kernel_state::are_same(
+                other.thread.host_tid,
+                open.thread.host_tid,
+                Shared::File,
+                descriptors,
+            ) {
                 Ok(false) => continue,
                 Ok(true) => value = Ok(other.name()),
                 Err(e) => value = Err(e),

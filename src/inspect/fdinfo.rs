@@ -39,7 +39,8 @@ pub struct Mount {
 impl Mount {
     /// Whether a server stands behind its files that may not answer.
     pub fn may_stand_still(&self) -> bool {
-        let kinds = ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "gfs2", "ocfs2", "virtiofs"];
+        let kinds =
+            ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "gfs2", "ocfs2", "virtiofs"];
         self.kind.starts_with("fuse") || kinds.contains(&self.kind.as_str())
     }
 }
@@ -100,7 +101,13 @@ const LEFT_OUT: [&str; 19] = [
 const OF_TIMERS: [&str; 5] = ["clockid", "ticks", "settime flags", "it_value", "it_interval"];
 
 /// Enters what it says.
-pub fn enter(open: &Open, info: &str, mount: Option<&Mount>, numbers: &Numbers, snapshot: &mut Snapshot) {
+pub fn enter(
+    open: &Open,
+    info: &str,
+    mount: Option<&Mount>,
+    numbers: &Numbers,
+    snapshot: &mut Snapshot,
+) {
     let mut enter = |state, value: String| snapshot.enter(open.subject(), state, value);
     if let Some(position) = field(info, "pos") {
         enter(&POSITION, position.to_owned());
@@ -110,9 +117,14 @@ pub fn enter(open: &Open, info: &str, mount: Option<&Mount>, numbers: &Numbers, 
         enter(&CLOEXEC, if flags & O_CLOEXEC == 0 { "no" } else { "yes" }.to_owned());
     }
     if open.is_file() {
-        enter(&MOUNT, mount.map_or_else(|| "none that it sees".to_owned(), |mount| mount.path.clone()));
+        enter(
+            &MOUNT,
+            mount.map_or_else(|| "none that it sees".to_owned(), |mount| mount.path.clone()),
+        );
     }
-    let lines = |name: &'static str| info.lines().filter(move |line| line.starts_with(name)).map(str::to_owned);
+    let lines = |name: &'static str| {
+        info.lines().filter(move |line| line.starts_with(name)).map(str::to_owned)
+    };
     for (state, values) in [
         (&LOCKS, lines("lock:").filter_map(|line| lock(&line, numbers)).collect::<Vec<_>>()),
         (&EPOLL, lines("tfd:").map(|line| words_but(&line, &["pos", "ino", "sdev"])).collect()),
@@ -121,7 +133,13 @@ pub fn enter(open: &Open, info: &str, mount: Option<&Mount>, numbers: &Numbers, 
         (&EVENTFD, lines("eventfd-count:").map(|line| value(&line)).collect()),
         (&EVENTFD_KIND, lines("eventfd-semaphore:").map(|line| value(&line)).collect()),
         (&SIGNALFD, lines("sigmask:").map(|line| value(&line)).collect()),
-        (&DETAILS, info.lines().filter(|line| is_detail(line)).map(|line| plain(line.as_bytes())).collect()),
+        (
+            &DETAILS,
+            info.lines()
+                .filter(|line| is_detail(line))
+                .map(|line| plain(line.as_bytes()))
+                .collect(),
+        ),
     ] {
         let mut values = values;
         values.sort_unstable();
@@ -131,7 +149,9 @@ pub fn enter(open: &Open, info: &str, mount: Option<&Mount>, numbers: &Numbers, 
     }
     if open.target.starts_with("anon_inode:[pidfd]") || open.target.starts_with("pidfd:") {
         // Minus one for a process that has ended.
-        let inside = field(info, "NSpid").and_then(last_number).or_else(|| field(info, "Pid").and_then(last_number));
+        let inside = field(info, "NSpid")
+            .and_then(last_number)
+            .or_else(|| field(info, "Pid").and_then(last_number));
         enter(&PIDFD, inside.unwrap_or(-1).to_string());
     }
 }
@@ -189,13 +209,21 @@ mod tests {
     #[test]
     fn what_the_kernel_writes_is_read() {
         let line = "tfd:        5 events:       1d data: ffffffff00000005  pos:0 ino:61af sdev:7";
-        assert_eq!(words_but(line, &["pos", "ino", "sdev"]), "tfd:5 events:1d data:ffffffff00000005");
+        assert_eq!(
+            words_but(line, &["pos", "ino", "sdev"]),
+            "tfd:5 events:1d data:ffffffff00000005"
+        );
         let line = "inotify wd:3 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:7e9e";
         assert_eq!(watch(line), "inotify wd:3 mask:800afce ignored_mask:0");
         let numbers = Numbers::default();
         let flock = "lock:\t1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF";
         assert_eq!(lock(flock, &numbers).as_deref(), Some("FLOCK ADVISORY WRITE  0 EOF"));
-        assert!(is_detail("iff:\ttun0") && !is_detail("pos:\t0") && !is_detail("ticks: 0") && !is_detail(""));
+        assert!(
+            is_detail("iff:\ttun0")
+                && !is_detail("pos:\t0")
+                && !is_detail("ticks: 0")
+                && !is_detail("")
+        );
         assert_eq!(value("sigmask:\t0000000000000200"), "0000000000000200");
     }
 }

@@ -88,7 +88,9 @@ fn read(standing: &Standing, snapshot: &mut Snapshot) {
         let prefix = if seen.len() == 1 { String::new() } else { format!("of {}: ", process.pid) };
         let ipc = [("ipc", CloneFlags::CLONE_NEWIPC)];
         match kernel_state::within(process.host_pid, &ipc, || all_here(&prefix)) {
-            Ok(found) => found.into_iter().for_each(|(subject, state, value)| snapshot.enter(subject, state, value)),
+            Ok(found) => found
+                .into_iter()
+                .for_each(|(subject, state, value)| snapshot.enter(subject, state, value)),
             Err(e) => snapshot.miss(Subject::Container, &OBJECT, e),
         }
     }
@@ -105,11 +107,15 @@ fn all_here(prefix: &str) -> io::Result<Values> {
             found.push((subject, *state, value));
         }
     }
-    for (kind, enter) in [("shm", of_shm as fn(&Row<'_>, &mut Entered<'_>)), ("sem", of_sem), ("msg", of_msg)] {
+    for (kind, enter) in
+        [("shm", of_shm as fn(&Row<'_>, &mut Entered<'_>)), ("sem", of_sem), ("msg", of_msg)]
+    {
         let text = fs::read_to_string(format!("/proc/sysvipc/{kind}"))?;
         for row in Row::all(&text) {
-            let object =
-                format!("{prefix}{kind} {}", row.get(&format!("{}id", if kind == "msg" { "msq" } else { kind })));
+            let object = format!(
+                "{prefix}{kind} {}",
+                row.get(&format!("{}id", if kind == "msg" { "msq" } else { kind }))
+            );
             let mut entered = Entered { object, found: &mut found };
             entered.enter(&OBJECT, "there".to_owned());
             of_any(&row, &mut entered);
@@ -142,7 +148,12 @@ impl<'t> Row<'t> {
     fn all(text: &'t str) -> Vec<Row<'t>> {
         let mut lines = text.lines();
         let names: Vec<&str> = lines.next().unwrap_or_default().split_ascii_whitespace().collect();
-        lines.map(|line| Row { names: names.clone(), values: line.split_ascii_whitespace().collect() }).collect()
+        lines
+            .map(|line| Row {
+                names: names.clone(),
+                values: line.split_ascii_whitespace().collect(),
+            })
+            .collect()
     }
 
     fn get(&self, name: &str) -> &'t str {
@@ -237,8 +248,12 @@ mod tests {
         assert_eq!((rows.len(), rows[0].get("shmid"), rows[0].get("none")), (1, "3", ""));
         let mut found = Values::new();
         of_shm(&rows[0], &mut Entered { object: "shm 3".to_owned(), found: &mut found });
-        let value = |state: &State| found.iter().find(|(_, s, _)| s.name == state.name).unwrap().2.as_str();
+        let value =
+            |state: &State| found.iter().find(|(_, s, _)| s.name == state.name).unwrap().2.as_str();
         assert_eq!((value(&DOOMED), value(&SHM_LOCKED), value(&ATTACHED)), ("yes", "no", "1"));
-        assert_eq!(field_of("QSIZE:129        NOTIFY:2     SIGNO:0     NOTIFY_PID:8260\n", "NOTIFY"), "2");
+        assert_eq!(
+            field_of("QSIZE:129        NOTIFY:2     SIGNO:0     NOTIFY_PID:8260\n", "NOTIFY"),
+            "2"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Keys and keyrings that a task can reach: only it is told of them, so it is [asked](super::asked).
+//! Keys and keyrings that a task can reach: only it is told of them, so it is
+//! [asked](super::asked).
 
 use std::collections::BTreeSet;
 
@@ -56,7 +57,8 @@ pub fn ask(thread: &Thread, is_first: bool, page: &Page<'_>, found: &mut Values)
 
 fn serial_of(page: &Page<'_>, ring: i32) -> Option<i32> {
     let ring = i64::from(ring).cast_unsigned();
-    let serial = page.call(libc::SYS_keyctl, &mut [], |_| vec![GET_KEYRING_ID, ring, DO_NOT_CREATE]).ok()?;
+    let serial =
+        page.call(libc::SYS_keyctl, &mut [], |_| vec![GET_KEYRING_ID, ring, DO_NOT_CREATE]).ok()?;
     i32::try_from(serial).ok()
 }
 
@@ -96,7 +98,9 @@ fn describe(page: &Page<'_>, serial: i32) -> Option<Key> {
 fn read(page: &Page<'_>, serial: i32) -> Option<Vec<u8>> {
     let mut payload = vec![0u8; LONGEST];
     let serial = i64::from(serial).cast_unsigned();
-    let length = page.call(libc::SYS_keyctl, &mut payload, |at| vec![READ, serial, at, LONGEST as u64]).ok()?;
+    let length = page
+        .call(libc::SYS_keyctl, &mut payload, |at| vec![READ, serial, at, LONGEST as u64])
+        .ok()?;
     payload.truncate(usize::try_from(length).ok()?);
     Some(payload)
 }
@@ -109,14 +113,18 @@ fn follow(thread: &Thread, page: &Page<'_>, rings: Vec<i32>, found: &mut Values)
             continue;
         }
         let Some(key) = describe(page, serial) else { continue };
-        let subject = || Subject::Key { description: format!("{} of process {}", key.name(), thread.pid) };
+        let subject =
+            || Subject::Key { description: format!("{} of process {}", key.name(), thread.pid) };
         found.push((subject(), &KEY, "there".to_owned()));
         found.push((subject(), &OWNER, key.owner.clone()));
         // What may be used but not read stays the kernel's.
         let Some(payload) = read(page, serial) else { continue };
         if key.is_ring() {
-            ahead
-                .extend(payload.chunks_exact(4).filter_map(|serial| Some(i32::from_ne_bytes(serial.try_into().ok()?))));
+            ahead.extend(
+                payload
+                    .chunks_exact(4)
+                    .filter_map(|serial| Some(i32::from_ne_bytes(serial.try_into().ok()?))),
+            );
         } else {
             found.push((subject(), &PAYLOAD, digest(&payload)));
         }
@@ -130,7 +138,10 @@ mod tests {
     #[test]
     fn descriptions_are_read() {
         let key = Key::parse(b"user;0;0;3f010000;a;b\0junk").unwrap();
-        assert_eq!((key.name().as_str(), key.owner.as_str(), key.is_ring()), ("user a;b", "0 0 3f010000", false));
+        assert_eq!(
+            (key.name().as_str(), key.owner.as_str(), key.is_ring()),
+            ("user a;b", "0 0 3f010000", false)
+        );
         assert_eq!(Key::parse(b"user;0"), None);
     }
 }

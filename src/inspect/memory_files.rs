@@ -115,7 +115,8 @@ impl Walk<'_> {
             Err(e) => return self.snapshot.miss(Subject::File { path: prefix }, &KIND, e),
         };
         // The mount that shows most of it comes first.
-        let mut in_memory: Vec<&Line> = lines.iter().filter(|line| is_one_of(&line.kind, &IN_MEMORY)).collect();
+        let mut in_memory: Vec<&Line> =
+            lines.iter().filter(|line| is_one_of(&line.kind, &IN_MEMORY)).collect();
         in_memory.sort_by_key(|line| line.root.len());
         for line in in_memory {
             if !self.seen.insert(line.device.clone()) {
@@ -180,7 +181,11 @@ impl Walk<'_> {
         self.put(name, &MODIFIED_NANOSECONDS, nanoseconds.to_string());
         self.put(name, &ACCESSED, format!("{}.{:09}", facts.accessed.0, facts.accessed.1));
         if kind != FileType::Directory && facts.links > 1 {
-            let first = self.links.entry((facts.device, facts.inode)).or_insert_with(|| name.to_owned()).clone();
+            let first = self
+                .links
+                .entry((facts.device, facts.inode))
+                .or_insert_with(|| name.to_owned())
+                .clone();
             self.put(name, &LINKS, format!("{} names, the first is {first}", facts.links));
         }
     }
@@ -188,7 +193,9 @@ impl Walk<'_> {
     fn attributes(&mut self, entry: &Entry, name: &str) {
         let found = match entry.attributes() {
             Ok(found) => found,
-            Err(e) => return self.snapshot.miss(Subject::File { path: name.to_owned() }, &ATTRIBUTES, e),
+            Err(e) => {
+                return self.snapshot.miss(Subject::File { path: name.to_owned() }, &ATTRIBUTES, e);
+            }
         };
         for (key, value) in found {
             let state = match key.as_str() {
@@ -253,7 +260,10 @@ impl io::Write for Sum<'_> {
 /// The directory of a mount, if the way to it asks no server and no other mount hides it.
 fn open(of: &Distinct, line: &Line, lines: &[Line]) -> io::Result<(Entry, Facts)> {
     if let Some(served) = served_on_the_way(line, lines) {
-        let text = format!("the way to it leads through {}, whose server may not answer", plain(&served.point));
+        let text = format!(
+            "the way to it leads through {}, whose server may not answer",
+            plain(&served.point)
+        );
         return Err(io::Error::other(text));
     }
     let point = PathBuf::from(OsStr::from_bytes(&line.point));
@@ -268,7 +278,9 @@ fn open(of: &Distinct, line: &Line, lines: &[Line]) -> io::Result<(Entry, Facts)
 /// A mount on the way to this one that is another machine's or process's.
 fn served_on_the_way<'a>(line: &Line, lines: &'a [Line]) -> Option<&'a Line> {
     let point = Path::new(OsStr::from_bytes(&line.point));
-    lines.iter().find(|other| is_served(other) && point.starts_with(OsStr::from_bytes(&other.point)))
+    lines
+        .iter()
+        .find(|other| is_served(other) && point.starts_with(OsStr::from_bytes(&other.point)))
 }
 
 fn is_served(line: &Line) -> bool {
@@ -327,7 +339,8 @@ mod tests {
         let entry = Entry::below(top.path(), Path::new("/")).unwrap();
         let facts = entry.facts().unwrap();
         walk.entry(&entry, facts, "/t");
-        let value = |path: &str, state| snapshot.value(&Subject::File { path: path.to_owned() }, state);
+        let value =
+            |path: &str, state| snapshot.value(&Subject::File { path: path.to_owned() }, state);
         assert_eq!(value("/t/dir", &KIND), Some("directory"));
         assert_eq!(value("/t/two", &LINKS), Some("2 names, the first is /t/one"));
         assert_eq!(value("/t/one", &CONTENT), Some(blake3::hash(b"x").to_string().as_str()));

@@ -1,8 +1,9 @@
-//! The mounts of each mount namespace: what is mounted where, on top of what, and with which rights.
+//! The mounts of each mount namespace: what is mounted where, on top of what, and with which
+//! rights.
 //!
-//! The kernel's numbers (mounts, peer groups, devices without a disk) are others after a restore, so
-//! mounts are named by where they are, groups by their first member, and file systems by their first
-//! mount.
+//! The kernel's numbers (mounts, peer groups, devices without a disk) are others after a restore,
+//! so mounts are named by where they are, groups by their first member, and file systems by their
+//! first mount.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -102,7 +103,9 @@ fn of_namespace(of: &Distinct, snapshot: &mut Snapshot) {
 fn enter(lines: &[Line], maps: Option<&BTreeMap<i32, IdMap>>, pid: i32, snapshot: &mut Snapshot) {
     let named = names(lines);
     let name = |id: i32| named.get(&id).cloned().unwrap_or_else(|| "outside".to_owned());
-    let first = |is: &dyn Fn(&&Line) -> bool| lines.iter().find(is).map_or("outside".to_owned(), |l| name(l.id));
+    let first = |is: &dyn Fn(&&Line) -> bool| {
+        lines.iter().find(is).map_or("outside".to_owned(), |l| name(l.id))
+    };
     for (line, layer) in lines.iter().zip(layers(lines)) {
         let subject = Subject::Mount { pid, path: plain(&line.point), layer };
         let mut put = |state, value: String| snapshot.enter(subject.clone(), state, value);
@@ -113,10 +116,19 @@ fn enter(lines: &[Line], maps: Option<&BTreeMap<i32, IdMap>>, pid: i32, snapshot
             put(state, if line.has(word) { "yes" } else { "no" }.to_owned());
         }
         let times: Vec<&str> = TIMES.into_iter().filter(|word| line.has(word)).collect();
-        put(&ACCESS_TIMES, if times.is_empty() { "strictatime".to_owned() } else { times.join(" ") });
+        put(
+            &ACCESS_TIMES,
+            if times.is_empty() { "strictatime".to_owned() } else { times.join(" ") },
+        );
         put(&ID_MAP, id_map(line, maps));
-        put(&SHARED, line.shared.map_or("no".to_owned(), |group| first(&|l| l.shared == Some(group))));
-        put(&MASTER, line.master.map_or("no".to_owned(), |group| first(&|l| l.shared == Some(group))));
+        put(
+            &SHARED,
+            line.shared.map_or("no".to_owned(), |group| first(&|l| l.shared == Some(group))),
+        );
+        put(
+            &MASTER,
+            line.master.map_or("no".to_owned(), |group| first(&|l| l.shared == Some(group))),
+        );
         put(&UNBINDABLE, if line.unbindable { "yes" } else { "no" }.to_owned());
         put(&OPTIONS, options(line));
         put(&SAME_AS, first(&|l| l.device == line.device));
@@ -148,7 +160,10 @@ fn names(lines: &[Line]) -> BTreeMap<i32, String> {
 
 /// A terminal that LXC lends is another one after a restore.
 fn root(line: &Line) -> String {
-    let is_terminal = line.root.strip_prefix(b"/").is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit));
+    let is_terminal = line
+        .root
+        .strip_prefix(b"/")
+        .is_some_and(|n| !n.is_empty() && n.iter().all(u8::is_ascii_digit));
     match line.kind == b"devpts" && is_terminal {
         true => "a terminal".to_owned(),
         false => plain(&line.root),
@@ -159,7 +174,9 @@ fn id_map(line: &Line, maps: Option<&BTreeMap<i32, IdMap>>) -> String {
     match (line.has("idmapped"), maps.and_then(|maps| maps.get(&line.id))) {
         (false, _) => "no".to_owned(),
         (true, None) => "yes".to_owned(),
-        (true, Some(map)) => format!("users {}, groups {}", map.users.join("; "), map.groups.join("; ")),
+        (true, Some(map)) => {
+            format!("users {}, groups {}", map.users.join("; "), map.groups.join("; "))
+        }
     }
 }
 
@@ -169,7 +186,8 @@ fn options(line: &Line) -> String {
         let key = option.split(|b| *b == b'=').next().unwrap_or_default();
         !PASSING_OPTIONS.iter().any(|word| word.as_bytes() == key) || line.kind != b"autofs"
     };
-    let mut options: Vec<String> = line.options.split(|b| *b == b',').filter(passing).map(plain).collect();
+    let mut options: Vec<String> =
+        line.options.split(|b| *b == b',').filter(passing).map(plain).collect();
     options.sort_unstable();
     options.join(",")
 }
@@ -198,10 +216,22 @@ mod tests {
         assert_eq!(of("/tmp", 0, &UPON), "/");
         assert_eq!(of("/tmp", 1, &UPON), "/tmp");
         assert_eq!(of("/tmp", 1, &SAME_AS), "/tmp");
-        assert_eq!((of("/tmp", 0, &MASTER), of("/tmp", 1, &MASTER)), ("/".to_owned(), "outside".to_owned()));
-        assert_eq!((of("/", 0, &SHARED), of("/tmp", 0, &SHARED)), ("/".to_owned(), "no".to_owned()));
-        assert_eq!((of("/tmp", 1, &NO_SYMLINKS), of("/tmp", 0, &NO_SYMLINKS)), ("yes".to_owned(), "no".to_owned()));
-        assert_eq!((of("/tmp", 0, &ACCESS_TIMES), of("/", 0, &ACCESS_TIMES)), ("noatime".into(), "relatime".into()));
+        assert_eq!(
+            (of("/tmp", 0, &MASTER), of("/tmp", 1, &MASTER)),
+            ("/".to_owned(), "outside".to_owned())
+        );
+        assert_eq!(
+            (of("/", 0, &SHARED), of("/tmp", 0, &SHARED)),
+            ("/".to_owned(), "no".to_owned())
+        );
+        assert_eq!(
+            (of("/tmp", 1, &NO_SYMLINKS), of("/tmp", 0, &NO_SYMLINKS)),
+            ("yes".to_owned(), "no".to_owned())
+        );
+        assert_eq!(
+            (of("/tmp", 0, &ACCESS_TIMES), of("/", 0, &ACCESS_TIMES)),
+            ("noatime".into(), "relatime".into())
+        );
         assert_eq!(of("/tmp", 1, &ID_MAP), "yes");
         assert_eq!(of("/dev/console", 0, &ROOT), "a terminal");
         assert_eq!(of("/tmp", 0, &OPTIONS), "mode=700,rw,size=4k");
@@ -209,9 +239,13 @@ mod tests {
 
     #[test]
     fn the_map_is_told_where_the_kernel_tells_it() {
-        let map = IdMap { users: vec!["0 100000 65536".into()], groups: vec!["0 100000 65536".into()] };
+        let map =
+            IdMap { users: vec!["0 100000 65536".into()], groups: vec!["0 100000 65536".into()] };
         let mut snapshot = Snapshot::new();
         enter(&parse(TABLE), Some(&BTreeMap::from([(41, map)])), 1, &mut snapshot);
-        assert_eq!(value(&snapshot, "/tmp", 1, &ID_MAP), "users 0 100000 65536, groups 0 100000 65536");
+        assert_eq!(
+            value(&snapshot, "/tmp", 1, &ID_MAP),
+            "users 0 100000 65536, groups 0 100000 65536"
+        );
     }
 }

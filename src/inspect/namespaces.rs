@@ -80,7 +80,12 @@ fn each(
 
 /// Enters the content of a file, or why it cannot be read; one that this kernel does not have is
 /// not there before nor after.
-fn file(snapshot: &mut Snapshot, subject: Subject, state: &'static State, content: io::Result<Vec<u8>>) {
+fn file(
+    snapshot: &mut Snapshot,
+    subject: Subject,
+    state: &'static State,
+    content: io::Result<Vec<u8>>,
+) {
     match content {
         Ok(content) => snapshot.enter(subject, state, plain(content.trim_ascii_end())),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {}
@@ -100,8 +105,12 @@ fn names(of: &Distinct, snapshot: &mut Snapshot) {
 }
 
 fn user(of: &Distinct, snapshot: &mut Snapshot) {
-    let maps =
-        [("uid_map", &USER_MAP), ("gid_map", &GROUP_MAP), ("projid_map", &PROJECT_MAP), ("setgroups", &SETGROUPS)];
+    let maps = [
+        ("uid_map", &USER_MAP),
+        ("gid_map", &GROUP_MAP),
+        ("projid_map", &PROJECT_MAP),
+        ("setgroups", &SETGROUPS),
+    ];
     for (name, state) in maps {
         let lines = fs::read(of.proc(name)).map(|text| words(&text));
         file(snapshot, subject(of), state, lines);
@@ -127,8 +136,10 @@ fn time(of: &Distinct, snapshot: &mut Snapshot) {
 
 /// Enters the clocks that such offsets lead to.
 fn clocks(subject: &Subject, offsets: &str, snapshot: &mut Snapshot) {
-    let clocks =
-        [("monotonic", libc::CLOCK_MONOTONIC, &TIME_MONOTONIC), ("boottime", libc::CLOCK_BOOTTIME, &TIME_BOOT)];
+    let clocks = [
+        ("monotonic", libc::CLOCK_MONOTONIC, &TIME_MONOTONIC),
+        ("boottime", libc::CLOCK_BOOTTIME, &TIME_BOOT),
+    ];
     for (name, clock, state) in clocks {
         match now(clock) + offset_of(offsets, name) {
             seconds if seconds.is_finite() => {

@@ -67,14 +67,16 @@ pub fn all(standing: &Standing) -> Vec<Open> {
         // Threads nearly always share the table of their process; processes may, too, and are
         // compared only there: each has its own descriptors in the snapshot.
         let is_known = tables.iter().filter(|table| table.pid == thread.pid).any(|table| {
-            kernel_state::are_same(table.host_tid, thread.host_tid, Shared::Files, (0, 0)).unwrap_or_default()
+            kernel_state::are_same(table.host_tid, thread.host_tid, Shared::Files, (0, 0))
+                .unwrap_or_default()
         });
         if is_known {
             continue;
         }
         tables.push(thread);
         let entries = fs::read_dir(thread.path("fd")).into_iter().flatten().flatten();
-        let mut numbers: Vec<i32> = entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
+        let mut numbers: Vec<i32> =
+            entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
         numbers.sort_unstable();
         for number in numbers {
             if let Ok(target) = link(&thread.path(&format!("fd/{number}"))) {
@@ -90,7 +92,9 @@ pub fn kind(target: &str) -> String {
     match target.split_once(":[") {
         Some((kind @ ("pipe" | "socket"), _)) => kind.to_owned(),
         // net:[4026531840]: a namespace.
-        Some((kind, _)) if !kind.contains('/') && kind != "anon_inode" => format!("{kind} namespace"),
+        Some((kind, _)) if !kind.contains('/') && kind != "anon_inode" => {
+            format!("{kind} namespace")
+        }
         // The same terminal of the host, or a device of that number in the restored container.
         _ => target.to_owned(),
     }

@@ -44,8 +44,8 @@ impl Thread {
         fs::read(self.path(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Where a file of the thread is. Numbers of threads are not listed in /proc, but are there, and
-    /// such a directory has files that those below `task` lack.
+    /// Where a file of the thread is. Numbers of threads are not listed in /proc, but are there,
+    /// and such a directory has files that those below `task` lack.
     pub fn path(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.host_tid)
     }
@@ -56,13 +56,17 @@ impl Thread {
 pub fn threads(standing: &Standing) -> Vec<Thread> {
     let mut found = Vec::new();
     for host_pid in &standing.tasks {
-        let entries = fs::read_dir(format!("/proc/{host_pid}/task")).into_iter().flatten().flatten();
+        let entries =
+            fs::read_dir(format!("/proc/{host_pid}/task")).into_iter().flatten().flatten();
         let tids: Vec<i32> = entries.filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
         let Some(pid) = status(*host_pid).as_deref().and_then(number_inside) else { continue };
         for host_tid in tids {
             let Some(status) = status(host_tid) else { continue };
             let Some(tid) = number_inside(&status) else { continue };
-            if !matches!(field(&status, "State").and_then(|s| s.chars().next()), Some('Z' | 'X') | None) {
+            if !matches!(
+                field(&status, "State").and_then(|s| s.chars().next()),
+                Some('Z' | 'X') | None
+            ) {
                 found.push(Thread { pid, tid, host_pid: *host_pid, host_tid });
             }
         }
@@ -114,7 +118,9 @@ pub fn link(path: &str) -> io::Result<String> {
 pub fn without_ghost(target: &str) -> String {
     let Some((before, after)) = target.split_once(".ghost") else { return target.to_owned() };
     match before.rsplit_once(".cr.") {
-        Some((name, number)) if !number.is_empty() && number.chars().all(|c| c.is_ascii_hexdigit()) => {
+        Some((name, number))
+            if !number.is_empty() && number.chars().all(|c| c.is_ascii_hexdigit()) =>
+        {
             format!("{name}{after}")
         }
         _ => target.to_owned(),
@@ -155,7 +161,12 @@ impl Numbers {
 }
 
 /// Enters a value that could be read, or notes why it could not.
-pub fn note<E: Display>(snapshot: &mut Snapshot, subject: Subject, state: &'static State, value: Result<String, E>) {
+pub fn note<E: Display>(
+    snapshot: &mut Snapshot,
+    subject: Subject,
+    state: &'static State,
+    value: Result<String, E>,
+) {
     match value {
         Ok(value) => snapshot.enter(subject, state, value),
         Err(e) => snapshot.miss(subject, state, e),
@@ -174,8 +185,12 @@ mod tests {
 
     #[test]
     fn what_the_kernel_writes_is_read() {
-        let status = "Name:\ta\nState:\tS (sleeping)\nNSpid:\t4711\t12\nSigPnd:\t0000000000000000\n";
-        assert_eq!((number_inside(status), field(status, "SigPnd")), (Some(12), Some("0000000000000000")));
+        let status =
+            "Name:\ta\nState:\tS (sleeping)\nNSpid:\t4711\t12\nSigPnd:\t0000000000000000\n";
+        assert_eq!(
+            (number_inside(status), field(status, "SigPnd")),
+            (Some(12), Some("0000000000000000"))
+        );
         assert_eq!(field(status, "Sig"), None);
         let stat = "12 (a ) b) S 1 2 3";
         assert_eq!((stat_field(stat, 3), stat_field(stat, 6)), (Some("S"), Some("3")));
@@ -194,7 +209,9 @@ mod tests {
         let me = std::process::id().cast_signed();
         let standing = Standing { init: me, tasks: vec![me] };
         let found = threads(&standing);
-        assert!(found.iter().any(Thread::is_leader) && found.iter().all(|thread| thread.host_pid == me));
+        assert!(
+            found.iter().any(Thread::is_leader) && found.iter().all(|thread| thread.host_pid == me)
+        );
         assert_eq!(processes(&standing).len(), 1);
         assert_eq!(Numbers::of(&standing).owner(1 << 30), "none of the container");
         assert_eq!(digest(b"a"), digest(b"a"));

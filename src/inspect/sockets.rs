@@ -58,7 +58,10 @@ const BUFFER: usize = 256;
 
 fn read(standing: &Standing, snapshot: &mut Snapshot) {
     let numbers = Numbers::of(standing);
-    let all: Vec<Open> = open::all(standing).into_iter().filter(|open| open.target.starts_with("socket:[")).collect();
+    let all: Vec<Open> = open::all(standing)
+        .into_iter()
+        .filter(|open| open.target.starts_with("socket:["))
+        .collect();
     let mut first: BTreeMap<&str, &Open> = BTreeMap::new();
     for open in &all {
         first.entry(&open.target).or_insert(open);
@@ -89,7 +92,8 @@ struct Around {
 
 impl Around {
     fn of(standing: &Standing, first: &BTreeMap<&str, &Open>) -> Around {
-        let names = first.iter().filter_map(|(target, open)| Some((inode(target)?, open.name()))).collect();
+        let names =
+            first.iter().filter_map(|(target, open)| Some((inode(target)?, open.name()))).collect();
         let mut around = Around { names, ..Around::default() };
         let mut seen = BTreeSet::new();
         for process in processes(standing) {
@@ -102,8 +106,9 @@ impl Around {
                 Err(e) => around.errors.push((&GROUPS, e.to_string())),
             }
             let net = [("net", CloneFlags::CLONE_NEWNET)];
-            let asked =
-                kernel_state::within(process.host_pid, &net, || Ok((netlink::unix_peers(), netlink::tcp_keys())));
+            let asked = kernel_state::within(process.host_pid, &net, || {
+                Ok((netlink::unix_peers(), netlink::tcp_keys()))
+            });
             match asked {
                 Ok((peers, keys)) => {
                     around.note(peers, &UNIX_PEER, |around, peers| around.peers.extend(peers));
@@ -115,7 +120,12 @@ impl Around {
         around
     }
 
-    fn note<T>(&mut self, read: Result<T, netlink::Error>, state: &'static State, keep: impl FnOnce(&mut Around, T)) {
+    fn note<T>(
+        &mut self,
+        read: Result<T, netlink::Error>,
+        state: &'static State,
+        keep: impl FnOnce(&mut Around, T),
+    ) {
         match read {
             Ok(found) => keep(self, found),
             Err(e) => self.errors.push((state, e.to_string())),
@@ -128,7 +138,14 @@ fn inode(target: &str) -> Option<u32> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-fn of_socket(open: &Open, target: &str, socket: &OwnedFd, numbers: &Numbers, around: &Around, snapshot: &mut Snapshot) {
+fn of_socket(
+    open: &Open,
+    target: &str,
+    socket: &OwnedFd,
+    numbers: &Numbers,
+    around: &Around,
+    snapshot: &mut Snapshot,
+) {
     let (subject, fd) = (|| open.subject(), socket.as_fd());
     let kind = Kind::of(fd);
     of_ends(open, fd, kind, numbers, snapshot);
@@ -191,7 +208,13 @@ impl Kind {
 }
 
 /// Names and credentials. Where nothing is accepted, chance decides what the kernel has of a peer.
-fn of_ends(open: &Open, fd: BorrowedFd<'_>, kind: Kind, numbers: &Numbers, snapshot: &mut Snapshot) {
+fn of_ends(
+    open: &Open,
+    fd: BorrowedFd<'_>,
+    kind: Kind,
+    numbers: &Numbers,
+    snapshot: &mut Snapshot,
+) {
     let subject = || open.subject();
     let (local, peer) = match kind {
         Kind { is_unix: true, has_peer: true, .. } => (&UNIX_NAME, &UNIX_PEER_NAME),
@@ -205,11 +228,14 @@ fn of_ends(open: &Open, fd: BorrowedFd<'_>, kind: Kind, numbers: &Numbers, snaps
     }
     let mut credentials = vec![0u8; 12];
     if !(kind.is_unix && kind.is_stream)
-        || kernel_state::socket_option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut credentials).is_err()
+        || kernel_state::socket_option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, &mut credentials)
+            .is_err()
     {
         return;
     }
-    let number = |at: usize| credentials.get(at..at + 4).and_then(|n| n.try_into().ok()).map_or(0, i32::from_ne_bytes);
+    let number = |at: usize| {
+        credentials.get(at..at + 4).and_then(|n| n.try_into().ok()).map_or(0, i32::from_ne_bytes)
+    };
     let pid = if number(0) == 0 { "none".to_owned() } else { numbers.owner(number(0)) };
     snapshot.enter(subject(), &PEER_PID, pid);
     let (uid, gid) = (number(4).cast_unsigned(), number(8).cast_unsigned());
@@ -232,11 +258,13 @@ fn value_of(option: &SocketOption, fd: BorrowedFd<'_>) -> Option<String> {
 /// Printable, up to a NUL at least.
 fn is_text(value: &[u8]) -> bool {
     let text = value.split(|byte| *byte == 0).next().unwrap_or_default();
-    !text.is_empty() && text.iter().all(u8::is_ascii_graphic) && value[text.len()..].iter().all(|byte| *byte == 0)
+    !text.is_empty()
+        && text.iter().all(u8::is_ascii_graphic)
+        && value[text.len()..].iter().all(|byte| *byte == 0)
 }
 
-/// What `struct tcp_info` begins with: state, congestion, retransmits, probes, backoff, options, and
-/// both window scales.
+/// What `struct tcp_info` begins with: state, congestion, retransmits, probes, backoff, options,
+/// and both window scales.
 fn of_tcp(open: &Open, fd: BorrowedFd<'_>, snapshot: &mut Snapshot) {
     let mut value = vec![0u8; BUFFER];
     let asked = kernel_state::socket_option(fd, libc::SOL_TCP, libc::TCP_INFO, &mut value);
@@ -252,7 +280,13 @@ fn of_tcp(open: &Open, fd: BorrowedFd<'_>, snapshot: &mut Snapshot) {
     }
 }
 
-fn of_surroundings(open: &Open, target: &str, socket: &OwnedFd, around: &Around, snapshot: &mut Snapshot) {
+fn of_surroundings(
+    open: &Open,
+    target: &str,
+    socket: &OwnedFd,
+    around: &Around,
+    snapshot: &mut Snapshot,
+) {
     let Some(inode) = inode(target) else { return };
     if let Some(peer) = around.peers.get(&inode) {
         let name = around.names.get(peer).map_or("outside of the container", String::as_str);
@@ -285,7 +319,10 @@ mod tests {
         let subject = Subject::Descriptor { pid: me, fd: socket.as_raw_fd() };
         let value = |name| snapshot.value(&subject, super::super::state::by_name(name).unwrap());
         assert_eq!((value("socket.ip-ttl"), value("socket.so-type")), (Some("33"), Some("2")));
-        assert_eq!(value("socket.address"), Some(socket.local_addr().unwrap().to_string().as_str()));
+        assert_eq!(
+            value("socket.address"),
+            Some(socket.local_addr().unwrap().to_string().as_str())
+        );
         assert_eq!(value("socket.unread"), Some("0"));
     }
 

@@ -1,7 +1,8 @@
 //! The table of states: one row for each thing that the kernel keeps about a container.
 //!
 //! A reader of a family (tasks, descriptors, network, …) declares its rows beside the code that
-//! reads them (with [`states!`]); [`all`] joins them. `docs/fidelity.md` is made from this table by trying each row.
+//! reads them (with [`states!`]); [`all`] joins them. `docs/fidelity.md` is made from this table by
+//! trying each row.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -94,7 +95,12 @@ mod tests {
         for state in all() {
             assert!(names.insert(state.name), "{} is there twice", state.name);
             assert!(!state.loss.is_empty() && !state.loss.ends_with('.'), "{}", state.name);
-            assert!(state.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c)));
+            assert!(
+                state
+                    .name
+                    .chars()
+                    .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c))
+            );
         }
     }
 }

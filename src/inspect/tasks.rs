@@ -127,18 +127,28 @@ fn of_tree(host_pid: i32, pid: i32, snapshot: &mut Snapshot) {
     snapshot.enter(subject(), &GROUP, number("NSpgid"));
     snapshot.enter(subject(), &SESSION, number("NSsid"));
     if pid != 1 {
-        let parent = field(&status, "PPid").and_then(last_number).and_then(number_inside).unwrap_or_default();
+        let parent = field(&status, "PPid")
+            .and_then(last_number)
+            .and_then(number_inside)
+            .unwrap_or_default();
         snapshot.enter(subject(), &PARENT, parent.to_string());
     }
     let fields = [(7, &TERMINAL), (22, &STARTED), (38, &EXIT_SIGNAL), (52, &ZOMBIE)];
     for (at, state) in fields {
         let value = stat_field(&stat, at).unwrap_or_default();
-        snapshot.enter(subject(), state, if state.name == TERMINAL.name { terminal(value) } else { value.to_owned() });
+        snapshot.enter(
+            subject(),
+            state,
+            if state.name == TERMINAL.name { terminal(value) } else { value.to_owned() },
+        );
     }
-    let foreground = stat_field(&stat, 8).and_then(|group| group.parse().ok()).filter(|group| *group > 0);
-    let inside = foreground.map(|group: i32| number_inside(group).map_or("ended".to_owned(), |g| g.to_string()));
+    let foreground =
+        stat_field(&stat, 8).and_then(|group| group.parse().ok()).filter(|group| *group > 0);
+    let inside = foreground
+        .map(|group: i32| number_inside(group).map_or("ended".to_owned(), |g| g.to_string()));
     snapshot.enter(subject(), &FOREGROUND, inside.unwrap_or_else(|| "none".to_owned()));
-    let times = (stat_field(&stat, 14).unwrap_or_default(), stat_field(&stat, 15).unwrap_or_default());
+    let times =
+        (stat_field(&stat, 14).unwrap_or_default(), stat_field(&stat, 15).unwrap_or_default());
     snapshot.enter(subject(), &CPU_TIME, format!("{} {}", times.0, times.1));
 }
 
@@ -169,7 +179,9 @@ fn of_status(process: &Thread, snapshot: &mut Snapshot) {
 
 fn of_stat(process: &Thread, snapshot: &mut Snapshot) {
     let stat = process.file("stat").unwrap_or_default();
-    let hex = |at: usize| -> Option<String> { Some(format!("{:x}", stat_field(&stat, at)?.parse::<u64>().ok()?)) };
+    let hex = |at: usize| -> Option<String> {
+        Some(format!("{:x}", stat_field(&stat, at)?.parse::<u64>().ok()?))
+    };
     let addresses: Option<Vec<String>> = ADDRESSES.iter().map(|at| hex(*at)).collect();
     let addresses = addresses.map(|all| all.join(" ")).ok_or("no addresses in /proc/PID/stat");
     note(snapshot, process.process(), &LAYOUT, addresses);
@@ -180,7 +192,12 @@ fn of_files(process: &Thread, snapshot: &mut Snapshot) {
     let bytes = |name: &str| fs::read(process.path(name));
     let trimmed = |name: &str| process.file(name).map(|text| text.trim().to_owned());
     note(snapshot, subject(), &COMMAND_LINE, bytes("cmdline").map(|line| command_line(&line)));
-    note(snapshot, subject(), &ENVIRONMENT, bytes("environ").map(|environment| digest(&environment)));
+    note(
+        snapshot,
+        subject(),
+        &ENVIRONMENT,
+        bytes("environ").map(|environment| digest(&environment)),
+    );
     note(snapshot, subject(), &AUXV, bytes("auxv").map(|vector| digest(&vector)));
     note(snapshot, subject(), &EXECUTABLE, link(&process.path("exe")));
     note(snapshot, subject(), &OOM, trimmed("oom_score_adj"));
@@ -188,7 +205,8 @@ fn of_files(process: &Thread, snapshot: &mut Snapshot) {
     note(snapshot, subject(), &AUDIT_SESSION, trimmed("sessionid"));
     // Kernels without them have no such files.
     if let Ok(text) = trimmed("ksm_stat")
-        && let Some(any) = field(&text, "ksm_merge_any").or_else(|| word_after(&text, "ksm_merge_any"))
+        && let Some(any) =
+            field(&text, "ksm_merge_any").or_else(|| word_after(&text, "ksm_merge_any"))
     {
         snapshot.enter(subject(), &KSM, any);
     }
@@ -245,8 +263,14 @@ mod tests {
         assert_eq!(limit_of(limits, "Max open files").as_deref(), Some("1024 524288"));
         assert_eq!(limit_of(limits, "Max nice priority"), None);
         assert_eq!(word_after("/autogroup-42 nice -3", "nice"), Some("-3"));
-        assert_eq!(word_after("ksm_zero_pages 0\nksm_merge_any: yes\n", "ksm_merge_any:"), Some("yes"));
-        assert_eq!((terminal("0").as_str(), terminal("34816").as_str()), ("none", "a pseudo terminal"));
+        assert_eq!(
+            word_after("ksm_zero_pages 0\nksm_merge_any: yes\n", "ksm_merge_any:"),
+            Some("yes")
+        );
+        assert_eq!(
+            (terminal("0").as_str(), terminal("34816").as_str()),
+            ("none", "a pseudo terminal")
+        );
         assert_eq!(terminal("1025"), "4:1");
         assert_eq!(command_line(b"sh\0-c\0a\x1b\0"), r"sh -c a\x1b");
     }

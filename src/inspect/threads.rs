@@ -159,7 +159,11 @@ fn of_status(thread: &Thread, snapshot: &mut Snapshot) {
     for (name, state) in STATUS {
         // A kernel or a processor without that has no such field.
         if let Some(value) = field(&status, name) {
-            snapshot.enter(thread.subject(), state, value.split_ascii_whitespace().collect::<Vec<_>>().join(" "));
+            snapshot.enter(
+                thread.subject(),
+                state,
+                value.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
+            );
         }
     }
     if let Some(pending) = field(&status, "SigPnd") {
@@ -172,7 +176,8 @@ fn of_status(thread: &Thread, snapshot: &mut Snapshot) {
 pub fn without_timers(set: &str) -> String {
     let dropped = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGSTOP];
     let mask = dropped.iter().fold(0u64, |mask, signal| mask | 1 << (signal - 1));
-    u64::from_str_radix(set, 16).map_or_else(|_| set.to_owned(), |set| format!("{:016x}", set & !mask))
+    u64::from_str_radix(set, 16)
+        .map_or_else(|_| set.to_owned(), |set| format!("{:016x}", set & !mask))
 }
 
 fn of_stat(thread: &Thread, snapshot: &mut Snapshot) {
@@ -198,13 +203,22 @@ fn of_files(thread: &Thread, snapshot: &mut Snapshot) {
         match trimmed(name) {
             // There is no security module that has labels.
             Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {}
-            label => note(snapshot, subject(), state, label.map(|l| l.trim_end_matches(r"\x00").to_owned())),
+            label => note(
+                snapshot,
+                subject(),
+                state,
+                label.map(|l| l.trim_end_matches(r"\x00").to_owned()),
+            ),
         }
     }
-    let children = std::fs::read_to_string(format!("/proc/{}/task/{}/children", thread.host_pid, thread.host_tid));
+    let children = std::fs::read_to_string(format!(
+        "/proc/{}/task/{}/children",
+        thread.host_pid, thread.host_tid
+    ));
     let inside = |children: String| -> String {
         let numbers = children.split_ascii_whitespace().filter_map(|n| n.parse().ok());
-        let inside = numbers.filter_map(crate::sys::process::number_inside).map(|n: i32| n.to_string());
+        let inside =
+            numbers.filter_map(crate::sys::process::number_inside).map(|n: i32| n.to_string());
         inside.collect::<Vec<_>>().join(" ")
     };
     note(snapshot, subject(), &CHILDREN, children.map(inside));
@@ -217,9 +231,19 @@ fn of_scheduling(thread: &Thread, snapshot: &mut Snapshot) {
         Err(e) => snapshot.miss(subject(), &POLICY, e),
     }
     let priority = kernel_state::io_priority(thread.host_tid);
-    note(snapshot, subject(), &IO_PRIORITY, priority.map(|(class, level)| format!("class {class} level {level}")));
+    note(
+        snapshot,
+        subject(),
+        &IO_PRIORITY,
+        priority.map(|(class, level)| format!("class {class} level {level}")),
+    );
     let list = kernel_state::robust_list(thread.host_tid);
-    note(snapshot, subject(), &ROBUST_LIST, list.map(|(head, length)| format!("{head:#x} {length}")));
+    note(
+        snapshot,
+        subject(),
+        &ROBUST_LIST,
+        list.map(|(head, length)| format!("{head:#x} {length}")),
+    );
 }
 
 fn enter_scheduling(thread: &Thread, attributes: &Scheduling, snapshot: &mut Snapshot) {
@@ -249,7 +273,9 @@ fn of_namespaces(all: &[Thread], snapshot: &mut Snapshot) {
         let mut first = BTreeMap::new();
         for thread in all {
             match identity(thread.path(&format!("ns/{name}"))) {
-                Ok(theirs) if Some(theirs) == ours => snapshot.enter(thread.subject(), state, "host"),
+                Ok(theirs) if Some(theirs) == ours => {
+                    snapshot.enter(thread.subject(), state, "host")
+                }
                 Ok(theirs) => {
                     let tid = first.entry(theirs).or_insert(thread.tid);
                     snapshot.enter(thread.subject(), state, format!("that of {tid}"));
@@ -266,7 +292,8 @@ fn of_namespaces(all: &[Thread], snapshot: &mut Snapshot) {
 fn of_sharing(all: &[Thread], what: Shared, state: &'static State, snapshot: &mut Snapshot) {
     let mut first: Vec<&Thread> = Vec::new();
     for thread in all {
-        let same = |other: &Thread| kernel_state::are_same(other.host_tid, thread.host_tid, what, (0, 0));
+        let same =
+            |other: &Thread| kernel_state::are_same(other.host_tid, thread.host_tid, what, (0, 0));
         let found = first.iter().find_map(|other| match same(other) {
             Ok(true) => Some(Ok(other.tid)),
             Ok(false) => None,
@@ -298,7 +325,10 @@ mod tests {
         read(&Standing { init: me, tasks: vec![me] }, &mut snapshot);
         let main = super::super::Subject::Thread { pid: me, tid: me };
         let value = |state| snapshot.value(&main, state);
-        assert_eq!((value(&POLICY), value(&THREAD), value(&NS_PID)), (Some("0"), Some("there"), Some("host")));
+        assert_eq!(
+            (value(&POLICY), value(&THREAD), value(&NS_PID)),
+            (Some("0"), Some("there"), Some("host"))
+        );
         assert_eq!(value(&SHARED_VM), Some(format!("with {me}").as_str()));
         assert!(value(&UIDS).is_some() && value(&DIRECTORY).is_some());
     }

@@ -74,7 +74,10 @@ fn posix(text: &str, numbers: &Numbers) -> Vec<String> {
 fn receiver(notify: &str, numbers: &Numbers) -> String {
     match notify.rsplit_once('.') {
         Some((how, number)) => {
-            format!("{how}.{}", number.parse().map_or_else(|_| number.to_owned(), |number| numbers.owner(number)))
+            format!(
+                "{how}.{}",
+                number.parse().map_or_else(|_| number.to_owned(), |number| numbers.owner(number))
+            )
         }
         None => notify.to_owned(),
     }
@@ -92,7 +95,8 @@ struct Timer {
 
 fn parse(info: &str) -> Option<Timer> {
     let seconds = |name: &str| -> Option<f64> {
-        let (seconds, nanoseconds) = field(info, name)?.strip_prefix('(')?.strip_suffix(')')?.split_once(", ")?;
+        let (seconds, nanoseconds) =
+            field(info, name)?.strip_prefix('(')?.strip_suffix(')')?.split_once(", ")?;
         Some(seconds.parse::<f64>().ok()? + nanoseconds.parse::<f64>().ok()? / 1e9)
     };
     Some(Timer {
@@ -141,7 +145,9 @@ fn of_descriptor(open: &Open, snapshot: &mut Snapshot) {
 /// What is about to expire may have expired when it is read again.
 fn armed(timer: &Timer) -> &'static str {
     match timer {
-        Timer { value, ticks, interval, .. } if *interval > 0.0 && (*value > 0.0 || *ticks > 0) => "periodic",
+        Timer { value, ticks, interval, .. } if *interval > 0.0 && (*value > 0.0 || *ticks > 0) => {
+            "periodic"
+        }
         Timer { value, .. } if *value > RUNS_ON => "once",
         Timer { value, ticks, .. } if *value > 0.0 || *ticks > 0 => "soon or expired",
         _ => "off",
@@ -154,7 +160,8 @@ fn due(timer: &Timer, now: f64) -> Option<f64> {
     const REALTIME: i32 = 0;
     const REALTIME_ALARM: i32 = 8;
     const ABSOLUTE: u32 = 1;
-    let at_time_of_day = [REALTIME, REALTIME_ALARM].contains(&timer.clock) && timer.kind & ABSOLUTE != 0;
+    let at_time_of_day =
+        [REALTIME, REALTIME_ALARM].contains(&timer.clock) && timer.kind & ABSOLUTE != 0;
     if !at_time_of_day || timer.value <= 0.0 {
         return None;
     }
@@ -196,9 +203,15 @@ mod tests {
         assert_eq!(due(&Timer { clock: 1, ..timer }, 1000.0), None);
         assert_eq!(due(&Timer { kind: 0, ..timer }, 1000.0), None);
         let minutely = Timer { interval: 60.0, ..timer };
-        assert!((due(&minutely, 1020.5).unwrap() - 30.0).abs() < 1e-6, "in the middle for a full minute");
+        assert!(
+            (due(&minutely, 1020.5).unwrap() - 30.0).abs() < 1e-6,
+            "in the middle for a full minute"
+        );
         assert_eq!((armed(&timer), armed(&minutely)), ("once", "periodic"));
-        assert_eq!(armed(&Timer { value: 0.0, ticks: 1, ..timer }), armed(&Timer { value: 0.3, ..timer }));
+        assert_eq!(
+            armed(&Timer { value: 0.0, ticks: 1, ..timer }),
+            armed(&Timer { value: 0.3, ..timer })
+        );
         assert_eq!(armed(&Timer { value: 0.0, ..timer }), "off");
     }
 }

@@ -1,9 +1,10 @@
 //! Asks a container's monitor over LXC's command socket, without liblxc.
 //!
-//! One connection for each question, as the protocol has it. A client never waits longer than its limit, always sends
-//! the payload that it announces (a monitor up to LXC 7.0.0 dies if it does not come, and its container with it), and
-//! does not believe a socket that another user has put where the container's should be: abstract names are free for
-//! anybody to take while the container is stopped.
+//! One connection for each question, as the protocol has it. A client never waits longer than its
+//! limit, always sends the payload that it announces (a monitor up to LXC 7.0.0 dies if it does not
+//! come, and its container with it), and does not believe a socket that another user has put where
+//! the container's should be: abstract names are free for anybody to take while the container is
+//! stopped.
 
 use std::io::{self, IoSlice, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,8 +17,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, connect, getsockopt, s
 use nix::unistd::{Pid, getuid};
 
 use super::protocol::{
-    self, Command, ConsoleLog, Header, MESSAGE_LEN, Message, News, PAYLOAD_MAX, RESPONSE_LEN, State, Wanted, c_string,
-    to_c_string,
+    self, Command, ConsoleLog, Header, MESSAGE_LEN, Message, News, PAYLOAD_MAX, RESPONSE_LEN,
+    State, Wanted, c_string, to_c_string,
 };
 use crate::sys::fdpass::{Credentials, MAX_FDS, recv_with_fds, send_with_fds};
 
@@ -102,7 +103,8 @@ impl AsFd for LentTty {
 }
 
 impl Client {
-    /// A client of the container `name` below `lxcpath`, which must be spelt as it was for `lxc-start`.
+    /// A client of the container `name` below `lxcpath`, which must be spelt as it was for
+    /// `lxc-start`.
     pub fn new(lxcpath: &str, name: &str) -> Client {
         Client { lxcpath: lxcpath.to_owned(), name: name.to_owned(), limit: ANSWER_LIMIT }
     }
@@ -116,7 +118,8 @@ impl Client {
     /// What the container does. If nobody listens it is [`State::Stopped`], which is no error.
     pub fn state(&self) -> Result<State> {
         match self.ask_value(Command::GetState, 0) {
-            Ok(number) => State::from_number(number).ok_or(Error::Protocol("the monitor names an unknown state")),
+            Ok(number) => State::from_number(number)
+                .ok_or(Error::Protocol("the monitor names an unknown state")),
             Err(Error::NotRunning) => Ok(State::Stopped),
             Err(e) => Err(e),
         }
@@ -130,7 +133,8 @@ impl Client {
         }
     }
 
-    /// A pidfd of the container's init; `None` if the monitor has none, as after a restore by LXC itself.
+    /// A pidfd of the container's init; `None` if the monitor has none, as after a restore by LXC
+    /// itself.
     pub fn init_pidfd(&self) -> Result<Option<OwnedFd>> {
         self.ask_fd(Command::GetInitPidfd)
     }
@@ -141,8 +145,9 @@ impl Client {
         Ok(self.ask_value(Command::GetCloneFlags, 0)?.cast_unsigned())
     }
 
-    /// The path of the container's cgroup in the hierarchy of this controller, below the hierarchy's mount: with
-    /// a leading slash on v1, without one on v2. `None` if the monitor does not know the controller.
+    /// The path of the container's cgroup in the hierarchy of this controller, below the
+    /// hierarchy's mount: with a leading slash on v1, without one on v2. `None` if the monitor does
+    /// not know the controller.
     pub fn cgroup(&self, controller: Option<&str>) -> Result<Option<String>> {
         self.ask_cgroup(Command::GetCgroup, controller)
     }
@@ -153,7 +158,8 @@ impl Client {
         self.ask_cgroup(Command::GetLimitCgroup, controller)
     }
 
-    /// The directory (O_PATH) of the cgroup that carries the limits; `None` where the host is not pure cgroup2.
+    /// The directory (O_PATH) of the cgroup that carries the limits; `None` where the host is not
+    /// pure cgroup2.
     pub fn limit_cgroup2_fd(&self) -> Result<Option<OwnedFd>> {
         match self.ask_fd(Command::GetLimitCgroup2Fd) {
             Err(Error::Refused(Errno::EINVAL)) => Ok(None),
@@ -183,8 +189,8 @@ impl Client {
         self.ask_text(Command::GetLxcpath)
     }
 
-    /// Stops the container at once (SIGKILL, or its `lxc.signal.stop`) and waits until its monitor is gone too, at
-    /// most 60 s: then its hooks have run and its cgroups are removed.
+    /// Stops the container at once (SIGKILL, or its `lxc.signal.stop`) and waits until its monitor
+    /// is gone too, at most 60 s: then its hooks have run and its cgroups are removed.
     pub fn stop(&self) -> Result<()> {
         self.stop_within(STOP_LIMIT)
     }
@@ -203,8 +209,9 @@ impl Client {
         }
     }
 
-    /// Tells the monitor, and by it all who wait, that the container is in this state. Who freezes a container by its
-    /// cgroup says FREEZING before and FROZEN after; who thaws it says THAWED, then RUNNING.
+    /// Tells the monitor, and by it all who wait, that the container is in this state. Who freezes
+    /// a container by its cgroup says FREEZING before and FROZEN after; who thaws it says THAWED,
+    /// then RUNNING.
     pub fn serve_state(&self, state: State) -> Result<()> {
         self.ask_value(Command::ServeStateClients, state.number()).map(drop)
     }
@@ -219,8 +226,8 @@ impl Client {
         Ok(StateClient { stream, now: State::from_number(answer.header.value) })
     }
 
-    /// The end of a terminal at which a user sits: 0 is the console, -1 any tty that is free. `None` if there is none,
-    /// or somebody else has it.
+    /// The end of a terminal at which a user sits: 0 is the console, -1 any tty that is free.
+    /// `None` if there is none, or somebody else has it.
     pub fn tty(&self, number: i32) -> Result<Option<LentTty>> {
         let stream = self.send(Command::GetTtyFd, number, &[])?;
         let Reply::Answer(answer) = self.receive(&stream)? else { return Ok(None) };
@@ -262,7 +269,9 @@ impl Client {
     fn ask_fd(&self, command: Command) -> Result<Option<OwnedFd>> {
         match self.ask(command, 0, &[])? {
             Reply::Answer(a) => match a.check() {
-                Ok(()) if a.fds.len() > 1 => Err(Error::Protocol("the monitor sends too many descriptors")),
+                Ok(()) if a.fds.len() > 1 => {
+                    Err(Error::Protocol("the monitor sends too many descriptors"))
+                }
                 Ok(()) => Ok(a.fds.into_iter().next()),
                 Err(Error::Refused(Errno::EBADF | Errno::ENOSYS)) => Ok(None),
                 Err(e) => Err(e),
@@ -295,12 +304,14 @@ impl Client {
         self.receive(&stream)
     }
 
-    /// Connects and sends a request with its payload, which goes in the same message: LXC reads them one after the
-    /// other from the stream.
+    /// Connects and sends a request with its payload, which goes in the same message: LXC reads
+    /// them one after the other from the stream.
     fn send(&self, command: Command, value: i32, payload: &[u8]) -> Result<UnixStream> {
         let too_long = || Error::Io(io::ErrorKind::InvalidInput.into());
-        let datalen =
-            i32::try_from(payload.len()).ok().filter(|_| payload.len() <= PAYLOAD_MAX).ok_or_else(too_long)?;
+        let datalen = i32::try_from(payload.len())
+            .ok()
+            .filter(|_| payload.len() <= PAYLOAD_MAX)
+            .ok_or_else(too_long)?;
         let stream = self.connect()?;
         let header = Header { code: command.number(), datalen, value }.encode();
         let bufs = [IoSlice::new(&header), IoSlice::new(payload)];
@@ -314,10 +325,11 @@ impl Client {
 
     fn connect(&self) -> Result<UnixStream> {
         let address = protocol::address(&self.lxcpath, &self.name).map_err(io::Error::from)?;
-        let fd =
-            socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(io::Error::from)?;
+        let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)
+            .map_err(io::Error::from)?;
         let stream = UnixStream::from(fd);
-        // The limit for sending is also the one for connecting, which waits while the backlog is full.
+        // The limit for sending is also the one for connecting, which waits while the backlog is
+        // full.
         stream.set_write_timeout(Some(self.limit))?;
         stream.set_read_timeout(Some(self.limit))?;
         loop {
@@ -336,7 +348,8 @@ impl Client {
 
     fn receive(&self, stream: &UnixStream) -> Result<Reply> {
         let mut bytes = [0; RESPONSE_LEN];
-        let (n, fds, _) = recv_with_fds(stream.as_fd(), &mut bytes, MAX_FDS).map_err(|e| self.failed(e))?;
+        let (n, fds, _) =
+            recv_with_fds(stream.as_fd(), &mut bytes, MAX_FDS).map_err(|e| self.failed(e))?;
         match n {
             0 => return Ok(Reply::Closed),
             RESPONSE_LEN => {}
@@ -344,7 +357,8 @@ impl Client {
         }
         let header = Header::decode(&bytes);
         let len = usize::try_from(header.datalen).ok().filter(|n| *n <= PAYLOAD_MAX);
-        let mut payload = vec![0; len.ok_or(Error::Protocol("the monitor's answer has no sane length"))?];
+        let mut payload =
+            vec![0; len.ok_or(Error::Protocol("the monitor's answer has no sane length"))?];
         (&mut &*stream).read_exact(&mut payload).map_err(|e| match e.kind() {
             io::ErrorKind::UnexpectedEof => Error::Protocol("the monitor's answer is truncated"),
             _ => self.failed(e),
@@ -403,7 +417,8 @@ impl StateClient {
 fn refusal(header: Header) -> Option<Error> {
     match header.code {
         0.. => None,
-        // -1 is also what LXC says for "failed" where it has no errno; nothing that we ask fails so but by denial.
+        // -1 is also what LXC says for "failed" where it has no errno; nothing that we ask fails so
+        // but by denial.
         -1 => Some(Error::Denied),
         code => Some(Error::Refused(Errno::from_raw(code.saturating_neg()))),
     }
@@ -411,9 +426,9 @@ fn refusal(header: Header) -> Option<Error> {
 
 fn classify(e: io::Error, limit: Duration) -> Error {
     match e.kind() {
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            Error::NotRunning
-        }
+        io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => Error::NotRunning,
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Error::Timeout(limit),
         _ => Error::Io(e),
     }

@@ -1,11 +1,12 @@
 //! Find a running container: its init, by whatever still knows it.
 //!
-//! LXC's monitor is asked first. When it is gone (it crashed, it was killed) or does not answer, the container may
-//! still run; then /proc is searched for a process that is the first of a pid namespace and has the container's root
-//! (the directory, or a mount of the image, device or overlay), or, where nothing tells the root, lives in its payload cgroup.
+//! LXC's monitor is asked first. When it is gone (it crashed, it was killed) or does not answer,
+//! the container may still run; then /proc is searched for a process that is the first of a pid
+//! namespace and has the container's root (the directory, or a mount of the image, device or
+//! overlay), or, where nothing tells the root, lives in its payload cgroup.
 //!
-//! Others can look like that, too. So the monitor must be the parent of the init that it names, and whatever is found in
-//! /proc must be in namespaces that only root can have made.
+//! Others can look like that, too. So the monitor must be the parent of the init that it names, and
+//! whatever is found in /proc must be in namespaces that only root can have made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,9 @@ impl<'a> Marks<'a> {
     /// Whether it is the place that the configuration names.
     fn are_of(&self, cgroup: &Path) -> bool {
         let Some(dir) = self.cgroup else { return false };
-        let named = self.inner_cgroup.map_or_else(|| PathBuf::from(dir), |inner| Path::new(dir).join(inner));
+        let named = self
+            .inner_cgroup
+            .map_or_else(|| PathBuf::from(dir), |inner| Path::new(dir).join(inner));
         cgroup.ends_with(named)
     }
 }
@@ -86,10 +89,13 @@ pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Runnin
     match client.init_pid() {
         Ok(pid) => {
             if let Ok(init) = Process::open(pid.as_raw()) {
-                // The number was read before the process was held: ask again, now that it cannot be given away.
+                // The number was read before the process was held: ask again, now that it cannot be
+                // given away.
                 if client.init_pid().is_ok_and(|again| again == pid) {
                     if !is_child_of_who_answers(&init, &protocol::socket_name(lxcpath, name))? {
-                        log::warn!("the process on {name}'s command socket is not the parent of {pid}: ignored");
+                        log::warn!(
+                            "the process on {name}'s command socket is not the parent of {pid}: ignored"
+                        );
                         return find_without_monitor(name, marks);
                     }
                     // What it was started with; the configuration may be another one by now.
@@ -97,7 +103,11 @@ pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Runnin
                         Ok(inner) => inner,
                         Err(_) => marks.inner_cgroup.map(str::to_owned),
                     };
-                    return Ok(Some(Running { init, inner_cgroup: inner, found_by: FoundBy::Monitor }));
+                    return Ok(Some(Running {
+                        init,
+                        inner_cgroup: inner,
+                        found_by: FoundBy::Monitor,
+                    }));
                 }
             }
             // It ended between the two: it does not run.
@@ -112,12 +122,14 @@ pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Runnin
     }
 }
 
-/// Whether init's parent has the socket on which it was named. Any root that shares the host's network can take the
-/// address of a stopped container, a container's own, too, and name the init of another one; the monitor of that one does
-/// not have its socket.
+/// Whether init's parent has the socket on which it was named. Any root that shares the host's
+/// network can take the address of a stopped container, a container's own, too, and name the init
+/// of another one; the monitor of that one does not have its socket.
 fn is_child_of_who_answers(init: &Process, address: &str) -> Result<bool> {
     let parent = process::parent(init.pid()).context("find init's parent")?;
-    let Some(inode) = namespace::listener(address).context("find the command socket")? else { return Ok(false) };
+    let Some(inode) = namespace::listener(address).context("find the command socket")? else {
+        return Ok(false);
+    };
     Ok(namespace::has_socket(parent, inode).unwrap_or(false))
 }
 
@@ -128,15 +140,18 @@ pub fn is_payload(path: &Path) -> bool {
 
 /// As [`find`], without asking the monitor: for those whom the monitor waits for, its hooks.
 pub fn find_without_monitor(name: &str, marks: Marks<'_>) -> Result<Option<Running>> {
-    let running =
-        |init, found_by| Ok(Some(Running { init, inner_cgroup: marks.inner_cgroup.map(str::to_owned), found_by }));
+    let running = |init, found_by| {
+        Ok(Some(Running { init, inner_cgroup: marks.inner_cgroup.map(str::to_owned), found_by }))
+    };
     let root = marks.rootfs.map(RootIs::of).filter(|root| *root != RootIs::Unknown);
     let mut by_cgroup = None;
     for entry in fs::read_dir("/proc").context("list /proc")? {
         let entry = entry.context("list /proc")?;
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        // Processes come and go while we look: what cannot be read is gone.
-        // What root has not made is no container of root's, whatever root directory and cgroup it shows.
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
+        // Processes come and go while we look: what cannot be read is gone. What root has not made
+        // is no container of root's, whatever root directory and cgroup it shows.
         if !is_first_of_its_namespace(pid) || !namespace::are_of_root(pid).unwrap_or(false) {
             continue;
         }
@@ -173,9 +188,12 @@ fn first_below(status: &str) -> bool {
     numbers.len() == 2 && numbers[1] == "1"
 }
 
-/// Whether the innermost cgroup of this path that liblxc has named is of a container of another name.
+/// Whether the innermost cgroup of this path that liblxc has named is of a container of another
+/// name.
 fn is_payload_of_another(cgroup: &Path, name: &str) -> bool {
-    let is_named = |path: &&Path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("lxc.payload."));
+    let is_named = |path: &&Path| {
+        path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("lxc.payload."))
+    };
     cgroup.ancestors().find(is_named).is_some_and(|innermost| !is_payload_of(innermost, name))
 }
 
@@ -184,9 +202,9 @@ fn is_payload_of(cgroup: &Path, name: &str) -> bool {
     let Some(last) = cgroup.file_name().and_then(|n| n.to_str()) else { return false };
     match last.strip_prefix("lxc.payload.").and_then(|n| n.strip_prefix(name)) {
         Some("") => true,
-        Some(suffix) => {
-            suffix.strip_prefix('-').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
-        }
+        Some(suffix) => suffix
+            .strip_prefix('-')
+            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())),
         None => false,
     }
 }
@@ -226,8 +244,14 @@ mod tests {
 
     #[test]
     fn what_init_made_below_its_cgroup_is_not_the_payload() {
-        assert_eq!(payload_part(Path::new("/lxc.payload.t/init.scope")), Path::new("/lxc.payload.t"));
-        assert_eq!(payload_part(Path::new("/base/lxc.payload.t-1")), Path::new("/base/lxc.payload.t-1"));
+        assert_eq!(
+            payload_part(Path::new("/lxc.payload.t/init.scope")),
+            Path::new("/lxc.payload.t")
+        );
+        assert_eq!(
+            payload_part(Path::new("/base/lxc.payload.t-1")),
+            Path::new("/base/lxc.payload.t-1")
+        );
         assert_eq!(payload_part(Path::new("/own/dir")), Path::new("/own/dir"));
     }
 

@@ -36,7 +36,11 @@ pub enum Error {
 
 impl Defined {
     /// Reads the definition of a container, from `file` if it is given (LXC's `--rcfile`).
-    pub fn load(name: &ContainerName, lxcpath: &LxcPath, file: Option<&Path>) -> Result<Defined, Error> {
+    pub fn load(
+        name: &ContainerName,
+        lxcpath: &LxcPath,
+        file: Option<&Path>,
+    ) -> Result<Defined, Error> {
         let path = file.map_or_else(|| lxcpath.config_file(name), Path::to_owned);
         let config = match Config::load(&path) {
             Ok(config) => config,
@@ -54,7 +58,8 @@ impl Defined {
         self.lxcpath.container_dir(&self.name)
     }
 
-    /// Where LXC mounts its root while it starts; none if LXC's own directory for that is not there.
+    /// Where LXC mounts its root while it starts; none if LXC's own directory for that is not
+    /// there.
     pub fn rootfs_mount(&self) -> Option<PathBuf> {
         self.config.rootfs_mount().map(Path::to_owned).or_else(default_rootfs_mount)
     }
@@ -82,8 +87,13 @@ fn is_absent(error: &std::io::Error) -> bool {
 /// Where LXC mounts roots unless told otherwise: a constant of its build, so the one that is there.
 fn default_rootfs_mount() -> Option<PathBuf> {
     let multiarch = format!("/usr/lib/{}-linux-gnu/lxc/rootfs", std::env::consts::ARCH);
-    [multiarch.as_str(), "/usr/lib/lxc/rootfs", "/usr/lib64/lxc/rootfs", "/usr/local/lib/lxc/rootfs"]
-        .into_iter()
-        .map(PathBuf::from)
-        .find(|p| p.is_dir())
+    [
+        multiarch.as_str(),
+        "/usr/lib/lxc/rootfs",
+        "/usr/lib64/lxc/rootfs",
+        "/usr/local/lib/lxc/rootfs",
+    ]
+    .into_iter()
+    .map(PathBuf::from)
+    .find(|p| p.is_dir())
 }

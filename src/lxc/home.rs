@@ -1,8 +1,10 @@
-//! Where LXC has put a container among the cgroups, whatever its init has made for itself below that.
+//! Where LXC has put a container among the cgroups, whatever its init has made for itself below
+//! that.
 //!
-//! The kernel tells it where init has a cgroup namespace, for its root is the very place; else the names do that liblxc
-//! gives. With `lxc.cgroup.dir.container.inner` the place has two parts: the outer cgroup has the limits and device
-//! rules, which the container cannot reach, and the inner one its tasks ([`Home`]).
+//! The kernel tells it where init has a cgroup namespace, for its root is the very place; else the
+//! names do that liblxc gives. With `lxc.cgroup.dir.container.inner` the place has two parts: the
+//! outer cgroup has the limits and device rules, which the container cannot reach, and the inner
+//! one its tasks ([`Home`]).
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -22,13 +24,14 @@ pub struct Home {
 }
 
 impl Home {
-    /// The place of a container by its init, in the hierarchy of these controllers (none: cgroup2). `inner` is its
-    /// `lxc.cgroup.dir.container.inner`.
+    /// The place of a container by its init, in the hierarchy of these controllers (none: cgroup2).
+    /// `inner` is its `lxc.cgroup.dir.container.inner`.
     pub fn of(init: i32, controllers: &[String], inner: Option<&str>) -> Result<Option<Home>> {
         let file = format!("/proc/{init}/cgroup");
         let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
         let Some(outside) = path_in(&text, controllers) else { return Ok(None) };
-        let within = process::cgroups_within(init).with_context(|| format!("read {file} within its namespace"))?;
+        let within = process::cgroups_within(init)
+            .with_context(|| format!("read {file} within its namespace"))?;
         let within = within.and_then(|text| path_in(&text, controllers));
         Ok(Some(Home::split(place(&outside, within.as_deref()), inner)))
     }
@@ -36,7 +39,11 @@ impl Home {
     fn split(place: PathBuf, inner: Option<&str>) -> Home {
         let inner = inner.map(Path::new).unwrap_or(Path::new(""));
         match place.parent() {
-            Some(outer) if !inner.as_os_str().is_empty() && outer != Path::new("/") && place.ends_with(inner) => {
+            Some(outer)
+                if !inner.as_os_str().is_empty()
+                    && outer != Path::new("/")
+                    && place.ends_with(inner) =>
+            {
                 Home { path: outer.to_owned(), inner: inner.to_owned() }
             }
             _ => Home { path: place, inner: PathBuf::new() },
@@ -49,7 +56,8 @@ fn path_in(text: &str, controllers: &[String]) -> Option<PathBuf> {
     text.lines().find_map(|line| {
         let mut fields = line.splitn(3, ':').skip(1);
         let (found, path) = (fields.next()?, fields.next()?);
-        let is_it = found.split(',').filter(|c| !c.is_empty()).eq(controllers.iter().map(String::as_str));
+        let is_it =
+            found.split(',').filter(|c| !c.is_empty()).eq(controllers.iter().map(String::as_str));
         is_it.then(|| PathBuf::from(path))
     })
 }
@@ -74,8 +82,8 @@ fn root_of_namespace(outside: &Path, within: &Path) -> Option<PathBuf> {
     Some(root)
 }
 
-/// Where liblxc puts a container and its monitor at a start (cgfsng.c, `cgfsng_monitor_create`, `cgfsng_payload_create`,
-/// `cgfsng_monitor_destroy`), below where its cgroups begin.
+/// Where liblxc puts a container and its monitor at a start (cgfsng.c, `cgfsng_monitor_create`,
+/// `cgfsng_payload_create`, `cgfsng_monitor_destroy`), below where its cgroups begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// The container's, with the limits.
@@ -91,27 +99,52 @@ pub struct Names {
 }
 
 impl Names {
-    /// By a container's configuration, and the pattern of LXC's own settings (`lxc.cgroup.pattern`).
+    /// By a container's configuration, and the pattern of LXC's own settings
+    /// (`lxc.cgroup.pattern`).
     pub fn new(name: &str, config: &Config, pattern: Option<&str>) -> Names {
         let dir = config.cgroup_dir();
-        let pivot = config.cgroup_dir_pivot().or(dir).map(Path::new).unwrap_or(Path::new("")).join("lxc.pivot");
+        let pivot = config
+            .cgroup_dir_pivot()
+            .or(dir)
+            .map(Path::new)
+            .unwrap_or(Path::new(""))
+            .join("lxc.pivot");
         let inner = PathBuf::new();
-        if let (Some(payload), Some(monitor)) = (config.cgroup_dir_container(), config.cgroup_dir_monitor()) {
+        if let (Some(payload), Some(monitor)) =
+            (config.cgroup_dir_container(), config.cgroup_dir_monitor())
+        {
             let inner = config.cgroup_dir_inner().map(PathBuf::from).unwrap_or_default();
-            return Names { payload: payload.into(), inner, monitor: monitor.into(), pivot, exact: true };
+            return Names {
+                payload: payload.into(),
+                inner,
+                monitor: monitor.into(),
+                pivot,
+                exact: true,
+            };
         }
         let (above, payload, monitor) = match (dir, pattern.filter(|p| !p.is_empty())) {
-            (None, Some(pattern)) => (pattern.replace("%n", name), "payload".to_owned(), "monitor".to_owned()),
-            (dir, _) => {
-                (dir.unwrap_or_default().to_owned(), format!("lxc.payload.{name}"), format!("lxc.monitor.{name}"))
+            (None, Some(pattern)) => {
+                (pattern.replace("%n", name), "payload".to_owned(), "monitor".to_owned())
             }
+            (dir, _) => (
+                dir.unwrap_or_default().to_owned(),
+                format!("lxc.payload.{name}"),
+                format!("lxc.monitor.{name}"),
+            ),
         };
         let above = Path::new(above.trim_start_matches('/'));
-        Names { payload: above.join(payload), inner, monitor: above.join(monitor), pivot, exact: false }
+        Names {
+            payload: above.join(payload),
+            inner,
+            monitor: above.join(monitor),
+            pivot,
+            exact: false,
+        }
     }
 }
 
-/// The path up to the component that liblxc made; the whole path if none looks like it (`lxc.cgroup.dir.container`).
+/// The path up to the component that liblxc made; the whole path if none looks like it
+/// (`lxc.cgroup.dir.container`).
 pub fn payload_part(path: &Path) -> PathBuf {
     let mut part = PathBuf::new();
     for component in path.components() {
@@ -133,7 +166,10 @@ mod tests {
         assert_eq!(at("/lxc/101/ns/init.scope", "/init.scope"), Path::new("/lxc/101/ns"));
         assert_eq!(at("/lxc/101/ns", "/"), Path::new("/lxc/101/ns"));
         assert_eq!(at("/own/dir/init.scope", "/../x"), Path::new("/own/dir/init.scope"));
-        assert_eq!(at("/lxc.payload.t/init.scope", "/lxc.payload.t/init.scope"), Path::new("/lxc.payload.t"));
+        assert_eq!(
+            at("/lxc.payload.t/init.scope", "/lxc.payload.t/init.scope"),
+            Path::new("/lxc.payload.t")
+        );
         assert_eq!(at("/lxc.payload.t/init.scope", "/"), Path::new("/lxc.payload.t"));
         assert_eq!(place(Path::new("/lxc.payload.t/a"), None), Path::new("/lxc.payload.t"));
     }
@@ -153,7 +189,8 @@ mod tests {
     #[test]
     fn a_path_is_that_of_its_controllers() {
         let text = "4:cpu,cpuacct:/a\n1:name=systemd:/b\n0::/c\n";
-        let words = |list: &[&str]| -> Vec<String> { list.iter().map(|w| (*w).to_owned()).collect() };
+        let words =
+            |list: &[&str]| -> Vec<String> { list.iter().map(|w| (*w).to_owned()).collect() };
         assert_eq!(path_in(text, &[]), Some("/c".into()));
         assert_eq!(path_in(text, &words(&["cpu", "cpuacct"])), Some("/a".into()));
         assert_eq!(path_in(text, &words(&["cpu"])), None);
@@ -172,7 +209,10 @@ mod tests {
         assert_eq!(names(all, None), "lxc/101 ns lxc.monitor/101 lxc.pivot");
         let pivot = format!("{all}lxc.cgroup.dir.monitor.pivot = p\n");
         assert_eq!(names(&pivot, None), "lxc/101 ns lxc.monitor/101 p/lxc.pivot");
-        assert_eq!(names("lxc.cgroup.dir = d\n", None), "d/lxc.payload.101  d/lxc.monitor.101 d/lxc.pivot");
+        assert_eq!(
+            names("lxc.cgroup.dir = d\n", None),
+            "d/lxc.payload.101  d/lxc.monitor.101 d/lxc.pivot"
+        );
         assert_eq!(names("", Some("lxc/%n")), "lxc/101/payload  lxc/101/monitor lxc.pivot");
     }
 }

@@ -1,9 +1,10 @@
 //! Hooks: how LXC runs a user's, and ([`HookCall`]) what LXC tells a hook program of ours.
 //!
-//! Mirrors `run_script_argv` and `run_lxc_hooks` of liblxc (utils.c, conf.c), so that a container's hooks cannot tell
-//! our monitor from LXC's: `/bin/sh -c "exec SCRIPT…"`, the same arguments and variables in both hook versions. Three
-//! things are better than there: a name cannot break out of its quotes, a hook that hangs is ended after a while, and
-//! the environment holds what LXC documents and nothing of the caller's.
+//! Mirrors `run_script_argv` and `run_lxc_hooks` of liblxc (utils.c, conf.c), so that a container's
+//! hooks cannot tell our monitor from LXC's: `/bin/sh -c "exec SCRIPT…"`, the same arguments and
+//! variables in both hook versions. Three things are better than there: a name cannot break out of
+//! its quotes, a hook that hangs is ended after a while, and the environment holds what LXC
+//! documents and nothing of the caller's.
 
 mod call;
 
@@ -29,7 +30,8 @@ use crate::sys::spawn::Place;
 
 pub use call::{CallError, HookCall, NetCall};
 
-/// After this a hook is taken to hang. LXC waits for ever; a hook that takes half a minute is still a hook.
+/// After this a hook is taken to hang. LXC waits for ever; a hook that takes half a minute is still
+/// a hook.
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// How much of a hook's output is kept, in bytes: its end, where the reason stands.
 const OUTPUT_MAX: usize = 16 * 1024;
@@ -113,7 +115,8 @@ impl<'a> Context<'a> {
         self
     }
 
-    /// With its namespaces (`LXC_NET_NS`, …, and a stop hook's arguments): names of [`NAMESPACES`], and paths.
+    /// With its namespaces (`LXC_NET_NS`, …, and a stop hook's arguments): names of [`NAMESPACES`],
+    /// and paths.
     pub fn with_namespaces(mut self, namespaces: Vec<(&'static str, PathBuf)>) -> Context<'a> {
         self.namespaces = namespaces;
         self
@@ -136,7 +139,9 @@ impl<'a> Context<'a> {
             put("LXC_ROOTFS_MOUNT", mount.as_os_str());
         }
         put("LXC_ROOTFS_PATH", self.defined.rootfs.as_os_str());
-        for (name, key) in [("LXC_CONSOLE", "lxc.console.path"), ("LXC_CONSOLE_LOGPATH", "lxc.console.logfile")] {
+        for (name, key) in
+            [("LXC_CONSOLE", "lxc.console.path"), ("LXC_CONSOLE_LOGPATH", "lxc.console.logfile")]
+        {
             if let Some(value) = config.item_os(key) {
                 put(name, &value);
             }
@@ -160,25 +165,37 @@ impl<'a> Context<'a> {
         set
     }
 
-    fn run(&self, script: &str, section: &str, kind: &str, extra: &[String], more: &[(&str, &str)]) -> Result<()> {
+    fn run(
+        &self,
+        script: &str,
+        section: &str,
+        kind: &str,
+        extra: &[String],
+        more: &[(&str, &str)],
+    ) -> Result<()> {
         let version = self.defined.config.hook_version();
         let mut environment = self.environment();
         if version != 0 {
             let of_version_1 = [("LXC_HOOK_TYPE", kind), ("LXC_HOOK_SECTION", section)];
-            let added = of_version_1.iter().chain(more).map(|(n, v)| ((*n).to_owned(), OsString::from(v)));
+            let added =
+                of_version_1.iter().chain(more).map(|(n, v)| ((*n).to_owned(), OsString::from(v)));
             environment.extend(added);
         }
         let line = command_line(version, script, self.defined.name.as_str(), section, kind, extra);
-        run(&line, environment, self.limit).with_context(|| format!("run the {kind} hook '{script}'"))
+        run(&line, environment, self.limit)
+            .with_context(|| format!("run the {kind} hook '{script}'"))
     }
 }
 
-/// Runs all hooks of one kind that belong on the host, in order. As with LXC, the first that fails is the last.
+/// Runs all hooks of one kind that belong on the host, in order. As with LXC, the first that fails
+/// is the last.
 pub fn run_all(kind: HookKind, context: &Context<'_>) -> Result<()> {
     let name = kind.key().trim_start_matches("lxc.hook.");
     // Only this hook, and only in version 0, gets the namespaces as arguments, too.
     let extra: Vec<String> = match (kind, context.defined.config.hook_version()) {
-        (HookKind::Stop, 0) => context.namespaces.iter().map(|(n, path)| format!("{n}:{}", path.display())).collect(),
+        (HookKind::Stop, 0) => {
+            context.namespaces.iter().map(|(n, path)| format!("{n}:{}", path.display())).collect()
+        }
         _ => Vec::new(),
     };
     for script in context.defined.config.hooks(kind) {
@@ -187,8 +204,14 @@ pub fn run_all(kind: HookKind, context: &Context<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs the up or down script of an interface, if it has one. `host` is the host's end of a veth pair.
-pub fn run_net_script(nic: &Nic, direction: Direction, host: Option<&str>, context: &Context<'_>) -> Result<()> {
+/// Runs the up or down script of an interface, if it has one. `host` is the host's end of a veth
+/// pair.
+pub fn run_net_script(
+    nic: &Nic,
+    direction: Direction,
+    host: Option<&str>,
+    context: &Context<'_>,
+) -> Result<()> {
     let script = match direction {
         Direction::Up => &nic.script_up,
         Direction::Down => &nic.script_down,
@@ -198,7 +221,8 @@ pub fn run_net_script(nic: &Nic, direction: Direction, host: Option<&str>, conte
     context.run(script, SECTION_NET, direction.as_str(), &extra, &more)
 }
 
-/// The arguments of a network script and, for version 1, its variables; none for a kind without scripts.
+/// The arguments of a network script and, for version 1, its variables; none for a kind without
+/// scripts.
 fn net_arguments<'n>(nic: &'n Nic, host: Option<&'n str>) -> Option<(Vec<String>, Variables<'n>)> {
     let kind = nic.kind.as_str();
     let link = nic.link.as_deref().unwrap_or_default();
@@ -218,12 +242,20 @@ fn net_arguments<'n>(nic: &'n Nic, host: Option<&'n str>) -> Option<(Vec<String>
         }
         NicKind::Ipvlan | NicKind::Vlan => words.push(link),
     }
-    // LXC's shell swallows an empty word, too: a veth without a link has its host's end as the second argument.
+    // LXC's shell swallows an empty word, too: a veth without a link has its host's end as the
+    // second argument.
     Some((words.into_iter().filter(|w| !w.is_empty()).map(str::to_owned).collect(), variables))
 }
 
 /// What the shell is given. The script is the user's own piece of shell, arguments and all.
-fn command_line(version: u32, script: &str, name: &str, section: &str, kind: &str, extra: &[String]) -> String {
+fn command_line(
+    version: u32,
+    script: &str,
+    name: &str,
+    section: &str,
+    kind: &str,
+    extra: &[String],
+) -> String {
     let mut line = format!("exec {script}");
     if version == 0 {
         for word in [name, section, kind] {
@@ -288,10 +320,17 @@ fn run(line: &str, environment: Vec<(String, OsString)>, limit: Duration) -> Res
 
 /// Waits for the end of a child and takes what it writes; false when the limit has passed before.
 ///
-/// The end of its output is not waited for: a program that a hook leaves behind may hold the pipe for ever.
-fn wait(child: &Child, reader: &mut PipeReader, output: &mut Vec<u8>, limit: Duration) -> Result<bool> {
+/// The end of its output is not waited for: a program that a hook leaves behind may hold the pipe
+/// for ever.
+fn wait(
+    child: &Child,
+    reader: &mut PipeReader,
+    output: &mut Vec<u8>,
+    limit: Duration,
+) -> Result<bool> {
     // Not `Process`: a hook that has ended already is no error.
-    let pidfd = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty()).context("hold it")?;
+    let pidfd = pidfd_open(rustix::process::Pid::from_child(child), PidfdFlags::empty())
+        .context("hold it")?;
     let end = Instant::now() + limit;
     let mut open = true;
     loop {
@@ -299,7 +338,8 @@ fn wait(child: &Child, reader: &mut PipeReader, output: &mut Vec<u8>, limit: Dur
         if left.is_zero() {
             return Ok(false);
         }
-        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        let timeout =
+            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         if open {
             fds.push(PollFd::new(reader.as_fd(), PollFlags::POLLIN));
@@ -308,7 +348,8 @@ fn wait(child: &Child, reader: &mut PipeReader, output: &mut Vec<u8>, limit: Dur
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e).context("wait for it"),
         }
-        let come: Vec<bool> = fds.iter().map(|f| f.revents().is_some_and(|r| !r.is_empty())).collect();
+        let come: Vec<bool> =
+            fds.iter().map(|f| f.revents().is_some_and(|r| !r.is_empty())).collect();
         if come.first() == Some(&true) {
             return Ok(true);
         }
@@ -328,7 +369,9 @@ fn read_some(reader: &mut PipeReader, output: &mut Vec<u8>) -> Option<usize> {
             output.drain(..too_many);
             Some(length)
         }
-        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => None,
+        Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+            None
+        }
         Err(_) => Some(0),
     }
 }
@@ -343,8 +386,10 @@ fn in_words(status: ExitStatus, output: &str) -> String {
         (None, None) => "it ended".to_owned(),
     };
     let trimmed = output.trim();
-    let from = (trimmed.len().saturating_sub(REASON_MAX)..=trimmed.len()).find(|at| trimmed.is_char_boundary(*at));
-    let said = trimmed.get(from.unwrap_or(0)..).unwrap_or_default().lines().collect::<Vec<_>>().join("; ");
+    let from = (trimmed.len().saturating_sub(REASON_MAX)..=trimmed.len())
+        .find(|at| trimmed.is_char_boundary(*at));
+    let said =
+        trimmed.get(from.unwrap_or(0)..).unwrap_or_default().lines().collect::<Vec<_>>().join("; ");
     if said.is_empty() { end } else { format!("{end}: {said}") }
 }
 

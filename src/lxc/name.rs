@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// The longest name: a file name of the kernel (255) less the longest thing that is put before or behind it
-/// (`lxc.monitor.` as a cgroup, `.partial` and the like as files).
+/// The longest name: a file name of the kernel (255) less the longest thing that is put before or
+/// behind it (`lxc.monitor.` as a cgroup, `.partial` and the like as files).
 const NAME_MAX: usize = 200;
 
 /// The longest LXC path, so that the paths below it stay under the kernel's limit of 4096.
@@ -82,8 +82,9 @@ impl fmt::Display for ContainerName {
 
 /// The directory that holds the containers.
 ///
-/// It is not canonicalised: LXC makes the names of its sockets from the path as it was given, so two spellings
-/// of one directory are two LXC paths. Only slashes at the end go, as LXC takes them off too.
+/// It is not canonicalised: LXC makes the names of its sockets from the path as it was given, so
+/// two spellings of one directory are two LXC paths. Only slashes at the end go, as LXC takes them
+/// off too.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LxcPath(PathBuf);
 
@@ -155,8 +156,12 @@ mod tests {
 
     #[test]
     fn an_lxc_path_keeps_its_spelling() {
-        for (given, want) in [("/var/lib/lxc", "/var/lib/lxc"), ("/a//b/../c//", "/a//b/../c"), ("//", "/"), ("/", "/")]
-        {
+        for (given, want) in [
+            ("/var/lib/lxc", "/var/lib/lxc"),
+            ("/a//b/../c//", "/a//b/../c"),
+            ("//", "/"),
+            ("/", "/"),
+        ] {
             assert_eq!(LxcPath::new(given).unwrap().as_os_str(), want);
         }
         for bad in ["", "a", "./a"] {

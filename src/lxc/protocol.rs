@@ -1,8 +1,10 @@
-//! The wire of LXC's per-container command socket: numbers, structures, addresses. Pure: no I/O here.
+//! The wire of LXC's per-container command socket: numbers, structures, addresses. Pure: no I/O
+//! here.
 //!
-//! It mirrors `src/lxc/commands.h`, `commands.c`, `cgroups/cgroup.h` and `monitor.c` of LXC 5.0 to 7.0, whose
-//! layouts are those of a C compiler for an LP64 target: host byte order, 4-byte `int`, 8-byte pointer. The pointers
-//! in there are the sender's own addresses; they mean nothing and are ignored.
+//! It mirrors `src/lxc/commands.h`, `commands.c`, `cgroups/cgroup.h` and `monitor.c` of LXC 5.0 to
+//! 7.0, whose layouts are those of a C compiler for an LP64 target: host byte order, 4-byte `int`,
+//! 8-byte pointer. The pointers in there are the sender's own addresses; they mean nothing and are
+//! ignored.
 
 use std::fmt;
 
@@ -16,7 +18,8 @@ mod tests;
 pub const REQUEST_LEN: usize = 16;
 /// Length of a response's header (`struct lxc_cmd_rsp`).
 pub const RESPONSE_LEN: usize = 16;
-/// The longest payload either way, `LXC_CMD_DATA_MAX`. Only the answer to CONSOLE_LOG may be longer.
+/// The longest payload either way, `LXC_CMD_DATA_MAX`. Only the answer to CONSOLE_LOG may be
+/// longer.
 pub const PAYLOAD_MAX: usize = 8192;
 /// Length of `struct cgroup_ctx`.
 pub const CGROUP_CTX_LEN: usize = 96;
@@ -32,7 +35,8 @@ pub const WANTED_LEN: usize = 4 * State::COUNT;
 pub const MESSAGE_LEN: usize = 264;
 /// Most hierarchies, and so descriptors, in one `cgroup_ctx` (`CGROUP_CTX_MAX_FD`).
 pub const CGROUP_CTX_MAX_FD: usize = 20;
-/// What ADD_STATE_CLIENT answers when the client has to wait: the number after the last state, `MAX_STATE`.
+/// What ADD_STATE_CLIENT answers when the client has to wait: the number after the last state,
+/// `MAX_STATE`.
 pub const MAX_STATE: i32 = State::COUNT as i32;
 
 /// Length of the name in a state message, with its NUL (`NAME_MAX + 1`).
@@ -43,7 +47,10 @@ const CONTROLLER_LEN: usize = 64;
 /// What a client asks for (`lxc_cmd_t`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(i32)]
-#[allow(missing_docs, reason = "the names are LXC's, without LXC_CMD_; server::answer says what each does")]
+#[allow(
+    missing_docs,
+    reason = "the names are LXC's, without LXC_CMD_; server::answer says what each does"
+)]
 pub enum Command {
     GetTtyFd = 0,
     TerminalWinch = 1,
@@ -187,7 +194,8 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-/// A C structure under construction: fields in the order of their offsets, the gaps and the end zero.
+/// A C structure under construction: fields in the order of their offsets, the gaps and the end
+/// zero.
 struct Bytes<const N: usize>([u8; N]);
 
 impl<const N: usize> Bytes<N> {
@@ -211,7 +219,8 @@ pub struct Header {
     pub code: i32,
     /// How many bytes follow.
     pub datalen: i32,
-    /// With `datalen` 0 the value itself, which is an `int`; else the sender's pointer, without meaning.
+    /// With `datalen` 0 the value itself, which is an `int`; else the sender's pointer, without
+    /// meaning.
     pub value: i32,
 }
 
@@ -323,8 +332,9 @@ impl CgroupFd {
             .0
     }
 
-    /// Reads the structure. A shorter one, of an older client, is filled up with zeros; a longer one counts as all
-    /// zeros, as LXC has it (`lxc_cmd` "extensible structs"). A name without NUL or not in UTF-8 is no name.
+    /// Reads the structure. A shorter one, of an older client, is filled up with zeros; a longer
+    /// one counts as all zeros, as LXC has it (`lxc_cmd` "extensible structs"). A name without NUL
+    /// or not in UTF-8 is no name.
     pub fn decode(bytes: &[u8]) -> CgroupFd {
         let usable = if bytes.len() > CGROUP_FD_LEN { &[] } else { bytes };
         let bytes = Bytes::<CGROUP_FD_LEN>::new().put(0, usable).0;
@@ -404,7 +414,10 @@ pub struct ConsoleLog {
 impl ConsoleLog {
     /// The 24 bytes. (There is another flag at 16, which no client of LXC 5 to 7 sets.)
     pub fn encode(self) -> [u8; CONSOLE_LOG_LEN] {
-        Bytes::new().put(0, &[u8::from(self.clear), u8::from(self.read)]).put(8, &self.most.to_ne_bytes()).0
+        Bytes::new()
+            .put(0, &[u8::from(self.clear), u8::from(self.read)])
+            .put(8, &self.most.to_ne_bytes())
+            .0
     }
 
     /// Reads the structure; `None` unless it has exactly its size.
@@ -415,7 +428,8 @@ impl ConsoleLog {
     }
 }
 
-/// Which states a client waits for: 0 no, 1 yes, 2 yes but not if it is so already (it waits for a reboot).
+/// Which states a client waits for: 0 no, 1 yes, 2 yes but not if it is so already (it waits for a
+/// reboot).
 pub type Wanted = [i32; State::COUNT];
 
 /// The 32 bytes of a list of wanted states.
@@ -484,13 +498,15 @@ impl Message {
     }
 }
 
-/// The text before the first NUL of a fixed-size field; `None` if there is no NUL or it is not UTF-8.
+/// The text before the first NUL of a fixed-size field; `None` if there is no NUL or it is not
+/// UTF-8.
 fn c_prefix(field: &[u8]) -> Option<&str> {
     let end = field.iter().position(|b| *b == 0)?;
     std::str::from_utf8(field.get(..end)?).ok()
 }
 
-/// The text of a payload that is one C string: its only NUL is its last byte. `None` if it is not clean.
+/// The text of a payload that is one C string: its only NUL is its last byte. `None` if it is not
+/// clean.
 pub fn c_string(payload: &[u8]) -> Option<&str> {
     c_prefix(payload).filter(|text| text.len() + 1 == payload.len())
 }

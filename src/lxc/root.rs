@@ -1,4 +1,5 @@
-//! Whose root a process has: a directory, or what an image, a block device or an overlay shows when it is mounted.
+//! Whose root a process has: a directory, or what an image, a block device or an overlay shows when
+//! it is mounted.
 //!
 //! The host sees the latter in the process's own table of mounts only.
 
@@ -29,11 +30,16 @@ impl RootIs {
     /// As `lxc.rootfs.path` names it, with its kind before it or without.
     pub fn of(rootfs: &Path) -> RootIs {
         let text = rootfs.to_str().unwrap_or_default();
-        let path = if text.starts_with('/') { text } else { text.split_once(':').map_or(text, |(_kind, path)| path) };
+        let path = if text.starts_with('/') {
+            text
+        } else {
+            text.split_once(':').map_or(text, |(_kind, path)| path)
+        };
         let Ok(found) = fs::metadata(path) else {
             // LOWER:UPPER
             let upper = path.rfind(":/").and_then(|at| fs::metadata(&path[at + 1..]).ok());
-            return upper.map_or(RootIs::Unknown, |found| RootIs::Overlay(found.dev(), found.ino()));
+            return upper
+                .map_or(RootIs::Unknown, |found| RootIs::Overlay(found.dev(), found.ino()));
         };
         match found.file_type() {
             kind if kind.is_dir() => RootIs::Directory(found.dev(), found.ino()),
@@ -46,20 +52,25 @@ impl RootIs {
     /// Whether the root of this process is that. One that is gone has none.
     pub fn is_of(&self, pid: i32) -> bool {
         if let RootIs::Directory(device, inode) = self {
-            // One that is the root of another container may be a file system whose server has stopped.
+            // One that is the root of another container may be a file system whose server has
+            // stopped.
             let found = glance(Path::new(&format!("/proc/{pid}/root")));
             return found.is_ok_and(|found| (found.dev, found.ino) == (*device, *inode));
         }
         let mounts = procfs::process::Process::new(pid).and_then(|process| process.mountinfo());
-        let Some(mount) = mounts.into_iter().flatten().rfind(|mount| mount.mount_point == Path::new("/")) else {
+        let Some(mount) =
+            mounts.into_iter().flatten().rfind(|mount| mount.mount_point == Path::new("/"))
+        else {
             return false;
         };
         let source = || mount.mount_source.as_deref().map(Path::new);
         match self {
-            RootIs::Device(number) => {
-                source().and_then(|path| fs::metadata(path).ok()).is_some_and(|found| found.rdev() == *number)
+            RootIs::Device(number) => source()
+                .and_then(|path| fs::metadata(path).ok())
+                .is_some_and(|found| found.rdev() == *number),
+            RootIs::Image(device, inode) => {
+                source().and_then(behind_loop_device) == Some((*device, *inode))
             }
-            RootIs::Image(device, inode) => source().and_then(behind_loop_device) == Some((*device, *inode)),
             RootIs::Overlay(device, inode) => {
                 let upper = mount.super_options.get("upperdir").and_then(|dir| dir.as_deref());
                 let upper = upper.map(|dir| unescape(dir.as_bytes()));
@@ -86,7 +97,10 @@ mod tests {
         let here = RootIs::Directory(root.dev(), root.ino());
         assert_eq!([named("/"), named("dir:/")], [here.clone(), here.clone()]);
         assert!(here.is_of(std::process::id().cast_signed()));
-        assert_eq!(named(&format!("loop:{}", image.display())), RootIs::Image(file.dev(), file.ino()));
+        assert_eq!(
+            named(&format!("loop:{}", image.display())),
+            RootIs::Image(file.dev(), file.ino())
+        );
         assert_eq!(named("overlay:/lower:/no/upper"), RootIs::Unknown);
         let upper = fs::metadata(dir.path()).unwrap();
         let overlay = named(&format!("overlay:/lower:{}", dir.path().display()));

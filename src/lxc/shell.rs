@@ -5,8 +5,9 @@ use std::path::Path;
 use super::config::system::DEFAULT_LXCPATH;
 use super::name::{ContainerName, LxcPath};
 
-/// Whether a shell and the program it runs take this for one word and for no option. What a container's root has named
-/// goes into no command otherwise: it would be shell code of the container's that the host's root pastes.
+/// Whether a shell and the program it runs take this for one word and for no option. What a
+/// container's root has named goes into no command otherwise: it would be shell code of the
+/// container's that the host's root pastes.
 pub fn is_plain(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@:_.-/".contains(c);
     !word.is_empty() && !word.starts_with('-') && word.chars().all(plain)
@@ -20,8 +21,8 @@ pub fn quoted(word: &str) -> String {
     }
 }
 
-/// The options that name a container: `-n NAME`, and `-P PATH` where it is not in LXC's own directory. Without that the
-/// command would be about another container of this name.
+/// The options that name a container: `-n NAME`, and `-P PATH` where it is not in LXC's own
+/// directory. Without that the command would be about another container of this name.
 pub fn options(name: &ContainerName, lxcpath: &LxcPath) -> String {
     let mut text = format!("-n {}", quoted(name.as_str()));
     if lxcpath.as_path() != Path::new(DEFAULT_LXCPATH) {
@@ -30,8 +31,9 @@ pub fn options(name: &ContainerName, lxcpath: &LxcPath) -> String {
     text
 }
 
-/// The commands that restart a container so that it reads its configuration again. `lxc-stop -r` does not: the monitor
-/// keeps what it has read (lxccontainer.c, `do_lxcapi_start`). Proxmox VE writes the configuration itself.
+/// The commands that restart a container so that it reads its configuration again. `lxc-stop -r`
+/// does not: the monitor keeps what it has read (lxccontainer.c, `do_lxcapi_start`). Proxmox VE
+/// writes the configuration itself.
 pub fn restart(name: &ContainerName, lxcpath: &LxcPath) -> String {
     let is_of_proxmox = || Path::new("/etc/pve/lxc").join(format!("{name}.conf")).exists();
     if lxcpath.as_path() == Path::new(DEFAULT_LXCPATH) && is_of_proxmox() {
@@ -58,7 +60,9 @@ mod tests {
 
     #[test]
     fn a_container_elsewhere_is_named_with_its_directory() {
-        let named = |name: &str, path: &str| options(&ContainerName::new(name).unwrap(), &LxcPath::new(path).unwrap());
+        let named = |name: &str, path: &str| {
+            options(&ContainerName::new(name).unwrap(), &LxcPath::new(path).unwrap())
+        };
         assert_eq!(named("web", DEFAULT_LXCPATH), "-n web");
         assert_eq!(named("web", "/srv/lxc"), "-n web -P /srv/lxc");
         assert_eq!(named("a b", "/srv/my lxc"), "-n 'a b' -P '/srv/my lxc'");

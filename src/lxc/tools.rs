@@ -18,10 +18,16 @@ pub enum ShutDown {
     Killed,
 }
 
-/// Starts a container in the background, and returns when it runs. `config` is another file than its own.
+/// Starts a container in the background, and returns when it runs. `config` is another file than
+/// its own.
 pub fn start(lxcpath: &Path, name: &str, config: Option<&Path>) -> Result<()> {
     let config = config.iter().flat_map(|file| [OsStr::new("-f"), file.as_os_str()]);
-    run("lxc-start", lxcpath, name, &[OsStr::new("-d")].into_iter().chain(config).collect::<Vec<_>>())
+    run(
+        "lxc-start",
+        lxcpath,
+        name,
+        &[OsStr::new("-d")].into_iter().chain(config).collect::<Vec<_>>(),
+    )
 }
 
 /// Asks a container's init to end it; it is killed if that takes longer than this.
@@ -33,7 +39,8 @@ pub fn shut_down(lxcpath: &Path, name: &str, limit: Duration) -> Result<ShutDown
     Ok(if begin.elapsed() < limit { ShutDown::Cleanly } else { ShutDown::Killed })
 }
 
-/// Not with our own signal mask: a new init would inherit it. What the tool says goes where ours does.
+/// Not with our own signal mask: a new init would inherit it. What the tool says goes where ours
+/// does.
 fn run(program: &str, lxcpath: &Path, name: &str, more: &[&OsStr]) -> Result<()> {
     let mut command = Command::new(program);
     command.env_clear().args(["-n", name, "-P"]).arg(lxcpath).args(more).stdin(Stdio::null());

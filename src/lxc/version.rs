@@ -1,7 +1,7 @@
 //! Which LXC is installed.
 //!
-//! liblxc tells its version only to those who load it, so one of its tools is asked. That takes some milliseconds; the
-//! answer is remembered for as long as the program file is the same.
+//! liblxc tells its version only to those who load it, so one of its tools is asked. That takes
+//! some milliseconds; the answer is remembered for as long as the program file is the same.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -20,9 +20,12 @@ pub fn find_cached(cache: &Path) -> Option<String> {
     let program = PLACES.iter().map(Path::new).find(|p| p.is_file())?;
     let meta = program.metadata().ok()?;
     let changed = (meta.ctime(), meta.ctime_nsec(), meta.mtime(), meta.mtime_nsec());
-    let key = format!("{} {} {} {} {changed:?}", program.display(), meta.dev(), meta.ino(), meta.size());
+    let key =
+        format!("{} {} {} {} {changed:?}", program.display(), meta.dev(), meta.ino(), meta.size());
     let kept = fs::read_to_string(cache).ok();
-    if let Some((_, version)) = kept.as_deref().and_then(|text| text.split_once('\n')).filter(|(k, _)| *k == key) {
+    if let Some((_, version)) =
+        kept.as_deref().and_then(|text| text.split_once('\n')).filter(|(k, _)| *k == key)
+    {
         return parse(version);
     }
     let version = ask(program)?;
@@ -33,7 +36,12 @@ pub fn find_cached(cache: &Path) -> Option<String> {
 }
 
 fn ask(program: &Path) -> Option<String> {
-    let told = Command::new(program).arg("--version").env_clear().current_dir("/").stdin(Stdio::null()).output();
+    let told = Command::new(program)
+        .arg("--version")
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .output();
     match told {
         Ok(told) => parse(&String::from_utf8_lossy(&told.stdout)),
         Err(e) => {

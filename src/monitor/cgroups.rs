@@ -10,7 +10,8 @@ use crate::lxc::protocol::{HierarchyKind, Layout};
 use crate::lxc::server::Hierarchy;
 use crate::resources::cgroup::{self, Cgroup};
 
-/// How long a freeze that was asked for over the socket is waited for at most: the monitor has other clients.
+/// How long a freeze that was asked for over the socket is waited for at most: the monitor has
+/// other clients.
 const FREEZE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What is held of them.
@@ -99,11 +100,16 @@ impl Cgroups {
     }
 }
 
-/// What liblxc counts as controllers of cgroup2: those that the kernel has where LXC makes its cgroups, whether they are
-/// handed on to a container's or not, and where v1 has them not, two of its own.
+/// What liblxc counts as controllers of cgroup2: those that the kernel has where LXC makes its
+/// cgroups, whether they are handed on to a container's or not, and where v1 has them not, two of
+/// its own.
 fn controllers(unified: &cgroup::Hierarchy, hybrid: bool) -> anyhow::Result<Vec<String>> {
     let base = cgroup::directory(&unified.mount, &cgroup::base(unified)?)?;
     let text = fs::read_to_string(base.join("cgroup.controllers")).unwrap_or_default();
     let own = if hybrid { "" } else { "devices freezer" };
-    Ok(text.split_ascii_whitespace().chain(own.split_ascii_whitespace()).map(str::to_owned).collect())
+    Ok(text
+        .split_ascii_whitespace()
+        .chain(own.split_ascii_whitespace())
+        .map(str::to_owned)
+        .collect())
 }

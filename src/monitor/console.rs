@@ -1,8 +1,10 @@
-//! The console and the ttys of a restored container: the monitor holds the ends at which a user sits.
+//! The console and the ttys of a restored container: the monitor holds the ends at which a user
+//! sits.
 //!
-//! As in liblxc (terminal.c), a tty's end is handed out as it is. The console has one of its own for whoever asks, and
-//! the monitor passes on what goes through: it also goes to the log and to the ring buffer, and is read even when
-//! nobody asks, so that a container that writes to its console never has to wait.
+//! As in liblxc (terminal.c), a tty's end is handed out as it is. The console has one of its own
+//! for whoever asks, and the monitor passes on what goes through: it also goes to the log and to
+//! the ring buffer, and is read even when nobody asks, so that a container that writes to its
+//! console never has to wait.
 
 use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
@@ -59,7 +61,8 @@ impl Peer {
 impl Terminals {
     /// Begins to serve them.
     pub fn new(terminals: Vec<Terminal>, config: &Config) -> Terminals {
-        let (mut consoles, ttys): (Vec<_>, Vec<_>) = terminals.into_iter().partition(|t| t.tty.number == 0);
+        let (mut consoles, ttys): (Vec<_>, Vec<_>) =
+            terminals.into_iter().partition(|t| t.tty.number == 0);
         let mut all = Terminals { ttys, console: consoles.pop(), ..Terminals::default() };
         if all.console.is_some() {
             all.ring = Ring::new(config.console_buffer_size());
@@ -136,7 +139,8 @@ impl Terminals {
         }
     }
 
-    /// Gives the console the window of who is there. (The kernel tells nobody if it is of the same size.)
+    /// Gives the console the window of who is there. (The kernel tells nobody if it is of the same
+    /// size.)
     pub fn take_window_size(&self) {
         let (Some(console), Some(peer)) = (&self.console, &self.peer) else { return };
         if let Err(e) = pty::copy_window_size(peer.end(), console.pty.master.as_fd()) {
@@ -150,8 +154,8 @@ impl Terminals {
         self.ring.exists().then(|| self.ring.read(asked))
     }
 
-    /// The container has ended: the last of its output goes to the log, and a terminal of the host's gets its settings
-    /// back.
+    /// The container has ended: the last of its output goes to the log, and a terminal of the
+    /// host's gets its settings back.
     pub fn close(mut self) {
         self.pass_on();
         if let Some(log) = &mut self.log
@@ -183,7 +187,8 @@ fn client_peer() -> io::Result<Peer> {
 /// The terminal that the configuration names.
 fn fixed_peer(path: &Path) -> io::Result<Peer> {
     let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
-    let fd = OwnedFd::from(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?);
+    let fd =
+        OwnedFd::from(OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?);
     let settings = pty::pass_keys_on(fd.as_fd())?;
     Ok(Peer::Fixed(fd, settings))
 }
@@ -198,8 +203,8 @@ fn read<'b>(fd: BorrowedFd<'_>, bytes: &'b mut [u8]) -> io::Result<Option<&'b [u
     }
 }
 
-/// Writes what is taken at once. A reader who does not read must not stop the container: the rest is lost, as with
-/// liblxc.
+/// Writes what is taken at once. A reader who does not read must not stop the container: the rest
+/// is lost, as with liblxc.
 fn write(fd: BorrowedFd<'_>, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         match rustix::io::write(fd, bytes) {
@@ -261,7 +266,8 @@ impl Log {
         self.file.write_all(rest.get(..most).unwrap_or_default())
     }
 
-    /// At the end, a log with a limit becomes what the ring buffer holds (liblxc, `lxc_terminal_write_ringbuffer`).
+    /// At the end, a log with a limit becomes what the ring buffer holds (liblxc,
+    /// `lxc_terminal_write_ringbuffer`).
     fn finish(&mut self, ring: &Ring) -> io::Result<()> {
         if self.limit == 0 || ring.bytes.is_empty() {
             return Ok(());
@@ -307,7 +313,8 @@ impl Ring {
             return Err(Errno::ENODATA);
         }
         let all = self.bytes.len();
-        let most = if asked.most == 0 { all } else { usize::try_from(asked.most).unwrap_or(all).min(all) };
+        let most =
+            if asked.most == 0 { all } else { usize::try_from(asked.most).unwrap_or(all).min(all) };
         let taken = if asked.read { self.bytes.drain(..most).collect() } else { Vec::new() };
         if asked.clear {
             self.bytes.clear();
@@ -341,8 +348,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         for (rotate, old) in [(true, Some("abcdefgh")), (false, None)] {
-            let mut log =
-                Log { file: Log::open_file(None, &path).unwrap(), path: path.clone(), guest: None, limit: 8, rotate };
+            let mut log = Log {
+                file: Log::open_file(None, &path).unwrap(),
+                path: path.clone(),
+                guest: None,
+                limit: 8,
+                rotate,
+            };
             log.file.set_len(0).unwrap();
             log.write(b"abcdef").unwrap();
             log.write(b"ghij").unwrap();
@@ -355,11 +367,18 @@ mod tests {
 
     #[test]
     fn what_the_container_writes_reaches_who_asks_for_the_console() {
-        let tty =
-            crate::resources::terminals::Tty { number: 0, rdev: 0, dev: 0, points: vec![], owner: None, session: None };
+        let tty = crate::resources::terminals::Tty {
+            number: 0,
+            rdev: 0,
+            dev: 0,
+            points: vec![],
+            owner: None,
+            session: None,
+        };
         let terminal = Terminal { tty, pty: Pty::open().unwrap() };
         let inside = terminal.pty.slave.try_clone().unwrap();
-        let config = Config::parse(Path::new("config"), b"lxc.console.buffer.size = 4096\n").unwrap();
+        let config =
+            Config::parse(Path::new("config"), b"lxc.console.buffer.size = 4096\n").unwrap();
         let mut terminals = Terminals::new(vec![terminal], &config);
         let outside = terminals.lend(0).unwrap().try_clone_to_owned().unwrap();
         assert!(terminals.lend(0).is_none(), "it is taken");

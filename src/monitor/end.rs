@@ -18,9 +18,11 @@ use crate::resources::network::Port;
 pub struct Namespaces(Vec<(&'static str, File)>);
 
 impl Namespaces {
-    /// Holds them, if there is a hook that could want them at the end; held ones keep mounts and links alive.
+    /// Holds them, if there is a hook that could want them at the end; held ones keep mounts and
+    /// links alive.
     pub fn for_hooks(config: &Config, init: i32) -> Result<Namespaces> {
-        let wanted = !config.hooks(HookKind::Stop).is_empty() || config.nics().iter().any(|n| n.script_down.is_some());
+        let wanted = !config.hooks(HookKind::Stop).is_empty()
+            || config.nics().iter().any(|n| n.script_down.is_some());
         if wanted { Namespaces::hold(init) } else { Ok(Namespaces::default()) }
     }
 
@@ -46,7 +48,10 @@ impl Namespaces {
     /// Paths that lead to them, for as long as they are held.
     fn paths(&self) -> Vec<(&'static str, PathBuf)> {
         let us = std::process::id();
-        self.0.iter().map(|(name, file)| (*name, format!("/proc/{us}/fd/{}", file.as_raw_fd()).into())).collect()
+        self.0
+            .iter()
+            .map(|(name, file)| (*name, format!("/proc/{us}/fd/{}", file.as_raw_fd()).into()))
+            .collect()
     }
 }
 
@@ -88,7 +93,10 @@ impl<'a> AtEnd<'a> {
         let AtEnd { defined, init, namespaces, .. } = self;
         // LXC leaves their variables set, with nothing behind them; a hook is better off without.
         drop(namespaces);
-        hook::run_all(HookKind::PostStop, &hook::Context::new(defined).with_pid(init).with_target(target))
+        hook::run_all(
+            HookKind::PostStop,
+            &hook::Context::new(defined).with_pid(init).with_target(target),
+        )
     }
 
     fn target(&self) -> Target {
@@ -96,6 +104,8 @@ impl<'a> AtEnd<'a> {
     }
 
     fn context(&self) -> hook::Context<'a> {
-        hook::Context::new(self.defined).with_pid(self.init).with_namespaces(self.namespaces.paths())
+        hook::Context::new(self.defined)
+            .with_pid(self.init)
+            .with_namespaces(self.namespaces.paths())
     }
 }

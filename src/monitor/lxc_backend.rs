@@ -87,7 +87,8 @@ impl Container {
         self.cgroups.is_frozen()
     }
 
-    /// The container has ended: lets its cgroup and devpts go, which are about to be removed, and its terminals.
+    /// The container has ended: lets its cgroup and devpts go, which are about to be removed, and
+    /// its terminals.
     pub fn close(self) -> (Defined, Process) {
         self.terminals.close();
         (self.defined, self.init)

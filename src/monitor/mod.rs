@@ -1,7 +1,8 @@
 //! The monitor: the parent of a restored container's init, and its voice towards LXC's tools.
 //!
-//! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command socket, passes
-//! signals on to init, and when init has ended it cleans up in liblxc's order. It sleeps otherwise.
+//! It does what liblxc's monitor does (start.c, `lxc_poll`; commands.c): it answers on the command
+//! socket, passes signals on to init, and when init has ended it cleans up in liblxc's order. It
+//! sleeps otherwise.
 
 mod cgroups;
 mod console;
@@ -72,7 +73,8 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
         }
     }
 
-    // liblxc's order: exit status, network, STOPPING, stop hooks, cgroups, STOPPED, post-stop hooks, connections.
+    // liblxc's order: exit status, network, STOPPING, stop hooks, cgroups, STOPPED, post-stop
+    // hooks, connections.
     let status = reap(container.init.pid())?;
     server.send_exit_code(status);
     let reboot = libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGHUP;
@@ -119,12 +121,15 @@ fn wait(
 ) -> Result<Ready> {
     let timeout = match deadline {
         Some(at) => {
-            let left = at.saturating_duration_since(Instant::now()) + std::time::Duration::from_millis(1);
+            let left =
+                at.saturating_duration_since(Instant::now()) + std::time::Duration::from_millis(1);
             PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
         }
         None => PollTimeout::NONE,
     };
-    let watched = [container.init.as_fd(), server, signals.as_fd()].into_iter().chain(container.terminals.watched());
+    let watched = [container.init.as_fd(), server, signals.as_fd()]
+        .into_iter()
+        .chain(container.terminals.watched());
     let mut fds: Vec<PollFd<'_>> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
@@ -139,7 +144,8 @@ fn wait(
     })
 }
 
-/// liblxc passes every signal on to init; SIGHUP becomes SIGTERM, for a hang-up means a reboot to an init.
+/// liblxc passes every signal on to init; SIGHUP becomes SIGTERM, for a hang-up means a reboot to
+/// an init.
 fn pass_on(received: Received, init: &Process) {
     let number = match received.number {
         libc::SIGCHLD => return,
@@ -167,15 +173,22 @@ fn reap(pid: i32) -> Result<i32> {
     }
 }
 
-/// Becomes what LXC's tools look for: its own session, no terminal, `/` as its directory, and the name that LXC's
-/// monitors have. (The title is our first argument; it was given to us when we were started.)
+/// Becomes what LXC's tools look for: its own session, no terminal, `/` as its directory, and the
+/// name that LXC's monitors have. (The title is our first argument; it was given to us when we were
+/// started.)
 pub fn detach(name: &str) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     crate::sys::process::set_own_name(name)
 }
 
-/// Lets go of standard streams, so that whoever waits for their end is not kept waiting by a container.
+/// Lets go of standard streams, so that whoever waits for their end is not kept waiting by a
+/// container.
 pub fn let_go_of_streams() -> Result<()> {
-    let null = fs::OpenOptions::new().read(true).write(true).open(Path::new("/dev/null")).context("open /dev/null")?;
-    crate::sys::process::replace_standard_streams(null.as_fd()).context("let go of the standard streams")
+    let null = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(Path::new("/dev/null"))
+        .context("open /dev/null")?;
+    crate::sys::process::replace_standard_streams(null.as_fd())
+        .context("let go of the standard streams")
 }

@@ -83,7 +83,8 @@ pub struct Opened<'a> {
     pub descriptors: Vec<Descriptor>,
     /// What it has mapped of deleted and of nameless files.
     pub mapped: Vec<Mapped>,
-    /// The code that comes first in its memory, if that is shared and cannot be written: what is mapped there.
+    /// The code that comes first in its memory, if that is shared and cannot be written: what is
+    /// mapped there.
     pub shared_code: Option<String>,
     /// Its program; none when it has ended.
     pub program: Option<Executed>,
@@ -105,7 +106,8 @@ impl<'a> Opened<'a> {
         let dir = format!("/proc/{}/fd", task.pid);
         match fs::read_dir(&dir) {
             Ok(entries) => {
-                let numbers = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
+                let numbers =
+                    entries.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
                 descriptors.extend(numbers.filter_map(|number| descriptor(task.pid, number)));
             }
             Err(e) if is_gone(&e) => {}
@@ -143,11 +145,14 @@ fn descriptor(pid: i32, number: u32) -> Option<Descriptor> {
     Some(Descriptor { number, target, kind })
 }
 
-/// The kernel calls an eventfd that is a semaphore as any other, and tells the difference in its fdinfo since 6.5.
+/// The kernel calls an eventfd that is a semaphore as any other, and tells the difference in its
+/// fdinfo since 6.5.
 fn anonymous(pid: i32, number: u32, name: &str) -> String {
     let info = || fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")).unwrap_or_default();
     match name {
-        "[eventfd]" if info().lines().any(|l| l == "eventfd-semaphore: 1") => "[eventfd-semaphore]".to_owned(),
+        "[eventfd]" if info().lines().any(|l| l == "eventfd-semaphore: 1") => {
+            "[eventfd-semaphore]".to_owned()
+        }
         _ => name.to_owned(),
     }
 }
@@ -193,13 +198,13 @@ fn mapped(pid: i32, maps: &str) -> Vec<Mapped> {
     found
 }
 
-/// The first lines of a process's memory that hold code are where CRIU writes its own calls (parasite-syscall.c:
-/// `get_exec_start`). The kernel lets a debugger write into private memory whatever its protection, and into shared memory
-/// only where the process itself may.
+/// The first lines of a process's memory that hold code are where CRIU writes its own calls
+/// (parasite-syscall.c: `get_exec_start`). The kernel lets a debugger write into private memory
+/// whatever its protection, and into shared memory only where the process itself may.
 fn shared_code(maps: &str) -> Option<String> {
-    let first = maps
-        .lines()
-        .find(|line| line.split(' ').nth(1).is_some_and(|rights| rights.as_bytes().get(2) == Some(&b'x')))?;
+    let first = maps.lines().find(|line| {
+        line.split(' ').nth(1).is_some_and(|rights| rights.as_bytes().get(2) == Some(&b'x'))
+    })?;
     let mut words = first.splitn(6, ' ');
     let rights = words.nth(1)?;
     let target = words.nth(3).unwrap_or_default().trim();
@@ -208,12 +213,14 @@ fn shared_code(maps: &str) -> Option<String> {
 
 /// The range and the name of a mapping that deserves a look.
 fn mapped_file(line: &str) -> Option<(&str, &str)> {
-    const SHARED_MEMORY: &[&str] = &["/memfd:", "/dev/zero (deleted)", "/SYSV", "/[aio]", "/anon_hugepage"];
+    const SHARED_MEMORY: &[&str] =
+        &["/memfd:", "/dev/zero (deleted)", "/SYSV", "/[aio]", "/anon_hugepage"];
     let (range, rest) = line.split_once(' ')?;
     let target = rest.splitn(5, ' ').nth(4)?.trim_start();
     let nameless = target.starts_with("anon_inode:");
     let deleted = target.starts_with('/') && target.ends_with(" (deleted)");
-    let ours = (nameless || deleted) && !SHARED_MEMORY.iter().any(|known| target.starts_with(known));
+    let ours =
+        (nameless || deleted) && !SHARED_MEMORY.iter().any(|known| target.starts_with(known));
     ours.then_some((range, target))
 }
 
@@ -225,11 +232,19 @@ mod tests {
     #[test]
     fn deleted_and_nameless_maps_are_picked() {
         let line = |target: &str| format!("7f00-7f10 rw-s 00000000 00:01 2 {target}");
-        let pick = |target: &str| mapped_file(&line(target)).map(|(r, t)| (r.to_owned(), t.to_owned()));
+        let pick =
+            |target: &str| mapped_file(&line(target)).map(|(r, t)| (r.to_owned(), t.to_owned()));
         let picked = |target: &str| Some(("7f00-7f10".to_owned(), target.to_owned()));
         assert_eq!(pick("     /tmp/a b (deleted)"), picked("/tmp/a b (deleted)"));
         assert_eq!(pick("anon_inode:[io_uring]"), picked("anon_inode:[io_uring]"));
-        for known in ["/usr/bin/x", "/dev/zero (deleted)", "/memfd:x (deleted)", "/SYSV0000 (deleted)", "[heap]", ""] {
+        for known in [
+            "/usr/bin/x",
+            "/dev/zero (deleted)",
+            "/memfd:x (deleted)",
+            "/SYSV0000 (deleted)",
+            "[heap]",
+            "",
+        ] {
             assert_eq!(pick(known), None, "{known}");
         }
     }
@@ -240,7 +255,11 @@ mod tests {
         let jit = "41c0-45c0 r-xs 00000000 00:01 2051                       /dev/zero (deleted)\n";
         assert_eq!(shared_code(&format!("{jit}{text}")).as_deref(), Some("/dev/zero (deleted)"));
         assert_eq!(shared_code(&format!("{text}{jit}")), None);
-        assert_eq!(shared_code(&format!("{}{text}", jit.replace("r-xs", "rwxs"))), None, "CRIU can write there");
+        assert_eq!(
+            shared_code(&format!("{}{text}", jit.replace("r-xs", "rwxs"))),
+            None,
+            "CRIU can write there"
+        );
         assert_eq!(shared_code(""), None);
     }
 
@@ -250,8 +269,15 @@ mod tests {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let task = Task { pid: std::process::id().cast_signed(), ..Task::default() };
         let opened = Opened::read(&task).unwrap();
-        let kind = |fd: i32| &opened.descriptors.iter().find(|d| d.number == fd.cast_unsigned()).unwrap().kind;
-        assert!(matches!(kind(file.as_raw_fd()), Kind::File(File { names: 0, mount: Some(_), .. })));
-        assert!(matches!(kind(socket.as_raw_fd()), Kind::Socket { protocol, .. } if protocol == "UDP"));
+        let kind = |fd: i32| {
+            &opened.descriptors.iter().find(|d| d.number == fd.cast_unsigned()).unwrap().kind
+        };
+        assert!(matches!(
+            kind(file.as_raw_fd()),
+            Kind::File(File { names: 0, mount: Some(_), .. })
+        ));
+        assert!(
+            matches!(kind(socket.as_raw_fd()), Kind::Socket { protocol, .. } if protocol == "UDP")
+        );
     }
 }

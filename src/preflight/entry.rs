@@ -1,5 +1,5 @@
-//! What every command on a container begins with: the right to change it, the paths that are to be trusted, the time that it
-//! has; and the refusals of those that cannot begin.
+//! What every command on a container begins with: the right to change it, the paths that are to be
+//! trusted, the time that it has; and the refusals of those that cannot begin.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,9 +31,8 @@ pub fn deadline(settings: &Settings) -> Option<Instant> {
 /// The failure for a container that is not defined.
 pub fn not_defined(error: definition::Error) -> Failure {
     match error {
-        definition::Error::NotDefined(_) => {
-            Failure::new(Exit::WrongState, error).hint("lxc-ls shows the containers; -P chooses another directory")
-        }
+        definition::Error::NotDefined(_) => Failure::new(Exit::WrongState, error)
+            .hint("lxc-ls shows the containers; -P chooses another directory"),
         definition::Error::Config(e) => {
             // The line and a caret beneath it, as a compiler shows an error.
             let text = e.parse_error().map(|p| p.render());
@@ -52,7 +51,9 @@ pub fn no_criu(error: version::Error) -> Failure {
         version::Error::NotInstalled { .. } => {
             "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml"
         }
-        version::Error::Untrusted { .. } => "make root the owner of it and of its directories, writable by root only",
+        version::Error::Untrusted { .. } => {
+            "make root the owner of it and of its directories, writable by root only"
+        }
         _ => "install CRIU 4.2 or newer, or name another one in /etc/lxc/lxc-cr.toml",
     };
     Failure::new(Exit::Refused, error).hint(hint)
@@ -63,18 +64,22 @@ pub fn not_running(defined: &Defined) -> Failure {
     let named = shell::options(&defined.name, &defined.lxcpath);
     let suspended = resume_mark::dir(&defined.dir()).join(layout::INVENTORY).exists();
     Failure::msg(Exit::WrongState, "it is not running").hint(match suspended {
-        true => format!("bring it back: lxc-restart {named}; or start it afresh: lxc-start {named}"),
+        true => {
+            format!("bring it back: lxc-restart {named}; or start it afresh: lxc-start {named}")
+        }
         false => format!("start it: lxc-start {named}"),
     })
 }
 
-/// Refuses what somebody else than root could have written or put into its place: the container's configuration with
-/// what it includes (hooks of it are run), its root, and the directory of images; gives the path of that free of links.
+/// Refuses what somebody else than root could have written or put into its place: the container's
+/// configuration with what it includes (hooks of it are run), its root, and the directory of
+/// images; gives the path of that free of links.
 pub fn check_places(defined: &Defined, images: &Path) -> Result<PathBuf> {
     let guest = defined.config.guest();
     let check = || -> anyhow::Result<PathBuf> {
         defined.config.sources().iter().try_for_each(|source| source.judge(guest))?;
-        let root = Root::of(defined).unwrap_or_else(|_| Root::Directory { path: defined.rootfs.clone() });
+        let root =
+            Root::of(defined).unwrap_or_else(|_| Root::Directory { path: defined.rootfs.clone() });
         root.paths().into_iter().try_for_each(|path| path_trust::check_of(guest, path))?;
         Ok(path_trust::walk(guest, images)?)
     };
@@ -111,7 +116,8 @@ pub fn refuse_restricted() -> Result<()> {
     }
 }
 
-/// Refuses to stop an ephemeral container: LXC's monitor destroys it then, its root and its directory with the checkpoint in it.
+/// Refuses to stop an ephemeral container: LXC's monitor destroys it then, its root and its
+/// directory with the checkpoint in it.
 pub fn refuse_ephemeral(defined: &Defined) -> Result<()> {
     match defined.config.ephemeral() {
         false => Ok(()),

@@ -1,4 +1,5 @@
-//! Instances of epoll that watch what the process has not open: made before a fork, used by both sides of it.
+//! Instances of epoll that watch what the process has not open: made before a fork, used by both
+//! sides of it.
 
 use std::fs;
 
@@ -18,13 +19,15 @@ pub struct Foreign<'a> {
     pub watched: u32,
 }
 
-/// Reads all instances, in the order in which CRIU comes upon them: it dumps each where it finds it first.
+/// Reads all instances, in the order in which CRIU comes upon them: it dumps each where it finds it
+/// first.
 pub fn read<'a>(opened: &[Opened<'a>]) -> Vec<Foreign<'a>> {
     let mut seen: Vec<(i32, u32, Vec<u32>)> = Vec::new();
     let mut found = Vec::new();
     for Opened { task, descriptors, .. } in opened {
         let numbers: Vec<u32> = descriptors.iter().map(|d| d.number).collect();
-        let instances = descriptors.iter().filter(|d| d.kind == Kind::Anonymous("[eventpoll]".to_owned()));
+        let instances =
+            descriptors.iter().filter(|d| d.kind == Kind::Anonymous("[eventpoll]".to_owned()));
         for descriptor in instances.map(|d| d.number) {
             let watched = watched(task.pid, descriptor);
             let is_same = |(pid, other, what): &(i32, u32, Vec<u32>)| {
@@ -44,7 +47,8 @@ pub fn read<'a>(opened: &[Opened<'a>]) -> Vec<Foreign<'a>> {
 /// The first that it watches and that is none of its process's descriptors.
 fn foreign(pid: i32, epoll: u32, watched: &[u32], descriptors: &[u32]) -> Option<u32> {
     let is = |number: u32, occurrence, descriptor: u32| {
-        let (epoll, number, descriptor) = (epoll.cast_signed(), number.cast_signed(), descriptor.cast_signed());
+        let (epoll, number, descriptor) =
+            (epoll.cast_signed(), number.cast_signed(), descriptor.cast_signed());
         kcmp::is_watched(pid, epoll, number, occurrence, descriptor)
     };
     for (at, number) in watched.iter().enumerate() {
@@ -75,7 +79,8 @@ fn watched(pid: i32, epoll: u32) -> Vec<u32> {
 
 /// Lines of fdinfo: `tfd: 5 events: 19 data: 5 pos:0 ino:2087 sdev:10`.
 fn parse(info: &str) -> Vec<u32> {
-    let line = |line: &str| line.strip_prefix("tfd:")?.split_ascii_whitespace().next()?.parse().ok();
+    let line =
+        |line: &str| line.strip_prefix("tfd:")?.split_ascii_whitespace().next()?.parse().ok();
     info.lines().filter_map(line).collect()
 }
 
@@ -86,11 +91,20 @@ pub fn judge(found: &[Foreign<'_>]) -> Vec<Finding> {
             "{} has an epoll (descriptor {descriptor}) that watches what another process has added: its descriptor {watched}",
             task.name()
         );
-        let place =
-            Place { descriptor: Some(*descriptor), file: Some("anon_inode:[eventpoll]".to_owned()), ..task.place() };
-        Finding::blocker(what, "CRIU looks for it in the first process that has the epoll, where it is not open")
-            .at(place)
-            .remedy(format!("have each process make an epoll of its own after a fork, or {}", end(task)))
+        let place = Place {
+            descriptor: Some(*descriptor),
+            file: Some("anon_inode:[eventpoll]".to_owned()),
+            ..task.place()
+        };
+        Finding::blocker(
+            what,
+            "CRIU looks for it in the first process that has the epoll, where it is not open",
+        )
+        .at(place)
+        .remedy(format!(
+            "have each process make an epoll of its own after a fork, or {}",
+            end(task)
+        ))
     };
     found.iter().map(finding).collect()
 }

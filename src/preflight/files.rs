@@ -9,9 +9,18 @@ use super::task::{Task, end};
 use crate::report::bytes;
 use crate::resources::mounts::HostFile;
 
-/// Files without a name that CRIU 4.2 dumps (files.c: `dump_one_file`), as `/proc/PID/fd` spells them.
-const ANONYMOUS: &[&str] =
-    &["[eventfd]", "[eventpoll]", "inotify", "[fanotify]", "[signalfd]", "[timerfd]", "[pidfd]", "[aio]"];
+/// Files without a name that CRIU 4.2 dumps (files.c: `dump_one_file`), as `/proc/PID/fd` spells
+/// them.
+const ANONYMOUS: &[&str] = &[
+    "[eventfd]",
+    "[eventpoll]",
+    "inotify",
+    "[fanotify]",
+    "[signalfd]",
+    "[timerfd]",
+    "[pidfd]",
+    "[aio]",
+];
 
 /// The major number of null, zero, random, … of which CRIU dumps all (files.c: `get_mem_dev_ops`).
 const MEMORY_DEVICES: u32 = 1;
@@ -57,10 +66,19 @@ pub fn judge(opened: &[Opened<'_>], tables: &Tables, cures: &Cures<'_>) -> Vec<F
 }
 
 fn place(task: &Task, descriptor: &Descriptor) -> Place {
-    Place { descriptor: Some(descriptor.number), file: Some(descriptor.target.clone()), ..task.place() }
+    Place {
+        descriptor: Some(descriptor.number),
+        file: Some(descriptor.target.clone()),
+        ..task.place()
+    }
 }
 
-fn anonymous(task: &Task, descriptor: &Descriptor, name: &str, cures: &Cures<'_>) -> Option<Finding> {
+fn anonymous(
+    task: &Task,
+    descriptor: &Descriptor,
+    name: &str,
+    cures: &Cures<'_>,
+) -> Option<Finding> {
     if ANONYMOUS.contains(&name) || (name == "bpf-map" && cures.bpf_maps) {
         return None;
     }
@@ -84,7 +102,9 @@ fn in_words(name: &str) -> String {
         "bpf-map" => "an eBPF map".to_owned(),
         "bpf_link" | "bpf-link" => "an eBPF link".to_owned(),
         "[io_uring]" => "an io_uring".to_owned(),
-        "[eventfd-semaphore]" => "an eventfd that is a semaphore (EFD_SEMAPHORE; it would be a counter)".to_owned(),
+        "[eventfd-semaphore]" => {
+            "an eventfd that is a semaphore (EFD_SEMAPHORE; it would be a counter)".to_owned()
+        }
         "[perf_event]" => "a performance counter (perf_event)".to_owned(),
         "[userfaultfd]" => "a userfaultfd".to_owned(),
         "seccomp notify" => "a listener for system calls (seccomp notify)".to_owned(),
@@ -98,7 +118,13 @@ fn unsupported(task: &Task, place: Place, what: &str) -> Finding {
         .remedy(format!("have the process close that file, or {}", end(task)))
 }
 
-fn path(task: &Task, descriptor: &Descriptor, file: &File, tables: &Tables, cures: &Cures<'_>) -> Option<Finding> {
+fn path(
+    task: &Task,
+    descriptor: &Descriptor,
+    file: &File,
+    tables: &Tables,
+    cures: &Cures<'_>,
+) -> Option<Finding> {
     let at = || place(task, descriptor);
     let kind = file.mode & libc::S_IFMT;
     if file.path_only && kind != libc::S_IFREG && kind != libc::S_IFDIR {
@@ -116,7 +142,10 @@ fn path(task: &Task, descriptor: &Descriptor, file: &File, tables: &Tables, cure
     if let Some(mount) = file.mount
         && !tables.has(mount)
     {
-        let told = cures.host_files.iter().any(|f| (f.mount_id, f.inode) == (mount.cast_unsigned().into(), file.inode));
+        let told = cures
+            .host_files
+            .iter()
+            .any(|f| (f.mount_id, f.inode) == (mount.cast_unsigned().into(), file.inode));
         return (!told).then(|| foreign(task, descriptor));
     }
     if let Some(thread) = thread_of(&descriptor.target) {
@@ -126,17 +155,21 @@ fn path(task: &Task, descriptor: &Descriptor, file: &File, tables: &Tables, cure
         return None;
     }
     if file.names == 0 {
-        return (file.size > cures.ghost_limit).then(|| ghost(task, at(), &descriptor.target, file.size, cures));
+        return (file.size > cures.ghost_limit)
+            .then(|| ghost(task, at(), &descriptor.target, file.size, cures));
     }
-    let hidden_by = file.mount.and_then(|mount| tables.hidden_by(mount, Path::new(&descriptor.target)))?;
+    let hidden_by =
+        file.mount.and_then(|mount| tables.hidden_by(mount, Path::new(&descriptor.target)))?;
     Some(hidden(task, descriptor, hidden_by))
 }
 
-/// The thread that a file of /proc is about, unless it is the main one of its process, which is there from the beginning.
+/// The thread that a file of /proc is about, unless it is the main one of its process, which is
+/// there from the beginning.
 fn thread_of(target: &str) -> Option<u32> {
     let mut words = target.strip_prefix("/proc/")?.split(['/', ' ']);
     let process: u32 = words.next()?.parse().ok()?;
-    let thread = words.next().filter(|word| *word == "task").and_then(|_| words.next()?.parse().ok())?;
+    let thread =
+        words.next().filter(|word| *word == "task").and_then(|_| words.next()?.parse().ok())?;
     (thread != process).then_some(thread)
 }
 
@@ -163,14 +196,19 @@ fn is_terminal((major, _): (u32, u32)) -> bool {
 /// files-reg.c: `Can't lookup mount=… for fd=… path=…`.
 fn foreign(task: &Task, descriptor: &Descriptor) -> Finding {
     Finding::blocker(
-        format!("{} has opened {} on a mount that the container does not have", task.name(), descriptor.target),
+        format!(
+            "{} has opened {} on a mount that the container does not have",
+            task.name(),
+            descriptor.target
+        ),
         "CRIU cannot open it again (it comes from outside, or its file system was unmounted)",
     )
     .at(place(task, descriptor))
     .remedy(format!("have the process close that file, or {}", end(task)))
 }
 
-/// files-reg.c: `Can't lookup mount=… for fd=-3 path=…`. LXC's init for `lxc-execute` is `lxc-execute` itself.
+/// files-reg.c: `Can't lookup mount=… for fd=-3 path=…`. LXC's init for `lxc-execute` is
+/// `lxc-execute` itself.
 fn outside(task: &Task, program: &Executed) -> Finding {
     let at = Place { file: Some(program.target.clone()), ..task.place() };
     let finding = Finding::blocker(
@@ -179,13 +217,16 @@ fn outside(task: &Task, program: &Executed) -> Finding {
     )
     .at(at);
     if task.pid_inside == 1 {
-        finding.remedy("start the program without lxc-execute: name it in lxc.init.cmd, then lxc-start")
+        finding.remedy(
+            "start the program without lxc-execute: name it in lxc.init.cmd, then lxc-start",
+        )
     } else {
         finding.remedy(end(task))
     }
 }
 
-/// files-reg.c: `Can't link remap to …: Invalid cross-device link`, `Open files on overmounted mounts are not supported yet`.
+/// files-reg.c: `Can't link remap to …: Invalid cross-device link`, `Open files on overmounted
+/// mounts are not supported yet`.
 fn hidden(task: &Task, descriptor: &Descriptor, by: PathBuf) -> Finding {
     let at = Place { mount: Some(by.clone()), ..place(task, descriptor) };
     Finding::blocker(
@@ -198,7 +239,10 @@ fn hidden(task: &Task, descriptor: &Descriptor, by: PathBuf) -> Finding {
         "CRIU cannot open it again by its path",
     )
     .at(at)
-    .remedy(format!("have the program open the file again (restart it), or unmount {} in the container", by.display()))
+    .remedy(format!(
+        "have the program open the file again (restart it), or unmount {} in the container",
+        by.display()
+    ))
 }
 
 /// files-reg.c: `Can't dump ghost file … increase limit`.
@@ -243,10 +287,24 @@ mod tests {
         let task = task(105, "x");
         let numbered = kinds.iter().zip(3..);
         let descriptors = numbered
-            .map(|((target, kind), number)| Descriptor { number, target: (*target).into(), kind: kind.clone() })
+            .map(|((target, kind), number)| Descriptor {
+                number,
+                target: (*target).into(),
+                kind: kind.clone(),
+            })
             .collect();
-        let opened = [Opened { task: &task, descriptors, mapped: Vec::new(), shared_code: None, program: None }];
-        let tables = tables(vec![mount(64, 1, "/", "/"), mount(70, 64, "/", "/data"), mount(71, 70, "/", "/data")]);
+        let opened = [Opened {
+            task: &task,
+            descriptors,
+            mapped: Vec::new(),
+            shared_code: None,
+            program: None,
+        }];
+        let tables = tables(vec![
+            mount(64, 1, "/", "/"),
+            mount(70, 64, "/", "/data"),
+            mount(71, 70, "/", "/data"),
+        ]);
         judge(&opened, &tables, cures)
     }
 
@@ -277,11 +335,23 @@ mod tests {
             ("anon_inode:bpf-prog", Kind::Anonymous("bpf-prog".into()), "an eBPF program"),
             ("anon_inode:[perf_event]", Kind::Anonymous("[perf_event]".into()), "perf_event"),
             ("anon_inode:[new]", Kind::Anonymous("[new]".into()), "kind 'new'"),
-            ("/dev/fuse", Kind::File(File { mode: libc::S_IFCHR, device: (10, 229), ..REGULAR }), "10:229"),
-            ("/dev/loop0", Kind::File(File { mode: libc::S_IFBLK, device: (7, 0), ..REGULAR }), "block device 7:0"),
+            (
+                "/dev/fuse",
+                Kind::File(File { mode: libc::S_IFCHR, device: (10, 229), ..REGULAR }),
+                "10:229",
+            ),
+            (
+                "/dev/loop0",
+                Kind::File(File { mode: libc::S_IFBLK, device: (7, 0), ..REGULAR }),
+                "block device 7:0",
+            ),
             ("/null", Kind::File(File { mount: Some(3), ..REGULAR }), "/null on a mount"),
             ("/data/file", Kind::File(REGULAR), "hidden by the mount on /data"),
-            ("/data/file", Kind::File(File { mount: Some(70), ..REGULAR }), "hidden by the mount on /data"),
+            (
+                "/data/file",
+                Kind::File(File { mount: Some(70), ..REGULAR }),
+                "hidden by the mount on /data",
+            ),
             (
                 "/tmp/ghost (deleted)",
                 Kind::File(File { names: 0, size: 3 << 20, ..REGULAR }),
@@ -303,7 +373,10 @@ mod tests {
         let host_files = [HostFile { mount_id: 3, inode: 7, path: "/dev/null".into() }];
         assert_eq!(judged_with(&[null], &Cures { host_files: &host_files, ..cures() }), []);
         let map = ("anon_inode:bpf-map", Kind::Anonymous("bpf-map".into()));
-        assert_eq!(judged_with(std::slice::from_ref(&map), &Cures { bpf_maps: true, ..cures() }), []);
+        assert_eq!(
+            judged_with(std::slice::from_ref(&map), &Cures { bpf_maps: true, ..cures() }),
+            []
+        );
         assert_eq!(judged(&[map]).len(), 1);
     }
 
@@ -312,8 +385,13 @@ mod tests {
         let judged = |pid_inside: i32, from: i32| {
             let task = Task { pid_inside, ..task(105, "init") };
             let program = Some(Executed { target: "/usr/bin/lxc-execute".into(), mount: from });
-            let opened =
-                [Opened { task: &task, descriptors: Vec::new(), mapped: Vec::new(), shared_code: None, program }];
+            let opened = [Opened {
+                task: &task,
+                descriptors: Vec::new(),
+                mapped: Vec::new(),
+                shared_code: None,
+                program,
+            }];
             judge(&opened, &tables(vec![mount(64, 1, "/", "/")]), &cures())
         };
         assert_eq!(judged(1, 64), []);
@@ -331,7 +409,13 @@ mod tests {
             Mapped { target: "/usr/lib/old.so (deleted)".into(), size: 4096, inode: 2 },
             Mapped { target: "anon_inode:[io_uring]".into(), size: 0, inode: 3 },
         ];
-        let opened = [Opened { task: &task, descriptors: Vec::new(), mapped, shared_code: None, program: None }];
+        let opened = [Opened {
+            task: &task,
+            descriptors: Vec::new(),
+            mapped,
+            shared_code: None,
+            program: None,
+        }];
         let found = judge(&opened, &tables(vec![mount(64, 1, "/", "/")]), &cures());
         assert_eq!(found.len(), 2);
         assert!(found[0].remedy.contains("ghost_limit = 3"), "{}", found[0].remedy);
@@ -341,7 +425,13 @@ mod tests {
     fn files_of_threads_are_known_by_their_names() {
         assert_eq!(thread_of("/proc/12/task/15/stat"), Some(15));
         assert_eq!(thread_of("/proc/12/task/15"), Some(15));
-        for other in ["/proc/12/task/12/stat", "/proc/12/task", "/proc/12/status", "/srv/proc/12/task/15", "/proc/x"] {
+        for other in [
+            "/proc/12/task/12/stat",
+            "/proc/12/task",
+            "/proc/12/status",
+            "/srv/proc/12/task/15",
+            "/proc/x",
+        ] {
             assert_eq!(thread_of(other), None, "{other}");
         }
     }

@@ -36,7 +36,8 @@ pub enum Fails {
     /// The dump: the container is still running as before. `--force` may try.
     #[default]
     Dump,
-    /// The restore, or what it brings back is not what was dumped. A container with such a blocker is never stopped.
+    /// The restore, or what it brings back is not what was dumped. A container with such a blocker
+    /// is never stopped.
     Restore,
 }
 
@@ -113,7 +114,14 @@ impl Finding {
 
     fn new(severity: Severity, what: impl Into<String>, why: impl Into<String>) -> Finding {
         let (what, why) = (shown(&what.into()), shown(&why.into()));
-        Finding { severity, fails: Fails::Dump, what, place: Place::default(), why, remedy: String::new() }
+        Finding {
+            severity,
+            fails: Fails::Dump,
+            what,
+            place: Place::default(),
+            why,
+            remedy: String::new(),
+        }
     }
 
     /// It can be dumped, but not restored as it was.
@@ -126,7 +134,8 @@ impl Finding {
     pub fn at(mut self, place: Place) -> Finding {
         let Place { command, unit, file, interface, mount, .. } = &place;
         let name = |name: &Option<String>| name.as_deref().map(shown);
-        let (command, unit, file, interface) = (name(command), name(unit), name(file), name(interface));
+        let (command, unit, file, interface) =
+            (name(command), name(unit), name(file), name(interface));
         let mount = mount.as_ref().map(|point| shown(&point.to_string_lossy()).into());
         self.place = Place { command, unit, file, interface, mount, ..place };
         self
@@ -152,12 +161,14 @@ impl fmt::Display for Finding {
 pub struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Puts findings in order: by severity, then as they were found. What would be told in the same words is kept once,
-    /// as of a process with several such descriptors.
+    /// Puts findings in order: by severity, then as they were found. What would be told in the same
+    /// words is kept once, as of a process with several such descriptors.
     pub fn new(found: impl IntoIterator<Item = Finding>) -> Findings {
         let mut findings: Vec<Finding> = Vec::new();
         for finding in found {
-            let same = |f: &Finding| (&f.what, &f.why, &f.remedy) == (&finding.what, &finding.why, &finding.remedy);
+            let same = |f: &Finding| {
+                (&f.what, &f.why, &f.remedy) == (&finding.what, &finding.why, &finding.remedy)
+            };
             if !findings.iter().any(same) {
                 findings.push(finding);
             }
@@ -212,8 +223,12 @@ mod tests {
     #[test]
     fn the_worst_comes_first_and_nothing_twice() {
         let one = Finding::note("n", "x");
-        let findings =
-            Findings::new([one.clone(), Finding::blocker("b", "y").remedy("do it"), one, Finding::warning("w", "z")]);
+        let findings = Findings::new([
+            one.clone(),
+            Finding::blocker("b", "y").remedy("do it"),
+            one,
+            Finding::warning("w", "z"),
+        ]);
         assert_eq!(findings.iter().map(|f| f.what.as_str()).collect::<Vec<_>>(), ["b", "w", "n"]);
         assert!(findings.blocked() && !findings.is_empty());
     }
@@ -221,7 +236,11 @@ mod tests {
     #[test]
     fn only_what_applies_is_in_the_json() {
         let place = Place { pid: Some(12), command: Some("x".into()), ..Place::default() };
-        let json = serde_json::to_string(&Findings::new([Finding::blocker("b", "y").at(place)])).unwrap();
-        assert_eq!(json, r#"[{"severity":"blocker","what":"b","where":{"pid":12,"command":"x"},"why":"y"}]"#);
+        let json =
+            serde_json::to_string(&Findings::new([Finding::blocker("b", "y").at(place)])).unwrap();
+        assert_eq!(
+            json,
+            r#"[{"severity":"blocker","what":"b","where":{"pid":12,"command":"x"},"why":"y"}]"#
+        );
     }
 }

@@ -22,27 +22,37 @@ pub fn judge(tried: &Result<(), Unsaved>, names: &Names) -> Option<Finding> {
     let why = "a restore would fail, for nft(8) cannot read what it says of such extensions";
     let finding = match unsaved {
         Unsaved::NoTool(tool) => Finding::blocker(
-            format!("rules of iptables inside have extensions, and {tool} is not installed on the host"),
+            format!(
+                "rules of iptables inside have extensions, and {tool} is not installed on the host"
+            ),
             why,
         )
         .remedy("apt install iptables"),
         Unsaved::Unknown((family, table)) => {
             let what = "have nft alone make these rules, or delete the table for the time of the checkpoint";
             let command = match shell::is_plain(table) {
-                true => format!("{what}: {}", names.attach(&format!("nft delete table {family} {table}"))),
+                true => format!(
+                    "{what}: {}",
+                    names.attach(&format!("nft delete table {family} {table}"))
+                ),
                 false => what.to_owned(),
             };
             Finding::blocker(
-                format!("the table {table} ({family}) of nftables has rules with extensions of iptables"),
+                format!(
+                    "the table {table} ({family}) of nftables has rules with extensions of iptables"
+                ),
                 "no tool can save them as they are, and a restore would fail",
             )
             .remedy(command)
         }
-        Unsaved::Refused(e) => Finding::blocker(format!("rules of iptables inside cannot be restored ({e:#})"), why)
-            .remedy(format!(
-                "update iptables on the host, or take the rule out for the time of the checkpoint: {}",
-                names.attach("iptables -S")
-            )),
+        Unsaved::Refused(e) => Finding::blocker(
+            format!("rules of iptables inside cannot be restored ({e:#})"),
+            why,
+        )
+        .remedy(format!(
+            "update iptables on the host, or take the rule out for the time of the checkpoint: {}",
+            names.attach("iptables -S")
+        )),
     };
     Some(finding.on_restore())
 }

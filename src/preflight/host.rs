@@ -15,7 +15,8 @@ use crate::sys::spawn::SAFE_PATH;
 /// The number of CAP_SYS_RESOURCE (linux/capability.h).
 const CAP_SYS_RESOURCE: u32 = 24;
 
-/// Linux 6.16 refuses SO_PASSCRED for all sockets but unix and netlink, which CRIU before 4.2 asks for.
+/// Linux 6.16 refuses SO_PASSCRED for all sockets but unix and netlink, which CRIU before 4.2 asks
+/// for.
 const NO_PASSCRED: (u32, u32) = (6, 16);
 
 /// Where CRIU keeps what it found out about the kernel (kerndat.c).
@@ -39,7 +40,8 @@ impl Caller {
     pub fn read() -> Result<Caller> {
         let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
         let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
-        let effective = field("CapEff:").and_then(|c| u64::from_str_radix(c, 16).ok()).unwrap_or_default();
+        let effective =
+            field("CapEff:").and_then(|c| u64::from_str_radix(c, 16).ok()).unwrap_or_default();
         Ok(Caller {
             uid: nix::unistd::geteuid().as_raw(),
             gid: nix::unistd::getegid().as_raw(),
@@ -83,7 +85,8 @@ impl Host {
 }
 
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or_default());
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or_default());
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default())
 }
 
@@ -110,18 +113,28 @@ pub fn judge_kernel(host: &Host) -> Vec<Finding> {
         );
     }
     if !host.loopback_up && !host.criu_knows_kernel {
-        // kerndat.c tries TCP's repair mode on it before anything else, unless it did so since the host was started.
+        // kerndat.c tries TCP's repair mode on it before anything else, unless it did so since the
+        // host was started.
         found.push(
-            Finding::blocker("the host's loopback interface is down", "CRIU needs it for its own tests")
-                .at(Place { interface: Some("lo".to_owned()), ..Place::default() })
-                .remedy("run: ip link set lo up"),
+            Finding::blocker(
+                "the host's loopback interface is down",
+                "CRIU needs it for its own tests",
+            )
+            .at(Place { interface: Some("lo".to_owned()), ..Place::default() })
+            .remedy("run: ip link set lo up"),
         );
     }
     found
 }
 
 /// Judges the host; pure.
-pub fn judge(host: &Host, criu: &Criu, opened: &[Opened<'_>], tables: &Tables, own_network: bool) -> Vec<Finding> {
+pub fn judge(
+    host: &Host,
+    criu: &Criu,
+    opened: &[Opened<'_>],
+    tables: &Tables,
+    own_network: bool,
+) -> Vec<Finding> {
     let mut found = judge_kernel(host);
     let missing = |name: &str| host.missing.contains(&name);
     if own_network && missing("ip") {
@@ -164,7 +177,9 @@ pub fn tool(name: &str, what: &str, package: &str) -> Finding {
 
 fn has_inet_socket(opened: &Opened<'_>) -> bool {
     opened.descriptors.iter().any(|d| match &d.kind {
-        Kind::Socket { protocol, .. } => !protocol.is_empty() && !protocol.starts_with("UNIX") && protocol != "NETLINK",
+        Kind::Socket { protocol, .. } => {
+            !protocol.is_empty() && !protocol.starts_with("UNIX") && protocol != "NETLINK"
+        }
         _ => false,
     })
 }
@@ -193,7 +208,13 @@ mod tests {
         let task = task(105, "nginx");
         let kind = Kind::Socket { inode: 1, protocol: protocol.to_owned() };
         let descriptors = vec![Descriptor { number: 3, target: "socket:[1]".into(), kind }];
-        let opened = [Opened { task: &task, descriptors, mapped: Vec::new(), shared_code: None, program: None }];
+        let opened = [Opened {
+            task: &task,
+            descriptors,
+            mapped: Vec::new(),
+            shared_code: None,
+            program: None,
+        }];
         let criu = Criu { path: "/usr/sbin/criu".into(), version };
         let found = judge(host, &criu, &opened, &tables(vec![mount(1, 0, "/", "/")]), true);
         found.into_iter().map(|f| (f.severity, f.what)).collect()
@@ -210,10 +231,14 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        let host = Host { missing: vec!["ip", "tar"], loopback_up: false, frozen: true, ..healthy() };
+        let host =
+            Host { missing: vec!["ip", "tar"], loopback_up: false, frozen: true, ..healthy() };
         let found = judged(&host, Version::new(4, 2, 1), "TCP");
-        let words: Vec<bool> =
-            found.iter().zip(["loopback", "'ip'", "'tar'", "frozen"]).map(|(f, w)| f.1.contains(w)).collect();
+        let words: Vec<bool> = found
+            .iter()
+            .zip(["loopback", "'ip'", "'tar'", "frozen"])
+            .map(|(f, w)| f.1.contains(w))
+            .collect();
         assert_eq!(words, [true; 4], "{found:?}");
         assert_eq!(found[3].0, Severity::Note);
     }

@@ -1,8 +1,10 @@
-//! Processes that Landlock confines. The kernel does not show that, CRIU does not save it, and nothing can give it back.
+//! Processes that Landlock confines. The kernel does not show that, CRIU does not save it, and
+//! nothing can give it back.
 //!
-//! But it can be noticed: a process in a domain of Landlock may not look into one outside of it, whatever else it may. So
-//! each is asked to compare another process with itself (kcmp(2)), one that it may look into by all other rules. Where
-//! there is no such process (a user's only one), it is not noticed.
+//! But it can be noticed: a process in a domain of Landlock may not look into one outside of it,
+//! whatever else it may. So each is asked to compare another process with itself (kcmp(2)), one
+//! that it may look into by all other rules. Where there is no such process (a user's only one), it
+//! is not noticed.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -48,14 +50,18 @@ impl Rights {
         })
     }
 
-    /// Whether it may look into another by what is not Landlock's (kernel/ptrace.c: `__ptrace_may_access`).
+    /// Whether it may look into another by what is not Landlock's (kernel/ptrace.c:
+    /// `__ptrace_may_access`).
     fn may_look_into(&self, other: &Rights) -> bool {
         const SYS_PTRACE: u64 = 1 << 19;
-        let one_user =
-            |ids: &[u32], others: &[u32]| ids.first().is_some_and(|own| ids.iter().chain(others).all(|id| id == own));
+        let one_user = |ids: &[u32], others: &[u32]| {
+            ids.first().is_some_and(|own| ids.iter().chain(others).all(|id| id == own))
+        };
         let same = one_user(&self.uids, &other.uids) && one_user(&self.gids, &other.gids);
         let as_owner = same && other.open_to_owner && other.permitted & !self.permitted == 0;
-        self.users == other.users && self.pid != other.pid && (as_owner || self.effective & SYS_PTRACE != 0)
+        self.users == other.users
+            && self.pid != other.pid
+            && (as_owner || self.effective & SYS_PTRACE != 0)
     }
 }
 
@@ -65,7 +71,8 @@ pub fn read(tasks: &Tasks) -> Vec<&Task> {
         return Vec::new();
     }
     let alive = tasks.tree.iter().filter(|task| matches!(task.state, 'R' | 'S'));
-    let all: Vec<(&Task, Rights)> = alive.filter_map(|task| Some((task, Rights::of(task)?))).collect();
+    let all: Vec<(&Task, Rights)> =
+        alive.filter_map(|task| Some((task, Rights::of(task)?))).collect();
     let is_confined = |(task, rights): &(&Task, Rights)| {
         // Init comes first. One that can be looked into may be of the same domain.
         let others: Vec<i32> = all
@@ -75,7 +82,8 @@ pub fn read(tasks: &Tasks) -> Vec<&Task> {
             .take(LOOKS)
             .collect();
         !others.is_empty()
-            && inject::with(task.pid, |stopped| Ok(is_kept_out(stopped, rights.pid, &others))).unwrap_or(false)
+            && inject::with(task.pid, |stopped| Ok(is_kept_out(stopped, rights.pid, &others)))
+                .unwrap_or(false)
     };
     all.iter().filter(|it| is_confined(it)).map(|(task, _)| *task).collect()
 }
@@ -114,7 +122,15 @@ mod tests {
         let all = (1 << 41) - 1;
         let ids = vec![0; 4];
         let (uids, gids) = (ids.clone(), ids);
-        Rights { pid, uids, gids, permitted: all, effective: all, users: Some(1), open_to_owner: false }
+        Rights {
+            pid,
+            uids,
+            gids,
+            permitted: all,
+            effective: all,
+            users: Some(1),
+            open_to_owner: false,
+        }
     }
 
     #[test]

@@ -7,7 +7,10 @@ use super::task::{Task, end};
 
 /// Judges the memory of all processes; pure. infect.c: `POKEDATA failed`.
 pub fn judge(opened: &[Opened<'_>], names: &Names) -> Vec<Finding> {
-    opened.iter().filter_map(|o| Some(shared_code(o.task, o.shared_code.as_deref()?, names))).collect()
+    opened
+        .iter()
+        .filter_map(|o| Some(shared_code(o.task, o.shared_code.as_deref()?, names)))
+        .collect()
 }
 
 fn shared_code(task: &Task, target: &str, names: &Names) -> Finding {
@@ -22,7 +25,10 @@ fn shared_code(task: &Task, target: &str, names: &Names) -> Finding {
             names.prepare()
         ));
     }
-    finding.remedy(format!("switch off the program's compiler (JIT) in its configuration, or {}", end(task)))
+    finding.remedy(format!(
+        "switch off the program's compiler (JIT) in its configuration, or {}",
+        end(task)
+    ))
 }
 
 /// PHP's own process manager, its command lines, and web servers with it as a module.
@@ -46,8 +52,10 @@ mod tests {
             shared_code: Some("/dev/zero (deleted)".to_owned()),
             program: None,
         };
-        let found =
-            judge(&[opened(&php), opened(&other), Opened { shared_code: None, ..opened(&php) }], &Names::test());
+        let found = judge(
+            &[opened(&php), opened(&other), Opened { shared_code: None, ..opened(&php) }],
+            &Names::test(),
+        );
         assert_eq!(found.len(), 2);
         assert!(found[0].remedy.contains("lxc-cr prepare -n web"), "{}", found[0].remedy);
         assert!(found[1].remedy.ends_with("kill 106"), "{}", found[1].remedy);

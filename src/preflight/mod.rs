@@ -1,9 +1,10 @@
 //! What stands in the way of a checkpoint, looked for before anything is touched.
 //!
-//! CRIU finds what it cannot dump when the container is frozen already, and what it cannot restore when the container is
-//! gone. Nearly all of it can be seen beforehand in /proc and over netlink. [`look`] gathers what there is to see and
-//! has it judged; each subject has its own file, in which reading is apart from judging. What it finds is a blocker
-//! only if CRIU is known to fail on it with the very options that a checkpoint gives it.
+//! CRIU finds what it cannot dump when the container is frozen already, and what it cannot restore
+//! when the container is gone. Nearly all of it can be seen beforehand in /proc and over netlink.
+//! [`look`] gathers what there is to see and has it judged; each subject has its own file, in which
+//! reading is apart from judging. What it finds is a blocker only if CRIU is known to fail on it
+//! with the very options that a checkpoint gives it.
 //!
 //! | file | what it judges |
 //! |---|---|
@@ -112,7 +113,8 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let externals = external::externals(&from_host, host_mounts);
     let host_files = crate::resources::mounts::host_streams(init, tables.main())?;
     let sockets = sockets::Sockets::read(&tasks, &opened)?;
-    let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
+    let netns = File::open(format!("/proc/{init}/ns/net"))
+        .context("open the container's network namespace")?;
     let mut survey = ports::survey(netlink, netns.as_fd())?;
     let links = netlink.links().context("list the host's links")?;
     // With a network of the host's own there is nothing of it to dump.
@@ -132,10 +134,17 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
 
     let mut found = host::judge(&host, criu, &opened, &tables, own_network);
     found.extend(processes::judge(&tasks, &host::Caller::read()?, host.frozen));
-    for cgroup in cgroup::of_container(running)?.iter().filter(|cgroup| cgroup.hierarchy.is_unified()) {
-        found.extend(processes::frozen_below(&cgroup.dir, &cgroup::frozen_below(&cgroup.dir)?, &names));
+    for cgroup in
+        cgroup::of_container(running)?.iter().filter(|cgroup| cgroup.hierarchy.is_unified())
+    {
+        found.extend(processes::frozen_below(
+            &cgroup.dir,
+            &cgroup::frozen_below(&cgroup.dir)?,
+            &names,
+        ));
     }
-    let threads: Vec<_> = tasks.tree.iter().map(|task| (task, threads::Threads::read(task))).collect();
+    let threads: Vec<_> =
+        tasks.tree.iter().map(|task| (task, threads::Threads::read(task))).collect();
     found.extend(threads::judge(&threads));
     if !host.frozen {
         found.extend(landlock::judge(&landlock::read(&tasks)));
@@ -145,7 +154,8 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     found.extend(start_state::judge(&start_state::Given::read(&defined.config, &tasks)));
     found.extend(mounts::judge(&tables, &externals, &names));
     found.extend(propagation::judge(&tables, &externals, &own));
-    let seen = mount_sources::Seen::read(init, &tables, &externals, (monitor, &own), &defined.rootfs);
+    let seen =
+        mount_sources::Seen::read(init, &tables, &externals, (monitor, &own), &defined.rootfs);
     found.extend(mount_sources::judge(&tables, &opened, &seen, &defined.config, &names));
     found.extend(Root::of(defined).err().map(|e| mounts::of_root(&e)));
     found.extend(files::judge(&opened, &tables, &cures));
@@ -168,10 +178,14 @@ pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
 }
 
 fn has_bpf_map(opened: &[Opened<'_>]) -> bool {
-    opened.iter().flat_map(|o| &o.descriptors).any(|d| d.kind == Kind::Anonymous("bpf-map".to_owned()))
+    opened
+        .iter()
+        .flat_map(|o| &o.descriptors)
+        .any(|d| d.kind == Kind::Anonymous("bpf-map".to_owned()))
 }
 
-/// The bridges that a restart will ask for: what the configuration names where it differs from what there is now.
+/// The bridges that a restart will ask for: what the configuration names where it differs from what
+/// there is now.
 fn bridges(defined: &Defined, survey: &Survey, links: &[Link]) -> Vec<network::Bridge> {
     let nics = defined.config.nics().iter().filter(|n| n.kind == NicKind::Veth);
     let named = nics.filter_map(|nic| {
@@ -201,7 +215,11 @@ pub struct Names {
 
 impl Names {
     fn of(name: &ContainerName, lxcpath: &LxcPath) -> Names {
-        Names { name: name.to_string(), options: shell::options(name, lxcpath), restart: shell::restart(name, lxcpath) }
+        Names {
+            name: name.to_string(),
+            options: shell::options(name, lxcpath),
+            restart: shell::restart(name, lxcpath),
+        }
     }
 
     /// The command to paste.
@@ -214,7 +232,8 @@ impl Names {
         format!("lxc-cr prepare {} && {}", self.options, self.restart)
     }
 
-    /// The command that gives LXC's unit for the container no stream to the journal, at its next start.
+    /// The command that gives LXC's unit for the container no stream to the journal, at its next
+    /// start.
     pub fn null_output(&self) -> String {
         let dir = format!("/etc/systemd/system/lxc@{}.service.d", self.name);
         format!(

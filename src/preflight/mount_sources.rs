@@ -1,5 +1,5 @@
-//! What is mounted and would not be the same after a restore: sources that the host has replaced, contents that are in
-//! memory alone, and what CRIU does not save of a mount.
+//! What is mounted and would not be the same after a restore: sources that the host has replaced,
+//! contents that are in memory alone, and what CRIU does not save of a mount.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use crate::resources::mounts::identity::Identity;
 /// What has to be looked up.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// What is now at the source of each external whose former one was deleted; none where nothing is.
+    /// What is now at the source of each external whose former one was deleted; none where nothing
+    /// is.
     now: Vec<(PathBuf, Option<Identity>)>,
     /// Mounts of file systems in memory that hold something.
     filled: Vec<i32>,
@@ -52,13 +53,18 @@ impl Seen {
             let is_there = seen_as(&path).is_some_and(|(device, ..)| device == m.device);
             is_there && fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some())
         };
-        let in_memory = main.iter().filter(|m| ["ramfs", "hugetlbfs"].contains(&m.kind.as_str()) && !is_external(m));
+        let in_memory = main
+            .iter()
+            .filter(|m| ["ramfs", "hugetlbfs"].contains(&m.kind.as_str()) && !is_external(m));
         let on_loops = main.iter().filter(|m| !is_external(m) && goes_with_its_mount(&m.source));
         let root = main.iter().rfind(|m| m.point == Path::new("/"));
         Seen {
             now: now.collect(),
             filled: in_memory.filter(holds_something).map(|m| m.id).collect(),
-            on_passing_loops: on_loops.filter(|m| root.is_none_or(|r| r.device != m.device)).map(|m| m.id).collect(),
+            on_passing_loops: on_loops
+                .filter(|m| root.is_none_or(|r| r.device != m.device))
+                .map(|m| m.id)
+                .collect(),
             root_is_hidden: seen_as(rootfs)
                 .zip(seen_as(Path::new(&format!("/proc/{init}/root"))))
                 .is_some_and(|(host, container)| host.2 && host != container),
@@ -66,34 +72,52 @@ impl Seen {
     }
 }
 
-/// The device and the inode of what is at a path, and whether it is a directory. No server of a file system is asked.
+/// The device and the inode of what is at a path, and whether it is a directory. No server of a
+/// file system is asked.
 fn seen_as(path: &Path) -> Option<(String, u64, bool)> {
-    let stat = statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO).ok()?;
+    let stat =
+        statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO).ok()?;
     let is_directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
     Some((format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino, is_directory))
 }
 
 /// Whether a block device is a loop device that was set up for as long as it is mounted.
 fn goes_with_its_mount(source: &str) -> bool {
-    let name = source.strip_prefix("/dev/").filter(|name| name.starts_with("loop") && !name.contains('/'));
-    name.is_some_and(|n| fs::read_to_string(format!("/sys/block/{n}/loop/autoclear")).is_ok_and(|t| t.trim() == "1"))
+    let name =
+        source.strip_prefix("/dev/").filter(|name| name.starts_with("loop") && !name.contains('/'));
+    name.is_some_and(|n| {
+        fs::read_to_string(format!("/sys/block/{n}/loop/autoclear")).is_ok_and(|t| t.trim() == "1")
+    })
 }
 
 /// Judges; pure.
-pub fn judge(tables: &Tables, opened: &[Opened<'_>], seen: &Seen, config: &Config, names: &Names) -> Vec<Finding> {
+pub fn judge(
+    tables: &Tables,
+    opened: &[Opened<'_>],
+    seen: &Seen,
+    config: &Config,
+    names: &Names,
+) -> Vec<Finding> {
     let main = tables.main();
     let mut found = Vec::new();
     for mount in main {
         let point = mount.point.display();
-        let finding = if let Some((_, now)) = seen.now.iter().find(|(p, _)| *p == mount.point && mount.deleted) {
+        let finding = if let Some((_, now)) =
+            seen.now.iter().find(|(p, _)| *p == mount.point && mount.deleted)
+        {
             Some(replaced(mount, now.as_ref(), opened))
         } else if mount.id_mapped {
             Some(Finding::blocker(
                 format!("{point} is mounted with an id map of its own (idmap=)"),
                 "CRIU does not save that: all files there would belong to other users after a restore",
             ))
-        } else if mount.kind == "tracefs" && !main.iter().any(|m| m.id == mount.parent && m.kind == "debugfs") {
-            Some(Finding::blocker(format!("a tracefs is mounted on {point}"), "CRIU leaves it out of the checkpoint"))
+        } else if mount.kind == "tracefs"
+            && !main.iter().any(|m| m.id == mount.parent && m.kind == "debugfs")
+        {
+            Some(Finding::blocker(
+                format!("a tracefs is mounted on {point}"),
+                "CRIU leaves it out of the checkpoint",
+            ))
         } else if seen.filled.contains(&mount.id) {
             Some(Finding::blocker(
                 format!("there are files in the {} on {point}", mount.kind),
@@ -101,7 +125,9 @@ pub fn judge(tables: &Tables, opened: &[Opened<'_>], seen: &Seen, config: &Confi
             ))
         } else if seen.on_passing_loops.contains(&mount.id) {
             Some(Finding::blocker(
-                format!("{point} is an image file that something in the container, or a hook, has mounted"),
+                format!(
+                    "{point} is an image file that something in the container, or a hook, has mounted"
+                ),
                 format!(
                     "its loop device ({}) goes when the container stops, and a restore would not find it",
                     mount.source
@@ -122,7 +148,8 @@ pub fn judge(tables: &Tables, opened: &[Opened<'_>], seen: &Seen, config: &Confi
     found
 }
 
-/// A bind mount of something that the host has put something else in the place of: it is mounted then.
+/// A bind mount of something that the host has put something else in the place of: it is mounted
+/// then.
 fn replaced(mount: &Mount, now: Option<&Identity>, opened: &[Opened<'_>]) -> Finding {
     let point = mount.point.display();
     let Some(now) = now else {
@@ -135,18 +162,23 @@ fn replaced(mount: &Mount, now: Option<&Identity>, opened: &[Opened<'_>]) -> Fin
         Kind::File(file) => file.mount == Some(mount.id) && file.names == 0,
         _ => false,
     });
-    let what = format!("the source of the bind mount {point} was replaced on the host since the container was started");
+    let what = format!(
+        "the source of the bind mount {point} was replaced on the host since the container was started"
+    );
     if is_held {
         return Finding::blocker(
             what,
             "a process in the container has the old one open, and CRIU could not open it again",
         );
     }
-    let why = format!("after a restore the container sees the {} that is there now", now.kind.in_words());
-    Finding::warning(what, why).remedy("if the container is to see the old one, put it back on the host first")
+    let why =
+        format!("after a restore the container sees the {} that is there now", now.kind.in_words());
+    Finding::warning(what, why)
+        .remedy("if the container is to see the old one, put it back on the host first")
 }
 
-/// A root that a hook has mounted in the container's mount namespace, which nothing but a start does.
+/// A root that a hook has mounted in the container's mount namespace, which nothing but a start
+/// does.
 fn mounted_by_hook(main: &[Mount], seen: &Seen, config: &Config) -> Option<Finding> {
     let hooks = config.hooks(HookKind::PreMount);
     if !seen.root_is_hidden || hooks.is_empty() {
@@ -175,7 +207,10 @@ mod tests {
     fn judged(mount: Mount, seen: Seen) -> Vec<Severity> {
         let tables = tables(vec![super::super::mounts::tests::mount(1, 0, "/", "/"), mount]);
         let config = Config::parse(Path::new("/config"), b"lxc.rootfs.path = /r\n").unwrap();
-        judge(&tables, &[], &seen, &config, &Names::test()).into_iter().map(|f| f.severity).collect()
+        judge(&tables, &[], &seen, &config, &Names::test())
+            .into_iter()
+            .map(|f| f.severity)
+            .collect()
     }
 
     #[test]
@@ -183,9 +218,15 @@ mod tests {
         let m = || mount(2, 1, "/", "/m");
         assert_eq!(judged(m(), Seen::default()), []);
         assert_eq!(judged(Mount { id_mapped: true, ..m() }, Seen::default()), [Severity::Blocker]);
-        assert_eq!(judged(Mount { kind: "tracefs".into(), ..m() }, Seen::default()), [Severity::Blocker]);
+        assert_eq!(
+            judged(Mount { kind: "tracefs".into(), ..m() }, Seen::default()),
+            [Severity::Blocker]
+        );
         assert_eq!(judged(m(), Seen { filled: vec![2], ..Seen::default() }), [Severity::Blocker]);
-        assert_eq!(judged(m(), Seen { on_passing_loops: vec![2], ..Seen::default() }), [Severity::Blocker]);
+        assert_eq!(
+            judged(m(), Seen { on_passing_loops: vec![2], ..Seen::default() }),
+            [Severity::Blocker]
+        );
     }
 
     #[test]

@@ -72,7 +72,8 @@ impl Tables {
         self.by_id.contains_key(&id)
     }
 
-    /// The mount point that hides a file of this mount: a mount upon it, or upon one below it, at or above the file.
+    /// The mount point that hides a file of this mount: a mount upon it, or upon one below it, at
+    /// or above the file.
     pub fn hidden_by(&self, id: i32, path: &Path) -> Option<PathBuf> {
         let mut above: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
         above.reverse();
@@ -114,10 +115,13 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
 
 /// A root that no restart could mount.
 pub fn of_root(unsupported: &Unsupported) -> Finding {
-    Finding::blocker(unsupported.to_string(), "the checkpoint could be made, but a restart would be refused")
-        .on_restore()
-        .at(Place { mount: Some("/".into()), ..Place::default() })
-        .remedy(unsupported.hint())
+    Finding::blocker(
+        unsupported.to_string(),
+        "the checkpoint could be made, but a restart would be refused",
+    )
+    .on_restore()
+    .at(Place { mount: Some("/".into()), ..Place::default() })
+    .remedy(unsupported.hint())
 }
 
 pub(super) fn place(mount: &Mount) -> Place {
@@ -183,17 +187,24 @@ fn of_a_kind(mount: &Mount, root: &Mount, names: &Names) -> Option<Finding> {
     Some(finding.at(place(mount)).remedy(unmount(mount, names)))
 }
 
-/// mount-v2.c: `Failed to make mount … shared: No such file or directory`, for CRIU names each mount by its descriptor.
+/// mount-v2.c: `Failed to make mount … shared: No such file or directory`, for CRIU names each
+/// mount by its descriptor.
 fn without_proc(main: &[Mount]) -> Option<Finding> {
     let there = main.iter().any(|m| m.kind == "proc" && m.point == Path::new("/proc"));
     (!there).then(|| {
-        Finding::blocker("nothing is mounted on /proc in the container", "CRIU can dump it, but not restore its mounts")
-            .on_restore()
-            .remedy("write lxc.mount.auto = proc:mixed into its configuration, and restart the container")
+        Finding::blocker(
+            "nothing is mounted on /proc in the container",
+            "CRIU can dump it, but not restore its mounts",
+        )
+        .on_restore()
+        .remedy(
+            "write lxc.mount.auto = proc:mixed into its configuration, and restart the container",
+        )
     })
 }
 
-/// A piece of a file system of which CRIU sees no wider piece, and of which the host has no mount any more.
+/// A piece of a file system of which CRIU sees no wider piece, and of which the host has no mount
+/// any more.
 ///
 /// mount.c: `… doesn't have a proper root mount`.
 fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
@@ -201,7 +212,12 @@ fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
         return None;
     }
     // A wider piece of it.
-    if mount.root.ancestors().skip(1).any(|root| tables.roots.contains(&(mount.device.clone(), root.to_owned()))) {
+    if mount
+        .root
+        .ancestors()
+        .skip(1)
+        .any(|root| tables.roots.contains(&(mount.device.clone(), root.to_owned())))
+    {
         return None;
     }
     Some(
@@ -214,12 +230,14 @@ fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
     )
 }
 
-/// CRIU makes a deleted directory again to mount it, once for each mount namespace that has the mount.
+/// CRIU makes a deleted directory again to mount it, once for each mount namespace that has the
+/// mount.
 ///
 /// mount.c: `Can't re-create deleted directory …: File exists`.
 fn deleted_twice(tables: &Tables, externals: &[External]) -> Option<Finding> {
     let is_deleted = |m: &&Mount| m.deleted && !externals.iter().any(|e| e.point == m.point);
-    let others: HashSet<_> = tables.tables.iter().skip(1).flatten().map(|m| (&m.device, &m.root)).collect();
+    let others: HashSet<_> =
+        tables.tables.iter().skip(1).flatten().map(|m| (&m.device, &m.root)).collect();
     let elsewhere = |m: &&Mount| others.contains(&(&m.device, &m.root));
     let mount = tables.main().iter().filter(is_deleted).find(elsewhere)?;
     let point = mount.point.display();
@@ -234,14 +252,12 @@ fn deleted_twice(tables: &Tables, externals: &[External]) -> Option<Finding> {
     )
 }
 
-/// systemd ≥ 254 binds a unit's memory.pressure file over a read-only cgroup tree; CRIU binds the whole tree over it.
+/// systemd ≥ 254 binds a unit's memory.pressure file over a read-only cgroup tree; CRIU binds the
+/// whole tree over it.
 fn pressure(tables: &Tables) -> Option<Finding> {
-    let mount = tables
-        .tables
-        .iter()
-        .skip(1)
-        .flatten()
-        .find(|m| m.kind == "cgroup2" && m.point.file_name().is_some_and(|n| n == "memory.pressure"))?;
+    let mount = tables.tables.iter().skip(1).flatten().find(|m| {
+        m.kind == "cgroup2" && m.point.file_name().is_some_and(|n| n == "memory.pressure")
+    })?;
     Some(
         Finding::blocker(
             format!("a systemd unit has {} mounted in a mount namespace of its own", mount.point.display()),
@@ -253,8 +269,8 @@ fn pressure(tables: &Tables) -> Option<Finding> {
     )
 }
 
-/// A terminal that LXC lent is an external mount of the container; in a mount namespace inside, CRIU takes it for a
-/// devpts to be made anew, which has no part in what it was mounted from.
+/// A terminal that LXC lent is an external mount of the container; in a mount namespace inside,
+/// CRIU takes it for a devpts to be made anew, which has no part in what it was mounted from.
 fn terminals(tables: &Tables) -> Option<Finding> {
     let mount = tables.tables.iter().skip(1).flatten().find(|m| terminals::is_lent(m))?;
     Some(
@@ -305,14 +321,19 @@ pub(super) mod tests {
 
     #[test]
     fn a_container_without_proc_is_told() {
-        let found = judge(&tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc")]), &[], &Names::test());
+        let found = judge(
+            &tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc")]),
+            &[],
+            &Names::test(),
+        );
         assert_eq!(found[0].severity, Severity::Blocker);
     }
 
     #[test]
     fn a_piece_of_an_overlay_that_is_the_root_is_as_good_as_the_root() {
         let root = kind("overlay", mount(1, 0, "/", "/"));
-        let piece = Mount { root: "/etc".into(), point: "/m".into(), id: 2, parent: 1, ..root.clone() };
+        let piece =
+            Mount { root: "/etc".into(), point: "/m".into(), id: 2, parent: 1, ..root.clone() };
         assert_eq!(judge_complete(&tables(vec![root, piece]), &[], &Names::test()), []);
     }
 
@@ -335,14 +356,19 @@ pub(super) mod tests {
         assert_eq!(hidden(2, "/data/deep/x"), Some("/data/deep".into()));
         assert_eq!(hidden(3, "/data/deep/x"), None);
         assert_eq!(hidden(9, "/x"), None);
-        let late = self::tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/a/b"), mount(3, 1, "/", "/a")]);
+        let late = self::tables(vec![
+            mount(1, 0, "/", "/"),
+            mount(2, 1, "/", "/a/b"),
+            mount(3, 1, "/", "/a"),
+        ]);
         assert_eq!(late.hidden_by(2, Path::new("/a/b/x")), Some("/a".into()));
     }
 
     #[test]
     fn file_systems_are_judged_by_their_kind() {
         let judged = |m: Mount| {
-            let found = judge_complete(&tables(vec![mount(1, 0, "/", "/"), m]), &[], &Names::test());
+            let found =
+                judge_complete(&tables(vec![mount(1, 0, "/", "/"), m]), &[], &Names::test());
             found.into_iter().map(|f| f.severity).collect::<Vec<_>>()
         };
         for good in ["tmpfs", "proc", "sysfs", "fusectl", "cgroup2", "mqueue", "ext4"] {
@@ -387,11 +413,16 @@ pub(super) mod tests {
     fn a_piece_of_what_is_mounted_here_needs_nobody_else() {
         let piece = Mount { device: "0:2".into(), ..mount(3, 1, "/sys", "/proc/sys") };
         assert_eq!(
-            judge_complete(&tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc"), piece]), &[], &Names::test()),
+            judge_complete(
+                &tables(vec![mount(1, 0, "/", "/"), mount(2, 1, "/", "/proc"), piece]),
+                &[],
+                &Names::test()
+            ),
             []
         );
         let orphan = mount(4, 1, "/srv/x", "/data");
-        let found = judge_complete(&tables(vec![mount(1, 0, "/", "/"), orphan]), &[], &Names::test());
+        let found =
+            judge_complete(&tables(vec![mount(1, 0, "/", "/"), orphan]), &[], &Names::test());
         assert_eq!(found[0].severity, Severity::Blocker);
         assert_eq!(found[0].place.mount.as_deref(), Some(Path::new("/data")));
     }
@@ -400,7 +431,8 @@ pub(super) mod tests {
     fn many_mounts_and_many_files_take_no_time_worth_telling() {
         const MANY: i32 = 20_000;
         let piece = |id: i32| mount(id, 1, "/srv/x", &format!("/m/{id}"));
-        let table: Vec<Mount> = std::iter::once(mount(1, 0, "/", "/")).chain((2..MANY).map(piece)).collect();
+        let table: Vec<Mount> =
+            std::iter::once(mount(1, 0, "/", "/")).chain((2..MANY).map(piece)).collect();
         let begin = std::time::Instant::now();
         let tables = tables(table);
         assert!((0..MANY).all(|at| tables.hidden_by(1, Path::new(&format!("/f/{at}"))).is_none()));
@@ -411,7 +443,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_deleted_directory_can_be_made_again_only_once() {
-        let deleted = |id| Mount { device: "0:1".into(), deleted: true, ..mount(id, 1, "/source", "/m") };
+        let deleted =
+            |id| Mount { device: "0:1".into(), deleted: true, ..mount(id, 1, "/source", "/m") };
         let root = || mount(1, 0, "/", "/");
         let once = Tables::of(vec![vec![root(), deleted(2)], vec![root()]]);
         assert_eq!(judge_complete(&once, &[], &Names::test()), []);
@@ -421,8 +454,10 @@ pub(super) mod tests {
 
     #[test]
     fn a_pressure_file_in_a_units_namespace_is_told() {
-        let pressure = kind("cgroup2", mount(5, 1, "/u/memory.pressure", "/sys/fs/cgroup/u/memory.pressure"));
-        let tables = Tables::of(vec![vec![mount(1, 0, "/", "/")], vec![mount(9, 0, "/", "/"), pressure]]);
+        let pressure =
+            kind("cgroup2", mount(5, 1, "/u/memory.pressure", "/sys/fs/cgroup/u/memory.pressure"));
+        let tables =
+            Tables::of(vec![vec![mount(1, 0, "/", "/")], vec![mount(9, 0, "/", "/"), pressure]]);
         assert_eq!(judge_complete(&tables, &[], &Names::test())[0].severity, Severity::Blocker);
     }
 

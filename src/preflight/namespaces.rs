@@ -1,5 +1,5 @@
-//! Namespaces inside the container. CRIU takes init's namespaces of every kind, and can nest mount and network
-//! namespaces only (`CLONE_SUBNS`; namespaces.c: `Can't dump nested … namespace`).
+//! Namespaces inside the container. CRIU takes init's namespaces of every kind, and can nest mount
+//! and network namespaces only (`CLONE_SUBNS`; namespaces.c: `Can't dump nested … namespace`).
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,13 @@ pub fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
     let Some(init) = tasks.tree.first() else { return Vec::new() };
     let mut found = Vec::new();
     let mut told = BTreeSet::new();
-    for (at, kind) in NAMESPACES.iter().enumerate().filter(|(_, kind)| !["mnt", "net"].contains(kind)) {
+    for (at, kind) in
+        NAMESPACES.iter().enumerate().filter(|(_, kind)| !["mnt", "net"].contains(kind))
+    {
         for task in tasks.tree.iter().filter(|t| !t.is_zombie()) {
             let other = task.namespaces[at].is_some() && task.namespaces[at] != init.namespaces[at];
-            // time and time_for_children of one process are one namespace; so are those of a group of processes.
+            // time and time_for_children of one process are one namespace; so are those of a group
+            // of processes.
             if other && told.insert(task.namespaces[at]) {
                 found.push(nested(task, kind, names));
             }
@@ -30,8 +33,8 @@ pub fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
     found
 }
 
-/// What it shares with another container by its configuration. CRIU would dump that as its own, and the other one's interfaces
-/// with it.
+/// What it shares with another container by its configuration. CRIU would dump that as its own, and
+/// the other one's interfaces with it.
 pub fn shared(config: &Config) -> Vec<Finding> {
     let kinds = NAMESPACES.iter().filter_map(|kind| Some((*kind, config.shared_namespace(kind)?)));
     let found = kinds.map(|(kind, with)| {
@@ -109,14 +112,19 @@ mod tests {
     #[test]
     fn mount_and_network_namespaces_may_be_nested() {
         assert_eq!(
-            judged(vec![task(101, "init"), with("mnt", 90, task(102, "a")), with("net", 91, task(103, "b"))]),
+            judged(vec![
+                task(101, "init"),
+                with("mnt", 90, task(102, "a")),
+                with("net", 91, task(103, "b"))
+            ]),
             []
         );
     }
 
     #[test]
     fn one_of_another_container_is_not_taken_along() {
-        let config = |text: &str| Config::parse(std::path::Path::new("/c"), text.as_bytes()).unwrap();
+        let config =
+            |text: &str| Config::parse(std::path::Path::new("/c"), text.as_bytes()).unwrap();
         assert_eq!(shared(&config("lxc.uts.name = web\n")), []);
         let found = shared(&config("lxc.namespace.share.net = db\n"));
         let told: Vec<_> = found.iter().map(|f| f.what.as_str()).collect();
@@ -138,7 +146,10 @@ mod tests {
 
     #[test]
     fn a_unit_gets_the_setting_to_paste() {
-        let logind = Task { cgroup: "/x/system.slice/systemd-logind.service".into(), ..task(102, "systemd-logind") };
+        let logind = Task {
+            cgroup: "/x/system.slice/systemd-logind.service".into(),
+            ..task(102, "systemd-logind")
+        };
         let found = judged(vec![task(101, "init"), with("uts", 90, logind)]);
         insta::assert_snapshot!(found[0].remedy, @r#"lxc-attach -n web -- sh -c 'mkdir -p /etc/systemd/system/systemd-logind.service.d && printf "[Service]\nProtectHostname=no\n" > /etc/systemd/system/systemd-logind.service.d/lxc-cr.conf && systemctl daemon-reload && systemctl restart systemd-logind.service'"#);
         assert_eq!(found[0].place.unit.as_deref(), Some("systemd-logind.service"));

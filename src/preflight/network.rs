@@ -1,4 +1,5 @@
-//! Network interfaces that cannot be dumped or made again, and bridges that a restart will not find.
+//! Network interfaces that cannot be dumped or made again, and bridges that a restart will not
+//! find.
 
 use super::Names;
 use super::finding::{Finding, Place};
@@ -25,19 +26,29 @@ pub struct Bridge {
 }
 
 /// Judges the interfaces other than veth; pure.
-pub fn judge(interfaces: &[Inner], devices: &[Device], bridges: &[Bridge], names: &Names) -> Vec<Finding> {
-    let mut found: Vec<Finding> = interfaces.iter().filter_map(|inner| interface(inner, devices, names)).collect();
+pub fn judge(
+    interfaces: &[Inner],
+    devices: &[Device],
+    bridges: &[Bridge],
+    names: &Names,
+) -> Vec<Finding> {
+    let mut found: Vec<Finding> =
+        interfaces.iter().filter_map(|inner| interface(inner, devices, names)).collect();
     found.extend(bridges.iter().filter(|b| !b.exists).map(bridge));
     found
 }
 
-/// Judges the host's ends of its veth pairs; pure. Only a port of a Linux bridge has such a port's settings.
+/// Judges the host's ends of its veth pairs; pure. Only a port of a Linux bridge has such a port's
+/// settings.
 pub fn judge_ports(ports: &[Port]) -> Vec<Finding> {
     let elsewhere = |port: &Port| {
         let controller = port.bridge.as_deref().filter(|_| port.settings.is_none())?;
         Some(
             Finding::blocker(
-                format!("the host's end of {} is a port of {controller}, which is not a Linux bridge", port.inside),
+                format!(
+                    "the host's end of {} is a port of {controller}, which is not a Linux bridge",
+                    port.inside
+                ),
                 "it cannot be taken off while the container is frozen (Open vSwitch, bonds)",
             )
             .at(place(&port.inside))
@@ -51,7 +62,8 @@ fn place(interface: &str) -> Place {
     Place { interface: Some(interface.to_owned()), ..Place::default() }
 }
 
-/// The name is the container's choice: it stands in a command only where a shell makes nothing of it.
+/// The name is the container's choice: it stands in a command only where a shell makes nothing of
+/// it.
 fn delete(name: &str, names: &Names) -> String {
     let what = "delete it in the container for the time of the checkpoint";
     match shell::is_plain(name) {
@@ -74,8 +86,11 @@ fn interface(inner: &Inner, devices: &[Device], names: &Names) -> Option<Finding
         .on_restore()
         .remedy(delete(name, names)),
         // `Unsupported link … (type … kind …)`.
-        Some(kind) => Finding::blocker(format!("{name} is an interface of the kind {kind}"), "CRIU cannot dump it")
-            .remedy(delete(name, names)),
+        Some(kind) => Finding::blocker(
+            format!("{name} is an interface of the kind {kind}"),
+            "CRIU cannot dump it",
+        )
+        .remedy(delete(name, names)),
         None => Finding::blocker(
             format!("{name} is a device of the host that was moved into the container"),
             "CRIU cannot dump it",
@@ -88,11 +103,15 @@ fn interface(inner: &Inner, devices: &[Device], names: &Names) -> Option<Finding
 fn bridge(bridge: &Bridge) -> Finding {
     let Bridge { interface, name, .. } = bridge;
     Finding::warning(
-        format!("the configuration connects {interface} to the bridge '{name}', which does not exist"),
+        format!(
+            "the configuration connects {interface} to the bridge '{name}', which does not exist"
+        ),
         "the checkpoint can be made, but a restart will be refused",
     )
     .at(place(interface))
-    .remedy(format!("make it before the restore: ip link add {name} type bridge && ip link set {name} up"))
+    .remedy(format!(
+        "make it before the restore: ip link add {name} type bridge && ip link set {name} up"
+    ))
 }
 
 #[cfg(test)]
@@ -114,11 +133,17 @@ mod tests {
 
     #[test]
     fn kinds_of_interfaces() {
-        let judged = |name, kind| judge(&[inner(name, kind)], &[], &[], &Names::test()).first().map(|f| f.severity);
-        for (name, kind) in [("lo", None), ("t0", Some("tun")), ("b", Some("bridge")), ("gre0", Some("gre"))] {
+        let judged = |name, kind| {
+            judge(&[inner(name, kind)], &[], &[], &Names::test()).first().map(|f| f.severity)
+        };
+        for (name, kind) in
+            [("lo", None), ("t0", Some("tun")), ("b", Some("bridge")), ("gre0", Some("gre"))]
+        {
             assert_eq!(judged(name, kind), None, "{name}");
         }
-        for (name, kind) in [("m", Some("macvlan")), ("x", Some("vxlan")), ("eno1", None), ("gre1", Some("gre"))] {
+        for (name, kind) in
+            [("m", Some("macvlan")), ("x", Some("vxlan")), ("eno1", None), ("gre1", Some("gre"))]
+        {
             assert_eq!(judged(name, kind), Some(Severity::Blocker), "{name}");
         }
     }

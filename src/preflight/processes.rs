@@ -8,7 +8,8 @@ use super::host::Caller;
 use super::task::{Task, Tasks, end};
 use crate::lxc::shell;
 
-/// Judges the processes themselves; pure. What the freezer of v1 has stopped (`frozen`) is in state D, too.
+/// Judges the processes themselves; pure. What the freezer of v1 has stopped (`frozen`) is in state
+/// D, too.
 pub fn judge(tasks: &Tasks, caller: &Caller, frozen: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     for task in tasks.tree.iter().filter(|t| !t.is_zombie()) {
@@ -35,12 +36,16 @@ fn session(task: &Task) -> Option<Finding> {
     })
 }
 
-/// CRIU makes a process that init has inherited in the session where it belongs: as a child of that session's leader. A
-/// leader that has ended makes none any more, and the restart would wait for ever.
+/// CRIU makes a process that init has inherited in the session where it belongs: as a child of that
+/// session's leader. A leader that has ended makes none any more, and the restart would wait for
+/// ever.
 fn zombies(tree: &[Task]) -> Option<Finding> {
     let init = tree.first()?;
-    let leads = |of: &Task| tree.iter().find(|l| l.is_zombie() && l.pid_inside == of.session && l.pid != of.pid);
-    let inherited = tree.iter().filter(|t| t.is_zombie() && t.parent == init.pid && t.pid != init.pid);
+    let leads = |of: &Task| {
+        tree.iter().find(|l| l.is_zombie() && l.pid_inside == of.session && l.pid != of.pid)
+    };
+    let inherited =
+        tree.iter().filter(|t| t.is_zombie() && t.parent == init.pid && t.pid != init.pid);
     let (zombie, leader) = inherited.filter_map(|t| Some((t, leads(t)?))).next()?;
     let remedy = match tree.iter().find(|t| t.pid == leader.parent && t.pid != init.pid) {
         Some(parent) => format!("{} does not collect it; {}", parent.name(), end(parent)),
@@ -66,8 +71,11 @@ fn zombies(tree: &[Task]) -> Option<Finding> {
 pub fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec<Finding> {
     let tell = |cgroup: &PathBuf| {
         let path = cgroup.strip_prefix(dir).unwrap_or(cgroup);
-        let unit = path.file_name().and_then(|name| name.to_str()).filter(|name| shell::is_plain(name));
-        let unit = unit.filter(|name| [".service", ".scope", ".slice"].iter().any(|kind| name.ends_with(kind)));
+        let unit =
+            path.file_name().and_then(|name| name.to_str()).filter(|name| shell::is_plain(name));
+        let unit = unit.filter(|name| {
+            [".service", ".scope", ".slice"].iter().any(|kind| name.ends_with(kind))
+        });
         Finding::blocker(
             format!("its cgroup {} is frozen", path.display()),
             "CRIU has code of its own run in each process, and would wait for ever for those in there",
@@ -82,9 +90,12 @@ pub fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec<Findin
 
 fn traced(task: &Task) -> Option<Finding> {
     (task.tracer != 0).then(|| {
-        Finding::blocker(format!("{} is traced by process {}", task.name(), task.tracer), "CRIU has to trace it itself")
-            .at(task.place())
-            .remedy(format!("end the debugger or strace: kill {}", task.tracer))
+        Finding::blocker(
+            format!("{} is traced by process {}", task.name(), task.tracer),
+            "CRIU has to trace it itself",
+        )
+        .at(task.place())
+        .remedy(format!("end the debugger or strace: kill {}", task.tracer))
     })
 }
 
@@ -139,11 +150,12 @@ fn attached(tasks: &[Task]) -> Option<Finding> {
     )
 }
 
-/// CRIU puts code into each process that talks to CRIU through a unix socket, which a profile of a program inside
-/// the container may forbid: the process is killed then.
+/// CRIU puts code into each process that talks to CRIU through a unix socket, which a profile of a
+/// program inside the container may forbid: the process is killed then.
 fn labels(tree: &[Task]) -> Vec<Finding> {
     let Some(init) = tree.first() else { return Vec::new() };
-    let other = |t: &&Task| t.label != init.label && t.label.as_deref().is_some_and(|l| l != "unconfined");
+    let other =
+        |t: &&Task| t.label != init.label && t.label.as_deref().is_some_and(|l| l != "unconfined");
     let tell = |task: &Task| {
         let label = task.label.as_deref().unwrap_or_default();
         Finding::warning(
@@ -170,7 +182,10 @@ mod tests {
     }
 
     fn one(task: Task, caller: &Caller) -> Vec<Finding> {
-        let tasks = Tasks { tree: vec![super::super::task::tests::task(101, "init"), task], ..Tasks::default() };
+        let tasks = Tasks {
+            tree: vec![super::super::task::tests::task(101, "init"), task],
+            ..Tasks::default()
+        };
         judge(&tasks, caller, false)
     }
 
@@ -191,7 +206,8 @@ mod tests {
 
     #[test]
     fn a_zombie_whose_session_has_a_zombie_for_a_leader_blocks() {
-        let zombie = |pid, parent, session| Task { state: 'Z', parent, session, ..task(pid, "gone") };
+        let zombie =
+            |pid, parent, session| Task { state: 'Z', parent, session, ..task(pid, "gone") };
         let judged = |tasks: &[Task]| {
             let tree = std::iter::once(task(101, "init")).chain(tasks.iter().cloned()).collect();
             judge(&Tasks { tree, ..Tasks::default() }, &root(), false)
@@ -209,7 +225,11 @@ mod tests {
     #[test]
     fn what_is_frozen_inside_blocks() {
         let dir = Path::new("/cg/lxc.payload.t");
-        let found = frozen_below(dir, &[dir.join("system.slice/x.service"), dir.join("a b")], &Names::test());
+        let found = frozen_below(
+            dir,
+            &[dir.join("system.slice/x.service"), dir.join("a b")],
+            &Names::test(),
+        );
         assert_eq!(found[0].remedy, "thaw it: lxc-attach -n web -- systemctl thaw x.service");
         assert_eq!(found[1].remedy, "thaw it: echo 0 > '/cg/lxc.payload.t/a b/cgroup.freeze'");
     }
@@ -234,7 +254,10 @@ mod tests {
         let found = judge(&tasks, &root(), false);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].severity, Severity::Warning);
-        assert!(found[0].what.contains("300 (sh), 301 (vi)") && found[0].remedy.ends_with("kill 300 301"));
+        assert!(
+            found[0].what.contains("300 (sh), 301 (vi)")
+                && found[0].remedy.ends_with("kill 300 301")
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Where mounts propagate: what the host mounts later may reach the container.
 //!
-//! CRIU makes a mount a slave of the mount that it finds at an external's source, or at the root's. A master that lies
-//! outside of the container in any other way it refuses (mount.c, `resolve_shared_mounts`: `… has unreachable sharing`).
+//! CRIU makes a mount a slave of the mount that it finds at an external's source, or at the root's.
+//! A master that lies outside of the container in any other way it refuses (mount.c,
+//! `resolve_shared_mounts`: `… has unreachable sharing`).
 
 use std::path::Path;
 
@@ -16,7 +17,9 @@ pub fn judge(tables: &Tables, externals: &[External], host: &[Mount]) -> Vec<Fin
     let main = tables.main();
     let Some(root) = main.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
     let mut found = Vec::new();
-    for mount in main.iter().filter(|m| m.id != root.id && externals.iter().any(|e| e.point == m.point)) {
+    for mount in
+        main.iter().filter(|m| m.id != root.id && externals.iter().any(|e| e.point == m.point))
+    {
         found.extend(of_source(mount, host));
     }
     let all: Vec<&Mount> = tables.all().collect();
@@ -24,10 +27,16 @@ pub fn judge(tables: &Tables, externals: &[External], host: &[Mount]) -> Vec<Fin
         if mount.shared.is_some_and(|group| host.iter().any(|h| h.shared == Some(group))) {
             found.push(in_both_directions(mount));
         } else if !all.iter().any(|m| mount.master.is_none() || m.shared == mount.master) {
-            let gives =
-                |m: &Mount| m.device == mount.device && m.master == mount.master && mount.root.starts_with(&m.root);
-            let external =
-                |m: &&Mount| m.id == root.id || terminals::is_lent(m) || externals.iter().any(|e| e.point == m.point);
+            let gives = |m: &Mount| {
+                m.device == mount.device
+                    && m.master == mount.master
+                    && mount.root.starts_with(&m.root)
+            };
+            let external = |m: &&Mount| {
+                m.id == root.id
+                    || terminals::is_lent(m)
+                    || externals.iter().any(|e| e.point == m.point)
+            };
             if !main.iter().filter(external).any(gives) {
                 found.push(without_a_source(mount));
             }
@@ -48,7 +57,9 @@ fn of_source(mount: &Mount, host: &[Mount]) -> Option<Finding> {
         );
         let finding = Finding::blocker(what, "a restore would mount what is there now");
         return Some(
-            finding.at(place(mount)).remedy(format!("unmount {cover} on the host, or {point} in the container")),
+            finding
+                .at(place(mount))
+                .remedy(format!("unmount {cover} on the host, or {point} in the container")),
         );
     }
     if source.propagates {
@@ -61,7 +72,11 @@ fn of_source(mount: &Mount, host: &[Mount]) -> Option<Finding> {
         "after a restore it no longer does; what the host mounts below {} may reach it instead",
         path.display()
     );
-    Some(Finding::warning(what, why).at(place(mount)).remedy("to avoid this warning, restart the container"))
+    Some(
+        Finding::warning(what, why)
+            .at(place(mount))
+            .remedy("to avoid this warning, restart the container"),
+    )
 }
 
 fn in_both_directions(mount: &Mount) -> Finding {
@@ -75,11 +90,17 @@ fn in_both_directions(mount: &Mount) -> Finding {
 
 fn without_a_source(mount: &Mount) -> Finding {
     Finding::blocker(
-        format!("{} receives mounts from outside of the container, and nothing says from where", mount.point.display()),
+        format!(
+            "{} receives mounts from outside of the container, and nothing says from where",
+            mount.point.display()
+        ),
         "CRIU refuses to dump it (has unreachable sharing)",
     )
     .at(place(mount))
-    .remedy(format!("make it private in the container: mount --make-private {}", mount.point.display()))
+    .remedy(format!(
+        "make it private in the container: mount --make-private {}",
+        mount.point.display()
+    ))
 }
 
 #[cfg(test)]
@@ -104,8 +125,12 @@ mod tests {
     fn a_slave_of_the_hosts_mount_is_as_good_as_its_source() {
         let source = Mount { shared: Some(7), ..mount(2, 1, "/", "/sys/debug") };
         let host = [mount(1, 0, "/", "/"), source.clone()];
-        let slave =
-            Mount { master: Some(7), shared: Some(40), device: source.device.clone(), ..mount(51, 50, "/", "/x") };
+        let slave = Mount {
+            master: Some(7),
+            shared: Some(40),
+            device: source.device.clone(),
+            ..mount(51, 50, "/", "/x")
+        };
         let with = |slave: &Mount| vec![mount(50, 0, "/", "/"), slave.clone()];
         assert_eq!(judged(with(&slave), &["/x"], &host), []);
         assert_eq!(judged(with(&slave), &[], &host), [Severity::Blocker]);
@@ -122,7 +147,8 @@ mod tests {
         let group = Mount { shared: Some(40), ..mount(51, 50, "/", "/x") };
         let slave = Mount { master: Some(40), ..mount(52, 50, "/", "/y") };
         let root = Mount { master: Some(1), ..mount(50, 0, "/r", "/") };
-        let piece = Mount { device: root.device.clone(), master: Some(1), ..mount(53, 50, "/r/etc", "/z") };
+        let piece =
+            Mount { device: root.device.clone(), master: Some(1), ..mount(53, 50, "/r/etc", "/z") };
         assert_eq!(judged(vec![root, group, slave, piece], &[], &[]), []);
     }
 }

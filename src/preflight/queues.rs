@@ -1,4 +1,5 @@
-//! Sockets through which something waits: requests to a unix socket, packets that the kernel hands to a program.
+//! Sockets through which something waits: requests to a unix socket, packets that the kernel hands
+//! to a program.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -30,16 +31,20 @@ impl Queues {
     pub fn read(tasks: &Tasks) -> Result<Queues> {
         let mut queues = Queues::default();
         for task in tasks.one_of_each("net") {
-            let table = |name: &str| fs::read_to_string(format!("/proc/{}/net/{name}", task.pid)).unwrap_or_default();
+            let table = |name: &str| {
+                fs::read_to_string(format!("/proc/{}/net/{name}", task.pid)).unwrap_or_default()
+            };
             let sockets = table("netlink");
             for (list, target) in RECEIVERS {
                 let ports = ports(&table(&format!("netfilter/{list}")));
                 queues.packets.extend(netfilter(&sockets, &ports).map(|inode| (inode, target)));
             }
             let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
-            let requests = in_netns(netns.as_fd(), unix_requests).context("enter the container's network namespace")?;
+            let requests = in_netns(netns.as_fd(), unix_requests)
+                .context("enter the container's network namespace")?;
             // CRIU cannot do without this list either, and says so better.
-            let requests = requests.inspect_err(|e| log::debug!("list unix sockets: {e}")).unwrap_or_default();
+            let requests =
+                requests.inspect_err(|e| log::debug!("list unix sockets: {e}")).unwrap_or_default();
             queues.requests.extend(requests.into_iter().map(u64::from));
         }
         Ok(queues)
@@ -51,7 +56,8 @@ fn ports(list: &str) -> BTreeSet<u32> {
     list.lines().filter_map(|line| line.split_ascii_whitespace().nth(1)?.parse().ok()).collect()
 }
 
-/// The inodes of those sockets of nfnetlink; the second column is the protocol, the third the number, the last the inode.
+/// The inodes of those sockets of nfnetlink; the second column is the protocol, the third the
+/// number, the last the inode.
 fn netfilter(sockets: &str, ports: &BTreeSet<u32>) -> impl Iterator<Item = u64> {
     sockets.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -126,7 +132,13 @@ mod tests {
         };
         let fpm = task(105, "php-fpm");
         let descriptors = vec![socket(1), socket(2), socket(3)];
-        let opened = Opened { task: &fpm, descriptors, mapped: Vec::new(), shared_code: None, program: None };
+        let opened = Opened {
+            task: &fpm,
+            descriptors,
+            mapped: Vec::new(),
+            shared_code: None,
+            program: None,
+        };
         let queues = Queues { requests: [1].into(), packets: [(2, "NFQUEUE")].into() };
         let found = judge(&[opened.clone(), opened], &queues);
         let told: Vec<_> = found.iter().map(|f| (f.severity, f.fails)).collect();

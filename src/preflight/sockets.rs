@@ -16,7 +16,8 @@ use crate::sys::multicast;
 use crate::sys::netlink::{Error, in_netns, tcp_listeners, unix_peers};
 use crate::sys::process::Process;
 
-/// Protocols that CRIU 4.2 dumps, as the kernel calls them (sockets.c: `dump_socket`; sk-inet.c: `can_dump_ipproto`).
+/// Protocols that CRIU 4.2 dumps, as the kernel calls them (sockets.c: `dump_socket`; sk-inet.c:
+/// `can_dump_ipproto`).
 const KNOWN: &[&str] = &[
     "TCP",
     "TCPv6",
@@ -36,8 +37,8 @@ const KNOWN: &[&str] = &[
 
 /// Protocols of which it is known that CRIU refuses them; of others it is only guessed.
 const REFUSED: &[&str] = &[
-    "MPTCP", "MPTCPv6", "SCTP", "SCTPv6", "AF_VSOCK", "XDP", "ALG", "KEY", "CAN", "CAN_RAW", "CAN_BCM", "TIPC", "RDS",
-    "SMC", "SMC6", "DCCP", "DCCPv6", "HCI", "L2CAP", "RFCOMM",
+    "MPTCP", "MPTCPv6", "SCTP", "SCTPv6", "AF_VSOCK", "XDP", "ALG", "KEY", "CAN", "CAN_RAW",
+    "CAN_BCM", "TIPC", "RDS", "SMC", "SMC6", "DCCP", "DCCPv6", "HCI", "L2CAP", "RFCOMM",
 ];
 
 /// What the kernel tells of the sockets of all network namespaces of a container.
@@ -67,7 +68,8 @@ impl Sockets {
             list.inspect_err(|e| log::debug!("list {what}: {e}")).unwrap_or_default()
         };
         let wide = |(one, other): (u32, u32)| (u64::from(one), u64::from(other));
-        // What it was started with may be of the host's network: the streams of a unit of systemd's.
+        // What it was started with may be of the host's network: the streams of a unit of
+        // systemd's.
         let ours = listed(unix_peers(), "unix sockets").into_iter().map(wide);
         found.peers.extend(ours.filter(|(inode, _)| inside.contains(inode)));
         for task in tasks.one_of_each("net") {
@@ -77,12 +79,14 @@ impl Sockets {
             let (peers, listeners) = in_netns(netns.as_fd(), || (unix_peers(), tcp_listeners()))
                 .context("enter the container's network namespace")?;
             found.peers.extend(listed(peers, "unix sockets").into_iter().map(wide));
-            let waiting = listed(listeners, "TCP sockets").into_iter().filter(|(_, queue)| *queue > 0);
+            let waiting =
+                listed(listeners, "TCP sockets").into_iter().filter(|(_, queue)| *queue > 0);
             found.waiting.extend(waiting.map(|(inode, _)| u64::from(inode)));
         }
         let netlink = sockets(opened).filter(|held| held.protocol == "NETLINK");
         found.far_groups.extend(netlink.filter(has_far_groups).map(|held| held.inode));
-        let outside: BTreeSet<u64> = inside.iter().filter_map(|i| found.peers.get(i)).copied().collect();
+        let outside: BTreeSet<u64> =
+            inside.iter().filter_map(|i| found.peers.get(i)).copied().collect();
         let outside: BTreeSet<u64> = outside.difference(&inside).copied().collect();
         if !outside.is_empty() {
             found.holders = holders(&outside)?;
@@ -91,7 +95,9 @@ impl Sockets {
         let own: BTreeSet<u64> = opened.iter().filter_map(|o| o.task.namespace("pid")).collect();
         let holders = &found.holders;
         found.peers.retain(|_, peer| {
-            let holder = holders.get(peer).and_then(|(pid, _)| fs::metadata(format!("/proc/{pid}/ns/pid")).ok());
+            let holder = holders
+                .get(peer)
+                .and_then(|(pid, _)| fs::metadata(format!("/proc/{pid}/ns/pid")).ok());
             holder.is_none_or(|namespace| !own.contains(&namespace.ino()))
         });
         Ok(found)
@@ -128,7 +134,10 @@ impl Held<'_> {
 fn has_far_groups(held: &Held<'_>) -> bool {
     let Ok(process) = Process::open(held.task.pid) else { return false };
     let Ok(number) = i32::try_from(held.descriptor) else { return false };
-    multicast::socket(&process, number).ok().flatten().is_some_and(|socket| multicast::has_far_groups(&socket))
+    multicast::socket(&process, number)
+        .ok()
+        .flatten()
+        .is_some_and(|socket| multicast::has_far_groups(&socket))
 }
 
 /// `/proc/PID/net/netlink`: the fifth column counts what waits to be read, the last is the inode.
@@ -143,8 +152,8 @@ fn unread_line(line: &str) -> Option<u64> {
     if waits { words.last()?.parse().ok() } else { None }
 }
 
-/// `/proc/PID/net/tcp6`: the second column is the address, a word of four bytes after the other, the fourth the state,
-/// the tenth the inode.
+/// `/proc/PID/net/tcp6`: the second column is the address, a word of four bytes after the other,
+/// the fourth the state, the tenth the inode.
 fn link_local(pid: i32) -> Vec<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/net/tcp6")).unwrap_or_default();
     text.lines().filter_map(link_local_line).collect()
@@ -162,11 +171,15 @@ fn link_local_line(line: &str) -> Option<u64> {
 fn holders(wanted: &BTreeSet<u64>) -> Result<BTreeMap<u64, (i32, String)>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir("/proc").context("list /proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
         let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
         for descriptor in descriptors.flatten() {
             let Ok(target) = fs::read_link(descriptor.path()) else { continue };
-            let inode = target.to_str().and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
+            let inode = target
+                .to_str()
+                .and_then(|t| t.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok());
             if let Some(inode) = inode.filter(|i| wanted.contains(i)) {
                 let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
                 found.insert(inode, (pid, command.trim_end().to_owned()));
@@ -202,7 +215,9 @@ pub fn judge(opened: &[Opened<'_>], known: &Sockets, names: &Names) -> Vec<Findi
         }
         let peer = known.peers.get(&inode).filter(|peer| !inside.contains(peer));
         match peer.map(|peer| known.holders.get(peer)) {
-            Some(Some(holder)) if held.is_stream_of_init() => found.push(stream_of_init(&held, holder, names)),
+            Some(Some(holder)) if held.is_stream_of_init() => {
+                found.push(stream_of_init(&held, holder, names))
+            }
             Some(holder) => found.push(external(task, inode, holder)),
             None => {}
         }
@@ -236,19 +251,24 @@ fn unknown(task: &Task, inode: u64, protocol: &str) -> Option<Finding> {
 /// sk-netlink.c: `The netlink socket … has more than 32 groups`.
 fn far_groups(task: &Task, inode: u64, names: &Names) -> Finding {
     let finding = Finding::blocker(
-        format!("{} listens to netlink groups beyond the first 32 (nexthops, for instance)", task.name()),
+        format!(
+            "{} listens to netlink groups beyond the first 32 (nexthops, for instance)",
+            task.name()
+        ),
         "CRIU cannot dump such a socket",
     )
     .at(Place { file: Some(format!("socket:[{inode}]")), ..task.place() });
     match task.unit().filter(|unit| unit.ends_with(".service") && shell::is_plain(unit)) {
-        Some(unit) => {
-            finding.remedy(format!("stop it for the checkpoint: {}", names.attach(&format!("systemctl stop {unit}"))))
-        }
+        Some(unit) => finding.remedy(format!(
+            "stop it for the checkpoint: {}",
+            names.attach(&format!("systemctl stop {unit}"))
+        )),
         None => finding.remedy(end(task)),
     }
 }
 
-/// sk-netlink.c: `The socket has data to read`. It is mostly read in a moment, so a dump is tried again.
+/// sk-netlink.c: `The socket has data to read`. It is mostly read in a moment, so a dump is tried
+/// again.
 fn unread_data(task: &Task, inode: u64) -> Finding {
     Finding::warning(
         format!("{} has unread netlink messages", task.name()),
@@ -290,15 +310,19 @@ fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding 
             why,
         ),
         // Perhaps it is on its way between two processes of the container.
-        None => Finding::warning(format!("{} has a unix connection whose peer cannot be found", task.name()), why),
+        None => Finding::warning(
+            format!("{} has a unix connection whose peer cannot be found", task.name()),
+            why,
+        ),
     };
-    finding
-        .at(place(task, inode))
-        .remedy(format!("close the connection (is a socket of the host bind-mounted?), or {}", end(task)))
+    finding.at(place(task, inode)).remedy(format!(
+        "close the connection (is a socket of the host bind-mounted?), or {}",
+        end(task)
+    ))
 }
 
-/// sk-unix.c: `Unix socket … not found`. With `lxc.console.path = none` an init that `lxc-start -F` starts keeps the streams
-/// of that: those of a unit lead to the journal.
+/// sk-unix.c: `Unix socket … not found`. With `lxc.console.path = none` an init that `lxc-start -F`
+/// starts keeps the streams of that: those of a unit lead to the journal.
 fn stream_of_init(held: &Held<'_>, (pid, command): &(i32, String), names: &Names) -> Finding {
     let what = format!(
         "{} has its standard output from the host: a unix socket to process {pid} ({command}) there",
@@ -351,9 +375,17 @@ mod tests {
     #[test]
     fn the_other_end_of_a_connection_must_be_inside() {
         let peers = BTreeMap::from([(1, 2), (2, 1), (3, 9), (4, 8)]);
-        let sockets = Sockets { peers, holders: BTreeMap::from([(9, (77, "sshd".into()))]), ..Sockets::default() };
-        let found = judged(&[(1, "UNIX"), (2, "UNIX"), (3, "UNIX"), (4, "UNIX"), (5, "UNIX")], &sockets);
-        assert_eq!(found.iter().map(|f| f.severity).collect::<Vec<_>>(), [Severity::Blocker, Severity::Warning]);
+        let sockets = Sockets {
+            peers,
+            holders: BTreeMap::from([(9, (77, "sshd".into()))]),
+            ..Sockets::default()
+        };
+        let found =
+            judged(&[(1, "UNIX"), (2, "UNIX"), (3, "UNIX"), (4, "UNIX"), (5, "UNIX")], &sockets);
+        assert_eq!(
+            found.iter().map(|f| f.severity).collect::<Vec<_>>(),
+            [Severity::Blocker, Severity::Warning]
+        );
         assert!(found[0].what.contains("process 77 (sshd)"));
     }
 
@@ -375,9 +407,19 @@ mod tests {
             program: None,
         };
         let found = judge(&[opened], &sockets, &Names::test());
-        assert_eq!((found.len(), found[0].severity, found[0].place.descriptor), (1, Severity::Blocker, Some(1)));
-        assert!(found[0].what.contains("its standard output") && found[0].what.contains("43 (systemd-journal)"));
-        assert!(found[0].remedy.contains("'/etc/systemd/system/lxc@web.service.d'"), "{}", found[0].remedy);
+        assert_eq!(
+            (found.len(), found[0].severity, found[0].place.descriptor),
+            (1, Severity::Blocker, Some(1))
+        );
+        assert!(
+            found[0].what.contains("its standard output")
+                && found[0].what.contains("43 (systemd-journal)")
+        );
+        assert!(
+            found[0].remedy.contains("'/etc/systemd/system/lxc@web.service.d'"),
+            "{}",
+            found[0].remedy
+        );
     }
 
     #[test]
@@ -402,11 +444,15 @@ mod tests {
         let netlink = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode";
         assert_eq!(unread_line(netlink), None);
         assert_eq!(
-            unread_line("000000004f7a58e3 0   1          00000111 0        0        0     2        0   15861"),
+            unread_line(
+                "000000004f7a58e3 0   1          00000111 0        0        0     2        0   15861"
+            ),
             None
         );
         assert_eq!(
-            unread_line("000000004f7a58e3 0   1          00000111 212992   0        0     2        0   15861"),
+            unread_line(
+                "000000004f7a58e3 0   1          00000111 212992   0        0     2        0   15861"
+            ),
             Some(15861)
         );
     }

@@ -9,7 +9,8 @@ use super::finding::{Finding, Place};
 use super::task::Tasks;
 use crate::report::bytes;
 
-/// The kernel counts a process's memory in batches; what may be missing or too much, for each process.
+/// The kernel counts a process's memory in batches; what may be missing or too much, for each
+/// process.
 const COUNT_ERROR: u64 = 1 << 20;
 
 /// Where the checkpoint is to go.
@@ -29,7 +30,8 @@ impl Target {
     /// Looks at the place for a checkpoint, which need not exist yet.
     pub fn read(images: &Path, incremental: bool) -> Result<Target> {
         let dir = images.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
-        let stat = statfs(dir).with_context(|| format!("ask for the space on {}", dir.display()))?;
+        let stat =
+            statfs(dir).with_context(|| format!("ask for the space on {}", dir.display()))?;
         let plain: [FsType; 3] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, TMPFS_MAGIC];
         let block = u64::try_from(stat.block_size()).unwrap_or_default();
         Ok(Target {
@@ -50,7 +52,8 @@ pub fn judge(tasks: &Tasks, target: &Target) -> Option<Finding> {
     if private + shared <= target.free {
         return None;
     }
-    let certain = target.plain && !target.incremental && private.saturating_sub(error) > target.free;
+    let certain =
+        target.plain && !target.incremental && private.saturating_sub(error) > target.free;
     let what = format!("the container's memory takes {}", bytes(private + shared));
     let why = format!("there is room for {} in {}", bytes(target.free), target.dir.display());
     let finding = if certain { Finding::blocker(what, why) } else { Finding::warning(what, why) };
@@ -69,7 +72,8 @@ mod tests {
 
     fn judged(private: u64, shared: u64, target: Target) -> Option<Severity> {
         let one = |pid| Task { private: private << 20, shared: shared << 20, ..task(pid, "x") };
-        judge(&Tasks { tree: vec![one(101), one(102)], ..Tasks::default() }, &target).map(|f| f.severity)
+        judge(&Tasks { tree: vec![one(101), one(102)], ..Tasks::default() }, &target)
+            .map(|f| f.severity)
     }
 
     fn target(free: u64) -> Target {
@@ -80,11 +84,22 @@ mod tests {
     fn only_what_cannot_fit_blocks() {
         assert_eq!(judged(100, 0, target(200)), None);
         assert_eq!(judged(100, 0, target(100)), Some(Severity::Blocker));
-        assert_eq!(judged(100, 0, target(195)), Some(Severity::Warning), "within the error of the count");
-        assert_eq!(judged(10, 100, target(100)), Some(Severity::Warning), "shared memory is only an upper bound");
+        assert_eq!(
+            judged(100, 0, target(195)),
+            Some(Severity::Warning),
+            "within the error of the count"
+        );
+        assert_eq!(
+            judged(10, 100, target(100)),
+            Some(Severity::Warning),
+            "shared memory is only an upper bound"
+        );
         assert_eq!(judged(10, 100, target(130)), None, "it is written once");
         assert_eq!(judged(100, 0, Target { plain: false, ..target(100) }), Some(Severity::Warning));
-        assert_eq!(judged(100, 0, Target { incremental: true, ..target(100) }), Some(Severity::Warning));
+        assert_eq!(
+            judged(100, 0, Target { incremental: true, ..target(100) }),
+            Some(Severity::Warning)
+        );
     }
 
     #[test]

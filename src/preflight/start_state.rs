@@ -1,4 +1,5 @@
-//! What the container was given by its configuration, or by who started it, and a restore cannot give it again.
+//! What the container was given by its configuration, or by who started it, and a restore cannot
+//! give it again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,10 +29,12 @@ impl Given {
     /// Looks at a running container.
     pub fn read(config: &Config, tasks: &Tasks) -> Given {
         let monitor = tasks.tree.first().and_then(|init| monitors_user(init.pid));
-        let notifying = config.seccomp_profile().filter(|profile| notifies(profile)).map(Path::to_owned);
+        let notifying =
+            config.seccomp_profile().filter(|profile| notifies(profile)).map(Path::to_owned);
         let proc_files = config.proc_items().iter().map(|(file, _)| file.clone()).collect();
         let alive = tasks.tree.iter().filter(|t| !t.is_zombie());
-        let personalities = alive.filter_map(|t| Some((t.clone(), personality::of(t.pid)?))).collect();
+        let personalities =
+            alive.filter_map(|t| Some((t.clone(), personality::of(t.pid)?))).collect();
         Given { monitor, notifying, proc_files, personalities }
     }
 }
@@ -40,13 +43,19 @@ impl Given {
 pub fn monitors_user(init: i32) -> Option<u32> {
     let first = |pid: i32, key: &str| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        status.lines().find_map(|l| l.strip_prefix(key))?.split_ascii_whitespace().next().map(str::to_owned)
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(key))?
+            .split_ascii_whitespace()
+            .next()
+            .map(str::to_owned)
     };
     let parent = first(init, "PPid:")?.parse().ok()?;
     first(parent, "Uid:")?.parse().ok()
 }
 
-/// Whether a rule of a seccomp profile asks a listener. One that cannot be read is none that LXC could have read.
+/// Whether a rule of a seccomp profile asks a listener. One that cannot be read is none that LXC
+/// could have read.
 fn notifies(profile: &Path) -> bool {
     let text = fs::read_to_string(profile).unwrap_or_default();
     text.lines().any(|line| line.split_ascii_whitespace().any(|word| word == "notify"))
@@ -57,7 +66,8 @@ pub fn judge(given: &Given) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(given.monitor.filter(|uid| *uid != 0).map(of_a_user));
     found.extend(given.notifying.as_deref().map(listener));
-    let lost: Vec<&str> = given.proc_files.iter().map(String::as_str).filter(|file| !PROC.contains(file)).collect();
+    let lost: Vec<&str> =
+        given.proc_files.iter().map(String::as_str).filter(|file| !PROC.contains(file)).collect();
     if !lost.is_empty() {
         found.push(Finding::warning(
             format!("its configuration sets lxc.proc.{}", lost.join(", lxc.proc.")),
@@ -75,7 +85,9 @@ pub fn of_a_user(uid: u32) -> Finding {
         "restored it would be root's: its user could neither see nor stop it",
     )
     .on_restore()
-    .remedy("have root start it (an id map, lxc.idmap, keeps it unprivileged), or leave it to its user")
+    .remedy(
+        "have root start it (an id map, lxc.idmap, keeps it unprivileged), or leave it to its user",
+    )
 }
 
 fn listener(profile: &Path) -> Finding {
@@ -115,16 +127,25 @@ mod tests {
             Given { notifying: Some("/p".into()), ..Given::default() },
         ] {
             let found = judge(&given);
-            assert_eq!((found[0].severity, found[0].fails), (Severity::Blocker, Fails::Restore), "{found:?}");
+            assert_eq!(
+                (found[0].severity, found[0].fails),
+                (Severity::Blocker, Fails::Restore),
+                "{found:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_lost_is_named() {
-        let files =
-            |all: &[&str]| Given { proc_files: all.iter().map(|f| (*f).to_owned()).collect(), ..Given::default() };
+        let files = |all: &[&str]| Given {
+            proc_files: all.iter().map(|f| (*f).to_owned()).collect(),
+            ..Given::default()
+        };
         assert_eq!(judge(&files(&["oom_score_adj", "coredump_filter"])), []);
-        assert_eq!(judge(&files(&["oom_score_adj", "autogroup"]))[0].what, "its configuration sets lxc.proc.autogroup");
+        assert_eq!(
+            judge(&files(&["oom_score_adj", "autogroup"]))[0].what,
+            "its configuration sets lxc.proc.autogroup"
+        );
     }
 
     #[test]

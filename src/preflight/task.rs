@@ -1,7 +1,9 @@
-//! The processes of a container: those that CRIU dumps, and those that were put into it from outside.
+//! The processes of a container: those that CRIU dumps, and those that were put into it from
+//! outside.
 //!
-//! CRIU walks the tree of children from init, through `/proc/PID/task/TID/children` (cr-dump.c, seize.c). A process that
-//! entered the container (lxc-attach, nsenter) is no descendant of init, so CRIU does not see it.
+//! CRIU walks the tree of children from init, through `/proc/PID/task/TID/children` (cr-dump.c,
+//! seize.c). A process that entered the container (lxc-attach, nsenter) is no descendant of init,
+//! so CRIU does not see it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,7 +17,8 @@ use super::finding::Place;
 use crate::lxc::shell;
 
 /// The kinds of namespaces, as `/proc/PID/ns` names them.
-pub const NAMESPACES: [&str; 9] = ["cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts"];
+pub const NAMESPACES: [&str; 9] =
+    ["cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts"];
 
 /// The kind of namespace that shows which processes are in the container.
 const PID: usize = 4;
@@ -49,7 +52,8 @@ pub struct Task {
     pub private: u64,
     /// Shared memory that it has mapped, in bytes.
     pub shared: u64,
-    /// The inode of each namespace, in the order of [`NAMESPACES`]; none where the kernel has no such namespaces.
+    /// The inode of each namespace, in the order of [`NAMESPACES`]; none where the kernel has no
+    /// such namespaces.
     pub namespaces: [Option<u64>; NAMESPACES.len()],
     /// Its cgroup2 path.
     pub cgroup: String,
@@ -70,7 +74,8 @@ impl Task {
             *inode = namespace(pid, kind);
         }
         let cgroup = read(pid, "cgroup")?.unwrap_or_default();
-        task.cgroup = cgroup.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or_default().to_owned();
+        task.cgroup =
+            cgroup.lines().find_map(|l| l.strip_prefix("0::")).unwrap_or_default().to_owned();
         task.label = label(pid);
         Ok(Some(task))
     }
@@ -81,9 +86,17 @@ impl Task {
             let Some((key, value)) = line.split_once(':') else { continue };
             let value = value.trim();
             let number = || value.parse().unwrap_or_default();
-            let numbers = || value.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>();
-            let last = || value.rsplit(char::is_whitespace).next().and_then(|n| n.parse().ok()).unwrap_or_default();
-            let kibibytes = || value.trim_end_matches(" kB").parse::<u64>().unwrap_or_default() << 10;
+            let numbers =
+                || value.split_ascii_whitespace().flat_map(str::parse).collect::<Vec<u32>>();
+            let last = || {
+                value
+                    .rsplit(char::is_whitespace)
+                    .next()
+                    .and_then(|n| n.parse().ok())
+                    .unwrap_or_default()
+            };
+            let kibibytes =
+                || value.trim_end_matches(" kB").parse::<u64>().unwrap_or_default() << 10;
             match key {
                 "Name" => task.command = value.to_owned(),
                 "State" => task.state = value.chars().next().unwrap_or_default(),
@@ -113,7 +126,9 @@ impl Task {
 
     /// The systemd unit that it belongs to, by its cgroup: the innermost service or scope.
     pub fn unit(&self) -> Option<&str> {
-        let is_unit = |name: &&str| name.ends_with(".service") || (name.ends_with(".scope") && *name != "init.scope");
+        let is_unit = |name: &&str| {
+            name.ends_with(".service") || (name.ends_with(".scope") && *name != "init.scope")
+        };
         self.cgroup.rsplit('/').find(is_unit)
     }
 
@@ -137,12 +152,15 @@ impl Task {
     }
 }
 
-/// How to end a process. Its unit is stopped by the container's systemd, which would start a killed one again; and
-/// with its init the container would end.
+/// How to end a process. Its unit is stopped by the container's systemd, which would start a killed
+/// one again; and with its init the container would end.
 pub fn end(task: &Task) -> String {
     let unit = task.unit().filter(|unit| unit.ends_with(".service") && shell::is_plain(unit));
     match (task.pid_inside, unit) {
-        (1, _) => "this is the container's init: have it started without that, and restart the container".to_owned(),
+        (1, _) => {
+            "this is the container's init: have it started without that, and restart the container"
+                .to_owned()
+        }
         (_, Some(unit)) => format!("in the container, stop its unit: systemctl stop {unit}"),
         (_, None) => format!("end the process: kill {}", task.pid),
     }
@@ -166,7 +184,10 @@ impl Tasks {
     /// When init or /proc cannot be read. What ends meanwhile is left out.
     pub fn read(init: i32) -> Result<Tasks> {
         let first = Task::read(init)?.context("the container's init has ended")?;
-        let mut found = Tasks { no_children: !Path::new("/proc/thread-self/children").exists(), ..Tasks::default() };
+        let mut found = Tasks {
+            no_children: !Path::new("/proc/thread-self/children").exists(),
+            ..Tasks::default()
+        };
         let namespace = first.namespaces[PID];
         let mut seen = BTreeSet::from([init]);
         let mut waiting = vec![first];
@@ -214,7 +235,8 @@ fn namespace_of(pid: i32) -> Option<u64> {
     namespace(pid, NAMESPACES[PID])
 }
 
-/// The inode of a namespace. The file's own inode would do, but the link is what every kernel tells alike.
+/// The inode of a namespace. The file's own inode would do, but the link is what every kernel tells
+/// alike.
 fn namespace(pid: i32, kind: &str) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok()?;
     link.to_str()?.split_once('[')?.1.strip_suffix(']')?.parse().ok()
@@ -241,12 +263,13 @@ fn label(pid: i32) -> Option<String> {
     (!label.is_empty()).then(|| label.split(" (").next().unwrap_or(label).to_owned())
 }
 
-/// Whether a process waits in the kernel each time one looks. Any process does for a moment now and then, a parent in
-/// vfork(2) for instance.
+/// Whether a process waits in the kernel each time one looks. Any process does for a moment now and
+/// then, a parent in vfork(2) for instance.
 fn keeps_waiting(pid: i32) -> bool {
     for _ in 0..WAITING_LOOKS {
         std::thread::sleep(WAITING_INTERVAL);
-        let state = fs::read_to_string(format!("/proc/{pid}/status")).map(|text| Task::parse(&text).state);
+        let state =
+            fs::read_to_string(format!("/proc/{pid}/status")).map(|text| Task::parse(&text).state);
         if !matches!(state, Ok('D')) {
             return false;
         }
@@ -294,22 +317,36 @@ pub(super) mod tests {
         let text = "Name:\tsleep x\nState:\tS (sleeping)\nPPid:\t489\nTracerPid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n\
                     NSpid:\t492\t12\nNSpgid:\t0\t0\nNSsid:\t480\t0\nRssAnon:\t      56 kB\nRssShmem:\t 8 kB\nVmSwap:\t 4 kB\n";
         let task = Task::parse(text);
-        assert_eq!((task.command.as_str(), task.state, task.parent, task.tracer), ("sleep x", 'S', 489, 7));
-        assert_eq!((task.pid_inside, task.session, task.private, task.shared), (12, 0, 60 << 10, 8 << 10));
+        assert_eq!(
+            (task.command.as_str(), task.state, task.parent, task.tracer),
+            ("sleep x", 'S', 489, 7)
+        );
+        assert_eq!(
+            (task.pid_inside, task.session, task.private, task.shared),
+            (12, 0, 60 << 10, 8 << 10)
+        );
         assert_eq!(task.uids, [1, 2, 3, 4]);
     }
 
     #[test]
     fn a_task_belongs_to_its_innermost_unit() {
-        let unit = |cgroup: &str| Task { cgroup: cgroup.into(), ..Task::default() }.unit().map(str::to_owned);
+        let unit = |cgroup: &str| {
+            Task { cgroup: cgroup.into(), ..Task::default() }.unit().map(str::to_owned)
+        };
         assert_eq!(unit("/lxc.payload.t/system.slice/ssh.service").as_deref(), Some("ssh.service"));
-        assert_eq!(unit("/lxc.payload.t/user.slice/user@0.service/app.slice/x.scope").as_deref(), Some("x.scope"));
+        assert_eq!(
+            unit("/lxc.payload.t/user.slice/user@0.service/app.slice/x.scope").as_deref(),
+            Some("x.scope")
+        );
         assert_eq!(unit("/lxc.payload.t/init.scope"), None);
     }
 
     #[test]
     fn the_tree_of_this_process_is_read() {
-        let mut child = std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("/bin/cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let me = std::process::id().cast_signed();
         let tasks = Tasks::read(me).unwrap();
         assert_eq!(tasks.tree[0].pid, me);

@@ -7,10 +7,12 @@ use super::finding::{Finding, Place};
 use super::mounts::Tables;
 use super::task::end;
 
-/// The major number of the ends of pseudo terminals that programs use; the minor is the terminal's number.
+/// The major number of the ends of pseudo terminals that programs use; the minor is the terminal's
+/// number.
 const SLAVE: u32 = 136;
 
-/// Judges the terminals; pure. `handed_over` are the numbers of those whose masters the checkpoint takes care of.
+/// Judges the terminals; pure. `handed_over` are the numbers of those whose masters the checkpoint
+/// takes care of.
 ///
 /// tty.c: `Unable to find a master for`, `Found slave peer index … without correspond master peer`.
 pub fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec<Finding> {
@@ -23,8 +25,10 @@ pub fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec
         })
     };
     let inside = |file: &File| file.mount.is_none_or(|id| tables.has(id));
-    let masters: BTreeSet<u32> =
-        files().filter(|(_, _, f)| f.device == PTMX && inside(f)).filter_map(|(_, _, f)| f.terminal).collect();
+    let masters: BTreeSet<u32> = files()
+        .filter(|(_, _, f)| f.device == PTMX && inside(f))
+        .filter_map(|(_, _, f)| f.terminal)
+        .collect();
     let mut found = Vec::new();
     let mut told = BTreeSet::new();
     for (task, descriptor, file) in files() {
@@ -54,7 +58,11 @@ pub fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec
                 ),
                 "CRIU cannot restore half of a terminal",
             )
-            .at(Place { descriptor: Some(descriptor.number), file: Some(descriptor.target.clone()), ..task.place() })
+            .at(Place {
+                descriptor: Some(descriptor.number),
+                file: Some(descriptor.target.clone()),
+                ..task.place()
+            })
             .remedy(remedy),
         );
     }
@@ -69,7 +77,13 @@ mod tests {
     use super::*;
 
     fn slave(number: u32, mount: i32) -> File {
-        File { mode: libc::S_IFCHR | 0o620, device: (SLAVE, number), names: 1, mount: Some(mount), ..File::default() }
+        File {
+            mode: libc::S_IFCHR | 0o620,
+            device: (SLAVE, number),
+            names: 1,
+            mount: Some(mount),
+            ..File::default()
+        }
     }
 
     fn master(number: u32, mount: i32) -> File {
@@ -78,8 +92,11 @@ mod tests {
 
     fn judged(files: &[File], handed_over: &[u32]) -> usize {
         let task = task(105, "x");
-        let descriptors =
-            files.iter().map(|f| Descriptor { number: 3, target: "/dev/pts/0".into(), kind: Kind::File(*f) });
+        let descriptors = files.iter().map(|f| Descriptor {
+            number: 3,
+            target: "/dev/pts/0".into(),
+            kind: Kind::File(*f),
+        });
         let opened = [Opened {
             task: &task,
             descriptors: descriptors.collect(),

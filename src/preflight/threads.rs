@@ -1,5 +1,5 @@
-//! What the threads of a process have for themselves. CRIU takes it for granted that they share all but their stacks and
-//! registers.
+//! What the threads of a process have for themselves. CRIU takes it for granted that they share all
+//! but their stacks and registers.
 
 use std::fs;
 
@@ -19,7 +19,8 @@ pub struct Threads {
 }
 
 impl Threads {
-    /// Reads those of a process. What has ended, or cannot be compared on this kernel, has nothing of its own.
+    /// Reads those of a process. What has ended, or cannot be compared on this kernel, has nothing
+    /// of its own.
     pub fn read(task: &Task) -> Threads {
         let mut threads = Threads::default();
         let others = others(task.pid);
@@ -59,7 +60,10 @@ fn directories(pid: i32, tid: i32) -> [Option<String>; 3] {
         Some(target.to_string_lossy().into_owned())
     };
     let status = fs::read_to_string(format!("/proc/{pid}/task/{tid}/status")).unwrap_or_default();
-    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).map(|mask| mask.trim().to_owned());
+    let umask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Umask:"))
+        .map(|mask| mask.trim().to_owned());
     [link("root"), link("cwd"), umask]
 }
 
@@ -72,11 +76,17 @@ fn judge_one(task: &Task, threads: &Threads) -> Vec<Finding> {
     let mut found = Vec::new();
     let at = |finding: Finding| finding.at(task.place());
     if threads.headless {
-        let what = format!("the main thread of {} has ended, and others of its threads go on", task.name());
+        let what = format!(
+            "the main thread of {} has ended, and others of its threads go on",
+            task.name()
+        );
         found.push(at(Finding::blocker(what, "CRIU cannot stop such a process").remedy(end(task))));
     }
     if threads.descriptors {
-        let what = format!("{} has a thread with descriptors of its own (unshare, CLONE_FILES)", task.name());
+        let what = format!(
+            "{} has a thread with descriptors of its own (unshare, CLONE_FILES)",
+            task.name()
+        );
         let why = "CRIU restores those of its main thread alone: the thread would lose its own";
         found.push(at(Finding::blocker(what, why).on_restore().remedy(end(task))));
     }
@@ -84,12 +94,14 @@ fn judge_one(task: &Task, threads: &Threads) -> Vec<Finding> {
     match threads.directories {
         Some(true) => {
             let what = format!("{} has a thread with {of_its_own}", task.name());
-            let why =
-                "CRIU restores those of its main thread alone: the thread would open other files than it means to";
+            let why = "CRIU restores those of its main thread alone: the thread would open other files than it means to";
             found.push(at(Finding::blocker(what, why).on_restore().remedy(end(task))));
         }
         Some(false) => {
-            let what = format!("{} has a thread with {of_its_own}, the same as its main thread's by now", task.name());
+            let what = format!(
+                "{} has a thread with {of_its_own}, the same as its main thread's by now",
+                task.name()
+            );
             let why = "after a restore they share them: what one changes then, changes for all";
             found.push(at(Finding::warning(what, why).remedy(end(task))));
         }

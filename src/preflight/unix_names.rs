@@ -1,4 +1,5 @@
-//! Unix sockets with a name in the file system: their restore is by that name, and after the mounts.
+//! Unix sockets with a name in the file system: their restore is by that name, and after the
+//! mounts.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,7 +13,8 @@ use crate::lxc::shell;
 use crate::resources::mounts::{External, Mount};
 use crate::sys::in_root::Below;
 
-/// The file system in which the files of the mounts are restored from an archive, which holds no sockets.
+/// The file system in which the files of the mounts are restored from an archive, which holds no
+/// sockets.
 const TMPFS: &str = "tmpfs";
 
 /// A name.
@@ -32,7 +34,8 @@ pub fn read(pid: i32) -> BTreeMap<u64, Named> {
     text.lines().filter_map(named).collect()
 }
 
-/// The seventh column is the inode, the eighth the path; `@` begins a name that is none of the file system.
+/// The seventh column is the inode, the eighth the path; `@` begins a name that is none of the file
+/// system.
 fn named(line: &str) -> Option<(u64, Named)> {
     let (head, path) = line.split_at_checked(line.find(" /")?)?;
     let words: Vec<&str> = head.split_ascii_whitespace().collect();
@@ -49,11 +52,13 @@ pub fn mounted(
     names: &Names,
 ) -> Vec<Finding> {
     let is_external = |mount: &Mount| externals.iter().any(|e| e.point == mount.point);
-    let binds = tables.all().filter(|m| m.kind == TMPFS && m.root != Path::new("/") && !is_external(m));
+    let binds =
+        tables.all().filter(|m| m.kind == TMPFS && m.root != Path::new("/") && !is_external(m));
     let found = binds.filter(|bind| {
         sockets.values().any(|socket| {
             let whole = tables.main().iter().filter(|m| m.device == bind.device);
-            let inside = whole.filter_map(|m| Some(m.root.join(socket.path.strip_prefix(&m.point).ok()?)));
+            let inside =
+                whole.filter_map(|m| Some(m.root.join(socket.path.strip_prefix(&m.point).ok()?)));
             inside.into_iter().any(|path| path == bind.root)
         })
     });
@@ -96,14 +101,21 @@ pub fn homeless(sockets: &BTreeMap<u64, Named>, opened: &[Opened<'_>], init: i32
         for descriptor in descriptors {
             let Kind::Socket { inode, .. } = &descriptor.kind else { continue };
             let Some(Named { path, listens }) = sockets.get(inode) else { continue };
-            let at =
-                Place { descriptor: Some(descriptor.number), file: Some(path.display().to_string()), ..task.place() };
+            let at = Place {
+                descriptor: Some(descriptor.number),
+                file: Some(path.display().to_string()),
+                ..task.place()
+            };
             // A process that was chrooted since has bound it by a path outside.
             let is_there = |path: &Path| [task.pid, init].iter().any(|pid| exists(*pid, path));
             if !is_there(path.parent().unwrap_or(Path::new("/"))) {
                 found.push(
                     Finding::blocker(
-                        format!("{} has a socket at {}, whose directory is gone", task.name(), path.display()),
+                        format!(
+                            "{} has a socket at {}, whose directory is gone",
+                            task.name(),
+                            path.display()
+                        ),
                         "CRIU makes a socket again at its place",
                     )
                     .at(at)
@@ -155,7 +167,8 @@ mod tests {
         let tmpfs = |m: Mount| Mount { kind: TMPFS.into(), device: "0:44".into(), ..m };
         let bind = tmpfs(mount(90, 64, "/systemd/journal/dev-log", "/var/lib/haproxy/dev/log"));
         let other = tmpfs(mount(91, 64, "/systemd/incoming", "/run/systemd/incoming"));
-        let tables = tables(vec![mount(64, 1, "/", "/"), tmpfs(mount(70, 64, "/", "/run")), bind, other]);
+        let tables =
+            tables(vec![mount(64, 1, "/", "/"), tmpfs(mount(70, 64, "/", "/run")), bind, other]);
         let sockets = BTreeMap::from([(7, listener("/run/systemd/journal/dev-log"))]);
         let found = mounted(&sockets, &tables, &[], &[], &Names::test());
         let what: Vec<_> = found.iter().map(|f| f.what.as_str()).collect();
@@ -172,7 +185,13 @@ mod tests {
             kind: Kind::Socket { inode, protocol: "UNIX-STREAM".to_owned() },
         };
         let descriptors = vec![socket(3, 1), socket(4, 2), socket(5, 3), socket(6, 4)];
-        let opened = Opened { task: &task, descriptors, mapped: Vec::new(), shared_code: None, program: None };
+        let opened = Opened {
+            task: &task,
+            descriptors,
+            mapped: Vec::new(),
+            shared_code: None,
+            program: None,
+        };
         let sockets = BTreeMap::from([
             (1, listener("/proc/version")),
             (2, listener("/proc/none")),

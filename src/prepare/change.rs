@@ -1,4 +1,5 @@
-//! A file that is to be changed: what it holds, what it shall hold, and how a person is shown the difference.
+//! A file that is to be changed: what it holds, what it shall hold, and how a person is shown the
+//! difference.
 
 use std::fmt;
 use std::fs;
@@ -20,7 +21,11 @@ impl Content {
     pub fn read(path: &Path) -> io::Result<Option<Content>> {
         match fs::read(path) {
             Ok(bytes) => Ok(Some(Content(bytes))),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(None)
+            }
             Err(e) => Err(e),
         }
     }
@@ -91,8 +96,8 @@ impl Change {
     }
 }
 
-/// Takes the lines that a change has added out of what a file has become since. None where they no longer stand there as
-/// they were, or where the change did more than to add lines.
+/// Takes the lines that a change has added out of what a file has become since. None where they no
+/// longer stand there as they were, or where the change did more than to add lines.
 pub fn without_added_lines(before: &Content, after: &Content, now: &Content) -> Option<Content> {
     let text = |content| std::str::from_utf8(content).ok();
     let (before, after, now) = (text(&before.0)?, text(&after.0)?, text(&now.0)?);
@@ -112,9 +117,11 @@ pub fn without_added_lines(before: &Content, after: &Content, now: &Content) -> 
     }
     let mut lines: Vec<&str> = now.split_inclusive('\n').collect();
     for run in runs {
-        let stands =
-            |window: &[&str]| window.iter().zip(&run).all(|(line, added)| line.trim_end_matches('\n') == *added);
-        let mut places = lines.windows(run.len()).enumerate().filter(|(_, w)| stands(w)).map(|(at, _)| at);
+        let stands = |window: &[&str]| {
+            window.iter().zip(&run).all(|(line, added)| line.trim_end_matches('\n') == *added)
+        };
+        let mut places =
+            lines.windows(run.len()).enumerate().filter(|(_, w)| stands(w)).map(|(at, _)| at);
         let at = places.next()?;
         if places.next().is_some() {
             return None;
@@ -129,7 +136,12 @@ mod tests {
     use super::*;
 
     fn change(before: Option<&str>, after: &str) -> Change {
-        Change { path: "/etc/x".into(), before: before.map(Content::from), after: after.into(), mode: 0o644 }
+        Change {
+            path: "/etc/x".into(),
+            before: before.map(Content::from),
+            after: after.into(),
+            mode: 0o644,
+        }
     }
 
     #[test]

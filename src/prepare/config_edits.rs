@@ -1,8 +1,9 @@
 //! The lines that a container's configuration lacks, and where they go. Pure.
 //!
-//! What counts is what the configuration says as a whole, includes and all: who has put a hook of ours or a mount in by
-//! hand does not get it twice. A configuration in the spelling of LXC <= 2.0 gets the same in that spelling, without our
-//! includes, which are in the new one: `lxc-update-config` then turns the whole of it.
+//! What counts is what the configuration says as a whole, includes and all: who has put a hook of
+//! ours or a mount in by hand does not get it twice. A configuration in the spelling of LXC <= 2.0
+//! gets the same in that spelling, without our includes, which are in the new one:
+//! `lxc-update-config` then turns the whole of it.
 
 use std::path::Path;
 
@@ -11,7 +12,8 @@ use super::installed::Installed;
 use super::programs::DropIn;
 use crate::lxc::config::{Config, ConfigError, Console};
 
-/// What systemd is told in the container, as `lxc-cr-systemd.conf` mounts it: a file of ours, and where it goes.
+/// What systemd is told in the container, as `lxc-cr-systemd.conf` mounts it: a file of ours, and
+/// where it goes.
 pub const DROP_INS: &[(&str, &str)] = &[
     ("service.conf", "etc/systemd/system/service.d/lxc-cr.conf"),
     ("manager.conf", "etc/systemd/system.conf.d/lxc-cr.conf"),
@@ -38,18 +40,29 @@ pub struct Lacking {
 }
 
 impl Lacking {
-    /// What a container with this init lacks. `profile`: whether it lacks that profile; `programs`: what those in its root
-    /// need.
-    pub fn of(config: &Config, init: &Init, profile: bool, programs: &[DropIn]) -> Result<Lacking, ConfigError> {
+    /// What a container with this init lacks. `profile`: whether it lacks that profile; `programs`:
+    /// what those in its root need.
+    pub fn of(
+        config: &Config,
+        init: &Init,
+        profile: bool,
+        programs: &[DropIn],
+    ) -> Result<Lacking, ConfigError> {
         let hooks = !["pre-start", "post-stop"].iter().all(|kind| has_our_hook(config, kind));
-        let targets: Vec<_> = config.mount_entries()?.into_iter().map(|entry| entry.target).collect();
-        let mounted = |target: &Path| targets.iter().any(|t| t.strip_prefix("/").unwrap_or(t) == target);
-        let programs = programs.iter().filter(|drop_in| !mounted(&drop_in.target)).cloned().collect();
+        let targets: Vec<_> =
+            config.mount_entries()?.into_iter().map(|entry| entry.target).collect();
+        let mounted =
+            |target: &Path| targets.iter().any(|t| t.strip_prefix("/").unwrap_or(t) == target);
+        let programs =
+            programs.iter().filter(|drop_in| !mounted(&drop_in.target)).cloned().collect();
         let mut lacking = Lacking { hooks, profile, programs, ..Lacking::default() };
         if *init == Init::Systemd {
-            let watch = NO_WATCH.split_once('=').map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
+            let watch = NO_WATCH
+                .split_once('=')
+                .map(|(name, value)| (name.to_owned(), Some(value.to_owned())));
             let told = watch.is_some_and(|watch| config.environment().contains(&watch));
-            lacking.drop_ins = !told || !DROP_INS.iter().all(|(_, target)| mounted(Path::new(target)));
+            lacking.drop_ins =
+                !told || !DROP_INS.iter().all(|(_, target)| mounted(Path::new(target)));
             lacking.terminals = has_terminals(config);
         }
         Ok(lacking)
@@ -63,9 +76,11 @@ impl Lacking {
     /// The configuration file's text with what is lacking put in.
     pub fn put_into(&self, text: &[u8], config: &Config, installed: &Installed) -> Vec<u8> {
         let legacy = is_legacy(config);
-        let (first, last) = (self.first_lines(legacy, installed), self.last_lines(legacy, installed));
+        let (first, last) =
+            (self.first_lines(legacy, installed), self.last_lines(legacy, installed));
         // Our pre-start hook refuses a start before a hook of the user's has done its work.
-        let before = own_hook_line(config).filter(|_| !first.is_empty()).map(|line| offset(text, line));
+        let before =
+            own_hook_line(config).filter(|_| !first.is_empty()).map(|line| offset(text, line));
         let mut new = Vec::new();
         match before {
             Some(at) => {
@@ -96,7 +111,10 @@ impl Lacking {
         let mut lines = Vec::new();
         if self.hooks && legacy {
             for kind in ["pre-start", "post-stop"] {
-                lines.push(format!("lxc.hook.{kind} = {}/{OUR_HOOK}{kind}", installed.hooks.display()));
+                lines.push(format!(
+                    "lxc.hook.{kind} = {}/{OUR_HOOK}{kind}",
+                    installed.hooks.display()
+                ));
             }
         } else if self.hooks {
             lines.push(format!("lxc.include = {}", installed.hooks_include().display()));
@@ -114,11 +132,16 @@ impl Lacking {
             lines.push(format!("lxc.include = {}", installed.systemd_include().display()));
         } else if self.drop_ins {
             for (file, target) in DROP_INS {
-                lines.push(mount_entry(&installed.data.join("systemd").join(file), Path::new(target)));
+                lines.push(mount_entry(
+                    &installed.data.join("systemd").join(file),
+                    Path::new(target),
+                ));
             }
             lines.push(format!("lxc.environment = {NO_WATCH}"));
         }
-        lines.extend(self.programs.iter().map(|d| mount_entry(&installed.program(d.file), &d.target)));
+        lines.extend(
+            self.programs.iter().map(|d| mount_entry(&installed.program(d.file), &d.target)),
+        );
         // The include says this, too.
         if self.terminals && (legacy || !self.drop_ins) {
             lines.extend([format!("{console} = none"), format!("{ttys} = 0")]);
@@ -131,7 +154,11 @@ impl Lacking {
 }
 
 fn mount_entry(source: &Path, target: &Path) -> String {
-    format!("lxc.mount.entry = {} {} none bind,ro,create=file 0 0", source.display(), target.display())
+    format!(
+        "lxc.mount.entry = {} {} none bind,ro,create=file 0 0",
+        source.display(),
+        target.display()
+    )
 }
 
 /// Lines with the comment above them, set apart from a text that ends with `end`.
@@ -141,7 +168,10 @@ fn block(lines: &[String], end: Option<u8>) -> String {
         Some(b'\n') => "\n",
         Some(_) => "\n\n",
     };
-    format!("{apart}# By lxc-cr prepare; lxc-cr prepare --undo takes it away.\n{}\n", lines.join("\n"))
+    format!(
+        "{apart}# By lxc-cr prepare; lxc-cr prepare --undo takes it away.\n{}\n",
+        lines.join("\n")
+    )
 }
 
 fn line_end(text: &[u8]) -> Option<u8> {
@@ -176,7 +206,8 @@ fn has_our_hook(config: &Config, kind: &str) -> bool {
     let key = format!("lxc.hook.{kind}");
     let name = format!("{OUR_HOOK}{kind}");
     let mut hooks = config.items().iter().filter(|item| item.key == key);
-    hooks.any(|item| program(&item.value.to_string_lossy()).file_name().is_some_and(|n| *n == *name))
+    hooks
+        .any(|item| program(&item.value.to_string_lossy()).file_name().is_some_and(|n| *n == *name))
 }
 
 /// The hooks of the configuration that are neither ours nor LXC's, each with its item.
@@ -216,10 +247,13 @@ mod tests {
         let config = config(&SYSTEMD_INCLUDE.replace("@DATADIR@", "/usr/share/lxc-cr"));
         let lacking = Lacking::of(&config, &Init::Systemd, false, &[]).unwrap();
         assert_eq!(lacking, Lacking { hooks: true, ..Lacking::default() });
-        let told: Vec<_> = config.mount_entries().unwrap().into_iter().map(|e| (e.source, e.target)).collect();
+        let told: Vec<_> =
+            config.mount_entries().unwrap().into_iter().map(|e| (e.source, e.target)).collect();
         let expected: Vec<_> = DROP_INS
             .iter()
-            .map(|(file, target)| (Path::new("/usr/share/lxc-cr/systemd").join(file), Path::new(target).to_owned()))
+            .map(|(file, target)| {
+                (Path::new("/usr/share/lxc-cr/systemd").join(file), Path::new(target).to_owned())
+            })
             .collect();
         assert_eq!(told, expected);
     }
@@ -277,7 +311,8 @@ mod tests {
 
     #[test]
     fn a_users_hooks_run_after_ours_with_the_arguments_that_they_had() {
-        let text = "lxc.rootfs.path = /r\n# mine\nlxc.hook.pre-start = /mine x\nlxc.hook.stop = /too\n";
+        let text =
+            "lxc.rootfs.path = /r\n# mine\nlxc.hook.pre-start = /mine x\nlxc.hook.stop = /too\n";
         insta::assert_snapshot!(prepared(text, &Init::Busybox, false), @r"
         lxc.rootfs.path = /r
         # mine
@@ -288,20 +323,28 @@ mod tests {
         lxc.hook.pre-start = /mine x
         lxc.hook.stop = /too
         ");
-        assert!(!include_str!("../../lxc-config/lxc-cr.conf.in").contains("\nlxc.hook.version"), "it is the user's");
+        assert!(
+            !include_str!("../../lxc-config/lxc-cr.conf.in").contains("\nlxc.hook.version"),
+            "it is the user's"
+        );
     }
 
     #[test]
     fn what_is_there_is_not_put_in_again() {
         for text in ["lxc.rootfs = /r\n", "lxc.rootfs = /r\nlxc.hook.start = /x\n"] {
             let once = prepared(text, &Init::Systemd, false);
-            assert!(Lacking::of(&config(&once), &Init::Systemd, false, &[]).unwrap().is_nothing(), "{once}");
+            assert!(
+                Lacking::of(&config(&once), &Init::Systemd, false, &[]).unwrap().is_nothing(),
+                "{once}"
+            );
         }
         // By hand, and then ttys all the same.
         let by_hand = SYSTEMD_INCLUDE.replace("@DATADIR@", "/usr/share/lxc-cr")
             + "lxc.hook.pre-start = /opt/lxc-cr-pre-start --bind-root\nlxc.hook.post-stop = /opt/lxc-cr-post-stop\n";
         assert!(Lacking::of(&config(&by_hand), &Init::Systemd, false, &[]).unwrap().is_nothing());
-        let lacking = Lacking::of(&config(&(by_hand + "lxc.tty.max = 2\n")), &Init::Systemd, false, &[]).unwrap();
+        let lacking =
+            Lacking::of(&config(&(by_hand + "lxc.tty.max = 2\n")), &Init::Systemd, false, &[])
+                .unwrap();
         assert_eq!(lacking, Lacking { terminals: true, ..Lacking::default() });
     }
 }

@@ -1,7 +1,8 @@
 //! `lxc-cr prepare NAME`: a stopped container gets what it needs to be checkpointed.
 //!
-//! All of it goes into the container's configuration; its root is looked into, to find the init, and not changed. What
-//! systemd has to be told is mounted into it by LXC at each start. One of Proxmox VE's has to run, for its root to be there.
+//! All of it goes into the container's configuration; its root is looked into, to find the init,
+//! and not changed. What systemd has to be told is mounted into it by LXC at each start. One of
+//! Proxmox VE's has to run, for its root to be there.
 
 use std::path::{Path, PathBuf};
 
@@ -40,7 +41,8 @@ pub struct Plan {
     pub id_map: bool,
     /// The change of its configuration; none if it lacks nothing.
     pub change: Option<Change>,
-    /// Whether the change makes a container that cannot be checkpointed one that can, from its next start on.
+    /// Whether the change makes a container that cannot be checkpointed one that can, from its next
+    /// start on.
     pub cures: bool,
     /// What else is to be said.
     pub notes: Findings,
@@ -48,7 +50,8 @@ pub struct Plan {
     mount_points: Option<(PathBuf, Vec<PathBuf>)>,
 }
 
-/// Looks at a container and plans what to do to it; nothing is changed. `named`: its init, where the user names it.
+/// Looks at a container and plans what to do to it; nothing is changed. `named`: its init, where
+/// the user names it.
 ///
 /// # Errors
 /// When its root or its init cannot be found, or something in the root stands in the way.
@@ -71,10 +74,11 @@ pub fn plan(defined: &Defined, installed: &Installed, named: Option<Init>) -> Re
         (Some(init), _) => init,
         (None, Some((_, below))) => find_init(config, below)?,
         (None, None) if pve.is_some() => {
-            return Err(Failure::msg(Exit::WrongState, "its root is mounted only while it runs").hint(format!(
-                "start it first: pct start {}; or say which init it has: --init systemd",
-                defined.name
-            )));
+            return Err(Failure::msg(Exit::WrongState, "its root is mounted only while it runs")
+                .hint(format!(
+                    "start it first: pct start {}; or say which init it has: --init systemd",
+                    defined.name
+                )));
         }
         (None, None) => {
             return Err(Failure::msg(
@@ -87,7 +91,9 @@ pub fn plan(defined: &Defined, installed: &Installed, named: Option<Init>) -> Re
     let mut notes = Vec::new();
     let profile = lacks_profile(config, &init, installed, &mut notes)?;
     let programs = match &root {
-        Some((place, below)) => programs::find(below).with_context(|| format!("list {}", place.display()))?,
+        Some((place, below)) => {
+            programs::find(below).with_context(|| format!("list {}", place.display()))?
+        }
         None => Vec::new(),
     };
     let lacking = Lacking::of(config, &init, profile, &programs).or_exit(Exit::Other)?;
@@ -108,14 +114,23 @@ pub fn plan(defined: &Defined, installed: &Installed, named: Option<Init>) -> Re
     }
     let mut mount_points = None;
     if let Some((place, below)) = &root {
-        let of_systemd = DROP_INS.iter().filter(|_| lacking.drop_ins).map(|(_, target)| Path::new(target));
-        let targets: Vec<&Path> = of_systemd.chain(lacking.programs.iter().map(|d| d.target.as_path())).collect();
+        let of_systemd =
+            DROP_INS.iter().filter(|_| lacking.drop_ins).map(|(_, target)| Path::new(target));
+        let targets: Vec<&Path> =
+            of_systemd.chain(lacking.programs.iter().map(|d| d.target.as_path())).collect();
         let new = new_mount_points(below, &targets)?;
         // A root of PVE's is somewhere else at each start: nothing can be removed there later.
         mount_points = (pve.is_none() && !new.is_empty()).then(|| (place.clone(), new));
     }
     let cures = lacking.drop_ins || lacking.terminals || lacking.profile;
-    Ok(Plan { init, id_map: !config.idmap().is_empty(), change, cures, notes: Findings::new(notes), mount_points })
+    Ok(Plan {
+        init,
+        id_map: !config.idmap().is_empty(),
+        change,
+        cures,
+        notes: Findings::new(notes),
+        mount_points,
+    })
 }
 
 /// Does it to a container that is held.
@@ -139,15 +154,22 @@ fn open_kept(defined: &Defined) -> Result<Kept> {
 
 /// Holds a container. It may be running: it reads its configuration when it starts.
 pub fn hold(defined: &Defined) -> Result<Operation> {
-    let held = Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), Command::Prepare)?;
-    match pve::Definition::of(defined).or_exit(Exit::Refused)?.and_then(|definition| definition.lock()) {
+    let held =
+        Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), Command::Prepare)?;
+    match pve::Definition::of(defined)
+        .or_exit(Exit::Refused)?
+        .and_then(|definition| definition.lock())
+    {
         None => Ok(held),
-        Some(what) => Err(Failure::msg(Exit::WrongState, format!("Proxmox VE has locked it ({what})"))
-            .hint("wait until that has ended, and try again")),
+        Some(what) => {
+            Err(Failure::msg(Exit::WrongState, format!("Proxmox VE has locked it ({what})"))
+                .hint("wait until that has ended, and try again"))
+        }
     }
 }
 
-/// Holds a container that must not run, for it has mounted what an undo removes. Nothing is removed from one of PVE's.
+/// Holds a container that must not run, for it has mounted what an undo removes. Nothing is removed
+/// from one of PVE's.
 pub fn hold_stopped(defined: &Defined) -> Result<Operation> {
     let held = hold(defined)?;
     if pve::Definition::of(defined).or_exit(Exit::Refused)?.is_some() {
@@ -156,22 +178,32 @@ pub fn hold_stopped(defined: &Defined) -> Result<Operation> {
     let name = defined.name.as_str();
     match container::find(&defined.lxcpath_text(), name, container::Marks::of(defined))? {
         None => Ok(held),
-        Some(_) => Err(Failure::msg(Exit::WrongState, "it is running with what the undo would remove")
-            .hint(format!("stop it first: lxc-stop {}", shell::options(&defined.name, &defined.lxcpath)))
-            .state(format!("{name} is running as before"))),
+        Some(_) => {
+            Err(Failure::msg(Exit::WrongState, "it is running with what the undo would remove")
+                .hint(format!(
+                    "stop it first: lxc-stop {}",
+                    shell::options(&defined.name, &defined.lxcpath)
+                ))
+                .state(format!("{name} is running as before")))
+        }
     }
 }
 
 /// Its configuration file, by the way that leads there, and what it holds.
 fn read_own(defined: &Defined) -> Result<(PathBuf, Content)> {
-    let path = path_trust::walk(defined.config.guest(), defined.config.file()).or_exit(Exit::Refused)?;
+    let path =
+        path_trust::walk(defined.config.guest(), defined.config.file()).or_exit(Exit::Refused)?;
     let text = Content::read(&path).with_context(|| format!("read {}", path.display()))?;
     Ok((path, text.unwrap_or(Content(Vec::new()))))
 }
 
 /// The root that a running container's init has.
 fn open_root_of_running(defined: &Defined) -> Result<Option<(PathBuf, Below)>> {
-    let found = container::find(&defined.lxcpath_text(), defined.name.as_str(), container::Marks::of(defined))?;
+    let found = container::find(
+        &defined.lxcpath_text(),
+        defined.name.as_str(),
+        container::Marks::of(defined),
+    )?;
     let Some(running) = found else { return Ok(None) };
     let path = PathBuf::from(format!("/proc/{}/root", running.init.pid()));
     let below = Below::open(&path).with_context(|| format!("open {}", path.display()))?;
@@ -184,7 +216,9 @@ fn open_root(defined: &Defined) -> Result<Option<(PathBuf, Below)>> {
     let kind = defined.config.rootfs().map(|r| r.kind);
     // The programs of an overlay are in what lies below it.
     let path = match (kind, path.to_str()) {
-        (Some(RootfsKind::Overlay), Some(text)) => PathBuf::from(text.split(':').next().unwrap_or_default()),
+        (Some(RootfsKind::Overlay), Some(text)) => {
+            PathBuf::from(text.split(':').next().unwrap_or_default())
+        }
         _ => path.clone(),
     };
     if !path.is_dir() {
@@ -198,15 +232,22 @@ fn open_root(defined: &Defined) -> Result<Option<(PathBuf, Below)>> {
 fn find_init(config: &Config, root: &Below) -> Result<Init> {
     let command = config.init_command().unwrap_or(init::DEFAULT);
     let program = Path::new(command.split_ascii_whitespace().next().unwrap_or_default());
-    let found = Init::find(root, program).with_context(|| format!("find {} in the root", program.display()))?;
+    let found = Init::find(root, program)
+        .with_context(|| format!("find {} in the root", program.display()))?;
     found.ok_or_else(|| {
         Failure::msg(Exit::Other, format!("its root has no {}", program.display()))
             .hint("give the container an init first, or say which one it will have: --init systemd")
     })
 }
 
-/// Whether programs may do what CRIU cannot dump, and our profile can take the place of the one that is configured.
-fn lacks_profile(config: &Config, init: &Init, installed: &Installed, notes: &mut Vec<Finding>) -> Result<bool> {
+/// Whether programs may do what CRIU cannot dump, and our profile can take the place of the one
+/// that is configured.
+fn lacks_profile(
+    config: &Config,
+    init: &Init,
+    installed: &Installed,
+    notes: &mut Vec<Finding>,
+) -> Result<bool> {
     let Some(path) = config.seccomp_profile() else { return Ok(true) };
     let read = |path: &Path| -> anyhow::Result<String> {
         let file = files::open_file(path).with_context(|| format!("open {}", path.display()))?;
@@ -215,10 +256,15 @@ fn lacks_profile(config: &Config, init: &Init, installed: &Installed, notes: &mu
     };
     let theirs = read(path)?;
     // In a user namespace the kernel denies eBPF programs by itself.
-    let loads_bpf = *init == Init::Systemd && config.idmap().is_empty() && !seccomp::denies(&theirs, seccomp::BPF);
+    let loads_bpf = *init == Init::Systemd
+        && config.idmap().is_empty()
+        && !seccomp::denies(&theirs, seccomp::BPF);
     let allowed: Vec<(&str, &str)> = [
         (loads_bpf, ("systemd load eBPF programs", "bpf errno 1")),
-        (!seccomp::denies(&theirs, seccomp::IO_URING), ("programs use io_uring", "io_uring_setup errno 38")),
+        (
+            !seccomp::denies(&theirs, seccomp::IO_URING),
+            ("programs use io_uring", "io_uring_setup errno 38"),
+        ),
     ]
     .into_iter()
     .filter_map(|(may, words)| may.then_some(words))
@@ -244,8 +290,11 @@ fn lacks_profile(config: &Config, init: &Init, installed: &Installed, notes: &mu
 /// What was planned must be what LXC will read: a NUL in the file, for instance, ends it for LXC.
 fn check(change: &Change, still: &Lacking) -> Result<()> {
     if !still.is_nothing() {
-        return Err(Failure::msg(Exit::Refused, format!("lines added to {} would not be read", change.path.display()))
-            .hint("check it for a NUL, and for lines that contradict each other"));
+        return Err(Failure::msg(
+            Exit::Refused,
+            format!("lines added to {} would not be read", change.path.display()),
+        )
+        .hint("check it for a NUL, and for lines that contradict each other"));
     }
     Ok(())
 }
@@ -268,11 +317,16 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
             "CRIU can dump neither; MariaDB, Node.js and others then use other system calls",
         ));
     }
-    notes.extend(lacking.programs.iter().map(|drop_in| Finding::note(drop_in.note.0, drop_in.note.1)));
+    notes.extend(
+        lacking.programs.iter().map(|drop_in| Finding::note(drop_in.note.0, drop_in.note.1)),
+    );
     if config_edits::is_legacy(config) {
         notes.push(
-            Finding::warning("its configuration is written for LXC <= 2.0", "LXC >= 2.1 does not start it")
-                .remedy(format!("run: lxc-update-config -c {}", config.file().display())),
+            Finding::warning(
+                "its configuration is written for LXC <= 2.0",
+                "LXC >= 2.1 does not start it",
+            )
+            .remedy(format!("run: lxc-update-config -c {}", config.file().display())),
         );
     }
     if lacking.drop_ins {
@@ -306,7 +360,8 @@ fn new_mount_points(root: &Below, targets: &[&Path]) -> Result<Vec<PathBuf>> {
             )
             .hint("put a directory in place of the link: LXC mounts nothing through one"));
         }
-        let mut way: Vec<&Path> = target.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
+        let mut way: Vec<&Path> =
+            target.ancestors().filter(|p| !p.as_os_str().is_empty()).collect();
         way.reverse();
         let missing = way.into_iter().filter(|p| root.look(p).is_err());
         new.extend(missing.map(Path::to_owned));

@@ -1,4 +1,5 @@
-//! Which init a root has. The root is not trusted: nothing here follows a link out of it, and nothing of it is run.
+//! Which init a root has. The root is not trusted: nothing here follows a link out of it, and
+//! nothing of it is run.
 
 use std::fmt;
 use std::io;
@@ -27,7 +28,8 @@ pub enum Init {
 }
 
 impl Init {
-    /// The init of a root; `program` is what the configuration starts. None where there is no such program.
+    /// The init of a root; `program` is what the configuration starts. None where there is no such
+    /// program.
     pub fn find(root: &Below, program: &Path) -> io::Result<Option<Init>> {
         let real = match root.resolve(program) {
             Ok(real) => real,

@@ -36,8 +36,8 @@ impl Installed {
     /// # Errors
     /// When it was not installed (a build tree), or somebody else could change what was.
     pub fn find() -> Result<Installed> {
-        let program =
-            std::env::current_exe().map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
+        let program = std::env::current_exe()
+            .map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
         let prefix = program.parent().and_then(Path::parent).unwrap_or(Path::new("/"));
         let found = Installed::below(prefix);
         for file in found.files() {
@@ -52,7 +52,13 @@ impl Installed {
 
     fn files(&self) -> [PathBuf; 5] {
         let hook = self.hooks.join("lxc-cr-pre-start");
-        [self.hooks_include(), self.systemd_include(), self.profile(), self.program("php.ini"), hook]
+        [
+            self.hooks_include(),
+            self.systemd_include(),
+            self.profile(),
+            self.program("php.ini"),
+            hook,
+        ]
     }
 
     /// The include with our hooks.

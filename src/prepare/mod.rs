@@ -1,8 +1,9 @@
 //! `lxc-cr prepare`: a container, or the host, gets what checkpoints need.
 //!
-//! Both are done in the same way. What is there is looked at; what is to be changed is planned, and the planning changes
-//! nothing; a person sees the plan as diffs; before each change it is written down how it is taken back. What is there
-//! already is left as it is, so that a second run has nothing to do.
+//! Both are done in the same way. What is there is looked at; what is to be changed is planned, and
+//! the planning changes nothing; a person sees the plan as diffs; before each change it is written
+//! down how it is taken back. What is there already is left as it is, so that a second run has
+//! nothing to do.
 //!
 //! | file | its story |
 //! |---|---|

@@ -1,5 +1,6 @@
-//! Programs that CRIU can dump once their configuration says one thing more: what a root has of them, and the file of
-//! ours that LXC mounts into it at each start. Nothing in the root is changed.
+//! Programs that CRIU can dump once their configuration says one thing more: what a root has of
+//! them, and the file of ours that LXC mounts into it at each start. Nothing in the root is
+//! changed.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -102,15 +103,16 @@ fn is_sign(name: &Path, sign: &str) -> bool {
     number.is_some_and(|before| before.chars().all(|c| c.is_ascii_digit() || "-_".contains(c)))
 }
 
-/// The directories that a pattern stands for. LXC mounts nothing through a link, so that one with a link on its way is
-/// left out.
+/// The directories that a pattern stands for. LXC mounts nothing through a link, so that one with a
+/// link on its way is left out.
 fn expand(root: &Below, pattern: &str) -> io::Result<Vec<PathBuf>> {
     let mut found = vec![PathBuf::new()];
     for part in pattern.split('/') {
         let mut next = Vec::new();
         for directory in found {
             match part {
-                "*" => next.extend(names(root, &directory)?.into_iter().map(|name| directory.join(name))),
+                "*" => next
+                    .extend(names(root, &directory)?.into_iter().map(|name| directory.join(name))),
                 _ => next.push(directory.join(part)),
             }
         }
@@ -140,11 +142,20 @@ mod tests {
     #[test]
     fn each_program_is_found_by_its_sign() {
         let top = tempfile::tempdir().unwrap();
-        for dir in ["etc/php/8.4/fpm/conf.d", "etc/php/8.4/cli/conf.d", "etc/php/8.2/fpm/conf.d", "etc/php83/conf.d"] {
+        for dir in [
+            "etc/php/8.4/fpm/conf.d",
+            "etc/php/8.4/cli/conf.d",
+            "etc/php/8.2/fpm/conf.d",
+            "etc/php83/conf.d",
+        ] {
             fs::create_dir_all(top.path().join(dir)).unwrap();
         }
         for dir in ["etc/php/8.4/fpm/conf.d", "etc/php/8.4/cli/conf.d"] {
-            symlink("/etc/php/8.4/mods-available/opcache.ini", top.path().join(dir).join("10-opcache.ini")).unwrap();
+            symlink(
+                "/etc/php/8.4/mods-available/opcache.ini",
+                top.path().join(dir).join("10-opcache.ini"),
+            )
+            .unwrap();
         }
         fs::write(top.path().join("etc/php83/conf.d/00_opcache.ini"), "").unwrap();
         symlink("php", top.path().join("etc/linked")).unwrap();

@@ -1,6 +1,7 @@
-//! A container of Proxmox VE. Its LXC configuration is rewritten at each start, of `/etc/pve/lxc/ID.conf`: so that is
-//! the file which gets our lines, as `KEY: VALUE` and before the first section, for each section is a snapshot. They come
-//! without a comment, which PVE would take for the container's notes.
+//! A container of Proxmox VE. Its LXC configuration is rewritten at each start, of
+//! `/etc/pve/lxc/ID.conf`: so that is the file which gets our lines, as `KEY: VALUE` and before the
+//! first section, for each section is a snapshot. They come without a comment, which PVE would take
+//! for the container's notes.
 //!
 //! Its root is mounted by hooks, and only its own processes see it.
 
@@ -35,7 +36,9 @@ impl Definition {
             return Ok(None);
         }
         let path = Path::new(DEFINITIONS).join(format!("{}.conf", defined.name));
-        let Some(text) = Content::read(&path).with_context(|| format!("read {}", path.display()))? else {
+        let Some(text) =
+            Content::read(&path).with_context(|| format!("read {}", path.display()))?
+        else {
             return Ok(None);
         };
         path_trust::check(&path)?;
@@ -45,7 +48,8 @@ impl Definition {
     /// What PVE is doing with it: `backup`, `migrate`, …
     pub fn lock(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.text.0);
-        current(&text).find_map(|line| line.strip_prefix("lock:").map(|what| what.trim().to_owned()))
+        current(&text)
+            .find_map(|line| line.strip_prefix("lock:").map(|what| what.trim().to_owned()))
     }
 
     /// It with these lines of LXC's at the end of what is no snapshot.
@@ -65,17 +69,27 @@ impl Definition {
     }
 }
 
-/// LXC's configuration as PVE will write it of a definition: the one of the last start, without what came from us, and
-/// with the lines of the definition.
-pub fn config_of(definition: &Content, written: &Config, installed: &Installed) -> Result<Config, ConfigError> {
+/// LXC's configuration as PVE will write it of a definition: the one of the last start, without
+/// what came from us, and with the lines of the definition.
+pub fn config_of(
+    definition: &Content,
+    written: &Config,
+    installed: &Installed,
+) -> Result<Config, ConfigError> {
     let old = Content::read(written.file()).ok().flatten().unwrap_or(Content(Vec::new()));
-    let ours = [&installed.config.join("lxc-cr"), &installed.data].map(|path| path.display().to_string());
+    let ours =
+        [&installed.config.join("lxc-cr"), &installed.data].map(|path| path.display().to_string());
     let mut text = String::new();
-    for line in String::from_utf8_lossy(&old.0).lines().filter(|line| !ours.iter().any(|o| line.contains(o))) {
+    for line in String::from_utf8_lossy(&old.0)
+        .lines()
+        .filter(|line| !ours.iter().any(|o| line.contains(o)))
+    {
         text += line;
         text.push('\n');
     }
-    for line in current(&String::from_utf8_lossy(&definition.0)).filter(|line| line.starts_with("lxc.")) {
+    for line in
+        current(&String::from_utf8_lossy(&definition.0)).filter(|line| line.starts_with("lxc."))
+    {
         let at = line.find([':', '=']).unwrap_or(line.len());
         let (key, value) = line.split_at(at);
         text += &format!("{} = {}\n", key.trim(), value.get(1..).unwrap_or_default().trim());
@@ -133,11 +147,17 @@ mod tests {
     fn what_pve_will_write_has_the_lines_of_the_definition() {
         let top = tempfile::tempdir().unwrap();
         let file = top.path().join("config");
-        std::fs::write(&file, "lxc.tty.max = 2\nlxc.mount.entry = /usr/share/lxc-cr/a b none bind 0 0\n").unwrap();
+        std::fs::write(
+            &file,
+            "lxc.tty.max = 2\nlxc.mount.entry = /usr/share/lxc-cr/a b none bind 0 0\n",
+        )
+        .unwrap();
         let written = Config::load(&file).unwrap();
         let definition = "lxc.environment: A=b\n[one]\nlxc.environment: C=d\n".into();
-        let config = config_of(&definition, &written, &Installed::below(Path::new("/usr"))).unwrap();
-        let lines: Vec<_> = config.items().iter().map(|i| i.to_line().to_string_lossy().into_owned()).collect();
+        let config =
+            config_of(&definition, &written, &Installed::below(Path::new("/usr"))).unwrap();
+        let lines: Vec<_> =
+            config.items().iter().map(|i| i.to_line().to_string_lossy().into_owned()).collect();
         assert_eq!(lines, ["lxc.tty.max = 2", "lxc.environment = A=b"]);
     }
 }

@@ -47,13 +47,21 @@ pub fn denies(profile: &str, call: &str) -> bool {
         let mut words = rule.split(' ');
         words.next() == Some(call) && words.next() != Some("allow")
     });
-    if profile.denylist { named } else { !profile.rules.iter().any(|(_, rule)| rule.split(' ').next() == Some(call)) }
+    if profile.denylist {
+        named
+    } else {
+        !profile.rules.iter().any(|(_, rule)| rule.split(' ').next() == Some(call))
+    }
 }
 
 /// Whether all that a profile denies is denied by another one, too.
 pub fn covers(other: &str, profile: &str) -> bool {
-    let (Some(other), Some(profile)) = (Profile::parse(other), Profile::parse(profile)) else { return false };
-    other.denylist && profile.denylist && profile.rules.iter().all(|rule| other.rules.contains(rule))
+    let (Some(other), Some(profile)) = (Profile::parse(other), Profile::parse(profile)) else {
+        return false;
+    };
+    other.denylist
+        && profile.denylist
+        && profile.rules.iter().all(|rule| other.rules.contains(rule))
 }
 
 #[cfg(test)]

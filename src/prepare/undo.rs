@@ -1,8 +1,10 @@
-//! What is kept to take changes back: a file beside what was changed, root's alone, written before each change.
+//! What is kept to take changes back: a file beside what was changed, root's alone, written before
+//! each change.
 //!
-//! Unlike the journal of an operation ([`crate::rollback`]), which is gone after a reboot like all that it speaks of, this
-//! lives as long as the changes do. A file that nobody touched since gets back exactly what it held. Of one that was
-//! edited since, only the lines that were added go; where they do not stand there any more, it is left alone and named.
+//! Unlike the journal of an operation ([`crate::rollback`]), which is gone after a reboot like all
+//! that it speaks of, this lives as long as the changes do. A file that nobody touched since gets
+//! back exactly what it held. Of one that was edited since, only the lines that were added go;
+//! where they do not stand there any more, it is left alone and named.
 
 use std::fs;
 use std::io;
@@ -121,9 +123,14 @@ impl Kept {
         let mut kept = Kept { path: path.to_owned(), steps: Vec::new() };
         let Some(file) = path_trust::open_own(guest, path)? else { return Ok(kept) };
         let text = io::read_to_string(file).with_context(|| format!("read {}", path.display()))?;
-        let text: Text = toml::from_str(&text).with_context(|| format!("read {}", path.display()))?;
+        let text: Text =
+            toml::from_str(&text).with_context(|| format!("read {}", path.display()))?;
         if text.version != VERSION {
-            bail!("{} is of version {}: another lxc-cr has written it", path.display(), text.version);
+            bail!(
+                "{} is of version {}: another lxc-cr has written it",
+                path.display(),
+                text.version
+            );
         }
         kept.steps = text.step;
         Ok(kept)
@@ -155,10 +162,15 @@ impl Kept {
                 .and_then(|()| fs::set_permissions(&dir, mode))
                 .with_context(|| format!("make {}", dir.display()))?;
         }
-        if Content::read(path).with_context(|| format!("read {}", path.display()))? != change.before {
+        if Content::read(path).with_context(|| format!("read {}", path.display()))? != change.before
+        {
             bail!("{} has changed meanwhile", path.display());
         }
-        let step = Step::File { path: self.short(path), before: change.before.clone(), after: change.after.clone() };
+        let step = Step::File {
+            path: self.short(path),
+            before: change.before.clone(),
+            after: change.after.clone(),
+        };
         self.note(step)?;
         put(path, &change.after, change.mode)
     }
@@ -168,7 +180,8 @@ impl Kept {
         self.undo_from(0)
     }
 
-    /// Takes the changes back that were made since there were `first`. What cannot be taken back is kept.
+    /// Takes the changes back that were made since there were `first`. What cannot be taken back is
+    /// kept.
     pub fn undo_from(&mut self, first: usize) -> Result<Undone> {
         let mut undone = Undone::default();
         let mut kept = Vec::new();
@@ -188,7 +201,9 @@ impl Kept {
 
     fn undo_step(&self, step: &Step, undone: &mut Undone) -> Result<()> {
         match step {
-            Step::File { path, before, after } => self.undo_file(&self.long(path), before.as_ref(), after, undone),
+            Step::File { path, before, after } => {
+                self.undo_file(&self.long(path), before.as_ref(), after, undone)
+            }
             Step::Directory { path } => {
                 match fs::remove_dir(path) {
                     Ok(()) => undone.told.push(format!("{} removed", path.display())),
@@ -201,7 +216,9 @@ impl Kept {
                 let Ok(below) = Below::open(root) else { return Ok(()) };
                 for path in paths.iter().rev() {
                     let removed = below.remove_empty(path);
-                    if removed.with_context(|| format!("remove {} from {}", path.display(), root.display()))? {
+                    if removed.with_context(|| {
+                        format!("remove {} from {}", path.display(), root.display())
+                    })? {
                         log::info!("removed {} from {}", path.display(), root.display());
                     }
                 }
@@ -211,7 +228,10 @@ impl Kept {
             Step::Port { name, bridge } => release_port(name, bridge, undone),
             Step::Mount { path } => {
                 if let Some(user) = running_below(path) {
-                    undone.left.push(format!("{} stays mounted until a reboot: {user} runs", path.display()));
+                    undone.left.push(format!(
+                        "{} stays mounted until a reboot: {user} runs",
+                        path.display()
+                    ));
                     return Ok(());
                 }
                 match umount(path) {
@@ -226,7 +246,9 @@ impl Kept {
                 let Ok(link) = netlink.link(name) else { return Ok(()) };
                 let removed = netlink.remove_address(link.index, *address, *prefix);
                 if removed.with_context(|| format!("take {address} from {name}"))? {
-                    undone.told.push(format!("{name} has no longer the address {address}/{prefix}"));
+                    undone
+                        .told
+                        .push(format!("{name} has no longer the address {address}/{prefix}"));
                 }
                 Ok(())
             }
@@ -239,16 +261,26 @@ impl Kept {
                     return Ok(());
                 }
                 let words: Vec<String> = names.iter().map(|n| format!("-{n}")).collect();
-                fs::write(file, words.join(" "))
-                    .with_context(|| format!("take {} back in {}", names.join(", "), file.display()))?;
-                undone.told.push(format!("controllers {} are no longer handed on", names.join(", ")));
+                fs::write(file, words.join(" ")).with_context(|| {
+                    format!("take {} back in {}", names.join(", "), file.display())
+                })?;
+                undone
+                    .told
+                    .push(format!("controllers {} are no longer handed on", names.join(", ")));
                 Ok(())
             }
         }
     }
 
-    fn undo_file(&self, path: &Path, before: Option<&Content>, after: &Content, undone: &mut Undone) -> Result<()> {
-        path_trust::check_of(None, path.parent().unwrap_or(path)).or_else(|_| self.is_beside(path))?;
+    fn undo_file(
+        &self,
+        path: &Path,
+        before: Option<&Content>,
+        after: &Content,
+        undone: &mut Undone,
+    ) -> Result<()> {
+        path_trust::check_of(None, path.parent().unwrap_or(path))
+            .or_else(|_| self.is_beside(path))?;
         let what = || format!("read {}", path.display());
         let now = Content::read(path).with_context(what)?;
         if now.as_ref() == before {
@@ -271,10 +303,16 @@ impl Kept {
                         path.display()
                     ));
                 }
-                None => undone.left.push(format!("{} was edited since, and is left as it is", path.display())),
+                None => undone
+                    .left
+                    .push(format!("{} was edited since, and is left as it is", path.display())),
             },
-            (None, Some(_)) => undone.left.push(format!("{} was edited since, and is left as it is", path.display())),
-            (Some(_), None) => undone.left.push(format!("{} was removed since, and is not made again", path.display())),
+            (None, Some(_)) => undone
+                .left
+                .push(format!("{} was edited since, and is left as it is", path.display())),
+            (Some(_), None) => undone
+                .left
+                .push(format!("{} was removed since, and is not made again", path.display())),
             (None, None) => {}
         }
         Ok(())
@@ -346,10 +384,16 @@ fn remove_bridge(name: &str, undone: &mut Undone) -> Result<()> {
         Ok(_) | Err(netlink::Error::NotFound) => return Ok(()),
         Err(e) => return Err(e).with_context(|| format!("stat {name}")),
     };
-    let ports: Vec<String> =
-        netlink.links()?.into_iter().filter(|l| l.controller == Some(bridge.index)).map(|l| l.name).collect();
+    let ports: Vec<String> = netlink
+        .links()?
+        .into_iter()
+        .filter(|l| l.controller == Some(bridge.index))
+        .map(|l| l.name)
+        .collect();
     if !ports.is_empty() {
-        undone.left.push(format!("{name} stays up until a reboot: it has ports ({})", ports.join(", ")));
+        undone
+            .left
+            .push(format!("{name} stays up until a reboot: it has ports ({})", ports.join(", ")));
         return Ok(());
     }
     netlink.delete_link(bridge.index).with_context(|| format!("remove {name}"))?;
@@ -359,9 +403,13 @@ fn remove_bridge(name: &str, undone: &mut Undone) -> Result<()> {
 
 fn release_port(name: &str, bridge: &str, undone: &mut Undone) -> Result<()> {
     let mut netlink = Netlink::open()?;
-    let (Ok(link), Ok(bridge_link)) = (netlink.link(name), netlink.link(bridge)) else { return Ok(()) };
+    let (Ok(link), Ok(bridge_link)) = (netlink.link(name), netlink.link(bridge)) else {
+        return Ok(());
+    };
     if link.controller == Some(bridge_link.index) {
-        netlink.set_controller(link.index, None).with_context(|| format!("take {name} off {bridge}"))?;
+        netlink
+            .set_controller(link.index, None)
+            .with_context(|| format!("take {name} off {bridge}"))?;
         undone.told.push(format!("{name} is no longer a port of {bridge}"));
     }
     Ok(())
@@ -403,12 +451,18 @@ mod tests {
     fn all_is_as_it_was() {
         let case = Case::new();
         fs::write(case.path("config"), "a\n").unwrap();
-        fs::set_permissions(case.path("config"), std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        fs::set_permissions(
+            case.path("config"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o640),
+        )
+        .unwrap();
         case.change("config", "a\nb\n");
         case.change("config", "a\nb\nc\n");
         case.change("new/dir/file", "x\n");
         assert_eq!(case.read("config").unwrap(), "a\nb\nc\n");
-        let mode = |name: &str| std::os::unix::fs::MetadataExt::mode(&case.path(name).metadata().unwrap()) & 0o7777;
+        let mode = |name: &str| {
+            std::os::unix::fs::MetadataExt::mode(&case.path(name).metadata().unwrap()) & 0o7777
+        };
         assert_eq!((mode("config"), mode("new/dir/file"), mode("kept")), (0o640, 0o644, 0o600));
         let undone = case.kept().undo().unwrap();
         assert_eq!(undone.left, [""; 0]);
@@ -424,7 +478,9 @@ mod tests {
         fs::create_dir(case.path("lxc.payload.web")).unwrap();
         fs::write(&events, "populated 1\nfrozen 0\n").unwrap();
         let file = case.path("cgroup.subtree_control");
-        case.kept().note(Step::Controllers { file: file.clone(), names: vec!["memory".to_owned()] }).unwrap();
+        case.kept()
+            .note(Step::Controllers { file: file.clone(), names: vec!["memory".to_owned()] })
+            .unwrap();
         let undone = case.kept().undo().unwrap();
         assert!(undone.left[0].contains("lxc.payload.web runs") && !file.exists(), "{undone:?}");
         fs::write(&events, "populated 0\nfrozen 0\n").unwrap();
@@ -455,7 +511,8 @@ mod tests {
     #[test]
     fn a_change_that_was_noted_but_not_made_is_no_change() {
         let case = Case::new();
-        let step = Step::File { path: "config".into(), before: Some("a\n".into()), after: "b\n".into() };
+        let step =
+            Step::File { path: "config".into(), before: Some("a\n".into()), after: "b\n".into() };
         fs::write(case.path("config"), "a\n").unwrap();
         case.kept().note(step).unwrap();
         assert_eq!(case.kept().undo().unwrap(), Undone::default());
@@ -466,8 +523,15 @@ mod tests {
     fn nothing_is_written_over_what_somebody_else_wrote_meanwhile() {
         let case = Case::new();
         fs::write(case.path("config"), "mine\n").unwrap();
-        let change = Change { path: case.path("config"), before: Some("a\n".into()), after: "b\n".into(), mode: 0o644 };
-        assert!(case.kept().change(&change).unwrap_err().to_string().contains("has changed meanwhile"));
+        let change = Change {
+            path: case.path("config"),
+            before: Some("a\n".into()),
+            after: "b\n".into(),
+            mode: 0o644,
+        };
+        assert!(
+            case.kept().change(&change).unwrap_err().to_string().contains("has changed meanwhile")
+        );
         assert_eq!(case.read("config").unwrap(), "mine\n");
     }
 
@@ -483,6 +547,10 @@ mod tests {
         let paths = ["etc/a", "etc/a/x", "etc/b", "etc/b/x"].map(PathBuf::from).to_vec();
         case.kept().note(Step::MountPoints { root: root.clone(), paths }).unwrap();
         assert_eq!(case.kept().undo().unwrap().left, [""; 0]);
-        assert!(!root.join("etc/a").exists() && !root.join("etc/b/x").exists() && root.join("etc/b/mine").exists());
+        assert!(
+            !root.join("etc/a").exists()
+                && !root.join("etc/b/x").exists()
+                && root.join("etc/b/mine").exists()
+        );
     }
 }

@@ -1,5 +1,5 @@
-//! Differences that come from the rehearsal itself, and not from a restore: a reviewed list. What is on it
-//! is compared by the trials after a real restore.
+//! Differences that come from the rehearsal itself, and not from a restore: a reviewed list. What
+//! is on it is compared by the trials after a real restore.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ enum Where {
     Locked,
     /// On connections, which are in repair mode while CRIU dumps them.
     Repaired,
-    /// On files without a name, to which CRIU has given one that the twin has taken away above its cover.
+    /// On files without a name, to which CRIU has given one that the twin has taken away above its
+    /// cover.
     Renamed,
 }
 
@@ -34,11 +35,27 @@ const EXPECTED: &[(&str, Where, &str)] = &[
     ("mount.file-system", Where::Covered, "each overlay is a file system of its own"),
     ("mount.master", Where::Covered, "the host mounts nothing below a cover"),
     ("mount.shared", Where::Covered, "peers are covered each for itself"),
-    ("socket.so-reuseaddr", Where::Repaired, "the kernel sets it for a socket in repair mode (tcp.c)"),
-    ("descriptor.file", Where::Renamed, "CRIU's second name of a deleted file stays until the dump ends"),
+    (
+        "socket.so-reuseaddr",
+        Where::Repaired,
+        "the kernel sets it for a socket in repair mode (tcp.c)",
+    ),
+    (
+        "descriptor.file",
+        Where::Renamed,
+        "CRIU's second name of a deleted file stays until the dump ends",
+    ),
     ("link.xdp", Where::Locked, "the container's gates are closed while it stands still"),
-    ("nftables.table", Where::Locked, "CRIU's own rules keep packets from it while it stands still"),
-    ("nftables.chain", Where::Locked, "CRIU's own rules keep packets from it while it stands still"),
+    (
+        "nftables.table",
+        Where::Locked,
+        "CRIU's own rules keep packets from it while it stands still",
+    ),
+    (
+        "nftables.chain",
+        Where::Locked,
+        "CRIU's own rules keep packets from it while it stands still",
+    ),
     ("nftables.rule", Where::Locked, "CRIU's own rules keep packets from it while it stands still"),
 ];
 
@@ -54,8 +71,12 @@ fn is_expected(difference: &Difference, points: &BTreeSet<PathBuf>) -> bool {
         (Where::Covered, Subject::Mount { path, .. }) => points.contains(Path::new(path)),
         // The twin is reached by nothing, and so open.
         (Where::Locked, _) if *name == "link.xdp" => difference.after.as_deref() == Some("00"),
-        (Where::Locked, Subject::Network { part, .. }) => part.contains(LOCK) && difference.after.is_none(),
-        (Where::Renamed, _) => difference.before.as_ref().map(|before| format!("{before} deleted")) == difference.after,
+        (Where::Locked, Subject::Network { part, .. }) => {
+            part.contains(LOCK) && difference.after.is_none()
+        }
+        (Where::Renamed, _) => {
+            difference.before.as_ref().map(|before| format!("{before} deleted")) == difference.after
+        }
         (Where::Repaired, _) => difference.before.as_deref() == Some(FORCED),
         _ => false,
     })
@@ -82,7 +103,8 @@ mod tests {
             before: Some("ext4".to_owned()),
             after: Some("overlay".to_owned()),
         };
-        let all = vec![of("/mnt", "mount.type"), of("/run", "mount.type"), of("/mnt", "mount.nosuid")];
+        let all =
+            vec![of("/mnt", "mount.type"), of("/run", "mount.type"), of("/mnt", "mount.nosuid")];
         assert_eq!(without(all, &points).len(), 2);
     }
 }

@@ -4,18 +4,21 @@
 //!
 //! 1. decide whether a rehearsal is possible, and whether it costs little ([`room`]);
 //! 2. plan the restore as it would be done now ([`Twin::plan`]);
-//! 3. make a [scene](scene): covers over all that it would write to, and a network without a way out;
-//! 4. restore a twin there, which never runs, and put right what a restore puts right ([`Twin::restore`]);
+//! 3. make a [scene](scene): covers over all that it would write to, and a network without a way
+//!    out;
+//! 4. restore a twin there, which never runs, and put right what a restore puts right
+//!    ([`Twin::restore`]);
 //! 5. while both stand still, read the state of both and compare ([`inspect`](crate::inspect));
 //! 6. end the twin and remove all that was made for it;
-//! 7. judge: what fails to come back, or comes back with less protection or other effects, keeps the
-//!    container from being ended ([`verdict`]).
+//! 7. judge: what fails to come back, or comes back with less protection or other effects, keeps
+//!    the container from being ended ([`verdict`]).
 //!
-//! Everything that the host would keep is noted in the undo log before it is made; the rest (namespaces,
-//! overlays, memory) goes with the last process or descriptor that leads to it. So a command that is killed
-//! leaves nothing that the next one does not remove.
+//! Everything that the host would keep is noted in the undo log before it is made; the rest
+//! (namespaces, overlays, memory) goes with the last process or descriptor that leads to it. So a
+//! command that is killed leaves nothing that the next one does not remove.
 //!
-//! The module is above `restore`, of which it is one more use, and below `checkpoint`, which asks for it.
+//! The module is above `restore`, of which it is one more use, and below `checkpoint`, which asks
+//! for it.
 
 pub mod expected;
 pub mod room;
@@ -92,29 +95,38 @@ enum Trouble {
 /// Rehearses the restore of a container that stands still.
 ///
 /// # Errors
-/// When it would not come back, or not as it was; when that was to be made sure of and cannot be; and when we
-/// were interrupted. The container can go on.
-pub fn rehearse(subject: &Subject<'_>, journal: &mut Journal, report: &mut dyn Report) -> Result<Outcome> {
+/// When it would not come back, or not as it was; when that was to be made sure of and cannot be;
+/// and when we were interrupted. The container can go on.
+pub fn rehearse(
+    subject: &Subject<'_>,
+    journal: &mut Journal,
+    report: &mut dyn Report,
+) -> Result<Outcome> {
     if subject.when == Rehearse::Never {
         return Ok(Outcome::LeftOut("it was not asked for".to_owned()));
     }
     let begin = Instant::now();
     let room = room::Room::read(subject.asked.images)?;
-    if let Some(why) = room::impossible(subject.asked.record).or_else(|| room.refuses(subject.when)) {
+    if let Some(why) = room::impossible(subject.asked.record).or_else(|| room.refuses(subject.when))
+    {
         return left_out(subject.when, why);
     }
     report.phase("rehearsing the restore");
     let limit = begin + room.time_limit();
     let own_limit = subject.asked.deadline.is_none_or(|deadline| limit < deadline);
-    let asked = Asked { deadline: Some(subject.asked.deadline.map_or(limit, |d| d.min(limit))), ..subject.asked };
+    let asked = Asked {
+        deadline: Some(subject.asked.deadline.map_or(limit, |d| d.min(limit))),
+        ..subject.asked
+    };
     let (before, children) = (journal.steps().to_vec(), children());
     let outcome = try_out(&Subject { asked, ..*subject }, journal, &mut Quiet(report));
     // The twin is gone by now, but for what the journal tells.
     reap(&children);
-    let cleared = journal.play_back_these(&|undo| !before.contains(undo)).and_then(|()| match &outcome {
-        Err(Trouble::Restore(_)) => Ok(()),
-        _ => beside::remove_traces(subject.asked.images),
-    });
+    let cleared =
+        journal.play_back_these(&|undo| !before.contains(undo)).and_then(|()| match &outcome {
+            Err(Trouble::Restore(_)) => Ok(()),
+            _ => beside::remove_traces(subject.asked.images),
+        });
     cleared.context("remove the rehearsal's traces")?;
     match outcome {
         Ok((restore, differences)) => {
@@ -137,8 +149,10 @@ pub fn rehearse(subject: &Subject<'_>, journal: &mut Journal, report: &mut dyn R
 
 fn left_out(when: Rehearse, why: String) -> Result<Outcome> {
     match when {
-        Rehearse::Always => Err(Failure::msg(Exit::Refused, format!("its restore cannot be rehearsed: {why}"))
-            .hint("do without that (--no-rehearse), or make it possible")),
+        Rehearse::Always => {
+            Err(Failure::msg(Exit::Refused, format!("its restore cannot be rehearsed: {why}"))
+                .hint("do without that (--no-rehearse), or make it possible"))
+        }
         Rehearse::Auto | Rehearse::Never => Ok(Outcome::LeftOut(why)),
     }
 }
@@ -171,20 +185,22 @@ fn try_once(
     report: &mut dyn Report,
 ) -> std::result::Result<(Duration, Vec<Difference>), Trouble> {
     let mut host = Netlink::open().map_err(|e| Trouble::Scene(e.into()))?;
-    let mut twin = Twin::plan(subject.asked, older_mount_engine, &mut host).map_err(Trouble::Restore)?;
+    let mut twin =
+        Twin::plan(subject.asked, older_mount_engine, &mut host).map_err(Trouble::Restore)?;
     let mut made = Made::make(&twin, &subject.asked, subject.init).map_err(Trouble::Scene)?;
     if let Some(doubts) = twin.doubts_of_root(made.root_path()).map_err(Trouble::Restore)? {
         return Err(Trouble::Restore(Failure::msg(Exit::CriuFailed, doubts)));
     }
-    let original = Standing { init: subject.init, tasks: tasks(subject.payload).map_err(Trouble::Scene)? };
+    let original =
+        Standing { init: subject.init, tasks: tasks(subject.payload).map_err(Trouble::Scene)? };
     let original = read(original).map_err(Trouble::Scene)?;
     let mut look = Look { original: Some(original), points: twin.points(), differences: None };
     let restored = made.show(|scene| twin.restore(scene, &mut look, journal, report));
     match restored {
         Ok(took) => Ok((took, look.differences.unwrap_or_default())),
-        Err(failure) if made.is_too_narrow(&failure) => {
-            Err(Trouble::Scene(anyhow!("what it writes to its files at a restore takes too much memory")))
-        }
+        Err(failure) if made.is_too_narrow(&failure) => Err(Trouble::Scene(anyhow!(
+            "what it writes to its files at a restore takes too much memory"
+        ))),
         Err(failure) => Err(Trouble::Restore(failure)),
     }
 }
@@ -202,10 +218,13 @@ struct Look {
 impl Onlooker for Look {
     fn look(&mut self, init: Option<i32>, payload: &Path) -> anyhow::Result<()> {
         let init = init.context("CRIU does not say which process init is")?;
-        let tasks = cgroup::tasks(payload)?.into_iter().filter(|pid| !cgroup::is_our_kind(*pid)).collect();
+        let tasks =
+            cgroup::tasks(payload)?.into_iter().filter(|pid| !cgroup::is_our_kind(*pid)).collect();
         let twin = Snapshot::of(&Standing { init, tasks });
         let Some(original) = self.original.take() else { return Ok(()) };
-        let original = original.join().map_err(|_| anyhow!("the thread that reads the container has crashed"))?;
+        let original = original
+            .join()
+            .map_err(|_| anyhow!("the thread that reads the container has crashed"))?;
         self.differences = Some(expected::without(compare(&original, &twin), &self.points));
         Ok(())
     }

@@ -23,8 +23,12 @@ const LEAST_TIME: Duration = Duration::from_secs(30);
 /// Bytes of memory for which it gets another second.
 const BYTES_A_SECOND: u64 = 50 << 20;
 /// The namespaces without which a twin would meet its original.
-const NEEDED: [(&str, &str); 4] =
-    [("pid", "process numbers"), ("net", "network"), ("mnt", "mounts"), ("ipc", "System V objects")];
+const NEEDED: [(&str, &str); 4] = [
+    ("pid", "process numbers"),
+    ("net", "network"),
+    ("mnt", "mounts"),
+    ("ipc", "System V objects"),
+];
 
 /// The memory that it takes, and that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +60,11 @@ impl Room {
     pub fn refuses(&self, when: Rehearse) -> Option<String> {
         let Room { needed, available } = *self;
         if available < needed + SPARE {
-            return Some(format!("its memory takes {} and the host has {} free", bytes(needed), bytes(available)));
+            return Some(format!(
+                "its memory takes {} and the host has {} free",
+                bytes(needed),
+                bytes(available)
+            ));
         }
         let is_dear = when == Rehearse::Auto && needed > CHEAP;
         is_dear.then(|| format!("its memory takes {}, more than {}", bytes(needed), bytes(CHEAP)))
@@ -80,11 +88,20 @@ mod tests {
 
     #[test]
     fn what_costs_much_is_done_on_demand_only() {
-        let room = |needed: u64, available: u64| Room { needed: needed << 20, available: available << 20 };
+        let room =
+            |needed: u64, available: u64| Room { needed: needed << 20, available: available << 20 };
         assert_eq!(room(64, 1024).refuses(Rehearse::Auto), None);
-        assert!(room(512, 4096).refuses(Rehearse::Auto).is_some_and(|why| why.contains("more than 256.0 MiB")));
+        assert!(
+            room(512, 4096)
+                .refuses(Rehearse::Auto)
+                .is_some_and(|why| why.contains("more than 256.0 MiB"))
+        );
         assert_eq!(room(512, 4096).refuses(Rehearse::Always), None);
-        assert!(room(512, 600).refuses(Rehearse::Always).is_some_and(|why| why.contains("600.0 MiB free")));
+        assert!(
+            room(512, 600)
+                .refuses(Rehearse::Always)
+                .is_some_and(|why| why.contains("600.0 MiB free"))
+        );
         assert_eq!(room(1000, 0).time_limit(), Duration::from_secs(50));
     }
 

@@ -23,8 +23,8 @@ use crate::sys::netlink::{Netlink, NewVeth, in_netns, in_new_netns};
 
 /// A file that is open for writing is not copied from this size on: bytes.
 const LARGE: u64 = 1 << 20;
-/// File systems of the kernel's own, in which a restore writes nothing, and those of daemons that an overlay
-/// cannot be put upon: they are shown as they are (include/uapi/linux/magic.h).
+/// File systems of the kernel's own, in which a restore writes nothing, and those of daemons that
+/// an overlay cannot be put upon: they are shown as they are (include/uapi/linux/magic.h).
 const AS_THEY_ARE: &[i64] = &[
     0x9584_58f6, // hugetlbfs
     0x9fa0,      // proc
@@ -45,8 +45,8 @@ const AS_THEY_ARE: &[i64] = &[
     0x6e73_6673, // nsfs
     0xf97c_ff8c, // selinuxfs
 ];
-/// What CRIU says where it cannot write (`EROFS` in the C library's words), and where it may not take back that a mount is
-/// read-only.
+/// What CRIU says where it cannot write (`EROFS` in the C library's words), and where it may not
+/// take back that a mount is read-only.
 const READ_ONLY: [&str; 2] = ["Read-only file system", "bind remount"];
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 
@@ -67,15 +67,16 @@ impl Made {
     /// Why the twin cannot be kept apart from the container.
     pub fn make(twin: &Twin<'_>, asked: &Asked<'_>, init: i32) -> Result<Made> {
         let large = large_files(asked.images).context("read which files are open")?;
-        let of = |mount: Option<&str>| large.get(&mount.map(str::to_owned)).cloned().unwrap_or_default();
+        let of =
+            |mount: Option<&str>| large.get(&mount.map(str::to_owned)).cloned().unwrap_or_default();
         let namespace = namespace_of_sources(asked.defined, init)?;
         let namespace = namespace.as_ref().map(AsFd::as_fd);
         let root = root_in_use(twin.root(), init, namespace).context("hold its root")?;
         let mut lowers = vec![Lower { mount: root, large_files: of(None), or_read_only: false }];
         let (mut keys, mut mounts) = (Vec::new(), BTreeMap::new());
         for (key, path) in twin.mounts() {
-            let (mount, covered) =
-                held(path, namespace).with_context(|| format!("hold {}, which is mounted in it", path.display()))?;
+            let (mount, covered) = held(path, namespace)
+                .with_context(|| format!("hold {}, which is mounted in it", path.display()))?;
             if !covered {
                 mounts.insert(key.to_owned(), Detached::from(mount));
                 continue;
@@ -91,8 +92,16 @@ impl Made {
             let cover = cover.with_context(|| format!("put an overlay over the mount {key}"))?;
             mounts.insert(key, cover);
         }
-        let (network, netlink) = outside(twin.host_interfaces()).context("make a network without a way out")?;
-        Ok(Made { root_path: root.path().to_owned(), root: Some(root), mounts, covers, network, netlink })
+        let (network, netlink) =
+            outside(twin.host_interfaces()).context("make a network without a way out")?;
+        Ok(Made {
+            root_path: root.path().to_owned(),
+            root: Some(root),
+            mounts,
+            covers,
+            network,
+            netlink,
+        })
     }
 
     /// A path that leads to the covered root.
@@ -105,22 +114,28 @@ impl Made {
         self.covers.are_full()
     }
 
-    /// Whether a restore in it may have failed for the only reason that something could not be written.
+    /// Whether a restore in it may have failed for the only reason that something could not be
+    /// written.
     pub fn is_too_narrow(&self, failure: &Failure) -> bool {
         self.is_full()
-            || (self.covers.some_read_only && READ_ONLY.iter().any(|text| failure.to_string().contains(text)))
+            || (self.covers.some_read_only
+                && READ_ONLY.iter().any(|text| failure.to_string().contains(text)))
     }
 
     /// Shows it once.
-    pub fn show<T>(&mut self, f: impl FnOnce(&mut Scene<'_>) -> crate::error::Result<T>) -> crate::error::Result<T> {
+    pub fn show<T>(
+        &mut self,
+        f: impl FnOnce(&mut Scene<'_>) -> crate::error::Result<T>,
+    ) -> crate::error::Result<T> {
         let root = self.root.take().context("the scene was shown already")?;
         let mounts = std::mem::take(&mut self.mounts);
         f(&mut Scene { root, mounts, network: &self.network, netlink: &mut self.netlink })
     }
 }
 
-/// The root that the container has, whoever has mounted it. Where the kernel does not give it to us, the directory that the
-/// configuration names is the same one; anything else must not be mounted a second time.
+/// The root that the container has, whoever has mounted it. Where the kernel does not give it to
+/// us, the directory that the configuration names is the same one; anything else must not be
+/// mounted a second time.
 fn root_in_use(root: &Root, init: i32, namespace: Option<BorrowedFd<'_>>) -> Result<OwnedFd> {
     match (Held::in_use(init), root.directory()) {
         (Ok(held), _) => Ok(held.into_mount().into()),
@@ -129,7 +144,8 @@ fn root_in_use(root: &Root, init: i32, namespace: Option<BorrowedFd<'_>>) -> Res
     }
 }
 
-/// The mount namespace in which the paths of what it has mounted lead there: that of LXC's monitor, where it has one of its own.
+/// The mount namespace in which the paths of what it has mounted lead there: that of LXC's monitor,
+/// where it has one of its own.
 fn namespace_of_sources(defined: &Defined, init: i32) -> Result<Option<File>> {
     if !defined.config.monitor_unshare() {
         return Ok(None);
@@ -142,10 +158,19 @@ fn namespace_of_sources(defined: &Defined, init: i32) -> Result<Option<File>> {
 /// What is at a path of the host, mounted nowhere, and whether it has to be covered.
 fn held(path: &Path, namespace: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, bool)> {
     let hold = || -> io::Result<(OwnedFd, bool)> {
-        let file = openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+        let file = openat2(
+            CWD,
+            path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS,
+        )?;
         let is_directory = FileType::from_raw_mode(fstat(&file)?.st_mode) == FileType::Directory;
         let is_kernels = AS_THEY_ARE.contains(&(fstatfs(&file)?.f_type & 0xffff_ffff));
-        Ok((open_tree(&file, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)?, is_directory && !is_kernels))
+        Ok((
+            open_tree(&file, "", CLONE | OpenTreeFlags::AT_EMPTY_PATH)?,
+            is_directory && !is_kernels,
+        ))
     };
     Ok(match namespace {
         Some(namespace) => in_mount_namespace(namespace, hold)?,
@@ -153,16 +178,22 @@ fn held(path: &Path, namespace: Option<BorrowedFd<'_>>) -> Result<(OwnedFd, bool
     })
 }
 
-/// Large files that are open for writing, relative to the mount that they are in: by its name in the images, and without one
-/// for the root.
+/// Large files that are open for writing, relative to the mount that they are in: by its name in
+/// the images, and without one for the root.
 fn large_files(dir: &Path) -> Result<BTreeMap<Option<String>, Vec<PathBuf>>> {
-    let all: Vec<images::Mount> = images::all_mounts(dir)?.into_iter().flat_map(|(_, mounts)| mounts).collect();
+    let all: Vec<images::Mount> =
+        images::all_mounts(dir)?.into_iter().flat_map(|(_, mounts)| mounts).collect();
     let mut found: BTreeMap<Option<String>, BTreeSet<PathBuf>> = BTreeMap::new();
     for file in images::open_files(dir)? {
-        let FileKind::Path(PathFile { path, mount: Some(id), size: Some(size), written: true, .. }) = file.kind else {
+        let FileKind::Path(PathFile {
+            path, mount: Some(id), size: Some(size), written: true, ..
+        }) = file.kind
+        else {
             continue;
         };
-        let Some(mount) = all.iter().find(|mount| mount.id == id).filter(|_| size >= LARGE) else { continue };
+        let Some(mount) = all.iter().find(|mount| mount.id == id).filter(|_| size >= LARGE) else {
+            continue;
+        };
         let is_root = mount.point == Path::new("/");
         if let Ok(inside) = path.strip_prefix(&mount.point)
             && (is_root || mount.external.is_some())
@@ -195,7 +226,9 @@ fn outside<'n>(interfaces: impl Iterator<Item = &'n str>) -> Result<(File, Netli
             host_up: true,
             controller: None,
         };
-        netlink.create_veth(&new).with_context(|| format!("make an interface in place of {name}"))?;
+        netlink
+            .create_veth(&new)
+            .with_context(|| format!("make an interface in place of {name}"))?;
         let other = netlink.link(&new.inner_name)?.index;
         netlink.set_up(other, true)?;
     }

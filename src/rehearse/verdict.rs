@@ -18,11 +18,13 @@ pub enum Verdict {
     Bad(Failure),
 }
 
-/// Judges what differs, the worst first; pure. States that are named in `accept` keep no container from being ended.
+/// Judges what differs, the worst first; pure. States that are named in `accept` keep no container
+/// from being ended.
 pub fn judge(differences: &[Difference], accept: &[String]) -> Verdict {
     let groups = by_state(differences);
-    let blocks =
-        |group: &&Group<'_>| group[0].state.class.blocks() && !accept.iter().any(|name| name == group[0].state.name);
+    let blocks = |group: &&Group<'_>| {
+        group[0].state.class.blocks() && !accept.iter().any(|name| name == group[0].state.name)
+    };
     let (bad, good): (Vec<&Group<'_>>, Vec<&Group<'_>>) = groups.iter().partition(blocks);
     if bad.is_empty() {
         return Verdict::Good(good.into_iter().map(in_words).collect());
@@ -30,17 +32,23 @@ pub fn judge(differences: &[Difference], accept: &[String]) -> Verdict {
     let refused = Failure::msg(Exit::Refused, "it would not come back as it is:");
     let told = bad.iter().fold(refused, |failure, group| failure.detail(in_words(group)));
     let names: Vec<&str> = bad.iter().map(|group| group[0].state.name).collect();
-    Verdict::Bad(told.hint(format!("leave it running, or accept that: --accept {}", names.join(","))))
+    Verdict::Bad(
+        told.hint(format!("leave it running, or accept that: --accept {}", names.join(","))),
+    )
 }
 
-/// A restore that fails, as the reason not to end the container. Remedies for a restore that has failed are of no use yet.
+/// A restore that fails, as the reason not to end the container. Remedies for a restore that has
+/// failed are of no use yet.
 pub fn fails(failure: &Failure) -> Failure {
     let text = format!("its restore, rehearsed beside it, fails: {failure}");
-    Failure { hint: Some(HINT.to_owned()), log: failure.log.clone(), ..Failure::msg(Exit::CriuFailed, text) }
+    Failure {
+        hint: Some(HINT.to_owned()),
+        log: failure.log.clone(),
+        ..Failure::msg(Exit::CriuFailed, text)
+    }
 }
 
-const HINT: &str =
-    "take away what is named (close the file, restart the program, remove the rule or route), then try again";
+const HINT: &str = "take away what is named (close the file, restart the program, remove the rule or route), then try again";
 
 /// All that differs, in words.
 pub fn told(differences: &[Difference]) -> Vec<String> {
@@ -65,8 +73,14 @@ fn by_state(differences: &[Difference]) -> Vec<Group<'_>> {
 fn in_words(group: &Group<'_>) -> String {
     let state = group[0].state;
     let named = group.iter().take(MOST_NAMED).map(|difference| {
-        let value = |value: &Option<String>| value.as_deref().map_or_else(|| "nothing".to_owned(), cut);
-        format!("{}: {} becomes {}", difference.subject, value(&difference.before), value(&difference.after))
+        let value =
+            |value: &Option<String>| value.as_deref().map_or_else(|| "nothing".to_owned(), cut);
+        format!(
+            "{}: {} becomes {}",
+            difference.subject,
+            value(&difference.before),
+            value(&difference.after)
+        )
     });
     let mut text: Vec<String> = named.collect();
     if group.len() > MOST_NAMED {
@@ -88,20 +102,35 @@ mod tests {
     use super::*;
     use crate::inspect::{Class, PutBack, State, Subject};
 
-    static MDWE: State =
-        State { name: "mdwe", put_back: PutBack::Us, class: Class::Weakens, loss: "memory may become executable" };
-    static SLACK: State =
-        State { name: "timer-slack", put_back: PutBack::Us, class: Class::Bearable, loss: "timers are less exact" };
+    static MDWE: State = State {
+        name: "mdwe",
+        put_back: PutBack::Us,
+        class: Class::Weakens,
+        loss: "memory may become executable",
+    };
+    static SLACK: State = State {
+        name: "timer-slack",
+        put_back: PutBack::Us,
+        class: Class::Bearable,
+        loss: "timers are less exact",
+    };
 
     fn difference(state: &'static State, pid: i32) -> Difference {
         let value = |text: &str| Some(text.to_owned());
-        Difference { subject: Subject::Task { pid }, state, before: value("1\n2"), after: value("0") }
+        Difference {
+            subject: Subject::Task { pid },
+            state,
+            before: value("1\n2"),
+            after: value("0"),
+        }
     }
 
     #[test]
     fn what_weakens_it_blocks_unless_it_is_accepted() {
         let both = || vec![difference(&MDWE, 7), difference(&MDWE, 8), difference(&SLACK, 7)];
-        let Verdict::Bad(failure) = judge(&both(), &["timer-slack".to_owned()]) else { panic!("accepted") };
+        let Verdict::Bad(failure) = judge(&both(), &["timer-slack".to_owned()]) else {
+            panic!("accepted")
+        };
         assert_eq!(
             failure.to_string(),
             "it would not come back as it is:\n  mdwe of process 7: 1, 2 becomes 0; process 8: 1, 2 becomes 0 \

@@ -1,10 +1,12 @@
-//! AppArmor: the profile that LXC makes up for each container, `lxc.apparmor.profile = generated`, as Debian and Ubuntu
-//! have it in /etc/lxc/default.conf.
+//! AppArmor: the profile that LXC makes up for each container, `lxc.apparmor.profile = generated`,
+//! as Debian and Ubuntu have it in /etc/lxc/default.conf.
 //!
-//! LXC writes the profile below the container's directory when it starts, has `apparmor_parser` load it, makes a policy namespace
-//! beneath it for profiles of the container's own, and takes all of that away when the container has ended (lxc/lsm/apparmor.c).
-//! CRIU saves only the label that names it; and where the kernel does not know that name, it notices when the tasks
-//! are about to run, and hangs. So the record keeps the profile, and it is loaded again for the restored container.
+//! LXC writes the profile below the container's directory when it starts, has `apparmor_parser`
+//! load it, makes a policy namespace beneath it for profiles of the container's own, and takes all
+//! of that away when the container has ended (lxc/lsm/apparmor.c). CRIU saves only the label that
+//! names it; and where the kernel does not know that name, it notices when the tasks are about to
+//! run, and hangs. So the record keeps the profile, and it is loaded again for the restored
+//! container.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -32,12 +34,13 @@ const DIRECTORY: &str = "apparmor";
 /// LXC's is 60 KiB; more than this is none of its.
 const MAX_SIZE: u64 = 1 << 20;
 /// Where `apparmor_parser` may be; nobody's PATH is trusted.
-const PARSERS: [&str; 3] = ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser", "/usr/bin/apparmor_parser"];
+const PARSERS: [&str; 3] =
+    ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser", "/usr/bin/apparmor_parser"];
 /// What stands between profiles that confine a task together (a stack), and before a namespace.
 const STACKED: &str = "//&";
 
-/// A label, as `/proc/PID/attr/current` and CRIU's images have it: `PROFILE`, or a stack, `PROFILE//&:NAMESPACE:PROFILE`; the mode
-/// may follow in parentheses.
+/// A label, as `/proc/PID/attr/current` and CRIU's images have it: `PROFILE`, or a stack,
+/// `PROFILE//&:NAMESPACE:PROFILE`; the mode may follow in parentheses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label<'a> {
     /// The profile on the host.
@@ -52,8 +55,10 @@ impl<'a> Label<'a> {
         let text = text.trim_end_matches(['\n', '\0']);
         let text = text.rsplit_once(" (").map_or(text, |(label, _mode)| label);
         let (profile, rest) = text.split_once(STACKED).unwrap_or((text, ""));
-        let namespace = rest.strip_prefix(':').and_then(|rest| rest.split_once(':')).map(|(name, _)| name);
-        // A colon at the beginning would be a namespace without a profile beside it; SELinux has them within.
+        let namespace =
+            rest.strip_prefix(':').and_then(|rest| rest.split_once(':')).map(|(name, _)| name);
+        // A colon at the beginning would be a namespace without a profile beside it; SELinux has
+        // them within.
         let confined = !profile.is_empty() && profile != "unconfined" && !profile.starts_with(':');
         confined.then_some(Label { profile, namespace })
     }
@@ -72,13 +77,19 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// The profile of a running container, by its init's label and the container's directory, which may be `guest`'s. None where
-    /// it is confined by one that the host has anyway.
-    pub fn of_running(label: Label<'_>, dir: &Path, guest: Option<Guest>) -> Result<Option<Profile>> {
+    /// The profile of a running container, by its init's label and the container's directory, which
+    /// may be `guest`'s. None where it is confined by one that the host has anyway.
+    pub fn of_running(
+        label: Label<'_>,
+        dir: &Path,
+        guest: Option<Guest>,
+    ) -> Result<Option<Profile>> {
         let path = file(dir, label.profile);
         let Some(file) = path_trust::open_own(guest, &path)? else { return Ok(None) };
         let mut text = String::new();
-        file.take(MAX_SIZE).read_to_string(&mut text).with_context(|| format!("read {}", path.display()))?;
+        file.take(MAX_SIZE)
+            .read_to_string(&mut text)
+            .with_context(|| format!("read {}", path.display()))?;
         Ok(Some(Profile {
             name: label.profile.to_owned(),
             namespace: label.namespace.map(str::to_owned),
@@ -107,13 +118,17 @@ impl Profile {
         }
     }
 
-    /// What in a record that was made by hand would have another profile replaced, or a directory elsewhere removed.
+    /// What in a record that was made by hand would have another profile replaced, or a directory
+    /// elsewhere removed.
     pub fn out_of_place(&self) -> Option<String> {
         let is_plain = |name: &str| !name.contains(['/', '\0']) && name != "." && name != "..";
-        if !is_a_name_of_lxcs(&self.name) || !self.text.contains(&format!("profile \"{}\"", self.name)) {
+        if !is_a_name_of_lxcs(&self.name)
+            || !self.text.contains(&format!("profile \"{}\"", self.name))
+        {
             return Some(format!("'{}' is not a profile that LXC makes", self.name));
         }
-        let strange = self.namespace.as_deref().filter(|name| !is_a_name_of_lxcs(name) || !is_plain(name));
+        let strange =
+            self.namespace.as_deref().filter(|name| !is_a_name_of_lxcs(name) || !is_plain(name));
         strange.map(|name| format!("'{name}' is not a policy namespace that LXC makes"))
     }
 
@@ -123,14 +138,19 @@ impl Profile {
             let path = namespace_path(namespace);
             match fs::create_dir(&path) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(e).with_context(|| format!("make the policy namespace {}", path.display()));
+                    return Err(e)
+                        .with_context(|| format!("make the policy namespace {}", path.display()));
                 }
                 _ => {}
             }
         }
         let path = file(dir, &self.name);
         let above = dir.join(DIRECTORY);
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(&above).context("make LXC's directory for it")?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(&above)
+            .context("make LXC's directory for it")?;
         // The container's directory may be its own root's, who could have put a link there.
         files::open_private_dir(&above)?;
         files::write_atomically(&path, self.text.as_bytes())?;
@@ -138,7 +158,8 @@ impl Profile {
     }
 }
 
-/// A name that would be too long for a file is a number of 64 bits instead (`shorten_apparmor_name`).
+/// A name that would be too long for a file is a number of 64 bits instead
+/// (`shorten_apparmor_name`).
 fn is_a_name_of_lxcs(name: &str) -> bool {
     name.starts_with("lxc-") || (name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit()))
 }
@@ -151,21 +172,30 @@ fn run_parser(path: &Path) -> Result<()> {
     let mut command = Command::new(parser);
     command.env_clear().args(["--replace", "--skip-cache"]).arg(path).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let told = Place::here().dies_with_us().spawn(&mut command).and_then(|child| child.wait_with_output());
+    let told =
+        Place::here().dies_with_us().spawn(&mut command).and_then(|child| child.wait_with_output());
     let told = told.with_context(|| format!("run {parser}"))?;
     match told.status.success() {
         true => Ok(()),
-        false => bail!("apparmor_parser: {}: {}", told.status, String::from_utf8_lossy(&told.stderr).trim()),
+        false => bail!(
+            "apparmor_parser: {}: {}",
+            told.status,
+            String::from_utf8_lossy(&told.stderr).trim()
+        ),
     }
 }
 
-/// Takes a profile away again, with its namespace and its file; no task has it any more. Says whether it was there.
+/// Takes a profile away again, with its namespace and its file; no task has it any more. Says
+/// whether it was there.
 pub fn unload(dir: &Path, name: &str, namespace: Option<&str>) -> Result<bool> {
     if let Some(namespace) = namespace {
         gone(fs::remove_dir(namespace_path(namespace)), "remove the container's policy namespace")?;
     }
     let remove = Path::new(SECURITYFS).join(REMOVE);
-    let asked = fs::OpenOptions::new().write(true).open(remove).and_then(|mut file| file.write_all(name.as_bytes()));
+    let asked = fs::OpenOptions::new()
+        .write(true)
+        .open(remove)
+        .and_then(|mut file| file.write_all(name.as_bytes()));
     let was_there = gone(asked, "remove the container's profile")?;
     let above = dir.join(DIRECTORY);
     if fs::symlink_metadata(&above).is_ok() {
@@ -188,14 +218,19 @@ fn gone(removed: io::Result<()>, what: &'static str) -> Result<bool> {
 /// The profiles that the kernel has; none where it is not AppArmor's, or does not tell.
 pub fn loaded() -> Option<Vec<String>> {
     let text = fs::read_to_string(Path::new(SECURITYFS).join(PROFILES)).ok()?;
-    Some(text.lines().map(|line| line.rsplit_once(" (").map_or(line, |(name, _mode)| name).to_owned()).collect())
+    Some(
+        text.lines()
+            .map(|line| line.rsplit_once(" (").map_or(line, |(name, _mode)| name).to_owned())
+            .collect(),
+    )
 }
 
 /// Where LXC writes a container's profile: slashes in its name are hyphens in the file's.
 /// Whether a process is confined by a profile of this name.
 pub fn is_in_use(name: &str) -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let labels = processes.filter_map(|process| fs::read_to_string(process.path().join("attr/current")).ok());
+    let labels = processes
+        .filter_map(|process| fs::read_to_string(process.path().join("attr/current")).ok());
     labels.into_iter().any(|label| Label::parse(&label).is_some_and(|label| label.profile == name))
 }
 
@@ -231,7 +266,10 @@ mod tests {
         let label = |text| Label::parse(text).map(|l| (l.profile, l.namespace));
         assert_eq!(label("unconfined\n"), None);
         assert_eq!(label(""), None);
-        assert_eq!(label("lxc-container-default-cgns (enforce)\n"), Some(("lxc-container-default-cgns", None)));
+        assert_eq!(
+            label("lxc-container-default-cgns (enforce)\n"),
+            Some(("lxc-container-default-cgns", None))
+        );
         let stacked = Some(("lxc-web_</var/lib/lxc>", Some("lxc-web_<-var-lib-lxc>")));
         assert_eq!(label(STACK), stacked);
         assert_eq!(label(&format!("{STACK} (enforce)\n")), stacked);
@@ -274,7 +312,8 @@ mod tests {
     #[test]
     fn a_profile_made_by_hand_is_seen() {
         assert_eq!(profile().out_of_place(), None);
-        let long = Profile { name: "00ab".repeat(4), namespace: Some("00ab".repeat(4)), ..profile() };
+        let long =
+            Profile { name: "00ab".repeat(4), namespace: Some("00ab".repeat(4)), ..profile() };
         let long = Profile { text: format!("profile \"{}\" {{}}\n", long.name), ..long };
         assert_eq!(long.out_of_place(), None);
         let other = |change: fn(&mut Profile)| {

@@ -1,9 +1,10 @@
 //! A container's root, as its configuration names it, and what it takes to have it mounted.
 //!
-//! A directory is what it is. Of an overlay, an image file and a block device only the container sees the tree: LXC mounts
-//! them when it starts it (liblxc, storage/*.c), and whoever looks at the root of a stopped one or restores it has to do the
-//! same. [`Root::of`] says what there is to mount, [`Root::open`] mounts it, in no mount namespace: the mount lives as long
-//! as the [`Held`] that leads to it, and longer only where CRIU has given it to a container.
+//! A directory is what it is. Of an overlay, an image file and a block device only the container
+//! sees the tree: LXC mounts them when it starts it (liblxc, storage/*.c), and whoever looks at the
+//! root of a stopped one or restores it has to do the same. [`Root::of`] says what there is to
+//! mount, [`Root::open`] mounts it, in no mount namespace: the mount lives as long as the [`Held`]
+//! that leads to it, and longer only where CRIU has given it to a container.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -70,7 +71,9 @@ pub enum Unsupported {
     #[error("'{0}' names no layers of an overlay (LOWER:UPPER, each beginning with a slash)")]
     Layers(String),
     /// The mount shows other owners than the directory has.
-    #[error("its root is mounted with other owners (idmap= in lxc.rootfs.options), which CRIU cannot dump")]
+    #[error(
+        "its root is mounted with other owners (idmap= in lxc.rootfs.options), which CRIU cannot dump"
+    )]
     IdMapped,
 }
 
@@ -80,7 +83,9 @@ impl Unsupported {
         match self {
             Unsupported::Kind(_) => "mount it, and let lxc.rootfs.path name the directory",
             Unsupported::Layers(_) => "correct lxc.rootfs.path",
-            Unsupported::IdMapped => "give the files of the root the owners that lxc.idmap says, and take idmap= away",
+            Unsupported::IdMapped => {
+                "give the files of the root the owners that lxc.idmap says, and take idmap= away"
+            }
         }
     }
 }
@@ -94,7 +99,8 @@ impl Root {
         }
     }
 
-    /// What a configuration names. Where it says no kind, what is at the path decides, as with liblxc.
+    /// What a configuration names. Where it says no kind, what is at the path decides, as with
+    /// liblxc.
     pub fn named(rootfs: &Rootfs) -> Result<Root, Unsupported> {
         let path = rootfs.path.clone();
         let options = rootfs.options.clone().unwrap_or_default();
@@ -121,8 +127,12 @@ impl Root {
     /// All that it is made of on the host.
     pub fn paths(&self) -> Vec<&Path> {
         match self {
-            Root::Directory { path } | Root::Image { path, .. } | Root::Device { path, .. } => vec![path],
-            Root::Overlay { lower, upper, .. } => lower.iter().chain([upper]).map(PathBuf::as_path).collect(),
+            Root::Directory { path } | Root::Image { path, .. } | Root::Device { path, .. } => {
+                vec![path]
+            }
+            Root::Overlay { lower, upper, .. } => {
+                lower.iter().chain([upper]).map(PathBuf::as_path).collect()
+            }
         }
     }
 
@@ -134,21 +144,28 @@ impl Root {
         }
     }
 
-    /// What tells it from another one in the same place: the inode of what the container's writes go to.
+    /// What tells it from another one in the same place: the inode of what the container's writes
+    /// go to.
     pub fn inode(&self) -> Result<u64> {
         let path = match self {
             Root::Directory { path } | Root::Image { path, .. } | Root::Device { path, .. } => path,
             Root::Overlay { upper, .. } => upper,
         };
-        Ok(fs::metadata(path).with_context(|| format!("inspect the root file system {}", path.display()))?.ino())
+        Ok(fs::metadata(path)
+            .with_context(|| format!("inspect the root file system {}", path.display()))?
+            .ino())
     }
 
     /// Mounts what has to be mounted.
     pub fn open(&self) -> Result<Held> {
         let device = |path: &Path, options: &str| mount_device(path, options);
         let mount = match self {
-            Root::Directory { path } if path.is_dir() => Detached::of(path).context("clone the mount of its root"),
-            Root::Directory { path } => Err(anyhow!("its root {} is not a directory", path.display())),
+            Root::Directory { path } if path.is_dir() => {
+                Detached::of(path).context("clone the mount of its root")
+            }
+            Root::Directory { path } => {
+                Err(anyhow!("its root {} is not a directory", path.display()))
+            }
             Root::Overlay { lower, upper, options } => mount_overlay(lower, upper, options)
                 .with_context(|| format!("mount the overlay of {} as its root", upper.display())),
             Root::Image { path, options } => {
@@ -158,9 +175,8 @@ impl Root {
                     .and_then(|(name, held)| Ok(device(&name, options)?.on(held)))
                     .with_context(|| format!("mount the image {} as its root", path.display()))
             }
-            Root::Device { path, options } => {
-                device(path, options).with_context(|| format!("mount {} as its root", path.display()))
-            }
+            Root::Device { path, options } => device(path, options)
+                .with_context(|| format!("mount {} as its root", path.display())),
         }?;
         Ok(Held { path: mount.path(), mount })
     }
@@ -174,8 +190,8 @@ pub struct Held {
 }
 
 impl Held {
-    /// The root that a running container has, whatever its configuration says and whoever has mounted it. What is mounted
-    /// in it is not there.
+    /// The root that a running container has, whatever its configuration says and whoever has
+    /// mounted it. What is mounted in it is not there.
     pub fn in_use(init: i32) -> Result<Held> {
         let path = format!("/proc/{init}/ns/mnt");
         let namespace = fs::File::open(&path).with_context(|| format!("open {path}"))?;
@@ -229,17 +245,25 @@ fn mount_overlay(lower: &[PathBuf], upper: &Path, options: &str) -> Result<Detac
     let work = upper.with_file_name(WORK_DIR);
     fs::create_dir_all(&work).with_context(|| format!("make {}", work.display()))?;
     let lower: Vec<String> = lower.iter().map(|l| l.display().to_string()).collect();
-    let layers = format!("upperdir={},lowerdir={},workdir={}", upper.display(), lower.join(":"), work.display());
+    let layers = format!(
+        "upperdir={},lowerdir={},workdir={}",
+        upper.display(),
+        lower.join(":"),
+        work.display()
+    );
     let data = if options.data.is_empty() { layers } else { format!("{layers},{}", options.data) };
     let name = lower.first().map(String::as_str).unwrap_or("overlay");
     Detached::mount(Path::new(name), "overlay", options.flags, &data).context("mount")
 }
 
-/// Tries each kind of file system, as liblxc's `mount_unknown_fs` does: so the one is found that was found at the start.
+/// Tries each kind of file system, as liblxc's `mount_unknown_fs` does: so the one is found that
+/// was found at the start.
 fn mount_device(device: &Path, options: &str) -> Result<Detached> {
     let options = Options::parse(options);
     let mut outcome = Err(anyhow!("this kernel knows no file system for it"));
-    for kind in KINDS.iter().filter_map(|file| fs::read_to_string(file).ok()).flat_map(|text| kinds(&text)) {
+    for kind in
+        KINDS.iter().filter_map(|file| fs::read_to_string(file).ok()).flat_map(|text| kinds(&text))
+    {
         match Detached::mount(device, &kind, options.flags, &options.data) {
             Ok(mount) => return Ok(mount),
             // Not of this kind; or a word in the list that is no kind here.

@@ -1,9 +1,9 @@
 //! The console and the ttys that LXC gives a container.
 //!
-//! Each is a pty: its slave is bind-mounted on `/dev/console` or `/dev/ttyN` in the container, its master is held by
-//! the container's monitor, outside. CRIU dumps such a terminal only when it is told that it is external: the mounts by
-//! their mount points, what is open of it by its device numbers. At a restart our monitor makes new ptys and hands
-//! their slaves to CRIU.
+//! Each is a pty: its slave is bind-mounted on `/dev/console` or `/dev/ttyN` in the container, its
+//! master is held by the container's monitor, outside. CRIU dumps such a terminal only when it is
+//! told that it is external: the mounts by their mount points, what is open of it by its device
+//! numbers. At a restart our monitor makes new ptys and hands their slaves to CRIU.
 
 use std::fs;
 use std::io;
@@ -81,12 +81,21 @@ const fn makedev(major: u32, minor: u32) -> u64 {
 pub fn lent(container: &[Mount]) -> Vec<Tty> {
     let mut found: Vec<Tty> = Vec::new();
     for mount in container {
-        let (Some(number), Some((rdev, dev))) = (number_of(&mount.point), device_of(mount)) else { continue };
+        let (Some(number), Some((rdev, dev))) = (number_of(&mount.point), device_of(mount)) else {
+            continue;
+        };
         let point = Point { key: key(&mount.point), path: mount.point.clone() };
         match found.iter_mut().find(|t| (t.rdev, t.dev) == (rdev, dev)) {
             // With lxc.tty.dir a terminal is mounted twice.
             Some(tty) => tty.points.push(point),
-            None => found.push(Tty { number, rdev, dev, points: vec![point], owner: None, session: None }),
+            None => found.push(Tty {
+                number,
+                rdev,
+                dev,
+                points: vec![point],
+                owner: None,
+                session: None,
+            }),
         }
     }
     found.sort_by_key(|t| t.number);
@@ -98,7 +107,8 @@ pub fn is_lent(mount: &Mount) -> bool {
     number_of(&mount.point).is_some() && device_of(mount).is_some()
 }
 
-/// Whether a path is one at which LXC mounts the console (0) or a tty (its number), by itself or in `lxc.tty.dir`.
+/// Whether a path is one at which LXC mounts the console (0) or a tty (its number), by itself or in
+/// `lxc.tty.dir`.
 fn number_of(point: &Path) -> Option<u32> {
     let below = point.strip_prefix("/dev").ok()?;
     match below.file_name()?.to_str()? {
@@ -118,7 +128,10 @@ fn device_of(mount: &Mount) -> Option<(u64, u64)> {
 }
 
 fn key(point: &Path) -> String {
-    point.to_string_lossy().trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_")
+    point
+        .to_string_lossy()
+        .trim_start_matches('/')
+        .replace(|c: char| !c.is_ascii_alphanumeric(), "_")
 }
 
 /// A descriptor that a process of the container has on a terminal.
@@ -165,7 +178,9 @@ pub fn holders(pids: &[i32]) -> Result<Vec<Holder>> {
     for pid in pids {
         match holders_of(*pid, &mut found) {
             // It has ended since.
-            Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => {}
+            Err(e)
+                if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH) => {
+            }
             other => other.with_context(|| format!("inspect what process {pid} has open"))?,
         }
     }
@@ -182,22 +197,30 @@ fn holders_of(pid: i32, found: &mut Vec<Holder>) -> io::Result<()> {
         }
         let Ok(seen) = glance(&link) else { continue };
         let device = (seen.rdev, seen.dev);
-        if (device.0 == CONTROLLING || libc::major(device.0) == PTS_MAJOR) && !devices.contains(&device) {
+        if (device.0 == CONTROLLING || libc::major(device.0) == PTS_MAJOR)
+            && !devices.contains(&device)
+        {
             devices.push(device);
         }
     }
     if devices.is_empty() {
         return Ok(());
     }
-    let process = process(pid, &fs::read_to_string(format!("/proc/{pid}/stat"))?).ok_or(io::ErrorKind::InvalidData)?;
-    found.extend(devices.into_iter().map(|(rdev, dev)| Holder { rdev, dev, process: process.clone() }));
+    let process = process(pid, &fs::read_to_string(format!("/proc/{pid}/stat"))?)
+        .ok_or(io::ErrorKind::InvalidData)?;
+    found.extend(devices.into_iter().map(|(rdev, dev)| Holder {
+        rdev,
+        dev,
+        process: process.clone(),
+    }));
     Ok(())
 }
 
 /// From /proc/PID/stat: `PID (COMMAND) STATE PPID PGRP SESSION TTY_NR TPGID …`.
 fn process(pid: i32, stat: &str) -> Option<Process> {
     let (command, rest) = stat.split_once('(')?.1.rsplit_once(") ")?;
-    let numbers: Vec<i64> = rest.split_ascii_whitespace().skip(1).take(5).filter_map(|n| n.parse().ok()).collect();
+    let numbers: Vec<i64> =
+        rest.split_ascii_whitespace().skip(1).take(5).filter_map(|n| n.parse().ok()).collect();
     let &[_, _, session, controlled_by, foreground] = numbers.as_slice() else { return None };
     Some(Process {
         pid,
@@ -213,16 +236,22 @@ pub fn controlled<'h>(tty: &Tty, holders: &'h [Holder]) -> Option<&'h Process> {
     holders.iter().find(|h| h.holds(tty) && h.process.controlled_by == tty.rdev).map(|h| &h.process)
 }
 
-/// Who has `/dev/tty` open in a session in which nobody has a terminal open by its name: neither one of LXC's nor one
-/// of the container's own. CRIU cannot tell then which one it is, and neither can we. Pure.
+/// Who has `/dev/tty` open in a session in which nobody has a terminal open by its name: neither
+/// one of LXC's nor one of the container's own. CRIU cannot tell then which one it is, and neither
+/// can we. Pure.
 pub fn unknown_controlling(holders: &[Holder]) -> Vec<&Process> {
-    let known = |session| holders.iter().any(|h| h.process.session == session && !h.is_controlling());
-    holders.iter().filter(|h| h.is_controlling() && !known(h.process.session)).map(|h| &h.process).collect()
+    let known =
+        |session| holders.iter().any(|h| h.process.session == session && !h.is_controlling());
+    holders
+        .iter()
+        .filter(|h| h.is_controlling() && !known(h.process.session))
+        .map(|h| &h.process)
+        .collect()
 }
 
-/// The `/dev/tty` devices that CRIU has to take for external ones: those that are open in a session whose terminal is
-/// one of LXC's. CRIU cannot dump them otherwise (tty.c, `tty_verify_ctty`: it looks for a pty of its own). Pure; the
-/// device numbers.
+/// The `/dev/tty` devices that CRIU has to take for external ones: those that are open in a session
+/// whose terminal is one of LXC's. CRIU cannot dump them otherwise (tty.c, `tty_verify_ctty`: it
+/// looks for a pty of its own). Pure; the device numbers.
 pub fn external_controlling(ttys: &[Tty], holders: &[Holder]) -> Vec<(u64, u64)> {
     let mut found: Vec<(u64, u64)> = Vec::new();
     for holder in holders.iter().filter(|h| h.is_controlling()) {
@@ -240,9 +269,11 @@ pub fn external_controlling(ttys: &[Tty], holders: &[Holder]) -> Vec<(u64, u64)>
 pub fn note_owners(ttys: &mut [Tty], init: i32) {
     for tty in ttys {
         let Some(point) = tty.points.first() else { continue };
-        let path = Path::new("/proc").join(init.to_string()).join("root").join(relative(&point.path));
+        let path =
+            Path::new("/proc").join(init.to_string()).join("root").join(relative(&point.path));
         // The container may have put something else in its place meanwhile.
-        let meta = fs::symlink_metadata(path).ok().filter(|m| (m.rdev(), m.dev()) == (tty.rdev, tty.dev));
+        let meta =
+            fs::symlink_metadata(path).ok().filter(|m| (m.rdev(), m.dev()) == (tty.rdev, tty.dev));
         tty.owner = meta.map(|m| Owner { uid: m.uid(), gid: m.gid(), mode: m.mode() & 0o777 });
     }
 }
@@ -269,8 +300,9 @@ fn last_of(pid: i32, line: &str) -> Option<u32> {
     status.lines().find_map(|l| l.strip_prefix(line))?.split_ascii_whitespace().last()?.parse().ok()
 }
 
-/// Looks at the images of a dump, which know what the processes had open at the moment of the dump: each `/dev/tty` must
-/// be known to stand for a terminal, and becomes that one. Returns the images that CRIU has to be shown.
+/// Looks at the images of a dump, which know what the processes had open at the moment of the dump:
+/// each `/dev/tty` must be known to stand for a terminal, and becomes that one. Returns the images
+/// that CRIU has to be shown.
 ///
 /// # Errors
 /// When there is one of which it is not known, or an image cannot be read.
@@ -282,10 +314,13 @@ pub fn resolve_controlling(images: &Path, ttys: &[Tty]) -> Result<Vec<(String, V
             Some(Controlling { rdev: *rdev, dev: *dev, session: leader, foreground })
         })
         .collect();
-    let resolved = images::controlling_resolved(images, &controlling).context("read what is open of terminals")?;
+    let resolved = images::controlling_resolved(images, &controlling)
+        .context("read what is open of terminals")?;
     match resolved.unknown.first() {
         None => Ok(resolved.images),
-        Some(0) => bail!("a process has /dev/tty open that does not belong to the terminal's session any more"),
+        Some(0) => bail!(
+            "a process has /dev/tty open that does not belong to the terminal's session any more"
+        ),
         Some(session) => bail!(
             "a process of the session of process {session} (as the container counts) has /dev/tty open, and nothing \
              tells which terminal that is"
@@ -307,7 +342,8 @@ pub fn make(ttys: &[Tty]) -> Result<Vec<Terminal>> {
     let make = |tty: &Tty| {
         let pty = Pty::open().context("open a pty")?;
         if let Some(Owner { uid, gid, mode }) = tty.owner {
-            pty.give_to(uid, gid, mode).with_context(|| format!("give {} to user {uid}", pty.path.display()))?;
+            pty.give_to(uid, gid, mode)
+                .with_context(|| format!("give {} to user {uid}", pty.path.display()))?;
         }
         Ok(Terminal { tty: tty.clone(), pty })
     };
@@ -348,7 +384,8 @@ mod tests {
             mount("0:6", "/console", "/dev/console", "devtmpfs"),
         ];
         let found = lent(&mounts);
-        let told: Vec<_> = found.iter().map(|t| (t.number, t.rdev, t.dev, t.points.len())).collect();
+        let told: Vec<_> =
+            found.iter().map(|t| (t.number, t.rdev, t.dev, t.points.len())).collect();
         // Minor numbers above 255 have their upper bits elsewhere.
         assert_eq!(told, [(0, 0x10_8802, 0x33, 2), (2, 0x8802, 0x33, 1)]);
         assert_eq!(found[0].points[0].key, "dev_lxc_console");
@@ -356,7 +393,13 @@ mod tests {
     }
 
     fn holder(session: i32, controlled_by: u64, rdev: u64, dev: u64) -> Holder {
-        let process = Process { pid: session + 1, command: "sh".into(), session, controlled_by, foreground: session };
+        let process = Process {
+            pid: session + 1,
+            command: "sh".into(),
+            session,
+            controlled_by,
+            foreground: session,
+        };
         Holder { rdev, dev, process }
     }
 
@@ -392,6 +435,9 @@ mod tests {
         let pty = Pty::open().unwrap();
         let found = holders(&[std::process::id() as i32, i32::MAX]).unwrap();
         let by_path = fs::metadata(&pty.path).unwrap();
-        assert!(found.iter().any(|h| (h.rdev, h.dev) == (by_path.rdev(), by_path.dev())), "{found:?}");
+        assert!(
+            found.iter().any(|h| (h.rdev, h.dev) == (by_path.rdev(), by_path.dev())),
+            "{found:?}"
+        );
     }
 }

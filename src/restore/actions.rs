@@ -15,7 +15,9 @@ use crate::error::ErrorList;
 use crate::lxc::definition::Defined;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::network::interfaces::{self, PhysInterface, PhysInterfaces};
-use crate::resources::network::{NoBridge, Port, apply, drop_filter, inside, iptables, multicast, ports, sysctl};
+use crate::resources::network::{
+    NoBridge, Port, apply, drop_filter, inside, iptables, multicast, ports, sysctl,
+};
 use crate::resources::states::{self, States, own_calls};
 use crate::resources::{cgroup, mounts};
 use crate::restore::cgroups::Made;
@@ -81,8 +83,8 @@ pub(super) struct RestoreActions<'a> {
     pub images: &'a Path,
     /// What makes the pages of its memory meanwhile.
     pub prefault: Option<Prefault>,
-    /// Who only wants to see what is restored: beside the container that still is there, reached by nothing, and never let
-    /// go.
+    /// Who only wants to see what is restored: beside the container that still is there, reached by
+    /// nothing, and never let go.
     pub onlooker: Option<&'a mut dyn Onlooker>,
     pub log: LogReader<'a>,
 }
@@ -95,10 +97,12 @@ impl RestoreActions<'_> {
 
     /// Waits for the profile to be loaded.
     pub fn loaded(&mut self) -> Result<()> {
-        end_of(self.loading.take(), "loads its AppArmor profile").context("load its AppArmor profile")
+        end_of(self.loading.take(), "loads its AppArmor profile")
+            .context("load its AppArmor profile")
     }
 
-    /// Makes what is in the namespace that CRIU has just made for init: all of it, or only the veth pairs.
+    /// Makes what is in the namespace that CRIU has just made for init: all of it, or only the veth
+    /// pairs.
     fn make_network(&mut self, init_pid: Option<i32>) -> Result<()> {
         let Some((inside, settings)) = &self.plan.inside else { return self.make_veths(init_pid) };
         let netns = network_namespace(init_pid)?;
@@ -144,13 +148,18 @@ impl RestoreActions<'_> {
         drop_filter::open(&closed, network_namespace(self.init)?.as_fd())
     }
 
-    /// CRIU has restored it all, but goes on where a script fails in the end: what was to be done then is done now.
+    /// CRIU has restored it all, but goes on where a script fails in the end: what was to be done
+    /// then is done now.
     pub fn do_what_was_missed(&mut self) -> Result<()> {
         let has_network = !self.made.is_empty() || !self.plan.devices.is_empty();
         let locked = !self.on_bridge && has_network;
-        for (missed, action) in [(locked, Action::NetworkUnlock), (!self.mended, Action::PreResume)] {
+        for (missed, action) in [(locked, Action::NetworkUnlock), (!self.mended, Action::PreResume)]
+        {
             if missed {
-                self.log.report.note(&format!("CRIU's action script has failed at {}: it is done late", action.name()));
+                self.log.report.note(&format!(
+                    "CRIU's action script has failed at {}: it is done late",
+                    action.name()
+                ));
                 self.action(&action, None)?;
             }
         }
@@ -165,11 +174,13 @@ impl RestoreActions<'_> {
         if self.waits_for_calls {
             self.have_states_set();
         }
-        self.less_safe.take().map_or(Ok(()), |e| Err(e.context("restore states that guard its processes")))
+        self.less_safe
+            .take()
+            .map_or(Ok(()), |e| Err(e.context("restore states that guard its processes")))
     }
 
-    /// What the processes have to set by calls of their own they cannot set before CRIU lets them go: until then they are
-    /// frozen.
+    /// What the processes have to set by calls of their own they cannot set before CRIU lets them
+    /// go: until then they are frozen.
     fn hold_for_calls(&mut self) {
         if self.plan.states.as_ref().is_some_and(States::need_calls) {
             self.waits_for_calls = true;
@@ -202,7 +213,8 @@ impl RestoreActions<'_> {
     fn add_routes(&mut self, init_pid: Option<i32>) {
         let routes = &self.plan.routes;
         if !routes.is_empty()
-            && let Err(e) = network_namespace(init_pid).and_then(|n| apply::add_routes(n.as_fd(), routes))
+            && let Err(e) =
+                network_namespace(init_pid).and_then(|n| apply::add_routes(n.as_fd(), routes))
         {
             self.log.report.note(&format!("{e:#}"));
         }
@@ -213,7 +225,8 @@ impl RestoreActions<'_> {
         let plan = self.plan;
         if !plan.iptables.is_empty() {
             // Without its rules a container must not run.
-            iptables::restore(network_namespace(init_pid)?.as_fd(), &plan.iptables).context("restore its rules")?;
+            iptables::restore(network_namespace(init_pid)?.as_fd(), &plan.iptables)
+                .context("restore its rules")?;
         }
         let Some(within) = &plan.within else { return Ok(()) };
         let netns = network_namespace(init_pid)?;
@@ -234,21 +247,26 @@ impl RestoreActions<'_> {
     /// Tells the neighbours of a container that is new to them.
     fn announce(&mut self, init_pid: Option<i32>) {
         if self.plan.is_copy
-            && let Err(e) = network_namespace(init_pid).and_then(|n| apply::announce(n.as_fd(), &self.made))
+            && let Err(e) =
+                network_namespace(init_pid).and_then(|n| apply::announce(n.as_fd(), &self.made))
         {
             self.log.report.note(&format!("{e:#}"));
         }
     }
 
-    /// Puts limits and device rules in force. They are not CRIU's, nor those of the scripts that it has yet to run,
-    /// which may want as little as /dev/null: it leaves the container's cgroups for ours.
+    /// Puts limits and device rules in force. They are not CRIU's, nor those of the scripts that it
+    /// has yet to run, which may want as little as /dev/null: it leaves the container's cgroups for
+    /// ours.
     fn confine(&mut self) -> Result<()> {
         let monitor = self.cgroups.monitor.iter();
-        let ours: Vec<_> =
-            monitor.map(|c| if c.hierarchy.is_unified() { self.criu_cgroup.cgroup() } else { c }).collect();
-        cgroup::move_our_kind(self.payload, &ours).context("move CRIU out of the container's cgroups")?;
+        let ours: Vec<_> = monitor
+            .map(|c| if c.hierarchy.is_unified() { self.criu_cgroup.cgroup() } else { c })
+            .collect();
+        cgroup::move_our_kind(self.payload, &ours)
+            .context("move CRIU out of the container's cgroups")?;
         let payload = &self.cgroups.payload;
-        self.in_force = self.plan.confinement.apply(payload).context("confine the container as before")?;
+        self.in_force =
+            self.plan.confinement.apply(payload).context("confine the container as before")?;
         self.in_force.notes.iter().for_each(|note| self.log.report.note(note));
         Ok(())
     }
@@ -269,11 +287,14 @@ pub(super) fn network_namespace(init_pid: Option<i32>) -> Result<File> {
 }
 
 impl RestoreActions<'_> {
-    /// The bridges were there when we began; later a container that misses one would run all the same.
+    /// The bridges were there when we began; later a container that misses one would run all the
+    /// same.
     fn look_for_bridges(&mut self) -> Result<()> {
         for bridge in self.made.iter().filter_map(|port| port.bridge.as_deref()) {
             match self.netlink.link(bridge) {
-                Err(netlink::Error::NotFound) => return Err(NoBridge { name: bridge.to_owned() }.into()),
+                Err(netlink::Error::NotFound) => {
+                    return Err(NoBridge { name: bridge.to_owned() }.into());
+                }
                 found => drop(found.with_context(|| format!("find the bridge {bridge}"))?),
             }
         }
@@ -290,14 +311,16 @@ impl Watch for RestoreActions<'_> {
                 self.make_network(init_pid)?;
                 self.bring_in_devices(init_pid)
             }
-            // Init is at its place among the cgroups, still alone, and its interfaces have their addresses.
+            // Init is at its place among the cgroups, still alone, and its interfaces have their
+            // addresses.
             Action::PostSetupNamespaces => {
                 self.add_routes(init_pid);
                 self.put_routes_back();
                 self.give_within(init_pid)?;
                 self.plan.confinement.set_structure(self.payload)?;
                 if self.onlooker.is_none() {
-                    self.prefault = init_pid.and_then(|init| Prefault::start(self.images, self.payload, init));
+                    self.prefault =
+                        init_pid.and_then(|init| Prefault::start(self.images, self.payload, init));
                 }
                 Ok(())
             }
@@ -312,7 +335,8 @@ impl Watch for RestoreActions<'_> {
                 if let Some(init) = self.init.filter(|_| !self.plan.mount_flags.is_empty()) {
                     mounts::mend_flags(init, &self.plan.mount_flags)?;
                 }
-                let missed = states::States::restore_early(self.plan.states.as_ref(), self.payload)?;
+                let missed =
+                    states::States::restore_early(self.plan.states.as_ref(), self.payload)?;
                 missed.iter().for_each(|missed| self.log.report.note(missed));
                 self.confine()?;
                 self.verified()?;
@@ -321,7 +345,8 @@ impl Watch for RestoreActions<'_> {
                     return Ok(());
                 }
                 // From its first instruction on, what was suspended is of the past.
-                self.journal.note(Undo::Mark { container: self.own_dir.clone(), has_run: false })?;
+                self.journal
+                    .note(Undo::Mark { container: self.own_dir.clone(), has_run: false })?;
                 match resume_mark::clear_mark(&self.own_dir)? {
                     true => Ok(()),
                     false => self.journal.forget(|undo| matches!(undo, Undo::Mark { .. })),
@@ -352,7 +377,8 @@ impl Watch for RestoreActions<'_> {
                 let groups = multicast::rejoin(self.payload, &self.plan.groups);
                 let filters = states::core_filters::set(self.payload, &self.plan.core_filters);
                 let states = states::States::restore(self.plan.states.as_ref(), self.payload);
-                let files = self.init.map_or(Ok(()), |init| states::tmpfs::restore(init, &self.plan.tmpfs));
+                let files =
+                    self.init.map_or(Ok(()), |init| states::tmpfs::restore(init, &self.plan.tmpfs));
                 for e in [states, groups, filters, files].into_iter().filter_map(Result::err) {
                     self.log.report.note(&format!("{e:#}"));
                 }
@@ -363,7 +389,8 @@ impl Watch for RestoreActions<'_> {
                 self.hold_for_calls();
                 Ok(())
             }
-            // None is traced any more. Before scripts of the user's, which may wait for the container.
+            // None is traced any more. Before scripts of the user's, which may wait for the
+            // container.
             Action::PostResume if self.waits_for_calls => {
                 self.have_states_set();
                 Ok(())
@@ -392,22 +419,25 @@ impl Watch for RestoreActions<'_> {
     }
 
     fn is_lost(&mut self, child_ended: bool) -> bool {
-        // At the end CRIU traces the tasks, and an init that is killed then hangs in its own end: its children, traced
-        // by a CRIU that waits for init, are collected by nobody.
+        // At the end CRIU traces the tasks, and an init that is killed then hangs in its own end:
+        // its children, traced by a CRIU that waits for init, are collected by nobody.
         let ending = || self.init.is_some_and(process::is_ending);
-        // Until it is known which one init is, it may be the compiler of the profile that has ended.
+        // Until it is known which one init is, it may be the compiler of the profile that has
+        // ended.
         let compiling = self.loading.as_ref().is_some_and(|thread| !thread.is_finished());
         let lost = child_ended && if self.init.is_some() { ending() } else { !compiling };
         lost || (self.on_bridge && (self.log.tells_of_a_crash() || ending()))
     }
 
     fn give_up(&mut self, why: GiveUp) -> Giving {
-        // The peers of its connections have heard of it by now: what they say is received, and would be lost.
+        // The peers of its connections have heard of it by now: what they say is received, and
+        // would be lost.
         let has_peers = self.on_bridge && self.onlooker.is_none();
         if has_peers && !matches!(why, GiveUp::Lost | GiveUp::Standstill) {
             return Giving::TooLate;
         }
-        // Unlike a dump, a restore can be ended before that at any moment: all that it has made is in this cgroup.
+        // Unlike a dump, a restore can be ended before that at any moment: all that it has made is
+        // in this cgroup.
         if let Err(e) = cgroup::kill(self.payload) {
             log::warn!("{e:#}");
         }

@@ -1,7 +1,9 @@
-//! The part of a restore that changes the host: the container's hooks, its cgroups, CRIU, and what CRIU leaves to do.
+//! The part of a restore that changes the host: the container's hooks, its cgroups, CRIU, and what
+//! CRIU leaves to do.
 //!
-//! Each change is noted in the journal before it is made, and [`Work::undo`] takes all of it back. So whoever holds a
-//! [`Work`] can do one of two things after it failed: tell the failure, or do the same work again on a clean host.
+//! Each change is noted in the journal before it is made, and [`Work::undo`] takes all of it back.
+//! So whoever holds a [`Work`] can do one of two things after it failed: tell the failure, or do
+//! the same work again on a clean host.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -85,7 +87,8 @@ pub(super) struct Work<'a> {
     cgroups: Made,
     /// What the container has of the host.
     phys_interfaces: PhysInterfaces,
-    /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
+    /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something
+    /// to take back.
     hooks_ran: bool,
 }
 
@@ -110,12 +113,18 @@ pub(super) struct Running {
 
 impl<'a> Work<'a> {
     /// Nothing is done yet.
-    pub fn new(inputs: Inputs<'a>, plan: &'a Plan, journal: &'a mut Journal, netlink: &'a mut Netlink) -> Work<'a> {
+    pub fn new(
+        inputs: Inputs<'a>,
+        plan: &'a Plan,
+        journal: &'a mut Journal,
+        netlink: &'a mut Netlink,
+    ) -> Work<'a> {
         let (cgroups, phys_interfaces) = (Made::default(), PhysInterfaces::default());
         Work { inputs, plan, journal, netlink, cgroups, phys_interfaces, hooks_ran: false }
     }
 
-    /// Does it. `held` is the root, if it was found good already; else it is looked at once the hooks have run.
+    /// Does it. `held` is the root, if it was found good already; else it is looked at once the
+    /// hooks have run.
     pub fn run(&mut self, held: Option<Held>, report: &mut dyn Report) -> Result<Running> {
         report.phase("running hooks");
         self.run_hooks()?;
@@ -141,8 +150,11 @@ impl<'a> Work<'a> {
     fn run_hooks(&mut self) -> Result<()> {
         let Inputs { defined, deadline, .. } = self.inputs;
         self.hooks_ran = true;
-        hook::run_all(HookKind::PreStart, &hook::Context::new(defined).with_limit(hook_limit(deadline)))
-            .context("before the restore")?;
+        hook::run_all(
+            HookKind::PreStart,
+            &hook::Context::new(defined).with_limit(hook_limit(deadline)),
+        )
+        .context("before the restore")?;
         Ok(())
     }
 
@@ -150,7 +162,9 @@ impl<'a> Work<'a> {
     fn hold_root(&self, report: &mut dyn Report) -> Result<Held> {
         let Inputs { subject, root, request, .. } = self.inputs;
         let (held, reasons) = look_at_root(&subject, root)?;
-        preflight::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+        preflight::judge(&subject.called(), reasons, request.force)?
+            .iter()
+            .for_each(|note| report.note(note));
         Ok(held)
     }
 
@@ -173,7 +187,8 @@ impl<'a> Work<'a> {
             deadline: self.inputs.deadline,
         };
         let verification = self.start_verification()?;
-        self.journal.note(Undo::CleanRoot { root: self.inputs.root.clone(), log: log_file.clone() })?;
+        self.journal
+            .note(Undo::CleanRoot { root: self.inputs.root.clone(), log: log_file.clone() })?;
         let own_dir = self.inputs.defined.dir();
         if let Some(Profile { name, namespace, .. }) = &self.plan.profile {
             let (name, namespace) = (name.clone(), namespace.clone());
@@ -224,7 +239,8 @@ impl<'a> Work<'a> {
         watch.journal.forget(|undo| matches!(undo, Undo::TakeBackImages { .. }))?;
         let ended = ended?;
         if !ended.success() {
-            // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
+            // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU
+            // says of it.
             watch.verified().map_err(|e| damaged(&request.images, e))?;
             loaded?;
             let crashed = watch.log.tells_of_a_crash();
@@ -234,7 +250,8 @@ impl<'a> Work<'a> {
         watch.do_what_was_missed()?;
         watch.complete_states().map_err(|e| Failure::new(Exit::CriuFailed, e).log(log_file))?;
         self.plan.confinement.tidy(&payload)?;
-        let (ports, in_force) = (std::mem::take(&mut watch.made), std::mem::take(&mut watch.in_force));
+        let (ports, in_force) =
+            (std::mem::take(&mut watch.made), std::mem::take(&mut watch.in_force));
         let cut_off = watch.cut_off.take();
         Ok(Running {
             init: self.hold_init(&inside)?,
@@ -292,7 +309,8 @@ impl<'a> Work<'a> {
             place = place.own_keyring();
         }
         if self.plan.born_there || self.plan.cgroup_namespace {
-            let procs = self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.home()));
+            let procs =
+                self.cgroups.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.home()));
             place = place.in_cgroups(procs.collect::<anyhow::Result<_>>()?);
         } else {
             place = place.in_cgroups(vec![criu_cgroup.door()?]);
@@ -313,22 +331,30 @@ impl<'a> Work<'a> {
         vec![(USER_SCRIPT_VARIABLE, script.into()), (HOST_VARIABLE, namespace.into())]
     }
 
-    /// Begins to compare the memory images' checksums. Before they are lent to the container's root, which changes them.
+    /// Begins to compare the memory images' checksums. Before they are lent to the container's
+    /// root, which changes them.
     fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
-        let Some(record) = self.inputs.record.filter(|_| self.inputs.verify) else { return Ok(None) };
+        let Some(record) = self.inputs.record.filter(|_| self.inputs.verify) else {
+            return Ok(None);
+        };
         let images = &self.inputs.request.images;
         let comparison = Comparison::of_memory(record, images).map_err(|e| damaged(images, e))?;
-        let thread = std::thread::Builder::new().name("verify".to_owned()).spawn(move || comparison.make());
+        let thread =
+            std::thread::Builder::new().name("verify".to_owned()).spawn(move || comparison.make());
         Ok(Some(thread.context("start a thread")?))
     }
 
     fn hold_init(&self, inside: &Inside) -> Result<Process> {
         let path = self.inputs.operation.pidfile();
         let text = inside.read(&path).with_context(|| format!("read {}", path.display()))?;
-        let pid: i32 = text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
+        let pid: i32 =
+            text.trim().parse().with_context(|| format!("{} names no pid", path.display()))?;
         let init = Process::open(pid).context("hold the restored init")?;
         if sys::process::parent(pid).ok() != Some(std::process::id() as i32) {
-            return Err(Failure::msg(Exit::Other, format!("process {pid}, which CRIU restored, is not our child")));
+            return Err(Failure::msg(
+                Exit::Other,
+                format!("process {pid}, which CRIU restored, is not our child"),
+            ));
         }
         Ok(init)
     }
@@ -379,14 +405,24 @@ pub(super) fn failure_of(ended: Ended, crashed: bool, images: &Path) -> Failure 
 
 /// cgroup2's, which is always among them.
 pub(super) fn unified(payload: &[Cgroup]) -> anyhow::Result<&Cgroup> {
-    payload.iter().find(|c| c.hierarchy.is_unified()).context("no cgroup2 file system is mounted on this host")
+    payload
+        .iter()
+        .find(|c| c.hierarchy.is_unified())
+        .context("no cgroup2 file system is mounted on this host")
 }
 
 /// Begins to load its profile of AppArmor: compiling it takes longer than most of what CRIU does.
-fn start_loading(profile: Option<Profile>, dir: &Path) -> anyhow::Result<Option<JoinHandle<anyhow::Result<()>>>> {
+fn start_loading(
+    profile: Option<Profile>,
+    dir: &Path,
+) -> anyhow::Result<Option<JoinHandle<anyhow::Result<()>>>> {
     let (Some(profile), dir) = (profile, dir.to_owned()) else { return Ok(None) };
     let load = move || profile.load(&dir);
-    std::thread::Builder::new().name("apparmor".to_owned()).spawn(load).context("start a thread").map(Some)
+    std::thread::Builder::new()
+        .name("apparmor".to_owned())
+        .spawn(load)
+        .context("start a thread")
+        .map(Some)
 }
 
 /// Takes the exit status of children that have ended, so that no zombie keeps a cgroup busy.
@@ -399,9 +435,13 @@ fn reap_children() {
     }
 }
 
-/// CRIU reads images in the container's user namespace, too, as the root of that: while it works, that root's group may
-/// read them. Gives the directories that were changed.
-pub(super) fn lend_images(dir: &Path, defined: &Defined, journal: &mut Journal) -> Result<Vec<PathBuf>> {
+/// CRIU reads images in the container's user namespace, too, as the root of that: while it works,
+/// that root's group may read them. Gives the directories that were changed.
+pub(super) fn lend_images(
+    dir: &Path,
+    defined: &Defined,
+    journal: &mut Journal,
+) -> Result<Vec<PathBuf>> {
     let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
     let mut dirs = vec![dir.to_owned()];
     dirs.extend(Parents::of(dir)?.directories().map(Path::to_owned));

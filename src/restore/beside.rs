@@ -1,15 +1,15 @@
-//! A restore beside the container that it is of, which stands still meanwhile: a *twin*, restored to be
-//! looked at and ended before it runs.
+//! A restore beside the container that it is of, which stands still meanwhile: a *twin*, restored
+//! to be looked at and ended before it runs.
 //!
-//! CRIU and we do for it what we do in a [restore](super::restore), by the same [`Plan`] and the same
-//! [watch](RestoreActions), so that what fails here would fail there, and what is put right there is put right
-//! here. What the twin has of the host is not the host's own, and [`Scene`] says what it is instead. Left
-//! out is what others would notice: hooks and scripts of the user's, bridges, what is told of the
-//! container's addresses, the AppArmor profile (loaded already), LXC's command socket, the monitor's
-//! cgroup, and the pages that are otherwise made in advance.
+//! CRIU and we do for it what we do in a [restore](super::restore), by the same [`Plan`] and the
+//! same [watch](RestoreActions), so that what fails here would fail there, and what is put right
+//! there is put right here. What the twin has of the host is not the host's own, and [`Scene`] says
+//! what it is instead. Left out is what others would notice: hooks and scripts of the user's,
+//! bridges, what is told of the container's addresses, the AppArmor profile (loaded already), LXC's
+//! command socket, the monitor's cgroup, and the pages that are otherwise made in advance.
 //!
-//! No task of the twin ever runs: CRIU is to leave all of them stopped, and they and it are killed at its
-//! last action, while it still traces them.
+//! No task of the twin ever runs: CRIU is to leave all of them stopped, and they and it are killed
+//! at its last action, while it still traces them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -60,7 +60,8 @@ const CONTROL: &str = "rehearsal";
 const PIDFILE: &str = "rehearsal-pid";
 /// What CRIU writes beside the images, besides its log.
 const STATISTICS: &str = "stats-restore";
-/// CRIU is to leave what it restores stopped (criu/cr-restore.c: SIGSTOP before the tasks are let go).
+/// CRIU is to leave what it restores stopped (criu/cr-restore.c: SIGSTOP before the tasks are let
+/// go).
 const LEAVE_STOPPED: &str = "--leave-stopped";
 
 /// A twin to be restored.
@@ -93,7 +94,8 @@ pub struct Asked<'a> {
 pub struct Scene<'a> {
     /// Its root.
     pub root: Held,
-    /// What it has mounted from the host, by the names in the images. What is missing is the host's own.
+    /// What it has mounted from the host, by the names in the images. What is missing is the host's
+    /// own.
     pub mounts: BTreeMap<String, Detached>,
     /// The network namespace in which the other ends of its interfaces are, and CRIU.
     pub network: &'a File,
@@ -115,7 +117,11 @@ impl<'a> Twin<'a> {
     ///
     /// # Errors
     /// What a restore itself would refuse here and now.
-    pub fn plan(asked: Asked<'a>, older_mount_engine: bool, netlink: &mut Netlink) -> Result<Twin<'a>> {
+    pub fn plan(
+        asked: Asked<'a>,
+        older_mount_engine: bool,
+        netlink: &mut Netlink,
+    ) -> Result<Twin<'a>> {
         let Asked { images, record, defined, criu, settings, .. } = asked;
         let request = Request {
             name: defined.name.clone(),
@@ -131,10 +137,12 @@ impl<'a> Twin<'a> {
             dry_run: false,
         };
         let root = root_of(defined)?;
-        let subject = Subject { images, record: Some(record), copy: None, defined, criu, beside: true };
+        let subject =
+            Subject { images, record: Some(record), copy: None, defined, criu, beside: true };
         let place = place_of(&root, &subject)?;
         let terminals = terminals::make(&record.ttys).context("make the twin's terminals")?;
-        let plan = plan::plan(&request, settings, &subject, terminals, place, netlink).map_err(no_plan)?;
+        let plan =
+            plan::plan(&request, settings, &subject, terminals, place, netlink).map_err(no_plan)?;
         let plan = Plan { older_mount_engine, ..plan.beside(asked.operation)? };
         Ok(Twin { asked, request, root, plan })
     }
@@ -142,7 +150,9 @@ impl<'a> Twin<'a> {
     /// The directories and files of the host that it has mounted, by the names in the images.
     pub fn mounts(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.plan.mounts.iter().filter_map(|mount| match mount {
-            External::Mount { key, path } if self.is_of_host(key) => Some((key.as_str(), path.as_path())),
+            External::Mount { key, path } if self.is_of_host(key) => {
+                Some((key.as_str(), path.as_path()))
+            }
             _ => None,
         })
     }
@@ -150,7 +160,8 @@ impl<'a> Twin<'a> {
     /// Where in it is something of the host's, or in place of that.
     pub fn points(&self) -> BTreeSet<PathBuf> {
         let binds = self.asked.record.externals.iter().map(|external| external.point.clone());
-        let terminals = self.plan.terminals.iter().flat_map(|t| &t.tty.points).map(|point| point.path.clone());
+        let terminals =
+            self.plan.terminals.iter().flat_map(|t| &t.tty.points).map(|point| point.path.clone());
         binds.chain(terminals).chain([PathBuf::from("/")]).collect()
     }
 
@@ -172,17 +183,21 @@ impl<'a> Twin<'a> {
     /// What a restore would refuse for certain, with the root as it is now.
     pub fn doubts_of_root(&self, mounted: &Path) -> Result<Option<String>> {
         let Asked { images, record, defined, criu, .. } = self.asked;
-        let subject = Subject { images, record: Some(record), copy: None, defined, criu, beside: true };
+        let subject =
+            Subject { images, record: Some(record), copy: None, defined, criu, beside: true };
         let mut reasons = subject.of_definition().map_err(no_plan)?;
         // What hooks put there is not where the host sees it.
         if !subject.root_may_come_from_hooks() {
             reasons.extend(subject.of_root(&self.root, mounted).map_err(no_plan)?);
         }
         reasons.retain(|reason| reason.weight == Weight::Certain);
-        Ok(preflight::judge(&subject.called(), reasons, false).err().map(|refused| refused.to_string()))
+        Ok(preflight::judge(&subject.called(), reasons, false)
+            .err()
+            .map(|refused| refused.to_string()))
     }
 
-    /// Restores it, has it looked at, and ends it. Gives the time that it took until all stood still.
+    /// Restores it, has it looked at, and ends it. Gives the time that it took until all stood
+    /// still.
     ///
     /// # Errors
     /// Why it could not be restored. What was made is in the journal.
@@ -199,7 +214,8 @@ impl<'a> Twin<'a> {
         let payload = unified(&made.payload)?.dir.clone();
         let inode = cgroup::identity(&payload)?;
         journal.note(Undo::EndTasks { cgroup: payload.clone(), inode })?;
-        let mut ending = Ending { onlooker, payload: &payload, criu_cgroup: &criu_cgroup, seen: None };
+        let mut ending =
+            Ending { onlooker, payload: &payload, criu_cgroup: &criu_cgroup, seen: None };
         let lent = lend_images(self.asked.images, self.asked.defined, journal)?;
         let outcome = self.run_criu(scene, &made, &mut ending, journal, report);
         for dir in lent {
@@ -210,7 +226,9 @@ impl<'a> Twin<'a> {
         match (outcome, seen) {
             (_, Some(at)) => Ok(at.saturating_duration_since(begin)),
             (Err(failure), None) => Err(failure),
-            (Ok(()), None) => Err(Failure::msg(Exit::CriuFailed, "CRIU has not come to its last action")),
+            (Ok(()), None) => {
+                Err(Failure::msg(Exit::CriuFailed, "CRIU has not come to its last action"))
+            }
         }
     }
 
@@ -229,7 +247,10 @@ impl<'a> Twin<'a> {
                 return Ok(criu_cgroup.cgroup().clone());
             }
             let path = cgroup::own_base(&wanted.hierarchy)?;
-            Ok(Cgroup::plain(wanted.hierarchy.clone(), cgroup::directory(&wanted.hierarchy.mount, &path)?))
+            Ok(Cgroup::plain(
+                wanted.hierarchy.clone(),
+                cgroup::directory(&wanted.hierarchy.mount, &path)?,
+            ))
         });
         Ok(Made { monitor: ours.collect::<Result<_>>()?, payload })
     }
@@ -261,11 +282,16 @@ impl<'a> Twin<'a> {
             covers: &scene.mounts,
         };
         let sandbox = sandbox::make(&needs).context("make the place in which CRIU works")?;
-        let mut place = Place::here().own_session().dies_with_us().within(sandbox).personality(self.plan.personality);
+        let mut place = Place::here()
+            .own_session()
+            .dies_with_us()
+            .within(sandbox)
+            .personality(self.plan.personality);
         if defined.config.has_own_keyring() {
             place = place.own_keyring();
         }
-        let network: OwnedFd = scene.network.try_clone().context("hold the twin's surroundings")?.into();
+        let network: OwnedFd =
+            scene.network.try_clone().context("hold the twin's surroundings")?.into();
         place = place.in_namespace(network).in_cgroups(self.doors(made, ending.criu_cgroup)?);
         if self.plan.cgroup_namespace {
             place = place.own_cgroup_namespace();
@@ -323,7 +349,11 @@ impl<'a> Twin<'a> {
         if !self.plan.born_there && !self.plan.cgroup_namespace {
             return Ok(vec![criu_cgroup.door()?]);
         }
-        Ok(made.payload.iter().map(|cgroup| cgroup::open_procs(&cgroup.home())).collect::<anyhow::Result<_>>()?)
+        Ok(made
+            .payload
+            .iter()
+            .map(|cgroup| cgroup::open_procs(&cgroup.home()))
+            .collect::<anyhow::Result<_>>()?)
     }
 }
 
@@ -346,8 +376,9 @@ impl Onlooker for Ending<'_> {
     fn look(&mut self, init: Option<i32>, payload: &Path) -> anyhow::Result<()> {
         self.seen = Some(Instant::now());
         let looked = self.onlooker.look(init, payload);
-        // First the tasks: those that CRIU lets go by its own end would run. And then CRIU itself, for it waits for the end
-        // of an init that waits for the others, which CRIU does not collect.
+        // First the tasks: those that CRIU lets go by its own end would run. And then CRIU itself,
+        // for it waits for the end of an init that waits for the others, which CRIU does not
+        // collect.
         cgroup::kill(self.payload).context("end the twin")?;
         self.criu_cgroup.end_all().context("end the twin's CRIU")?;
         looked
@@ -357,11 +388,19 @@ impl Onlooker for Ending<'_> {
 impl Plan {
     /// The same for a twin: nothing leads out, and nothing is told to others.
     fn beside(mut self, operation: &Operation) -> Result<Plan> {
-        let key = operation.dir().file_name().context("a state directory without a name")?.to_string_lossy();
+        let key = operation
+            .dir()
+            .file_name()
+            .context("a state directory without a name")?
+            .to_string_lossy();
         let [begin, end] = CGROUP;
         for wanted in &mut self.cgroups {
             let name = PathBuf::from(format!("{begin}{key}{end}"));
-            *wanted = Wanted { payload: cgroup::base(&wanted.hierarchy)?.join(name), exact: false, ..wanted.clone() };
+            *wanted = Wanted {
+                payload: cgroup::base(&wanted.hierarchy)?.join(name),
+                exact: false,
+                ..wanted.clone()
+            };
         }
         for veth in &mut self.veths {
             veth.scripted = false;

@@ -1,5 +1,5 @@
-//! The cgroups of a container that is restored and of its monitor, in each hierarchy: what they are called, and how
-//! they come to be.
+//! The cgroups of a container that is restored and of its monitor, in each hierarchy: what they are
+//! called, and how they come to be.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,8 @@ use crate::resources::cgroup::confine::Confinement;
 use crate::resources::cgroup::{self, Cgroup, Hierarchy, Tree};
 use crate::store::record::Record;
 
-/// What is wanted in one hierarchy. Paths begin at its root; the last component gets a number where it is taken.
+/// What is wanted in one hierarchy. Paths begin at its root; the last component gets a number where
+/// it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     /// The hierarchy.
@@ -31,11 +32,12 @@ pub struct Wanted {
     pub tree: Option<Tree>,
 }
 
-/// Decides, for all hierarchies of this host; cgroup2 is the first. They are where LXC would put them at a start now; only
-/// the inner part is what it was, for the images know it.
+/// Decides, for all hierarchies of this host; cgroup2 is the first. They are where LXC would put
+/// them at a start now; only the inner part is what it was, for the images know it.
 pub fn plan(name: &str, config: &Config, record: Option<&Record>) -> Result<Vec<Wanted>> {
     let pattern = SystemConfig::load(Path::new(SYSTEM_CONFIG))?.cgroup_pattern;
-    let Names { payload, inner, monitor, pivot, exact } = Names::new(name, config, pattern.as_deref());
+    let Names { payload, inner, monitor, pivot, exact } =
+        Names::new(name, config, pattern.as_deref());
     let mut wanted = Vec::new();
     for hierarchy in cgroup::hierarchies()? {
         let tree = record.and_then(|r| r.cgroups().find(|t| t.is_in(&hierarchy))).cloned();
@@ -65,7 +67,8 @@ pub struct Made {
     pub payload: Vec<Cgroup>,
 }
 
-/// Makes the monitor's cgroups and goes there; makes the container's with all that is below them. `note` hears of both.
+/// Makes the monitor's cgroups and goes there; makes the container's with all that is below them.
+/// `note` hears of both.
 pub fn make(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>) -> Result<Made> {
     let monitor: Vec<_> = wanted.iter().map(|w| (&w.hierarchy, w.monitor.as_path())).collect();
     let exact = wanted.iter().any(|w| w.exact);
@@ -75,7 +78,11 @@ pub fn make(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>
 }
 
 /// Makes the container's cgroups with all that is below them.
-pub fn make_payload(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>) -> Result<Vec<Cgroup>> {
+pub fn make_payload(
+    wanted: &[Wanted],
+    confinement: &Confinement,
+    note: cgroup::Note<'_>,
+) -> Result<Vec<Cgroup>> {
     let exact = wanted.iter().any(|w| w.exact);
     let payload: Vec<_> = wanted.iter().map(|w| (&w.hierarchy, w.payload.as_path())).collect();
     let mut payload = cgroup::make_new(&payload, exact, note)?;
@@ -106,7 +113,8 @@ pub fn pivots(wanted: &[Wanted]) -> Result<Vec<Cgroup>> {
     wanted.iter().map(pivot).collect()
 }
 
-/// Moves us out of cgroups that are to be removed. (Where liblxc's monitor goes, too: these are never removed.)
+/// Moves us out of cgroups that are to be removed. (Where liblxc's monitor goes, too: these are
+/// never removed.)
 pub fn leave(pivots: &[Cgroup]) -> Result<()> {
     pivots.iter().try_for_each(|pivot| {
         cgroup::make_if_missing(pivot)?;

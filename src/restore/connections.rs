@@ -1,13 +1,16 @@
 //! TCP connections of a checkpoint with the world outside.
 //!
-//! CRIU can bring all connections back, or none (`--tcp-close`). Those within the container, over its loopback interface
-//! or an address of its own, have both their ends in the checkpoint: no copy is in their way, and nobody wants them
-//! closed. So the others are closed one by one, by showing CRIU unconnected sockets, and it brings back the rest.
+//! CRIU can bring all connections back, or none (`--tcp-close`). Those within the container, over
+//! its loopback interface or an address of its own, have both their ends in the checkpoint: no copy
+//! is in their way, and nobody wants them closed. So the others are closed one by one, by showing
+//! CRIU unconnected sockets, and it brings back the rest.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use crate::criu::images::{self, Becomes, Error, FileKind, InetSocket, Inventory, NamespaceIds, Shown};
+use crate::criu::images::{
+    self, Becomes, Error, FileKind, InetSocket, Inventory, NamespaceIds, Shown,
+};
 
 /// The image of all open files.
 const FILES: &str = "files.img";
@@ -20,7 +23,8 @@ impl Own {
     /// Those of a checkpoint.
     pub fn of(dir: &Path) -> Result<Own, Error> {
         let netns = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.net;
-        let addresses = netns.map(|netns| images::addresses(dir, netns)).transpose()?.unwrap_or_default();
+        let addresses =
+            netns.map(|netns| images::addresses(dir, netns)).transpose()?.unwrap_or_default();
         Ok(Own(addresses.into_iter().map(|a| a.ip).collect()))
     }
 
@@ -49,13 +53,25 @@ pub(super) fn outside(dir: &Path) -> Result<Vec<SocketAddr>, Error> {
     Ok(files.iter().filter_map(|file| other_end(&file.kind)).collect())
 }
 
-/// Shows CRIU the sockets with other addresses, and those that are connected with somebody else closed, if so wished.
-pub(super) fn show(shown: &mut Shown, close: bool, moved: impl Fn(IpAddr) -> Option<IpAddr>) -> Result<(), Error> {
+/// Shows CRIU the sockets with other addresses, and those that are connected with somebody else
+/// closed, if so wished.
+pub(super) fn show(
+    shown: &mut Shown,
+    close: bool,
+    moved: impl Fn(IpAddr) -> Option<IpAddr>,
+) -> Result<(), Error> {
     let own = Own::of(shown.dir())?;
-    shown.change(FILES, |path, bytes| images::with_sockets(path, bytes, |socket| becomes(socket, &own, close, &moved)))
+    shown.change(FILES, |path, bytes| {
+        images::with_sockets(path, bytes, |socket| becomes(socket, &own, close, &moved))
+    })
 }
 
-fn becomes(socket: &InetSocket, own: &Own, close: bool, moved: &impl Fn(IpAddr) -> Option<IpAddr>) -> Becomes {
+fn becomes(
+    socket: &InetSocket,
+    own: &Own,
+    close: bool,
+    moved: &impl Fn(IpAddr) -> Option<IpAddr>,
+) -> Becomes {
     if close && own.outside(socket).is_some() {
         return Becomes::Closed;
     }
@@ -95,7 +111,12 @@ mod tests {
 
     fn socket(state: &'static str, local: &str, remote: Option<&str>) -> InetSocket {
         let address = |text: &str| text.parse().unwrap();
-        InetSocket { protocol: "tcp", state, local: Some(address(local)), remote: remote.map(address) }
+        InetSocket {
+            protocol: "tcp",
+            state,
+            local: Some(address(local)),
+            remote: remote.map(address),
+        }
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -122,7 +143,10 @@ mod tests {
             assert_eq!(told(&socket, true) == Becomes::Closed, closed, "{socket:?}");
             assert_ne!(told(&socket, false), Becomes::Closed);
         }
-        let datagrams = InetSocket { protocol: "udp", ..socket("established", "10.0.0.6:80", Some("10.0.0.1:53")) };
+        let datagrams = InetSocket {
+            protocol: "udp",
+            ..socket("established", "10.0.0.6:80", Some("10.0.0.1:53"))
+        };
         assert_eq!(told(&datagrams, true), Becomes::Same);
     }
 

@@ -162,12 +162,18 @@ pub struct Restored {
 }
 
 /// Restores a container. The caller becomes its parent and must live as long as it.
-pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report: &mut dyn Report) -> Result<Outcome> {
+pub fn restore(
+    request: &Request,
+    settings: &Settings,
+    signals: &Signals,
+    report: &mut dyn Report,
+) -> Result<Outcome> {
     // 1.
     entry::refuse_restricted()?;
     let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref())
         .map_err(|e| copy::not_defined(e, &request.name, &request.lxcpath, &request.images))?;
-    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(no_criu)?;
+    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache())
+        .map_err(no_criu)?;
     let deadline = deadline(settings);
     let operation = entry::operation(&defined, Command::Restore)?;
 
@@ -229,10 +235,12 @@ fn bring_back(
     // 4.
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let (copy, record) = match record {
-        Some(record) => match Copy::of(&record, &defined, &request.images, &mut netlink).map_err(no_plan)? {
-            Some((copy, own)) => (Some(copy), Some(own)),
-            None => (None, Some(record)),
-        },
+        Some(record) => {
+            match Copy::of(&record, &defined, &request.images, &mut netlink).map_err(no_plan)? {
+                Some((copy, own)) => (Some(copy), Some(own)),
+                None => (None, Some(record)),
+            }
+        }
         None => (None, None),
     };
     let copy = copy.as_ref();
@@ -279,7 +287,8 @@ fn bring_back(
     // 5. to 8.
     server.set_state(State::Starting);
     if defined.config.monitor_unshare() {
-        mount::leave_hosts_namespace().context("make a mount namespace for the container's hooks")?;
+        mount::leave_hosts_namespace()
+            .context("make a mount namespace for the container's hooks")?;
     }
     let inputs = Inputs {
         request,
@@ -293,14 +302,16 @@ fn bring_back(
         operation: &operation,
         signals,
     };
-    let (plan, running) = retry::restore(inputs, plan, held, &decide, &mut journal, &mut netlink, report)?;
+    let (plan, running) =
+        retry::restore(inputs, plan, held, &decide, &mut journal, &mut netlink, report)?;
     let Running { init, payload, ports, phys_interfaces, in_force, cut_off, took } = running;
     let pivots = cgroups::pivots(&plan.cgroups)?;
     let devices = in_force.hold(&attempt::unified(&payload)?.dir, &plan.confinement)?;
-    // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
-    // And its down scripts are the monitor's, when the container has ended.
-    if let Err(e) = journal.forget(|u| matches!(u, Undo::CleanRoot { .. } | Undo::Mark { .. } | Undo::RunDownScript(_)))
-    {
+    // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a
+    // look. And its down scripts are the monitor's, when the container has ended.
+    if let Err(e) = journal.forget(|u| {
+        matches!(u, Undo::CleanRoot { .. } | Undo::Mark { .. } | Undo::RunDownScript(_))
+    }) {
         report.note(&format!("{e:#}"));
     }
     if copy.is_none()
@@ -340,7 +351,11 @@ fn note_restore(images: &Path) {
 }
 
 /// Takes the container's place before anybody else does, and what a dead command has left there.
-fn take(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Result<(Server, Journal)> {
+fn take(
+    defined: &Defined,
+    operation: &Operation,
+    report: &mut dyn Report,
+) -> Result<(Server, Journal)> {
     let server = bind(defined)?;
     let journal = recover::before(operation, report)?;
     refuse_unwatched(defined)?;
@@ -348,15 +363,18 @@ fn take(defined: &Defined, operation: &Operation, report: &mut dyn Report) -> Re
     Ok((server, journal))
 }
 
-/// Where CRIU is to find the root: a directory where it is, anything else where LXC mounts it, too; and so a directory in
-/// which hooks mount what the container is to have, for that would be hidden.
+/// Where CRIU is to find the root: a directory where it is, anything else where LXC mounts it, too;
+/// and so a directory in which hooks mount what the container is to have, for that would be hidden.
 fn place_of(root: &Root, subject: &Subject<'_>) -> Result<PathBuf> {
     let defined = subject.defined;
     // CRIU looks for it in the mount table, which knows no links.
-    let plain = |directory: &Path| fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
+    let plain =
+        |directory: &Path| fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
     match (root.directory(), defined.rootfs_mount()) {
         (Some(directory), None) => return Ok(plain(directory)),
-        (Some(directory), Some(_)) if !subject.root_may_come_from_hooks() && !has_mounts_below(directory)? => {
+        (Some(directory), Some(_))
+            if !subject.root_may_come_from_hooks() && !has_mounts_below(directory)? =>
+        {
             return Ok(plain(directory));
         }
         _ => {}
@@ -373,8 +391,9 @@ fn has_mounts_below(directory: &Path) -> Result<bool> {
     Ok(table.iter().any(|m| m.point != directory && m.point.starts_with(&directory)))
 }
 
-/// Tells all that speaks against the checkpoint here and now, and gives the root that was looked at. None where a hook of
-/// the user's may be what puts the root into its place: then it has to be looked at after that.
+/// Tells all that speaks against the checkpoint here and now, and gives the root that was looked
+/// at. None where a hook of the user's may be what puts the root into its place: then it has to be
+/// looked at after that.
 fn judge(
     request: &Request,
     subject: &Subject<'_>,
@@ -384,7 +403,9 @@ fn judge(
 ) -> Result<Option<Held>> {
     let mut reasons = subject.of_host(netlink).map_err(no_plan)?;
     if subject.defined.config.monitor_unshare() {
-        preflight::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+        preflight::judge(&subject.called(), reasons, request.force)?
+            .iter()
+            .for_each(|note| report.note(note));
         return Ok(None);
     }
     let looked = look_at_root(subject, root);
@@ -396,7 +417,9 @@ fn judge(
         reasons.extend(of_root);
         Some(held)
     };
-    preflight::judge(&subject.called(), reasons, request.force)?.iter().for_each(|note| report.note(note));
+    preflight::judge(&subject.called(), reasons, request.force)?
+        .iter()
+        .for_each(|note| report.note(note));
     Ok(held)
 }
 
@@ -407,7 +430,8 @@ fn look_at_root(subject: &Subject<'_>, root: &Root) -> Result<(Held, Vec<Reason>
     Ok((held, reasons))
 }
 
-/// Leaves a note for `lxc-cr recover`, which can put the ports on their bridges when these are back.
+/// Leaves a note for `lxc-cr recover`, which can put the ports on their bridges when these are
+/// back.
 fn note_cut_off(cause: anyhow::Error, operation: &Operation, ports: &[Port]) -> String {
     let noted = Journal::open(&operation.journal()).and_then(|mut journal| {
         ports.iter().try_for_each(|port| journal.note(Undo::PutPortBack(Box::new(port.clone()))))
@@ -424,10 +448,17 @@ fn open_checkpoint(request: &Request) -> Result<(fs::File, Option<Record>)> {
     let unusable = |text: String| Failure::msg(Exit::BadCheckpoint, text);
     match fs::symlink_metadata(dir) {
         Ok(meta) if meta.is_dir() => {}
-        Ok(_) => return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", dir.display()))),
+        Ok(_) => {
+            return Err(Failure::msg(Exit::Usage, format!("{} is not a directory", dir.display())));
+        }
         Err(e) => {
-            return Err(Failure::new(Exit::BadCheckpoint, anyhow!(e).context(format!("open {}", dir.display())))
-                .hint("-D names the directory of a checkpoint; without it, LXCPATH/NAME/dump is used"));
+            return Err(Failure::new(
+                Exit::BadCheckpoint,
+                anyhow!(e).context(format!("open {}", dir.display())),
+            )
+            .hint(
+                "-D names the directory of a checkpoint; without it, LXCPATH/NAME/dump is used",
+            ));
         }
     }
     files::open_private_dir(dir).or_exit(Exit::BadCheckpoint)?;
@@ -436,22 +467,32 @@ fn open_checkpoint(request: &Request) -> Result<(fs::File, Option<Record>)> {
     }
     let held = lock::hold_images(dir, OTHER_RESTART_LIMIT)?;
     files::check_content(dir, &[PARENT]).or_exit(Exit::BadCheckpoint)?;
-    let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else { return Ok((held, None)) };
+    let Some(record) = Record::read(dir).or_exit(Exit::BadCheckpoint)? else {
+        return Ok((held, None));
+    };
     if record.memory_only {
-        return Err(unusable(format!("{} holds a copy of memory and no checkpoint", dir.display()))
-            .hint("restart the checkpoint that builds on it (lxc-checkpoint --predump-dir)"));
+        return Err(unusable(format!(
+            "{} holds a copy of memory and no checkpoint",
+            dir.display()
+        ))
+        .hint("restart the checkpoint that builds on it (lxc-checkpoint --predump-dir)"));
     }
     let damaged = |e: anyhow::Error| damaged(dir, e);
     let parents = Parents::of(dir).map_err(damaged)?;
     record.check_sizes(dir).and_then(|()| parents.check_sizes()).map_err(damaged)?;
     let small = |i: &Image| !i.is_memory();
-    record.check_content(dir, small).and_then(|()| parents.check_content(small)).map_err(damaged)?;
+    record
+        .check_content(dir, small)
+        .and_then(|()| parents.check_content(small))
+        .map_err(damaged)?;
     Ok((held, Some(record)))
 }
 
 /// A copy cannot have the connections that its original has with others.
 fn refuse_connections(request: &Request, copy: &Copy) -> Result<()> {
-    if request.tcp_close || connections::were_closed(&request.images).or_exit(Exit::BadCheckpoint)? {
+    if request.tcp_close
+        || connections::were_closed(&request.images).or_exit(Exit::BadCheckpoint)?
+    {
         return Ok(());
     }
     let open = connections::outside(&request.images).or_exit(Exit::BadCheckpoint)?;
@@ -483,34 +524,44 @@ fn bind(defined: &Defined) -> Result<Server> {
             Ok(server) => return Ok(server),
             Err(server::Error::AlreadyRunning) => {}
             Err(server::Error::Io(e)) => {
-                return Err(Failure::new(Exit::Other, anyhow!(e).context("take the container's command socket")));
+                return Err(Failure::new(
+                    Exit::Other,
+                    anyhow!(e).context("take the container's command socket"),
+                ));
             }
         }
-        // A monitor that cleans up does not answer; the question is answered by the end of its socket.
+        // A monitor that cleans up does not answer; the question is answered by the end of its
+        // socket.
         let left = end.saturating_duration_since(Instant::now());
         match Client::new(&lxcpath, name).with_limit(left.max(Duration::from_millis(1))).state() {
             Ok(state) if state != State::Stopped => {
-                return Err(Failure::msg(Exit::WrongState, "it is running")
-                    .hint("stop it first, or replace it by the checkpoint: lxc-restart --replace"));
+                return Err(Failure::msg(Exit::WrongState, "it is running").hint(
+                    "stop it first, or replace it by the checkpoint: lxc-restart --replace",
+                ));
             }
             // Any program can take an address of this kind.
             Ok(_) | Err(_) if left.is_zero() => {
                 let text = "its old monitor does not end, or another program has the address of its command socket";
                 let address = protocol::socket_name(&lxcpath, name);
-                return Err(Failure::msg(Exit::Busy, text).hint(format!("ss -xap shows who has @{address}")));
+                return Err(Failure::msg(Exit::Busy, text)
+                    .hint(format!("ss -xap shows who has @{address}")));
             }
             Ok(_) | Err(_) => std::thread::sleep(LOOK_AGAIN),
         }
     }
 }
 
-/// Nobody answers for the container, but it may run all the same: then what its monitor held must not be taken from it.
+/// Nobody answers for the container, but it may run all the same: then what its monitor held must
+/// not be taken from it.
 fn refuse_unwatched(defined: &Defined) -> Result<()> {
     match container::find_without_monitor(defined.name.as_str(), container::Marks::of(defined))? {
         None => Ok(()),
         Some(running) => Err(Failure::msg(
             Exit::WrongState,
-            format!("it is running (init is process {}), but its monitor is gone", running.init.pid()),
+            format!(
+                "it is running (init is process {}), but its monitor is gone",
+                running.init.pid()
+            ),
         )
         .hint("suspend it with lxc-checkpoint, then restart it: it has a monitor again")),
     }

@@ -14,7 +14,9 @@ use super::cgroups;
 use super::connections;
 use super::copy::Copy;
 use crate::criu::images::{self, NamespaceIds, Shown};
-use crate::criu::options::{CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource};
+use crate::criu::options::{
+    CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource,
+};
 use crate::lxc::config::{Config, NicKind};
 use crate::resources::apparmor::Profile;
 use crate::resources::cgroup::confine::Confinement;
@@ -46,8 +48,8 @@ pub struct Plan {
     pub cgroups: Vec<cgroups::Wanted>,
     /// Whether CRIU is born in the payload cgroups, and all tasks with it.
     pub born_there: bool,
-    /// Whether CRIU starts in a new cgroup namespace, which the tasks inherit: they had one, and were dumped from
-    /// inside it.
+    /// Whether CRIU starts in a new cgroup namespace, which the tasks inherit: they had one, and
+    /// were dumped from inside it.
     pub cgroup_namespace: bool,
     /// What holds it back, in force before it runs.
     pub confinement: Confinement,
@@ -63,7 +65,8 @@ pub struct Plan {
     pub states: Option<States>,
     /// The personality of its processes, which CRIU hands on.
     pub personality: u32,
-    /// What is in its network namespace, where we bring it back and not CRIU; with the settings of its interfaces.
+    /// What is in its network namespace, where we bring it back and not CRIU; with the settings of
+    /// its interfaces.
     pub inside: Option<(Inside, Sysctls)>,
     /// The veth pairs to make.
     pub veths: Vec<NewPort>,
@@ -150,17 +153,24 @@ pub(super) fn plan(
     if let Some(missing) = interfaces::missing(&needed, &links) {
         return Err(missing.into());
     }
-    let interfaces =
-        interfaces(&request.images, &mut ports, &mut devices).context("read the container's interfaces")?;
+    let interfaces = interfaces(&request.images, &mut ports, &mut devices)
+        .context("read the container's interfaces")?;
     let mut shown = Shown::of(&request.images);
     if let Some(copy) = copy {
-        devices.iter_mut().for_each(|device| device.mac = copy.mac_of(&device.inside).or(device.mac));
+        devices
+            .iter_mut()
+            .for_each(|device| device.mac = copy.mac_of(&device.inside).or(device.mac));
         copy.show(&mut shown).context("give the copy its own name and addresses")?;
     }
     if let Some(netns) = netns(&request.images)? {
         images::with_plain_routes(&mut shown, netns).context("read the container's routes")?;
-        let tables = record.map(|r| r.iptables.as_slice()).unwrap_or_default().iter().flat_map(iptables::Saved::tables);
-        images::without_tables(&mut shown, netns, &tables.collect::<Vec<_>>()).context("read the container's rules")?;
+        let tables = record
+            .map(|r| r.iptables.as_slice())
+            .unwrap_or_default()
+            .iter()
+            .flat_map(iptables::Saved::tables);
+        images::without_tables(&mut shown, netns, &tables.collect::<Vec<_>>())
+            .context("read the container's rules")?;
     }
     let inside = inside(&shown, record, &ports).context("read the container's network")?;
     if inside.is_none()
@@ -171,7 +181,12 @@ pub(super) fn plan(
     let wanted = Wanted {
         bridges: bridges_of(config, record, settings),
         names: request.veth.clone(),
-        scripted: config.nics().iter().filter(|n| n.script_up.is_some()).map(lxc_defaults::inside).collect(),
+        scripted: config
+            .nics()
+            .iter()
+            .filter(|n| n.script_up.is_some())
+            .map(lxc_defaults::inside)
+            .collect(),
     };
     complete(&mut ports, config, copy, netlink)?;
     let elsewhere = match record {
@@ -185,15 +200,20 @@ pub(super) fn plan(
         copy.map_or(Ok(()), |copy| copy.show_macs(&mut shown, &name))
             .context("give the copy its own hardware addresses")?;
     }
-    shown.put(images::with_openable_executables(&request.images).context("read the container's executables")?);
+    shown.put(
+        images::with_openable_executables(&request.images)
+            .context("read the container's executables")?,
+    );
     if let Some(record) = record {
         shown.put(terminals::resolve_controlling(&request.images, &record.ttys)?);
     }
     if copy.is_some() || request.tcp_close {
         let moved = |ip| copy.and_then(|copy| copy.moved(ip));
-        connections::show(&mut shown, request.tcp_close, moved).context("read the container's connections")?;
+        connections::show(&mut shown, request.tcp_close, moved)
+            .context("read the container's connections")?;
     }
-    let mount = |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
+    let mount =
+        |key: &str, path: &Path| External::Mount { key: key.to_owned(), path: path.to_owned() };
     let binds = record.map(|r| r.externals.as_slice()).unwrap_or_default();
     let mut own_cgroups = Vec::new();
     let mut mounts = Vec::new();
@@ -213,7 +233,9 @@ pub(super) fn plan(
         born_there: record.is_some_and(|r| r.cgroups().all(Tree::is_flat)),
         cgroup_namespace: record.is_some_and(|r| r.init.namespaces.iter().any(|n| n == "cgroup")),
         confinement: match record {
-            Some(record) => Confinement::new(record.cgroup.as_ref(), &record.legacy_cgroups, config)?,
+            Some(record) => {
+                Confinement::new(record.cgroup.as_ref(), &record.legacy_cgroups, config)?
+            }
             None => Confinement::new(None, &[], config)?,
         },
         cgroups,
@@ -235,7 +257,11 @@ pub(super) fn plan(
         iptables: record.map(|r| r.iptables.clone()).unwrap_or_default(),
         profile: record.and_then(|r| r.profile.clone()),
         mount_flags: mount_flags(&request.images, record).context("read the container's mounts")?,
-        images: shown.into_changed().into_iter().map(|(name, content)| ShownImage { name, content }).collect(),
+        images: shown
+            .into_changed()
+            .into_iter()
+            .map(|(name, content)| ShownImage { name, content })
+            .collect(),
         is_copy: copy.is_some(),
         tcp_close: connections::were_closed(&request.images)?,
         host_files: record.map(|r| r.host_files.clone()).unwrap_or_default(),
@@ -248,8 +274,8 @@ pub(super) fn plan(
     })
 }
 
-/// Where mounts propagate, as the host's mounts allow it now; gives what the user should know of that.
-/// `covered`: none of them is the host's own mount, so all are private.
+/// Where mounts propagate, as the host's mounts allow it now; gives what the user should know of
+/// that. `covered`: none of them is the host's own mount, so all are private.
 fn propagation(
     images: &Path,
     mounts: &[External],
@@ -271,7 +297,8 @@ fn propagation(
                 _ => None,
             }),
         };
-        let private = source.filter(|path| mounts::seen_at(&host, path).is_some_and(mounts::Mount::is_private));
+        let private = source
+            .filter(|path| mounts::seen_at(&host, path).is_some_and(mounts::Mount::is_private));
         lost.borrow_mut().extend(private.map(Path::to_owned));
         private.is_some()
     };
@@ -315,7 +342,8 @@ impl Plan {
         });
         // In a cgroup namespace of its own CRIU sees them as the roots that they are.
         let outside = payload.iter().filter(|_| !self.cgroup_namespace);
-        let roots = outside.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.home_path())).collect();
+        let roots =
+            outside.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.home_path())).collect();
         Restore {
             common: Common {
                 images: request.images.clone(),
@@ -351,27 +379,37 @@ impl Plan {
     /// The descriptors for [`Restore::inherited`], in its order.
     pub fn handed_over(&self) -> Result<Vec<OwnedFd>> {
         let files = self.host_files.iter().map(|f| open_host_file(&f.path));
-        let terminals = self.terminals.iter().map(|t| t.pty.slave.try_clone().context("hold a terminal"));
+        let terminals =
+            self.terminals.iter().map(|t| t.pty.slave.try_clone().context("hold a terminal"));
         files.chain(terminals).collect()
     }
 
     /// The plan in words, for `--dry-run`.
     pub fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
-        let of = |w: &cgroups::Wanted| format!("cgroups {} and {}", w.payload.display(), w.monitor.display());
+        let of = |w: &cgroups::Wanted| {
+            format!("cgroups {} and {}", w.payload.display(), w.monitor.display())
+        };
         let mut lines = vec![
             self.cgroups.first().map(of).unwrap_or_default(),
             format!("the root is mounted on {} in CRIU's own mount namespace", criu.root.display()),
         ];
         for veth in &self.veths {
             lines.push(match &veth.port.bridge {
-                Some(bridge) => format!("{} is made for {} and joins {bridge} at the end", veth.host, veth.port.inside),
-                None => format!("{} is made for {} and joins no bridge", veth.host, veth.port.inside),
+                Some(bridge) => format!(
+                    "{} is made for {} and joins {bridge} at the end",
+                    veth.host, veth.port.inside
+                ),
+                None => {
+                    format!("{} is made for {} and joins no bridge", veth.host, veth.port.inside)
+                }
             });
         }
         for device in &self.devices {
             lines.push(match &device.from {
                 Origin::Upon { host, .. } => format!("{} is made upon {host}", device.inside),
-                Origin::Lent { host } => format!("{host} is moved into the container as {}", device.inside),
+                Origin::Lent { host } => {
+                    format!("{host} is moved into the container as {}", device.inside)
+                }
             });
         }
         lines.push(crate::criu::options::printable(program, &criu.args()));
@@ -380,8 +418,14 @@ impl Plan {
     }
 }
 
-/// Gives host's ends of which nothing was recorded what LXC gives them, and those of a copy what goes with its addresses.
-fn complete(ports: &mut [Port], config: &Config, copy: Option<&Copy>, netlink: &mut Netlink) -> Result<()> {
+/// Gives host's ends of which nothing was recorded what LXC gives them, and those of a copy what
+/// goes with its addresses.
+fn complete(
+    ports: &mut [Port],
+    config: &Config,
+    copy: Option<&Copy>,
+    netlink: &mut Netlink,
+) -> Result<()> {
     for port in ports {
         let nics = config.nics().iter().filter(|n| n.kind == NicKind::Veth);
         let nic = nics.into_iter().find(|n| lxc_defaults::inside(n) == port.inside);
@@ -394,8 +438,8 @@ fn complete(ports: &mut [Port], config: &Config, copy: Option<&Copy>, netlink: &
     Ok(())
 }
 
-/// The image of interfaces, in which those that we make are marked as there. Ports whose interface is not in the
-/// checkpoint are dropped, and the others learn their index.
+/// The image of interfaces, in which those that we make are marked as there. Ports whose interface
+/// is not in the checkpoint are dropped, and the others learn their index.
 fn interfaces(
     images: &Path,
     ports: &mut Vec<Port>,
@@ -428,7 +472,9 @@ fn interfaces(
         }
         None => false,
     });
-    let ready = |name: &str| ports.iter().any(|p| p.inside == name) || devices.iter().any(|d| d.inside == name);
+    let ready = |name: &str| {
+        ports.iter().any(|p| p.inside == name) || devices.iter().any(|d| d.inside == name)
+    };
     if !found.iter().any(|i| ready(&i.name)) {
         return Ok(None);
     }
@@ -437,7 +483,11 @@ fn interfaces(
 }
 
 /// What is in the container's network namespace, if we can bring it back.
-fn inside(shown: &Shown, record: Option<&Record>, ports: &[Port]) -> Result<Option<(Inside, Sysctls)>, images::Error> {
+fn inside(
+    shown: &Shown,
+    record: Option<&Record>,
+    ports: &[Port],
+) -> Result<Option<(Inside, Sysctls)>, images::Error> {
     let settings = record.and_then(|r| r.interface_settings.clone());
     match netns(shown.dir())?.zip(settings) {
         // With the host's own there is no image.
@@ -454,8 +504,13 @@ fn netns(images: &Path) -> Result<Option<u32>, images::Error> {
 }
 
 /// What its mounts forbid, in the order of their making.
-fn mount_flags(images: &Path, record: Option<&Record>) -> Result<Vec<(PathBuf, MsFlags)>, images::Error> {
-    let Some(mntns) = NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt else { return Ok(Vec::new()) };
+fn mount_flags(
+    images: &Path,
+    record: Option<&Record>,
+) -> Result<Vec<(PathBuf, MsFlags)>, images::Error> {
+    let Some(mntns) = NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt else {
+        return Ok(Vec::new());
+    };
     let mounts = match images::mounts(images, mntns) {
         Ok(mounts) => mounts,
         // It was in the host's namespace.
@@ -471,8 +526,11 @@ fn mount_flags(images: &Path, record: Option<&Record>) -> Result<Vec<(PathBuf, M
 }
 
 fn open_host_file(path: &Path) -> Result<OwnedFd> {
-    let file =
-        fs::OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))?;
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .with_context(|| format!("open {}", path.display()))?;
     Ok(file.into())
 }
 
@@ -483,7 +541,8 @@ fn ports_of(config: &Config) -> Vec<Port> {
         .iter()
         .filter(|nic| nic.kind == NicKind::Veth)
         .map(|nic| {
-            let mut port = Port::unrecorded(nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index)));
+            let mut port =
+                Port::unrecorded(nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index)));
             port.host = nic.veth_pair.clone().unwrap_or_default();
             port.bridge = nic.link.clone().filter(|_| !lxc_defaults::is_routed(nic));
             port
@@ -491,8 +550,13 @@ fn ports_of(config: &Config) -> Vec<Port> {
         .collect()
 }
 
-/// The bridge of each interface of which there is more to say than what was recorded: what the configuration says now.
-fn bridges_of(config: &Config, record: Option<&Record>, settings: &Settings) -> BTreeMap<String, Option<String>> {
+/// The bridge of each interface of which there is more to say than what was recorded: what the
+/// configuration says now.
+fn bridges_of(
+    config: &Config,
+    record: Option<&Record>,
+    settings: &Settings,
+) -> BTreeMap<String, Option<String>> {
     let mut bridges = BTreeMap::new();
     for nic in config.nics().iter().filter(|n| n.kind == NicKind::Veth) {
         let name = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));

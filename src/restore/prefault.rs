@@ -1,12 +1,14 @@
 //! The pages of the container's memory are made beside CRIU, ahead of it.
 //!
-//! CRIU's restorer maps the private memory of a task and then reads all of it with preadv(2) (restorer.c, `vma_ios`), a task at
-//! a time on one processor. Two thirds of that is not reading: it is the kernel's work at the first touch of each page, to find
-//! one, clear it, charge it to the container's cgroup and map it. Another processor does this as well, and CRIU then
-//! reads into pages that are there.
+//! CRIU's restorer maps the private memory of a task and then reads all of it with preadv(2)
+//! (restorer.c, `vma_ios`), a task at a time on one processor. Two thirds of that is not reading:
+//! it is the kernel's work at the first touch of each page, to find one, clear it, charge it to the
+//! container's cgroup and map it. Another processor does this as well, and CRIU then reads into
+//! pages that are there.
 //!
-//! Nothing but time depends on it. Touched is only what the images fill afterwards, in areas of which nothing is there yet:
-//! pages that a task shares with its parent until one of them writes stay shared. It ends before the container runs.
+//! Nothing but time depends on it. Touched is only what the images fill afterwards, in areas of
+//! which nothing is there yet: pages that a task shares with its parent until one of them writes
+//! stay shared. It ends before the container runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -53,8 +55,9 @@ struct Task {
 }
 
 impl Prefault {
-    /// Begins to touch the memory of the tasks in this cgroup that are of init's pid namespace, as these images have
-    /// it. `None` where that would bring nothing, or cannot be done: it has to be nobody's reason to fail.
+    /// Begins to touch the memory of the tasks in this cgroup that are of init's pid namespace, as
+    /// these images have it. `None` where that would bring nothing, or cannot be done: it has to be
+    /// nobody's reason to fail.
     pub fn start(dir: &Path, payload: &Path, init: i32) -> Option<Prefault> {
         if !is_worth_it(dir).unwrap_or(false) {
             return None;
@@ -100,11 +103,13 @@ fn is_worth_it(dir: &Path) -> Result<bool> {
     let bytes = images::bytes_of_pages(dir)?;
     Ok(bytes >= LEAST_OF_TASK
         && memory::processors() > 1
-        // The kernel takes pages from the node of whoever touches them, and from those that his cpuset allows him.
+        // The kernel takes pages from the node of whoever touches them, and from those that his
+        // cpuset allows him.
         && memory::has_one_node()
         // Else they might be swapped out before CRIU reads into them.
         && memory::has_room_beside(bytes)
-        // CRIU reads into pages of another checkpoint's first, at another place (mem.c, `premap_priv_vmas`; `pieok`).
+        // CRIU reads into pages of another checkpoint's first, at another place (mem.c,
+        // `premap_priv_vmas`; `pieok`).
         && parents::parent_of(dir)?.is_none())
 }
 
@@ -116,7 +121,8 @@ fn wanted(dir: &Path) -> Result<BTreeMap<i32, Task>> {
     for pid in tasks_with_memory(dir)? {
         match images::present(dir, pid) {
             Ok(ranges) => {
-                let bytes = ranges.iter().map(|range| range.end - range.start).fold(0, u64::saturating_add);
+                let bytes =
+                    ranges.iter().map(|range| range.end - range.start).fold(0, u64::saturating_add);
                 if possible.contains(&bytes) {
                     tasks.insert(pid.cast_signed(), Task { pid: None, pieces: pieces(&ranges) });
                 }
@@ -129,7 +135,8 @@ fn wanted(dir: &Path) -> Result<BTreeMap<i32, Task>> {
 
 /// The pids inside of all tasks of which the images have memory.
 fn tasks_with_memory(dir: &Path) -> Result<Vec<u32>> {
-    let number = |name: PathBuf| name.to_str()?.strip_prefix("pagemap-")?.strip_suffix(".img")?.parse().ok();
+    let number =
+        |name: PathBuf| name.to_str()?.strip_prefix("pagemap-")?.strip_suffix(".img")?.parse().ok();
     Ok(files::names(dir)?.into_iter().filter_map(number).collect())
 }
 
@@ -145,7 +152,12 @@ fn pieces(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
 }
 
 /// Touches all, as soon as CRIU has mapped it; says how many bytes.
-fn touch_all(mut tasks: BTreeMap<i32, Task>, payload: &Path, init: i32, stop: &AtomicBool) -> Result<u64> {
+fn touch_all(
+    mut tasks: BTreeMap<i32, Task>,
+    payload: &Path,
+    init: i32,
+    stop: &AtomicBool,
+) -> Result<u64> {
     let toucher = Prefaulter::new()?;
     let mut known = BTreeSet::new();
     let (mut touched, mut pause) = (0, SHORTEST_PAUSE);
@@ -168,13 +180,19 @@ fn touch_all(mut tasks: BTreeMap<i32, Task>, payload: &Path, init: i32, stop: &A
 }
 
 /// Looks for those tasks that were not there before.
-fn find(tasks: &mut BTreeMap<i32, Task>, known: &mut BTreeSet<i32>, payload: &Path, init: i32) -> Result<()> {
+fn find(
+    tasks: &mut BTreeMap<i32, Task>,
+    known: &mut BTreeSet<i32>,
+    payload: &Path,
+    init: i32,
+) -> Result<()> {
     if tasks.values().all(|task| task.pid.is_some()) {
         return Ok(());
     }
     // CRIU is in the same cgroup, and has a number in another namespace.
     let pid_namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid"));
-    let inside = pid_namespace(init).with_context(|| format!("inspect the namespaces of process {init}"))?;
+    let inside =
+        pid_namespace(init).with_context(|| format!("inspect the namespaces of process {init}"))?;
     for pid in cgroup::tasks(payload)?.into_iter().filter(|pid| known.insert(*pid)) {
         if !pid_namespace(pid).is_ok_and(|found| found == inside) {
             continue;
@@ -200,7 +218,13 @@ impl Task {
         }
     }
 
-    fn touch_in(&mut self, pid: i32, areas: &[Range<u64>], toucher: &Prefaulter, stop: &AtomicBool) -> Result<u64> {
+    fn touch_in(
+        &mut self,
+        pid: i32,
+        areas: &[Range<u64>],
+        toucher: &Prefaulter,
+        stop: &AtomicBool,
+    ) -> Result<u64> {
         let table = PageTable::of(pid)?;
         let mut touched = 0;
         let mut missing = Vec::new();
@@ -217,11 +241,14 @@ impl Task {
     }
 }
 
-/// Where a process has private memory that it may write to: areas in the order of their addresses, adjoining ones as one.
+/// Where a process has private memory that it may write to: areas in the order of their addresses,
+/// adjoining ones as one.
 fn areas(pid: i32) -> Result<Vec<Range<u64>>> {
     let mut areas: Vec<Range<u64>> = Vec::new();
     let maps = procfs::process::Process::new(pid).and_then(|process| process.maps())?;
-    for map in maps.iter().filter(|map| map.perms.contains(MMPermissions::WRITE | MMPermissions::PRIVATE)) {
+    for map in
+        maps.iter().filter(|map| map.perms.contains(MMPermissions::WRITE | MMPermissions::PRIVATE))
+    {
         let (start, end) = map.address;
         match areas.last_mut() {
             Some(before) if before.end == start => before.end = end,
@@ -243,7 +270,8 @@ fn is_gone(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(ProcError::NotFound(_)))
         || io_error.is_some_and(|e| {
             // Its page table is at its end before it is.
-            matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof) || e.raw_os_error() == Some(libc::ESRCH)
+            matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
+                || e.raw_os_error() == Some(libc::ESRCH)
         })
 }
 
@@ -280,8 +308,9 @@ mod tests {
     #[test]
     fn what_may_be_written_to_is_an_area() {
         let areas = areas(std::process::id().cast_signed()).unwrap();
-        let is_area =
-            |byte: &u8| covers(&areas, &(std::ptr::from_ref(byte) as u64..std::ptr::from_ref(byte) as u64 + 1));
+        let is_area = |byte: &u8| {
+            covers(&areas, &(std::ptr::from_ref(byte) as u64..std::ptr::from_ref(byte) as u64 + 1))
+        };
         assert!(is_area(&Box::new(7)));
         static READ_ONLY: &u8 = &7;
         assert!(!is_area(READ_ONLY));

@@ -1,8 +1,9 @@
 //! `--replace`: a container that runs goes back to a checkpoint.
 //!
-//! What runs is lost by that. So whatever can speak against the checkpoint is looked at before it is stopped: what
-//! [`preflight`](super::preflight) can tell while the container still has its addresses and its root, and the checksums of its memory, which
-//! are otherwise compared while CRIU works. What is looked at again afterwards is silent then.
+//! What runs is lost by that. So whatever can speak against the checkpoint is looked at before it
+//! is stopped: what [`preflight`](super::preflight) can tell while the container still has its
+//! addresses and its root, and the checksums of its memory, which are otherwise compared while CRIU
+//! works. What is looked at again afterwards is silent then.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -56,13 +57,18 @@ pub(super) fn make_way(
         Ok(_) => {}
         Err(e) => {
             let cause = anyhow!(e).context("ask whether the container runs");
-            return Err(Failure::new(Exit::Other, cause).state(format!("{} is as before", request.name)));
+            return Err(
+                Failure::new(Exit::Other, cause).state(format!("{} is as before", request.name))
+            );
         }
     }
     if found.defined.config.ephemeral() {
-        return Err(Failure::msg(Exit::Refused, "it is ephemeral: LXC would destroy it when it is stopped")
-            .hint("a copy of the checkpoint can run beside it: lxc-restart -n OTHER -D DIR")
-            .state(format!("{} is running as before", request.name)));
+        return Err(Failure::msg(
+            Exit::Refused,
+            "it is ephemeral: LXC would destroy it when it is stopped",
+        )
+        .hint("a copy of the checkpoint can run beside it: lxc-restart -n OTHER -D DIR")
+        .state(format!("{} is running as before", request.name)));
     }
     let compared = look(request, settings, found, &client, signals, report)
         .map_err(|failure| failure.state(format!("{} is running as before", request.name)))?;
@@ -76,8 +82,9 @@ pub(super) fn make_way(
         Err(e) => {
             let named = shell::options(&request.name, &request.lxcpath);
             let cause = anyhow!(e).context("stop the container that runs");
-            Err(Failure::new(Exit::Other, cause)
-                .state(format!("run lxc-info {named} to see whether it has stopped; its checkpoint is as before")))
+            Err(Failure::new(Exit::Other, cause).state(format!(
+                "run lxc-info {named} to see whether it has stopped; its checkpoint is as before"
+            )))
         }
     }
 }
@@ -94,7 +101,9 @@ fn look(
     let Found { defined, criu, record, root, deadline, .. } = found;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let copy = match record {
-        Some(record) => Copy::of(record, defined, &request.images, &mut netlink).map_err(no_plan)?,
+        Some(record) => {
+            Copy::of(record, defined, &request.images, &mut netlink).map_err(no_plan)?
+        }
         None => None,
     };
     let (copy, record) = match &copy {
@@ -107,7 +116,8 @@ fn look(
     let to_compare = record.filter(|_| settings.verify && !request.dry_run);
     if let Some(record) = to_compare {
         report.phase("comparing checksums");
-        let compared = Comparison::of_memory(record, &request.images).and_then(|images| images.make());
+        let compared =
+            Comparison::of_memory(record, &request.images).and_then(|images| images.make());
         compared.map_err(|e| damaged(&request.images, e))?;
     }
     // Last: the container is still running writing to its files.
@@ -123,7 +133,8 @@ fn look(
     }
     preflight::judge(&subject.called(), reasons, request.force)?;
     if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-        return Err(Failure::msg(Exit::TimeLimit, "the time limit is up already").hint("give it more time: --timeout"));
+        return Err(Failure::msg(Exit::TimeLimit, "the time limit is up already")
+            .hint("give it more time: --timeout"));
     }
     while let Some(received) = signals.next().or_exit(Exit::Other)? {
         if received.asks_to_give_up() {
@@ -133,8 +144,8 @@ fn look(
     Ok(to_compare.is_some())
 }
 
-/// Refuses names and bridges that no plan can be made with. That a name is taken, or a device of the host's is not here, says
-/// nothing yet: the container has them.
+/// Refuses names and bridges that no plan can be made with. That a name is taken, or a device of
+/// the host's is not here, says nothing yet: the container has them.
 fn check_names(
     request: &Request,
     settings: &Settings,
@@ -143,7 +154,9 @@ fn check_names(
     netlink: &mut Netlink,
 ) -> Result<()> {
     use network::plan::Error;
-    let Err(e) = plan::plan(request, settings, subject, Vec::new(), root, netlink) else { return Ok(()) };
+    let Err(e) = plan::plan(request, settings, subject, Vec::new(), root, netlink) else {
+        return Ok(());
+    };
     match e.downcast_ref::<Error>() {
         None | Some(Error::NameTaken { .. }) => {
             log::debug!("a plan while it runs: {e:#}");

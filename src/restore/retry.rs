@@ -1,6 +1,6 @@
-//! A restore that is tried again, where that is the known cure ([`retry`](crate::criu::retry)). The try before was undone by
-//! then, so each begins on a clean host; and with a plan of its own, for the host may have changed, and terminals that
-//! restored tasks had are hung up by the tasks' end.
+//! A restore that is tried again, where that is the known cure ([`retry`](crate::criu::retry)). The
+//! try before was undone by then, so each begins on a clean host; and with a plan of its own, for
+//! the host may have changed, and terminals that restored tasks had are hung up by the tasks' end.
 
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::retry::{Cure, Tries};
@@ -13,8 +13,8 @@ use crate::sys::netlink::Netlink;
 use super::plan::Plan;
 use crate::restore::attempt::{Inputs, Running, Work};
 
-/// Restores the container; gives also the plan by which it was done in the end. `held` is its root, if that was found good
-/// already; `decide` makes another plan.
+/// Restores the container; gives also the plan by which it was done in the end. `held` is its root,
+/// if that was found good already; `decide` makes another plan.
 ///
 /// # Errors
 /// After the last failure all is undone, and the message tells all of them.
@@ -41,6 +41,7 @@ pub(super) fn restore(
         log::info!("{cure}");
         std::thread::sleep(pause);
         let older_mount_engine = plan.older_mount_engine || cure == Cure::OlderMountEngine;
-        plan = Plan { older_mount_engine, ..decide(netlink).map_err(|failure| tries.tell(failure))? };
+        plan =
+            Plan { older_mount_engine, ..decide(netlink).map_err(|failure| tries.tell(failure))? };
     }
 }

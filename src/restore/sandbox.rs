@@ -1,14 +1,17 @@
-//! What CRIU finds around itself while it restores: what it works with, and nothing else of the host.
+//! What CRIU finds around itself while it restores: what it works with, and nothing else of the
+//! host.
 //!
-//! What is in the images and in the container's root was made by the container. CRIU puts paths together from it and makes
-//! files, directories and mounts there, with a root directory that is not the container's: a symbolic link in the root
-//! would lead to whatever CRIU has at that path. So it has little ([`Sandbox`]): the container's root, the images, what the
-//! container has mounted from the host, /proc, /sys, some devices, and the programs that it runs. And it
-//! follows no link in the root nor in what others can change: all the paths in the images are the kernel's own, in which
-//! no link is left. (Names of sockets are as their programs gave them: see [`links::are_needed`].)
+//! What is in the images and in the container's root was made by the container. CRIU puts paths
+//! together from it and makes files, directories and mounts there, with a root directory that is
+//! not the container's: a symbolic link in the root would lead to whatever CRIU has at that path.
+//! So it has little ([`Sandbox`]): the container's root, the images, what the container has mounted
+//! from the host, /proc, /sys, some devices, and the programs that it runs. And it follows no link
+//! in the root nor in what others can change: all the paths in the images are the kernel's own, in
+//! which no link is left. (Names of sockets are as their programs gave them: see
+//! [`links::are_needed`].)
 //!
-//! It can write to the container's root, to what the container has mounted from the host, to the kernel's own file systems,
-//! to its log, and to memory that goes with it.
+//! It can write to the container's root, to what the container has mounted from the host, to the
+//! kernel's own file systems, to its log, and to memory that goes with it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,7 +32,8 @@ use super::plan::Plan;
 use super::{Request, links};
 
 /// Where the programs are that CRIU runs, with their libraries.
-const PROGRAMS: &[&str] = &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
+const PROGRAMS: &[&str] =
+    &["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/nix/store", "/gnu/store"];
 /// What these programs and the C library read of /etc.
 const SETTINGS: &[&str] = &[
     "/etc/alternatives",
@@ -42,8 +46,16 @@ const SETTINGS: &[&str] = &[
     "/etc/services",
 ];
 /// Devices that read and write nothing of the host's.
-const DEVICES: &[&str] =
-    &["/dev/autofs", "/dev/full", "/dev/net/tun", "/dev/null", "/dev/random", "/dev/tty", "/dev/urandom", "/dev/zero"];
+const DEVICES: &[&str] = &[
+    "/dev/autofs",
+    "/dev/full",
+    "/dev/net/tun",
+    "/dev/null",
+    "/dev/random",
+    "/dev/tty",
+    "/dev/urandom",
+    "/dev/zero",
+];
 /// What CRIU has found out about this kernel (kerndat.c).
 const KERNEL_CACHE: &str = "/run/criu.kdat";
 /// Where it makes directories for the time of its work.
@@ -56,7 +68,8 @@ const WORK: &str = "/.lxc-cr/work";
 const EXTERNALS: &str = "/.lxc-cr/external";
 /// Images in place of the checkpoint's own.
 const SHOWN: &str = "/.lxc-cr/shown";
-/// The name under which CRIU runs the user's script; it is our program, which goes back to where the host's tree is.
+/// The name under which CRIU runs the user's script; it is our program, which goes back to where
+/// the host's tree is.
 pub const USER_SCRIPT: &str = "/.lxc-cr/user-script";
 /// The variable with the real path of that.
 pub const USER_SCRIPT_VARIABLE: &str = "LXC_CR_USER_SCRIPT";
@@ -110,26 +123,32 @@ pub(super) struct Needs<'a> {
 
 /// Makes it.
 pub(super) fn make(needs: &Needs<'_>) -> Result<Sandbox> {
-    let Needs { request, plan, control, pidfile, program, root, guest, looked_through, covers } = *needs;
+    let Needs { request, plan, control, pidfile, program, root, guest, looked_through, covers } =
+        *needs;
     let follow_links = links::are_needed(&request.images, root.path())?;
     let mut shown = Shown::of(&request.images);
     shown.put(plan.images.iter().map(|image| (image.name.clone(), image.content.clone())));
-    let kernels_own =
-        links::forbid(&mut shown, !follow_links, !looked_through).context("read the container's mounts")?;
+    let kernels_own = links::forbid(&mut shown, !follow_links, !looked_through)
+        .context("read the container's mounts")?;
     let mut sandbox = Sandbox::new().context("make an empty root")?;
     show_host(&mut sandbox, program).context("show what CRIU runs")?;
     let container = Access::Untrusted { follow_links };
-    sandbox.mount(root.mount().as_fd().try_clone_to_owned()?, &plan.root, container).context("show the root")?;
+    sandbox
+        .mount(root.mount().as_fd().try_clone_to_owned()?, &plan.root, container)
+        .context("show the root")?;
     for external in &plan.mounts {
         if let External::Mount { key, path } = external {
             let access = Access::Untrusted { follow_links: kernels_own.contains(key) };
             let shown = match covers.get(key) {
-                Some(cover) => {
-                    cover.as_fd().try_clone_to_owned().and_then(|cover| sandbox.mount(cover, &place_of(key), access))
-                }
+                Some(cover) => cover
+                    .as_fd()
+                    .try_clone_to_owned()
+                    .and_then(|cover| sandbox.mount(cover, &place_of(key), access)),
                 None => sandbox.show_without_links(path, &place_of(key), access),
             };
-            shown.with_context(|| format!("show {}, which was mounted in the container", path.display()))?;
+            shown.with_context(|| {
+                format!("show {}, which was mounted in the container", path.display())
+            })?;
         }
     }
     show_images(&mut sandbox, shown, guest).context("show the images")?;
@@ -142,7 +161,8 @@ fn show_host(sandbox: &mut Sandbox, program: &Path) -> Result<()> {
     for path in PROGRAMS.iter().chain(SETTINGS).map(Path::new) {
         sandbox.show_if_there(path, Access::Read).with_context(|| path.display().to_string())?;
     }
-    let program = fs::canonicalize(program).with_context(|| format!("find {}", program.display()))?;
+    let program =
+        fs::canonicalize(program).with_context(|| format!("find {}", program.display()))?;
     if !PROGRAMS.iter().any(|shown| program.starts_with(shown)) {
         let prefix = prefix_of(&program);
         sandbox.show(prefix, Access::Read).with_context(|| prefix.display().to_string())?;
@@ -161,7 +181,8 @@ fn show_host(sandbox: &mut Sandbox, program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The directory below which a program and its libraries were installed: `/opt/criu` for `/opt/criu/sbin/criu`.
+/// The directory below which a program and its libraries were installed: `/opt/criu` for
+/// `/opt/criu/sbin/criu`.
 fn prefix_of(program: &Path) -> &Path {
     let dir = program.parent().unwrap_or(program);
     let is_of_prefix = dir.ends_with("bin") || dir.ends_with("sbin");
@@ -171,8 +192,8 @@ fn prefix_of(program: &Path) -> &Path {
     }
 }
 
-/// The checkpoint and what it builds on can only be read; some images are others. CRIU's log and statistics are the files
-/// beside the images.
+/// The checkpoint and what it builds on can only be read; some images are others. CRIU's log and
+/// statistics are the files beside the images.
 fn show_images(sandbox: &mut Sandbox, shown: Shown, guest: Option<u32>) -> Result<()> {
     let images = shown.dir().to_owned();
     for name in [RESTORE_LOG, STATISTICS] {
@@ -193,7 +214,12 @@ fn show_images(sandbox: &mut Sandbox, shown: Shown, guest: Option<u32>) -> Resul
 }
 
 /// Our action script with its way to us, and the directory for the file with init's pid.
-fn show_ours(sandbox: &mut Sandbox, request: &Request, control: &Path, pidfile: &Path) -> Result<()> {
+fn show_ours(
+    sandbox: &mut Sandbox,
+    request: &Request,
+    control: &Path,
+    pidfile: &Path,
+) -> Result<()> {
     sandbox.show(&request.action_script, Access::Read)?;
     if request.user_script.is_some() {
         sandbox.link(Path::new(USER_SCRIPT), &request.action_script)?;

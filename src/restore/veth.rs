@@ -2,8 +2,10 @@
 //!
 //! 1. the pairs, the inner ends in that namespace;
 //! 2. a gate at each inner end that no bridge will keep packets from;
-//! 3. where the interface has a `script.up`: what LXC gives the host's end before it, then the script, as at a start;
-//! 4. all that the host's end had at the checkpoint, whoever made it; its routes when the inner end is up;
+//! 3. where the interface has a `script.up`: what LXC gives the host's end before it, then the
+//!    script, as at a start;
+//! 4. all that the host's end had at the checkpoint, whoever made it; its routes when the inner end
+//!    is up;
 //! 5. what other links of the host had for the sake of the container's addresses.
 //!
 //! Everything goes with the pair, or has its undo in the journal.
@@ -48,17 +50,22 @@ impl RestoreActions<'_> {
         plan.elsewhere.iter().try_for_each(|elsewhere| self.tell_link(elsewhere))
     }
 
-    /// Runs the `script.up` of a pair's interface. The port may be on a bridge then that was not there before.
+    /// Runs the `script.up` of a pair's interface. The port may be on a bridge then that was not
+    /// there before.
     fn run_script(&mut self, at: usize) -> Result<()> {
         let defined = self.defined;
         let port = &self.made[at];
         let nics = defined.config.nics().iter();
-        let Some(nic) = nics.into_iter().find(|n| n.script_up.is_some() && lxc_defaults::inside(n) == port.inside)
+        let Some(nic) = nics
+            .into_iter()
+            .find(|n| n.script_up.is_some() && lxc_defaults::inside(n) == port.inside)
         else {
             return Ok(());
         };
-        let of_lxc = lxc_defaults::of_host_end(nic, &lxc_defaults::addresses_of_link(nic, self.netlink)?);
-        let set_up = of_lxc.put_back(target(port)).and_then(|()| of_lxc.put_routes_back(target(port)));
+        let of_lxc =
+            lxc_defaults::of_host_end(nic, &lxc_defaults::addresses_of_link(nic, self.netlink)?);
+        let set_up =
+            of_lxc.put_back(target(port)).and_then(|()| of_lxc.put_routes_back(target(port)));
         set_up.with_context(|| format!("set {} up as LXC does", port.host))?;
         if nic.link.is_some() && !lxc_defaults::is_routed(nic) {
             ports::unlock(self.netlink, std::slice::from_ref(port))?;
@@ -70,19 +77,26 @@ impl RestoreActions<'_> {
             &port.host,
         )))?;
         let context = hook::Context::new(defined).with_limit(self.hook_limit);
-        hook::run_net_script(nic, Direction::Up, Some(&port.host), &context).context("before the restore")?;
+        hook::run_net_script(nic, Direction::Up, Some(&port.host), &context)
+            .context("before the restore")?;
         self.follow(at)
     }
 
     /// Where a script has put a port, there it belongs.
     fn follow(&mut self, at: usize) -> Result<()> {
         let port = &self.made[at];
-        let link = self.netlink.link_by_index(port.host_index).with_context(|| format!("find {}", port.host))?;
+        let link = self
+            .netlink
+            .link_by_index(port.host_index)
+            .with_context(|| format!("find {}", port.host))?;
         let bridge = match link.controller {
             Some(index) => Some(self.netlink.link_by_index(index).context("find its bridge")?.name),
             None => match &port.bridge {
                 Some(bridge) if self.netlink.link(bridge).is_err() => {
-                    bail!("{} was on the bridge {bridge}, which its script has not made again", port.host)
+                    bail!(
+                        "{} was on the bridge {bridge}, which its script has not made again",
+                        port.host
+                    )
                 }
                 recorded => recorded.clone(),
             },
@@ -95,23 +109,29 @@ impl RestoreActions<'_> {
         Ok(())
     }
 
-    /// Gives the host's end what it had. What the kernel refuses is told: the container is better back without it than
-    /// not at all.
+    /// Gives the host's end what it had. What the kernel refuses is told: the container is better
+    /// back without it than not at all.
     fn put_back(&mut self, at: usize) {
         let port = &self.made[at];
         let Some(state) = &port.state else { return };
         if let Err(e) = state.put_back(target(port)) {
             let (host, inside) = (&port.host, &port.inside);
-            self.log.report.note(&format!("{host}, the host's end of {inside}, is not as it was: {e:#}"));
+            self.log
+                .report
+                .note(&format!("{host}, the host's end of {inside}, is not as it was: {e:#}"));
         }
     }
 
     /// Gives the host's ends their routes: the inner ends are up by now.
     pub(super) fn put_routes_back(&mut self) {
         for port in &self.made {
-            if let Some(Err(e)) = port.state.as_ref().map(|state| state.put_routes_back(target(port))) {
+            if let Some(Err(e)) =
+                port.state.as_ref().map(|state| state.put_routes_back(target(port)))
+            {
                 let (host, inside) = (&port.host, &port.inside);
-                self.log.report.note(&format!("{host}, the host's end of {inside}, is not as it was: {e:#}"));
+                self.log
+                    .report
+                    .note(&format!("{host}, the host's end of {inside}, is not as it was: {e:#}"));
             }
         }
     }
@@ -121,7 +141,9 @@ impl RestoreActions<'_> {
         let index = match self.netlink.link(link) {
             Ok(found) => found.index,
             Err(netlink::Error::NotFound) => {
-                self.log.report.note(&format!("{link}, which answered for the container, is not there any more"));
+                self.log.report.note(&format!(
+                    "{link}, which answered for the container, is not there any more"
+                ));
                 return Ok(());
             }
             Err(e) => return Err(e).with_context(|| format!("find {link}")),
@@ -133,7 +155,9 @@ impl RestoreActions<'_> {
             // Somebody else's, who wants to keep it.
             Ok(false) => self.journal.forget(|step| *step == undo),
             Err(e) => {
-                self.log.report.note(&format!("{link} does not answer for the container as it did: {e}"));
+                self.log
+                    .report
+                    .note(&format!("{link} does not answer for the container as it did: {e}"));
                 self.journal.forget(|step| *step == undo)
             }
         }

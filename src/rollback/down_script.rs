@@ -43,7 +43,9 @@ impl DownScript {
         let name = ContainerName::new(&self.name).context("read the name of the container")?;
         let lxcpath = LxcPath::new(&self.lxcpath).context("read the path of the container")?;
         let defined = Defined::load(&name, &lxcpath, self.config.as_deref())?;
-        let Some(nic) = defined.config.nics().iter().find(|n| n.index == self.nic && n.script_down.is_some()) else {
+        let Some(nic) =
+            defined.config.nics().iter().find(|n| n.index == self.nic && n.script_down.is_some())
+        else {
             return Ok(false);
         };
         let host = (nic.kind == NicKind::Veth).then_some(self.host.as_str());

@@ -55,7 +55,8 @@ pub struct Holder {
 }
 
 impl Holder {
-    /// Reads the content of a lock: `lxc-checkpoint (pid 812)`, and the start time in the next line.
+    /// Reads the content of a lock: `lxc-checkpoint (pid 812)`, and the start time in the next
+    /// line.
     pub fn parse(content: &str) -> Holder {
         let mut lines = content.lines();
         let text = lines.next().unwrap_or_default().trim().to_owned();

@@ -1,9 +1,11 @@
-//! Letting the tasks of a running container go, whom a dump has seized and a CRIU that was killed has left.
+//! Letting the tasks of a running container go, whom a dump has seized and a CRIU that was killed
+//! has left.
 //!
-//! The kernel ends the tracing with the tracer, so the tasks run again by themselves, but what CRIU did to their
-//! sockets and files stays: TCP connections in repair mode, on which every read and write fails, and second names of
-//! deleted files (`link_remap.N`). A task must not run before its sockets are well; so they are held by the freezer
-//! from the moment on at which all of them are dumped, and nothing thaws them before that is done.
+//! The kernel ends the tracing with the tracer, so the tasks run again by themselves, but what CRIU
+//! did to their sockets and files stays: TCP connections in repair mode, on which every read and
+//! write fails, and second names of deleted files (`link_remap.N`). A task must not run before its
+//! sockets are well; so they are held by the freezer from the moment on at which all of them are
+//! dumped, and nothing thaws them before that is done.
 //!
 //! Earlier the freezer would be in CRIU's way: its parasite code has to run in the tasks.
 
@@ -30,9 +32,11 @@ const LINK_REMAP: &str = "link_remap.";
 pub struct Seized {
     /// The pid of its init.
     pub init: i32,
-    /// When init was started, in clock ticks since boot: it cannot be mistaken for another process later.
+    /// When init was started, in clock ticks since boot: it cannot be mistaken for another process
+    /// later.
     pub start_time: u64,
-    /// The directory of the cgroup in which its tasks are; none where it is not known, and nothing can be frozen.
+    /// The directory of the cgroup in which its tasks are; none where it is not known, and nothing
+    /// can be frozen.
     pub cgroup: Option<PathBuf>,
     /// It was frozen before by its owner, and stays so.
     pub frozen: bool,
@@ -44,7 +48,8 @@ impl Seized {
         Process::reopen(self.init, self.start_time).is_ok_and(|init| init.goes_on())
     }
 
-    /// Holds all tasks, whatever becomes of CRIU. (A task that is traced is in the freezer as soon as it is let go.)
+    /// Holds all tasks, whatever becomes of CRIU. (A task that is traced is in the freezer as soon
+    /// as it is let go.)
     pub fn hold(&self) -> Result<()> {
         self.freeze(true)
     }
@@ -61,8 +66,8 @@ impl Seized {
         }
     }
 
-    /// Undoes all that a killed CRIU has left at the tasks, and tells what that was. A container that has ended
-    /// needs nothing.
+    /// Undoes all that a killed CRIU has left at the tasks, and tells what that was. A container
+    /// that has ended needs nothing.
     pub fn release(&self) -> Result<Vec<String>> {
         if Process::reopen(self.init, self.start_time).is_err() {
             return Ok(Vec::new());
@@ -76,9 +81,9 @@ impl Seized {
             match tcp_repair::end_repair(*pid) {
                 Ok(ended) => sockets += ended,
                 Err(e) if has_ended(*pid) => log::debug!("process {pid} has ended: {e}"),
-                Err(e) => errors.note::<()>(
-                    Err(e).with_context(|| format!("take the sockets of process {pid} out of repair mode")),
-                ),
+                Err(e) => errors.note::<()>(Err(e).with_context(|| {
+                    format!("take the sockets of process {pid} out of repair mode")
+                })),
             }
         }
         if sockets > 0 {
@@ -89,7 +94,10 @@ impl Seized {
             Err(e) => errors.note::<()>(Err(e)),
         }
         // Even where something failed: a container that stands still helps nobody.
-        if let Some(dir) = self.cgroup.as_deref().filter(|dir| !self.frozen && cgroup::is_frozen(dir).unwrap_or(false))
+        if let Some(dir) = self
+            .cgroup
+            .as_deref()
+            .filter(|dir| !self.frozen && cgroup::is_frozen(dir).unwrap_or(false))
         {
             errors.note(cgroup::set_frozen(dir, false));
             done.push(format!("cgroup {} thawed", dir.display()));
@@ -97,24 +105,33 @@ impl Seized {
         errors.into_result().map(|()| done)
     }
 
-    /// Removes the names that CRIU has given to deleted files. A good checkpoint needs its own, but those of a
-    /// container that runs are of no use to any.
+    /// Removes the names that CRIU has given to deleted files. A good checkpoint needs its own, but
+    /// those of a container that runs are of no use to any.
     fn remove_link_remaps(&self, tasks: &[i32]) -> Result<Vec<String>> {
-        let mut deleted: Vec<(PathBuf, (u64, u64))> = tasks.iter().flat_map(|pid| deleted_files(*pid)).collect();
+        let mut deleted: Vec<(PathBuf, (u64, u64))> =
+            tasks.iter().flat_map(|pid| deleted_files(*pid)).collect();
         deleted.sort();
         deleted.dedup();
         if deleted.is_empty() {
             return Ok(Vec::new());
         }
-        let root = Below::open(Path::new(&format!("/proc/{}/root", self.init))).context("open the container's root")?;
+        let root = Below::open(Path::new(&format!("/proc/{}/root", self.init)))
+            .context("open the container's root")?;
         let mut removed = Vec::new();
         for (path, inode) in deleted {
             // CRIU takes the directory above where a file's own has been deleted, too.
             for directory in path.ancestors().skip(1) {
-                for (name, _) in root.inodes(directory).unwrap_or_default().into_iter().filter(|(_, i)| *i == inode) {
+                for (name, _) in root
+                    .inodes(directory)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|(_, i)| *i == inode)
+                {
                     let file = directory.join(&name);
                     let number = name.to_str().and_then(|n| n.strip_prefix(LINK_REMAP));
-                    if number.is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())) && root.unlink(&file)? {
+                    if number.is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
+                        && root.unlink(&file)?
+                    {
                         removed.push(format!("{} removed from the container", file.display()));
                     }
                 }
@@ -128,13 +145,17 @@ fn has_ended(pid: i32) -> bool {
     !Process::open(pid).is_ok_and(|process| process.is_alive())
 }
 
-/// The open files of a task that have lost the name by which they were opened, but still have another one.
+/// The open files of a task that have lost the name by which they were opened, but still have
+/// another one.
 fn deleted_files(pid: i32) -> Vec<(PathBuf, (u64, u64))> {
-    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().map(|e| e.path());
+    let descriptors =
+        fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten().map(|e| e.path());
     let found = descriptors.filter_map(|link| {
         let target = fs::read_link(&link).ok()?;
         let path = target.to_str()?.strip_suffix(DELETED).filter(|p| p.starts_with('/'))?;
-        let seen = glance(&link).ok().filter(|seen| seen.mode & libc::S_IFMT == libc::S_IFREG && seen.nlink > 0)?;
+        let seen = glance(&link)
+            .ok()
+            .filter(|seen| seen.mode & libc::S_IFMT == libc::S_IFREG && seen.nlink > 0)?;
         Some((PathBuf::from(path), (seen.dev, seen.ino)))
     });
     found.collect()
@@ -160,7 +181,10 @@ mod tests {
         fs::remove_file(dir.join("data")).unwrap();
 
         let done = ourselves().release().unwrap();
-        assert_eq!(done, [format!("{} removed from the container", dir.join("link_remap.17").display())]);
+        assert_eq!(
+            done,
+            [format!("{} removed from the container", dir.join("link_remap.17").display())]
+        );
         assert!(dir.join("other").exists() && dir.join("link_remap.18").exists());
         assert_eq!(ourselves().release().unwrap(), [""; 0]);
         drop(file);

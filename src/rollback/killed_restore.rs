@@ -1,7 +1,9 @@
-//! What a CRIU that was ended in a restore has left outside of its namespaces: ghosts in the container's root, which are
-//! deleted files with a name for a moment, and the directory in /tmp on which it builds the mounts.
+//! What a CRIU that was ended in a restore has left outside of its namespaces: ghosts in the
+//! container's root, which are deleted files with a name for a moment, and the directory in /tmp on
+//! which it builds the mounts.
 //!
-//! Its log names them. The names of files come from the container, so nothing is taken from them but a place in its root.
+//! Its log names them. The names of files come from the container, so nothing is taken from them
+//! but a place in its root.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
@@ -12,7 +14,8 @@ use anyhow::{Context, Result};
 use crate::resources::rootfs::Root;
 use crate::sys::in_root::Below;
 
-/// How CRIU (4.2, files-reg.c, `open_remap_ghost`) tells of a ghost: its number, then the file's name.
+/// How CRIU (4.2, files-reg.c, `open_remap_ghost`) tells of a ghost: its number, then the file's
+/// name.
 const GHOST: &str = "Opening ghost file ";
 /// The directories that it makes in /tmp (mount.c, cgroup.c), before six letters of mkdtemp(3).
 const TEMPORARY: [&str; 3] = ["/tmp/.criu.mntns.", "/tmp/.criu.cgyard.", "/tmp/.criu.cgmounts."];
@@ -51,7 +54,10 @@ pub(super) fn clean(root: &Root, log: &Path) -> Result<Vec<String>> {
     for made in found {
         match made {
             Made::Ghost(name) => {
-                if root.unlink(&name).with_context(|| format!("remove {} from the root", name.display()))? {
+                if root
+                    .unlink(&name)
+                    .with_context(|| format!("remove {} from the root", name.display()))?
+                {
                     removed.push(format!("{} removed from the root", name.display()));
                 }
             }
@@ -69,7 +75,9 @@ pub(super) fn clean(root: &Root, log: &Path) -> Result<Vec<String>> {
 fn made(line: &str) -> Option<Made> {
     if let Some((_, rest)) = line.split_once(GHOST) {
         let (number, name) = rest.split_once(" for ")?;
-        let number = number.strip_prefix("0x").filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        let number = number
+            .strip_prefix("0x")
+            .filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_hexdigit()))?;
         return Some(Made::Ghost(PathBuf::from(format!("{name}.cr.{number}.ghost"))));
     }
     TEMPORARY.iter().find_map(|prefix| {
@@ -88,7 +96,8 @@ mod tests {
     fn lines_of_a_real_log_are_understood() {
         let ghost = "(00.002815) Opening ghost file 0x1a for var/deleted";
         assert_eq!(made(ghost), Some(Made::Ghost("var/deleted.cr.1a.ghost".into())));
-        let mount = "(00.012058) mnt: \t\tWill mount 50 @ /tmp/.criu.mntns.RaK0nf/mnt-0000000050 /proc";
+        let mount =
+            "(00.012058) mnt: \t\tWill mount 50 @ /tmp/.criu.mntns.RaK0nf/mnt-0000000050 /proc";
         assert_eq!(made(mount), Some(Made::Temporary("/tmp/.criu.mntns.RaK0nf".into())));
         assert_eq!(made("(00.1) mnt: /tmp/.criu.mntns.../etc"), None);
         assert_eq!(made("(00.1) Opening ghost file x for y"), None);

@@ -1,8 +1,9 @@
-//! One operation at a time on a container, and the private directory that it works in; and one restart at a time from a
-//! checkpoint, which may be another container's.
+//! One operation at a time on a container, and the private directory that it works in; and one
+//! restart at a time from a checkpoint, which may be another container's.
 //!
-//! `/run/lxc-cr/NAME-HASH/` belongs to one container (the hash tells equal names in different LXC paths apart). It
-//! holds the lock, the journals of changes to the host, and the socket to CRIU's action script.
+//! `/run/lxc-cr/NAME-HASH/` belongs to one container (the hash tells equal names in different LXC
+//! paths apart). It holds the lock, the journals of changes to the host, and the socket to CRIU's
+//! action script.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,7 +19,8 @@ use crate::rollback::criu_cgroup;
 use crate::rollback::holder::{Command, Holder};
 use crate::sys::{files, process};
 
-/// Where the state of all containers is kept; gone after a reboot, like the changes that it speaks of.
+/// Where the state of all containers is kept; gone after a reboot, like the changes that it speaks
+/// of.
 pub const STATE_ROOT: &str = "/run/lxc-cr";
 /// Names are cut to this, so that the socket's path stays below the kernel's 108 bytes.
 const MAX_NAME: usize = 40;
@@ -75,13 +77,19 @@ pub struct Operation {
 impl Operation {
     /// Takes the lock of a container. `command` is named to those who find it taken.
     ///
-    /// Nobody but a command holds it, and no longer than it lives. What the CRIU of a dead one has left is cleared.
+    /// Nobody but a command holds it, and no longer than it lives. What the CRIU of a dead one has
+    /// left is cleared.
     pub fn begin(lxcpath: &Path, name: &str, command: Command) -> Result<Operation, Error> {
         Operation::begin_at(Path::new(STATE_ROOT), lxcpath, name, command)
     }
 
     /// As [`Operation::begin`], with the state kept elsewhere.
-    pub fn begin_at(root: &Path, lxcpath: &Path, name: &str, command: Command) -> Result<Operation, Error> {
+    pub fn begin_at(
+        root: &Path,
+        lxcpath: &Path,
+        name: &str,
+        command: Command,
+    ) -> Result<Operation, Error> {
         let dir = make_state_dir_at(root, lxcpath, name)?;
         let operation = Operation::begin_in(&dir, command)?;
         if !dir.join(CONTAINER).exists() {
@@ -127,7 +135,9 @@ impl Operation {
         match lock.try_lock_shared() {
             Ok(()) => Ok(None),
             Err(TryLockError::WouldBlock) => Ok(Some(read_holder(&mut lock)?)),
-            Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("inspect the lock {}", path.display())),
+            Err(TryLockError::Error(e)) => {
+                Err(e).with_context(|| format!("inspect the lock {}", path.display()))
+            }
         }
     }
 
@@ -157,14 +167,16 @@ impl Operation {
     }
 }
 
-/// Holds the directory of a checkpoint: a restart writes its log there, and may lend the images to the container's root; and
-/// what it reads must not go meanwhile. Another's end is waited for as long as this.
+/// Holds the directory of a checkpoint: a restart writes its log there, and may lend the images to
+/// the container's root; and what it reads must not go meanwhile. Another's end is waited for as
+/// long as this.
 ///
 /// # Errors
 /// Exit 10 when it does not come.
 pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
-    let failed =
-        |e: io::Error| Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("hold {}", dir.display())));
+    let failed = |e: io::Error| {
+        Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("hold {}", dir.display())))
+    };
     let end = Instant::now() + patience;
     loop {
         // Opened anew each time: another one may have the name by now.
@@ -189,9 +201,10 @@ pub fn hold_open_images(dir: File, path: &Path) -> error::Result<File> {
             let text = format!("another command is at work in {}", path.display());
             Err(Failure::msg(Exit::Busy, text).hint(WAIT))
         }
-        Err(TryLockError::Error(e)) => {
-            Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("hold {}", path.display()))))
-        }
+        Err(TryLockError::Error(e)) => Err(Failure::new(
+            Exit::Other,
+            anyhow::Error::new(e).context(format!("hold {}", path.display())),
+        )),
     }
 }
 
@@ -205,7 +218,8 @@ pub fn key(lxcpath: &Path, name: &str) -> String {
     format!("{short}-{hash:016x}")
 }
 
-/// The directory of a container's state, made if it is not there; refused if another user could have changed it.
+/// The directory of a container's state, made if it is not there; refused if another user could
+/// have changed it.
 pub fn make_state_dir(lxcpath: &Path, name: &str) -> Result<PathBuf> {
     make_state_dir_at(Path::new(STATE_ROOT), lxcpath, name)
 }
@@ -217,7 +231,8 @@ fn make_state_dir_at(root: &Path, lxcpath: &Path, name: &str) -> Result<PathBuf>
     Ok(dir)
 }
 
-/// Where CRIU's version is remembered: asking the program costs more than all the rest of our own work.
+/// Where CRIU's version is remembered: asking the program costs more than all the rest of our own
+/// work.
 pub fn criu_version_cache() -> PathBuf {
     Path::new(STATE_ROOT).join("criu-version")
 }
@@ -244,7 +259,8 @@ fn all_at(root: &Path) -> Result<Vec<(PathBuf, Option<Container>)>> {
         if fs::symlink_metadata(&dir).is_ok_and(|meta| meta.is_dir()) {
             drop(files::open_private_dir(&dir)?);
             let mut text = String::new();
-            let read = files::open_file(&dir.join(CONTAINER)).and_then(|f| f.take(MAX_FILE).read_to_string(&mut text));
+            let read = files::open_file(&dir.join(CONTAINER))
+                .and_then(|f| f.take(MAX_FILE).read_to_string(&mut text));
             found.push((dir, read.ok().and_then(|_| toml::from_str(&text).ok())));
         }
     }
@@ -334,16 +350,22 @@ mod tests {
         let top = tempfile::tempdir().unwrap();
         let root = top.path().join("state");
         assert_eq!(all_at(&root).unwrap(), []);
-        let held = Operation::begin_at(&root, Path::new("/srv/lxc"), "web", Command::Restore).unwrap();
+        let held =
+            Operation::begin_at(&root, Path::new("/srv/lxc"), "web", Command::Restore).unwrap();
         files::make_private_dir(&root.join("old")).unwrap();
         fs::write(root.join("criu-version"), "").unwrap();
         let whose = Container { name: "web".into(), lxcpath: "/srv/lxc".into() };
-        assert_eq!(all_at(&root).unwrap(), [(root.join("old"), None), (held.dir.clone(), Some(whose))]);
+        assert_eq!(
+            all_at(&root).unwrap(),
+            [(root.join("old"), None), (held.dir.clone(), Some(whose))]
+        );
     }
 
     #[test]
     fn the_sockets_path_stays_short() {
-        let dir = Path::new(STATE_ROOT).join(key(Path::new("/var/lib/lxc"), &"n".repeat(200))).join("control");
+        let dir = Path::new(STATE_ROOT)
+            .join(key(Path::new("/var/lib/lxc"), &"n".repeat(200)))
+            .join("control");
         assert!(dir.as_os_str().len() < 100);
     }
 }

@@ -1,14 +1,15 @@
 //! The journal: how each change to the host is undone, written down before the change is made.
 //!
-//! It lies under `/run`, so it lives about as long as what it speaks of. Each step knows what it undoes by more than a path
-//! or a number, which others may have by then: a cgroup by its inode, a process by its start, a link by its index and
-//! address; and the journal says of which boot it is. One of an earlier boot undoes nothing but what lies on the disk. A failure plays it back, newest entry
-//! first; so does the next command after a crash. What a restored container needs of the host is nothing but a change
-//! that is to be undone at its end: so a restore that succeeds hands its journal over to the monitor, which plays it
-//! back when the container has ended.
+//! It lies under `/run`, so it lives about as long as what it speaks of. Each step knows what it
+//! undoes by more than a path or a number, which others may have by then: a cgroup by its inode, a
+//! process by its start, a link by its index and address; and the journal says of which boot it is.
+//! One of an earlier boot undoes nothing but what lies on the disk. A failure plays it back, newest
+//! entry first; so does the next command after a crash. What a restored container needs of the host
+//! is nothing but a change that is to be undone at its end: so a restore that succeeds hands its
+//! journal over to the monitor, which plays it back when the container has ended.
 //!
-//! Every step can be played twice, finds for itself whether there is still something to do, and tells what it did.
-//! Playing goes on after an error; entries that failed stay in the journal.
+//! Every step can be played twice, finds for itself whether there is still something to do, and
+//! tells what it did. Playing goes on after an error; entries that failed stay in the journal.
 
 pub mod criu_cgroup;
 mod down_script;
@@ -72,10 +73,12 @@ pub enum Undo {
     },
     /// An image directory was begun.
     RemoveImages {
-        /// The directory; only what CRIU and we write there is deleted, and its log is kept beside it.
+        /// The directory; only what CRIU and we write there is deleted, and its log is kept beside
+        /// it.
         path: PathBuf,
     },
-    /// A complete checkpoint got its name, for its container to be ended. Should the container go on after all, the name goes.
+    /// A complete checkpoint got its name, for its container to be ended. Should the container go
+    /// on after all, the name goes.
     Unseal {
         /// The directory under that name.
         images: PathBuf,
@@ -115,7 +118,8 @@ pub enum Undo {
         /// Their directory.
         dir: PathBuf,
     },
-    /// CRIU was told to restore a container: what it makes for a moment, in the root and in /tmp, is removed.
+    /// CRIU was told to restore a container: what it makes for a moment, in the root and in /tmp,
+    /// is removed.
     CleanRoot {
         /// The root, whose inside is not trusted.
         root: Root,
@@ -125,11 +129,15 @@ pub enum Undo {
 }
 
 impl Undo {
-    /// Whether it undoes something that lies on the disk: all else is gone with the boot in which it was done.
+    /// Whether it undoes something that lies on the disk: all else is gone with the boot in which
+    /// it was done.
     fn outlives_a_boot(&self) -> bool {
         matches!(
             self,
-            Undo::RemoveImages { .. } | Undo::CleanRoot { .. } | Undo::Mark { .. } | Undo::TakeBackImages { .. }
+            Undo::RemoveImages { .. }
+                | Undo::CleanRoot { .. }
+                | Undo::Mark { .. }
+                | Undo::TakeBackImages { .. }
         )
     }
 }
@@ -158,10 +166,14 @@ impl Journal {
     /// Opens the journal at this path, with what an earlier command left in it.
     pub fn open(path: &Path) -> Result<Journal> {
         let steps = match fs::read_to_string(path) {
-            Ok(text) if is_of_an_earlier_boot(&text) => read(&text).into_iter().filter(Undo::outlives_a_boot).collect(),
+            Ok(text) if is_of_an_earlier_boot(&text) => {
+                read(&text).into_iter().filter(Undo::outlives_a_boot).collect()
+            }
             Ok(text) => read(&text),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(e).with_context(|| format!("read the journal {}", path.display())),
+            Err(e) => {
+                return Err(e).with_context(|| format!("read the journal {}", path.display()));
+            }
         };
         Ok(Journal { path: path.to_owned(), steps })
     }
@@ -185,7 +197,9 @@ impl Journal {
             // In place of what a crash may have torn.
             1 => self.rewrite(),
             // One write: a reader sees the entry whole or not at all.
-            _ => files::open_append(&self.path).and_then(|mut f| f.write_all(text.as_bytes())).with_context(what),
+            _ => files::open_append(&self.path)
+                .and_then(|mut f| f.write_all(text.as_bytes()))
+                .with_context(what),
         };
         if written.is_err() {
             self.steps.pop();
@@ -208,23 +222,27 @@ impl Journal {
         self.rewrite()
     }
 
-    /// Gives the journal to somebody else, who keeps it at another path. It is at one of the two at any time, and no
-    /// space is needed: that the disk is full must not cost a container that runs already.
+    /// Gives the journal to somebody else, who keeps it at another path. It is at one of the two at
+    /// any time, and no space is needed: that the disk is full must not cost a container that runs
+    /// already.
     pub fn hand_over(mut self, path: &Path) -> Result<Journal> {
         let steps = std::mem::take(&mut self.steps);
         if !steps.is_empty() {
-            fs::rename(&self.path, path)
-                .with_context(|| format!("rename the journal {} to {}", self.path.display(), path.display()))?;
+            fs::rename(&self.path, path).with_context(|| {
+                format!("rename the journal {} to {}", self.path.display(), path.display())
+            })?;
         }
         Ok(Journal { path: path.to_owned(), steps })
     }
 
-    /// Undoes everything, the newest change first. What could not be undone stays in the journal and is the error.
+    /// Undoes everything, the newest change first. What could not be undone stays in the journal
+    /// and is the error.
     pub fn play_back(&mut self) -> Result<()> {
         self.play_back_telling(&mut |done| log::info!("undone: {done}"))
     }
 
-    /// As [`Journal::play_back`]; `tell` hears of each thing that was not as it should be, and is now.
+    /// As [`Journal::play_back`]; `tell` hears of each thing that was not as it should be, and is
+    /// now.
     pub fn play_back_telling(&mut self, tell: &mut dyn FnMut(&str)) -> Result<()> {
         self.play(&|_| true, tell)
     }
@@ -266,7 +284,8 @@ impl Journal {
                 _ => Ok(()),
             };
         }
-        let entry = toml::to_string(&Entry { step: self.steps.clone() }).context("put the journal into words")?;
+        let entry = toml::to_string(&Entry { step: self.steps.clone() })
+            .context("put the journal into words")?;
         files::write_atomically(&self.path, format!("{}{entry}", header()?).as_bytes())
     }
 }
@@ -285,12 +304,14 @@ fn is_of_an_earlier_boot(text: &str) -> bool {
 /// How each entry begins.
 const HEAD: &str = "[[step]]";
 
-/// The entries of a journal's text. One that was torn by a crash is the last and was not acted upon: it is dropped.
+/// The entries of a journal's text. One that was torn by a crash is the last and was not acted
+/// upon: it is dropped.
 fn read(text: &str) -> Vec<Undo> {
     // A head that was torn itself would spoil the entry before it.
     let line = text.rfind('\n').map_or(0, |at| at + 1);
     let text = if HEAD.starts_with(&text[line..]) { &text[..line] } else { text };
-    let entries = text.split(HEAD).skip(1).map(|body| toml::from_str::<Entry>(&format!("{HEAD}{body}")));
+    let entries =
+        text.split(HEAD).skip(1).map(|body| toml::from_str::<Entry>(&format!("{HEAD}{body}")));
     entries.map_while(|entry| entry.ok()).flat_map(|entry| entry.step).collect()
 }
 
@@ -308,10 +329,13 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
         Undo::RemoveVeth { host, mac } => {
             told(apply::remove(opened(netlink)?, host, *mac)?, format!("veth pair {host} removed"))
         }
-        Undo::RunDownScript(script) => told(script.run()?, format!("the down script of {} was run", script.host)),
+        Undo::RunDownScript(script) => {
+            told(script.run()?, format!("the down script of {} was run", script.host))
+        }
         Undo::TakeFromLink(Elsewhere { link, message }) => match opened(netlink)?.link(link) {
             Ok(found) => {
-                let gone = state::remove_elsewhere(found.index, message).with_context(|| format!("clear {link}"))?;
+                let gone = state::remove_elsewhere(found.index, message)
+                    .with_context(|| format!("clear {link}"))?;
                 told(gone, format!("{link} answers for the container no longer"))
             }
             Err(Error::NotFound) => Vec::new(),
@@ -325,13 +349,18 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             let back = interfaces::bring_back(opened(netlink)?, phys_interface)?;
             told(
                 back,
-                format!("{} (the container's {}) is the host's again", phys_interface.host, phys_interface.inside),
+                format!(
+                    "{} (the container's {}) is the host's again",
+                    phys_interface.host, phys_interface.inside
+                ),
             )
         }
         Undo::RemoveCgroup { path, inode } => {
             let removed = match inode {
                 None => cgroup::remove_if_bare(path)?,
-                Some(inode) if cgroup::is_the(path, *inode) => cgroup::remove(path).map(|()| true)?,
+                Some(inode) if cgroup::is_the(path, *inode) => {
+                    cgroup::remove(path).map(|()| true)?
+                }
                 Some(_) => false,
             };
             told(removed, format!("cgroup {} removed", path.display()))
@@ -345,12 +374,20 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             let there = found.is_ok();
             let log = keep_log(path)?;
             remove_images(path)?;
-            let kept = log.map(|log| format!(", its log is kept as {}", log.display())).unwrap_or_default();
+            let kept = log
+                .map(|log| format!(", its log is kept as {}", log.display()))
+                .unwrap_or_default();
             told(there, format!("half-written checkpoint {} removed{kept}", path.display()))
         }
         Undo::Unseal { images, inode, container } => {
             let lost = uncommit::unseal(images, *inode, container)?;
-            told(lost, format!("{} is no longer a checkpoint: its container is still running", images.display()))
+            told(
+                lost,
+                format!(
+                    "{} is no longer a checkpoint: its container is still running",
+                    images.display()
+                ),
+            )
         }
         Undo::Release(seized) => seized.release()?,
         Undo::EndTasks { cgroup, inode } => {
@@ -363,7 +400,8 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
         }
         Undo::UnloadProfile { dir, name, namespace } => {
             // One that was started since by LXC has a profile of the same name.
-            let unloaded = !apparmor::is_in_use(name) && apparmor::unload(dir, name, namespace.as_deref())?;
+            let unloaded =
+                !apparmor::is_in_use(name) && apparmor::unload(dir, name, namespace.as_deref())?;
             told(unloaded, format!("profile {name} unloaded"))
         }
         Undo::TakeBackImages { dir } => match dir.exists() {
@@ -374,7 +412,9 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             false => Vec::new(),
         },
         Undo::CleanRoot { root, log } => killed_restore::clean(root, log)?,
-        Undo::Mark { container, has_run } => resume_mark::take_back(container, *has_run)?.into_iter().collect(),
+        Undo::Mark { container, has_run } => {
+            resume_mark::take_back(container, *has_run)?.into_iter().collect()
+        }
     })
 }
 
@@ -467,7 +507,9 @@ mod tests {
         journal.note(partial.clone()).unwrap();
         journal.note(Undo::RemoveCgroup { path: dir.clone(), inode: None }).unwrap();
         let made = Undo::RemoveCgroup { path: dir.clone(), inode: Some(inode) };
-        journal.exchange(&Undo::RemoveCgroup { path: dir.clone(), inode: None }, made.clone()).unwrap();
+        journal
+            .exchange(&Undo::RemoveCgroup { path: dir.clone(), inode: None }, made.clone())
+            .unwrap();
         assert_eq!(Journal::open(&path).unwrap().steps(), [partial.clone(), made]);
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace(&sys::boot_id().unwrap(), "another")).unwrap();

@@ -1,10 +1,12 @@
-//! After a command that died: what it has left on the host is undone, by the next command or by `lxc-cr recover`.
+//! After a command that died: what it has left on the host is undone, by the next command or by
+//! `lxc-cr recover`.
 //!
-//! What there is to do stands in two journals of the container's state directory. `journal` is that of the last command;
-//! it is empty unless that was cut short. `held` is what a restored container has of the host, for its monitor to take
-//! back at its end; if the monitor was killed, we do.
+//! What there is to do stands in two journals of the container's state directory. `journal` is that
+//! of the last command; it is empty unless that was cut short. `held` is what a restored container
+//! has of the host, for its monitor to take back at its end; if the monitor was killed, we do.
 //!
-//! The container need not be defined any more, and need not be known by name: its state directory says whose it is.
+//! The container need not be defined any more, and need not be known by name: its state directory
+//! says whose it is.
 
 use std::fs;
 use std::io;
@@ -45,7 +47,8 @@ pub fn before(operation: &Operation, report: &mut dyn Report) -> error::Result<J
 
 /// Undoes what a monitor that died has held for its container, which does not run any more.
 pub fn held(operation: &Operation, report: &mut dyn Report) -> error::Result<()> {
-    played_back(&operation.held(), "its last monitor has died: undoing what it held", report).map(drop)
+    played_back(&operation.held(), "its last monitor has died: undoing what it held", report)
+        .map(drop)
 }
 
 fn played_back(path: &Path, note: &str, report: &mut dyn Report) -> error::Result<Journal> {
@@ -78,7 +81,10 @@ impl Known {
     pub fn find(lxcpath: &Path, name: &str) -> Result<Option<Known>> {
         let dir = Path::new(lock::STATE_ROOT).join(lock::key(lxcpath, name));
         let container = Some(Container { name: name.to_owned(), lxcpath: lxcpath.to_owned() });
-        Ok(Known::all()?.into_iter().find(|known| known.dir == dir).map(|known| Known { container, ..known }))
+        Ok(Known::all()?
+            .into_iter()
+            .find(|known| known.dir == dir)
+            .map(|known| Known { container, ..known }))
     }
 
     /// What a person calls it.
@@ -92,7 +98,8 @@ impl Known {
     /// Undoes all that is left of it, and tells of each thing.
     ///
     /// # Errors
-    /// Exit 10 when a command is at work on it, 8 when something could not be undone; the rest is undone all the same.
+    /// Exit 10 when a command is at work on it, 8 when something could not be undone; the rest is
+    /// undone all the same.
     pub fn recover(&self, tell: &mut dyn FnMut(&str)) -> error::Result<()> {
         let operation = Operation::begin_in(&self.dir, Command::Recover)?;
         let mut errors = ErrorList::default();
@@ -112,21 +119,24 @@ impl Known {
         errors.note(self.rejoin(tell));
         errors.note(self.sweep(tell));
         errors.into_result().map_err(|e| {
-            Failure::new(Exit::RollbackIncomplete, e).hint("fix the problems above, then run 'lxc-cr recover' again")
+            Failure::new(Exit::RollbackIncomplete, e)
+                .hint("fix the problems above, then run 'lxc-cr recover' again")
         })
     }
 
-    /// Puts the ports of a running container on the bridges that its configuration names, where they are on none: a
-    /// bridge that was deleted and made again has forgotten them.
+    /// Puts the ports of a running container on the bridges that its configuration names, where
+    /// they are on none: a bridge that was deleted and made again has forgotten them.
     fn rejoin(&self, tell: &mut dyn FnMut(&str)) -> Result<()> {
         let Some(Container { name, lxcpath }) = &self.container else { return Ok(()) };
-        let Ok(init) = Client::new(&lxcpath.to_string_lossy(), name).init_pid() else { return Ok(()) };
+        let Ok(init) = Client::new(&lxcpath.to_string_lossy(), name).init_pid() else {
+            return Ok(());
+        };
         // A container that is not defined any more may run all the same.
-        let Some(config) = ContainerName::new(name)
-            .ok()
-            .zip(LxcPath::new(lxcpath).ok())
-            .and_then(|(name, lxcpath)| Defined::load(&name, &lxcpath, None).ok().map(|defined| defined.config))
-        else {
+        let Some(config) = ContainerName::new(name).ok().zip(LxcPath::new(lxcpath).ok()).and_then(
+            |(name, lxcpath)| {
+                Defined::load(&name, &lxcpath, None).ok().map(|defined| defined.config)
+            },
+        ) else {
             return Ok(());
         };
         let path = format!("/proc/{init}/ns/net");
@@ -137,9 +147,14 @@ impl Known {
         };
         let mut netlink = Netlink::open().context("open a netlink socket")?;
         let mut errors = ErrorList::default();
-        for mut port in ports::find(&mut netlink, netns.as_fd())?.into_iter().filter(|port| port.bridge.is_none()) {
+        for mut port in ports::find(&mut netlink, netns.as_fd())?
+            .into_iter()
+            .filter(|port| port.bridge.is_none())
+        {
             let mut nics = config.nics().iter().filter(|nic| nic.kind == NicKind::Veth);
-            let nic = nics.find(|nic| nic.name.as_deref().unwrap_or(&format!("eth{}", nic.index)) == port.inside);
+            let nic = nics.find(|nic| {
+                nic.name.as_deref().unwrap_or(&format!("eth{}", nic.index)) == port.inside
+            });
             let Some(bridge) = nic.and_then(|nic| nic.link.clone()) else { continue };
             let joins = format!("{} ({}) is on {bridge} again", port.host, port.inside);
             port.bridge = Some(bridge);
@@ -159,12 +174,15 @@ impl Known {
         if !matches!(Client::new(&lxcpath, name).state(), Ok(State::Stopped)) {
             return Ok(false);
         }
-        let Some(running) = container::find_without_monitor(name, container::Marks::default())? else {
+        let Some(running) = container::find_without_monitor(name, container::Marks::default())?
+        else {
             return Ok(true);
         };
-        // An init that dies with its monitor does so a moment later: what it had would be left if nobody waited.
+        // An init that dies with its monitor does so a moment later: what it had would be left if
+        // nobody waited.
         let init = running.init;
-        Ok(process::is_killed(init.pid()) && init.wait_exit(END_LIMIT).context("wait for the end of the container")?)
+        Ok(process::is_killed(init.pid())
+            && init.wait_exit(END_LIMIT).context("wait for the end of the container")?)
     }
 
     /// Removes what nobody needs who has not finished.
@@ -172,12 +190,15 @@ impl Known {
         let mut errors = ErrorList::default();
         for name in crate::sys::files::names(&self.dir)? {
             let text = name.to_string_lossy();
-            if SCRAPS.contains(&text.as_ref()) || SCRAPS_BEGIN.iter().any(|begin| text.starts_with(begin)) {
+            if SCRAPS.contains(&text.as_ref())
+                || SCRAPS_BEGIN.iter().any(|begin| text.starts_with(begin))
+            {
                 let path = self.dir.join(&name);
                 match fs::remove_file(&path) {
                     Ok(()) => tell(&format!("{} removed", path.display())),
                     Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                    Err(e) => errors.note::<()>(Err(e).with_context(|| format!("remove {}", path.display()))),
+                    Err(e) => errors
+                        .note::<()>(Err(e).with_context(|| format!("remove {}", path.display()))),
                 }
             }
         }
@@ -190,8 +211,8 @@ impl Known {
     }
 }
 
-/// Removes the cgroups of a container that has ended without its monitor, who would have done it. One in which anything
-/// runs is another container's of that name.
+/// Removes the cgroups of a container that has ended without its monitor, who would have done it.
+/// One in which anything runs is another container's of that name.
 fn remove_empty_cgroups(container: &Container, tell: &mut dyn FnMut(&str)) -> Result<()> {
     // Of one that is no longer defined only LXC's own names can be guessed.
     let file = container.lxcpath.join(&container.name).join("config");
@@ -210,8 +231,12 @@ fn remove_empty_cgroups(container: &Container, tell: &mut dyn FnMut(&str)) -> Re
     Ok(())
 }
 
-/// Recovers one container, or all that are known. `tell` hears the container's name and what was done.
-pub fn recover(wanted: Option<(&Path, &str)>, tell: &mut dyn FnMut(&str, &str)) -> error::Result<()> {
+/// Recovers one container, or all that are known. `tell` hears the container's name and what was
+/// done.
+pub fn recover(
+    wanted: Option<(&Path, &str)>,
+    tell: &mut dyn FnMut(&str, &str),
+) -> error::Result<()> {
     let known = match wanted {
         Some((lxcpath, name)) => Known::find(lxcpath, name)?.into_iter().collect(),
         None => Known::all()?,

@@ -1,5 +1,6 @@
-//! Taking the name of a checkpoint away again, whose container was not ended after all: it goes on, and what it does from
-//! now on is in no image. A restart, or a resume at boot, would put memory of the past on top of its disk.
+//! Taking the name of a checkpoint away again, whose container was not ended after all: it goes on,
+//! and what it does from now on is in no image. A restart, or a resume at boot, would put memory of
+//! the past on top of its disk.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -23,10 +24,12 @@ pub fn of(images: &Path, container: &Seized) -> Result<Undo> {
     Ok(Undo::Unseal { images: images.to_owned(), inode, container: Box::new(container.clone()) })
 }
 
-/// Gives the directory the name back under which it was written, where it is removed as any that was not completed. A
-/// checkpoint that it has replaced has that name meanwhile, and gets its own back. Says whether there was something to do.
+/// Gives the directory the name back under which it was written, where it is removed as any that
+/// was not completed. A checkpoint that it has replaced has that name meanwhile, and gets its own
+/// back. Says whether there was something to do.
 pub(super) fn unseal(images: &Path, inode: i64, container: &Seized) -> Result<bool> {
-    let is_it = fs::symlink_metadata(images).is_ok_and(|meta| meta.is_dir() && meta.ino().cast_signed() == inode);
+    let is_it = fs::symlink_metadata(images)
+        .is_ok_and(|meta| meta.is_dir() && meta.ino().cast_signed() == inode);
     if !is_it || !container.goes_on() {
         return Ok(false);
     }
@@ -35,9 +38,12 @@ pub(super) fn unseal(images: &Path, inode: i64, container: &Seized) -> Result<bo
         true => files::exchange(images, &partial),
         false => fs::rename(images, &partial),
     };
-    renamed.with_context(|| format!("rename {} back to {}", images.display(), partial.display()))?;
+    renamed
+        .with_context(|| format!("rename {} back to {}", images.display(), partial.display()))?;
     // A mark for the next boot has gone with it.
-    files::sync_dir(images.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+    files::sync_dir(
+        images.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")),
+    )?;
     Ok(true)
 }
 
@@ -58,7 +64,8 @@ mod tests {
         fs::write(dir.join("inventory.img"), content).unwrap();
     }
 
-    /// A checkpoint that has got its name, beside one that it has replaced or nothing, and then the command was killed.
+    /// A checkpoint that has got its name, beside one that it has replaced or nothing, and then the
+    /// command was killed.
     fn sealed(top: &Path, replaces: bool, container: &Seized) -> Journal {
         let (images, partial) = (top.join("dump"), top.join("dump.partial"));
         let mut journal = Journal::open(&top.join("journal")).unwrap();

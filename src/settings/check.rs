@@ -47,7 +47,9 @@ pub(super) fn keys(text: &str) -> Result<(), Wrong> {
     let table = DeTable::parse(text).map_err(|e| Wrong::of_toml(text, &e))?;
     for (key, value) in in_order(table.get_ref()) {
         match value.get_ref() {
-            DeValue::Table(containers) if key.get_ref() == CONTAINER => of_containers(text, containers)?,
+            DeValue::Table(containers) if key.get_ref() == CONTAINER => {
+                of_containers(text, containers)?
+            }
             _ if key.get_ref() == CONTAINER => {
                 let what = "'container' is a table of containers: [container.NAME]";
                 return Err(Wrong::new(text, key.span().start, what));
@@ -67,7 +69,10 @@ fn of_containers(text: &str, containers: &DeTable<'_>) -> Result<(), Wrong> {
         };
         for (key, _) in in_order(own) {
             if OF_HOST.contains(&key.get_ref().as_ref()) {
-                let what = format!("'{}' is for all containers together: put it above all tables", key.get_ref());
+                let what = format!(
+                    "'{}' is for all containers together: put it above all tables",
+                    key.get_ref()
+                );
                 return Err(Wrong::new(text, key.span().start, what));
             }
             known(text, key, KEYS.iter().filter(|k| !OF_HOST.contains(k)))?;
@@ -85,7 +90,11 @@ fn in_order<'t, 'd>(table: &'t DeTable<'d>) -> Vec<(&'t Key<'d>, &'t Spanned<DeV
     items
 }
 
-fn known<'k>(text: &str, key: &Key<'_>, keys: impl Iterator<Item = &'k &'k str> + Clone) -> Result<(), Wrong> {
+fn known<'k>(
+    text: &str,
+    key: &Key<'_>,
+    keys: impl Iterator<Item = &'k &'k str> + Clone,
+) -> Result<(), Wrong> {
     let name = key.get_ref().as_ref();
     if keys.clone().any(|k| *k == name) {
         return Ok(());

@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// The host's time zone, as glibc finds it. The environment (`TZ`) is the caller's and does not count.
+/// The host's time zone, as glibc finds it. The environment (`TZ`) is the caller's and does not
+/// count.
 const LOCALTIME: &str = "/etc/localtime";
 
 /// A time zone.
@@ -60,7 +61,10 @@ impl Calendar {
 
 /// A moment that no calendar has is the last that it has.
 fn timestamp(seconds: u64) -> Timestamp {
-    i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()).unwrap_or(Timestamp::MAX)
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! The images of a checkpoint: their sizes and checksums.
 //!
-//! Two kinds of sums. The small images have SHA-256, which `sha256sum` checks everywhere. Those of memory are as large as the
-//! container, and SHA-256 is slower than CRIU (on a processor with instructions for it 0.9 s for a GiB, against 0.6 s that
-//! CRIU takes to write it; several times that without): they have BLAKE3 (0.55 s), which `b3sum` checks.
+//! Two kinds of sums. The small images have SHA-256, which `sha256sum` checks everywhere. Those of
+//! memory are as large as the container, and SHA-256 is slower than CRIU (on a processor with
+//! instructions for it 0.9 s for a GiB, against 0.6 s that CRIU takes to write it; several times
+//! that without): they have BLAKE3 (0.55 s), which `b3sum` checks.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -52,19 +53,23 @@ impl Image {
         images::holds_pages(Path::new(&self.name))
     }
 
-    /// Whether the file is the one of which its checksum was taken a short time ago, and nobody has changed it since.
+    /// Whether the file is the one of which its checksum was taken a short time ago, and nobody has
+    /// changed it since.
     pub fn is_as_written(&self, dir: &Path) -> Result<bool> {
-        self.as_written.as_ref().map_or(Ok(false), |then| then.is_still_there(&dir.join(&self.name)))
+        self.as_written
+            .as_ref()
+            .map_or(Ok(false), |then| then.is_still_there(&dir.join(&self.name)))
     }
 
-    /// Whether the file has the recorded checksum: reads all of it. One of which none was taken has.
+    /// Whether the file has the recorded checksum: reads all of it. One of which none was taken
+    /// has.
     pub fn has_its_sum(&self, dir: &Path) -> Result<bool> {
         let Some(sum) = &self.sum else { return Ok(true) };
         Ok(Checksum::like(sum).of_file(&dir.join(&self.name))? == *sum)
     }
 
-    /// As [`Image::has_its_sum`], but reads the disk, not what the kernel has cached of it. Without a checksum it is read
-    /// all the same. `read` is called with the bytes of each piece.
+    /// As [`Image::has_its_sum`], but reads the disk, not what the kernel has cached of it. Without
+    /// a checksum it is read all the same. `read` is called with the bytes of each piece.
     pub fn has_its_sum_on_disk(&self, dir: &Path, read: &mut dyn FnMut(u64)) -> Result<bool> {
         let path = dir.join(&self.name);
         let what = || format!("read {}", path.display());
@@ -99,7 +104,8 @@ pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
     for name in files::names(dir)? {
         let Some(text) = name.to_str().filter(|_| is_image(&name)) else { continue };
         let path = dir.join(text);
-        let size = fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?.size();
+        let size =
+            fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?.size();
         let sum = match memory {
             Memory::SumsFollow if images::holds_pages(&name) => None,
             _ => Some(Checksum::for_image(text).of_file(&path)?),
@@ -175,7 +181,9 @@ impl Checksum {
     /// The sum.
     pub fn sum(self) -> Sum {
         match self.state {
-            State::Sha256(state) => Sum::Sha256(state.finalize().iter().map(|b| format!("{b:02x}")).collect()),
+            State::Sha256(state) => {
+                Sum::Sha256(state.finalize().iter().map(|b| format!("{b:02x}")).collect())
+            }
             State::Blake3(state) => Sum::Blake3(state.finalize().to_string()),
         }
     }

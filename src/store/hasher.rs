@@ -1,9 +1,9 @@
 //! Take the checksums of memory images while CRIU still writes them.
 //!
-//! Images of memory are as large as the container. Reading them again when the dump is done would add a second per
-//! gigabyte to the time in which the container stands still; a second processor can do it meanwhile, out of the
-//! page cache, and end while CRIU ends the tasks. Where the end is a sync, writing out to the disk is begun at the same
-//! time, so that little is left for it.
+//! Images of memory are as large as the container. Reading them again when the dump is done would
+//! add a second per gigabyte to the time in which the container stands still; a second processor
+//! can do it meanwhile, out of the page cache, and end while CRIU ends the tasks. Where the end is
+//! a sync, writing out to the disk is begun at the same time, so that little is left for it.
 
 use std::fs::File;
 use std::io;
@@ -25,7 +25,8 @@ use crate::sys::files;
 const INTERVAL: Duration = Duration::from_millis(10);
 /// Read in pieces of this size, in bytes.
 const PIECE: usize = 1 << 18;
-/// Write-out is begun each time this many bytes have come, so that the disk is neither idle nor asked all the time.
+/// Write-out is begun each time this many bytes have come, so that the disk is neither idle nor
+/// asked all the time.
 const WRITE_OUT_STEP: u64 = 32 << 20;
 
 /// Whether images are to be on the disk in the end.
@@ -56,7 +57,8 @@ struct Followed {
 }
 
 impl Sealer {
-    /// Begins to follow the images in this directory, which may still be empty, and may be renamed meanwhile.
+    /// Begins to follow the images in this directory, which may still be empty, and may be renamed
+    /// meanwhile.
     pub fn start(dir: &Path, disk: Disk) -> Result<Sealer> {
         let finish = Arc::new(AtomicBool::new(false));
         let (told, dir) = (Arc::clone(&finish), files::open_dir(dir)?);
@@ -89,7 +91,8 @@ fn follow(dir: &File, disk: Disk, finish: &AtomicBool) -> Result<Vec<Image>> {
         for name in memory_images(dir)? {
             if !followed.iter().any(|f| f.name == name) {
                 let path = dir.join(&name);
-                let file = files::open_file(&path).with_context(|| format!("open {}", path.display()))?;
+                let file =
+                    files::open_file(&path).with_context(|| format!("open {}", path.display()))?;
                 let sum = Checksum::for_image(&name);
                 followed.push(Followed { name, file, sum, written_out: 0, as_written: None });
             }
@@ -100,7 +103,8 @@ fn follow(dir: &File, disk: Disk, finish: &AtomicBool) -> Result<Vec<Image>> {
         }
         let mut read = 0;
         for one in &mut followed {
-            read += one.catch_up(disk, &mut buffer).with_context(|| format!("read {}", one.name))?;
+            read +=
+                one.catch_up(disk, &mut buffer).with_context(|| format!("read {}", one.name))?;
         }
         if last {
             break;
@@ -133,10 +137,12 @@ impl Followed {
         }
     }
 
-    /// Has what was written since sent to the disk: more at a time than is read in between. The checksum takes longer than
-    /// CRIU, and in the end it is the disk that is waited for; but a slow disk is not to keep the checksum back.
+    /// Has what was written since sent to the disk: more at a time than is read in between. The
+    /// checksum takes longer than CRIU, and in the end it is the disk that is waited for; but a
+    /// slow disk is not to keep the checksum back.
     fn begin_writing_out(&mut self) -> io::Result<()> {
-        let length = self.file.metadata()?.len().saturating_sub(self.written_out).min(2 * WRITE_OUT_STEP);
+        let length =
+            self.file.metadata()?.len().saturating_sub(self.written_out).min(2 * WRITE_OUT_STEP);
         if length >= WRITE_OUT_STEP {
             files::begin_writing_out(&self.file, self.written_out, length);
             self.written_out += length;
@@ -146,7 +152,8 @@ impl Followed {
 
     /// All of it was read. If somebody has changed it meanwhile, the checksum may be of neither.
     fn into_image(self) -> Image {
-        let as_written = self.as_written.filter(|then| AsWritten::of(&self.file).is_ok_and(|now| now == *then));
+        let as_written =
+            self.as_written.filter(|then| AsWritten::of(&self.file).is_ok_and(|now| now == *then));
         Image { name: self.name, size: self.sum.length(), sum: Some(self.sum.sum()), as_written }
     }
 }
@@ -167,8 +174,11 @@ mod tests {
         let mut known = sealer.finish().unwrap();
         assert!(known[0].is_as_written(dir.path()).unwrap());
         known[0].as_written = None;
-        let again =
-            crate::store::checksums::measure_images(dir.path(), crate::store::checksums::Memory::WithSums).unwrap();
+        let again = crate::store::checksums::measure_images(
+            dir.path(),
+            crate::store::checksums::Memory::WithSums,
+        )
+        .unwrap();
         assert_eq!(known, again);
         assert_eq!(known[0].size, 1_000_000);
     }

@@ -1,7 +1,8 @@
 //! What happened to a checkpoint after it was made: when it was verified, and when it was restored.
 //!
-//! The record is written once and never changes, for other checkpoints name its checksum. What comes later stands in a
-//! file beside it. Nothing depends on that file: where it is missing or cannot be read, nothing is known.
+//! The record is written once and never changes, for other checkpoints name its checksum. What
+//! comes later stands in a file beside it. Nothing depends on that file: where it is missing or
+//! cannot be read, nothing is known.
 
 use std::io::{ErrorKind, Read};
 use std::path::Path;
@@ -39,7 +40,8 @@ impl History {
     pub fn read(dir: &Path) -> History {
         let path = dir.join(HISTORY);
         let mut text = String::new();
-        match files::open_file(&path).and_then(|file| file.take(MAX_SIZE).read_to_string(&mut text)) {
+        match files::open_file(&path).and_then(|file| file.take(MAX_SIZE).read_to_string(&mut text))
+        {
             Err(e) if e.kind() == ErrorKind::NotFound => return History::default(),
             Err(e) => {
                 log::warn!("read {}: {e}", path.display());
@@ -80,7 +82,10 @@ mod tests {
         assert_eq!(History::read(dir.path()), History::default());
         History::change(dir.path(), |history| history.verified = Some(7)).unwrap();
         History::change(dir.path(), |history| history.restored = Some(8)).unwrap();
-        assert_eq!(History::read(dir.path()), History { verified: Some(7), restored: Some(8), ..History::default() });
+        assert_eq!(
+            History::read(dir.path()),
+            History { verified: Some(7), restored: Some(8), ..History::default() }
+        );
     }
 
     #[test]

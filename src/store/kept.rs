@@ -1,5 +1,5 @@
-//! A container's list of checkpoints: `LXCPATH/NAME/checkpoints/2026-11-30T22:04:10`, or the same below the setting
-//! `checkpoint_dir`; and how one of all its checkpoints is named.
+//! A container's list of checkpoints: `LXCPATH/NAME/checkpoints/2026-11-30T22:04:10`, or the same
+//! below the setting `checkpoint_dir`; and how one of all its checkpoints is named.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -75,7 +75,10 @@ impl FromStr for At {
         if text.starts_with(|c: char| c.is_ascii_digit()) {
             return match text.chars().all(|c| c.is_ascii_digit() || matches!(c, '-' | ':' | 'T')) {
                 true => Ok(At::Time(text.to_owned())),
-                false => Err("a time is written like 2026-11-30T22:04, or the beginning of it".to_owned()),
+                false => {
+                    Err("a time is written like 2026-11-30T22:04, or the beginning of it"
+                        .to_owned())
+                }
             };
         }
         label(text).map(At::Label)
@@ -92,13 +95,17 @@ impl std::fmt::Display for At {
 }
 
 impl At {
-    /// The checkpoint that is meant; `None` where there is none. One that is damaged counts: an older one in its place
-    /// would not be what was asked for.
+    /// The checkpoint that is meant; `None` where there is none. One that is damaged counts: an
+    /// older one in its place would not be what was asked for.
     pub fn find<'a>(&self, entries: &'a [Entry], calendar: &Calendar) -> Option<&'a Entry> {
-        let is_named = |entry: &Entry, text: &str| entry.directory.file_name().is_some_and(|name| name == text);
+        let is_named = |entry: &Entry, text: &str| {
+            entry.directory.file_name().is_some_and(|name| name == text)
+        };
         let is_meant = |entry: &&Entry| match self {
             At::Latest => true,
-            At::Time(text) => is_named(entry, text) || calendar.name(entry.created).starts_with(text),
+            At::Time(text) => {
+                is_named(entry, text) || calendar.name(entry.created).starts_with(text)
+            }
             At::Label(text) => entry.label.as_ref() == Some(text),
         };
         // The name of one is no beginning of others: two of one second are `TIME` and `TIME-2`.
@@ -146,7 +153,8 @@ mod tests {
             entry("/2026-11-30T21:04:10-2", noon, None, State::Complete),
         ];
         let find = |at: &str| {
-            let found = at.parse::<At>().unwrap().find(&entries, &Calendar::utc()).map(|e| &e.directory);
+            let found =
+                at.parse::<At>().unwrap().find(&entries, &Calendar::utc()).map(|e| &e.directory);
             found.map(|dir| dir.display().to_string())
         };
         assert_eq!(find("latest").as_deref(), Some("/b"));

@@ -58,7 +58,8 @@ pub fn belongs(name: &Path) -> bool {
         || text.starts_with(SCRAP)
 }
 
-/// Whether a directory holds images or a record. A half-written one may hold nothing yet but its name.
+/// Whether a directory holds images or a record. A half-written one may hold nothing yet but its
+/// name.
 pub fn is_checkpoint(dir: &Path) -> bool {
     let has = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
     has(INVENTORY) || has("pstree.img") || has(RECORD) || is_partial(dir)
@@ -70,10 +71,13 @@ pub fn is_partial(dir: &Path) -> bool {
     named && files::names(dir).is_ok_and(|names| names.iter().all(|n| belongs(n)))
 }
 
-/// Puts CRIU's log of a half-written checkpoint beside it, where the next one finds it in nobody's way.
+/// Puts CRIU's log of a half-written checkpoint beside it, where the next one finds it in nobody's
+/// way.
 pub fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
     // A complete checkpoint that was replaced is no failure.
-    let Some(name) = dir.as_os_str().to_str().and_then(|n| n.strip_suffix(PARTIAL)) else { return Ok(None) };
+    let Some(name) = dir.as_os_str().to_str().and_then(|n| n.strip_suffix(PARTIAL)) else {
+        return Ok(None);
+    };
     if dir.join(RECORD).exists() {
         return Ok(None);
     }
@@ -82,14 +86,18 @@ pub fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
         match fs::rename(dir.join(log), &kept) {
             Ok(()) => return Ok(Some(kept)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e).with_context(|| format!("keep {} as {}", dir.join(log).display(), kept.display())),
+            Err(e) => {
+                return Err(e).with_context(|| {
+                    format!("keep {} as {}", dir.join(log).display(), kept.display())
+                });
+            }
         }
     }
     Ok(None)
 }
 
-/// Removes a half-written image directory. Only files that CRIU and we write there are deleted; a directory that
-/// holds anything else stays, and is named.
+/// Removes a half-written image directory. Only files that CRIU and we write there are deleted; a
+/// directory that holds anything else stays, and is named.
 pub fn remove_images(dir: &Path) -> Result<()> {
     let names = match fs::symlink_metadata(dir) {
         Ok(_) => {
@@ -119,7 +127,15 @@ mod tests {
 
     #[test]
     fn what_lxcs_tool_writes_with_our_action_script_belongs() {
-        for name in ["inventory.img", "pages-1.img", "tmpfs-dev-63.tar.gz.img", "dump.log", PORTS, RECORD, "parent"] {
+        for name in [
+            "inventory.img",
+            "pages-1.img",
+            "tmpfs-dev-63.tar.gz.img",
+            "dump.log",
+            PORTS,
+            RECORD,
+            "parent",
+        ] {
             assert!(belongs(Path::new(name)), "{name}");
         }
         for name in ["disk.qcow2", "lxc-cr-ports.toml.old", "vzdump-lxc-101.tar.zst"] {

@@ -97,8 +97,8 @@ impl State {
     }
 }
 
-/// The checkpoints in the containers' directories below an LXC path, or in that of one container. Links are not
-/// followed.
+/// The checkpoints in the containers' directories below an LXC path, or in that of one container.
+/// Links are not followed.
 pub fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Vec<Entry>> {
     let top = lxcpath.as_path();
     let places: Vec<PathBuf> = match name {
@@ -113,17 +113,24 @@ pub fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Vec<Entry
     look_at_all(found, lxcpath)
 }
 
-/// The checkpoints in these directories, in their order. Reading a thousand records is work for all processors.
+/// The checkpoints in these directories, in their order. Reading a thousand records is work for all
+/// processors.
 fn look_at_all(found: Vec<PathBuf>, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
     let share = found.len().div_ceil(memory::processors()).max(LEAST_SHARE);
-    let look = |share: &[PathBuf]| share.iter().map(|dir| Entry::of(dir.clone(), lxcpath)).collect::<Result<Vec<_>>>();
+    let look = |share: &[PathBuf]| {
+        share.iter().map(|dir| Entry::of(dir.clone(), lxcpath)).collect::<Result<Vec<_>>>()
+    };
     let shares: Vec<&[PathBuf]> = found.chunks(share).collect();
-    let (Some((first, others)), true) = (shares.split_first(), shares.len() > 1) else { return look(&found) };
+    let (Some((first, others)), true) = (shares.split_first(), shares.len() > 1) else {
+        return look(&found);
+    };
     std::thread::scope(|scope| {
         let others: Vec<_> = others.iter().map(|share| scope.spawn(|| look(share))).collect();
         let mut entries = look(first)?;
         for other in others {
-            entries.extend(other.join().map_err(|_| anyhow!("a thread that read records has failed"))??);
+            entries.extend(
+                other.join().map_err(|_| anyhow!("a thread that read records has failed"))??,
+            );
         }
         Ok(entries)
     })
@@ -262,8 +269,8 @@ impl Entry {
     }
 }
 
-/// The container that a checkpoint is of, as far as it can be told: by its record, or by the container's directory that
-/// it lies in.
+/// The container that a checkpoint is of, as far as it can be told: by its record, or by the
+/// container's directory that it lies in.
 pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, String)>> {
     // A damaged record does not keep a checkpoint from being removed.
     if let Ok(Some(record)) = Record::read(dir) {
@@ -273,7 +280,8 @@ pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, St
     Ok(entry.container.map(|name| (lxcpath.as_path().to_owned(), name)))
 }
 
-/// Refuses what is not a checkpoint, what others could have put there, and what another checkpoint builds on.
+/// Refuses what is not a checkpoint, what others could have put there, and what another checkpoint
+/// builds on.
 pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
     path_trust::check_of(guest, dir)?;
     let meta = fs::symlink_metadata(dir).with_context(|| format!("stat {}", dir.display()))?;
@@ -286,10 +294,16 @@ pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
     files::open_private_dir(dir)?;
     let names = files::names(dir)?;
     if let Some(other) = names.iter().find(|n| !layout::belongs(n)) {
-        bail!("{} holds '{}' too, which is not of a checkpoint: it is left as it is", dir.display(), other.display());
+        bail!(
+            "{} holds '{}' too, which is not of a checkpoint: it is left as it is",
+            dir.display(),
+            other.display()
+        );
     }
     match built_upon(dir)? {
-        Some(other) => Err(anyhow!("{} builds on {}: remove that one first", other.display(), dir.display())),
+        Some(other) => {
+            Err(anyhow!("{} builds on {}: remove that one first", other.display(), dir.display()))
+        }
         None => Ok(()),
     }
 }
@@ -310,11 +324,13 @@ pub fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
 /// Removes a checkpoint of which [`check_removable`] has found no fault.
 pub fn remove(dir: &Path) -> Result<()> {
     // What is removed has no name that anybody would restore from while it goes.
-    let doomed = if is_partial(dir) { dir.to_owned() } else { files::with_suffix(dir, ".removed.partial") };
+    let doomed =
+        if is_partial(dir) { dir.to_owned() } else { files::with_suffix(dir, ".removed.partial") };
     if doomed != dir {
         // What a remove that was killed has left of another one of this name.
         layout::remove_images(&doomed)?;
-        fs::rename(dir, &doomed).with_context(|| format!("rename {} to {}", dir.display(), doomed.display()))?;
+        fs::rename(dir, &doomed)
+            .with_context(|| format!("rename {} to {}", dir.display(), doomed.display()))?;
     }
     layout::remove_images(&doomed)
 }
@@ -386,7 +402,10 @@ mod tests {
         assert!(refused("letters").contains("is not a checkpoint"));
         make(&dir("mixed"), &["inventory.img", "to-mother.txt"]);
         assert!(refused("mixed").contains("to-mother.txt"));
-        make(&dir("good"), &["inventory.img", "pages-1.img", "stats-dump", "dump.log", layout::RECORD]);
+        make(
+            &dir("good"),
+            &["inventory.img", "pages-1.img", "stats-dump", "dump.log", layout::RECORD],
+        );
         std::os::unix::fs::symlink("good", dir("link")).unwrap();
         assert!(refused("link").contains("symbolic link"));
         make(&dir("later"), &["inventory.img"]);
@@ -398,7 +417,8 @@ mod tests {
             assert!(!dir(name).exists());
         }
         assert!(dir("mixed/to-mother.txt").exists());
-        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
         assert!(refused("mixed").contains("others can write to"));
     }
 }

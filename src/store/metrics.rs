@@ -9,18 +9,24 @@ use super::status::Status;
 /// A container, by the directory that holds its directory, and its name.
 type Whose = (String, String);
 
-/// The newest checkpoint of each container that can be restored, and how many there are in each state.
+/// The newest checkpoint of each container that can be restored, and how many there are in each
+/// state.
 pub fn of(entries: &[Entry], status: &[Status]) -> String {
     let mut newest = BTreeMap::<Whose, &Entry>::new();
     let mut counts = BTreeMap::<(Whose, &str), usize>::new();
     for (entry, status) in entries.iter().zip(status) {
         let Some(name) = &entry.container else { continue };
-        let lxcpath = entry.lxcpath.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let lxcpath =
+            entry.lxcpath.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
         let whose = (lxcpath, name.clone());
         *counts.entry((whose.clone(), status.as_str())).or_default() += 1;
         let is_usable = matches!(
             status,
-            Status::Complete | Status::Suspended | Status::ToBeResumed | Status::Restored | Status::Stale
+            Status::Complete
+                | Status::Suspended
+                | Status::ToBeResumed
+                | Status::Restored
+                | Status::Stale
         );
         if is_usable && newest.get(&whose).is_none_or(|known| known.created < entry.created) {
             newest.insert(whose, entry);
@@ -35,16 +41,24 @@ pub fn of(entries: &[Entry], status: &[Status]) -> String {
             }
         }
     };
-    gauge("lxc_cr_checkpoint_created_timestamp_seconds", "When the newest checkpoint was made.", &|entry| {
-        Some(entry.created as f64)
+    gauge(
+        "lxc_cr_checkpoint_created_timestamp_seconds",
+        "When the newest checkpoint was made.",
+        &|entry| Some(entry.created as f64),
+    );
+    gauge("lxc_cr_checkpoint_size_bytes", "The size of its images.", &|entry| {
+        Some(entry.size as f64)
     });
-    gauge("lxc_cr_checkpoint_size_bytes", "The size of its images.", &|entry| Some(entry.size as f64));
-    gauge("lxc_cr_checkpoint_frozen_seconds", "How long the processes stood still for it.", &|entry| {
-        Some(entry.frozen_us? as f64 / 1e6)
-    });
-    gauge("lxc_cr_checkpoint_verified_timestamp_seconds", "When it was last found whole.", &|entry| {
-        Some(entry.history.verified? as f64)
-    });
+    gauge(
+        "lxc_cr_checkpoint_frozen_seconds",
+        "How long the processes stood still for it.",
+        &|entry| Some(entry.frozen_us? as f64 / 1e6),
+    );
+    gauge(
+        "lxc_cr_checkpoint_verified_timestamp_seconds",
+        "When it was last found whole.",
+        &|entry| Some(entry.history.verified? as f64),
+    );
     head(&mut text, "lxc_cr_checkpoints", "How many checkpoints there are, by their state.");
     for ((whose, state), count) in &counts {
         let labels = format!("{},state=\"{state}\"", labels(whose));

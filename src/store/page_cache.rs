@@ -1,7 +1,8 @@
 //! Images that are still in the host's memory as the checkpoint wrote them.
 //!
-//! A checksum finds what a disk, a cable or somebody's hand has done to an image. Where the kernel still has the very
-//! pages of which the checksum was taken, comparing it would compare memory with itself; and CRIU reads the same pages.
+//! A checksum finds what a disk, a cable or somebody's hand has done to an image. Where the kernel
+//! still has the very pages of which the checksum was taken, comparing it would compare memory with
+//! itself; and CRIU reads the same pages.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
@@ -13,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::sys::{self, files};
 
-/// Later than this after its last change a file may have left memory and have been read again from the disk, by a backup
-/// or a try to restart it: nothing tells whether it has.
+/// Later than this after its last change a file may have left memory and have been read again from
+/// the disk, by a backup or a try to restart it: nothing tells whether it has.
 const LONGEST: Duration = Duration::from_secs(60);
 
 /// An image's file, as it was when its checksum was taken.
@@ -25,7 +26,8 @@ pub struct AsWritten {
     /// The device of its file system, and its inode there: a copy has another.
     device: u64,
     inode: u64,
-    /// The time of its last change, in nanoseconds since 1970. It is the kernel's, and nobody can set it (`st_ctime`).
+    /// The time of its last change, in nanoseconds since 1970. It is the kernel's, and nobody can
+    /// set it (`st_ctime`).
     changed: i64,
 }
 
@@ -34,26 +36,31 @@ impl AsWritten {
     pub fn of(file: &File) -> Result<AsWritten> {
         let boot = sys::boot_id().context("read which boot this is")?;
         let found = file.metadata().context("inspect an image")?;
-        let changed = found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec());
+        let changed =
+            found.ctime().saturating_mul(1_000_000_000).saturating_add(found.ctime_nsec());
         Ok(AsWritten { boot, device: found.dev(), inode: found.ino(), changed })
     }
 
-    /// Whether nobody has changed the file at this path, nor had the kernel much time to let it go from memory. Whether it
-    /// has is what [`is_cached`](crate::sys::memory::is_cached) tells.
+    /// Whether nobody has changed the file at this path, nor had the kernel much time to let it go
+    /// from memory. Whether it has is what [`is_cached`](crate::sys::memory::is_cached) tells.
     pub fn is_still_there(&self, path: &Path) -> Result<bool> {
         let file = files::open_file(path).with_context(|| format!("open {}", path.display()))?;
-        Ok(self.is_precise() && self.is_of_late(SystemTime::now()) && AsWritten::of(&file)? == *self)
+        Ok(self.is_precise()
+            && self.is_of_late(SystemTime::now())
+            && AsWritten::of(&file)? == *self)
     }
 
-    /// Whether the file system tells more than seconds. Else a second change within one would not be seen.
+    /// Whether the file system tells more than seconds. Else a second change within one would not
+    /// be seen.
     fn is_precise(&self) -> bool {
         self.changed % 1_000_000_000 != 0
     }
 
-    /// Ends this: once the file has been read from the disk, it is in memory as that has it. Its owners are set to what
-    /// they are, which counts as a change.
+    /// Ends this: once the file has been read from the disk, it is in memory as that has it. Its
+    /// owners are set to what they are, which counts as a change.
     pub fn spoil(path: &Path) -> Result<()> {
-        let changed = files::open_file(path).and_then(|file| Ok(nix::unistd::fchown(&file, None, None)?));
+        let changed =
+            files::open_file(path).and_then(|file| Ok(nix::unistd::fchown(&file, None, None)?));
         changed.with_context(|| format!("mark {} as read from the disk", path.display()))
     }
 
@@ -101,8 +108,10 @@ mod tests {
 
     #[test]
     fn what_was_changed_long_ago_or_not_yet_is_looked_at() {
-        let written = AsWritten { boot: String::new(), device: 1, inode: 1, changed: 1_000_000_000_000 };
-        let at = |seconds| written.is_of_late(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let written =
+            AsWritten { boot: String::new(), device: 1, inode: 1, changed: 1_000_000_000_000 };
+        let at =
+            |seconds| written.is_of_late(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         assert_eq!([999, 1000, 1060, 1061].map(at), [false, true, true, false]);
     }
 }

@@ -1,7 +1,8 @@
-//! What a checkpoint builds on: the copies of memory that were taken while the container ran (`criu pre-dump`).
+//! What a checkpoint builds on: the copies of memory that were taken while the container ran (`criu
+//! pre-dump`).
 //!
-//! CRIU leaves a symbolic link `parent` in each image directory that needs another one. Pages that had not changed
-//! since are read from there, so a checkpoint is whole only with all of its line.
+//! CRIU leaves a symbolic link `parent` in each image directory that needs another one. Pages that
+//! had not changed since are read from there, so a checkpoint is whole only with all of its line.
 
 use std::fs;
 use std::io;
@@ -17,8 +18,8 @@ use crate::sys::{files, path_trust};
 /// More copies than anybody takes; a line that is longer leads in a circle.
 const MOST: usize = 1000;
 
-/// The directories that a checkpoint builds on, the nearest first, each with its record. One that another program
-/// wrote has none.
+/// The directories that a checkpoint builds on, the nearest first, each with its record. One that
+/// another program wrote has none.
 #[derive(Debug, Default)]
 pub struct Parents(Vec<(PathBuf, Option<Record>)>);
 
@@ -39,17 +40,23 @@ impl Parents {
             let parent = match fs::read_link(&link) {
                 Ok(target) => {
                     let parent = child.join(&target);
-                    // Beside its child it is as safe as that, whose place the command has looked at.
+                    // Beside its child it is as safe as that, whose place the command has looked
+                    // at.
                     if !is_beside(&target) {
                         path_trust::check(&parent)?;
                     }
                     parent
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(line),
-                Err(e) => return Err(e).with_context(|| format!("read the link {}", link.display())),
+                Err(e) => {
+                    return Err(e).with_context(|| format!("read the link {}", link.display()));
+                }
             };
             if line.0.len() == MOST {
-                bail!(Damage::Unreadable(format!("what it builds on leads in a circle at {}", parent.display())));
+                bail!(Damage::Unreadable(format!(
+                    "what it builds on leads in a circle at {}",
+                    parent.display()
+                )));
             }
             let parent = match parent.canonicalize() {
                 Ok(parent) => parent,
@@ -120,7 +127,10 @@ fn identity(dir: &Path) -> Result<Option<String>> {
 /// Whether a link's target is `../NAME`.
 fn is_beside(target: &Path) -> bool {
     let mut parts = target.components();
-    matches!((parts.next(), parts.next(), parts.next()), (Some(Component::ParentDir), Some(Component::Normal(_)), None))
+    matches!(
+        (parts.next(), parts.next(), parts.next()),
+        (Some(Component::ParentDir), Some(Component::Normal(_)), None)
+    )
 }
 
 #[cfg(test)]
@@ -142,7 +152,8 @@ mod tests {
         symlink("../b", top.path().join("c/parent")).unwrap();
         symlink("../a", top.path().join("b/parent")).unwrap();
         let line = Parents::of(&top.path().join("c")).unwrap();
-        let names: Vec<_> = line.0.iter().map(|(dir, _)| dir.file_name().unwrap().to_owned()).collect();
+        let names: Vec<_> =
+            line.0.iter().map(|(dir, _)| dir.file_name().unwrap().to_owned()).collect();
         assert_eq!(names, ["b", "a"]);
         assert!(Parents::of(&top.path().join("a")).unwrap().0.is_empty());
     }
@@ -177,7 +188,10 @@ mod tests {
         let top = dirs(&["a", "b"]);
         symlink("../gone", top.path().join("a/parent")).unwrap();
         let error = Parents::of(&top.path().join("a")).unwrap_err();
-        assert!(matches!(error.downcast_ref(), Some(Damage::Missing(name)) if name.ends_with("gone")), "{error}");
+        assert!(
+            matches!(error.downcast_ref(), Some(Damage::Missing(name)) if name.ends_with("gone")),
+            "{error}"
+        );
         symlink("../b", top.path().join("b/parent")).unwrap();
         let error = Parents::of(&top.path().join("b")).unwrap_err();
         assert!(error.to_string().contains("circle"), "{error}");

@@ -28,11 +28,11 @@ pub struct Candidate<'a> {
     pub builds_on: Vec<PathBuf>,
 }
 
-/// Decides on the checkpoints of a container that lie in its list; all others stay, and so does what they build on. Gives
-/// the newest first.
+/// Decides on the checkpoints of a container that lie in its list; all others stay, and so does
+/// what they build on. Gives the newest first.
 ///
-/// A checkpoint with a label stays until it is removed by hand. Those that are damaged or half-written are not counted,
-/// and stay for a person to look at.
+/// A checkpoint with a label stays until it is removed by hand. Those that are damaged or
+/// half-written are not counted, and stay for a person to look at.
 pub fn plan<'a>(
     candidates: &[Candidate<'a>],
     list: &Path,
@@ -40,23 +40,35 @@ pub fn plan<'a>(
     calendar: &Calendar,
     force: bool,
 ) -> Vec<(&'a Entry, Fate)> {
-    let mut of_list: Vec<&Candidate<'a>> =
-        candidates.iter().filter(|candidate| candidate.entry.directory.parent() == Some(list)).collect();
-    of_list.sort_by(|a, b| (b.entry.created, &b.entry.directory).cmp(&(a.entry.created, &a.entry.directory)));
-    let counted: Vec<u64> = of_list.iter().filter(|c| is_counted(c)).map(|c| c.entry.created).collect();
+    let mut of_list: Vec<&Candidate<'a>> = candidates
+        .iter()
+        .filter(|candidate| candidate.entry.directory.parent() == Some(list))
+        .collect();
+    of_list.sort_by(|a, b| {
+        (b.entry.created, &b.entry.directory).cmp(&(a.entry.created, &a.entry.directory))
+    });
+    let counted: Vec<u64> =
+        of_list.iter().filter(|c| is_counted(c)).map(|c| c.entry.created).collect();
     let newest = counted.first().copied();
     let mut by_rule = policy.judge(&counted, calendar).into_iter();
     let mut fates: Vec<(&Candidate<'_>, Vec<String>)> = Vec::new();
     for candidate in of_list {
-        let rules = if is_counted(candidate) { by_rule.next().unwrap_or_default() } else { Vec::new() };
+        let rules =
+            if is_counted(candidate) { by_rule.next().unwrap_or_default() } else { Vec::new() };
         let mut reasons: Vec<String> = rules.into_iter().map(str::to_owned).collect();
         reasons.extend(own_reason(candidate, newest, force));
         fates.push((candidate, reasons));
     }
-    let goes: BTreeSet<PathBuf> =
-        fates.iter().filter(|(_, reasons)| reasons.is_empty()).map(|(c, _)| c.entry.directory.clone()).collect();
-    let needed: BTreeSet<&PathBuf> =
-        candidates.iter().filter(|c| !goes.contains(&c.entry.directory)).flat_map(|c| &c.builds_on).collect();
+    let goes: BTreeSet<PathBuf> = fates
+        .iter()
+        .filter(|(_, reasons)| reasons.is_empty())
+        .map(|(c, _)| c.entry.directory.clone())
+        .collect();
+    let needed: BTreeSet<&PathBuf> = candidates
+        .iter()
+        .filter(|c| !goes.contains(&c.entry.directory))
+        .flat_map(|c| &c.builds_on)
+        .collect();
     let fate = |(candidate, mut reasons): (&Candidate<'a>, Vec<String>)| {
         if needed.contains(&candidate.entry.directory) {
             reasons.push("others build on it".to_owned());
@@ -80,9 +92,9 @@ fn own_reason(candidate: &Candidate<'_>, newest: Option<u64>, force: bool) -> Op
         }
         (State::Complete, None) => None,
         // The next checkpoint may be meant to build on it.
-        (State::PreDump, _) => {
-            newest.is_none_or(|newest| entry.created > newest).then(|| "newer copy of memory".into())
-        }
+        (State::PreDump, _) => newest
+            .is_none_or(|newest| entry.created > newest)
+            .then(|| "newer copy of memory".into()),
         _ => Some(format!("{}, not counted", candidate.status.as_str())),
     }
 }
@@ -94,7 +106,12 @@ mod tests {
     const DAY: u64 = 24 * 3600;
 
     fn entry(name: &str, created: u64) -> Entry {
-        Entry { directory: Path::new("/l").join(name), created, left_running: true, ..Entry::sample() }
+        Entry {
+            directory: Path::new("/l").join(name),
+            created,
+            left_running: true,
+            ..Entry::sample()
+        }
     }
 
     fn candidate(entry: &Entry) -> Candidate<'_> {
@@ -107,7 +124,8 @@ mod tests {
             Fate::Goes => "goes".to_owned(),
             Fate::Stays(reasons) => reasons.join(", "),
         };
-        let name = |entry: &Entry| entry.directory.file_name().unwrap().to_string_lossy().into_owned();
+        let name =
+            |entry: &Entry| entry.directory.file_name().unwrap().to_string_lossy().into_owned();
         planned.into_iter().map(|(entry, fate)| (name(entry), text(fate))).collect()
     }
 
@@ -143,7 +161,8 @@ mod tests {
     #[test]
     fn what_is_damaged_does_not_take_the_place_of_what_is_whole() {
         let damaged = Entry { state: State::Damaged, ..entry("c", 3) };
-        let (a, b, copy) = (entry("a", 1), entry("b", 2), Entry { state: State::PreDump, ..entry("p", 4) });
+        let (a, b, copy) =
+            (entry("a", 1), entry("b", 2), Entry { state: State::PreDump, ..entry("p", 4) });
         let candidates = [
             candidate(&a),
             candidate(&b),
@@ -151,7 +170,12 @@ mod tests {
             candidate(&copy),
         ];
         let policy = Policy { last: 1, ..Policy::default() };
-        let expected = [("p", "newer copy of memory"), ("c", "damaged, not counted"), ("b", "last"), ("a", "goes")];
+        let expected = [
+            ("p", "newer copy of memory"),
+            ("c", "damaged, not counted"),
+            ("b", "last"),
+            ("a", "goes"),
+        ];
         assert_eq!(fates(&candidates, policy, false), told(&expected));
     }
 

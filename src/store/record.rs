@@ -1,8 +1,9 @@
 //! The record: the one file of ours in an image directory.
 //!
-//! CRIU's images know the processes. What LXC and the host had around them (where the container lived, its bridge
-//! ports, cgroups, sources of bind mounts) stands in the record, and the checksum of each image. Writing it is
-//! what makes a directory a checkpoint: it is written last, when all images are there.
+//! CRIU's images know the processes. What LXC and the host had around them (where the container
+//! lived, its bridge ports, cgroups, sources of bind mounts) stands in the record, and the checksum
+//! of each image. Writing it is what makes a directory a checkpoint: it is written last, when all
+//! images are there.
 
 use std::fs;
 use std::io::Read;
@@ -31,8 +32,8 @@ use crate::resources::terminals::Tty;
 
 /// The version that is written, and the newest that is read.
 pub const VERSION: u32 = 1;
-/// A record is a few KiB and the container's configuration, and half a KiB for each connection through
-/// NAT; more than this was not written by us.
+/// A record is a few KiB and the container's configuration, and half a KiB for each connection
+/// through NAT; more than this was not written by us.
 const MAX_SIZE: u64 = 64 << 20;
 
 /// A checkpoint's record.
@@ -43,14 +44,14 @@ pub struct Record {
     /// Whether it is no checkpoint, only a copy of memory to build one on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub memory_only: bool,
-    /// The checksum of the record of what it builds on (SHA-256, hexadecimal), as that has those of its images. Missing where
-    /// another program wrote that, and it has no record.
+    /// The checksum of the record of what it builds on (SHA-256, hexadecimal), as that has those of
+    /// its images. Missing where another program wrote that, and it has no record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds_on: Option<String>,
     /// When the images were complete, in seconds since 1970. Its tasks stood still then.
     pub created: u64,
-    /// A moment at which its tasks stood still and everything was dumped, in nanoseconds since 1970: what was written to
-    /// later is not what they knew.
+    /// A moment at which its tasks stood still and everything was dumped, in nanoseconds since
+    /// 1970: what was written to later is not what they knew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub still_ns: Option<i64>,
     /// Whether the container went on afterwards, and wrote to its files.
@@ -110,7 +111,8 @@ pub struct Record {
     /// Files of the host that init had open.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_files: Vec<HostFile>,
-    /// Settings of its network namespace that CRIU does not save, by their path below /proc/sys/net.
+    /// Settings of its network namespace that CRIU does not save, by their path below
+    /// /proc/sys/net.
     #[serde(default, skip_serializing_if = "Sysctls::is_empty")]
     pub net_settings: Sysctls,
     /// Those of its interfaces. None where they were not read: then only CRIU knows them.
@@ -228,7 +230,8 @@ pub enum Damage {
 }
 
 impl Record {
-    /// The record of an image directory; `None` when there is none, as in a directory that LXC's tool wrote.
+    /// The record of an image directory; `None` when there is none, as in a directory that LXC's
+    /// tool wrote.
     ///
     /// # Errors
     /// A [`Damage`] when there is one that cannot be used, an I/O error otherwise.
@@ -244,11 +247,14 @@ impl Record {
             bail!(Damage::Unreadable("it is not a file of a sensible size".to_owned()));
         }
         let mut text = String::new();
-        file.take(MAX_SIZE).read_to_string(&mut text).map_err(|e| Damage::Unreadable(e.to_string()))?;
+        file.take(MAX_SIZE)
+            .read_to_string(&mut text)
+            .map_err(|e| Damage::Unreadable(e.to_string()))?;
         Ok(Some(Record::parse(&text)?))
     }
 
-    /// Reads a record's text. What it names is checked: nothing may lead out of the directory it lies in.
+    /// Reads a record's text. What it names is checked: nothing may lead out of the directory it
+    /// lies in.
     pub fn parse(text: &str) -> Result<Record, Damage> {
         #[derive(Deserialize)]
         struct OnlyVersion {
@@ -257,7 +263,8 @@ impl Record {
         // A newer one may have anything else in it.
         let too_new = |version: u32| (version > VERSION).then_some(Damage::TooNew(version));
         let record: Record = toml::from_str(text).map_err(|e| {
-            let newer = toml::from_str(text).ok().and_then(|OnlyVersion { version }| too_new(version));
+            let newer =
+                toml::from_str(text).ok().and_then(|OnlyVersion { version }| too_new(version));
             newer.unwrap_or_else(|| Damage::Unreadable(e.message().to_owned()))
         })?;
         if let Some(newer) = too_new(record.version) {
@@ -276,12 +283,14 @@ impl Record {
 
     /// Gives it its payload cgroups.
     pub fn set_cgroups(&mut self, trees: Vec<Tree>) {
-        let (unified, legacy): (Vec<_>, Vec<_>) = trees.into_iter().partition(|tree| tree.controllers.is_empty());
+        let (unified, legacy): (Vec<_>, Vec<_>) =
+            trees.into_iter().partition(|tree| tree.controllers.is_empty());
         self.cgroup = unified.into_iter().next();
         self.legacy_cgroups = legacy;
     }
 
-    /// What in a record that was made by hand would lead a restore elsewhere than to what it says it is about.
+    /// What in a record that was made by hand would lead a restore elsewhere than to what it says
+    /// it is about.
     fn out_of_place(&self) -> Option<String> {
         let file = |name: &str| is_one_component(Path::new(name)) && !name.contains('\0');
         if !file(&self.container.name) {
@@ -296,11 +305,14 @@ impl Record {
             return Some(format!("'{}' is not a name of a file", owned.name));
         }
         let host = [&self.container.lxcpath, &self.container.rootfs].into_iter();
-        let host = host.chain(self.externals.iter().map(|e| &e.source)).chain(self.cgroups().map(|c| &c.path));
+        let host = host
+            .chain(self.externals.iter().map(|e| &e.source))
+            .chain(self.cgroups().map(|c| &c.path));
         if let Some(path) = host.into_iter().find(|p| !p.is_absolute() || has_parent(p)) {
             return Some(format!("'{}' is not a plain path", path.display()));
         }
-        if let Some(path) = directories.map(|d| &d.path).find(|p| p.is_absolute() || has_parent(p)) {
+        if let Some(path) = directories.map(|d| &d.path).find(|p| p.is_absolute() || has_parent(p))
+        {
             return Some(format!("'{}' is not a cgroup of the container", path.display()));
         }
         if let Some(what) = self.profile.as_ref().and_then(Profile::out_of_place) {
@@ -308,7 +320,12 @@ impl Record {
         }
         // The only one that is ever written, see `mounts::host_streams`.
         let strange = self.host_files.iter().find(|f| f.path != Path::new("/dev/null"));
-        strange.map(|file| format!("a file of the host, '{}', would be given to the container", file.path.display()))
+        strange.map(|file| {
+            format!(
+                "a file of the host, '{}', would be given to the container",
+                file.path.display()
+            )
+        })
     }
 
     /// Writes the record, as a whole or not at all.
@@ -323,11 +340,17 @@ impl Record {
             let meta = match fs::symlink_metadata(dir.join(&image.name)) {
                 Ok(meta) if meta.is_file() => meta,
                 Ok(_) => bail!(Damage::Missing(image.name.clone())),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => bail!(Damage::Missing(image.name.clone())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    bail!(Damage::Missing(image.name.clone()))
+                }
                 Err(e) => return Err(e).with_context(|| format!("inspect image '{}'", image.name)),
             };
             if meta.len() != image.size {
-                bail!(Damage::Size { name: image.name.clone(), size: image.size, found: meta.len() });
+                bail!(Damage::Size {
+                    name: image.name.clone(),
+                    size: image.size,
+                    found: meta.len()
+                });
             }
         }
         Ok(())
@@ -346,17 +369,21 @@ impl Record {
     /// Adds checksums that were taken apart. One of an image that has another size is none.
     pub fn add_sums(&mut self, taken: &[Image]) {
         for image in &mut self.images {
-            if let Some(found) = taken.iter().find(|t| t.name == image.name && t.size == image.size) {
+            if let Some(found) = taken.iter().find(|t| t.name == image.name && t.size == image.size)
+            {
                 image.sum.clone_from(&found.sum);
                 image.as_written.clone_from(&found.as_written);
             }
         }
     }
 
-    /// The last moment at which a file can have been written to by what is in the images, in nanoseconds since 1970.
+    /// The last moment at which a file can have been written to by what is in the images, in
+    /// nanoseconds since 1970.
     pub fn last_write(&self) -> i64 {
         // Of an older record only the second is known.
-        self.still_ns.unwrap_or_else(|| self.created.cast_signed().saturating_add(1).saturating_mul(1_000_000_000) - 1)
+        self.still_ns.unwrap_or_else(|| {
+            self.created.cast_signed().saturating_add(1).saturating_mul(1_000_000_000) - 1
+        })
     }
 
     /// The bytes of all images.
@@ -368,13 +395,13 @@ impl Record {
 fn is_one_component(path: &Path) -> bool {
     let mut parts = path.components();
     // Components leaves a slash at the end out.
-    let plain =
-        matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == path.as_os_str());
+    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == path.as_os_str());
     plain
 }
 
 fn has_parent(path: &Path) -> bool {
-    path.components().any(|c| c == Component::ParentDir) || path.as_os_str().as_encoded_bytes().contains(&0)
+    path.components().any(|c| c == Component::ParentDir)
+        || path.as_os_str().as_encoded_bytes().contains(&0)
 }
 
 #[cfg(test)]
@@ -461,9 +488,21 @@ pub(crate) mod tests {
         record.check_content(dir.path(), |_| true).unwrap();
         fs::write(dir.path().join("pages-1.img"), b"mem0ry").unwrap();
         record.check_sizes(dir.path()).unwrap();
-        assert!(record.check_content(dir.path(), |_| true).unwrap_err().to_string().contains("was changed"));
+        assert!(
+            record
+                .check_content(dir.path(), |_| true)
+                .unwrap_err()
+                .to_string()
+                .contains("was changed")
+        );
         fs::write(dir.path().join("pages-1.img"), b"mem").unwrap();
-        assert!(record.check_sizes(dir.path()).unwrap_err().to_string().contains("3 bytes; 6 were written"));
+        assert!(
+            record
+                .check_sizes(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("3 bytes; 6 were written")
+        );
         fs::remove_file(dir.path().join("pages-1.img")).unwrap();
         assert!(record.check_sizes(dir.path()).unwrap_err().to_string().contains("is missing"));
     }
@@ -471,7 +510,8 @@ pub(crate) mod tests {
     #[test]
     fn a_record_made_by_hand_cannot_lead_out_of_its_directory() {
         let mut record = sample();
-        record.images = vec![Image { name: "../../etc/shadow".into(), size: 1, sum: None, as_written: None }];
+        record.images =
+            vec![Image { name: "../../etc/shadow".into(), size: 1, sum: None, as_written: None }];
         let text = toml::to_string(&record).unwrap();
         assert!(Record::parse(&text).unwrap_err().to_string().contains("no name of an image"));
         let refused = |change: &dyn Fn(&mut Record)| {
@@ -481,7 +521,10 @@ pub(crate) mod tests {
         };
         assert!(refused(&|r| r.container.name = "..".into()).contains("no name of a container"));
         assert!(refused(&|r| r.container.name = "a/".into()).contains("no name of a container"));
-        assert!(refused(&|r| r.container.rootfs = "/var/../etc".into()).contains("'/var/../etc' is not a plain path"));
+        assert!(
+            refused(&|r| r.container.rootfs = "/var/../etc".into())
+                .contains("'/var/../etc' is not a plain path")
+        );
         let tree = |path: &str, below: &str, file: &str| Tree {
             inner: PathBuf::new(),
             controllers: vec![],
@@ -492,20 +535,37 @@ pub(crate) mod tests {
                 uid: 0,
                 gid: 0,
                 mode: 0o755,
-                files: vec![crate::resources::cgroup::OwnedFile { name: file.into(), uid: 0, gid: 0, mode: 0o644 }],
+                files: vec![crate::resources::cgroup::OwnedFile {
+                    name: file.into(),
+                    uid: 0,
+                    gid: 0,
+                    mode: 0o644,
+                }],
                 tasks: true,
                 limits: crate::resources::cgroup::settings::Limits::new(),
                 devices: vec![],
             }],
         };
-        assert!(refused(&|r| r.cgroup = Some(tree("/../etc", "", "x"))).contains("not a plain path"));
-        assert!(refused(&|r| r.cgroup = Some(tree("/a", "../etc", "x"))).contains("no cgroup of the container"));
-        assert!(refused(&|r| r.cgroup = Some(tree("/a", "", "../../../etc/shadow"))).contains("no name of a file"));
         assert!(
-            refused(&|r| r.legacy_cgroups = vec![tree("/a", "../etc", "x")]).contains("no cgroup of the container")
+            refused(&|r| r.cgroup = Some(tree("/../etc", "", "x"))).contains("not a plain path")
+        );
+        assert!(
+            refused(&|r| r.cgroup = Some(tree("/a", "../etc", "x")))
+                .contains("no cgroup of the container")
+        );
+        assert!(
+            refused(&|r| r.cgroup = Some(tree("/a", "", "../../../etc/shadow")))
+                .contains("no name of a file")
+        );
+        assert!(
+            refused(&|r| r.legacy_cgroups = vec![tree("/a", "../etc", "x")])
+                .contains("no cgroup of the container")
         );
         let file = HostFile { mount_id: 1, inode: 2, path: "/etc/shadow".into() };
-        assert!(refused(&|r| r.host_files = vec![file.clone()]).contains("would be given to the container"));
+        assert!(
+            refused(&|r| r.host_files = vec![file.clone()])
+                .contains("would be given to the container")
+        );
         let external = External {
             key: "k".into(),
             point: "/a".into(),
@@ -513,7 +573,10 @@ pub(crate) mod tests {
             read_only: false,
             identity: None,
         };
-        assert!(refused(&|r| r.externals = vec![external.clone()]).contains("'/srv/../etc' is not a plain path"));
+        assert!(
+            refused(&|r| r.externals = vec![external.clone()])
+                .contains("'/srv/../etc' is not a plain path")
+        );
         assert!(matches!(Record::parse("version = 99"), Err(Damage::TooNew(99))));
         assert!(matches!(Record::parse("rubbish"), Err(Damage::Unreadable(_))));
     }

@@ -1,8 +1,8 @@
 //! The register: where checkpoints lie, whatever directory was chosen for them.
 //!
-//! Each checkpoint is entered when it is made. The register says only where to look: what is there counts. An entry whose
-//! directory is gone goes with the next change, unless the file system on which it lay is not mounted: then the
-//! checkpoint is known, and said to be not mounted.
+//! Each checkpoint is entered when it is made. The register says only where to look: what is there
+//! counts. An entry whose directory is gone goes with the next change, unless the file system on
+//! which it lay is not mounted: then the checkpoint is known, and said to be not mounted.
 //!
 //! One line of JSON for each, because a thousand of them are read for each `lxc-cr list`.
 
@@ -71,7 +71,8 @@ impl Register {
         Register { dir: dir.to_owned() }
     }
 
-    /// All that was entered, in the order of the directories. A line that cannot be read is skipped.
+    /// All that was entered, in the order of the directories. A line that cannot be read is
+    /// skipped.
     pub fn read(&self) -> Result<Vec<Known>> {
         let path = self.dir.join(FILE);
         let mut text = String::new();
@@ -81,7 +82,9 @@ impl Register {
             Err(e) => Err(e),
         }
         .with_context(|| format!("read {}", path.display()))?;
-        let known = |line| serde_json::from_str(line).map_err(|e| log::warn!("{}: {e}", path.display())).ok();
+        let known = |line| {
+            serde_json::from_str(line).map_err(|e| log::warn!("{}: {e}", path.display())).ok()
+        };
         Ok(text.lines().filter_map(known).collect())
     }
 
@@ -138,9 +141,15 @@ impl Register {
         loop {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
-                Err(fs::TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(TRY_AGAIN),
-                Err(fs::TryLockError::WouldBlock) => bail!("another command holds {}", path.display()),
-                Err(fs::TryLockError::Error(e)) => return Err(e).with_context(|| format!("lock {}", path.display())),
+                Err(fs::TryLockError::WouldBlock) if Instant::now() < end => {
+                    std::thread::sleep(TRY_AGAIN)
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    bail!("another command holds {}", path.display())
+                }
+                Err(fs::TryLockError::Error(e)) => {
+                    return Err(e).with_context(|| format!("lock {}", path.display()));
+                }
             }
         }
     }
@@ -153,8 +162,9 @@ impl Known {
     }
 }
 
-/// Whether there is nothing any more, and nothing that a mount would bring back. A file system that is mounted is asked
-/// only where it is one of the host's own: the server of another one may never answer.
+/// Whether there is nothing any more, and nothing that a mount would bring back. A file system that
+/// is mounted is asked only where it is one of the host's own: the server of another one may never
+/// answer.
 fn is_gone(known: &Known, table: &[Mount]) -> bool {
     let asks_a_server = mount_of(table, &known.directory).is_some_and(is_remote);
     known.is_mounted(table)
@@ -165,7 +175,9 @@ fn is_gone(known: &Known, table: &[Mount]) -> bool {
 /// Whether a server answers for a file system.
 pub fn is_remote(mount: &Mount) -> bool {
     let kind = mount.kind.as_str();
-    kind.starts_with("fuse") || kind.starts_with("nfs") || matches!(kind, "cifs" | "smb3" | "9p" | "ceph" | "afs")
+    kind.starts_with("fuse")
+        || kind.starts_with("nfs")
+        || matches!(kind, "cifs" | "smb3" | "9p" | "ceph" | "afs")
 }
 
 /// The mount that a path without links leads to.
@@ -191,14 +203,23 @@ mod tests {
         let dir = |name: &str| top.path().join(name);
         for name in ["a", "b", "c"] {
             fs::create_dir(dir(name)).unwrap();
-            register.enter(&dir(name), &Record { label: Some(name.to_owned()), ..sample() }).unwrap();
+            register
+                .enter(&dir(name), &Record { label: Some(name.to_owned()), ..sample() })
+                .unwrap();
         }
         let all = register.read().unwrap();
-        assert_eq!(all.iter().map(|known| known.label.as_deref().unwrap()).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert_eq!(
+            all.iter().map(|known| known.label.as_deref().unwrap()).collect::<Vec<_>>(),
+            ["a", "b", "c"]
+        );
         assert_eq!((all[0].container.as_str(), all[0].created), ("t", 1_790_000_000));
 
         // One whose file system is not mounted, as if it had been at that mount point.
-        let away = Known { directory: "/mnt/nowhere/x".into(), mount: Some("/mnt/nowhere".into()), ..all[0].clone() };
+        let away = Known {
+            directory: "/mnt/nowhere/x".into(),
+            mount: Some("/mnt/nowhere".into()),
+            ..all[0].clone()
+        };
         let text = serde_json::to_string(&away).unwrap() + "\nnonsense\n";
         let path = dir("state").join(FILE);
         fs::write(&path, fs::read_to_string(&path).unwrap() + &text).unwrap();
@@ -217,6 +238,9 @@ mod tests {
         for created in [1, 2] {
             register.enter(top.path(), &Record { created, ..sample() }).unwrap();
         }
-        assert_eq!(register.read().unwrap().iter().map(|known| known.created).collect::<Vec<_>>(), [2]);
+        assert_eq!(
+            register.read().unwrap().iter().map(|known| known.created).collect::<Vec<_>>(),
+            [2]
+        );
     }
 }

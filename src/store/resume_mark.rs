@@ -1,9 +1,11 @@
-//! What `lxc-cr suspend` has suspended, for `lxc-cr resume` to bring back: a mark in the container's own checkpoint.
+//! What `lxc-cr suspend` has suspended, for `lxc-cr resume` to bring back: a mark in the
+//! container's own checkpoint.
 //!
-//! Memory must never be put on top of a disk that has gone on since. So the mark lies in the directory of the checkpoint
-//! itself: it comes into being with its name, and another checkpoint that takes this place has none. And whatever lets
-//! the container run strikes it out before: a restart when all is restored and nothing has run yet, a start by our
-//! pre-start hook. A checkpoint that LXC's tools or `lxc-checkpoint` made never has a mark.
+//! Memory must never be put on top of a disk that has gone on since. So the mark lies in the
+//! directory of the checkpoint itself: it comes into being with its name, and another checkpoint
+//! that takes this place has none. And whatever lets the container run strikes it out before: a
+//! restart when all is restored and nothing has run yet, a start by our pre-start hook. A
+//! checkpoint that LXC's tools or `lxc-checkpoint` made never has a mark.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +22,8 @@ pub const DIR: &str = "dump";
 const INVENTORY: &str = "inventory.img";
 /// What makes a directory that of a container.
 const CONFIG: &str = "config";
-const CONTENT: &str = "lxc-cr resume brings this checkpoint back. This file goes when the container runs.\n";
+const CONTENT: &str =
+    "lxc-cr resume brings this checkpoint back. This file goes when the container runs.\n";
 
 /// Where a container's checkpoint is when it is suspended.
 pub fn dir(container: &Path) -> PathBuf {
@@ -32,26 +35,32 @@ pub fn mark(images: &Path) -> Result<()> {
     files::write_atomically(&images.join(RESUME_MARK), CONTENT.as_bytes())
 }
 
-/// Whether the checkpoint in a container's directory is to be resumed. One that others could have put there is not.
+/// Whether the checkpoint in a container's directory is to be resumed. One that others could have
+/// put there is not.
 pub fn is_marked(container: &Path) -> Result<bool> {
     let images = dir(container);
     let marker = images.join(RESUME_MARK);
     match marker.symlink_metadata() {
         Ok(_) => files::open_private_dir(&images).map(|_| true),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
         Err(e) => Err(e).with_context(|| format!("stat {}", marker.display())),
     }
 }
 
-/// Whether `lxc-cr resume` brings this checkpoint back, at boot or when it is asked to: it has the mark, and lies where a
-/// suspended container's checkpoint is. What others could have put there is not believed, here as there.
+/// Whether `lxc-cr resume` brings this checkpoint back, at boot or when it is asked to: it has the
+/// mark, and lies where a suspended container's checkpoint is. What others could have put there is
+/// not believed, here as there.
 pub fn is_to_be_resumed(images: &Path) -> bool {
-    let container = images.parent().filter(|container| dir(container) == images && container.join(CONFIG).exists());
+    let container = images
+        .parent()
+        .filter(|container| dir(container) == images && container.join(CONFIG).exists());
     container.is_some_and(|container| is_marked(container).unwrap_or(false))
 }
 
-/// From now on what was suspended is of the past: on the disk, before anything of the container runs. Says whether
-/// there was a mark.
+/// From now on what was suspended is of the past: on the disk, before anything of the container
+/// runs. Says whether there was a mark.
 pub fn clear_mark(container: &Path) -> Result<bool> {
     if !is_marked(container)? {
         return Ok(false);
@@ -62,16 +71,16 @@ pub fn clear_mark(container: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// A restore that has struck the mark out was cut short: the mark is made again, unless the container may have run since.
-/// Says what came of it; nothing where its checkpoint is gone, or has a mark.
+/// A restore that has struck the mark out was cut short: the mark is made again, unless the
+/// container may have run since. Says what came of it; nothing where its checkpoint is gone, or has
+/// a mark.
 pub fn take_back(container: &Path, has_run: bool) -> Result<Option<String>> {
     let images = dir(container);
     if !images.join(INVENTORY).exists() || is_marked(container)? {
         return Ok(None);
     }
     if has_run {
-        let text =
-            "is not resumed at boot any more: the container was about to run from it; lxc-restart brings it back";
+        let text = "is not resumed at boot any more: the container was about to run from it; lxc-restart brings it back";
         return Ok(Some(format!("{} {text}", images.display())));
     }
     mark(&images)?;

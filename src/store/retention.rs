@@ -1,8 +1,10 @@
-//! Which of many checkpoints are kept, counted as restic counts snapshots (internal/restic/snapshot_policy.go there).
+//! Which of many checkpoints are kept, counted as restic counts snapshots
+//! (internal/restic/snapshot_policy.go there).
 //!
-//! Each rule goes through them from the newest to the oldest, and keeps the newest of each hour, day, week (ISO 8601),
-//! month or year until it has kept as many as it says. What one rule keeps is kept. The oldest of all is kept by each
-//! rule that has kept fewer than it may: else a history that is still short would not grow.
+//! Each rule goes through them from the newest to the oldest, and keeps the newest of each hour,
+//! day, week (ISO 8601), month or year until it has kept as many as it says. What one rule keeps is
+//! kept. The oldest of all is kept by each rule that has kept fewer than it may: else a history
+//! that is still short would not grow.
 
 use serde::{Deserialize, Serialize};
 
@@ -39,7 +41,8 @@ enum Period {
 }
 
 impl Period {
-    /// A number that two moments share when they are in the same period. `index` is the place in the list.
+    /// A number that two moments share when they are in the same period. `index` is the place in
+    /// the list.
     fn of(self, seconds: u64, index: usize, calendar: &Calendar) -> i64 {
         let at = calendar.civil(seconds);
         let (year, month) = (i64::from(at.year()), i64::from(at.month()));
@@ -76,8 +79,8 @@ impl Policy {
         *self == Policy::default()
     }
 
-    /// Says of each checkpoint by which rules it is kept; one that none keeps may go. `created` has the time of each in
-    /// seconds since 1970, the newest first.
+    /// Says of each checkpoint by which rules it is kept; one that none keeps may go. `created` has
+    /// the time of each in seconds since 1970, the newest first.
     pub fn judge(&self, created: &[u64], calendar: &Calendar) -> Vec<Vec<&'static str>> {
         let rules = [
             ("last", self.last, Period::Each),
@@ -116,7 +119,12 @@ mod tests {
     /// Which are kept, by their places.
     fn kept(policy: Policy, created: &[u64]) -> Vec<usize> {
         let judged = policy.judge(created, &Calendar::utc());
-        judged.iter().enumerate().filter(|(_, reasons)| !reasons.is_empty()).map(|(index, _)| index).collect()
+        judged
+            .iter()
+            .enumerate()
+            .filter(|(_, reasons)| !reasons.is_empty())
+            .map(|(index, _)| index)
+            .collect()
     }
 
     #[test]
@@ -152,7 +160,9 @@ mod tests {
 
     #[test]
     fn without_rules_none_is_kept_by_a_rule() {
-        assert!(Policy::default().is_empty() && !Policy { yearly: 1, ..Policy::default() }.is_empty());
+        assert!(
+            Policy::default().is_empty() && !Policy { yearly: 1, ..Policy::default() }.is_empty()
+        );
         assert_eq!(kept(Policy::default(), &[MONDAY]), Vec::<usize>::new());
         assert!(Policy { last: 1, ..Policy::default() }.judge(&[], &Calendar::utc()).is_empty());
     }

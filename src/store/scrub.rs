@@ -1,8 +1,9 @@
-//! Verification of checkpoints at rest: every image is read from the disk and compared with its checksum.
+//! Verification of checkpoints at rest: every image is read from the disk and compared with its
+//! checksum.
 //!
-//! A restore compares what it reads; a checkpoint that lies for months is read by no one until it is needed. Pages that
-//! the kernel has cached are dropped first, so that the disk is read, and again afterwards, so that the host's cache
-//! keeps what it was good for.
+//! A restore compares what it reads; a checkpoint that lies for months is read by no one until it
+//! is needed. Pages that the kernel has cached are dropped first, so that the disk is read, and
+//! again afterwards, so that the host's cache keeps what it was good for.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,7 +51,8 @@ impl Scrub {
         own.saturating_add(unread.map(|(_, record)| record.size()).sum())
     }
 
-    /// Reads all images of a checkpoint and of what it builds on. `read` is called with the bytes of each piece.
+    /// Reads all images of a checkpoint and of what it builds on. `read` is called with the bytes
+    /// of each piece.
     ///
     /// # Errors
     /// A [`Flaw`] where one of them is not what was written, or cannot be read.

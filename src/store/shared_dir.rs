@@ -1,9 +1,10 @@
 //! Where `-D DIR` leads when DIR is not for one checkpoint alone: to `DIR/lxc-cr/NAME`.
 //!
-//! Proxmox VE's `pct suspend` and `pct resume` name the same directory for all containers, the one in which the backups
-//! lie. So what holds other things is a shared_dir with a place for each container, and so is that very directory while it is
-//! empty. The checkpoint in a container's place is replaced by its next one if it was restarted since; one that was not
-//! is still good for something, and stays until somebody moves it away.
+//! Proxmox VE's `pct suspend` and `pct resume` name the same directory for all containers, the one
+//! in which the backups lie. So what holds other things is a shared_dir with a place for each
+//! container, and so is that very directory while it is empty. The checkpoint in a container's
+//! place is replaced by its next one if it was restarted since; one that was not is still good for
+//! something, and stays until somebody moves it away.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,9 +20,11 @@ use crate::sys::files;
 const PLACES: &str = "lxc-cr";
 /// Where Proxmox VE keeps backups, and has a container's images, too.
 const OF_PROXMOX: &str = "/var/lib/vz/dump";
-const CONTENT: &str = "This checkpoint was restarted: the container's next one may take its place.\n";
+const CONTENT: &str =
+    "This checkpoint was restarted: the container's next one may take its place.\n";
 
-/// The directory of a new checkpoint that is asked for in `dir`, and whether it is a place on a shared_dir.
+/// The directory of a new checkpoint that is asked for in `dir`, and whether it is a place on a
+/// shared_dir.
 pub fn for_checkpoint(dir: &Path, name: &ContainerName) -> Result<(PathBuf, bool)> {
     let shelved = dir == Path::new(OF_PROXMOX) || (!holds_checkpoint(dir) && !is_empty(dir)?);
     Ok(if shelved { (place(dir, name), true) } else { (dir.to_owned(), false) })
@@ -61,7 +64,8 @@ pub fn look(images: &Path, name: &ContainerName, lxcpath: &LxcPath) -> Result<Th
     }
     files::open_private_dir(images)?;
     if let Some(record) = Record::read(images)?
-        && (record.container.name.as_str(), record.container.lxcpath.as_path()) != (name.as_str(), lxcpath.as_path())
+        && (record.container.name.as_str(), record.container.lxcpath.as_path())
+            != (name.as_str(), lxcpath.as_path())
     {
         return Ok(There::Anothers(record.container.lxcpath));
     }
@@ -80,7 +84,9 @@ fn is_empty(dir: &Path) -> Result<bool> {
     match std::fs::read_dir(dir) {
         Ok(mut entries) => Ok(entries.next().is_none()),
         // What is to be made, or is refused later by what it is.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(true),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(true)
+        }
         Err(e) => Err(e).with_context(|| format!("list {}", dir.display())),
     }
 }
@@ -106,7 +112,11 @@ mod tests {
         assert_eq!(for_restart(&dir, &name), own);
         assert!(is_place(&own, &name) && !is_place(&dir, &name));
         fs::write(dir.join("inventory.img"), "").unwrap();
-        assert_eq!(for_checkpoint(&dir, &name).unwrap(), (dir.clone(), false), "it is a checkpoint itself");
+        assert_eq!(
+            for_checkpoint(&dir, &name).unwrap(),
+            (dir.clone(), false),
+            "it is a checkpoint itself"
+        );
         assert_eq!(for_restart(&dir, &name), dir);
         let proxmox = Path::new(OF_PROXMOX);
         assert_eq!(for_checkpoint(proxmox, &name).unwrap(), (proxmox.join("lxc-cr/101"), true));

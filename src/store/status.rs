@@ -1,5 +1,5 @@
-//! What a checkpoint is good for now: it is the state of a suspended container, it was restored, or its container ran
-//! since.
+//! What a checkpoint is good for now: it is the state of a suspended container, it was restored, or
+//! its container ran since.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use crate::store::list::{Entry, State};
 pub enum Status {
     /// It is whole, and its container went on after it.
     Complete,
-    /// Its container was stopped by it, and has not run since: it is the only state of the container.
+    /// Its container was stopped by it, and has not run since: it is the only state of the
+    /// container.
     Suspended,
     /// The same, and `lxc-cr resume --all` brings it back at boot.
     ToBeResumed,
@@ -86,8 +87,8 @@ fn whose(entry: &Entry) -> Whose {
     (entry.lxcpath.clone(), entry.container.clone())
 }
 
-/// Whether a container's monitor answers. One that has lost its monitor is taken for stopped: that errs on the side on
-/// which its checkpoint is kept.
+/// Whether a container's monitor answers. One that has lost its monitor is taken for stopped: that
+/// errs on the side on which its checkpoint is kept.
 fn is_running(whose: &Whose) -> bool {
     let (Some(lxcpath), Some(name)) = whose else { return false };
     Client::new(&lxcpath.to_string_lossy(), name).init_pid().is_ok()
@@ -104,18 +105,27 @@ fn judge(entry: &Entry, is_newest: bool, is_running: impl FnOnce() -> bool) -> S
         State::Complete if entry.to_be_resumed => Status::ToBeResumed,
         State::Complete if entry.history.restored.is_some() => Status::Restored,
         State::Complete if entry.left_running => Status::Complete,
-        State::Complete if entry.history.superseded.is_some() || !is_newest || is_running() => Status::Stale,
+        State::Complete if entry.history.superseded.is_some() || !is_newest || is_running() => {
+            Status::Stale
+        }
         State::Complete => Status::Suspended,
     }
 }
 
 /// Those of a container that is being started: it does not run, whatever its monitor says.
 pub fn suspended(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
-    let newest = entries.iter().filter(|entry| entry.state == State::Complete).map(|entry| entry.created).max();
-    entries.iter().filter(move |entry| judge(entry, Some(entry.created) == newest, || false).is_only_state())
+    let newest = entries
+        .iter()
+        .filter(|entry| entry.state == State::Complete)
+        .map(|entry| entry.created)
+        .max();
+    entries
+        .iter()
+        .filter(move |entry| judge(entry, Some(entry.created) == newest, || false).is_only_state())
 }
 
-/// The checkpoint in a directory, if it is the only state of its container. All that are known of it are needed.
+/// The checkpoint in a directory, if it is the only state of its container. All that are known of
+/// it are needed.
 pub fn only_state<'a>(entries: &'a [Entry], dir: &Path) -> Option<&'a Entry> {
     let status = of(entries);
     let here = entries.iter().zip(status).find(|(entry, _)| entry.directory == dir)?;
@@ -129,7 +139,11 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_what_its_container_makes_of_it() {
-        let made = |left_running: bool, history: History| Entry { left_running, history, ..Entry::sample() };
+        let made = |left_running: bool, history: History| Entry {
+            left_running,
+            history,
+            ..Entry::sample()
+        };
         let stopped = made(false, History::default());
         assert_eq!(judge(&stopped, true, || false), Status::Suspended);
         assert_eq!(judge(&stopped, true, || true), Status::Stale, "it runs, and not from here");

@@ -1,4 +1,5 @@
-//! The comparison of memory images with their checksums: the part of looking at a checkpoint that takes its time.
+//! The comparison of memory images with their checksums: the part of looking at a checkpoint that
+//! takes its time.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,8 @@ struct Part {
 }
 
 impl Comparison {
-    /// Those of a checkpoint and of all that it builds on. Whether the files are as they were written is asked now.
+    /// Those of a checkpoint and of all that it builds on. Whether the files are as they were
+    /// written is asked now.
     pub fn of_memory(record: &Record, dir: &Path) -> Result<Comparison> {
         let mut parts = vec![Part::of(record, dir, false)];
         for (dir, record) in Parents::of(dir)?.recorded() {
@@ -34,7 +36,8 @@ impl Comparison {
         Ok(Comparison(parts))
     }
 
-    /// Reads all of them, but for those that are in memory as they were written and will stay there while CRIU reads them.
+    /// Reads all of them, but for those that are in memory as they were written and will stay there
+    /// while CRIU reads them.
     ///
     /// # Errors
     /// A [`Damage`] where one is not what it was.
@@ -56,7 +59,10 @@ impl Part {
     fn compare(&self, stays: bool) -> Result<()> {
         for (image, as_written) in &self.images {
             if *as_written && self.is_in_memory(image)? && stays {
-                log::debug!("{} is in memory as it was written: its checksum need not be compared", image.name);
+                log::debug!(
+                    "{} is in memory as it was written: its checksum need not be compared",
+                    image.name
+                );
                 continue;
             }
             if image.has_its_sum(&self.dir)? {
@@ -64,7 +70,10 @@ impl Part {
             }
             let damage = Damage::Checksum(image.name.clone());
             match self.is_built_on {
-                true => return Err(damage).with_context(|| format!("it builds on {}", self.dir.display())),
+                true => {
+                    return Err(damage)
+                        .with_context(|| format!("it builds on {}", self.dir.display()));
+                }
                 false => bail!(damage),
             }
         }
@@ -75,7 +84,8 @@ impl Part {
     fn is_in_memory(&self, image: &Image) -> Result<bool> {
         let path = self.dir.join(&image.name);
         // A file system on which that cannot be asked: it is compared.
-        let cached = files::open_file(&path).and_then(|file| memory::is_cached(&file)).unwrap_or(false);
+        let cached =
+            files::open_file(&path).and_then(|file| memory::is_cached(&file)).unwrap_or(false);
         if !cached {
             AsWritten::spoil(&path)?;
         }

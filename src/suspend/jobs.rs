@@ -1,7 +1,8 @@
 //! Programs that work side by side, a container each.
 //!
-//! A program of its own for each container keeps them apart: a time limit, a signal mask, a crash of one is nobody else's.
-//! What a program says is kept until it ends, so that lines of several do not mix.
+//! A program of its own for each container keeps them apart: a time limit, a signal mask, a crash
+//! of one is nobody else's. What a program says is kept until it ends, so that lines of several do
+//! not mix.
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -62,10 +63,12 @@ impl Jobs<'_> {
         self.interrupted
     }
 
-    /// Runs a program for each container, and tells of each one's end. `command` is asked when its turn has come.
+    /// Runs a program for each container, and tells of each one's end. `command` is asked when its
+    /// turn has come.
     ///
     /// # Errors
-    /// When a program cannot be started or watched. Those that run by then are waited for all the same.
+    /// When a program cannot be started or watched. Those that run by then are waited for all the
+    /// same.
     pub fn run(
         &mut self,
         names: &[ContainerName],
@@ -86,7 +89,8 @@ impl Jobs<'_> {
             if working.is_empty() {
                 return outcome;
             }
-            let done = self.wait(&working, PollTimeout::NONE).context("wait for the programs at work")?;
+            let done =
+                self.wait(&working, PollTimeout::NONE).context("wait for the programs at work")?;
             if let Some(signal) = self.read_signals()? {
                 self.interrupted = Some(signal);
                 for worker in &working {
@@ -114,7 +118,8 @@ impl Jobs<'_> {
             if left.is_zero() {
                 break;
             }
-            self.wait(&[], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)).context("wait")?;
+            self.wait(&[], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
+                .context("wait")?;
             self.interrupted = self.read_signals()?;
         }
         Ok(())
@@ -122,14 +127,22 @@ impl Jobs<'_> {
 
     /// Waits for a signal or an end; gives the places of those who have ended.
     fn wait(&self, working: &[Worker], timeout: PollTimeout) -> io::Result<Vec<usize>> {
-        let watched = std::iter::once(self.signals.as_fd()).chain(working.iter().map(|w| w.process.as_fd()));
-        let mut fds: Vec<PollFd<'_>> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+        let watched =
+            std::iter::once(self.signals.as_fd()).chain(working.iter().map(|w| w.process.as_fd()));
+        let mut fds: Vec<PollFd<'_>> =
+            watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e.into()),
         }
         let come = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
-        Ok(fds.iter().skip(1).enumerate().filter(|(_, fd)| come(fd)).map(|(index, _)| index).collect())
+        Ok(fds
+            .iter()
+            .skip(1)
+            .enumerate()
+            .filter(|(_, fd)| come(fd))
+            .map(|(index, _)| index)
+            .collect())
     }
 
     /// The last signal that has come.
@@ -199,7 +212,9 @@ mod tests {
         let signals = Signals::of_termination().unwrap();
         let mut jobs = Jobs::new(4, &signals);
         let mut ended = 0;
-        let mut command = |name: &ContainerName| Command::new(if name.as_str() == "a" { "true" } else { "/nowhere" });
+        let mut command = |name: &ContainerName| {
+            Command::new(if name.as_str() == "a" { "true" } else { "/nowhere" })
+        };
         let outcome = jobs.run(&names(&["a", "b", "c"]), &mut command, &mut |_| ended += 1);
         assert!(format!("{:#}", outcome.unwrap_err()).starts_with("start the program for b: "));
         assert_eq!(ended, 1);

@@ -28,8 +28,8 @@ use crate::resources::cgroup::{self, Cgroup};
 use crate::settings::Settings;
 use crate::store::resume_mark;
 
-/// With less time than this nothing is dumped any more. A container always gets as much to shut down: what LXC's own
-/// unit gives it on Debian.
+/// With less time than this nothing is dumped any more. A container always gets as much to shut
+/// down: what LXC's own unit gives it on Debian.
 const LEAST: Duration = Duration::from_secs(5);
 /// The hook that strikes out the mark when LXC starts the container.
 const HOOK: &str = "lxc-cr-pre-start";
@@ -55,8 +55,8 @@ pub enum Otherwise {
 /// Suspends a container within this time, or does what is to be done otherwise.
 ///
 /// # Errors
-/// When it does not run, somebody else is at work on it, it could not even be shut down, or we were interrupted; and when it
-/// keeps running.
+/// When it does not run, somebody else is at work on it, it could not even be shut down, or we were
+/// interrupted; and when it keeps running.
 pub fn suspend(
     name: &ContainerName,
     lxcpath: &LxcPath,
@@ -73,7 +73,8 @@ pub fn suspend(
         Ok(done) => return Ok(Suspended::Suspended(done)),
         Err(failure) => failure,
     };
-    let wants_its_end = !failure.is_interruption() && !matches!(failure.exit, Exit::WrongState | Exit::Busy);
+    let wants_its_end =
+        !failure.is_interruption() && !matches!(failure.exit, Exit::WrongState | Exit::Busy);
     if !wants_its_end || failure.exit == Exit::ContainerLost {
         return Err(failure);
     }
@@ -88,20 +89,29 @@ pub fn suspend(
         Ok(how) => Ok(Suspended::ShutDown(how, failure)),
         Err(e) => Err(Failure {
             cause: anyhow::anyhow!("{failure}; and it could not be shut down: {e:#}"),
-            state: failure.state.or_else(|| Some(format!("check with lxc-info {}", shell::options(name, lxcpath)))),
+            state: failure
+                .state
+                .or_else(|| Some(format!("check with lxc-info {}", shell::options(name, lxcpath)))),
             ..failure
         }),
     }
 }
 
-/// A container that is frozen, or has frozen a part of itself, would wait for its own end until the time is over.
+/// A container that is frozen, or has frozen a part of itself, would wait for its own end until the
+/// time is over.
 fn thaw(defined: &Defined) {
     let thaw = || -> anyhow::Result<()> {
-        let found = container::find(&defined.lxcpath_text(), defined.name.as_str(), container::Marks::of(defined))?;
+        let found = container::find(
+            &defined.lxcpath_text(),
+            defined.name.as_str(),
+            container::Marks::of(defined),
+        )?;
         let Some(running) = found else { return Ok(()) };
         for Cgroup { dir, .. } in cgroup::of_container(&running)? {
             let below = cgroup::frozen_below(&dir)?;
-            for frozen in below.iter().chain([&dir]).filter(|dir| cgroup::is_frozen(dir).unwrap_or(false)) {
+            for frozen in
+                below.iter().chain([&dir]).filter(|dir| cgroup::is_frozen(dir).unwrap_or(false))
+            {
                 cgroup::set_frozen(frozen, false)?;
             }
         }
@@ -151,11 +161,14 @@ fn dump(
     };
     match checkpoint::checkpoint(&request, &Settings { timeout, ..settings.clone() }, report)? {
         Outcome::Done(done) => Ok(done),
-        Outcome::Planned(lines) => Err(Failure::msg(Exit::Other, format!("only planned: {}", lines.join("; ")))),
+        Outcome::Planned(lines) => {
+            Err(Failure::msg(Exit::Other, format!("only planned: {}", lines.join("; "))))
+        }
     }
 }
 
-/// Without our hook nobody would strike the mark out if LXC started the container before it is resumed.
+/// Without our hook nobody would strike the mark out if LXC started the container before it is
+/// resumed.
 pub fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
     let is_ours = |hook: &String| {
         let program = hook.split_ascii_whitespace().next().unwrap_or_default();
@@ -164,6 +177,12 @@ pub fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
     if defined.config.hooks(HookKind::PreStart).iter().any(is_ours) {
         return Ok(());
     }
-    Err(Failure::msg(Exit::Refused, format!("{HOOK} is not among its hooks: nothing would notice a start in between"))
-        .hint(format!("lxc-cr prepare {} puts it there", shell::options(&defined.name, &defined.lxcpath))))
+    Err(Failure::msg(
+        Exit::Refused,
+        format!("{HOOK} is not among its hooks: nothing would notice a start in between"),
+    )
+    .hint(format!(
+        "lxc-cr prepare {} puts it there",
+        shell::options(&defined.name, &defined.lxcpath)
+    )))
 }

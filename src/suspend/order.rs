@@ -1,8 +1,9 @@
 //! Several containers in their order: who is before whom, and who may go side by side.
 //!
-//! The order is that of `lxc-autostart`: the groups as they are asked for, in them `lxc.start.order` from low to high, and
-//! then the names. `lxc-autostart` does one after the other; here those of the same order are a [`Batch`] and go side by
-//! side. After one with an `lxc.start.delay` nobody else begins until that is over, so it ends its batch.
+//! The order is that of `lxc-autostart`: the groups as they are asked for, in them
+//! `lxc.start.order` from low to high, and then the names. `lxc-autostart` does one after the
+//! other; here those of the same order are a [`Batch`] and go side by side. After one with an
+//! `lxc.start.delay` nobody else begins until that is over, so it ends its batch.
 
 use std::time::Duration;
 
@@ -32,7 +33,11 @@ impl Member {
 
     /// Whether it is in a group; the one with the empty name holds those that are in none.
     fn is_in(&self, group: &str) -> bool {
-        if group.is_empty() { self.groups.is_empty() } else { self.groups.iter().any(|g| g == group) }
+        if group.is_empty() {
+            self.groups.is_empty()
+        } else {
+            self.groups.iter().any(|g| g == group)
+        }
     }
 }
 
@@ -45,13 +50,15 @@ pub struct Batch {
     pub pause: Duration,
 }
 
-/// Puts containers into order. `groups` chooses those that are in one of these; all are taken where it is `None`.
+/// Puts containers into order. `groups` chooses those that are in one of these; all are taken where
+/// it is `None`.
 pub fn batches(mut members: Vec<Member>, groups: Option<&[String]>) -> Vec<Batch> {
     members.sort_by(|a, b| (a.order, a.name.as_str()).cmp(&(b.order, b.name.as_str())));
     let Some(groups) = groups else { return in_batches(&members) };
     let mut found = Vec::new();
     for group in groups {
-        let (chosen, others): (Vec<Member>, Vec<Member>) = members.into_iter().partition(|m| m.is_in(group));
+        let (chosen, others): (Vec<Member>, Vec<Member>) =
+            members.into_iter().partition(|m| m.is_in(group));
         found.extend(in_batches(&chosen));
         members = others;
     }

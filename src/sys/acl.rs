@@ -10,7 +10,8 @@ use rustix::io::Errno;
 const ACCESS: &str = "system.posix_acl_access";
 /// Where it keeps the one that a new file in a directory gets.
 const DEFAULT: &str = "system.posix_acl_default";
-/// The only version that there is (`POSIX_ACL_XATTR_VERSION`, include/uapi/linux/posix_acl_xattr.h).
+/// The only version that there is (`POSIX_ACL_XATTR_VERSION`,
+/// include/uapi/linux/posix_acl_xattr.h).
 const VERSION: u32 = 2;
 /// Bytes of the header, and of each entry.
 const HEADER: usize = 4;
@@ -29,7 +30,8 @@ pub enum Named {
     Group(u32),
 }
 
-/// Those whom a file's ACL lets write to it; none where it has no ACL. A descriptor of any kind serves.
+/// Those whom a file's ACL lets write to it; none where it has no ACL. A descriptor of any kind
+/// serves.
 pub fn writers(fd: impl AsFd) -> io::Result<Vec<Named>> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let mut bytes = vec![0; LARGEST];
@@ -52,7 +54,8 @@ pub fn strip(fd: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The users and groups by name that may write. Owner, owning group and others are as the mode says.
+/// The users and groups by name that may write. Owner, owning group and others are as the mode
+/// says.
 fn named_writers(bytes: &[u8]) -> Option<Vec<Named>> {
     const USER: u16 = 0x02;
     const GROUP: u16 = 0x08;
@@ -61,7 +64,8 @@ fn named_writers(bytes: &[u8]) -> Option<Vec<Named>> {
     if u32::from_le_bytes(header.try_into().ok()?) != VERSION || entries.len() % ENTRY != 0 {
         return None;
     }
-    let half = |entry: &[u8], at: usize| Some(u16::from_le_bytes(entry.get(at..at + 2)?.try_into().ok()?));
+    let half =
+        |entry: &[u8], at: usize| Some(u16::from_le_bytes(entry.get(at..at + 2)?.try_into().ok()?));
     let mut mask = WRITE;
     let mut named = Vec::new();
     for entry in entries.chunks_exact(ENTRY) {
@@ -94,7 +98,14 @@ mod tests {
     #[test]
     fn those_count_whom_the_mask_lets_write() {
         let entries = |mask| {
-            acl(&[(1, 7, u32::MAX), (2, 6, 1000), (2, 4, 1001), (4, 7, u32::MAX), (8, 2, 50), (0x10, mask, u32::MAX)])
+            acl(&[
+                (1, 7, u32::MAX),
+                (2, 6, 1000),
+                (2, 4, 1001),
+                (4, 7, u32::MAX),
+                (8, 2, 50),
+                (0x10, mask, u32::MAX),
+            ])
         };
         assert_eq!(named_writers(&entries(7)).unwrap(), [Named::User(1000), Named::Group(50)]);
         assert_eq!(named_writers(&entries(5)).unwrap(), []);

@@ -1,8 +1,9 @@
-//! Programs for the kernel (bpf(2)): the device programs of cgroup2, which it asks whether a device may be opened or made,
-//! and one that lets nothing in at a network interface.
+//! Programs for the kernel (bpf(2)): the device programs of cgroup2, which it asks whether a device
+//! may be opened or made, and one that lets nothing in at a network interface.
 //!
 //! The layouts of `union bpf_attr`, `struct bpf_insn` and `struct bpf_prog_info` are those of
-//! include/uapi/linux/bpf.h. All of this wants CAP_BPF or CAP_SYS_ADMIN in the first user namespace.
+//! include/uapi/linux/bpf.h. All of this wants CAP_BPF or CAP_SYS_ADMIN in the first user
+//! namespace.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -95,7 +96,8 @@ struct InfoAttr {
     info: u64,
 }
 
-/// The front of `struct bpf_prog_info`; a shorter one than the kernel's is filled as far as it goes.
+/// The front of `struct bpf_prog_info`; a shorter one than the kernel's is filled as far as it
+/// goes.
 #[repr(C)]
 #[derive(Default)]
 struct ProgInfo {
@@ -109,9 +111,10 @@ struct ProgInfo {
 }
 
 fn bpf<T>(command: libc::c_int, attr: &mut T) -> io::Result<libc::c_int> {
-    // SAFETY: `attr` is a structure of u32 and u64 that the kernel reads and writes for no more than its size; what
-    // it points to lives in the callers' frames.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    // SAFETY: `attr` is a structure of u32 and u64 that the kernel reads and writes for no more
+    // than its size; what it points to lives in the callers' frames.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as libc::c_int) }
 }
 
@@ -150,8 +153,13 @@ fn load_as(prog_type: u32, instructions: &[Instruction]) -> io::Result<OwnedFd> 
     bpf(PROG_LOAD, &mut attr).map(owned)
 }
 
-/// Puts a program on a cgroup directory, beside those that are there or in the place of one of them.
-pub fn attach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, in_place_of: Option<BorrowedFd<'_>>) -> io::Result<()> {
+/// Puts a program on a cgroup directory, beside those that are there or in the place of one of
+/// them.
+pub fn attach(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    in_place_of: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let mut attr = AttachAttr {
         target_fd: raw(cgroup),
         attach_bpf_fd: raw(program),
@@ -174,11 +182,14 @@ pub fn programs_of(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     };
     bpf(PROG_QUERY, &mut attr)?;
     let count = (attr.prog_cnt as usize).min(MAX_PROGRAMS);
-    ids[..count].iter().map(|&id| bpf(PROG_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() }).map(owned)).collect()
+    ids[..count]
+        .iter()
+        .map(|&id| bpf(PROG_GET_FD_BY_ID, &mut IdAttr { id, ..IdAttr::default() }).map(owned))
+        .collect()
 }
 
-/// The instructions of a program as the kernel's verifier left them; none where the kernel keeps them to itself
-/// (`net.core.bpf_jit_harden = 2`).
+/// The instructions of a program as the kernel's verifier left them; none where the kernel keeps
+/// them to itself (`net.core.bpf_jit_harden = 2`).
 pub fn instructions_of(program: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
     let mut info = ProgInfo::default();
     ask_info(program, &mut info)?;
@@ -195,7 +206,10 @@ pub fn instructions_of(program: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> 
 }
 
 fn ask_info(program: BorrowedFd<'_>, info: &mut ProgInfo) -> io::Result<()> {
-    let mut attr =
-        InfoAttr { fd: raw(program), info_len: size_of::<ProgInfo>() as u32, info: std::ptr::from_mut(info) as u64 };
+    let mut attr = InfoAttr {
+        fd: raw(program),
+        info_len: size_of::<ProgInfo>() as u32,
+        info: std::ptr::from_mut(info) as u64,
+    };
     bpf(OBJ_GET_INFO_BY_FD, &mut attr).map(drop)
 }

@@ -1,9 +1,11 @@
-//! A clean start: a command that was called from a shell begins as a service of the host init would.
+//! A clean start: a command that was called from a shell begins as a service of the host init
+//! would.
 //!
-//! What a process inherits of its caller it passes on: to CRIU, to the monitor that lives as long as the container, and
-//! to the container itself, as far as the images say nothing of it. So the first thing that each of our programs does is
-//! to put all of it to what the host's init has ([`begin`]). What the kernel lets nobody take off again is found by
-//! [`lasting_restrictions`], and a restore is refused.
+//! What a process inherits of its caller it passes on: to CRIU, to the monitor that lives as long
+//! as the container, and to the container itself, as far as the images say nothing of it. So the
+//! first thing that each of our programs does is to put all of it to what the host's init has
+//! ([`begin`]). What the kernel lets nobody take off again is found by [`lasting_restrictions`],
+//! and a restore is refused.
 //!
 //! | inherited | set to |
 //! |---|---|
@@ -13,19 +15,22 @@
 //! | resource limits, CPU affinity, OOM score, core dump filter, personality | those of the host init |
 //! | scheduling policy, nice value, I/O priority, timer slack, memory policy, huge pages | the kernel's defaults |
 //!
-//! Sessions, keyrings, directories and environments are given to each started program by [`super::spawn`].
+//! Sessions, keyrings, directories and environments are given to each started program by
+//! [`super::spawn`].
 
 use std::fs;
 use std::io;
 use std::sync::OnceLock;
 
-/// Our caller's `nohup` and `&` are respected: they protect the command, and go no further ([`super::spawn`]).
+/// Our caller's `nohup` and `&` are respected: they protect the command, and go no further
+/// ([`super::spawn`]).
 const KEPT_IGNORED: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGPIPE];
 /// The highest signal number.
 const SIGNALS: libc::c_int = 64;
 /// What systemd gives to services where it is not told otherwise, as to most shells.
 const UMASK: libc::mode_t = 0o022;
-/// More open files than this are of no use to us, and programs that close all they may have would take long.
+/// More open files than this are of no use to us, and programs that close all they may have would
+/// take long.
 const MOST_OPEN_FILES: libc::rlim_t = 1 << 19;
 /// The kernel's default, in nanoseconds.
 const TIMER_SLACK: libc::c_ulong = 50_000;
@@ -51,7 +56,8 @@ const RESETS: &[(&str, Reset)] = &[
 
 static FAILED: OnceLock<Vec<String>> = OnceLock::new();
 
-/// Puts all that this process has inherited to what a service has. To be called first in `main`: it closes descriptors.
+/// Puts all that this process has inherited to what a service has. To be called first in `main`: it
+/// closes descriptors.
 ///
 /// A part that cannot be reset is no reason to fail; see [`failures`].
 pub fn begin() {
@@ -66,10 +72,11 @@ pub fn failures() -> &'static [String] {
     FAILED.get().map(Vec::as_slice).unwrap_or_default()
 }
 
-/// The restrictions on this process that a restored container would inherit and that cannot be lifted: those that the
-/// host's init does not have, too.
+/// The restrictions on this process that a restored container would inherit and that cannot be
+/// lifted: those that the host's init does not have, too.
 pub fn lasting_restrictions() -> io::Result<Vec<&'static str>> {
-    let (ours, inits) = (fs::read_to_string("/proc/self/status")?, fs::read_to_string("/proc/1/status")?);
+    let (ours, inits) =
+        (fs::read_to_string("/proc/self/status")?, fs::read_to_string("/proc/1/status")?);
     let mut found = restrictions_beyond(&ours, &inits);
     if denies_write_and_execute() {
         found.push("memory that is written cannot be executed (PR_SET_MDWE)");
@@ -107,13 +114,17 @@ fn denies_write_and_execute() -> bool {
 }
 
 fn close_descriptors() -> io::Result<()> {
-    // SAFETY: called first in `main`: nothing in this program owns a descriptor yet. Rust has opened the first three.
+    // SAFETY: called first in `main`: nothing in this program owns a descriptor yet. Rust has
+    // opened the first three.
     check(unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) })
 }
 
 fn reset_signals() -> io::Result<()> {
-    for number in (1..=SIGNALS).filter(|number| is_ignored(*number) && !KEPT_IGNORED.contains(number)) {
-        // SAFETY: an ignored signal gets the kernel's default action; no handler of ours is concerned.
+    for number in
+        (1..=SIGNALS).filter(|number| is_ignored(*number) && !KEPT_IGNORED.contains(number))
+    {
+        // SAFETY: an ignored signal gets the kernel's default action; no handler of ours is
+        // concerned.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     unblock_signals()
@@ -121,7 +132,8 @@ fn reset_signals() -> io::Result<()> {
 
 /// Whether this process ignores a signal.
 pub(super) fn is_ignored(number: libc::c_int) -> bool {
-    // SAFETY: an all-zero sigaction is a valid one to be overwritten; only the current action is asked for.
+    // SAFETY: an all-zero sigaction is a valid one to be overwritten; only the current action is
+    // asked for.
     let (result, action) = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
         (libc::sigaction(number, std::ptr::null(), &raw mut action), action)
@@ -129,18 +141,20 @@ pub(super) fn is_ignored(number: libc::c_int) -> bool {
     result == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
-/// Gives each signal its default action, and lets all of them through. Makes system calls only: it may be called between
-/// fork and exec.
+/// Gives each signal its default action, and lets all of them through. Makes system calls only: it
+/// may be called between fork and exec.
 pub(super) fn default_signals() -> io::Result<()> {
     for number in 1..=SIGNALS {
-        // SAFETY: no handler is installed. Those that cannot be changed are the kernel's and the C library's own.
+        // SAFETY: no handler is installed. Those that cannot be changed are the kernel's and the C
+        // library's own.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
     unblock_signals()
 }
 
 fn unblock_signals() -> io::Result<()> {
-    // SAFETY: an all-zero sigset_t is a valid set, sigemptyset makes it the empty one; it lives through both calls.
+    // SAFETY: an all-zero sigset_t is a valid set, sigemptyset makes it the empty one; it lives
+    // through both calls.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
@@ -179,7 +193,8 @@ fn reset_limit(resource: libc::__rlimit_resource_t) -> io::Result<()> {
         check(unsafe { libc::setrlimit(resource, &raw const limit) }.into())
     };
     set(wanted).or_else(|e| {
-        let most = libc::rlimit { rlim_cur: wanted.rlim_cur.min(ours.rlim_max), rlim_max: ours.rlim_max };
+        let most =
+            libc::rlimit { rlim_cur: wanted.rlim_cur.min(ours.rlim_max), rlim_max: ours.rlim_max };
         set(most)?;
         if most.rlim_cur < wanted.rlim_cur { Err(e) } else { Ok(()) }
     })
@@ -230,7 +245,9 @@ fn reset_memory_policy() -> io::Result<()> {
 fn reset_huge_pages() -> io::Result<()> {
     let none: libc::c_ulong = 0;
     // SAFETY: numbers only.
-    supported(check(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, none, none, none, none) }.into()))
+    supported(check(
+        unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, none, none, none, none) }.into(),
+    ))
 }
 
 fn reset_personality() -> io::Result<()> {
@@ -273,7 +290,8 @@ fn check(result: libc::c_long) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    const FREE: &str = "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\nCapBnd:\t000001ffffffffff\n";
+    const FREE: &str =
+        "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\nCapBnd:\t000001ffffffffff\n";
 
     #[test]
     fn only_what_init_does_not_have_is_a_restriction() {
@@ -286,7 +304,10 @@ mod tests {
         ] {
             let restricted = FREE.replace(from, to);
             assert_eq!(restrictions_beyond(&restricted, FREE).len(), 1, "{to}");
-            assert!(restrictions_beyond(&restricted, &restricted).is_empty(), "init has it, too: {to}");
+            assert!(
+                restrictions_beyond(&restricted, &restricted).is_empty(),
+                "init has it, too: {to}"
+            );
             assert!(restrictions_beyond(FREE, &restricted).is_empty(), "only init has it: {to}");
         }
         // An older kernel tells less.

@@ -1,9 +1,10 @@
-//! Covers: what is written to a mount through one goes to memory, and with it when nobody has it mounted
-//! any more. The mount below is only read.
+//! Covers: what is written to a mount through one goes to memory, and with it when nobody has it
+//! mounted any more. The mount below is only read.
 //!
-//! Each cover is an overlay whose upper layer is on a file system in memory; all covers made together share
-//! that, and its limit. An overlay takes only layers of its maker's own mount namespace, so all of it is
-//! made on a thread with a namespace of its own, and leaves that as mounts that are mounted nowhere.
+//! Each cover is an overlay whose upper layer is on a file system in memory; all covers made
+//! together share that, and its limit. An overlay takes only layers of its maker's own mount
+//! namespace, so all of it is made on a thread with a namespace of its own, and leaves that as
+//! mounts that are mounted nowhere.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,7 +14,9 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fstat, openat2, utimensat};
+use rustix::fs::{
+    CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fstat, openat2, utimensat,
+};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use super::mount::{Detached, on_a_thread};
@@ -30,8 +33,8 @@ const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags:
 pub struct Lower {
     /// It, mounted nowhere.
     pub mount: OwnedFd,
-    /// Large regular files in it that somebody is about to open for writing, relative to its root. An overlay
-    /// would copy them; instead, holes of their size stand in for them.
+    /// Large regular files in it that somebody is about to open for writing, relative to its root.
+    /// An overlay would copy them; instead, holes of their size stand in for them.
     pub large_files: Vec<PathBuf>,
     /// Where no overlay can be put upon it, it is shown as it is, read-only.
     pub or_read_only: bool,
@@ -55,7 +58,13 @@ impl Covers {
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
             let options = format!("size={limit},mode=0700");
-            mount(Some("lxc-cr"), WORKPLACE, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()))?;
+            mount(
+                Some("lxc-cr"),
+                WORKPLACE,
+                Some("tmpfs"),
+                MsFlags::empty(),
+                Some(options.as_str()),
+            )?;
             let mut some_read_only = false;
             let made = lowers.iter().enumerate().map(|(number, lower)| {
                 let place = Path::new(WORKPLACE).join(number.to_string());
@@ -83,7 +92,8 @@ impl Covers {
 }
 
 fn cover(place: &Path, lower: &Lower) -> io::Result<Detached> {
-    let [below, upper, work, whole] = [LOWER, "upper", "work", "whole"].map(|name| place.join(name));
+    let [below, upper, work, whole] =
+        [LOWER, "upper", "work", "whole"].map(|name| place.join(name));
     for dir in [&below, &upper, &work, &whole] {
         fs::create_dir_all(dir)?;
     }
@@ -95,7 +105,12 @@ fn cover(place: &Path, lower: &Lower) -> io::Result<Detached> {
             log::debug!("a stand-in for {}: {e}", file.display());
         }
     }
-    let options = format!("lowerdir={},upperdir={},workdir={}", below.display(), upper.display(), work.display());
+    let options = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        below.display(),
+        upper.display(),
+        work.display()
+    );
     mount(Some("lxc-cr"), &whole, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
     Ok(Detached::from(open_tree(CWD, &whole, CLONE)?))
 }

@@ -11,8 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, getxattr, listxattr, makedev, openat, openat2,
-    readlinkat, statx,
+    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, StatxFlags, getxattr, listxattr, makedev,
+    openat, openat2, readlinkat, statx,
 };
 use rustix::fs::{Timespec, Timestamps, UTIME_OMIT, XattrFlags, fstatfs, setxattr, utimensat};
 use rustix::io::Errno;
@@ -69,14 +69,28 @@ impl Entry {
         let root = File::open(root)?;
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-        Ok(Entry(openat2(&root, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), how)?))
+        Ok(Entry(openat2(
+            &root,
+            path,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+            how,
+        )?))
     }
 
     /// A file in this directory; none where another mount is on it.
     pub fn child(&self, name: &OsStr) -> io::Result<Option<Entry>> {
-        let how =
-            ResolveFlags::BENEATH | ResolveFlags::NO_XDEV | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
-        match openat2(&self.0, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty(), how) {
+        let how = ResolveFlags::BENEATH
+            | ResolveFlags::NO_XDEV
+            | ResolveFlags::NO_MAGICLINKS
+            | ResolveFlags::NO_SYMLINKS;
+        match openat2(
+            &self.0,
+            name,
+            OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+            how,
+        ) {
             Ok(fd) => Ok(Some(Entry(fd))),
             Err(Errno::XDEV) => Ok(None),
             Err(e) => Err(e.into()),
@@ -123,7 +137,8 @@ impl Entry {
         Ok(readlinkat(&self.0, "", Vec::new())?.into_bytes())
     }
 
-    /// Its extended attributes, ACLs and capabilities among them, by name; none where its file system has none.
+    /// Its extended attributes, ACLs and capabilities among them, by name; none where its file
+    /// system has none.
     pub fn attributes(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
         let path = self.path();
         let mut buffer = vec![0; LARGEST_ATTRIBUTE];
@@ -159,7 +174,8 @@ impl Entry {
         Ok(setxattr(self.path(), name, value, XattrFlags::empty())?)
     }
 
-    /// Sets when it was changed last, in seconds and nanoseconds since 1970; the time of its last access stays.
+    /// Sets when it was changed last, in seconds and nanoseconds since 1970; the time of its last
+    /// access stays.
     pub fn set_modified(&self, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
         let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let modified = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
@@ -203,13 +219,19 @@ mod tests {
         let dir = Entry::below(top.path(), Path::new("/")).unwrap();
         assert_eq!(dir.names().unwrap(), ["a", "b"]);
         let link = dir.child(OsStr::new("a")).unwrap().unwrap();
-        assert_eq!((link.facts().unwrap().kind(), link.target().unwrap()), (FileType::Symlink, b"/etc".to_vec()));
+        assert_eq!(
+            (link.facts().unwrap().kind(), link.target().unwrap()),
+            (FileType::Symlink, b"/etc".to_vec())
+        );
         link.set_modified((7, 8)).unwrap();
         assert_eq!(link.facts().unwrap().modified, (7, 8));
         assert!(link.open().is_err() && link.attributes().is_ok());
         let file = dir.child(OsStr::new("b")).unwrap().unwrap();
         let facts = file.facts().unwrap();
-        assert_eq!((facts.mode & 0o7777, facts.size, facts.kind()), (0o640, 7, FileType::RegularFile));
+        assert_eq!(
+            (facts.mode & 0o7777, facts.size, facts.kind()),
+            (0o640, 7, FileType::RegularFile)
+        );
         assert_eq!(io::read_to_string(file.open().unwrap()).unwrap(), "content");
         assert!(Entry::below(top.path(), Path::new("/a/passwd")).is_err());
         assert!(!matches!(dir.child(OsStr::new("../x")), Ok(Some(_))));

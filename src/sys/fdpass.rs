@@ -1,8 +1,8 @@
 //! Descriptors and credentials that travel over a unix socket.
 //!
-//! nix has `recvmsg`, but it hands out raw descriptor numbers, and nothing at all when the kernel had
-//! to cut the control data: descriptors that did arrive would then stay open for ever. Here every
-//! descriptor that the kernel installed has an owner before anything else happens.
+//! nix has `recvmsg`, but it hands out raw descriptor numbers, and nothing at all when the kernel
+//! had to cut the control data: descriptors that did arrive would then stay open for ever. Here
+//! every descriptor that the kernel installed has an owner before anything else happens.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -15,19 +15,23 @@ pub use nix::sys::socket::UnixCredentials as Credentials;
 /// The most descriptors taken from one message. (LXC's own limit is 20.)
 pub const MAX_FDS: usize = 32;
 
-/// Room for the credentials and `MAX_FDS` descriptors with their headers, aligned as `cmsghdr` wants it.
+/// Room for the credentials and `MAX_FDS` descriptors with their headers, aligned as `cmsghdr`
+/// wants it.
 type Control = [u64; 32];
 
 /// The bytes of control data that hold credentials and this many descriptors.
 fn control_len(max_fds: usize) -> usize {
     let fds = max_fds.min(MAX_FDS) * size_of::<RawFd>();
     // SAFETY: CMSG_SPACE only calculates; it is unsafe for being declared as a foreign function.
-    let (rights, creds) = unsafe { (libc::CMSG_SPACE(fds as u32), libc::CMSG_SPACE(size_of::<libc::ucred>() as u32)) };
+    let (rights, creds) = unsafe {
+        (libc::CMSG_SPACE(fds as u32), libc::CMSG_SPACE(size_of::<libc::ucred>() as u32))
+    };
     (if fds == 0 { 0 } else { rights as usize }) + creds as usize
 }
 
-/// Receives into `buf` once, with at most `max_fds` descriptors (CLOEXEC, the rest is closed) and the sender's
-/// credentials if the socket asks for them (SO_PASSCRED). Blocks as the socket does; 0 bytes are the end.
+/// Receives into `buf` once, with at most `max_fds` descriptors (CLOEXEC, the rest is closed) and
+/// the sender's credentials if the socket asks for them (SO_PASSCRED). Blocks as the socket does; 0
+/// bytes are the end.
 pub fn recv_with_fds(
     sock: BorrowedFd<'_>,
     buf: &mut [u8],
@@ -35,15 +39,16 @@ pub fn recv_with_fds(
 ) -> io::Result<(usize, Vec<OwnedFd>, Option<Credentials>)> {
     let mut control: Control = [0; 32];
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    // SAFETY: msghdr is plain integers and pointers, for which all zeros is a valid value (null, length 0).
+    // SAFETY: msghdr is plain integers and pointers, for which all zeros is a valid value (null,
+    // length 0).
     let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     header.msg_iov = &raw mut iov;
     header.msg_iovlen = 1;
     header.msg_control = control.as_mut_ptr().cast();
     header.msg_controllen = control_len(max_fds);
     let received = loop {
-        // SAFETY: `header` points to `iov`, which describes `buf`, and to `control`, which is longer than
-        // `control_len` can say; all three outlive the call.
+        // SAFETY: `header` points to `iov`, which describes `buf`, and to `control`, which is
+        // longer than `control_len` can say; all three outlive the call.
         let n = unsafe { libc::recvmsg(sock.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC) };
         match usize::try_from(n) {
             Ok(n) => break n,
@@ -64,9 +69,10 @@ pub fn recv_with_fds(
 fn take_control(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
     let mut fds = Vec::new();
     let mut credentials = None;
-    // SAFETY: called once for a header that recvmsg has filled: the kernel wrote well-formed control messages of
-    // `msg_controllen` bytes in all, CMSG_FIRSTHDR/NXTHDR stay within them, and the payload is read with its own
-    // length and without alignment. The descriptors are new in this process and nobody else has seen them.
+    // SAFETY: called once for a header that recvmsg has filled: the kernel wrote well-formed
+    // control messages of `msg_controllen` bytes in all, CMSG_FIRSTHDR/NXTHDR stay within them, and
+    // the payload is read with its own length and without alignment. The descriptors are new in
+    // this process and nobody else has seen them.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(m) = message.as_ref() {
@@ -80,7 +86,8 @@ fn take_control(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
                     }
                 }
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= size_of::<libc::ucred>() => {
-                    credentials = Some(Credentials::from(data.cast::<libc::ucred>().read_unaligned()));
+                    credentials =
+                        Some(Credentials::from(data.cast::<libc::ucred>().read_unaligned()));
                 }
                 _ => {}
             }
@@ -90,8 +97,9 @@ fn take_control(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
     (fds, credentials)
 }
 
-/// Sends all of `bufs` as one message, with descriptors and, if wanted, this process's credentials. Blocks as the
-/// socket does; a peer that is gone is EPIPE and no signal. Returns how many bytes were taken.
+/// Sends all of `bufs` as one message, with descriptors and, if wanted, this process's credentials.
+/// Blocks as the socket does; a peer that is gone is EPIPE and no signal. Returns how many bytes
+/// were taken.
 pub fn send_with_fds(
     sock: BorrowedFd<'_>,
     bufs: &[IoSlice<'_>],
@@ -144,7 +152,10 @@ mod tests {
         assert_eq!((&buf[..n], fds.len()), (&b"hello"[..], 2));
         assert_eq!(credentials.unwrap().pid(), std::process::id() as i32);
         for fd in fds {
-            assert!(FdFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFD).unwrap()).contains(FdFlag::FD_CLOEXEC));
+            assert!(
+                FdFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFD).unwrap())
+                    .contains(FdFlag::FD_CLOEXEC)
+            );
             let mut text = String::new();
             File::from(fd).read_to_string(&mut text).unwrap();
         }

@@ -1,8 +1,8 @@
 //! Files and directories that only root may have made.
 //!
-//! Everything here runs as root on paths that others may be able to write to. So directories are opened
-//! step by step without following a last symbolic link, owners and modes are checked on the open
-//! descriptor, and files are replaced by a rename.
+//! Everything here runs as root on paths that others may be able to write to. So directories are
+//! opened step by step without following a last symbolic link, owners and modes are checked on the
+//! open descriptor, and files are replaced by a rename.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -40,20 +40,29 @@ pub fn open_private_dir(path: &Path) -> Result<File> {
         bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
     }
     if meta.mode() & 0o022 != 0 {
-        bail!("{} can be written by others (mode {:o}): it is not trusted", path.display(), meta.mode() & 0o7777);
+        bail!(
+            "{} can be written by others (mode {:o}): it is not trusted",
+            path.display(),
+            meta.mode() & 0o7777
+        );
     }
     Ok(dir)
 }
 
-/// Checks that all in a directory is what root made there: files and directories of root's that nobody else can write
-/// to. Anything else, and a link above all, would be opened by whoever works in it (CRIU) without a look at what it is.
-/// A link with one of the names in `links` is allowed.
+/// Checks that all in a directory is what root made there: files and directories of root's that
+/// nobody else can write to. Anything else, and a link above all, would be opened by whoever works
+/// in it (CRIU) without a look at what it is. A link with one of the names in `links` is allowed.
 pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
     for name in names(dir)? {
         let path = dir.join(&name);
-        let meta = fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+        let meta =
+            fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?;
         if !path_trust::is_ours(meta.uid()) {
-            bail!("{} belongs to user {}, not to root: it is not trusted", path.display(), meta.uid());
+            bail!(
+                "{} belongs to user {}, not to root: it is not trusted",
+                path.display(),
+                meta.uid()
+            );
         }
         if meta.is_symlink() && links.iter().any(|l| name == Path::new(l)) {
             continue;
@@ -63,7 +72,11 @@ pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
             bail!("{} is {what}: it is not trusted", path.display());
         }
         if meta.mode() & 0o022 != 0 {
-            bail!("{} can be written by others (mode {:o}): it is not trusted", path.display(), meta.mode() & 0o7777);
+            bail!(
+                "{} can be written by others (mode {:o}): it is not trusted",
+                path.display(),
+                meta.mode() & 0o7777
+            );
         }
     }
     Ok(())
@@ -80,10 +93,14 @@ pub fn open_dir(path: &Path) -> Result<File> {
 
 /// Opens a file for reading; a symbolic link as the last component is refused.
 pub fn open_file(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
+        .open(path)
 }
 
-/// Opens a file for writing, empty, made private to root if it is new; a symbolic link as the last component is refused.
+/// Opens a file for writing, empty, made private to root if it is new; a symbolic link as the last
+/// component is refused.
 pub fn make_anew(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options
@@ -105,8 +122,9 @@ pub fn open_append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Checks that nobody but root can have written a file that root acts upon, nor put another one in its place. The
-/// directory of a container, where its own configuration lies, may be its root's. To read it, [`crate::sys::path_trust::open_own`].
+/// Checks that nobody but root can have written a file that root acts upon, nor put another one in
+/// its place. The directory of a container, where its own configuration lies, may be its root's. To
+/// read it, [`crate::sys::path_trust::open_own`].
 pub fn check_own_file(guest: Option<Guest>, path: &Path) -> Result<()> {
     let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
     path_trust::check_file(guest, &path)?;
@@ -146,7 +164,8 @@ pub fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
         std::os::unix::fs::fchown(&file, None, Some(gid)).with_context(what)?;
     }
     if meta.mode() & 0o7777 != mode {
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode)).with_context(what)?;
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
+            .with_context(what)?;
     }
     Ok(())
 }
@@ -156,14 +175,20 @@ pub fn scratch(name: &str) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
 
-/// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is refused, and so is a
-/// pipe, which would hold us up; a terminal or `/dev/null` is as good as a file.
+/// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is
+/// refused, and so is a pipe, which would hold us up; a terminal or `/dev/null` is as good as a
+/// file.
 pub fn open_log(path: &Path) -> Result<File> {
     let what = || format!("open the log file {}", path.display());
     let at = std::path::absolute(path).with_context(what)?;
     let way = path_trust::reach_name(None, &at).with_context(what)?;
     let name = at.file_name().context("it has no name").with_context(what)?;
-    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = OFlags::WRONLY
+        | OFlags::APPEND
+        | OFlags::CREATE
+        | OFlags::NOFOLLOW
+        | OFlags::NONBLOCK
+        | OFlags::NOCTTY;
     let file = way.open_in(name, flags, PRIVATE_FILE).with_context(what)?;
     let meta = file.metadata().with_context(what)?;
     let kind = meta.file_type();
@@ -188,7 +213,8 @@ pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     put(path, content, PRIVATE_FILE, None)
 }
 
-/// As [`write_atomically`]: a file that is there keeps its owner and mode, a new one gets this mode.
+/// As [`write_atomically`]: a file that is there keeps its owner and mode, a new one gets this
+/// mode.
 pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) => put(path, content, meta.mode() & 0o7777, Some((meta.uid(), meta.gid()))),
@@ -197,8 +223,9 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     }
 }
 
-/// Gives a file that is there this content and leaves all else of it as it is, for file systems that allow no more. It is
-/// written before it is cut, so that less of it can be missing if the machine stops in between.
+/// Gives a file that is there this content and leaves all else of it as it is, for file systems
+/// that allow no more. It is written before it is cut, so that less of it can be missing if the
+/// machine stops in between.
 pub fn rewrite(path: &Path, content: &[u8]) -> Result<()> {
     let written = (|| -> io::Result<()> {
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
@@ -229,7 +256,8 @@ fn put(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Res
         Ok(renameat(&dir, &temp, &dir, name)?)
     })();
     if written.is_err() {
-        // What could not become the file stands in nobody's way; that it cannot be removed is not what has failed.
+        // What could not become the file stands in nobody's way; that it cannot be removed is not
+        // what has failed.
         if let Err(e) = unlinkat(&dir, &temp, AtFlags::empty()) {
             log::debug!("remove {temp} beside {}: {e}", path.display());
         }
@@ -266,26 +294,28 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 /// Writes out everything of the file system that holds this path.
 pub fn sync_file_system(path: &Path) -> Result<()> {
     let dir = open_dir(path)?;
-    rustix::fs::syncfs(dir.as_fd()).with_context(|| format!("write {} out to the disk", path.display()))
+    rustix::fs::syncfs(dir.as_fd())
+        .with_context(|| format!("write {} out to the disk", path.display()))
 }
 
-/// Asks the kernel to begin writing a piece of a file out to the disk. Only a wish: what counts is the sync at the
-/// end, which reports errors.
+/// Asks the kernel to begin writing a piece of a file out to the disk. Only a wish: what counts is
+/// the sync at the end, which reports errors.
 pub fn begin_writing_out(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
 }
 
-/// Asks the kernel to drop what it has cached of a file, so that the next read is one of the disk. What is not yet
-/// written out stays, and so does what a file system without a disk has.
+/// Asks the kernel to drop what it has cached of a file, so that the next read is one of the disk.
+/// What is not yet written out stays, and so does what a file system without a disk has.
 pub fn forget_cached(file: &File) {
     if let Err(e) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
         log::debug!("drop the cached pages of a file: {e}");
     }
 }
 
-/// Puts a directory in place of another one in one step; the other one is then found under the first's name.
+/// Puts a directory in place of another one in one step; the other one is then found under the
+/// first's name.
 pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
@@ -295,7 +325,9 @@ pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
 pub fn names(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).with_context(|| format!("list {}", path.display()))? {
-        found.push(PathBuf::from(entry.with_context(|| format!("list {}", path.display()))?.file_name()));
+        found.push(PathBuf::from(
+            entry.with_context(|| format!("list {}", path.display()))?.file_name(),
+        ));
     }
     found.sort();
     Ok(found)
@@ -311,7 +343,9 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Removes a file that need not be there.
 pub fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e).with_context(|| format!("remove {}", path.display())),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("remove {}", path.display()))
+        }
         _ => Ok(()),
     }
 }
@@ -338,7 +372,9 @@ mod tests {
         let dir = top.path().join("open");
         fs::create_dir(&dir).unwrap();
         fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        assert!(open_private_dir(&dir).unwrap_err().to_string().contains("can be written by others"));
+        assert!(
+            open_private_dir(&dir).unwrap_err().to_string().contains("can be written by others")
+        );
     }
 
     #[test]
@@ -348,15 +384,39 @@ mod tests {
         fs::write(path("core-1.img"), "x").unwrap();
         symlink("/somewhere", path("parent")).unwrap();
         check_content(top.path(), &["parent"]).unwrap();
-        assert!(check_content(top.path(), &[]).unwrap_err().to_string().contains("parent is a symbolic link"));
+        assert!(
+            check_content(top.path(), &[])
+                .unwrap_err()
+                .to_string()
+                .contains("parent is a symbolic link")
+        );
         symlink("/etc/shadow", path("restore.log")).unwrap();
-        assert!(check_content(top.path(), &["parent"]).unwrap_err().to_string().contains("restore.log is a symbolic"));
+        assert!(
+            check_content(top.path(), &["parent"])
+                .unwrap_err()
+                .to_string()
+                .contains("restore.log is a symbolic")
+        );
         fs::remove_file(path("restore.log")).unwrap();
         nix::unistd::mkfifo(&path("pages-1.img"), nix::sys::stat::Mode::S_IRUSR).unwrap();
-        assert!(check_content(top.path(), &["parent"]).unwrap_err().to_string().contains("is a special file"));
+        assert!(
+            check_content(top.path(), &["parent"])
+                .unwrap_err()
+                .to_string()
+                .contains("is a special file")
+        );
         fs::remove_file(path("pages-1.img")).unwrap();
-        fs::set_permissions(path("core-1.img"), std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-        assert!(check_content(top.path(), &["parent"]).unwrap_err().to_string().contains("written by others"));
+        fs::set_permissions(
+            path("core-1.img"),
+            std::os::unix::fs::PermissionsExt::from_mode(0o666),
+        )
+        .unwrap();
+        assert!(
+            check_content(top.path(), &["parent"])
+                .unwrap_err()
+                .to_string()
+                .contains("written by others")
+        );
     }
 
     #[test]
@@ -370,7 +430,8 @@ mod tests {
         assert!(check_own_file(None, &file).unwrap_err().to_string().contains("written by others"));
         make_private(top.path()).unwrap();
         check_own_file(None, &file).unwrap();
-        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
         assert!(check_own_file(None, &file).unwrap_err().to_string().contains("could be replaced"));
     }
 
@@ -385,8 +446,11 @@ mod tests {
         nix::unistd::mkfifo(&path("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
         assert!(open_log(&path("pipe")).is_err());
         open_log(Path::new("/dev/null")).unwrap();
-        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
-        assert!(format!("{:#}", open_log(&path("log")).unwrap_err()).contains("others can write to"));
+        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
+            .unwrap();
+        assert!(
+            format!("{:#}", open_log(&path("log")).unwrap_err()).contains("others can write to")
+        );
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! What the kernel already knows of a file, without asking the server of its file system.
 //!
-//! A FUSE or NFS server that has stopped never answers, and who asks it waits in the kernel and cannot even be killed. A
-//! container's files are therefore only glanced at: by the links of /proc, which need no look-up of a name, and with what
-//! is cached of them.
+//! A FUSE or NFS server that has stopped never answers, and who asks it waits in the kernel and
+//! cannot even be killed. A container's files are therefore only glanced at: by the links of /proc,
+//! which need no look-up of a name, and with what is cached of them.
 
 use std::io;
 use std::path::Path;
@@ -43,7 +43,8 @@ impl Glance {
     }
 }
 
-/// Glances at what a link of /proc leads to: `/proc/PID/root`, `/proc/PID/fd/N`, `/proc/PID/map_files/RANGE`.
+/// Glances at what a link of /proc leads to: `/proc/PID/root`, `/proc/PID/fd/N`,
+/// `/proc/PID/map_files/RANGE`.
 pub fn glance(link: &Path) -> io::Result<Glance> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(Glance::of(&statx(CWD, link, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?))
@@ -59,9 +60,13 @@ mod tests {
     #[test]
     fn a_file_is_known_by_its_descriptor() {
         let file = tempfile::tempfile().unwrap();
-        let (meta, link) = (file.metadata().unwrap(), format!("/proc/self/fd/{}", file.as_raw_fd()));
+        let (meta, link) =
+            (file.metadata().unwrap(), format!("/proc/self/fd/{}", file.as_raw_fd()));
         let seen = glance(Path::new(&link)).unwrap();
-        assert_eq!((seen.dev, seen.ino, seen.nlink, seen.mode), (meta.dev(), meta.ino(), 0, meta.mode()));
+        assert_eq!(
+            (seen.dev, seen.ino, seen.nlink, seen.mode),
+            (meta.dev(), meta.ino(), 0, meta.mode())
+        );
         let null = glance(Path::new("/dev/null")).unwrap();
         assert_eq!(null.rdev, std::fs::metadata("/dev/null").unwrap().rdev());
     }

@@ -1,7 +1,7 @@
 //! Names below a root that somebody else may change while we look: a container's.
 //!
-//! Nothing here leaves that root, whatever links are put in the way: the kernel resolves all of a path inside
-//! (openat2(2), `RESOLVE_IN_ROOT`).
+//! Nothing here leaves that root, whatever links are put in the way: the kernel resolves all of a
+//! path inside (openat2(2), `RESOLVE_IN_ROOT`).
 
 use std::fs::File;
 use std::io;
@@ -108,12 +108,19 @@ impl Below {
     fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-        Ok(openat2(&self.0, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)?)
+        Ok(openat2(
+            &self.0,
+            path,
+            flags,
+            Mode::empty(),
+            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
+        )?)
     }
 
     /// The names in a directory, without `.` and `..`.
     pub fn names(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut found: Vec<PathBuf> = self.inodes(directory)?.into_iter().map(|(name, _)| name).collect();
+        let mut found: Vec<PathBuf> =
+            self.inodes(directory)?.into_iter().map(|(name, _)| name).collect();
         found.retain(|name| name.file_name().is_some() && name.as_os_str() != ".");
         Ok(found)
     }
@@ -125,7 +132,8 @@ impl Below {
         for entry in rustix::fs::Dir::read_from(&dir)? {
             use std::os::unix::ffi::OsStrExt;
             let entry = entry?;
-            let name = Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes())).to_owned();
+            let name =
+                Path::new(std::ffi::OsStr::from_bytes(entry.file_name().to_bytes())).to_owned();
             // What has gone meanwhile is not there.
             if let Ok(stat) = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 found.push((name, (stat.st_dev, stat.st_ino)));
@@ -142,7 +150,11 @@ impl Below {
             .and_then(|dir| Ok(unlinkat(dir, name, AtFlags::empty())?));
         match removed {
             Ok(()) => Ok(true),
-            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+            Err(e)
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+            {
+                Ok(false)
+            }
             Err(e) => Err(e),
         }
     }
@@ -193,15 +205,25 @@ mod tests {
         let below = Below::open(&root).unwrap();
         assert_eq!(below.resolve(Path::new("/init")).unwrap(), Path::new("/usr/lib/init"));
         assert!(below.resolve(Path::new("/out/root")).is_err());
-        for (path, link) in
-            [("usr/lib/init", false), ("init", true), ("lib/init", true), ("out/x", true), ("usr/none", false)]
-        {
+        for (path, link) in [
+            ("usr/lib/init", false),
+            ("init", true),
+            ("lib/init", true),
+            ("out/x", true),
+            ("usr/none", false),
+        ] {
             assert_eq!(below.has_link(Path::new(path)).unwrap(), link, "{path}");
         }
-        for (path, link) in
-            [("/lib/init/x", Some("/lib")), ("usr/../init", Some("usr/../init")), ("/usr/lib/init", None)]
-        {
-            assert_eq!(below.link_on(Path::new(path)).unwrap().as_deref(), link.map(Path::new), "{path}");
+        for (path, link) in [
+            ("/lib/init/x", Some("/lib")),
+            ("usr/../init", Some("usr/../init")),
+            ("/usr/lib/init", None),
+        ] {
+            assert_eq!(
+                below.link_on(Path::new(path)).unwrap().as_deref(),
+                link.map(Path::new),
+                "{path}"
+            );
         }
     }
 

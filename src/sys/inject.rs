@@ -6,8 +6,8 @@
 //! were; a system call that was interrupted goes on as after any stop: the last stop of ours is one
 //! from which the kernel restarts it.
 //!
-//! Nothing else may trace the thread, and it must not be frozen: it would not get to the call.
-//! From its first call until it is let go, the thread is killed if this process is: it would go on with
+//! Nothing else may trace the thread, and it must not be frozen: it would not get to the call. From
+//! its first call until it is let go, the thread is killed if this process is: it would go on with
 //! registers that are not its own.
 
 use std::cell::Cell;
@@ -71,10 +71,13 @@ pub struct Stopped {
 /// A thread of our own does it, and ends: with it goes every hold, whatever has happened.
 ///
 /// # Errors
-/// Those of `work`; `ESRCH` when it is gone or killed, `EPERM` when something else traces it or it has ended,
-/// `ETIMEDOUT` when it does not stop (it waits in the kernel uninterruptibly), `ENOTSUP` for a
-/// program of another kind of instructions (32 bit) or on a processor that is not known here.
-pub fn with<T: Send>(tid: i32, work: impl FnOnce(&Stopped) -> io::Result<T> + Send) -> io::Result<T> {
+/// Those of `work`; `ESRCH` when it is gone or killed, `EPERM` when something else traces it or it
+/// has ended, `ETIMEDOUT` when it does not stop (it waits in the kernel uninterruptibly), `ENOTSUP`
+/// for a program of another kind of instructions (32 bit) or on a processor that is not known here.
+pub fn with<T: Send>(
+    tid: i32,
+    work: impl FnOnce(&Stopped) -> io::Result<T> + Send,
+) -> io::Result<T> {
     std::thread::scope(|scope| {
         let hold = move || {
             let stopped = Stopped::hold(tid)?;
@@ -82,7 +85,8 @@ pub fn with<T: Send>(tid: i32, work: impl FnOnce(&Stopped) -> io::Result<T> + Se
             stopped.detach()?;
             result
         };
-        let thread = std::thread::Builder::new().name("ptrace".to_owned()).spawn_scoped(scope, hold)?;
+        let thread =
+            std::thread::Builder::new().name("ptrace".to_owned()).spawn_scoped(scope, hold)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
@@ -173,7 +177,9 @@ impl Stopped {
             self.come_to_restart()?;
         }
         match result? {
-            error @ -4095..0 => Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(libc::EIO))),
+            error @ -4095..0 => {
+                Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(libc::EIO)))
+            }
             value => Ok(value),
         }
     }
@@ -185,7 +191,9 @@ impl Stopped {
     pub fn page(&self) -> io::Result<Page<'_>> {
         let rights = (libc::PROT_READ | libc::PROT_WRITE).cast_unsigned().into();
         let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).cast_unsigned().into();
-        let address = self.call(libc::SYS_mmap, &[0, PAGE as u64, rights, kind, u64::MAX, 0])?.cast_unsigned();
+        let address = self
+            .call(libc::SYS_mmap, &[0, PAGE as u64, rights, kind, u64::MAX, 0])?
+            .cast_unsigned();
         Ok(Page { stopped: self, address, is_mapped: Cell::new(true) })
     }
 
@@ -211,7 +219,9 @@ impl Stopped {
     /// Those of ptrace(2).
     pub fn rseq(&self) -> io::Result<Option<(u64, u32, u32)>> {
         let found = rseq_configuration(self.tid)?;
-        Ok(found.filter(|found| found.address != 0).map(|found| (found.address, found.size, found.signature)))
+        Ok(found
+            .filter(|found| found.address != 0)
+            .map(|found| (found.address, found.size, found.signature)))
     }
 
     /// Where its system calls are handed to itself (`PR_SET_SYSCALL_USER_DISPATCH`): mode, address
@@ -241,13 +251,18 @@ impl Stopped {
         loop {
             let mut code = vec![0u8; MOST * INSTRUCTION];
             // SAFETY: the kernel writes a filter, which has at most `MOST` instructions.
-            let count = unsafe { libc::ptrace(SECCOMP_GET_FILTER, self.tid, filters.len(), code.as_mut_ptr().addr()) };
+            let count = unsafe {
+                libc::ptrace(SECCOMP_GET_FILTER, self.tid, filters.len(), code.as_mut_ptr().addr())
+            };
             match usize::try_from(count) {
                 Ok(count) => code.truncate(count * INSTRUCTION),
                 Err(_) => {
                     let error = io::Error::last_os_error();
                     // No filters at all, no further one, or no seccomp in the kernel.
-                    let is_end = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL | libc::EIO));
+                    let is_end = matches!(
+                        error.raw_os_error(),
+                        Some(libc::ENOENT | libc::EINVAL | libc::EIO)
+                    );
                     return if is_end { Ok(filters) } else { Err(error) };
                 }
             }
@@ -291,7 +306,8 @@ impl Stopped {
     /// Brings it to a stop from which an interrupted call is restarted, with its own registers.
     fn come_to_restart(&self) -> io::Result<()> {
         trace(INTERRUPT, self.tid, 0, 0)?;
-        // It runs in a call that does not return, and where it is frozen: the interruption ends that.
+        // It runs in a call that does not return, and where it is frozen: the interruption ends
+        // that.
         if self.stands.get() {
             self.go_on(libc::PTRACE_CONT, 0)?;
         }
@@ -351,10 +367,12 @@ impl Stopped {
         // The vDSO comes last, is small, and is nearly always there.
         code.reverse();
         for (start, end) in code {
-            let mut text = vec![0; usize::try_from((end - start).min(SEARCHED)).unwrap_or_default()];
+            let mut text =
+                vec![0; usize::try_from((end - start).min(SEARCHED)).unwrap_or_default()];
             let Ok(read) = memory.read_at(&mut text, start) else { continue };
             let mut places = text[..read].windows(arch::SYSCALL.len()).enumerate();
-            let found = places.find(|(at, bytes)| at.is_multiple_of(arch::ALIGNMENT) && *bytes == arch::SYSCALL);
+            let found = places
+                .find(|(at, bytes)| at.is_multiple_of(arch::ALIGNMENT) && *bytes == arch::SYSCALL);
             if let Some((offset, _)) = found {
                 self.instruction.set(Some(start + offset as u64));
                 return Ok(start + offset as u64);
@@ -428,7 +446,11 @@ static ALL_SIGNALS: u64 = u64::MAX;
 
 /// The signal that a thread gets when it goes on from a stop; none after an event.
 fn passed_on(status: i32) -> usize {
-    if status >> 8 == 0 && status != SYSCALL_STOP { usize::try_from(status).unwrap_or_default() } else { 0 }
+    if status >> 8 == 0 && status != SYSCALL_STOP {
+        usize::try_from(status).unwrap_or_default()
+    } else {
+        0
+    }
 }
 
 /// Start and end of an area of /proc/PID/maps that may be executed; the page of vsyscalls cannot be
@@ -471,7 +493,9 @@ fn rseq_configuration(tid: i32) -> io::Result<Option<RseqConfiguration>> {
 /// A thread that is moved elsewhere loses the mark that it is in a restartable sequence, and would
 /// later go on in the middle of it instead of starting it again.
 fn restartable_sequence(tid: i32) -> io::Result<Option<(u64, u64)>> {
-    let Some(configuration) = rseq_configuration(tid)?.filter(|found| found.address != 0) else { return Ok(None) };
+    let Some(configuration) = rseq_configuration(tid)?.filter(|found| found.address != 0) else {
+        return Ok(None);
+    };
     let (mut value, address) = ([0; 8], configuration.address + RSEQ_CS);
     memory(tid, false)?.read_exact_at(&mut value, address)?;
     let value = u64::from_ne_bytes(value);

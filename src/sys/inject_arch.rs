@@ -53,8 +53,10 @@ mod processor {
     /// The registers of a thread that is stopped.
     pub fn registers(tid: i32) -> io::Result<Registers> {
         let mut registers = Registers::default();
-        let mut vector =
-            libc::iovec { iov_base: (&raw mut registers.0).cast(), iov_len: size_of::<libc::user_regs_struct>() };
+        let mut vector = libc::iovec {
+            iov_base: (&raw mut registers.0).cast(),
+            iov_len: size_of::<libc::user_regs_struct>(),
+        };
         trace(libc::PTRACE_GETREGSET, tid, NT_PRSTATUS, (&raw mut vector).addr())?;
         if vector.iov_len != size_of::<libc::user_regs_struct>() || registers.0.cs != USER_CS {
             return Err(io::Error::from_raw_os_error(libc::ENOTSUP));
@@ -65,7 +67,10 @@ mod processor {
     /// Gives a thread that is stopped other registers.
     pub fn set_registers(tid: i32, registers: &Registers) -> io::Result<()> {
         let mut copy = *registers;
-        let vector = libc::iovec { iov_base: (&raw mut copy.0).cast(), iov_len: size_of::<libc::user_regs_struct>() };
+        let vector = libc::iovec {
+            iov_base: (&raw mut copy.0).cast(),
+            iov_len: size_of::<libc::user_regs_struct>(),
+        };
         trace(libc::PTRACE_SETREGSET, tid, NT_PRSTATUS, (&raw const vector).addr())
     }
 }

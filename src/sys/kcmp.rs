@@ -26,12 +26,14 @@ impl Shared {
 /// Whether two tasks share something.
 ///
 /// # Errors
-/// `ESRCH` when one of them is gone; `EPERM`; `ENOSYS` or `EOPNOTSUPP` from a kernel that cannot say.
+/// `ESRCH` when one of them is gone; `EPERM`; `ENOSYS` or `EOPNOTSUPP` from a kernel that cannot
+/// say.
 pub fn share(one: i32, other: i32, what: Shared) -> io::Result<bool> {
     compare(one, other, what.number(), 0, 0)
 }
 
-/// Whether a descriptor of one task is the same open file as one of another: not another opening of it.
+/// Whether a descriptor of one task is the same open file as one of another: not another opening of
+/// it.
 ///
 /// # Errors
 /// Those of [`share`]; `EBADF` where there is no such descriptor.
@@ -40,12 +42,19 @@ pub fn same_file(one: (i32, i32), other: (i32, i32)) -> io::Result<bool> {
     compare(one.0, other.0, KCMP_FILE, one.1, other.1)
 }
 
-/// Whether a descriptor of a task is what its epoll watches under a number: `occurrence` counts from 0 those that have been
-/// added under the same number.
+/// Whether a descriptor of a task is what its epoll watches under a number: `occurrence` counts
+/// from 0 those that have been added under the same number.
 ///
 /// # Errors
-/// Those of [`share`]; `ENOENT` where the epoll does not watch such a number, `EBADF` where there is no such descriptor.
-pub fn is_watched(pid: i32, epoll: i32, number: i32, occurrence: u32, descriptor: i32) -> io::Result<bool> {
+/// Those of [`share`]; `ENOENT` where the epoll does not watch such a number, `EBADF` where there
+/// is no such descriptor.
+pub fn is_watched(
+    pid: i32,
+    epoll: i32,
+    number: i32,
+    occurrence: u32,
+    descriptor: i32,
+) -> io::Result<bool> {
     const KCMP_EPOLL_TFD: libc::c_int = 7;
     // struct kcmp_epoll_slot.
     let slot = [epoll.cast_unsigned(), number.cast_unsigned(), occurrence];
@@ -66,7 +75,8 @@ pub fn is_watched(pid: i32, epoll: i32, number: i32, occurrence: u32, descriptor
 fn compare(one: i32, other: i32, kind: libc::c_int, first: i32, second: i32) -> io::Result<bool> {
     let number = |n: i32| libc::c_ulong::from(n.cast_unsigned());
     // SAFETY: the call takes numbers alone.
-    let order = unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, number(first), number(second)) };
+    let order =
+        unsafe { libc::syscall(libc::SYS_kcmp, one, other, kind, number(first), number(second)) };
     Ok(Errno::result(order)? == 0)
 }
 
@@ -78,7 +88,10 @@ mod tests {
     #[test]
     fn threads_share_their_descriptors_and_processes_do_not() {
         let me = std::process::id().cast_signed();
-        let mut child = std::process::Command::new("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child = std::process::Command::new("/bin/cat")
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
         let other = child.id().cast_signed();
         assert!(share(me, me, Shared::Descriptors).unwrap());
         assert!(!share(me, other, Shared::Descriptors).unwrap());

@@ -22,7 +22,9 @@ pub enum Shared {
 /// Those of kcmp(2): `ESRCH` for one that is gone, `EBADF` for a descriptor that is not open.
 pub fn are_same(one: i32, other: i32, what: Shared, descriptors: (i32, i32)) -> io::Result<bool> {
     // SAFETY: kcmp takes numbers only.
-    let result = unsafe { libc::syscall(libc::SYS_kcmp, one, other, what as i32, descriptors.0, descriptors.1) };
+    let result = unsafe {
+        libc::syscall(libc::SYS_kcmp, one, other, what as i32, descriptors.0, descriptors.1)
+    };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result == 0) }
 }
 
@@ -50,8 +52,10 @@ pub struct Scheduling {
 pub fn scheduling(tid: i32) -> io::Result<Scheduling> {
     let mut attributes = Scheduling::default();
     let size = size_of::<Scheduling>();
-    // SAFETY: the kernel writes at most `size` bytes into `attributes`, which lives through the call.
-    let result = unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attributes, size, 0) };
+    // SAFETY: the kernel writes at most `size` bytes into `attributes`, which lives through the
+    // call.
+    let result =
+        unsafe { libc::syscall(libc::SYS_sched_getattr, tid, &raw mut attributes, size, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(attributes) }
 }
 
@@ -74,7 +78,8 @@ pub fn io_priority(tid: i32) -> io::Result<(u32, u32)> {
 pub fn robust_list(tid: i32) -> io::Result<(u64, u64)> {
     let (mut head, mut length) = (0u64, 0u64);
     // SAFETY: the kernel writes a pointer and a size, 8 bytes each, into variables that live on.
-    let result = unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut length) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_get_robust_list, tid, &raw mut head, &raw mut length) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok((head, length)) }
 }
 
@@ -133,10 +138,17 @@ struct Aligned<const N: usize>([u8; N]);
 ///
 /// # Errors
 /// Those of getsockopt(2); `ENOPROTOOPT` where the socket has no such option.
-pub fn socket_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: &mut Vec<u8>) -> io::Result<()> {
+pub fn socket_option(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    option: i32,
+    value: &mut Vec<u8>,
+) -> io::Result<()> {
     let mut length = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
     // SAFETY: the kernel reads and writes at most `length` bytes of `value`, which lives on.
-    let result = unsafe { libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut length) };
+    let result = unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, option, value.as_mut_ptr().cast(), &raw mut length)
+    };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -145,7 +157,8 @@ pub fn socket_option(fd: BorrowedFd<'_>, level: i32, option: i32, value: &mut Ve
     Ok(())
 }
 
-/// Instructions of a socket's filter (`SO_GET_FILTER`), 8 bytes each; empty for a socket without one.
+/// Instructions of a socket's filter (`SO_GET_FILTER`), 8 bytes each; empty for a socket without
+/// one.
 ///
 /// # Errors
 /// `EACCES` for a filter that was not set as instructions of the old kind.
@@ -157,7 +170,13 @@ pub fn socket_filter(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut length = libc::socklen_t::try_from(MOST).map_err(io::Error::other)?;
     // SAFETY: the kernel writes at most `length` instructions of 8 bytes, for which there is room.
     let result = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_GET_FILTER, code.as_mut_ptr().cast(), &raw mut length)
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_GET_FILTER,
+            code.as_mut_ptr().cast(),
+            &raw mut length,
+        )
     };
     if result < 0 {
         return Err(io::Error::last_os_error());
@@ -211,7 +230,8 @@ pub fn duplicate(process: BorrowedFd<'_>, number: i32) -> io::Result<std::os::fd
     Ok(rustix::process::pidfd_getfd(process, number, rustix::process::PidfdGetfdFlags::empty())?)
 }
 
-/// Runs `work` in namespaces of another process (but not its user namespace), in a thread that ends.
+/// Runs `work` in namespaces of another process (but not its user namespace), in a thread that
+/// ends.
 ///
 /// # Errors
 /// Those of setns(2) and of `work`.
@@ -231,7 +251,8 @@ pub fn within<T: Send>(
             }
             work()
         };
-        let thread = std::thread::Builder::new().name("within".to_owned()).spawn_scoped(scope, enter)?;
+        let thread =
+            std::thread::Builder::new().name("within".to_owned()).spawn_scoped(scope, enter)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }

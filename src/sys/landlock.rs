@@ -7,6 +7,7 @@ const VERSION: libc::c_uint = 1;
 pub fn is_on() -> bool {
     let nothing: *const libc::c_void = std::ptr::null();
     // SAFETY: with this flag the call takes no attributes, and returns a number.
-    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, VERSION) };
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, nothing, 0usize, VERSION) };
     version > 0
 }

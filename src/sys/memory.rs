@@ -1,4 +1,5 @@
-//! Memory: to give back what is not needed for a long sleep, to have another process's pages made, and to ask what is there.
+//! Memory: to give back what is not needed for a long sleep, to have another process's pages made,
+//! and to ask what is there.
 
 use std::ffi::c_void;
 use std::fs::{self, File};
@@ -11,8 +12,8 @@ use std::ptr::NonNull;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mmap_anonymous, munmap};
 use procfs::Current;
 
-/// Gives back what the heap has free, and lets the program's own code go: what is needed of it again comes back from
-/// the page cache, at the price of a few page faults.
+/// Gives back what the heap has free, and lets the program's own code go: what is needed of it
+/// again comes back from the page cache, at the price of a few page faults.
 ///
 /// A monitor runs for months and needs little of what a restore needed.
 pub fn give_back() -> io::Result<()> {
@@ -20,8 +21,9 @@ pub fn give_back() -> io::Result<()> {
     unsafe { libc::malloc_trim(0) };
     for line in fs::read_to_string("/proc/self/maps")?.lines() {
         let Some((start, length)) = code_of_a_file(line) else { continue };
-        // SAFETY: the range is a private mapping of a file that is executable and not writable, so no page of it can
-        // have been changed; dropping its pages only makes the next access read them again from the page cache.
+        // SAFETY: the range is a private mapping of a file that is executable and not writable, so
+        // no page of it can have been changed; dropping its pages only makes the next access read
+        // them again from the page cache.
         unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
     }
     Ok(())
@@ -34,7 +36,8 @@ fn code_of_a_file(line: &str) -> Option<(usize, usize)> {
     if fields.next()? != "r-xp" || !fields.nth(3)?.starts_with('/') {
         return None;
     }
-    let (start, end) = (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let (start, end) =
+        (usize::from_str_radix(start, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
     Some((start, end.checked_sub(start)?))
 }
 
@@ -52,11 +55,13 @@ pub fn has_one_node() -> bool {
     }
 }
 
-/// Has the kernel make the pages of another process that would be made at their first touch, and changes nothing else.
+/// Has the kernel make the pages of another process that would be made at their first touch, and
+/// changes nothing else.
 ///
-/// No call of the kernel's is meant for it. `process_vm_writev(2)` makes the pages of the other side ready to be
-/// written to, as many as fit into one batch, before it looks at what it is to write (mm/process_vm_access.c,
-/// `process_vm_rw_single_vec`). Where that cannot be read, it ends with EFAULT, the pages made and nothing written.
+/// No call of the kernel's is meant for it. `process_vm_writev(2)` makes the pages of the other
+/// side ready to be written to, as many as fit into one batch, before it looks at what it is to
+/// write (mm/process_vm_access.c, `process_vm_rw_single_vec`). Where that cannot be read, it ends
+/// with EFAULT, the pages made and nothing written.
 #[derive(Debug)]
 pub struct Prefaulter {
     /// Addresses at which nothing can be read, as many as are touched at once.
@@ -67,7 +72,8 @@ pub struct Prefaulter {
 unsafe impl Send for Prefaulter {}
 
 impl Prefaulter {
-    /// So many bytes are touched at once: what the kernel takes at a time (`PVM_MAX_USER_PAGES`, 1,024 pages of 4 KiB).
+    /// So many bytes are touched at once: what the kernel takes at a time (`PVM_MAX_USER_PAGES`,
+    /// 1,024 pages of 4 KiB).
     pub const STEP: usize = 4 << 20;
 
     /// Sets the unreadable addresses aside.
@@ -79,7 +85,8 @@ impl Prefaulter {
         Ok(Prefaulter { nothing })
     }
 
-    /// Makes the pages of a range of at most [`Prefaulter::STEP`] bytes, as far as the process may write there.
+    /// Makes the pages of a range of at most [`Prefaulter::STEP`] bytes, as far as the process may
+    /// write there.
     ///
     /// # Errors
     /// ESRCH when the process has ended; EPERM where the caller may not trace it.
@@ -87,9 +94,10 @@ impl Prefaulter {
         let length = ((range.end - range.start) as usize).min(Self::STEP);
         let local = libc::iovec { iov_base: self.nothing.as_ptr(), iov_len: length };
         let remote = libc::iovec { iov_base: range.start as *mut c_void, iov_len: length };
-        // SAFETY: both vectors are valid for the call. The kernel reads from `local`, which it finds unreadable, and
-        // would write to the other process only what it has read there.
-        match unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) } {
+        // SAFETY: both vectors are valid for the call. The kernel reads from `local`, which it
+        // finds unreadable, and would write to the other process only what it has read there.
+        match unsafe { libc::process_vm_writev(pid, &raw const local, 1, &raw const remote, 1, 0) }
+        {
             -1 => match io::Error::last_os_error() {
                 e if e.raw_os_error() == Some(libc::EFAULT) => Ok(()),
                 e => Err(e),
@@ -101,34 +109,41 @@ impl Prefaulter {
 
 impl Drop for Prefaulter {
     fn drop(&mut self) {
-        // SAFETY: it is the mapping that `new` has made, of that length, and nobody has a reference into it.
+        // SAFETY: it is the mapping that `new` has made, of that length, and nobody has a reference
+        // into it.
         if let Err(e) = unsafe { munmap(self.nothing, Self::STEP) } {
             log::debug!("give addresses back: {e}");
         }
     }
 }
 
-/// Whether files of so many bytes that are in memory stay there while as much is made of them (`MemAvailable`, proc(5)).
+/// Whether files of so many bytes that are in memory stay there while as much is made of them
+/// (`MemAvailable`, proc(5)).
 pub fn has_room_beside(bytes: u64) -> bool {
     let available = procfs::Meminfo::current().ok().and_then(|info| info.mem_available);
     // What is available counts the files, too: they could leave.
     available.is_some_and(|available| available / 2 > bytes)
 }
 
-/// Whether the kernel has all of a file in memory (`mincore(2)`; it tells that to those who may write to the file).
+/// Whether the kernel has all of a file in memory (`mincore(2)`; it tells that to those who may
+/// write to the file).
 pub fn is_cached(file: &File) -> io::Result<bool> {
     /// So many bytes are asked about at once.
     const WINDOW: u64 = 256 << 20;
     let size = file.metadata()?.len();
     for start in (0..size).step_by(WINDOW as usize) {
-        let length = NonZeroUsize::new((size - start).min(WINDOW) as usize).ok_or(io::ErrorKind::InvalidInput)?;
+        let length = NonZeroUsize::new((size - start).min(WINDOW) as usize)
+            .ok_or(io::ErrorKind::InvalidInput)?;
         let offset = start.cast_signed();
         // SAFETY: a new mapping at an address that the kernel chooses. Nobody reads from it.
-        let window = unsafe { mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, offset) }?;
+        let window = unsafe {
+            mmap(None, length, ProtFlags::PROT_READ, MapFlags::MAP_PRIVATE, file, offset)
+        }?;
         let mut pages = vec![0; length.get().div_ceil(procfs::page_size() as usize)];
         // SAFETY: the range is the mapping, and the answer has a byte for each page of it.
-        let asked =
-            nix::errno::Errno::result(unsafe { libc::mincore(window.as_ptr(), length.get(), pages.as_mut_ptr()) });
+        let asked = nix::errno::Errno::result(unsafe {
+            libc::mincore(window.as_ptr(), length.get(), pages.as_mut_ptr())
+        });
         // SAFETY: it is the mapping from above, and nobody has a reference into it.
         unsafe { munmap(window, length.get()) }?;
         asked?;
@@ -183,10 +198,14 @@ mod tests {
 
     /// Memory of our own that nobody has touched.
     fn untouched() -> Range<u64> {
-        let (length, protection) =
-            (NonZeroUsize::new(Prefaulter::STEP).unwrap(), ProtFlags::PROT_READ | ProtFlags::PROT_WRITE);
+        let (length, protection) = (
+            NonZeroUsize::new(Prefaulter::STEP).unwrap(),
+            ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+        );
         // SAFETY: a new mapping, which is never taken away.
-        let start = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }.unwrap().as_ptr() as u64;
+        let start = unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }
+            .unwrap()
+            .as_ptr() as u64;
         start..start + Prefaulter::STEP as u64
     }
 
@@ -194,7 +213,8 @@ mod tests {
     fn pages_are_made_and_nothing_is_written() {
         let (range, pid) = (untouched(), std::process::id() as i32);
         // SAFETY: the mapping is ours, writable, and as long.
-        let memory = unsafe { std::slice::from_raw_parts_mut(range.start as *mut u8, Prefaulter::STEP) };
+        let memory =
+            unsafe { std::slice::from_raw_parts_mut(range.start as *mut u8, Prefaulter::STEP) };
         let page = procfs::page_size() as usize;
         let (table, toucher) = (PageTable::of(pid).unwrap(), Prefaulter::new().unwrap());
         assert!(table.is_empty(&range).unwrap());
@@ -205,7 +225,10 @@ mod tests {
         toucher.touch(pid, &range).unwrap();
         for (number, content) in memory.chunks(page).enumerate() {
             let at = range.start + (number * page) as u64;
-            assert!(!table.is_empty(&(at..at + page as u64)).unwrap(), "page {number} is not there");
+            assert!(
+                !table.is_empty(&(at..at + page as u64)).unwrap(),
+                "page {number} is not there"
+            );
             let expected = if number == 5 { 7 } else { 0 };
             assert!(content.iter().all(|byte| *byte == expected), "page {number} was written to");
         }

@@ -1,7 +1,8 @@
 //! File systems that are mounted nowhere: in no mount namespace, and gone with the last descriptor.
 //!
-//! Nobody else sees such a mount, and there is nothing to undo, however we end. It can be looked at by its descriptor, and
-//! be put into a mount namespace that is made for one program (see [`super::sandbox`]).
+//! Nobody else sees such a mount, and there is nothing to undo, however we end. It can be looked at
+//! by its descriptor, and be put into a mount namespace that is made for one program (see
+//! [`super::sandbox`]).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,8 +15,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
-/// Where the file system is mounted for the moment in which it is made: any directory that is always there, in a mount
-/// namespace that nobody else is in.
+/// Where the file system is mounted for the moment in which it is made: any directory that is
+/// always there, in a mount namespace that nobody else is in.
 const FOR_A_MOMENT: &str = "/proc";
 
 /// How often another loop device is tried when somebody takes the free one first.
@@ -32,15 +33,19 @@ pub struct Detached {
 impl Detached {
     /// Mounts a file system.
     ///
-    /// By mount(2) in a mount namespace of a moment: the newer calls take no option of more than 255 bytes, and the
-    /// layers of an overlay are one option.
+    /// By mount(2) in a mount namespace of a moment: the newer calls take no option of more than
+    /// 255 bytes, and the layers of an overlay are one option.
     pub fn mount(source: &Path, kind: &str, flags: MsFlags, options: &str) -> io::Result<Detached> {
         let tree = on_a_thread(|| {
             unshare(CloneFlags::CLONE_NEWNS)?;
             let none = None::<&str>;
             mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
             mount(Some(source), FOR_A_MOMENT, Some(kind), flags, Some(options))?;
-            Ok(open_tree(CWD, FOR_A_MOMENT, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)?)
+            Ok(open_tree(
+                CWD,
+                FOR_A_MOMENT,
+                OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC,
+            )?)
         })?;
         Ok(Detached { tree, _device: None })
     }
@@ -54,8 +59,8 @@ impl Detached {
     /// The root of a mount namespace once more, without what is mounted in it.
     ///
     /// # Errors
-    /// `EINVAL` where that would uncover what a mount from outside of its user namespace hides (namespace.c,
-    /// `has_locked_children`).
+    /// `EINVAL` where that would uncover what a mount from outside of its user namespace hides
+    /// (namespace.c, `has_locked_children`).
     pub fn root_of(namespace: BorrowedFd<'_>) -> io::Result<Detached> {
         let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
         let tree = in_mount_namespace(namespace, || Ok(open_tree(CWD, "/", clone)?))?;
@@ -92,8 +97,9 @@ impl AsFd for Detached {
     }
 }
 
-/// Goes into a mount namespace of our own, which hears of the host's mounts but tells it none: as liblxc's monitor does
-/// with `lxc.monitor.unshare` (lxccontainer.c). Threads that run by then stay where they are.
+/// Goes into a mount namespace of our own, which hears of the host's mounts but tells it none: as
+/// liblxc's monitor does with `lxc.monitor.unshare` (lxccontainer.c). Threads that run by then stay
+/// where they are.
 pub fn leave_hosts_namespace() -> io::Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
@@ -118,7 +124,8 @@ pub fn follow_links(namespace: BorrowedFd<'_>) -> io::Result<()> {
     in_mount_namespace(namespace, super::sandbox::follow_links_everywhere)
 }
 
-/// Goes into another mount namespace for good, with the root of that. Only for a process with one thread.
+/// Goes into another mount namespace for good, with the root of that. Only for a process with one
+/// thread.
 pub fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNS)?)
 }
@@ -132,8 +139,8 @@ pub(super) fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> 
 
 /// A block device with the content of a file; it goes when nobody has it open or mounted any more.
 ///
-/// A file that is on a loop device already gets no second one: two mounts of one file system that do not know of each
-/// other would destroy it.
+/// A file that is on a loop device already gets no second one: two mounts of one file system that
+/// do not know of each other would destroy it.
 pub fn loop_device(path: &Path, read_only: bool) -> io::Result<(PathBuf, File)> {
     let file = OpenOptions::new().read(true).write(!read_only).open(path)?;
     if let Some(found) = present_loop_device(&file, read_only)? {
@@ -166,7 +173,9 @@ fn present_loop_device(file: &File, read_only: bool) -> io::Result<Option<(PathB
             continue;
         }
         let path = Path::new("/dev").join(&name);
-        let Ok(device) = OpenOptions::new().read(true).write(!read_only).open(&path) else { continue };
+        let Ok(device) = OpenOptions::new().read(true).write(!read_only).open(&path) else {
+            continue;
+        };
         if !device.metadata()?.file_type().is_block_device() {
             continue;
         }
@@ -228,24 +237,30 @@ fn no_info() -> LoopInfo {
 fn configure(device: &File, file: &File, read_only: bool) -> io::Result<()> {
     let flags = LO_FLAGS_AUTOCLEAR | if read_only { LO_FLAGS_READ_ONLY } else { 0 };
     let info = LoopInfo { flags, ..no_info() };
-    let config = LoopConfig { fd: file.as_raw_fd().unsigned_abs(), block_size: 0, info, reserved: [0; 8] };
-    // SAFETY: the argument is a structure of this request's layout that lives through the call; the kernel reads it.
+    let config =
+        LoopConfig { fd: file.as_raw_fd().unsigned_abs(), block_size: 0, info, reserved: [0; 8] };
+    // SAFETY: the argument is a structure of this request's layout that lives through the call; the
+    // kernel reads it.
     match unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, &config) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The device and inode of the file that a loop device shows; none for a free one, and for what is no loop device.
+/// The device and inode of the file that a loop device shows; none for a free one, and for what is
+/// no loop device.
 pub fn behind_loop_device(device: &Path) -> Option<(u64, u64)> {
-    let device = File::open(device).ok().filter(|d| d.metadata().is_ok_and(|m| m.file_type().is_block_device()))?;
+    let device = File::open(device)
+        .ok()
+        .filter(|d| d.metadata().is_ok_and(|m| m.file_type().is_block_device()))?;
     status(&device).map(|info| (info.device, info.inode))
 }
 
 /// What a loop device is set to; none for a free one.
 fn status(device: &File) -> Option<LoopInfo> {
     let mut info = no_info();
-    // SAFETY: the argument is a structure of this request's layout that lives through the call; the kernel fills it.
+    // SAFETY: the argument is a structure of this request's layout that lives through the call; the
+    // kernel fills it.
     let done = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &mut info) };
     (done == 0).then_some(info)
 }

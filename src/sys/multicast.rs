@@ -1,4 +1,5 @@
-//! Groups that a socket of IP has joined. No file in /proc says which socket has joined one, but the socket does.
+//! Groups that a socket of IP has joined. No file in /proc says which socket has joined one, but
+//! the socket does.
 
 use std::fs;
 use std::io;
@@ -34,7 +35,8 @@ struct GroupFilter {
 /// A group on an interface.
 pub type Group = (u32, IpAddr);
 
-/// The groups that anybody in the network namespace of a process has joined, those of the kernel itself among them.
+/// The groups that anybody in the network namespace of a process has joined, those of the kernel
+/// itself among them.
 pub fn joined(pid: i32) -> io::Result<Vec<Group>> {
     let mut groups = four(&read(pid, "igmp")?);
     groups.extend(six(&read(pid, "igmp6")?));
@@ -49,7 +51,8 @@ fn read(pid: i32, name: &str) -> io::Result<String> {
     }
 }
 
-/// A line for each interface, and behind it, indented, one for each group: a word as it lies in memory.
+/// A line for each interface, and behind it, indented, one for each group: a word as it lies in
+/// memory.
 fn four(text: &str) -> Vec<Group> {
     let mut interface = None;
     let mut groups = Vec::new();
@@ -106,9 +109,16 @@ pub fn is_member(socket: &OwnedFd, (interface, group): Group) -> bool {
     let (level, group) = address(group);
     let mut filter = GroupFilter { interface, group, mode: 0, sources: 0 };
     let mut length = size_of::<GroupFilter>() as libc::socklen_t;
-    // SAFETY: the kernel reads and writes at most `length` bytes of `filter`, which lives through the call.
+    // SAFETY: the kernel reads and writes at most `length` bytes of `filter`, which lives through
+    // the call.
     let told = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, MCAST_MSFILTER, (&raw mut filter).cast(), &raw mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            level,
+            MCAST_MSFILTER,
+            (&raw mut filter).cast(),
+            &raw mut length,
+        )
     };
     told == 0 && filter.mode == MCAST_EXCLUDE && filter.sources == 0
 }
@@ -119,8 +129,15 @@ pub fn join(socket: &OwnedFd, (interface, group): Group) -> io::Result<()> {
     let request = GroupRequest { interface, group };
     let length = size_of::<GroupRequest>() as libc::socklen_t;
     // SAFETY: the kernel reads `length` bytes of `request`, which lives through the call.
-    let told =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), level, MCAST_JOIN_GROUP, (&raw const request).cast(), length) };
+    let told = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            MCAST_JOIN_GROUP,
+            (&raw const request).cast(),
+            length,
+        )
+    };
     match io::Error::last_os_error() {
         _ if told == 0 => Ok(()),
         error if error.raw_os_error() == Some(libc::EADDRINUSE) => Ok(()),
@@ -137,8 +154,12 @@ fn address(group: IpAddr) -> (libc::c_int, libc::sockaddr_storage) {
         IpAddr::V4(group) => {
             let s_addr = u32::from_ne_bytes(group.octets());
             let sin_addr = libc::in_addr { s_addr };
-            let address =
-                libc::sockaddr_in { sin_family: libc::AF_INET as u16, sin_port: 0, sin_addr, sin_zero: [0; 8] };
+            let address = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: 0,
+                sin_addr,
+                sin_zero: [0; 8],
+            };
             // SAFETY: the storage is made to hold an address of any family.
             unsafe { at.cast::<libc::sockaddr_in>().write(address) };
             (libc::IPPROTO_IP, storage)
@@ -167,7 +188,8 @@ mod tests {
     fn what_the_kernel_writes_is_read() {
         let text = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\
                     \t\t\t\t010000E0     1 0:00000000\t\t0\n2\teth0      :     2      V3\n\t\t\t\t010163EF     1 0:00000000\t\t0\n";
-        let groups = [(1, Ipv4Addr::new(224, 0, 0, 1).into()), (2, Ipv4Addr::new(239, 99, 1, 1).into())];
+        let groups =
+            [(1, Ipv4Addr::new(224, 0, 0, 1).into()), (2, Ipv4Addr::new(239, 99, 1, 1).into())];
         assert_eq!(four(text), groups);
         let text = "2    eth0            ff150000000000000000000000000099     1 00000004 0\n";
         assert_eq!(six(text), [(2, "ff15::99".parse::<IpAddr>().unwrap())]);
@@ -181,7 +203,10 @@ mod tests {
         assert!(!is_member(&socket, group));
         join(&socket, group).unwrap();
         join(&socket, group).unwrap();
-        assert!(is_member(&socket, group) && !is_member(&socket, (1, Ipv4Addr::new(239, 99, 7, 8).into())));
+        assert!(
+            is_member(&socket, group)
+                && !is_member(&socket, (1, Ipv4Addr::new(239, 99, 7, 8).into()))
+        );
         assert!(joined(std::process::id().cast_signed()).unwrap().contains(&group));
     }
 }

@@ -1,4 +1,5 @@
-//! Whose a process's namespaces are, by what the kernel says of them. What it says nobody can make up.
+//! Whose a process's namespaces are, by what the kernel says of them. What it says nobody can make
+//! up.
 
 use std::fs::{self, File};
 use std::io;
@@ -16,9 +17,9 @@ const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
 
 /// Whether only root can have made the namespaces in which a process is the first.
 ///
-/// A user who is not root has to make a user namespace to be allowed a pid namespace, and that one says for ever whose
-/// it is. So either the process is in our user namespace, and so is its pid namespace; or its user namespace is a child
-/// of ours that root has made.
+/// A user who is not root has to make a user namespace to be allowed a pid namespace, and that one
+/// says for ever whose it is. So either the process is in our user namespace, and so is its pid
+/// namespace; or its user namespace is a child of ours that root has made.
 pub fn are_of_root(pid: i32) -> io::Result<bool> {
     let ours = identity(&File::open("/proc/self/ns/user")?)?;
     let user = File::open(format!("/proc/{pid}/ns/user"))?;
@@ -47,7 +48,8 @@ fn related(namespace: &File, question: libc::Ioctl) -> io::Result<OwnedFd> {
 /// The user who has made a user namespace.
 fn owner(namespace: &File) -> io::Result<u32> {
     let mut uid: libc::uid_t = 0;
-    // SAFETY: the descriptor is open; the kernel writes a uid to a local that lives through the call.
+    // SAFETY: the descriptor is open; the kernel writes a uid to a local that lives through the
+    // call.
     match unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_OWNER_UID, &raw mut uid) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(uid),
@@ -58,7 +60,8 @@ fn owner(namespace: &File) -> io::Result<u32> {
 pub fn inside<T: Send>(namespace: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let enter = move || setns(namespace, CloneFlags::empty()).map(|()| f());
-        let thread = std::thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, enter)?;
+        let thread =
+            std::thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, enter)?;
         Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
     })
 }
@@ -73,7 +76,8 @@ fn find_listener(table: &str, address: &str) -> Option<u64> {
     /// `__SO_ACCEPTCON`: it listens.
     const LISTENS: u32 = 1 << 16;
     table.lines().skip(1).find_map(|line| {
-        // Num RefCount Protocol Flags Type St Inode Path; in the name of an abstract one, each NUL is shown as '@'.
+        // Num RefCount Protocol Flags Type St Inode Path; in the name of an abstract one, each NUL
+        // is shown as '@'.
         let mut fields = line.splitn(7, ' ');
         let flags = u32::from_str_radix(fields.nth(3)?, 16).ok()?;
         let (inode, name) = fields.nth(2)?.trim_start().split_once(' ')?;

@@ -11,7 +11,8 @@ use std::{fs, io, thread};
 
 use super::process::{self, Process};
 
-/// How long a start may take before it is checked whether the child is stopped. Ours take a millisecond.
+/// How long a start may take before it is checked whether the child is stopped. Ours take a
+/// millisecond.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Continues stopped children until it is dropped.

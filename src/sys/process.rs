@@ -1,4 +1,5 @@
-//! A process that cannot be mistaken for another one: held by a pidfd, told apart by its start time.
+//! A process that cannot be mistaken for another one: held by a pidfd, told apart by its start
+//! time.
 
 use std::fs;
 use std::io;
@@ -9,7 +10,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
-use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit,
+};
 
 /// A process, alive when it was opened. Its number may be taken again later; the pidfd may not.
 #[derive(Debug)]
@@ -34,11 +37,16 @@ impl Process {
         if process.is_alive() { Ok(process) } else { Err(Errno::ESRCH.into()) }
     }
 
-    /// Holds a child, which may have ended already: its number cannot be given away before it is waited for.
+    /// Holds a child, which may have ended already: its number cannot be given away before it is
+    /// waited for.
     pub fn of_child(child: &std::process::Child) -> io::Result<Process> {
         let pid = child.id().cast_signed();
         let number = Pid::from_raw(pid).ok_or_else(|| io::Error::from(Errno::ESRCH))?;
-        Ok(Process { pid, start_time: start_time(pid)?, pidfd: pidfd_open(number, PidfdFlags::empty())? })
+        Ok(Process {
+            pid,
+            start_time: start_time(pid)?,
+            pidfd: pidfd_open(number, PidfdFlags::empty())?,
+        })
     }
 
     /// Opens the process only if it is the one that was seen before, by its start time.
@@ -111,7 +119,8 @@ pub fn session(pid: i32) -> io::Result<i32> {
     stat_field(pid, 6)
 }
 
-/// From now on what a process writes to files fails, if it heeds no signal of that ([`spawn::Place::heeds_no_file_limit`]).
+/// From now on what a process writes to files fails, if it heeds no signal of that
+/// ([`spawn::Place::heeds_no_file_limit`]).
 ///
 /// [`spawn::Place::heeds_no_file_limit`]: super::spawn::Place::heeds_no_file_limit
 pub fn forbid_writing(pid: i32) -> io::Result<()> {
@@ -142,7 +151,8 @@ pub fn children(pid: i32) -> io::Result<Vec<i32>> {
     let mut children = Vec::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(thread?.path().join("children"))?;
-        children.extend(text.split_ascii_whitespace().filter_map(|number| number.parse::<i32>().ok()));
+        children
+            .extend(text.split_ascii_whitespace().filter_map(|number| number.parse::<i32>().ok()));
     }
     Ok(children)
 }
@@ -154,8 +164,8 @@ pub fn number_inside(pid: i32) -> Option<i32> {
     numbers.split_ascii_whitespace().last()?.parse().ok()
 }
 
-/// Whether a process has ended or is about to: the kernel has begun to take it apart (`PF_EXITING`, linux/sched.h),
-/// however long that takes.
+/// Whether a process has ended or is about to: the kernel has begun to take it apart (`PF_EXITING`,
+/// linux/sched.h), however long that takes.
 pub fn is_ending(pid: i32) -> bool {
     const PF_EXITING: u64 = 0x4;
     stat_field::<u64>(pid, 9).map_or(true, |flags| flags & PF_EXITING != 0)
@@ -176,24 +186,32 @@ pub fn is_killed(pid: i32) -> bool {
     const BIT: u64 = 1 << (libc::SIGKILL - 1);
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
-    is_ending(pid) || pending.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & BIT != 0)
+    is_ending(pid)
+        || pending
+            .and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
+            .is_some_and(|set| set & BIT != 0)
 }
 
 /// A numeric field of /proc/PID/stat, by its number in proc(5).
 fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> io::Result<T> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // Field 2, the command in parentheses, may hold anything, blanks and parentheses too: the others count from its end.
+    // Field 2, the command in parentheses, may hold anything, blanks and parentheses too: the
+    // others count from its end.
     stat.rsplit_once(')')
         .and_then(|(_, rest)| rest.split_ascii_whitespace().nth(number - 3)?.parse().ok())
         .ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat has no field {number}")))
 }
 
-/// `/proc/PID/cgroup` as the process itself reads it: paths begin where its cgroup namespace does. None if that is ours.
+/// `/proc/PID/cgroup` as the process itself reads it: paths begin where its cgroup namespace does.
+/// None if that is ours.
 pub fn cgroups_within(pid: i32) -> io::Result<Option<String>> {
     let path = format!("/proc/{pid}/ns/cgroup");
     let theirs = match fs::read_link(&path) {
         // A kernel without them.
-        Err(e) if e.kind() == io::ErrorKind::NotFound && Path::new(&format!("/proc/{pid}")).exists() => {
+        Err(e)
+            if e.kind() == io::ErrorKind::NotFound
+                && Path::new(&format!("/proc/{pid}")).exists() =>
+        {
             return Ok(None);
         }
         link => link?,
@@ -208,7 +226,8 @@ pub fn cgroups_within(pid: i32) -> io::Result<Option<String>> {
             setns(namespace, CloneFlags::CLONE_NEWCGROUP)?;
             fs::read_to_string(format!("/proc/{pid}/cgroup"))
         };
-        let thread = std::thread::Builder::new().name("cgroups".to_owned()).spawn_scoped(scope, read)?;
+        let thread =
+            std::thread::Builder::new().name("cgroups".to_owned()).spawn_scoped(scope, read)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
     .map(Some)
@@ -225,7 +244,8 @@ pub fn own_fd(just_returned: RawFd) -> OwnedFd {
 /// Puts this descriptor in place of standard input, output and error.
 pub fn replace_standard_streams(with: BorrowedFd<'_>) -> io::Result<()> {
     for number in 0..3 {
-        // SAFETY: dup2 on the three standard numbers; nothing in this program owns them as an `OwnedFd`.
+        // SAFETY: dup2 on the three standard numbers; nothing in this program owns them as an
+        // `OwnedFd`.
         if unsafe { libc::dup2(with.as_raw_fd(), number) } < 0 {
             return Err(io::Error::last_os_error());
         }

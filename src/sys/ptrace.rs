@@ -3,7 +3,12 @@
 use std::io;
 
 /// ptrace(2) with its third and fourth argument, which may be addresses of ours.
-pub(super) fn trace(request: libc::c_uint, tid: i32, address: usize, data: usize) -> io::Result<()> {
+pub(super) fn trace(
+    request: libc::c_uint,
+    tid: i32,
+    address: usize,
+    data: usize,
+) -> io::Result<()> {
     // SAFETY: all requests of `inject` and `inject_arch` take numbers, or addresses of local
     // variables that live through the call and have the size that the request writes.
     if unsafe { libc::ptrace(request, tid, address, data) } < 0 {

@@ -1,4 +1,5 @@
-//! Pseudo terminals: a pair of descriptors, of which whoever holds the master is the user at the terminal.
+//! Pseudo terminals: a pair of descriptors, of which whoever holds the master is the user at the
+//! terminal.
 
 use std::ffi::OsStr;
 use std::io;
@@ -9,8 +10,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown, fcntl_getfl, fcntl_setfl};
 use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{
-    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, Winsize, tcgetattr, tcgetwinsize,
-    tcsetattr, tcsetwinsize,
+    InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios, Winsize,
+    tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
 };
 
 /// A new pseudo terminal. It is gone when both ends are closed.
@@ -30,7 +31,10 @@ impl Pty {
         let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
-        let slave = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let slave = ioctl_tiocgptpeer(
+            &master,
+            OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+        )?;
         let name = ptsname(&master, Vec::new())?;
         let path = Path::new(OsStr::from_bytes(name.to_bytes())).to_owned();
         never_wait(master.as_fd())?;
@@ -64,8 +68,9 @@ pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<
 #[derive(Debug)]
 pub struct Settings(Termios);
 
-/// Makes a terminal pass on each key at once and unchanged, as liblxc does (terminal.c, `lxc_setup_tios`): what keys
-/// mean is decided by the terminal at the other end. Returns the settings that it had.
+/// Makes a terminal pass on each key at once and unchanged, as liblxc does (terminal.c,
+/// `lxc_setup_tios`): what keys mean is decided by the terminal at the other end. Returns the
+/// settings that it had.
 pub fn pass_keys_on(fd: BorrowedFd<'_>) -> io::Result<Settings> {
     let before = tcgetattr(fd)?;
     let mut settings = before.clone();
@@ -109,8 +114,12 @@ mod tests {
         rustix::io::write(&pty.slave, b"x\n").unwrap();
         let mut bytes = [0; 8];
         assert_eq!(rustix::io::read(&pty.master, &mut bytes).unwrap(), 3, "CR LF");
-        assert_eq!(rustix::io::read(&pty.master, &mut bytes).unwrap_err(), rustix::io::Errno::AGAIN);
-        let (by_path, by_fd) = (rustix::fs::stat(&pty.path).unwrap(), rustix::fs::fstat(&pty.slave).unwrap());
+        assert_eq!(
+            rustix::io::read(&pty.master, &mut bytes).unwrap_err(),
+            rustix::io::Errno::AGAIN
+        );
+        let (by_path, by_fd) =
+            (rustix::fs::stat(&pty.path).unwrap(), rustix::fs::fstat(&pty.slave).unwrap());
         assert_eq!((by_path.st_rdev, by_path.st_dev), (by_fd.st_rdev, by_fd.st_dev));
     }
 

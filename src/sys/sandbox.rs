@@ -1,12 +1,13 @@
 //! A place for one program that has, of all that is mounted, only what it is given.
 //!
-//! It is a mount namespace whose root is a file system in memory. What the program needs is put there under the path that it
-//! has on the host, so that one path means the same on both sides. The rest of the host is not there: no link, no `..`
-//! and no name that is put together from what others have written leads to it.
+//! It is a mount namespace whose root is a file system in memory. What the program needs is put
+//! there under the path that it has on the host, so that one path means the same on both sides. The
+//! rest of the host is not there: no link, no `..` and no name that is put together from what
+//! others have written leads to it.
 //!
-//! Everything is opened by us, before the program is started; in the new process there are only system calls on descriptors.
-//! What is shown is thus what was looked at, whatever its name leads to by then. When the program and all that it has
-//! started there are gone, so is the place.
+//! Everything is opened by us, before the program is started; in the new process there are only
+//! system calls on descriptors. What is shown is thus what was looked at, whatever its name leads
+//! to by then. When the program and all that it has started there are gone, so is the place.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -15,11 +16,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, fchmod, fchown, fstat, mkdirat, openat2, symlinkat};
+use rustix::fs::{
+    CWD, FileType, Gid, Mode, OFlags, ResolveFlags, fchmod, fchown, fstat, mkdirat, openat2,
+    symlinkat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount_bind, move_mount, open_tree, unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_bind, move_mount, open_tree,
+    unmount,
 };
 
 /// Where its root is mounted for a moment: any directory that is always there.
@@ -31,7 +36,8 @@ const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags:
 /// What may be done with something that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Only read, with all that is mounted below it; programs in it get nobody else's rights, devices are none.
+    /// Only read, with all that is mounted below it; programs in it get nobody else's rights,
+    /// devices are none.
     Read,
     /// As on the host; only this mount.
     Use,
@@ -53,7 +59,9 @@ impl Access {
         let (set, propagation) = match self {
             Access::Read => (RDONLY | NOSUID | NODEV, libc::MS_PRIVATE),
             Access::Use | Access::UseAll => (0, libc::MS_PRIVATE),
-            Access::Untrusted { follow_links } => (if follow_links { 0 } else { NOSYMFOLLOW }, libc::MS_SLAVE),
+            Access::Untrusted { follow_links } => {
+                (if follow_links { 0 } else { NOSYMFOLLOW }, libc::MS_SLAVE)
+            }
         };
         MountAttributes { set, clear: 0, propagation, user_namespace: 0 }
     }
@@ -102,8 +110,12 @@ impl Sandbox {
     /// Makes a directory in which everybody can make something.
     pub fn open_directory(&mut self, path: &Path) -> io::Result<()> {
         self.make_directory(path)?;
-        let directory =
-            rustix::fs::openat(self.make_directory(path)?, ".", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let directory = rustix::fs::openat(
+            self.make_directory(path)?,
+            ".",
+            OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
         Ok(fchmod(directory, Mode::from_raw_mode(0o1777))?)
     }
 
@@ -141,19 +153,39 @@ impl Sandbox {
 
     /// Shows what is at a path of the host at another one.
     pub fn show_at(&mut self, path: &Path, target: &Path, access: Access) -> io::Result<()> {
-        let recursive = if access.is_recursive() { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+        let recursive = if access.is_recursive() {
+            OpenTreeFlags::AT_RECURSIVE
+        } else {
+            OpenTreeFlags::empty()
+        };
         let tree = open_tree(CWD, path, CLONE | recursive)?;
         self.mount(tree, target, access)
     }
 
     /// The same for a path on which no symbolic link may be.
-    pub fn show_without_links(&mut self, path: &Path, target: &Path, access: Access) -> io::Result<()> {
-        let file = openat2(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    pub fn show_without_links(
+        &mut self,
+        path: &Path,
+        target: &Path,
+        access: Access,
+    ) -> io::Result<()> {
+        let file = openat2(
+            CWD,
+            path,
+            OFlags::PATH | OFlags::CLOEXEC,
+            Mode::empty(),
+            ResolveFlags::NO_SYMLINKS,
+        )?;
         self.show_open(file.as_fd(), target, access)
     }
 
     /// Shows what is held open.
-    pub fn show_open(&mut self, file: BorrowedFd<'_>, target: &Path, access: Access) -> io::Result<()> {
+    pub fn show_open(
+        &mut self,
+        file: BorrowedFd<'_>,
+        target: &Path,
+        access: Access,
+    ) -> io::Result<()> {
         let mut flags = CLONE | OpenTreeFlags::AT_EMPTY_PATH;
         if access.is_recursive() {
             flags |= OpenTreeFlags::AT_RECURSIVE;
@@ -189,14 +221,23 @@ impl Sandbox {
         let none = std::ptr::null();
         // SAFETY: unshare(2) of a namespace in a process with one thread; no memory is touched.
         check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
-        // SAFETY: the target is a static C string, the other pointers may be null for a change of propagation.
-        check(unsafe { libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) })?;
+        // SAFETY: the target is a static C string, the other pointers may be null for a change of
+        // propagation.
+        check(unsafe {
+            libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast())
+        })?;
         move_mount(&self.root, c"", CWD, FOR_A_MOMENT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
         rustix::process::fchdir(&self.root)?;
         for step in &self.steps {
             match step {
                 Step::Move(tree, target) => {
-                    move_mount(tree, c"", CWD, target.as_c_str(), MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+                    move_mount(
+                        tree,
+                        c"",
+                        CWD,
+                        target.as_c_str(),
+                        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
+                    )?;
                 }
                 Step::Bind(source, target) => mount_bind(source.as_c_str(), target.as_c_str())?,
             }
@@ -233,7 +274,9 @@ impl Sandbox {
             let name = match part {
                 Component::RootDir | Component::CurDir => continue,
                 Component::Normal(name) => name,
-                Component::ParentDir | Component::Prefix(_) => return Err(io::ErrorKind::InvalidInput.into()),
+                Component::ParentDir | Component::Prefix(_) => {
+                    return Err(io::ErrorKind::InvalidInput.into());
+                }
             };
             match mkdirat(&here, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) | Err(Errno::EXIST) => {}
@@ -245,14 +288,21 @@ impl Sandbox {
     }
 }
 
-const NEW_FILE: OFlags = OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
+const NEW_FILE: OFlags =
+    OFlags::WRONLY.union(OFlags::CREATE).union(OFlags::EXCL).union(OFlags::CLOEXEC);
 
 impl Inside {
     /// What the program has written to a file in memory.
     pub fn read(&self, path: &Path) -> io::Result<String> {
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let path = path.strip_prefix("/").unwrap_or(path);
-        let file = openat2(&self.0, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty(), how)?;
+        let file = openat2(
+            &self.0,
+            path,
+            OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+            how,
+        )?;
         let mut text = String::new();
         File::from(file).take(MOST_READ).read_to_string(&mut text)?;
         Ok(text)
@@ -265,7 +315,8 @@ const MOST_READ: u64 = 4096;
 /// As it is seen from the place's root.
 fn relative(path: &Path) -> io::Result<CString> {
     let inside = path.strip_prefix("/").unwrap_or(path);
-    CString::new(inside.as_os_str().as_bytes()).map_err(|_| io::Error::other("a path holds a NUL byte"))
+    CString::new(inside.as_os_str().as_bytes())
+        .map_err(|_| io::Error::other("a path holds a NUL byte"))
 }
 
 /// `MOUNT_ATTR_RDONLY` and others, include/uapi/linux/mount.h.
@@ -283,7 +334,8 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// Lets symbolic links be followed again on all mounts of the mount namespace that the caller is in.
+/// Lets symbolic links be followed again on all mounts of the mount namespace that the caller is
+/// in.
 pub(super) fn follow_links_everywhere() -> io::Result<()> {
     let root = open_tree(CWD, "/", OpenTreeFlags::OPEN_TREE_CLOEXEC)?;
     set_attributes(
@@ -295,12 +347,21 @@ pub(super) fn follow_links_everywhere() -> io::Result<()> {
 
 /// Makes a mount that is in no mount namespace read-only.
 pub(super) fn make_read_only(mount: BorrowedFd<'_>) -> io::Result<()> {
-    set_attributes(mount, false, &MountAttributes { set: RDONLY, clear: 0, propagation: 0, user_namespace: 0 })
+    set_attributes(
+        mount,
+        false,
+        &MountAttributes { set: RDONLY, clear: 0, propagation: 0, user_namespace: 0 },
+    )
 }
 
-fn set_attributes(mount: BorrowedFd<'_>, recursive: bool, attributes: &MountAttributes) -> io::Result<()> {
+fn set_attributes(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: &MountAttributes,
+) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: the path is a static C string, and the structure lives through the call, which is told its size.
+    // SAFETY: the path is a static C string, and the structure lives through the call, which is
+    // told its size.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,

@@ -1,4 +1,5 @@
-//! Signals as a descriptor: a process that keeps a container blocks them and reads them in its poll loop.
+//! Signals as a descriptor: a process that keeps a container blocks them and reads them in its poll
+//! loop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,9 +10,9 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::clean_start::is_ignored;
 
-/// By this a command tells the monitor that it has started to give up what is not done yet. A signal of its own: it may
-/// arrive when the container runs already, and all others are meant for the container's init then. (To a process that
-/// knows nothing of it, it does nothing.)
+/// By this a command tells the monitor that it has started to give up what is not done yet. A
+/// signal of its own: it may arrive when the container runs already, and all others are meant for
+/// the container's init then. (To a process that knows nothing of it, it does nothing.)
 pub const GIVE_UP: i32 = libc::SIGURG;
 
 /// A signal that was read, and who sent it.
@@ -30,8 +31,9 @@ impl Received {
     }
 }
 
-/// Signals that are blocked for this process and readable here. Dropping it unblocks them; those that have come by then ask
-/// for an end that has come, too, and must not keep us from telling how it went.
+/// Signals that are blocked for this process and readable here. Dropping it unblocks them; those
+/// that have come by then ask for an end that has come, too, and must not keep us from telling how
+/// it went.
 #[derive(Debug)]
 pub struct Signals {
     fd: SignalFd,
@@ -39,8 +41,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals that ask a command to end: INT, TERM and HUP; but not those that its caller has it ignore
-    /// (`nohup`), which could be read here all the same.
+    /// Takes the signals that ask a command to end: INT, TERM and HUP; but not those that its
+    /// caller has it ignore (`nohup`), which could be read here all the same.
     pub fn of_termination() -> io::Result<Signals> {
         Signals::take(termination())
     }
@@ -55,9 +57,14 @@ impl Signals {
     /// Takes all signals but those that report a fault of our own, as LXC's monitor does.
     pub fn of_monitor() -> io::Result<Signals> {
         let mut set = SigSet::all();
-        for fault in
-            [Signal::SIGILL, Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGWINCH, Signal::SIGFPE, Signal::SIGABRT]
-        {
+        for fault in [
+            Signal::SIGILL,
+            Signal::SIGSEGV,
+            Signal::SIGBUS,
+            Signal::SIGWINCH,
+            Signal::SIGFPE,
+            Signal::SIGABRT,
+        ] {
             set.remove(fault);
         }
         Signals::take(set)
@@ -73,7 +80,9 @@ impl Signals {
     /// The next signal that has arrived, if any; does not wait.
     pub fn next(&self) -> io::Result<Option<Received>> {
         match self.fd.read_signal() {
-            Ok(Some(info)) => Ok(Some(Received { number: info.ssi_signo as i32, sender: info.ssi_pid as i32 })),
+            Ok(Some(info)) => {
+                Ok(Some(Received { number: info.ssi_signo as i32, sender: info.ssi_pid as i32 }))
+            }
             Ok(None) | Err(Errno::EINTR) => Ok(None),
             Err(e) => Err(e.into()),
         }

@@ -1,7 +1,8 @@
-//! Options of sockets (setsockopt(2)): which there are, and how they are read and set as plain bytes.
+//! Options of sockets (setsockopt(2)): which there are, and how they are read and set as plain
+//! bytes.
 //!
-//! An option is one row of [`OPTIONS`]. A row may name what a kernel does not know, or what a socket does not have: such an
-//! option cannot be read, and so is not there.
+//! An option is one row of [`OPTIONS`]. A row may name what a kernel does not know, or what a
+//! socket does not have: such an option cannot be read, and so is not there.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -75,7 +76,8 @@ impl Kind {
     /// A new socket of this kind, in the network namespace of this thread; it does not listen.
     pub fn open(&self) -> io::Result<OwnedFd> {
         // SAFETY: the call takes numbers alone.
-        let fd = unsafe { libc::socket(self.family, self.kind | libc::SOCK_CLOEXEC, self.protocol) };
+        let fd =
+            unsafe { libc::socket(self.family, self.kind | libc::SOCK_CLOEXEC, self.protocol) };
         Errno::result(fd)?;
         Ok(super::process::own_fd(fd))
     }
@@ -116,9 +118,16 @@ impl SocketOption {
     pub fn read(&self, socket: &OwnedFd) -> Option<Vec<u8>> {
         let mut value = [0u8; LONGEST];
         let mut length = LONGEST as libc::socklen_t;
-        // SAFETY: the kernel writes at most `length` bytes into `value`, which lives through the call.
+        // SAFETY: the kernel writes at most `length` bytes into `value`, which lives through the
+        // call.
         let told = unsafe {
-            libc::getsockopt(socket.as_raw_fd(), self.level, self.number, value.as_mut_ptr().cast(), &raw mut length)
+            libc::getsockopt(
+                socket.as_raw_fd(),
+                self.level,
+                self.number,
+                value.as_mut_ptr().cast(),
+                &raw mut length,
+            )
         };
         (told == 0).then(|| value.get(..length as usize).map(<[u8]>::to_vec)).flatten()
     }
@@ -127,8 +136,15 @@ impl SocketOption {
     pub fn set(&self, socket: &OwnedFd, value: &[u8]) -> io::Result<()> {
         let length = value.len() as libc::socklen_t;
         // SAFETY: the kernel reads `length` bytes of `value`, which lives through the call.
-        let told =
-            unsafe { libc::setsockopt(socket.as_raw_fd(), self.level, self.number, value.as_ptr().cast(), length) };
+        let told = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                self.level,
+                self.number,
+                value.as_ptr().cast(),
+                length,
+            )
+        };
         Errno::result(told)?;
         Ok(())
     }
@@ -140,7 +156,13 @@ fn number(socket: &OwnedFd, number: libc::c_int) -> io::Result<libc::c_int> {
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into `value`, which lives through the call.
     let told = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, number, (&raw mut value).cast(), &raw mut length)
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            number,
+            (&raw mut value).cast(),
+            &raw mut length,
+        )
     };
     Errno::result(told)?;
     Ok(value)
@@ -157,7 +179,11 @@ mod tests {
         let names: BTreeSet<_> = OPTIONS.iter().map(|o| o.name).collect();
         let numbers: BTreeSet<_> = OPTIONS.iter().map(|o| (o.level, o.number)).collect();
         assert_eq!((names.len(), numbers.len()), (OPTIONS.len(), OPTIONS.len()));
-        assert_eq!(OPTIONS.last().map(|o| o.name), Some("SO_LOCK_FILTER"), "nothing can be set after that");
+        assert_eq!(
+            OPTIONS.last().map(|o| o.name),
+            Some("SO_LOCK_FILTER"),
+            "nothing can be set after that"
+        );
     }
 
     #[test]
@@ -177,7 +203,8 @@ mod tests {
 
     #[test]
     fn what_is_read_can_be_set() {
-        let (udp, other) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let (udp, other) =
+            (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         let (udp, other) = (OwnedFd::from(udp), OwnedFd::from(other));
         let ttl = SocketOption::named("IP_TTL").unwrap();
         ttl.set(&udp, &33i32.to_ne_bytes()).unwrap();

@@ -1,7 +1,7 @@
 //! Start a program in the place in which it has to live: session, cgroup, namespaces, descriptors.
 //!
-//! `std::process::Command` does the start. What it cannot do is done between fork and exec, where only
-//! system calls are allowed: every string and descriptor is made ready before.
+//! `std::process::Command` does the start. What it cannot do is done between fork and exec, where
+//! only system calls are allowed: every string and descriptor is made ready before.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -44,7 +44,8 @@ impl Place {
         self
     }
 
-    /// With a session keyring of its own, so that it and its children have no part in the keys of our caller.
+    /// With a session keyring of its own, so that it and its children have no part in the keys of
+    /// our caller.
     pub fn own_keyring(mut self) -> Place {
         self.keyring = true;
         self
@@ -110,8 +111,9 @@ impl Place {
         self
     }
 
-    /// Starts the command there. Its environment is emptied of the caller's; `PATH` is [`SAFE_PATH`] and
-    /// what the command itself was given stays. Its directory is `/`, where it was not given another.
+    /// Starts the command there. Its environment is emptied of the caller's; `PATH` is
+    /// [`SAFE_PATH`] and what the command itself was given stays. Its directory is `/`, where it
+    /// was not given another.
     pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
         let Place {
             session,
@@ -129,7 +131,8 @@ impl Place {
         } = self;
         let parent = std::process::id().cast_signed();
         let namespace: Option<RawFd> = joined.as_ref().map(AsRawFd::as_raw_fd);
-        let numbers: Vec<(RawFd, RawFd)> = kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
+        let numbers: Vec<(RawFd, RawFd)> =
+            kept.iter().map(|(fd, n)| (fd.as_raw_fd(), *n)).collect();
         let procs: Vec<RawFd> = cgroup_procs.iter().map(AsRawFd::as_raw_fd).collect();
         let enter = move || -> io::Result<()> {
             if session {
@@ -139,7 +142,8 @@ impl Place {
             if dies_with_us {
                 die_with(parent)?;
             }
-            // None of ours: a program that we start must be able to be ended, and to wait for its own children.
+            // None of ours: a program that we start must be able to be ended, and to wait for its
+            // own children.
             default_signals()?;
             if heeds_no_file_limit {
                 // SAFETY: no handler of ours is named, and no memory is touched.
@@ -156,16 +160,18 @@ impl Place {
                 check(unsafe { libc::personality(personality.into()) })?;
             }
             for fd in &procs {
-                // "0" is the writing process itself.
-                // SAFETY: the descriptor is open (its owner outlives the fork) and the buffer is static.
+                // "0" is the writing process itself. SAFETY: the descriptor is open (its owner
+                // outlives the fork) and the buffer is static.
                 check(unsafe { libc::write(*fd, b"0".as_ptr().cast(), 1) } as libc::c_int)?;
             }
             if cgroup_namespace {
-                // SAFETY: unshare(2) of a namespace in a process with one thread; no memory is touched.
+                // SAFETY: unshare(2) of a namespace in a process with one thread; no memory is
+                // touched.
                 check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) })?;
             }
             if let Some(fd) = namespace {
-                // SAFETY: the descriptor is open (its owner outlives the fork); no memory is touched.
+                // SAFETY: the descriptor is open (its owner outlives the fork); no memory is
+                // touched.
                 check(unsafe { libc::setns(fd, 0) })?;
             }
             if let Some(sandbox) = &sandbox {
@@ -186,8 +192,8 @@ impl Place {
         if command.get_current_dir().is_none() {
             command.current_dir("/");
         }
-        // SAFETY: `enter` makes only system calls on memory and descriptors that were prepared before the
-        // fork; it allocates nothing and takes no lock.
+        // SAFETY: `enter` makes only system calls on memory and descriptors that were prepared
+        // before the fork; it allocates nothing and takes no lock.
         unsafe { command.pre_exec(enter) };
         let nudger = Nudger::start()?;
         let child = command.spawn();
@@ -204,7 +210,8 @@ const JOIN_SESSION_KEYRING: libc::c_long = 1;
 fn join_new_keyring() -> io::Result<()> {
     let none: libc::c_long = 0;
     // SAFETY: a name of null asks for a new keyring without one; no memory is touched.
-    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, none, none, none, none) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, none, none, none, none) };
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
         _ if result >= 0 => Ok(()),
@@ -217,9 +224,11 @@ fn join_new_keyring() -> io::Result<()> {
 /// Only who has CAP_SYS_RESOURCE may; without it we are as likely to be ended as all others.
 fn spare_us() {
     const LEAST_LIKELY: &[u8] = b"-1000";
-    // SAFETY: the path is a static C string; the descriptor is ours, written from static memory, and closed.
+    // SAFETY: the path is a static C string; the descriptor is ours, written from static memory,
+    // and closed.
     unsafe {
-        let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+        let file =
+            libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if file >= 0 {
             libc::write(file, LEAST_LIKELY.as_ptr().cast(), LEAST_LIKELY.len());
             libc::close(file);
@@ -232,7 +241,11 @@ fn die_with(parent: libc::pid_t) -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
     // It may have ended before the kernel knew.
     // SAFETY: getppid(2) has no arguments and cannot fail.
-    if unsafe { libc::getppid() } != parent { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(()) }
+    if unsafe { libc::getppid() } != parent {
+        Err(io::ErrorKind::BrokenPipe.into())
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ pub struct IdMap {
 /// without one are left out; none where this kernel does not tell.
 pub fn id_maps(namespace: &File) -> io::Result<Option<BTreeMap<i32, IdMap>>> {
     let mut id = 0u64;
-    // SAFETY: the descriptor is open; the kernel writes a number to a local that lives through the call.
+    // SAFETY: the descriptor is open; the kernel writes a number to a local that lives through the
+    // call.
     if unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_MNTNS_ID, &raw mut id) } < 0 {
         return Ok(None);
     }
@@ -63,7 +64,9 @@ pub fn id_maps(namespace: &File) -> io::Result<Option<BTreeMap<i32, IdMap>>> {
     let mut last = 0;
     loop {
         let mounts = match list(id, last) {
-            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => return Ok(None),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
+                return Ok(None);
+            }
             other => other?,
         };
         let Some(end) = mounts.last().copied() else { return Ok(Some(found)) };
@@ -82,10 +85,13 @@ pub fn id_maps(namespace: &File) -> io::Result<Option<BTreeMap<i32, IdMap>>> {
 }
 
 fn list(namespace: u64, after: u64) -> io::Result<Vec<u64>> {
-    let request = Request { size: REQUEST_SIZE, spare: 0, mount: LSMT_ROOT, parameter: after, namespace };
+    let request =
+        Request { size: REQUEST_SIZE, spare: 0, mount: LSMT_ROOT, parameter: after, namespace };
     let mut ids = vec![0u64; BATCH];
-    // SAFETY: the request lives through the call and has the size that it names; the kernel writes at most BATCH ids.
-    let count = unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, ids.as_mut_ptr(), BATCH, 0) };
+    // SAFETY: the request lives through the call and has the size that it names; the kernel writes
+    // at most BATCH ids.
+    let count =
+        unsafe { libc::syscall(SYS_LISTMOUNT, &raw const request, ids.as_mut_ptr(), BATCH, 0) };
     let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
     ids.truncate(count);
     Ok(ids)
@@ -96,15 +102,24 @@ fn of_mount(namespace: u64, mount: u64) -> io::Result<Option<(i32, IdMap)>> {
     let request = Request { size: REQUEST_SIZE, spare: 0, mount, parameter: wanted, namespace };
     let mut answer = vec![0u8; ROOM];
     // SAFETY: as above; the kernel writes at most ROOM bytes.
-    let done = unsafe { libc::syscall(SYS_STATMOUNT, &raw const request, answer.as_mut_ptr(), ROOM, 0) };
+    let done =
+        unsafe { libc::syscall(SYS_STATMOUNT, &raw const request, answer.as_mut_ptr(), ROOM, 0) };
     if done < 0 {
         return Err(io::Error::last_os_error());
     }
-    let number = |at: usize| answer.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_ne_bytes(*b));
-    let mask = answer.get(MASK..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b));
+    let number = |at: usize| {
+        answer.get(at..).and_then(|b| b.first_chunk()).map_or(0, |b| u32::from_ne_bytes(*b))
+    };
+    let mask =
+        answer.get(MASK..).and_then(|b| b.first_chunk()).map_or(0, |b| u64::from_ne_bytes(*b));
     let map = IdMap {
         users: lines(&answer, mask & STATMOUNT_MNT_UIDMAP != 0, number(UID_LINES), number(UID_MAP)),
-        groups: lines(&answer, mask & STATMOUNT_MNT_GIDMAP != 0, number(GID_LINES), number(GID_MAP)),
+        groups: lines(
+            &answer,
+            mask & STATMOUNT_MNT_GIDMAP != 0,
+            number(GID_LINES),
+            number(GID_MAP),
+        ),
     };
     Ok((map != IdMap::default()).then(|| (number(OLD_ID).cast_signed(), map)))
 }
@@ -115,6 +130,8 @@ fn lines(answer: &[u8], told: bool, count: u32, at: u32) -> Vec<String> {
         return Vec::new();
     }
     let text = answer.get(HEADER + at as usize..).unwrap_or_default();
-    let line = |bytes: &[u8]| String::from_utf8_lossy(bytes).split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    let line = |bytes: &[u8]| {
+        String::from_utf8_lossy(bytes).split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+    };
     text.split(|b| *b == 0).take(count as usize).map(line).collect()
 }

@@ -1,7 +1,9 @@
-//! systemd's journal, by its native protocol (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>): a datagram for each entry.
+//! systemd's journal, by its native protocol (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>): a
+//! datagram for each entry.
 //!
-//! That is the only way to give an entry fields of our own, by which `journalctl` finds it. Nobody is waited for: where
-//! there is no journal, or it is too busy, the entry is lost, and the command goes on.
+//! That is the only way to give an entry fields of our own, by which `journalctl` finds it. Nobody
+//! is waited for: where there is no journal, or it is too busy, the entry is lost, and the command
+//! goes on.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -78,8 +80,11 @@ fn encode(fields: &[(&str, &str)]) -> Vec<u8> {
 /// Whether what is written to this stream goes to the journal anyway.
 pub fn is_stream(stream: BorrowedFd<'_>) -> bool {
     let named = std::env::var(STREAM).ok();
-    let Some((device, inode)) = named.as_deref().and_then(|text| text.split_once(':')) else { return false };
-    fstat(stream).is_ok_and(|meta| device.parse() == Ok(meta.st_dev) && inode.parse() == Ok(meta.st_ino))
+    let Some((device, inode)) = named.as_deref().and_then(|text| text.split_once(':')) else {
+        return false;
+    };
+    fstat(stream)
+        .is_ok_and(|meta| device.parse() == Ok(meta.st_dev) && inode.parse() == Ok(meta.st_ino))
 }
 
 #[cfg(test)]
@@ -90,7 +95,10 @@ mod tests {
     fn an_entry_is_as_the_journal_reads_it() {
         assert_eq!(encode(&[("MESSAGE", "one"), ("PRIORITY", "6")]), b"MESSAGE=one\nPRIORITY=6\n");
         assert_eq!(encode(&[("MESSAGE", "a\nb")]), b"MESSAGE\n\x03\0\0\0\0\0\0\0a\nb\n");
-        assert_eq!(encode(&[("MESSAGE", &"ä".repeat(MAX_VALUE))]).len(), "MESSAGE=\n".len() + MAX_VALUE);
+        assert_eq!(
+            encode(&[("MESSAGE", &"ä".repeat(MAX_VALUE))]).len(),
+            "MESSAGE=\n".len() + MAX_VALUE
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! TCP sockets of another process that CRIU has left in repair mode.
 //!
-//! CRIU puts a connection into repair mode (`TCP_REPAIR`, tcp(7)) to read its state, and back when it lets the network
-//! go. If it is killed in between, reads and writes fail with `EPERM` and `EINVAL` and nothing is sent or acknowledged
-//! any more (net/ipv4/tcp.c: `tcp_recvmsg_locked`, `tcp_sendmsg_locked`).
+//! CRIU puts a connection into repair mode (`TCP_REPAIR`, tcp(7)) to read its state, and back when
+//! it lets the network go. If it is killed in between, reads and writes fail with `EPERM` and
+//! `EINVAL` and nothing is sent or acknowledged any more (net/ipv4/tcp.c: `tcp_recvmsg_locked`,
+//! `tcp_sendmsg_locked`).
 
 use std::fs;
 use std::io;
@@ -16,16 +17,19 @@ use super::process::Process;
 
 /// Ends the repair mode of each TCP socket of a process; says how many were in it.
 ///
-/// The kernel then sends a window probe, as after CRIU's own end of the repair: the peer learns that all is well.
+/// The kernel then sends a window probe, as after CRIU's own end of the repair: the peer learns
+/// that all is well.
 pub fn end_repair(pid: i32) -> io::Result<usize> {
     let process = Process::open(pid)?;
     let mut ended = 0;
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
-        let Some(number) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let Some(number) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
         // Descriptors come and go: one that cannot be read any more is none.
-        let is_socket =
-            fs::read_link(entry.path()).is_ok_and(|t| t.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
+        let is_socket = fs::read_link(entry.path())
+            .is_ok_and(|t| t.as_os_str().as_encoded_bytes().starts_with(b"socket:"));
         if is_socket
             && let Some(socket) = get(&process, number)?
             && is_in_repair(&socket)?

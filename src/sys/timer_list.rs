@@ -1,11 +1,12 @@
-//! The kernel's own list of timers, `/proc/timer_list`: the one place that shows which POSIX timers (timer_create(2)) were
-//! set to a time of day, and to which.
+//! The kernel's own list of timers, `/proc/timer_list`: the one place that shows which POSIX timers
+//! (timer_create(2)) were set to a time of day, and to which.
 
 use std::fs;
 use std::io;
 use std::time::Duration;
 
-/// The clocks of the time of day, those of other timers and those that expire in softirqs: `hrtimer_base_type`.
+/// The clocks of the time of day, those of other timers and those that expire in softirqs:
+/// `hrtimer_base_type`.
 const REALTIME: [&str; 2] = ["1", "5"];
 /// What the kernel does when a POSIX timer expires.
 const POSIX: &str = "posix_timer_fn";
@@ -18,7 +19,8 @@ pub fn due_at_a_time_of_day() -> io::Result<Vec<Duration>> {
     Ok(parse(&fs::read_to_string("/proc/timer_list")?))
 }
 
-/// Of each clock all timers: ` #0: <0000>, posix_timer_fn, S:01`, and ` # expires at 17-17 nsecs [in 5 to 5 nsecs]`.
+/// Of each clock all timers: ` #0: <0000>, posix_timer_fn, S:01`, and ` # expires at 17-17 nsecs
+/// [in 5 to 5 nsecs]`.
 fn parse(list: &str) -> Vec<Duration> {
     let mut found = Vec::new();
     let (mut of_the_day, mut posix) = (false, false);

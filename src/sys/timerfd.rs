@@ -44,9 +44,13 @@ pub fn timers(pid: i32) -> io::Result<Vec<(i32, Timer)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
-        let Some(number) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
+        let Some(number) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else {
+            continue;
+        };
         // Descriptors come and go: one that cannot be read any more is none.
-        if !fs::read_link(entry.path()).is_ok_and(|target| target.as_os_str() == "anon_inode:[timerfd]") {
+        if !fs::read_link(entry.path())
+            .is_ok_and(|target| target.as_os_str() == "anon_inode:[timerfd]")
+        {
             continue;
         }
         let Ok(info) = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")) else { continue };
@@ -72,8 +76,9 @@ fn parse(info: &str) -> Option<Timer> {
     })
 }
 
-/// A timer of another process as it is now. The kernel first sets going again one that has expired and repeats
-/// (fs/timerfd.c: `do_timerfd_gettime`), so that its value is right; its owner sees no difference.
+/// A timer of another process as it is now. The kernel first sets going again one that has expired
+/// and repeats (fs/timerfd.c: `do_timerfd_gettime`), so that its value is right; its owner sees no
+/// difference.
 pub fn current(process: &Process, number: i32) -> io::Result<Timer> {
     let fd = take(process, number)?;
     let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -86,12 +91,18 @@ pub fn current(process: &Process, number: i32) -> io::Result<Timer> {
     parse(&info).ok_or_else(|| io::Error::other("the kernel describes a timer in an unknown way"))
 }
 
-/// Sets a timer of another process as `timer` is; its value is a time of its clock if [`Timer::is_absolute`].
+/// Sets a timer of another process as `timer` is; its value is a time of its clock if
+/// [`Timer::is_absolute`].
 pub fn set(process: &Process, number: i32, timer: &Timer) -> io::Result<()> {
     let fd = take(process, number)?;
-    let new = libc::itimerspec { it_interval: timespec(timer.interval)?, it_value: timespec(timer.value)? };
-    // SAFETY: the descriptor is ours, `new` lives through the call, and the old value is not asked for.
-    if unsafe { libc::timerfd_settime(fd.as_raw_fd(), timer.flags, &new, std::ptr::null_mut()) } < 0 {
+    let new = libc::itimerspec {
+        it_interval: timespec(timer.interval)?,
+        it_value: timespec(timer.value)?,
+    };
+    // SAFETY: the descriptor is ours, `new` lives through the call, and the old value is not asked
+    // for.
+    if unsafe { libc::timerfd_settime(fd.as_raw_fd(), timer.flags, &new, std::ptr::null_mut()) } < 0
+    {
         return Err(io::Error::last_os_error());
     }
     if timer.ticks == 0 {
@@ -146,7 +157,8 @@ mod tests {
         let me = Process::open(std::process::id() as i32).unwrap();
         let number = timer.as_fd().as_raw_fd();
         let fifty = Duration::from_secs(50);
-        set(&me, number, &Timer { clock: 1, flags: 0, ticks: 7, value: fifty, interval: fifty }).unwrap();
+        set(&me, number, &Timer { clock: 1, flags: 0, ticks: 7, value: fifty, interval: fifty })
+            .unwrap();
         let (_, shown) = timers(me.pid()).unwrap().into_iter().find(|(n, _)| *n == number).unwrap();
         assert_eq!((shown.ticks, shown.interval, shown.value.as_secs()), (7, fifty, 49));
         assert_eq!(current(&me, number).unwrap().value.as_secs(), 49);

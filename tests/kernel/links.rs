@@ -10,10 +10,19 @@ use lxc_cr::sys::netlink::{Error, Mac, NewVeth, in_netns};
 use crate::{connect, container, inside, nothing_to_note, open};
 
 pub const TRIALS: &[(&str, fn())] = &[
-    ("a_link_that_is_not_there_is_an_error_of_its_own", a_link_that_is_not_there_is_an_error_of_its_own),
+    (
+        "a_link_that_is_not_there_is_an_error_of_its_own",
+        a_link_that_is_not_there_is_an_error_of_its_own,
+    ),
     ("a_pair_is_made_with_all_that_was_asked_for", a_pair_is_made_with_all_that_was_asked_for),
-    ("an_inner_end_can_be_born_with_its_name_and_index", an_inner_end_can_be_born_with_its_name_and_index),
-    ("work_in_another_namespace_leaves_the_caller_in_his", work_in_another_namespace_leaves_the_caller_in_his),
+    (
+        "an_inner_end_can_be_born_with_its_name_and_index",
+        an_inner_end_can_be_born_with_its_name_and_index,
+    ),
+    (
+        "work_in_another_namespace_leaves_the_caller_in_his",
+        work_in_another_namespace_leaves_the_caller_in_his,
+    ),
     ("addresses_come_and_go", addresses_come_and_go),
     ("the_verbs_are_cheap", the_verbs_are_cheap),
 ];
@@ -55,8 +64,14 @@ fn a_pair_is_made_with_all_that_was_asked_for() {
     let host = nl.link("vethA").unwrap();
     let temp = nl.link("tempA").unwrap();
     assert_eq!((host.index, host.mac, host.mtu, host.up), (index, Some(outer), 1400, true));
-    assert_eq!((host.controller, host.kind.as_deref(), host.txqueuelen), (Some(bridge), Some("veth"), Some(77)));
-    assert_eq!((temp.mac, temp.mtu, temp.up, temp.txqueuelen), (Some(inner), 1400, false, Some(78)));
+    assert_eq!(
+        (host.controller, host.kind.as_deref(), host.txqueuelen),
+        (Some(bridge), Some("veth"), Some(77))
+    );
+    assert_eq!(
+        (temp.mac, temp.mtu, temp.up, temp.txqueuelen),
+        (Some(inner), 1400, false, Some(78))
+    );
     assert_eq!((host.peer_index, host.peer_netns), (Some(temp.index), None));
     assert!(matches!(nl.create_veth(&new), Err(Error::Exists)));
 }
@@ -106,8 +121,12 @@ fn the_verbs_are_cheap() {
     let (mut nl, container) = (open(), container());
     let bridge = nl.create_bridge("br0").unwrap();
     for i in 0..24 {
-        let pair =
-            NewVeth { host_name: format!("a{i}"), inner_name: format!("b{i}"), host_up: true, ..NewVeth::default() };
+        let pair = NewVeth {
+            host_name: format!("a{i}"),
+            inner_name: format!("b{i}"),
+            host_up: true,
+            ..NewVeth::default()
+        };
         nl.create_veth(&pair).unwrap();
     }
     connect(&mut nl, "vethA", &container, "eth0", bridge);
@@ -131,7 +150,8 @@ fn the_verbs_are_cheap() {
     ];
     for (what, time) in costs {
         println!("{what}: {} µs", time.as_micros());
-        // Far above what is measured (well under 1 ms): a loaded machine is no regression, a wait is.
+        // Far above what is measured (well under 1 ms): a loaded machine is no regression, a wait
+        // is.
         assert!(time < Duration::from_millis(100), "{what} took {time:?}");
     }
     println!("lock alone, mean: {} µs", switch / 21);

@@ -18,7 +18,10 @@ pub const TRIALS: &[(&str, fn())] = &[
     ("untouched_settings_are_not_set", untouched_settings_are_not_set),
     ("lock_and_unlock_can_be_repeated", lock_and_unlock_can_be_repeated),
     ("the_undo_is_noted_before_a_port_is_touched", the_undo_is_noted_before_a_port_is_touched),
-    ("a_failure_in_the_middle_puts_back_what_was_taken", a_failure_in_the_middle_puts_back_what_was_taken),
+    (
+        "a_failure_in_the_middle_puts_back_what_was_taken",
+        a_failure_in_the_middle_puts_back_what_was_taken,
+    ),
     ("unlock_goes_on_after_a_missing_bridge", unlock_goes_on_after_a_missing_bridge),
     ("a_port_that_is_gone_needs_no_unlock", a_port_that_is_gone_needs_no_unlock),
     ("restored_ports_are_recognised", restored_ports_are_recognised),
@@ -27,7 +30,8 @@ pub const TRIALS: &[(&str, fn())] = &[
 ];
 
 /// For a kernel whose bridges have VLANs.
-pub const VLAN_TRIALS: &[(&str, fn())] = &[("a_port_comes_back_with_its_vlans", a_port_comes_back_with_its_vlans)];
+pub const VLAN_TRIALS: &[(&str, fn())] =
+    &[("a_port_comes_back_with_its_vlans", a_port_comes_back_with_its_vlans)];
 
 /// Why the VLAN trials cannot be run here, if they cannot.
 pub fn no_vlans() -> Option<String> {
@@ -45,7 +49,11 @@ fn the_ports_of_a_container_are_found() {
     nl.set_controller(b, None).unwrap();
     in_netns(container.as_fd(), || open().create_bridge("docker0").unwrap()).unwrap();
     let survey = ports::survey(&mut nl, container.as_fd()).unwrap();
-    let seen: Vec<_> = survey.ports.iter().map(|p| (&*p.inside, &*p.host, p.host_index, p.bridge.as_deref())).collect();
+    let seen: Vec<_> = survey
+        .ports
+        .iter()
+        .map(|p| (&*p.inside, &*p.host, p.host_index, p.bridge.as_deref()))
+        .collect();
     assert_eq!(seen, [("eth0", "vethA", a, Some("br0")), ("eth1", "vethB", b, None)]);
     let eth0 = inside(&container).into_iter().find(|l| l.name == "eth0").unwrap();
     let port = &survey.ports[0];
@@ -154,7 +162,11 @@ fn untouched_settings_are_not_set() {
     assert!(found[0].settings.as_ref().unwrap().beyond(&now).is_empty());
     // A link without a bridge has no settings to set.
     nl.set_controller(index, None).unwrap();
-    ports::unlock(&mut nl, &[Port { bridge: None, settings: None, vlans: None, ..found[0].clone() }]).unwrap();
+    ports::unlock(
+        &mut nl,
+        &[Port { bridge: None, settings: None, vlans: None, ..found[0].clone() }],
+    )
+    .unwrap();
     assert_eq!(controller(&mut nl, "vethA"), None);
 }
 
@@ -199,7 +211,8 @@ fn a_failure_in_the_middle_puts_back_what_was_taken() {
     let a = connect(&mut nl, "vethA", &container, "eth0", br0);
     let b = connect(&mut nl, "vethB", &container, "eth1", br0);
     connect(&mut nl, "vethC", &container, "eth2", br0);
-    nl.set_port_settings(a, &PortSettings { isolated: Some(true), ..PortSettings::default() }).unwrap();
+    nl.set_port_settings(a, &PortSettings { isolated: Some(true), ..PortSettings::default() })
+        .unwrap();
     let found = ports::find(&mut nl, container.as_fd()).unwrap();
     // Someone moves the second one meanwhile.
     nl.set_controller(b, Some(br1)).unwrap();
@@ -246,12 +259,19 @@ fn restored_ports_are_recognised() {
     let (mut nl, old, new) = (open(), container(), container());
     let bridge = nl.create_bridge("br0").unwrap();
     let a = connect(&mut nl, "vethA", &old, "eth0", bridge);
-    nl.set_port_settings(a, &PortSettings { isolated: Some(true), ..PortSettings::default() }).unwrap();
+    nl.set_port_settings(a, &PortSettings { isolated: Some(true), ..PortSettings::default() })
+        .unwrap();
     let recorded = ports::find(&mut nl, old.as_fd()).unwrap();
     nl.delete_link(a).unwrap();
     // Meanwhile someone got the index that the host's end had.
-    nl.create_veth(&NewVeth { host_name: "x".into(), inner_name: "y".into(), ..NewVeth::default() }).unwrap();
-    let plan = plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
+    nl.create_veth(&NewVeth {
+        host_name: "x".into(),
+        inner_name: "y".into(),
+        ..NewVeth::default()
+    })
+    .unwrap();
+    let plan =
+        plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
     apply::create(&mut nl, &plan, new.as_fd(), &mut |_| Ok(())).unwrap();
     let restored = ports::match_restored(&mut nl, new.as_fd(), &recorded).unwrap();
     assert_ne!(restored[0].host_index, recorded[0].host_index);
@@ -266,7 +286,8 @@ fn a_plan_is_carried_out_and_undone() {
     let (mut nl, container) = (open(), container());
     nl.create_bridge("br0").unwrap();
     let recorded = [Port { bridge: Some("br0".into()), ..Port::unrecorded("eth0") }];
-    let plan = plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
+    let plan =
+        plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
     let made = apply::create(&mut nl, &plan, container.as_fd(), &mut |_| Ok(())).unwrap();
     let host = nl.link(&plan[0].host).unwrap();
     assert!(host.up && host.peer_netns.is_some());
@@ -287,7 +308,8 @@ fn a_plan_is_carried_out_and_undone() {
 fn a_half_made_plan_is_undone() {
     let (mut nl, container) = (open(), container());
     let recorded = [Port::unrecorded("eth0"), Port::unrecorded("eth1")];
-    let plan = plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
+    let plan =
+        plan(&recorded, &Wanted::default(), &nl.links().unwrap(), apply::random_numbers()).unwrap();
     // Someone takes the second name after the plan was made.
     nl.create_bridge(&plan[1].host).unwrap();
     let error = apply::create(&mut nl, &plan, container.as_fd(), &mut |_| Ok(())).unwrap_err();

@@ -43,9 +43,11 @@ enum Way {
     Unsynced,
 }
 
-const WAYS: &[(Way, &str)] = &[(Way::Criu, "bare criu"), (Way::Lxc, "LXC's own"), (Way::Ours, "lxc-cr")];
+const WAYS: &[(Way, &str)] =
+    &[(Way::Criu, "bare criu"), (Way::Lxc, "LXC's own"), (Way::Ours, "lxc-cr")];
 /// Where there is a disk to wait for.
-const WAYS_ON_DISK: &[(Way, &str)] = &[WAYS[0], WAYS[1], WAYS[2], (Way::Unsynced, "lxc-cr --no-sync")];
+const WAYS_ON_DISK: &[(Way, &str)] =
+    &[WAYS[0], WAYS[1], WAYS[2], (Way::Unsynced, "lxc-cr --no-sync")];
 
 /// One checkpoint and restart.
 #[derive(Debug, Clone, Copy)]
@@ -57,13 +59,15 @@ struct Times {
     beside: Option<(Duration, Duration)>,
 }
 
-/// A command's time less those that it tells of others: "(0.124 s: CRIU 0.090 s, LXC clean-up 0.030 s)".
+/// A command's time less those that it tells of others: "(0.124 s: CRIU 0.090 s, LXC clean-up 0.030
+/// s)".
 fn beside_others(output: &Output) -> Option<Duration> {
     let told: Vec<f64> = ["CRIU ", "clean-up "]
         .iter()
         .filter_map(|name| output.stdout.split_once(name)?.1.split_once(" s")?.0.parse().ok())
         .collect();
-    (!told.is_empty()).then(|| output.took.saturating_sub(Duration::from_secs_f64(told.iter().sum())))
+    (!told.is_empty())
+        .then(|| output.took.saturating_sub(Duration::from_secs_f64(told.iter().sum())))
 }
 
 fn main() -> ExitCode {
@@ -83,7 +87,8 @@ fn main() -> ExitCode {
     println!(
         "| images on | MiB | by | dump | restore | down | ours beside CRIU, dump / restore |\n|---|---|---|---|---|---|---|"
     );
-    let places = [("tmpfs", World::on_tmpfs("bench"), WAYS), ("disk", World::new("bench"), WAYS_ON_DISK)];
+    let places =
+        [("tmpfs", World::on_tmpfs("bench"), WAYS), ("disk", World::new("bench"), WAYS_ON_DISK)];
     for (place, world, ways) in places {
         for mebibytes in sizes {
             let mut rows: Vec<Vec<Times>> = ways.iter().map(|_| Vec::new()).collect();
@@ -96,7 +101,8 @@ fn main() -> ExitCode {
                 let median = |of: fn(&Times) -> Duration| {
                     let mut all: Vec<_> = row.iter().map(of).collect();
                     all.sort();
-                    all.get(all.len() / 2).map_or("failed".to_owned(), |t| t.as_millis().to_string())
+                    all.get(all.len() / 2)
+                        .map_or("failed".to_owned(), |t| t.as_millis().to_string())
                 };
                 let missed = if row.len() < runs {
                     format!(" ({} of {runs} runs failed)", runs - row.len())
@@ -123,9 +129,11 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// A new container, one checkpoint and restart, a client asking all the time. `None` if a command failed: it is told.
+/// A new container, one checkpoint and restart, a client asking all the time. `None` if a command
+/// failed: it is told.
 fn cycle(world: &World, way: Way, name: &str, mebibytes: usize) -> Option<Times> {
-    let container = world.container_named(&format!("{name}-{way:?}").to_lowercase()).memory(mebibytes);
+    let container =
+        world.container_named(&format!("{name}-{way:?}").to_lowercase()).memory(mebibytes);
     container.start();
     drop(container.witness());
     let client = Client::start(container.address());
@@ -138,13 +146,16 @@ fn cycle(world: &World, way: Way, name: &str, mebibytes: usize) -> Option<Times>
             Some((dumped.dump.took, restored.restore.took, None))
         }
         Way::Lxc => {
-            let stock = |how: &str| container.stock_checkpoint([how.as_ref(), "-D".as_ref(), images.as_os_str()]);
+            let stock = |how: &str| {
+                container.stock_checkpoint([how.as_ref(), "-D".as_ref(), images.as_os_str()])
+            };
             both(&client, || stock("-s"), || stock("-r"))
         }
         Way::Ours | Way::Unsynced => both(
             &client,
             || {
-                let how: &[&str] = if way == Way::Unsynced { &["--no-sync", "-s", "-D"] } else { &["-s", "-D"] };
+                let how: &[&str] =
+                    if way == Way::Unsynced { &["--no-sync", "-s", "-D"] } else { &["-s", "-D"] };
                 container.ours("lxc-checkpoint").args(how).arg(&images).output()
             },
             || container.ours("lxc-restart").arg("-D").arg(&images).output(),
@@ -219,8 +230,9 @@ impl Client {
     /// Waits for an answer that comes from now on.
     fn wait_for_answer(&self) {
         let before = self.answers.load(Ordering::SeqCst);
-        let answered =
-            wait_for("an answer", ANSWER_LIMIT, || (self.answers.load(Ordering::SeqCst) > before).then_some(()));
+        let answered = wait_for("an answer", ANSWER_LIMIT, || {
+            (self.answers.load(Ordering::SeqCst) > before).then_some(())
+        });
         answered.unwrap_or_else(|e| panic!("{e}"));
     }
 

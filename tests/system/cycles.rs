@@ -1,5 +1,5 @@
-//! One container, checkpointed and restarted again and again: nothing grows, nothing gets slower, and the connection
-//! of the start goes on.
+//! One container, checkpointed and restarted again and again: nothing grows, nothing gets slower,
+//! and the connection of the start goes on.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -15,7 +15,8 @@ use crate::harness::witness::Witness;
 const WINDOW: usize = 10;
 /// How much slower than the first a window may be.
 const SLOWER: f64 = 1.2;
-/// How much memory may differ without anybody having lost any, in KiB: what the kernel happens to have resident.
+/// How much memory may differ without anybody having lost any, in KiB: what the kernel happens to
+/// have resident.
 const MEMORY_NOISE: u64 = 512;
 
 /// What there is after a cycle.
@@ -35,12 +36,21 @@ impl Counts {
         counts.insert("monitor: KiB".to_owned(), kibibytes(monitor));
         let tasks = tasks_of(init);
         counts.insert("container: processes".to_owned(), tasks.len() as u64);
-        counts.insert("container: descriptors".to_owned(), tasks.iter().map(|pid| descriptors(*pid)).sum());
+        counts.insert(
+            "container: descriptors".to_owned(),
+            tasks.iter().map(|pid| descriptors(*pid)).sum(),
+        );
         counts.insert("container: KiB".to_owned(), tasks.iter().map(|pid| kibibytes(*pid)).sum());
-        counts.insert("container: mappings".to_owned(), tasks.iter().map(|pid| lines(&read(*pid, "maps"))).sum());
+        counts.insert(
+            "container: mappings".to_owned(),
+            tasks.iter().map(|pid| lines(&read(*pid, "maps"))).sum(),
+        );
         counts.insert("container: mounts".to_owned(), lines(&read(init, "mountinfo")));
         counts.insert("container: links".to_owned(), lines(&read(init, "net/dev")));
-        counts.insert("container: sockets".to_owned(), lines(&read(init, "net/tcp")) + lines(&read(init, "net/unix")));
+        counts.insert(
+            "container: sockets".to_owned(),
+            lines(&read(init, "net/tcp")) + lines(&read(init, "net/unix")),
+        );
         let files = walk(&container.rootfs());
         counts.insert("container: files".to_owned(), files);
         let images = fs::read_dir(container.dir().join("dump")).unwrap().flatten();
@@ -58,7 +68,11 @@ impl Counts {
             let noise = if kind.ends_with("KiB") { MEMORY_NOISE } else { 0 };
             **now > then.0.get(*kind).copied().unwrap_or_default() + noise
         });
-        grown.map(|(kind, now)| format!("{kind}: {} → {now}", then.0.get(kind).copied().unwrap_or_default())).collect()
+        grown
+            .map(|(kind, now)| {
+                format!("{kind}: {} → {now}", then.0.get(kind).copied().unwrap_or_default())
+            })
+            .collect()
     }
 }
 
@@ -104,7 +118,9 @@ fn tasks_of(pid: u32) -> Vec<u32> {
 
 fn walk(dir: &std::path::Path) -> u64 {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|e| if e.file_type().is_ok_and(|t| t.is_dir()) { 1 + walk(&e.path()) } else { 1 }).sum()
+    entries
+        .map(|e| if e.file_type().is_ok_and(|t| t.is_dir()) { 1 + walk(&e.path()) } else { 1 })
+        .sum()
 }
 
 fn median(times: &[Duration]) -> Duration {
@@ -123,7 +139,8 @@ pub fn go_through(world: &World, cycles: usize) -> String {
     let mut status = witness.status();
     let mut times = Vec::new();
     let mut first = Counts::default();
-    let mut table = "cycles   median ms   slowest ms   monitor KiB   container KiB   images KiB\n".to_owned();
+    let mut table =
+        "cycles   median ms   slowest ms   monitor KiB   container KiB   images KiB\n".to_owned();
     for number in 1..=cycles {
         let started = Instant::now();
         container.ours("lxc-checkpoint").ok();
@@ -160,7 +177,8 @@ pub fn go_through(world: &World, cycles: usize) -> String {
         let _ = writeln!(table, "{kind}: {count} after the first cycle and no more after the last");
     }
     let windows: Vec<Duration> = times.chunks(WINDOW).map(median).collect();
-    let slow = windows.iter().find(|window| window.as_secs_f64() > windows[0].as_secs_f64() * SLOWER);
+    let slow =
+        windows.iter().find(|window| window.as_secs_f64() > windows[0].as_secs_f64() * SLOWER);
     assert!(slow.is_none(), "it gets slower: {slow:?}\n{table}");
     container.kill();
     table

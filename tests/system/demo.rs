@@ -31,13 +31,17 @@ fn main() -> ExitCode {
         eprintln!("demo: {}", error.0);
         return ExitCode::FAILURE;
     }
-    println!("\nlxc-cr: LXC containers with open TCP connections are checkpointed, stopped and brought back.");
+    println!(
+        "\nlxc-cr: LXC containers with open TCP connections are checkpointed, stopped and brought back."
+    );
     let before = Snapshot::take();
     let worked = catch_unwind(stories).is_ok();
     let clean = before.wait_until_as_before();
     let verdict = match (worked, &clean) {
         (true, Ok(())) => {
-            println!("\nPASSED: both connections outlived all checkpoints; nothing was left on the host.");
+            println!(
+                "\nPASSED: both connections outlived all checkpoints; nothing was left on the host."
+            );
             return ExitCode::SUCCESS;
         }
         (true, Err(left)) => format!("something stayed on the host:\n{left}"),
@@ -58,7 +62,9 @@ fn stories() {
 /// What a user has: a container of LXC's download template on a host with systemd.
 fn debian(teller: &Teller) {
     let world = World::in_default_lxcpath("demo");
-    teller.step("On a host booted by systemd: a Debian container, configured as by lxc-create -t download");
+    teller.step(
+        "On a host booted by systemd: a Debian container, configured as by lxc-create -t download",
+    );
     let container = Template::unprivileged(&world, "debian", 70);
     let installed = Installed::make(Path::new("/usr/local"));
     let machine = Machine::install(&world, &[]);
@@ -182,7 +188,8 @@ impl Teller {
 
 /// A command without the directory that its program was built into or installed in.
 fn typed(run: &Run) -> String {
-    let words: Vec<_> = run.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<_> =
+        run.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let program = words[0].rsplit('/').next().unwrap_or_default();
     [&[program.to_owned()], &words[1..]].concat().join(" ")
 }

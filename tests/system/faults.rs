@@ -1,7 +1,7 @@
 //! Every fault at every moment: `make faults`.
 //!
-//! `cargo test --test faults [-- actions|steps|random|peer [TEXT]]`: only these, and only cases whose name contains the
-//! text. `peer` is LXC's own tool, under the faults of `actions`.
+//! `cargo test --test faults [-- actions|steps|random|peer [TEXT]]`: only these, and only cases
+//! whose name contains the text. `peer` is LXC's own tool, under the faults of `actions`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -23,7 +23,8 @@ use fault::peer::{self, Peer};
 use fault::{COMMANDS, Case, Command, FAULTS, Fault, Moment, Outcome};
 use harness::{World, enter};
 
-/// Of the steps of our commands, each is a moment to be killed at; for the other faults each n-th is.
+/// Of the steps of our commands, each is a moment to be killed at; for the other faults each n-th
+/// is.
 const EVERY: usize = 8;
 /// Moments at random.
 const RANDOM: usize = 200;
@@ -69,7 +70,10 @@ fn beside_lxcs_own(world: &World, text: &str) -> Tally {
     println!("\nLXC's own lxc-checkpoint, at CRIU's actions\n");
     let peer = Peer::new(world);
     let mut tally = Tally::default();
-    for case in fault::at_actions().into_iter().filter(|c| peer::knows(c.fault) && c.to_string().contains(text)) {
+    for case in fault::at_actions()
+        .into_iter()
+        .filter(|c| peer::knows(c.fault) && c.to_string().contains(text))
+    {
         let started = Instant::now();
         let outcome = peer.run(case);
         tally.count(case, &outcome);
@@ -87,9 +91,14 @@ fn at_steps(rig: &mut Rig<'_>) -> Vec<Case> {
         for number in 1..=steps.len() {
             for fault in FAULTS {
                 let every = if *fault == Fault::OursKilled { 1 } else { EVERY };
-                // There is no script here, and of the time limit it does not matter where it passes.
+                // There is no script here, and of the time limit it does not matter where it
+                // passes.
                 if number % every == 0 && ![Fault::ScriptFails, Fault::TimeLimit].contains(fault) {
-                    cases.push(Case { command: *command, moment: Moment::Step(number), fault: *fault });
+                    cases.push(Case {
+                        command: *command,
+                        moment: Moment::Step(number),
+                        fault: *fault,
+                    });
                 }
             }
         }
@@ -99,8 +108,10 @@ fn at_steps(rig: &mut Rig<'_>) -> Vec<Case> {
 
 /// The command is killed at any moment from its start to a little after its usual end.
 fn at_random(rig: &mut Rig<'_>) -> Vec<Case> {
-    let longest: Vec<(Command, u64)> =
-        COMMANDS.iter().map(|command| (*command, rig.duration(*command).as_micros() as u64 * 11 / 10)).collect();
+    let longest: Vec<(Command, u64)> = COMMANDS
+        .iter()
+        .map(|command| (*command, rig.duration(*command).as_micros() as u64 * 11 / 10))
+        .collect();
     let mut random = Random(SEED);
     (0..RANDOM)
         .map(|_| {
@@ -170,11 +181,15 @@ impl Tally {
         }
     }
 
-    /// The faults at CRIU's actions, ours beside LXC's own. (Ours are there if that section was run.)
+    /// The faults at CRIU's actions, ours beside LXC's own. (Ours are there if that section was
+    /// run.)
     fn compare(ours: &Tally, theirs: &Tally) {
-        let told = |of: Option<&(usize, usize)>| of.map_or("-".to_owned(), |(held, all)| format!("{held} of {all}"));
+        let told = |of: Option<&(usize, usize)>| {
+            of.map_or("-".to_owned(), |(held, all)| format!("{held} of {all}"))
+        };
         let sum = |tally: &Tally| {
-            let known = tally.at_actions.iter().filter(|(fault, _)| theirs.at_actions.contains_key(*fault));
+            let known =
+                tally.at_actions.iter().filter(|(fault, _)| theirs.at_actions.contains_key(*fault));
             known.fold((0, 0), |(held, all), (_, of)| (held + of.0, all + of.1))
         };
         println!("\n| fault at CRIU's actions | ours held | LXC's own held |\n|---|---|---|");

@@ -1,5 +1,5 @@
-//! Every key of lxc.container.conf(5), tried: `make test-keys`. `cargo test --test keys [-- KEY…]`: only rows whose names
-//! contain one of these words; `--sample`: a few of each kind.
+//! Every key of lxc.container.conf(5), tried: `make test-keys`. `cargo test --test keys [-- KEY…]`:
+//! only rows whose names contain one of these words; `--sample`: a few of each kind.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -40,19 +40,28 @@ fn main() -> ExitCode {
         let started = Instant::now();
         let outcome = trial::run(row);
         let as_expected = if outcome.is_as_expected(row) { "" } else { " NOT AS EXPECTED" };
-        println!("{}: {} ({:.1} s){as_expected}", row.name(), outcome.kind(), started.elapsed().as_secs_f64());
+        println!(
+            "{}: {} ({:.1} s){as_expected}",
+            row.name(),
+            outcome.kind(),
+            started.elapsed().as_secs_f64()
+        );
         if !outcome.words().is_empty() {
             println!("    {}", outcome.words().replace('\n', "\n    "));
         }
         outcomes.push((row, outcome));
     }
     println!("\n{}", document::counts(&outcomes));
-    let mut wrong: Vec<String> =
-        outcomes.iter().filter(|(row, outcome)| !outcome.is_as_expected(row)).map(|(row, _)| row.name()).collect();
+    let mut wrong: Vec<String> = outcomes
+        .iter()
+        .filter(|(row, outcome)| !outcome.is_as_expected(row))
+        .map(|(row, _)| row.name())
+        .collect();
     if wanted.is_empty() {
         let world = World::new("keys");
         wrong.extend(without_a_row());
-        fs::write(world.logs().join("configuration.md"), document::page(&outcomes, &versions())).unwrap();
+        fs::write(world.logs().join("configuration.md"), document::page(&outcomes, &versions()))
+            .unwrap();
     }
     for name in &wrong {
         println!("WRONG: {name}");
@@ -60,20 +69,27 @@ fn main() -> ExitCode {
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// The keys that this host's liblxc knows and no row tries: words of the library that `lxc-info -c` takes for keys.
+/// The keys that this host's liblxc knows and no row tries: words of the library that `lxc-info -c`
+/// takes for keys.
 fn without_a_row() -> Vec<String> {
     let library = fs::read_dir(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH))
         .unwrap()
         .flatten()
         .map(|entry| entry.path())
-        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("liblxc.so.1.")))
+        .find(|path| {
+            path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("liblxc.so.1."))
+        })
         .unwrap();
     let bytes = fs::read(library).unwrap();
-    let words = bytes.split(|b| !b.is_ascii_graphic()).filter_map(|word| std::str::from_utf8(word).ok());
-    let candidates: BTreeSet<&str> = words.filter(|word| word.starts_with("lxc.") && !word.contains('%')).collect();
+    let words =
+        bytes.split(|b| !b.is_ascii_graphic()).filter_map(|word| std::str::from_utf8(word).ok());
+    let candidates: BTreeSet<&str> =
+        words.filter(|word| word.starts_with("lxc.") && !word.contains('%')).collect();
     let world = World::new("keys");
     let container = world.container_named("key");
-    let is_key = |key: &&str| !container.lxc("lxc-info").args(["-c", key]).output().stderr.contains("nvalid");
+    let is_key = |key: &&str| {
+        !container.lxc("lxc-info").args(["-c", key]).output().stderr.contains("nvalid")
+    };
     let tried: BTreeSet<&str> = rows::all().flat_map(|row| row.keys).copied().collect();
     let known: Vec<&str> = candidates.into_iter().filter(is_key).collect();
     println!("liblxc has {} keys, and interfaces have theirs", known.len());

@@ -1,6 +1,6 @@
-//! Random kills: of CRIU, its children, its scripts, the monitor, the command, init and tasks, with SIGKILL or SIGSTOP, at
-//! random moments of our commands. Afterwards the container runs or its checkpoint restarts, no command is held up, and what
-//! was said of the container is true.
+//! Random kills: of CRIU, its children, its scripts, the monitor, the command, init and tasks, with
+//! SIGKILL or SIGSTOP, at random moments of our commands. Afterwards the container runs or its
+//! checkpoint restarts, no command is held up, and what was said of the container is true.
 
 use std::fmt;
 use std::fs;
@@ -48,8 +48,15 @@ enum Victim {
 
 const COMMANDS: [Command; 5] =
     [Command::Suspend, Command::Checkpoint, Command::Restart, Command::Recover, Command::Remove];
-const VICTIMS: [Victim; 7] =
-    [Victim::Criu, Victim::ChildOfCriu, Victim::Script, Victim::Monitor, Victim::Command, Victim::Init, Victim::Task];
+const VICTIMS: [Victim; 7] = [
+    Victim::Criu,
+    Victim::ChildOfCriu,
+    Victim::Script,
+    Victim::Monitor,
+    Victim::Command,
+    Victim::Init,
+    Victim::Task,
+];
 
 /// One case.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +70,11 @@ struct Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Case { command, victim, signal, after } = self;
-        write!(f, "{command:?} | {victim:?} | {signal} | after {:.1} ms", after.as_secs_f64() * 1000.0)
+        write!(
+            f,
+            "{command:?} | {victim:?} | {signal} | after {:.1} ms",
+            after.as_secs_f64() * 1000.0
+        )
     }
 }
 
@@ -115,7 +126,8 @@ pub fn run(world: &World, cases: usize, seed: u64, tell: &mut dyn FnMut(&str)) -
         let begin = Instant::now();
         let out = catch_unwind(AssertUnwindSafe(|| rig.try_case(case, &mut random, &mut tally)));
         let how = out.unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned().unwrap_or_default().replace('\n', "; ");
+            let text =
+                panic.downcast_ref::<String>().cloned().unwrap_or_default().replace('\n', "; ");
             tally.lost.push(format!("{case}: {text}; it had said: {}", rig.said()));
             rig.reset();
             format!("NOT HELD: {text}")
@@ -159,11 +171,14 @@ impl<'w> Rig<'w> {
             Command::Checkpoint => ours("lxc-checkpoint"),
             Command::Restart => ours("lxc-restart"),
             Command::Recover => self.container.lxc_cr("recover"),
-            Command::Remove => Run::ours("lxc-cr").args(["remove", "-P"]).arg(&self.lxcpath).arg(&self.images),
+            Command::Remove => {
+                Run::ours("lxc-cr").args(["remove", "-P"]).arg(&self.lxcpath).arg(&self.images)
+            }
         }
     }
 
-    /// The container runs, or is suspended where it is to be restarted; one checkpoint is there where one is wanted.
+    /// The container runs, or is suspended where it is to be restarted; one checkpoint is there
+    /// where one is wanted.
     fn prepare(&self, command: Command) {
         if self.container.state() != "RUNNING" {
             self.container.start();
@@ -206,14 +221,18 @@ impl<'w> Rig<'w> {
         }
         assert!(in_time, "the command hangs");
         let recovered = self.recover();
-        assert!(recovered.success() && recovered.took < self.usual(Command::Recover) + MORE, "{recovered}");
+        assert!(
+            recovered.success() && recovered.took < self.usual(Command::Recover) + MORE,
+            "{recovered}"
+        );
         if !hit {
             tally.missed += 1;
         }
         self.judge(case, code, tally)
     }
 
-    /// As soon as nobody is at work any more: the monitor that a killed command had started may go on without it.
+    /// As soon as nobody is at work any more: the monitor that a killed command had started may go
+    /// on without it.
     fn recover(&self) -> Output {
         wait_for("the container to be free", LIMIT, || {
             let told = self.command(Command::Recover).output();
@@ -228,7 +247,8 @@ impl<'w> Rig<'w> {
             self.container.witness().echo("it goes on");
             assert!(!said.contains("has ended"), "it runs, and is said to have ended");
             tally.held += 1;
-            let why = if matches!(code, None | Some(0)) { String::new() } else { format!(": {said}") };
+            let why =
+                if matches!(code, None | Some(0)) { String::new() } else { format!(": {said}") };
             return format!("runs; exit {code:?}{why}");
         }
         let claims = said.contains("running as before");
@@ -239,13 +259,14 @@ impl<'w> Rig<'w> {
             tally.held += 1;
             return "its checkpoint restarts".to_owned();
         }
-        let deadly =
-            matches!(case.victim, Victim::Init | Victim::Monitor | Victim::Task) && case.signal == Signal::SIGKILL;
+        let deadly = matches!(case.victim, Victim::Init | Victim::Monitor | Victim::Task)
+            && case.signal == Signal::SIGKILL;
         if deadly {
             tally.by_itself += 1;
             return "ended by the kill itself".to_owned();
         }
-        let of_criu = matches!(case.victim, Victim::Criu | Victim::ChildOfCriu) && case.signal == Signal::SIGKILL;
+        let of_criu = matches!(case.victim, Victim::Criu | Victim::ChildOfCriu)
+            && case.signal == Signal::SIGKILL;
         assert!(of_criu, "neither runs nor has a checkpoint");
         assert!(!claims, "it has ended, and is said to be running as before");
         tally.by_ptrace += 1;
@@ -253,7 +274,13 @@ impl<'w> Rig<'w> {
     }
 
     /// As soon as there is one, while the command is at work.
-    fn wait_for_victim(&self, victim: Victim, command: &Child, init: Option<u32>, random: &mut Random) -> Option<Pid> {
+    fn wait_for_victim(
+        &self,
+        victim: Victim,
+        command: &Child,
+        init: Option<u32>,
+        random: &mut Random,
+    ) -> Option<Pid> {
         loop {
             let found = self.find(victim, command, init, random);
             if found.is_some() || has_ended(command.id()) {
@@ -263,7 +290,13 @@ impl<'w> Rig<'w> {
         }
     }
 
-    fn find(&self, victim: Victim, command: &Child, init: Option<u32>, random: &mut Random) -> Option<Pid> {
+    fn find(
+        &self,
+        victim: Victim,
+        command: &Child,
+        init: Option<u32>,
+        random: &mut Random,
+    ) -> Option<Pid> {
         let pid = |number: u32| Pid::from_raw(number.cast_signed());
         let criu = || processes().into_iter().find(|p| comm(*p) == "criu" && is_leader(*p));
         let found = match victim {
@@ -280,11 +313,13 @@ impl<'w> Rig<'w> {
                 None => children(command.id()).into_iter().next(),
             },
             Victim::Task => {
-                let payload = cgroups::unified().join(format!("lxc.payload.{}", self.container.name()));
+                let payload =
+                    cgroups::unified().join(format!("lxc.payload.{}", self.container.name()));
                 let tasks = fs::read_to_string(payload.join("cgroup.procs")).unwrap_or_default();
                 let tasks: Vec<u32> = tasks.lines().filter_map(|line| line.parse().ok()).collect();
                 // The witness is whom the judge asks.
-                let others: Vec<u32> = tasks.into_iter().filter(|task| comm(*task) != "witness").collect();
+                let others: Vec<u32> =
+                    tasks.into_iter().filter(|task| comm(*task) != "witness").collect();
                 (!others.is_empty()).then(|| others[random.below(others.len())])
             }
         };
@@ -333,7 +368,11 @@ fn is_leader(pid: u32) -> bool {
 }
 
 fn children(pid: u32) -> Vec<u32> {
-    let path = Path::new("/proc").join(pid.to_string()).join("task").join(pid.to_string()).join("children");
+    let path = Path::new("/proc")
+        .join(pid.to_string())
+        .join("task")
+        .join(pid.to_string())
+        .join("children");
     let text = fs::read_to_string(path).unwrap_or_default();
     text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
 }

@@ -1,7 +1,8 @@
-//! Servers as Debian packages them, in containers made ready by `lxc-cr prepare` alone: `make test-programs`.
+//! Servers as Debian packages them, in containers made ready by `lxc-cr prepare` alone: `make
+//! test-programs`.
 //!
-//! `cargo test --test programs [-- NAME…]`: only those whose name contains one of these. Prints each outcome, then the
-//! counts; docs/programs.md is made by `packaging/test-programs.sh --write`.
+//! `cargo test --test programs [-- NAME…]`: only those whose name contains one of these. Prints
+//! each outcome, then the counts; docs/programs.md is made by `packaging/test-programs.sh --write`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -35,7 +36,9 @@ const THOROUGH: Care = Care { cycles: 2, later: true };
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let is_wanted = |program: &Program| wanted.is_empty() || wanted.iter().any(|w| program.name.contains(w.as_str()));
+    let is_wanted = |program: &Program| {
+        wanted.is_empty() || wanted.iter().any(|w| program.name.contains(w.as_str()))
+    };
     if let Err(error) = enter::enter() {
         eprintln!("programs: {}", error.0);
         return ExitCode::FAILURE;

@@ -1,4 +1,5 @@
-//! Hostile containers by the seed: what they try is put together at random from what was ever tried.
+//! Hostile containers by the seed: what they try is put together at random from what was ever
+//! tried.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -28,12 +29,20 @@ const TARGETS: &[&str] = &[
 ];
 /// What is opened, and made before where need be.
 const OPENED: &[&str] = &[
-    "create", "create", "map", "fifo", "device", "stream", "datagram", "path-of", "open-dir", "open-dir", "watch-of",
-    "cd-to",
+    "create", "create", "map", "fifo", "device", "stream", "datagram", "path-of", "open-dir",
+    "open-dir", "watch-of", "cd-to",
 ];
 /// Names that a line of ours could end at.
-const NAMES: &[&str] =
-    &["f", "etc", "sub", "file", "x%0Ahint:%20forged", "x%0Anow:%20forged", "a%20b%E2%80%AEc", "etc%1B[2J"];
+const NAMES: &[&str] = &[
+    "f",
+    "etc",
+    "sub",
+    "file",
+    "x%0Ahint:%20forged",
+    "x%0Anow:%20forged",
+    "a%20b%E2%80%AEc",
+    "etc%1B[2J",
+];
 
 /// What came of each.
 #[derive(Debug, Default)]
@@ -73,7 +82,8 @@ impl Dice {
 
 /// What it does before the checkpoint, and what after it.
 fn plan(dice: &mut Dice) -> (Vec<String>, Vec<String>) {
-    let (mut before, mut after) = (vec![format!("symlink {} /link", dice.one_of(&TARGETS[..12]))], Vec::new());
+    let (mut before, mut after) =
+        (vec![format!("symlink {} /link", dice.one_of(&TARGETS[..12]))], Vec::new());
     for number in 0..1 + dice.roll(3) {
         let top = match dice.roll(4) {
             0 => "/shared".to_owned(),
@@ -84,13 +94,16 @@ fn plan(dice: &mut Dice) -> (Vec<String>, Vec<String>) {
             _ => String::new(),
         };
         before.push("task".to_owned());
-        let (one, two) = (format!("{top}/s{number}"), format!("{top}/s{number}/{}", dice.one_of(NAMES)));
+        let (one, two) =
+            (format!("{top}/s{number}"), format!("{top}/s{number}/{}", dice.one_of(NAMES)));
         let file = format!("{two}/{}", dice.one_of(NAMES));
         before.push(format!("mkdir {two}"));
         let kind = dice.one_of(OPENED);
         before.extend(match kind {
             "path-of" => vec![format!("create {file}"), format!("path {file}")],
-            "open-dir" => vec![format!("mkdir {file}"), format!("chmod {file}"), format!("open {file}")],
+            "open-dir" => {
+                vec![format!("mkdir {file}"), format!("chmod {file}"), format!("open {file}")]
+            }
             "watch-of" => vec![format!("create {file}"), format!("watch {file}")],
             "cd-to" => vec![format!("mkdir {file}"), format!("cd {file}")],
             other => vec![format!("{other} {file}")],
@@ -109,7 +122,8 @@ fn plan(dice: &mut Dice) -> (Vec<String>, Vec<String>) {
                 after.extend([format!("rename {one} {one}-moved"), format!("{link} {one}")]);
             }
             2 if !is_directory => {
-                before.extend([format!("link {file} {top}/hard{number}"), format!("unlink {file}")]);
+                before
+                    .extend([format!("link {file} {top}/hard{number}"), format!("unlink {file}")]);
                 before.extend([format!("rmdir {two}"), format!("{link} {two}")]);
             }
             3 => after.extend([format!("rename {two} {one}/moved"), format!("{link} {two}")]),
@@ -119,7 +133,11 @@ fn plan(dice: &mut Dice) -> (Vec<String>, Vec<String>) {
             }
             _ => {
                 before.push(format!("{} {file}", if is_directory { "rmdir" } else { "unlink" }));
-                before.extend([format!("rmdir {two}"), format!("rmdir {one}"), format!("{link} {one}")]);
+                before.extend([
+                    format!("rmdir {two}"),
+                    format!("rmdir {one}"),
+                    format!("{link} {one}"),
+                ]);
             }
         }
     }
@@ -163,7 +181,8 @@ fn attempt(world: &World, seed: u64, outcomes: &mut Outcomes) {
     let changes = HostTree::take(&own).changes(&host);
     assert_eq!(changes, Vec::<String>::new(), "seed {seed}, {before:?}, {after:?}: {told:#?}");
     for output in &told {
-        let forged = |line: &str| line.starts_with("hint: forged") || line.starts_with("now: forged");
+        let forged =
+            |line: &str| line.starts_with("hint: forged") || line.starts_with("now: forged");
         let steers = |c: char| c == '\u{1b}' || c == '\u{202e}';
         let bad = output.stderr.lines().any(forged) || output.stderr.contains(steers);
         assert!(!bad && output.in_time, "seed {seed}, {before:?}, {after:?}: {output:#?}");
@@ -171,7 +190,9 @@ fn attempt(world: &World, seed: u64, outcomes: &mut Outcomes) {
     match (&told[..], told.iter().all(|output| output.success())) {
         (_, true) => outcomes.restored += 1,
         ([first], _) if !first.success() => outcomes.refused += 1,
-        _ if told.last().is_some_and(|output| matches!(output.status.code(), Some(4 | 9))) => outcomes.refused += 1,
+        _ if told.last().is_some_and(|output| matches!(output.status.code(), Some(4 | 9))) => {
+            outcomes.refused += 1
+        }
         _ => outcomes.not_restored += 1,
     }
     container.lxc("lxc-stop").arg("-k").output();

@@ -1,4 +1,5 @@
-//! A hundred checkpoints and restarts of one container: `make soak`. `cargo test --test soak [-- NUMBER]`.
+//! A hundred checkpoints and restarts of one container: `make soak`. `cargo test --test soak [--
+//! NUMBER]`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
         println!("{left}");
         return ExitCode::FAILURE;
     }
-    println!("PASSED: {wanted} cycles; nothing has grown, nothing is left, the connection of the start goes on.");
+    println!(
+        "PASSED: {wanted} cycles; nothing has grown, nothing is left, the connection of the start goes on."
+    );
     ExitCode::SUCCESS
 }

@@ -1,9 +1,10 @@
-//! What people run in containers, in containers of every kind, by our commands and by LXC's own: `make test-workloads`.
+//! What people run in containers, in containers of every kind, by our commands and by LXC's own:
+//! `make test-workloads`.
 //!
-//! `cargo test --test workloads [-- KIND [ROW…]]`: only kinds whose name is this and rows whose names contain one of those; prints
-//! the table, with what earlier runs have kept in the cells that this one has not run. `packaging/test-workloads.sh --write`
-//! makes tests/system/WORKLOADS.md of it.
-//! `LXC_CR_WORKLOADS_OURS=1`: not by LXC's own tool.
+//! `cargo test --test workloads [-- KIND [ROW…]]`: only kinds whose name is this and rows whose
+//! names contain one of those; prints the table, with what earlier runs have kept in the cells that
+//! this one has not run. `packaging/test-workloads.sh --write` makes tests/system/WORKLOADS.md of
+//! it. `LXC_CR_WORKLOADS_OURS=1`: not by LXC's own tool.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -38,9 +39,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let wanted_kind = arguments.first().cloned().unwrap_or_default();
     let wanted_rows = arguments.get(1..).unwrap_or_default();
-    let is_wanted = |row: &Row| wanted_rows.is_empty() || wanted_rows.iter().any(|wanted| row.name.contains(wanted));
-    let tools: &[Tool] =
-        if std::env::var_os("LXC_CR_WORKLOADS_OURS").is_some() { &[Tool::Ours] } else { &[Tool::Ours, Tool::Lxcs] };
+    let is_wanted = |row: &Row| {
+        wanted_rows.is_empty() || wanted_rows.iter().any(|wanted| row.name.contains(wanted))
+    };
+    let tools: &[Tool] = if std::env::var_os("LXC_CR_WORKLOADS_OURS").is_some() {
+        &[Tool::Ours]
+    } else {
+        &[Tool::Ours, Tool::Lxcs]
+    };
     if let Err(error) = enter::enter() {
         eprintln!("workloads: {}", error.0);
         return ExitCode::FAILURE;
@@ -54,14 +60,19 @@ fn main() -> ExitCode {
     let kept = world.logs().join("outcomes");
     let mut table = Table::load(&kept);
     for kind in KINDS.iter().filter(|kind| wanted_kind.is_empty() || kind.name() == wanted_kind) {
-        let rows: Vec<Row> = ROWS.iter().filter(|row| row.is_for(*kind) && is_wanted(row)).copied().collect();
+        let rows: Vec<Row> =
+            ROWS.iter().filter(|row| row.is_for(*kind) && is_wanted(row)).copied().collect();
         for group in groups(*kind, &rows) {
             for tool in tools {
                 let started = Instant::now();
                 let outcomes = trial::run(&world, &installed, *kind, &group, *tool);
                 let took = started.elapsed().as_secs_f64() / group.len() as f64;
                 for (row, outcome) in group.iter().zip(outcomes) {
-                    println!("{} | {} | {tool:?} | {outcome:?} | {took:.1} s", kind.name(), row.name);
+                    println!(
+                        "{} | {} | {tool:?} | {outcome:?} | {took:.1} s",
+                        kind.name(),
+                        row.name
+                    );
                     table.put(row.name, *kind, *tool, outcome);
                 }
                 table.save(&kept);
@@ -79,8 +90,8 @@ fn main() -> ExitCode {
     if wrong.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// What is tried in one container. What boots gets all rows at once; without an id map those of other users than root are
-/// refused on some hosts, and stand for themselves.
+/// What is tried in one container. What boots gets all rows at once; without an id map those of
+/// other users than root are refused on some hosts, and stand for themselves.
 fn groups(kind: Kind, rows: &[Row]) -> Vec<Vec<Row>> {
     if kind.init().is_none() {
         return rows.iter().map(|row| vec![*row]).collect();
@@ -97,7 +108,9 @@ fn make_network() {
     let group6 = format!("{}/128", client::network::GROUP6);
     Run::new("ip").args(address).ok();
     Run::new("ip").args(["route", "add", &group, "dev", BRIDGE]).ok();
-    Run::new("ip").args(["-6", "route", "add", "multicast", &group6, "dev", BRIDGE, "table", "local"]).ok();
+    Run::new("ip")
+        .args(["-6", "route", "add", "multicast", &group6, "dev", BRIDGE, "table", "local"])
+        .ok();
 }
 
 /// Huge pages that the machine has meanwhile; it gets its own number back.

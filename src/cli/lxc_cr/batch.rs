@@ -1,5 +1,5 @@
-//! What `suspend` and `resume` have in common: one container is worked on here, several by this program again, once for
-//! each, side by side and in their order.
+//! What `suspend` and `resume` have in common: one container is worked on here, several by this
+//! program again, once for each, side by side and in their order.
 
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -33,7 +33,8 @@ pub struct Several {
     #[arg(short = 'n', long = "name", value_name = "NAME")]
     named: Vec<String>,
 
-    /// With --all: only those in these groups (lxc.group), one after the other; an empty name selects containers in no group
+    /// With --all: only those in these groups (lxc.group), one after the other; an empty name
+    /// selects containers in no group
     #[arg(short = 'g', long, value_name = "GROUPS", value_delimiter = ',', requires = "all")]
     groups: Option<Vec<String>>,
 
@@ -90,7 +91,8 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Says something of one container while the others go on: in the journal once, also where our output goes there.
+    /// Says something of one container while the others go on: in the journal once, also where our
+    /// output goes there.
     pub fn tell(&self, name: &ContainerName, priority: Priority, text: &str) {
         logger::keep_about(name.as_str(), &self.lxcpath.to_string(), priority, text);
         if self.shows(priority) {
@@ -163,7 +165,11 @@ impl Several {
 
     /// The options of no container in particular.
     pub fn of_none(&self) -> LxcOptions {
-        LxcOptions { lxcpath: self.lxcpath.clone(), logpriority: self.logpriority.clone(), ..LxcOptions::default() }
+        LxcOptions {
+            lxcpath: self.lxcpath.clone(),
+            logpriority: self.logpriority.clone(),
+            ..LxcOptions::default()
+        }
     }
 
     /// From now on the time counts.
@@ -187,7 +193,13 @@ impl Several {
     }
 
     /// Runs the subcommand for each container, in order and side by side, until the time is over.
-    pub fn run(&self, words: &[&str], batches: &[Batch], terms: &Terms, signals: &Signals) -> Result<Summary> {
+    pub fn run(
+        &self,
+        words: &[&str],
+        batches: &[Batch],
+        terms: &Terms,
+        signals: &Signals,
+    ) -> Result<Summary> {
         let mut summary = Summary::default();
         let mut jobs = Jobs::new(terms.jobs, signals);
         for (index, batch) in batches.iter().enumerate() {
@@ -208,12 +220,17 @@ impl Several {
     /// This program again, for one container, with the time that is left.
     fn command(&self, words: &[&str], name: &ContainerName, terms: &Terms) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.arg0(PROGRAM).args(words).args(["-n", name.as_str(), "-P"]).arg(terms.lxcpath.as_path());
+        command
+            .arg0(PROGRAM)
+            .args(words)
+            .args(["-n", name.as_str(), "-P"])
+            .arg(terms.lxcpath.as_path());
         command.args(["--timeout", &terms.left().as_secs().to_string()]);
         if let Some(level) = &self.logpriority {
             command.args(["-l", level]);
         }
-        if let Some(path) = self.logfile.as_deref().and_then(|path| std::path::absolute(path).ok()) {
+        if let Some(path) = self.logfile.as_deref().and_then(|path| std::path::absolute(path).ok())
+        {
             command.arg("-o").arg(path);
         }
         if self.quiet {
@@ -230,7 +247,11 @@ impl Summary {
         }
         let code = end.status.code().and_then(|code| u8::try_from(code).ok());
         if code.is_none() {
-            terms.tell(&end.name, Priority::Error, &format!("its command was interrupted: {}", end.status));
+            terms.tell(
+                &end.name,
+                Priority::Error,
+                &format!("its command was interrupted: {}", end.status),
+            );
         }
         self.ended.push((end.name, code.unwrap_or(Exit::Other.code())));
     }
@@ -240,7 +261,9 @@ impl Summary {
         if let Some(signal) = self.interrupted {
             return Err(Failure::new(Exit::Other, Interrupted(signal)));
         }
-        Ok(ExitCode::from(self.ended.iter().map(|(_, code)| *code).find(|code| *code != 0).unwrap_or(0)))
+        Ok(ExitCode::from(
+            self.ended.iter().map(|(_, code)| *code).find(|code| *code != 0).unwrap_or(0),
+        ))
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use crate::cli::common::{LxcOptions, absolute, load_settings, on_one_line, print, print_error, print_json, start_log};
+use crate::cli::common::{
+    LxcOptions, absolute, load_settings, on_one_line, print, print_error, print_json, start_log,
+};
 use crate::cli::cure;
 use crate::cli::lxc_cr::batch::all_containers;
 use crate::cli::lxc_cr::rehearsal;
@@ -26,8 +28,8 @@ use crate::sys::netlink::Netlink;
 
 /// Report what prevents a checkpoint, with remedies; nothing is changed
 ///
-/// With --all, of every container that runs. Whether the next shutdown can suspend those that are to be suspended is what
-/// lxc-cr suspend --all --dry-run tells.
+/// With --all, of every container that runs. Whether the next shutdown can suspend those that are
+/// to be suspended is what lxc-cr suspend --all --dry-run tells.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr check [OPTIONS] {NAME|--all}")]
@@ -43,8 +45,8 @@ pub struct Check {
     #[arg(short = 'D', long = "checkpoint-dir", value_name = "DIR")]
     dir: Option<PathBuf>,
 
-    /// Also try it: dump the container into a directory of its own, which it survives, restore it once beside itself,
-    /// compare the two, and remove all of that
+    /// Also try it: dump the container into a directory of its own, which it survives, restore it
+    /// once beside itself, compare the two, and remove all of that
     #[arg(long, conflicts_with = "all")]
     rehearse: bool,
 
@@ -77,17 +79,20 @@ struct Row<'a> {
 }
 
 impl Check {
-    /// Looks, and prints what was found. The exit status says whether a checkpoint would be refused.
+    /// Looks, and prints what was found. The exit status says whether a checkpoint would be
+    /// refused.
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         if self.all {
             return self.every_one();
         }
         let (name, lxcpath) = self.lxc.container()?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(entry::not_defined)?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref())
+            .map_err(entry::not_defined)?;
         let dir = self.dir.as_deref().map(absolute).transpose()?;
         let settings = load_settings(&name)?;
-        let mut checked = look(&defined, dir.as_deref(), &settings)?.ok_or_else(|| entry::not_running(&defined))?;
+        let mut checked = look(&defined, dir.as_deref(), &settings)?
+            .ok_or_else(|| entry::not_running(&defined))?;
         if self.rehearse && !checked.findings.blocked() {
             let options = rehearsal::Options {
                 config: self.lxc.rcfile.as_deref(),
@@ -96,7 +101,8 @@ impl Check {
             };
             let tried = rehearsal::try_it(&defined, &settings, &options)?;
             checked.rehearsed = tried.took;
-            checked.findings = Findings::new(checked.findings.iter().cloned().chain(tried.findings));
+            checked.findings =
+                Findings::new(checked.findings.iter().cloned().chain(tried.findings));
         }
         if self.json {
             print_json(&serde_json::json!({
@@ -109,7 +115,9 @@ impl Check {
         } else if !self.lxc.quiet {
             print(&checked.in_words());
         }
-        Ok(ExitCode::from(if checked.findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
+        Ok(ExitCode::from(
+            if checked.findings.blocked() { Exit::Refused } else { Exit::Done }.code(),
+        ))
     }
 
     /// All that run; one that cannot be looked at is named, and is a failure.
@@ -139,16 +147,30 @@ impl Check {
     }
 }
 
-/// Looks at a container; `None` where it does not run. Without a directory the checkpoint is that of a suspended container.
-pub(super) fn look(defined: &Defined, dir: Option<&Path>, settings: &Settings) -> Result<Option<Checked>> {
+/// Looks at a container; `None` where it does not run. Without a directory the checkpoint is that
+/// of a suspended container.
+pub(super) fn look(
+    defined: &Defined,
+    dir: Option<&Path>,
+    settings: &Settings,
+) -> Result<Option<Checked>> {
     let name = &defined.name;
-    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache()).map_err(entry::no_criu)?;
-    let found = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(defined))?;
+    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache())
+        .map_err(entry::no_criu)?;
+    let found =
+        container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(defined))?;
     let Some(running) = found else { return Ok(None) };
     settled::wait(&Client::new(&defined.lxcpath_text(), name.as_str()), running.init.pid());
     let images = dir.map_or_else(|| resume_mark::dir(&defined.dir()), Path::to_owned);
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
-    let subject = Subject { defined, running: &running, criu: &criu, settings, images: &images, incremental: false };
+    let subject = Subject {
+        defined,
+        running: &running,
+        criu: &criu,
+        settings,
+        images: &images,
+        incremental: false,
+    };
     let refused = [
         entry::check_places(defined, &images).map(drop),
         dir.map_or_else(|| entry::refuse_ephemeral(defined), |_| Ok(())),
@@ -162,7 +184,11 @@ pub(super) fn look(defined: &Defined, dir: Option<&Path>, settings: &Settings) -
 
 impl Checked {
     fn row(&self) -> Row<'_> {
-        Row { container: self.name.as_str(), blocked: self.findings.blocked(), findings: &self.findings }
+        Row {
+            container: self.name.as_str(),
+            blocked: self.findings.blocked(),
+            findings: &self.findings,
+        }
     }
 
     /// The first blocker, if there is one.
@@ -186,18 +212,29 @@ impl Checked {
 /// What a checkpoint refuses before it looks at the processes.
 fn as_finding(failure: Failure) -> Finding {
     let remedy = failure.hint.clone().unwrap_or_default();
-    Finding::blocker(format!("{:#}", failure.cause), "lxc-checkpoint refuses it").on_restore().remedy(remedy)
+    Finding::blocker(format!("{:#}", failure.cause), "lxc-checkpoint refuses it")
+        .on_restore()
+        .remedy(remedy)
 }
 
 /// First what takes many blockers away at once.
-fn in_words(name: &str, findings: &Findings, cure: Option<&str>, rehearsed: Option<Duration>) -> String {
-    let cure = cure.map(|cure| format!("it is not prepared; try first: {cure}\n")).unwrap_or_default();
+fn in_words(
+    name: &str,
+    findings: &Findings,
+    cure: Option<&str>,
+    rehearsed: Option<Duration>,
+) -> String {
+    let cure =
+        cure.map(|cure| format!("it is not prepared; try first: {cure}\n")).unwrap_or_default();
     cure + &findings.to_string()
         + &match findings.blockers().count() {
             0 => match rehearsed {
                 None => format!("{name} can be checkpointed\n"),
                 Some(took) => {
-                    format!("{name} can be checkpointed and restored: rehearsed in {} ms\n", took.as_millis())
+                    format!(
+                        "{name} can be checkpointed and restored: rehearsed in {} ms\n",
+                        took.as_millis()
+                    )
                 }
             },
             1 => format!("{name} cannot be checkpointed: there is 1 blocker\n"),

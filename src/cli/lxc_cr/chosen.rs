@@ -39,14 +39,17 @@ impl Chosen {
     pub fn find(&self, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
         match self {
             Chosen::All => Ok(known::all(&Register::of_host(), lxcpath, None)?),
-            Chosen::Directory(dir) if !dir.is_dir() => {
-                Err(Failure::msg(Exit::WrongState, format!("there is no directory {}", dir.display())))
-            }
+            Chosen::Directory(dir) if !dir.is_dir() => Err(Failure::msg(
+                Exit::WrongState,
+                format!("there is no directory {}", dir.display()),
+            )),
             Chosen::Directory(dir) => Ok(list::find_in(dir, lxcpath).or_exit(Exit::Other)?),
             Chosen::Container(name) => {
                 let found = known::all(&Register::of_host(), lxcpath, Some(name))?;
                 if found.is_empty() && !lxcpath.config_file(name).exists() {
-                    let text = format!("there is no container {name} in {lxcpath}, and no checkpoint of one");
+                    let text = format!(
+                        "there is no container {name} in {lxcpath}, and no checkpoint of one"
+                    );
                     return Err(Failure::msg(Exit::WrongState, text).hint(
                         "lxc-ls shows the containers, lxc-cr list all checkpoints; -P chooses another directory",
                     ));

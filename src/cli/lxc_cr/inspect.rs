@@ -16,20 +16,21 @@ use crate::report::shown_lines;
 
 /// Print every state that the kernel keeps about a running container; nothing is changed
 ///
-/// Freeze the container before (lxc-freeze), or what is printed may not fit together. Two snapshots of one container,
-/// before a checkpoint and after its restore, are compared with --against.
+/// Freeze the container before (lxc-freeze), or what is printed may not fit together. Two snapshots
+/// of one container, before a checkpoint and after its restore, are compared with --against.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Inspect {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
-    /// Print instead what only the threads themselves can read: each is held for a moment. Not while the container is
-    /// frozen
+    /// Print instead what only the threads themselves can read: each is held for a moment. Not
+    /// while the container is frozen
     #[arg(long)]
     ask: bool,
 
-    /// Compare with a snapshot that --json printed: print the differences only, exit 1 if there are any
+    /// Compare with a snapshot that --json printed: print the differences only, exit 1 if there are
+    /// any
     #[arg(long, value_name = "FILE")]
     against: Option<PathBuf>,
 
@@ -43,21 +44,31 @@ impl Inspect {
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let (name, lxcpath) = self.lxc.container()?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(entry::not_defined)?;
-        let running = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?
-            .ok_or_else(|| entry::not_running(&defined))?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref())
+            .map_err(entry::not_defined)?;
+        let running = container::find(
+            &defined.lxcpath_text(),
+            name.as_str(),
+            container::Marks::of(&defined),
+        )?
+        .ok_or_else(|| entry::not_running(&defined))?;
         let standing = Standing::below(running.init.pid()).or_exit(Exit::Other)?;
         let snapshot = if self.ask { Snapshot::asked(&standing) } else { Snapshot::of(&standing) };
         if let Some(file) = &self.against {
-            let text = fs::read_to_string(file)
-                .map_err(|e| Failure::msg(Exit::Other, format!("{} cannot be read: {e}", file.display())))?;
+            let text = fs::read_to_string(file).map_err(|e| {
+                Failure::msg(Exit::Other, format!("{} cannot be read: {e}", file.display()))
+            })?;
             let before = Snapshot::from_json(&text).map_err(|e| {
                 Failure::msg(Exit::Other, format!("{} is not a snapshot: {e}", file.display()))
                     .hint("lxc-cr inspect --json prints one")
             })?;
             return Ok(differences(&before, &snapshot));
         }
-        print(&if self.json { snapshot.to_json().or_exit(Exit::Other)? + "\n" } else { in_words(&snapshot) });
+        print(&if self.json {
+            snapshot.to_json().or_exit(Exit::Other)? + "\n"
+        } else {
+            in_words(&snapshot)
+        });
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -65,7 +76,8 @@ impl Inspect {
 fn differences(before: &Snapshot, after: &Snapshot) -> ExitCode {
     let found = compare(before, after);
     for difference in &found {
-        let value = |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), on_one_line);
+        let value =
+            |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), on_one_line);
         let class = match difference.state.class {
             Class::Varies => "varies",
             Class::Bearable => "bearable",

@@ -20,10 +20,11 @@ use crate::sys::{files, path_trust};
 
 /// List the checkpoints of one container, or of all
 ///
-/// All are found that lie in a container's own directory, half-written ones too, and those that were made elsewhere and
-/// are still there. With DIR those that lie there, as on a backup disk. The state is that of a suspended container ("to
-/// be resumed" where lxc-cr resume brings it back at boot); "restored", with the time; "stale" where the container was
-/// stopped by it and ran since; "complete" where the container went on after it. A narrow terminal sees fewer columns.
+/// All are found that lie in a container's own directory, half-written ones too, and those that
+/// were made elsewhere and are still there. With DIR those that lie there, as on a backup disk. The
+/// state is that of a suspended container ("to be resumed" where lxc-cr resume brings it back at
+/// boot); "restored", with the time; "stale" where the container was stopped by it and ran since;
+/// "complete" where the container went on after it. A narrow terminal sees fewer columns.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr list [OPTIONS] [NAME|DIR]")]
@@ -37,7 +38,8 @@ pub struct List {
     #[arg(long)]
     json: bool,
 
-    /// Write metrics of each container's newest checkpoint to FILE, for Prometheus' textfile collector
+    /// Write metrics of each container's newest checkpoint to FILE, for Prometheus' textfile
+    /// collector
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     prometheus: Option<PathBuf>,
 }
@@ -110,12 +112,22 @@ impl List {
                 .or_exit(Exit::Other);
         }
         if self.json {
-            let rows: Vec<Row> =
-                found.iter().zip(&status).map(|(entry, status)| Row::of(entry, *status, &calendar)).collect();
+            let rows: Vec<Row> = found
+                .iter()
+                .zip(&status)
+                .map(|(entry, status)| Row::of(entry, *status, &calendar))
+                .collect();
             let text = serde_json::json!({ "version": 1, "changed": false, "checkpoints": rows });
             print_json(&text)?;
         } else {
-            print(&in_words(&found, &status, &calendar, history::now(), lxcpath.as_path(), terminal_width()));
+            print(&in_words(
+                &found,
+                &status,
+                &calendar,
+                history::now(),
+                lxcpath.as_path(),
+                terminal_width(),
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -138,9 +150,14 @@ fn in_words(
         Column::new("CREATED", each(&|e| calendar.minute(e.created))),
         Column::new("SIZE", each(&|e| bytes(e.size))).right().may_go(4),
         Column::new("FROZEN", each(&|e| e.frozen_us.map_or_else(none, frozen))).right().may_go(3),
-        Column::new("PROCS", each(&|e| e.processes.map_or_else(none, |count| count.to_string()))).right().may_go(1),
+        Column::new("PROCS", each(&|e| e.processes.map_or_else(none, |count| count.to_string())))
+            .right()
+            .may_go(1),
         Column::new("VERIFIED", each(&|e| e.history.verified.map_or_else(none, since))).may_go(2),
-        Column::new("STATE", found.iter().zip(status).map(|(entry, status)| state(entry, *status, &since)).collect()),
+        Column::new(
+            "STATE",
+            found.iter().zip(status).map(|(entry, status)| state(entry, *status, &since)).collect(),
+        ),
     ];
     if found.iter().any(|entry| entry.label.is_some()) {
         columns.push(Column::new("LABEL", each(&|e| e.label.clone().unwrap_or_else(none))));
@@ -165,8 +182,8 @@ fn state(entry: &Entry, status: Status, since: &dyn Fn(u64) -> String) -> String
     }
 }
 
-/// A directory in its container's own by the rest of its path, which `lxc-restart -D` takes; one of the list by its name,
-/// which `--at` takes.
+/// A directory in its container's own by the rest of its path, which `lxc-restart -D` takes; one of
+/// the list by its name, which `--at` takes.
 fn short(entry: &Entry, lxcpath: &Path) -> String {
     let own = entry.container.as_ref().map(|name| lxcpath.join(name));
     let inside = own.and_then(|own| entry.directory.strip_prefix(own).ok());
@@ -210,8 +227,18 @@ mod tests {
         let found = [restored, kept, entry("dump", noon), away];
         let status = [Status::Restored, Status::Complete, Status::ToBeResumed, Status::NotMounted];
         let table = |width| {
-            let table = in_words(&found, &status, &Calendar::utc(), noon + 300, Path::new("/var/lib/lxc"), width);
-            assert!(table.lines().all(|line| line.chars().count() <= width.unwrap_or(usize::MAX)), "{table}");
+            let table = in_words(
+                &found,
+                &status,
+                &Calendar::utc(),
+                noon + 300,
+                Path::new("/var/lib/lxc"),
+                width,
+            );
+            assert!(
+                table.lines().all(|line| line.chars().count() <= width.unwrap_or(usize::MAX)),
+                "{table}"
+            );
             table
         };
         insta::assert_snapshot!("list_80", table(Some(80)));
@@ -223,7 +250,11 @@ mod tests {
     #[test]
     fn a_label_has_a_column_where_there_is_one() {
         let found = [Entry { label: Some("good".to_owned()), ..Entry::sample() }];
-        let table = in_words(&found, &[Status::Suspended], &Calendar::utc(), 1090, Path::new("/"), None);
-        assert!(table.lines().next().is_some_and(|head| head.contains("STATE      LABEL  CHECKPOINT")), "{table}");
+        let table =
+            in_words(&found, &[Status::Suspended], &Calendar::utc(), 1090, Path::new("/"), None);
+        assert!(
+            table.lines().next().is_some_and(|head| head.contains("STATE      LABEL  CHECKPOINT")),
+            "{table}"
+        );
     }
 }

@@ -71,7 +71,8 @@ impl Command {
     }
 }
 
-/// What a subcommand ends in where it does not end in a success: the container that it was about, and why.
+/// What a subcommand ends in where it does not end in a success: the container that it was about,
+/// and why.
 type Outcome = std::result::Result<ExitCode, (Option<String>, Failure)>;
 
 /// The command line's definition, for manuals and completions.

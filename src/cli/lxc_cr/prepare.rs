@@ -21,16 +21,17 @@ use crate::settings;
 
 /// Configure a container, or the host, for checkpoints
 ///
-/// The container's configuration gets the lines that its init needs (systemd, sysvinit, openrc, runit or busybox, found
-/// in its root). Each change is shown as a diff; nothing is asked. A running container goes on as it is: the change takes
-/// effect at its next start. A second run has nothing to do, and --undo takes all back from a stopped container.
+/// The container's configuration gets the lines that its init needs (systemd, sysvinit, openrc,
+/// runit or busybox, found in its root). Each change is shown as a diff; nothing is asked. A
+/// running container goes on as it is: the change takes effect at its next start. A second run has
+/// nothing to do, and --undo takes all back from a stopped container.
 ///
-/// A container of Proxmox VE gets them in /etc/pve/lxc/ID.conf, before the first snapshot. It has to run, for its root
-/// is mounted only then.
+/// A container of Proxmox VE gets them in /etc/pve/lxc/ID.conf, before the first snapshot. It has
+/// to run, for its root is mounted only then.
 ///
-/// With --host the host is checked: cgroups, a bridge that is there after each boot (by systemd-networkd,
-/// NetworkManager or ifupdown, whichever is in use), the kernel and its modules, CRIU and LXC, ranges of ids. It is
-/// changed only with --apply.
+/// With --host the host is checked: cgroups, a bridge that is there after each boot (by
+/// systemd-networkd, NetworkManager or ifupdown, whichever is in use), the kernel and its modules,
+/// CRIU and LXC, ranges of ids. It is changed only with --apply.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Prepare {
@@ -86,18 +87,29 @@ impl Prepare {
             return self.of_host();
         }
         // clap does not ask for --host where a name forbids it.
-        let of_host = [self.apply, self.json, self.bridge.is_some(), self.address.is_some(), self.port.is_some()];
+        let of_host = [
+            self.apply,
+            self.json,
+            self.bridge.is_some(),
+            self.address.is_some(),
+            self.port.is_some(),
+        ];
         if of_host.contains(&true) {
-            return Err(Failure::msg(Exit::Usage, "these options are for the host").hint("add --host, without a name"));
+            return Err(Failure::msg(Exit::Usage, "these options are for the host")
+                .hint("add --host, without a name"));
         }
         self.of_container()
     }
 
     fn of_container(&self) -> Result<ExitCode> {
         let (name, lxcpath) = self.lxc.container()?;
-        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref()).map_err(entry::not_defined)?;
+        let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref())
+            .map_err(entry::not_defined)?;
         if self.undo {
-            return self.tell_undone(name.as_str(), &container::undo(&defined, &container::hold_stopped(&defined)?)?);
+            return self.tell_undone(
+                name.as_str(),
+                &container::undo(&defined, &container::hold_stopped(&defined)?)?,
+            );
         }
         let init = self.init.as_deref().and_then(Init::named);
         let plan = container::plan(&defined, &Installed::find()?, init)?;
@@ -132,7 +144,8 @@ impl Prepare {
             port: self.port.clone(),
         };
         let plan = host::look(&spec, &settings)?;
-        let exit = ExitCode::from(if plan.findings.blocked() { Exit::Refused } else { Exit::Done }.code());
+        let exit =
+            ExitCode::from(if plan.findings.blocked() { Exit::Refused } else { Exit::Done }.code());
         if self.json {
             print(&(serde_json::to_string_pretty(&plan.told()).or_exit(Exit::Other)? + "\n"));
             return Ok(exit);
@@ -147,8 +160,11 @@ impl Prepare {
         }
         let told = host::apply(&plan)?;
         let files = plan.changes.iter().map(|c| format!("{} is written", c.path.display()));
-        let lines: String =
-            files.chain(told).chain(plan.advice.iter().cloned()).map(|line| format!("host: {line}\n")).collect();
+        let lines: String = files
+            .chain(told)
+            .chain(plan.advice.iter().cloned())
+            .map(|line| format!("host: {line}\n"))
+            .collect();
         self.say(&lines);
         // What was found before may be gone now; what only the user can mend is not.
         let left = host::look(&spec, &settings)?;

@@ -9,7 +9,9 @@ use clap::Args;
 use serde::Serialize;
 
 use super::chosen::Chosen;
-use crate::cli::common::{LxcOptions, hidden, on_one_line, print, print_error, print_json, start_log};
+use crate::cli::common::{
+    LxcOptions, hidden, on_one_line, print, print_error, print_json, start_log,
+};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::report::{bytes, shown};
@@ -26,10 +28,11 @@ use crate::store::{kept, status};
 
 /// Remove old checkpoints from the containers' lists
 ///
-/// What is kept is said here or in lxc-cr.toml(5), and counted as restic counts snapshots: each rule keeps the newest of
-/// as many hours, days, weeks (from Monday), months or years as it says. What one rule keeps stays. So does what has a
-/// label, what another checkpoint builds on, and the only state of a suspended container. Checkpoints outside the list
-/// are not touched; lxc-cr remove removes them.
+/// What is kept is said here or in lxc-cr.toml(5), and counted as restic counts snapshots: each
+/// rule keeps the newest of as many hours, days, weeks (from Monday), months or years as it says.
+/// What one rule keeps stays. So does what has a label, what another checkpoint builds on, and the
+/// only state of a suspended container. Checkpoints outside the list are not touched; lxc-cr remove
+/// removes them.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr prune [OPTIONS] {NAME|--all}")]
@@ -103,13 +106,18 @@ impl Prune {
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         if !self.all && self.lxc.called().is_none() {
-            return Err(Failure::msg(Exit::Usage, "no container is named").hint("name one, or say --all"));
+            return Err(
+                Failure::msg(Exit::Usage, "no container is named").hint("name one, or say --all")
+            );
         }
         let lxcpath = self.lxc.all_containers()?;
         let chosen = Chosen::of(&self.lxc)?;
         if matches!(chosen, Chosen::Directory(_)) {
-            return Err(Failure::msg(Exit::Usage, "the list of a container is pruned, not a directory")
-                .hint("name the container; lxc-cr remove removes a checkpoint by its directory"));
+            return Err(Failure::msg(
+                Exit::Usage,
+                "the list of a container is pruned, not a directory",
+            )
+            .hint("name the container; lxc-cr remove removes a checkpoint by its directory"));
         }
         let settings = settings::Files::read(std::path::Path::new(settings::FILE))?;
         let entries = chosen.find(&lxcpath)?;
@@ -129,13 +137,21 @@ impl Prune {
     }
 
     fn policy(&self, settings: &Settings) -> Policy {
-        let own =
-            [self.keep_last, self.keep_hourly, self.keep_daily, self.keep_weekly, self.keep_monthly, self.keep_yearly];
-        // Rules of the command line take the place of all that the settings say, as a policy is one whole.
+        let own = [
+            self.keep_last,
+            self.keep_hourly,
+            self.keep_daily,
+            self.keep_weekly,
+            self.keep_monthly,
+            self.keep_yearly,
+        ];
+        // Rules of the command line take the place of all that the settings say, as a policy is one
+        // whole.
         match own.iter().any(Option::is_some) {
             false => Policy::of(settings),
             true => {
-                let [last, hourly, daily, weekly, monthly, yearly] = own.map(Option::unwrap_or_default);
+                let [last, hourly, daily, weekly, monthly, yearly] =
+                    own.map(Option::unwrap_or_default);
                 Policy { last, hourly, daily, weekly, monthly, yearly }
             }
         }
@@ -160,8 +176,11 @@ impl Prune {
         let fates = match policy.is_empty() {
             // Without a rule all would go.
             true => {
-                let of_list = entries.iter().filter(|entry| entry.directory.parent() == Some(list.as_path()));
-                of_list.map(|entry| (entry, Fate::Stays(vec!["no retention is set".to_owned()]))).collect()
+                let of_list =
+                    entries.iter().filter(|entry| entry.directory.parent() == Some(list.as_path()));
+                of_list
+                    .map(|entry| (entry, Fate::Stays(vec!["no retention is set".to_owned()])))
+                    .collect()
             }
             false => prune::plan(&candidates, &list, &policy, calendar, self.force),
         };
@@ -191,7 +210,8 @@ impl Prune {
     fn tell(&self, outcomes: &[Outcome]) -> Result<()> {
         if self.json {
             let changed = outcomes.iter().any(|outcome| outcome.result == REMOVED);
-            let text = serde_json::json!({ "version": 1, "changed": changed, "checkpoints": outcomes });
+            let text =
+                serde_json::json!({ "version": 1, "changed": changed, "checkpoints": outcomes });
             print_json(&text)?;
             return Ok(());
         }
@@ -212,7 +232,8 @@ impl Prune {
 }
 
 fn in_words(outcome: &Outcome) -> String {
-    let (name, dir, size) = (&outcome.container, outcome.directory.display(), bytes(outcome.size_bytes));
+    let (name, dir, size) =
+        (&outcome.container, outcome.directory.display(), bytes(outcome.size_bytes));
     let reasons = outcome.reasons.join(", ");
     match outcome.result {
         KEPT => format!("{name}: keep {dir} ({reasons})"),
@@ -229,13 +250,17 @@ fn summary(outcomes: &[Outcome]) -> String {
     let kept = count(KEPT).count();
     let without_rule = count(KEPT).any(|outcome| outcome.reasons == ["no retention is set"]);
     let hint = match without_rule {
-        true => "\nhint: say what is to be kept, with --keep-last and the like or in /etc/lxc/lxc-cr.toml",
+        true => {
+            "\nhint: say what is to be kept, with --keep-last and the like or in /etc/lxc/lxc-cr.toml"
+        }
         false => "",
     };
     let would = count(WOULD_BE_REMOVED).count();
     match (count(REMOVED).count(), would) {
         (0, 0) => format!("nothing to remove, {kept} kept{hint}\n"),
-        (0, would) => format!("{would} would be removed ({}), {kept} kept{hint}\n", size(WOULD_BE_REMOVED)),
+        (0, would) => {
+            format!("{would} would be removed ({}), {kept} kept{hint}\n", size(WOULD_BE_REMOVED))
+        }
         (removed, _) => format!("{removed} removed ({}), {kept} kept{hint}\n", size(REMOVED)),
     }
 }
@@ -248,7 +273,10 @@ fn by_container(entries: Vec<Entry>) -> Vec<(ContainerName, Vec<Entry>)> {
             sorted.entry(name.clone()).or_default().push(entry);
         }
     }
-    sorted.into_iter().filter_map(|(name, entries)| Some((ContainerName::new(&name).ok()?, entries))).collect()
+    sorted
+        .into_iter()
+        .filter_map(|(name, entries)| Some((ContainerName::new(&name).ok()?, entries)))
+        .collect()
 }
 
 /// What a checkpoint builds on. A line that is broken still has the parts that were found.

@@ -10,8 +10,9 @@ use crate::rollback::recover::{self, Known};
 
 /// Roll back what killed commands left on the host
 ///
-/// Of one container, or of all: ports go back on their bridges, frozen tasks go on, half-restored ones are ended, and
-/// half-written checkpoints, cgroups and veth pairs are removed. A container that is well is left as it is.
+/// Of one container, or of all: ports go back on their bridges, frozen tasks go on, half-restored
+/// ones are ended, and half-written checkpoints, cgroups and veth pairs are removed. A container
+/// that is well is left as it is.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(mut_arg("rcfile", hidden))]
@@ -35,9 +36,14 @@ impl Recover {
         } else {
             let (name, lxcpath) = self.lxc.container()?;
             // One that is not defined any more may have left something all the same.
-            if !lxcpath.config_file(&name).exists() && Known::find(lxcpath.as_path(), name.as_str())?.is_none() {
-                return Err(Failure::msg(Exit::WrongState, format!("there is no container {name} in {lxcpath}"))
-                    .hint("lxc-ls shows the containers; lxc-cr recover without a name recovers all"));
+            if !lxcpath.config_file(&name).exists()
+                && Known::find(lxcpath.as_path(), name.as_str())?.is_none()
+            {
+                return Err(Failure::msg(
+                    Exit::WrongState,
+                    format!("there is no container {name} in {lxcpath}"),
+                )
+                .hint("lxc-ls shows the containers; lxc-cr recover without a name recovers all"));
             }
             recover::recover(Some((lxcpath.as_path(), name.as_str())), &mut tell)?;
         }

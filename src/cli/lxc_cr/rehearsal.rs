@@ -39,7 +39,11 @@ pub(super) struct Tried {
 }
 
 /// Dumps a container and rehearses its restore. That it would not come back is no failure of ours.
-pub(super) fn try_it(defined: &Defined, settings: &Settings, options: &Options<'_>) -> Result<Tried> {
+pub(super) fn try_it(
+    defined: &Defined,
+    settings: &Settings,
+    options: &Options<'_>,
+) -> Result<Tried> {
     let request = Request {
         name: defined.name.clone(),
         lxcpath: defined.lxcpath.clone(),
@@ -77,13 +81,18 @@ pub(super) fn try_it(defined: &Defined, settings: &Settings, options: &Options<'
 }
 
 fn seen(rehearsed: &Rehearsed) -> Tried {
-    let warning =
-        |difference: &String| Finding::warning(format!("after a restore it differs in {difference}"), "it was tried");
-    Tried { took: Some(rehearsed.took), findings: rehearsed.differences.iter().map(warning).collect() }
+    let warning = |difference: &String| {
+        Finding::warning(format!("after a restore it differs in {difference}"), "it was tried")
+    };
+    Tried {
+        took: Some(rehearsed.took),
+        findings: rehearsed.differences.iter().map(warning).collect(),
+    }
 }
 
 fn as_blocker(failure: &Failure) -> Finding {
-    let log = failure.log.as_ref().map(|log| format!("; log: {}", log.display())).unwrap_or_default();
+    let log =
+        failure.log.as_ref().map(|log| format!("; log: {}", log.display())).unwrap_or_default();
     let remedy = failure.hint.clone().unwrap_or_default();
     let text = failure.to_string().replace("\n  ", " ").replace(":  ", ": ");
     Finding::blocker(text, format!("it was tried{log}")).on_restore().remedy(remedy)

@@ -23,11 +23,16 @@ use crate::sys::path_trust::Guest;
 
 /// Remove a checkpoint
 ///
-/// It is named by its directory, or by its container when that is suspended; the container itself is not removed. What is
-/// no checkpoint, holds other files too, is in use, or is built upon by another checkpoint stays, and so does the only
-/// state of a suspended container, unless it is forced.
+/// It is named by its directory, or by its container when that is suspended; the container itself
+/// is not removed. What is no checkpoint, holds other files too, is in use, or is built upon by
+/// another checkpoint stays, and so does the only state of a suspended container, unless it is
+/// forced.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr remove [OPTIONS] DIR|NAME")]
+#[command(
+    disable_help_flag = true,
+    disable_version_flag = true,
+    override_usage = "lxc-cr remove [OPTIONS] DIR|NAME"
+)]
 #[command(mut_arg("rcfile", hidden), mut_arg("positional", of_checkpoint))]
 pub struct Remove {
     #[command(flatten)]
@@ -75,8 +80,10 @@ impl Remove {
 impl Remove {
     fn tell(&self, dir: &Path, container: Option<&str>, size: u64) -> Result<ExitCode> {
         if self.json {
-            let checkpoint = serde_json::json!({ "directory": dir, "container": container, "size_bytes": size });
-            let text = serde_json::json!({ "version": 1, "changed": true, "checkpoints": [checkpoint] });
+            let checkpoint =
+                serde_json::json!({ "directory": dir, "container": container, "size_bytes": size });
+            let text =
+                serde_json::json!({ "version": 1, "changed": true, "checkpoints": [checkpoint] });
             print_json(&text)?;
         } else if !self.lxc.quiet {
             let name = container.map(|name| format!("{name}: ")).unwrap_or_default();
@@ -93,7 +100,9 @@ fn refuse_nothing(dir: &Path, called: &str) -> Result<()> {
     }
     let text = match is_path(called) {
         true => format!("there is no checkpoint {}", dir.display()),
-        false => format!("there is no suspended container {called}, and no checkpoint of that name here"),
+        false => {
+            format!("there is no suspended container {called}, and no checkpoint of that name here")
+        }
     };
     Err(Failure::msg(Exit::WrongState, text).hint("lxc-cr list shows which checkpoints there are"))
 }
@@ -101,7 +110,9 @@ fn refuse_nothing(dir: &Path, called: &str) -> Result<()> {
 /// Refuses what a suspended container would be lost with.
 fn refuse_only_state(dir: &Path, container: Option<&(PathBuf, String)>) -> Result<()> {
     let Some((lxcpath, name)) = container else { return Ok(()) };
-    let (Ok(name), Ok(lxcpath)) = (ContainerName::new(name), LxcPath::new(lxcpath)) else { return Ok(()) };
+    let (Ok(name), Ok(lxcpath)) = (ContainerName::new(name), LxcPath::new(lxcpath)) else {
+        return Ok(());
+    };
     let entries = known::all(&Register::of_host(), &lxcpath, Some(&name))?;
     let is_here = |entry: &&Entry| same_directory(&entry.directory, dir);
     let Some(entry) = entries.iter().find(is_here) else { return Ok(()) };
@@ -118,7 +129,8 @@ fn refuse_only_state(dir: &Path, container: Option<&(PathBuf, String)>) -> Resul
 }
 
 fn same_directory(one: &Path, other: &Path) -> bool {
-    one == other || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+    one == other
+        || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Its container's root; a container that is gone or cannot be read has none.

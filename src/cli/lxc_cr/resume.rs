@@ -27,17 +27,18 @@ use crate::sys::systemd_journal::Priority;
 
 /// Bring back containers that lxc-cr suspend or lxc-checkpoint has suspended
 ///
-/// In the order of lxc.start.order, equal ones side by side. One that lxc-cr suspend has suspended and
-/// that cannot be resumed is started afresh by lxc-start, and the reason is reported. The exit status is 0 if all were resumed, else that of the first that was not. A SIGTERM, as
-/// a shutdown in the middle sends it, suspends again what has come back.
+/// In the order of lxc.start.order, equal ones side by side. One that lxc-cr suspend has suspended
+/// and that cannot be resumed is started afresh by lxc-start, and the reason is reported. The exit
+/// status is 0 if all were resumed, else that of the first that was not. A SIGTERM, as a shutdown
+/// in the middle sends it, suspends again what has come back.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Resume {
     #[command(flatten)]
     pub several: Several,
 
-    /// All that the shutdown has suspended, and those with lxc.start.auto that lxc-cr suspend has; others wait until they
-    /// are named
+    /// All that the shutdown has suspended, and those with lxc.start.auto that lxc-cr suspend has;
+    /// others wait until they are named
     #[arg(long, conflicts_with_all = ["names", "named"])]
     all: bool,
 
@@ -54,7 +55,10 @@ impl Resume {
         let members = match (self.all, self.several.containers()?) {
             (false, names) => match names.as_slice() {
                 [] => return Err(nobody()),
-                [one] if self.if_suspended && !resume_mark::is_marked(&terms.lxcpath.container_dir(one))? => {
+                [one]
+                    if self.if_suspended
+                        && !resume_mark::is_marked(&terms.lxcpath.container_dir(one))? =>
+                {
                     return Ok(ExitCode::SUCCESS);
                 }
                 [one] => return self.one(one, &terms),
@@ -108,12 +112,15 @@ impl Resume {
             Err(e) => return Err(Failure { cause: failure.cause.context(e), ..failure }),
         }
         if let Err(e) = tools::start(terms.lxcpath.as_path(), name.as_str(), None) {
-            let cause = anyhow::anyhow!("not resumed: {failure}; and it could not be started afresh: {e:#}");
+            let cause = anyhow::anyhow!(
+                "not resumed: {failure}; and it could not be started afresh: {e:#}"
+            );
             return Err(Failure { cause, state: Some(format!("{name} is stopped")), ..failure });
         }
         // Its hooks may be others than when it was suspended.
         resume_mark::clear_mark(&own)?;
-        let state = format!("it was started afresh; the checkpoint is still in {}", images.display());
+        let state =
+            format!("it was started afresh; the checkpoint is still in {}", images.display());
         Err(Failure { cause: failure.cause.context("not resumed"), state: Some(state), ..failure })
     }
 
@@ -155,21 +162,33 @@ impl Resume {
             return Ok(None);
         }
         let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
-        let at_shutdown = History::read(&resume_mark::dir(&terms.lxcpath.container_dir(name))).at_shutdown;
+        let at_shutdown =
+            History::read(&resume_mark::dir(&terms.lxcpath.container_dir(name))).at_shutdown;
         if !at_shutdown && !defined.config.start_auto() {
             let named = shell::options(name, &terms.lxcpath);
-            let text = format!("it stays suspended: it has no lxc.start.auto; lxc-cr resume {named} brings it back");
+            let text = format!(
+                "it stays suspended: it has no lxc.start.auto; lxc-cr resume {named} brings it back"
+            );
             terms.tell(name, Priority::Info, &text);
             return Ok(None);
         }
         Ok(Some(Member::new(name, &defined.config)))
     }
 
-    /// The machine goes down while we bring back what the last shutdown has suspended: nobody else would do it, for the
-    /// unit that suspends is only started after us.
-    fn suspend_again(&self, summary: &Summary, batches: Vec<Batch>, signals: &Signals) -> Result<()> {
+    /// The machine goes down while we bring back what the last shutdown has suspended: nobody else
+    /// would do it, for the unit that suspends is only started after us.
+    fn suspend_again(
+        &self,
+        summary: &Summary,
+        batches: Vec<Batch>,
+        signals: &Signals,
+    ) -> Result<()> {
         let runs = |name: &ContainerName| {
-            let own = self.several.of(name).container().map(|(name, lxcpath)| lxcpath.container_dir(&name));
+            let own = self
+                .several
+                .of(name)
+                .container()
+                .map(|(name, lxcpath)| lxcpath.container_dir(&name));
             own.is_ok_and(|own| matches!(resume_mark::is_marked(&own), Ok(false)))
         };
         let back: Vec<Batch> = reversed(batches)
@@ -178,7 +197,9 @@ impl Resume {
                 names: batch
                     .names
                     .into_iter()
-                    .filter(|name| summary.ended.iter().any(|(ended, _)| ended == name) && runs(name))
+                    .filter(|name| {
+                        summary.ended.iter().any(|(ended, _)| ended == name) && runs(name)
+                    })
                     .collect(),
                 ..batch
             })

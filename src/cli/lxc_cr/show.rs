@@ -10,12 +10,17 @@ use crate::error::{Exit, Failure, OrExit, Result};
 use crate::store::layout;
 use crate::store::show::Contents;
 
-/// Show what a checkpoint holds: processes, memory, open files, sockets, network, mounts, and what made it
+/// Show what a checkpoint holds: processes, memory, open files, sockets, network, mounts, and what
+/// made it
 ///
-/// A checkpoint is named by its directory, or by its container when that is suspended. Those that LXC's own tool wrote
-/// are shown, too.
+/// A checkpoint is named by its directory, or by its container when that is suspended. Those that
+/// LXC's own tool wrote are shown, too.
 #[derive(Args, Debug)]
-#[command(disable_help_flag = true, disable_version_flag = true, override_usage = "lxc-cr show [OPTIONS] DIR|NAME")]
+#[command(
+    disable_help_flag = true,
+    disable_version_flag = true,
+    override_usage = "lxc-cr show [OPTIONS] DIR|NAME"
+)]
 #[command(mut_arg("rcfile", hidden), mut_arg("positional", of_checkpoint))]
 pub struct Show {
     #[command(flatten)]
@@ -36,13 +41,17 @@ struct Versioned<'a> {
 }
 
 impl Show {
-    /// Prints it. A checkpoint that is damaged is shown as far as it can be read, and the exit status tells.
+    /// Prints it. A checkpoint that is damaged is shown as far as it can be read, and the exit
+    /// status tells.
     pub fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let dir = self.lxc.checkpoint()?;
         if !dir.join(layout::INVENTORY).is_file() {
-            return Err(Failure::msg(Exit::BadCheckpoint, format!("{} holds no checkpoint", dir.display()))
-                .hint("lxc-cr list shows which checkpoints there are"));
+            return Err(Failure::msg(
+                Exit::BadCheckpoint,
+                format!("{} holds no checkpoint", dir.display()),
+            )
+            .hint("lxc-cr list shows which checkpoints there are"));
         }
         let contents = Contents::read(&dir).or_exit(Exit::BadCheckpoint)?;
         if self.json {

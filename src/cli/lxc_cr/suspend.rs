@@ -25,9 +25,9 @@ use crate::sys::systemd_journal::Priority;
 
 /// Suspend containers, as at shutdown; lxc-cr resume brings them back
 ///
-/// The last in the order of lxc.start.order go first, equal ones side by side. One that cannot be suspended is still
-/// running; with --all or --or-shut-down it is shut down by lxc-stop. The exit status is 0 if all were suspended, else that
-/// of the first that was not.
+/// The last in the order of lxc.start.order go first, equal ones side by side. One that cannot be
+/// suspended is still running; with --all or --or-shut-down it is shut down by lxc-stop. The exit
+/// status is 0 if all were suspended, else that of the first that was not.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 pub struct Suspend {
@@ -79,10 +79,9 @@ impl Suspend {
         let signals = Signals::of_termination().context("take signals")?;
         let words = if self.all || self.or_shut_down { AT_SHUTDOWN } else { &AT_SHUTDOWN[..1] };
         let summary = self.several.run(words, &batches, &terms, &signals)?;
-        summary
-            .left_out
-            .iter()
-            .for_each(|name| terms.tell(name, Priority::Warning, "it keeps running: the command was interrupted"));
+        summary.left_out.iter().for_each(|name| {
+            terms.tell(name, Priority::Warning, "it keeps running: the command was interrupted")
+        });
         summary.outcome()
     }
 
@@ -91,9 +90,18 @@ impl Suspend {
         logger::about(name, &terms.lxcpath);
         let settings = terms.files.of(name.as_str());
         let mut progress = Progress::new(self.several.quiet, false);
-        let otherwise = if self.or_shut_down { Otherwise::ShutDown } else { Otherwise::KeepRunning };
+        let otherwise =
+            if self.or_shut_down { Otherwise::ShutDown } else { Otherwise::KeepRunning };
         let (script, left) = (action_script()?, terms.left());
-        let how = suspend::suspend(name, &terms.lxcpath, script, &settings, left, otherwise, &mut progress);
+        let how = suspend::suspend(
+            name,
+            &terms.lxcpath,
+            script,
+            &settings,
+            left,
+            otherwise,
+            &mut progress,
+        );
         progress.clear();
         match how? {
             Suspended::Suspended(done) => {
@@ -110,12 +118,17 @@ impl Suspend {
                     ShutDown::Cleanly => "it was shut down",
                     ShutDown::Killed => "it did not shut down in time and was killed",
                 };
-                Err(Failure { cause: failure.cause.context("not suspended"), state: Some(how.to_owned()), ..failure })
+                Err(Failure {
+                    cause: failure.cause.context("not suspended"),
+                    state: Some(how.to_owned()),
+                    ..failure
+                })
             }
         }
     }
 
-    /// Those that run and want to be suspended. One whose configuration cannot be read is told of, and left to LXC.
+    /// Those that run and want to be suspended. One whose configuration cannot be read is told of,
+    /// and left to LXC.
     fn opted_in(&self, terms: &Terms) -> Result<Vec<Member>> {
         let mut members = Vec::new();
         for name in all_containers(&terms.lxcpath)? {
@@ -144,7 +157,12 @@ struct Rehearsal {
 }
 
 /// Tells what would become of each. The exit status is 4 if one would not be suspended.
-fn rehearse(names: &[ContainerName], terms: &Terms, or_shut_down: bool, json: bool) -> Result<ExitCode> {
+fn rehearse(
+    names: &[ContainerName],
+    terms: &Terms,
+    or_shut_down: bool,
+    json: bool,
+) -> Result<ExitCode> {
     let otherwise = if or_shut_down { "shut down" } else { "left running" };
     let all: Vec<Rehearsal> = names
         .iter()
@@ -161,7 +179,8 @@ fn rehearse(names: &[ContainerName], terms: &Terms, or_shut_down: bool, json: bo
     } else {
         for Rehearsal { container, would_be, reason, remedy } in &all {
             let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            let remedy = remedy.as_deref().map(|remedy| format!("hint: {remedy}\n")).unwrap_or_default();
+            let remedy =
+                remedy.as_deref().map(|remedy| format!("hint: {remedy}\n")).unwrap_or_default();
             print(&format!(
                 "{}\n{}",
                 shown(&format!("{container}: would be {would_be}{reason}")),
@@ -169,7 +188,8 @@ fn rehearse(names: &[ContainerName], terms: &Terms, or_shut_down: bool, json: bo
             ));
         }
     }
-    let exit = if all.iter().all(|one| one.would_be == "suspended") { Exit::Done } else { Exit::Refused };
+    let exit =
+        if all.iter().all(|one| one.would_be == "suspended") { Exit::Done } else { Exit::Refused };
     Ok(ExitCode::from(exit.code()))
 }
 
@@ -178,7 +198,8 @@ fn refusal(name: &ContainerName, terms: &Terms) -> std::result::Result<Option<Fa
     let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
     suspend::refuse_unnoticed_starts(&defined)?;
     let settings = terms.files.of(name.as_str());
-    let checked = check::look(&defined, None, &settings)?.ok_or_else(|| entry::not_running(&defined))?;
+    let checked =
+        check::look(&defined, None, &settings)?.ok_or_else(|| entry::not_running(&defined))?;
     Ok(checked.blocker().map(|blocker| {
         let failure = Failure::msg(Exit::Refused, format!("it cannot be checkpointed: {blocker}"));
         failure.hint(blocker.remedy.as_str())
@@ -188,7 +209,8 @@ fn refusal(name: &ContainerName, terms: &Terms) -> std::result::Result<Option<Fa
 /// What its configuration says of a container that runs.
 fn running(name: &ContainerName, terms: &Terms) -> Result<Option<Member>> {
     let defined = Defined::load(name, &terms.lxcpath, None).map_err(entry::not_defined)?;
-    let found = container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?;
+    let found =
+        container::find(&defined.lxcpath_text(), name.as_str(), container::Marks::of(&defined))?;
     Ok(found.map(|_| Member::new(name, &defined.config)))
 }
 
@@ -200,5 +222,6 @@ pub(super) fn member(name: &ContainerName, terms: &Terms) -> Result<Member> {
 
 /// Neither a name nor --all.
 pub(super) fn nobody() -> Failure {
-    Failure::msg(Exit::Usage, "no container is named").hint("name those that are meant, or say --all")
+    Failure::msg(Exit::Usage, "no container is named")
+        .hint("name those that are meant, or say --all")
 }

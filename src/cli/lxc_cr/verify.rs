@@ -22,9 +22,10 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 
 /// Read checkpoints from the disk and compare them with their checksums
 ///
-/// All checkpoints of the container are verified, or the one in DIR and those below it. lxc-cr list shows when each was
-/// last found whole. What is damaged is named, the rest is verified all the same, and the exit status is 9. Checkpoints
-/// that LXC's own tool wrote have no checksums: they are skipped.
+/// All checkpoints of the container are verified, or the one in DIR and those below it. lxc-cr list
+/// shows when each was last found whole. What is damaged is named, the rest is verified all the
+/// same, and the exit status is 9. Checkpoints that LXC's own tool wrote have no checksums: they
+/// are skipped.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr verify [OPTIONS] {NAME|DIR|--all}")]
@@ -79,14 +80,18 @@ impl Verify {
         let found = Chosen::of(&self.lxc)?.find(&lxcpath)?;
         if found.is_empty() && !self.all {
             let called = self.lxc.called().unwrap_or_default();
-            return Err(Failure::msg(Exit::WrongState, format!("there is no checkpoint of or in {called}"))
-                .hint("lxc-cr list shows which checkpoints there are"));
+            return Err(Failure::msg(
+                Exit::WrongState,
+                format!("there is no checkpoint of or in {called}"),
+            )
+            .hint("lxc-cr list shows which checkpoints there are"));
         }
         let mut progress = Progress::new(self.lxc.quiet, false);
         let (mut scrub, mut outcomes) = (Scrub::default(), Vec::new());
         let count = found.len();
         for (index, entry) in found.iter().enumerate() {
-            let which = if count > 1 { format!(" ({} of {count})", index + 1) } else { String::new() };
+            let which =
+                if count > 1 { format!(" ({} of {count})", index + 1) } else { String::new() };
             let outcome = one(entry, &mut scrub, &which, &mut progress);
             progress.clear();
             if !self.json {
@@ -95,7 +100,8 @@ impl Verify {
             outcomes.push(outcome);
         }
         if self.json {
-            let text = serde_json::json!({ "version": 1, "changed": false, "checkpoints": outcomes });
+            let text =
+                serde_json::json!({ "version": 1, "changed": false, "checkpoints": outcomes });
             print_json(&text)?;
         }
         let any = |verdict| outcomes.iter().any(|outcome| outcome.result == verdict);
@@ -132,7 +138,11 @@ fn in_words(outcome: &Outcome) -> String {
         Verdict::Skipped => format!("{dir} was not verified{reason}"),
         Verdict::Whole => {
             let took = Duration::from_micros(outcome.took_us);
-            format!("{dir} is whole{reason} ({} in {})", bytes(outcome.size_bytes), crate::report::seconds(took))
+            format!(
+                "{dir} is whole{reason} ({} in {})",
+                bytes(outcome.size_bytes),
+                crate::report::seconds(took)
+            )
         }
     }
 }
@@ -172,13 +182,21 @@ fn judged(read: &std::result::Result<Content, Flaw>) -> (Verdict, Option<String>
         Err(damage) => (Verdict::Damaged, Some(damage.to_string())),
         Ok(Content { without_checksum: 0, .. }) => (Verdict::Whole, None),
         Ok(content) => {
-            let text = format!("{} of {} images have no checksum", content.without_checksum, content.images);
+            let text = format!(
+                "{} of {} images have no checksum",
+                content.without_checksum, content.images
+            );
             (Verdict::Skipped, Some(text))
         }
     }
 }
 
-fn read(dir: &Path, scrub: &mut Scrub, which: &str, progress: &mut Progress) -> std::result::Result<Content, Flaw> {
+fn read(
+    dir: &Path,
+    scrub: &mut Scrub,
+    which: &str,
+    progress: &mut Progress,
+) -> std::result::Result<Content, Flaw> {
     progress.phase(&format!("verifying {}{which}", dir.display()));
     progress.total(scrub.amount(dir));
     let (mut done, mut shown_at) = (0u64, Instant::now());

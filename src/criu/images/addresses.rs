@@ -9,14 +9,16 @@ use super::rtnetlink::Told;
 use super::saved::{Saved, image, parse, saved};
 use super::{Error, Shown, take_u32};
 
-/// `RTM_NEWADDR`, and the size of `ifaddrmsg`: family, prefix, flags, scope, a byte each; the interface's index.
+/// `RTM_NEWADDR`, and the size of `ifaddrmsg`: family, prefix, flags, scope, a byte each; the
+/// interface's index.
 pub(super) const NEW_ADDRESS: u16 = 20;
 pub(super) const BODY: usize = 8;
 /// `IFA_ADDRESS`, `IFA_LOCAL`.
 pub(super) const ADDRESS: u16 = 1;
 pub(super) const LOCAL: u16 = 2;
 
-/// `IFA_FLAGS`, and of these `IFA_F_NODAD` and `IFA_F_TENTATIVE`; where `ifaddrmsg` has the lower ones.
+/// `IFA_FLAGS`, and of these `IFA_F_NODAD` and `IFA_F_TENTATIVE`; where `ifaddrmsg` has the lower
+/// ones.
 const FLAGS: u16 = 8;
 const NODAD: u8 = 2;
 const TENTATIVE: u8 = 0x40;
@@ -41,15 +43,16 @@ pub fn addresses(dir: &Path, netns: u32) -> Result<Vec<Address>, Error> {
     Ok(messages.iter().filter_map(|m| of_message(m)).collect())
 }
 
-/// Says of the addresses of IPv6 that nobody shall look for duplicates of them. That was done in their first life, and
-/// until it is done again, for a second or two, no socket can be bound to them: CRIU would fail. (Where it was not done,
-/// no socket was.)
+/// Says of the addresses of IPv6 that nobody shall look for duplicates of them. That was done in
+/// their first life, and until it is done again, for a second or two, no socket can be bound to
+/// them: CRIU would fail. (Where it was not done, no socket was.)
 pub fn settle(images: &mut Shown, netns: u32) -> Result<(), Error> {
     let settled = images.change(&Saved::Addresses.file_name(netns), |path, bytes| {
         let truncated = || Error::Truncated { path: path.to_owned(), size: bytes.len() };
         let messages = parse(bytes, Saved::Addresses).ok_or_else(truncated)?;
         // What is not understood is left to CRIU as it is.
-        let change = |m: &[u8]| Told::parse(m, BODY).map_or_else(|| m.to_vec(), |told| settled(told).emit());
+        let change =
+            |m: &[u8]| Told::parse(m, BODY).map_or_else(|| m.to_vec(), |told| settled(told).emit());
         let changed: Vec<Vec<u8>> = messages.iter().map(|m| change(m)).collect();
         Ok(if changed == messages { bytes.to_vec() } else { image(Saved::Addresses, &changed) })
     });
@@ -99,7 +102,8 @@ mod tests {
     #[test]
     fn duplicates_of_ipv6_addresses_alone_are_not_looked_for() {
         let flagged = |family: u8, flags: u8| {
-            let mut message = Told::new(NEW_ADDRESS, [&[family, 64, flags, 0][..], &2u32.to_ne_bytes()].concat());
+            let mut message =
+                Told::new(NEW_ADDRESS, [&[family, 64, flags, 0][..], &2u32.to_ne_bytes()].concat());
             message.set(FLAGS, u32::from(flags).to_ne_bytes().to_vec());
             message
         };
@@ -110,7 +114,11 @@ mod tests {
         let mut shown = Shown::of(dir.path());
         settle(&mut shown, 9).unwrap();
         let name = Saved::Addresses.file_name(9);
-        std::fs::write(dir.path().join(&name), image(Saved::Addresses, &[flagged(IPV6, 0x80).emit()])).unwrap();
+        std::fs::write(
+            dir.path().join(&name),
+            image(Saved::Addresses, &[flagged(IPV6, 0x80).emit()]),
+        )
+        .unwrap();
         settle(&mut shown, 9).unwrap();
         let wanted = image(Saved::Addresses, &[flagged(IPV6, 0x82).emit()]);
         assert_eq!(shown.into_changed().remove(&name), Some(wanted));

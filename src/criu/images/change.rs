@@ -1,7 +1,8 @@
 //! Images of which some messages are changed.
 //!
-//! A message is changed as bytes: what this program does not know of it stays as it is. Where a field that occurs once
-//! is there twice, the last one counts, so such a one is appended; fields that repeat have to be taken out first.
+//! A message is changed as bytes: what this program does not know of it stays as it is. Where a
+//! field that occurs once is there twice, the last one counts, so such a one is appended; fields
+//! that repeat have to be taken out first.
 
 use std::path::Path;
 
@@ -17,10 +18,13 @@ pub(super) fn each(
     mut change: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, prost::DecodeError>,
 ) -> Result<Vec<u8>, Error> {
     let found = messages(bytes, head).map_err(|flaw| flaw.of(path, bytes))?;
-    let first = found.first().map_or(bytes.len(), |m| m.as_ptr().addr() - bytes.as_ptr().addr() - size_of::<u32>());
+    let first = found
+        .first()
+        .map_or(bytes.len(), |m| m.as_ptr().addr() - bytes.as_ptr().addr() - size_of::<u32>());
     let mut image = bytes[..first].to_vec();
     for message in found {
-        let changed = change(message).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
+        let changed =
+            change(message).map_err(|source| Error::Damaged { path: path.to_owned(), source })?;
         let message = changed.as_deref().unwrap_or(message);
         image.extend((message.len() as u32).to_le_bytes());
         image.extend(message);
@@ -91,8 +95,14 @@ mod tests {
         };
         let change = |m: &[u8]| Ok((m == b"b").then(|| b"longer".to_vec()));
         let before = image(&[b"a", b"b", b""]);
-        assert_eq!(each(Path::new("x"), &before, head, change).unwrap(), image(&[b"a", b"longer", b""]));
+        assert_eq!(
+            each(Path::new("x"), &before, head, change).unwrap(),
+            image(&[b"a", b"longer", b""])
+        );
         assert_eq!(each(Path::new("x"), &image(&[]), head, change).unwrap(), image(&[]));
-        assert!(matches!(each(Path::new("x"), &before[..9], head, change), Err(Error::Truncated { .. })));
+        assert!(matches!(
+            each(Path::new("x"), &before[..9], head, change),
+            Err(Error::Truncated { .. })
+        ));
     }
 }

@@ -1,8 +1,10 @@
-//! The executables of processes, where another process holds the same file by an `O_PATH` descriptor.
+//! The executables of processes, where another process holds the same file by an `O_PATH`
+//! descriptor.
 //!
-//! CRIU dumps a file once for all that refer to the same one (criu/file-ids.c), and so takes such a descriptor for the
-//! executable, too. At the restore the kernel does not accept it (`PR_SET_MM_MAP`, EBADF): of `O_PATH` there is
-//! nothing to execute. systemd holds its own `systemd-executor` so, which a user's `(sd-pam)` runs.
+//! CRIU dumps a file once for all that refer to the same one (criu/file-ids.c), and so takes such a
+//! descriptor for the executable, too. At the restore the kernel does not accept it
+//! (`PR_SET_MM_MAP`, EBADF): of `O_PATH` there is nothing to execute. systemd holds its own
+//! `systemd-executor` so, which a user's `(sd-pam)` runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -46,8 +48,8 @@ struct MmEntry {
     exe_file_id: u32,
 }
 
-/// The images as CRIU can restore them, by name; only those that have to differ. Such an executable gets an entry of
-/// its own, opened for reading.
+/// The images as CRIU can restore them, by name; only those that have to differ. Such an executable
+/// gets an entry of its own, opened for reading.
 pub fn with_openable_executables(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, Error> {
     let path = dir.join(FILES);
     let files = bytes_of(&path)?;
@@ -64,11 +66,17 @@ pub fn with_openable_executables(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, E
     let list = fs::read_dir(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
     for entry in list {
         let name = entry.map_err(|source| Error::Io { path: dir.to_owned(), source })?.file_name();
-        let Some(name) = name.to_str().filter(|n| n.starts_with("mm-") && n.ends_with(".img")) else { continue };
+        let Some(name) = name.to_str().filter(|n| n.starts_with("mm-") && n.ends_with(".img"))
+        else {
+            continue;
+        };
         let path = dir.join(name);
         let bytes = bytes_of(&path)?;
         let mms: Vec<MmEntry> = decode(&path, &bytes, Head::Common(MM_MAGIC))?;
-        let Some(exe) = mms.first().map(|mm| mm.exe_file_id).filter(|id| unopened.contains(id)) else { continue };
+        let Some(exe) = mms.first().map(|mm| mm.exe_file_id).filter(|id| unopened.contains(id))
+        else {
+            continue;
+        };
         let Some(id) = made.get(&exe).copied().or_else(|| free.next()) else { continue };
         made.insert(exe, id);
         let mut extra = Vec::new();
@@ -105,7 +113,9 @@ fn put_number(tag: u32, number: u64, to: &mut Vec<u8>) {
 
 /// An image of a single message, to which something is added.
 fn with_appended(image: &[u8], extra: &[u8]) -> Vec<u8> {
-    let Some(message) = messages(image, Head::Common(MM_MAGIC)).unwrap_or_default().first().copied() else {
+    let Some(message) =
+        messages(image, Head::Common(MM_MAGIC)).unwrap_or_default().first().copied()
+    else {
         return image.to_vec();
     };
     let start = message.as_ptr().addr() - image.as_ptr().addr() - size_of::<u32>();
@@ -129,7 +139,8 @@ mod tests {
 
     fn exe_of(dir: &Path, pid: u32) -> u32 {
         let path = dir.join(format!("mm-{pid}.img"));
-        decode::<MmEntry>(&path, &bytes_of(&path).unwrap(), Head::Common(MM_MAGIC)).unwrap()[0].exe_file_id
+        decode::<MmEntry>(&path, &bytes_of(&path).unwrap(), Head::Common(MM_MAGIC)).unwrap()[0]
+            .exe_file_id
     }
 
     #[test]
@@ -166,7 +177,10 @@ mod tests {
         let new = exe_of(dir.path(), 1);
         assert_eq!(new, after.last().unwrap().id);
         let old = before.iter().find(|f| f.id == exe).unwrap();
-        let (FileKind::Path(new), FileKind::Path(old)) = (&after.last().unwrap().kind, &old.kind) else { panic!() };
+        let (FileKind::Path(new), FileKind::Path(old)) = (&after.last().unwrap().kind, &old.kind)
+        else {
+            panic!()
+        };
         assert_eq!((&new.path, new.mount, new.size), (&old.path, old.mount, old.size));
         assert_eq!(with_openable_executables(dir.path()).unwrap(), []);
     }

@@ -36,7 +36,8 @@ struct FileEntry {
     pipe: Option<PipeEntry>,
 }
 
-// The strings of these messages are whatever bytes the kernel takes for a name: they are read as bytes.
+// The strings of these messages are whatever bytes the kernel takes for a name: they are read as
+// bytes.
 #[derive(Clone, PartialEq, Message)]
 struct RegFileEntry {
     #[prost(uint32, required, tag = "1")]
@@ -149,8 +150,8 @@ pub struct PathFile {
     pub path: PathBuf,
     /// CRIU's number for its mount; none for a container in the host's mount namespace.
     pub mount: Option<u32>,
-    /// Its size in bytes, if it was a regular file whose size must be the same at the restore (files-reg.c,
-    /// `validate_file`): all but those that are only added to.
+    /// Its size in bytes, if it was a regular file whose size must be the same at the restore
+    /// (files-reg.c, `validate_file`): all but those that are only added to.
     pub size: Option<u64>,
     /// Its type and permissions, which must be the same at the restore, too.
     pub mode: Option<u32>,
@@ -205,42 +206,51 @@ pub struct Descriptor {
     pub file: u32,
 }
 
-/// All that was open. (A directory that CRIU before 3.7 wrote has no `files.img`; such an old one is not read.)
+/// All that was open. (A directory that CRIU before 3.7 wrote has no `files.img`; such an old one
+/// is not read.)
 pub fn open_files(dir: &Path) -> Result<Vec<OpenFile>, Error> {
     let entries: Vec<FileEntry> = read(&dir.join("files.img"), Head::Common(FILES_MAGIC))?;
     Ok(entries.into_iter().map(OpenFile::from).collect())
 }
 
-/// The descriptors of a table, by its number in `ids-PID.img`. A process without any has no such image.
+/// The descriptors of a table, by its number in `ids-PID.img`. A process without any has no such
+/// image.
 pub fn descriptors(dir: &Path, table: u32) -> Result<Vec<Descriptor>, Error> {
-    let entries: Vec<FdinfoEntry> = match read(&dir.join(format!("fdinfo-{table}.img")), Head::Common(FDINFO_MAGIC)) {
-        Ok(entries) => entries,
-        Err(e) if e.is_not_found() => Vec::new(),
-        Err(e) => return Err(e),
-    };
+    let entries: Vec<FdinfoEntry> =
+        match read(&dir.join(format!("fdinfo-{table}.img")), Head::Common(FDINFO_MAGIC)) {
+            Ok(entries) => entries,
+            Err(e) if e.is_not_found() => Vec::new(),
+            Err(e) => return Err(e),
+        };
     Ok(entries.into_iter().map(|e| Descriptor { fd: e.fd, file: e.id }).collect())
 }
 
 /// The [`OpenFile::id`]s of files that had no name any more: CRIU brings these back itself.
 pub fn without_name(dir: &Path) -> Result<BTreeSet<u32>, Error> {
-    let entries: Vec<RemapFilePathEntry> = match read(&dir.join("remap-fpath.img"), Head::Common(REMAP_FPATH_MAGIC)) {
-        Ok(entries) => entries,
-        Err(e) if e.is_not_found() => Vec::new(),
-        Err(e) => return Err(e),
-    };
+    let entries: Vec<RemapFilePathEntry> =
+        match read(&dir.join("remap-fpath.img"), Head::Common(REMAP_FPATH_MAGIC)) {
+            Ok(entries) => entries,
+            Err(e) if e.is_not_found() => Vec::new(),
+            Err(e) => return Err(e),
+        };
     Ok(entries.into_iter().map(|e| e.orig_id).collect())
 }
 
-/// The files and directories that had no name any more, and that CRIU makes again under the one that they had last.
+/// The files and directories that had no name any more, and that CRIU makes again under the one
+/// that they had last.
 pub fn made_again(dir: &Path) -> Result<Vec<PathFile>, Error> {
-    let entries: Vec<RemapFilePathEntry> = match read(&dir.join("remap-fpath.img"), Head::Common(REMAP_FPATH_MAGIC)) {
-        Ok(entries) => entries,
-        Err(e) if e.is_not_found() => Vec::new(),
-        Err(e) => return Err(e),
-    };
-    let ids: BTreeSet<u32> = entries.into_iter().filter(|e| e.kind == Some(GHOST)).map(|e| e.orig_id).collect();
+    let entries: Vec<RemapFilePathEntry> =
+        match read(&dir.join("remap-fpath.img"), Head::Common(REMAP_FPATH_MAGIC)) {
+            Ok(entries) => entries,
+            Err(e) if e.is_not_found() => Vec::new(),
+            Err(e) => return Err(e),
+        };
+    let ids: BTreeSet<u32> =
+        entries.into_iter().filter(|e| e.kind == Some(GHOST)).map(|e| e.orig_id).collect();
     let files = open_files(dir)?.into_iter().filter(|file| ids.contains(&file.id));
-    Ok(files.filter_map(|file| if let FileKind::Path(path) = file.kind { Some(path) } else { None }).collect())
+    Ok(files
+        .filter_map(|file| if let FileKind::Path(path) = file.kind { Some(path) } else { None })
+        .collect())
 }
 
 impl PathFile {
@@ -314,7 +324,8 @@ impl From<InetSkEntry> for InetSocket {
             (_, 3) => "raw",
             _ => "other",
         };
-        // The kernel's TCP states; a datagram socket that is connected counts as established, any other as closed.
+        // The kernel's TCP states; a datagram socket that is connected counts as established, any
+        // other as closed.
         let state = match entry.state {
             1 => "established",
             2 => "syn-sent",
@@ -339,7 +350,8 @@ impl From<InetSkEntry> for InetSocket {
     }
 }
 
-/// Addresses are the kernel's words as they lay in memory, which is little-endian on all that CRIU knows but s390.
+/// Addresses are the kernel's words as they lay in memory, which is little-endian on all that CRIU
+/// knows but s390.
 fn address(family: u32, words: &[u32], port: u32) -> Option<SocketAddr> {
     let port = u16::try_from(port).ok()?;
     let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_ne_bytes()).collect();

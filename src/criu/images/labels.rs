@@ -1,4 +1,5 @@
-//! Labels of a security module: in `core-TID.img` that of each thread, in `apparmor.img` the policy namespaces that they name.
+//! Labels of a security module: in `core-TID.img` that of each thread, in `apparmor.img` the policy
+//! namespaces that they name.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -58,7 +59,9 @@ pub fn labels(dir: &Path) -> Result<BTreeSet<String>, Error> {
     for name in core_files(dir)? {
         let path = dir.join(&name);
         for core in decode::<Core>(&path, &bytes_of(&path)?, Head::Common(CORE_MAGIC))? {
-            found.extend(label_of(core).map_err(|source| Error::Damaged { path: path.clone(), source })?);
+            found.extend(
+                label_of(core).map_err(|source| Error::Damaged { path: path.clone(), source })?,
+            );
         }
     }
     Ok(found)
@@ -80,7 +83,9 @@ pub fn relabel(shown: &mut Shown, change: impl Fn(&str) -> String) -> Result<(),
 pub(super) fn core_files(dir: &Path) -> Result<Vec<String>, Error> {
     let io_error = |source| Error::Io { path: dir.to_owned(), source };
     let names = std::fs::read_dir(dir).and_then(|entries| {
-        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<std::io::Result<Vec<_>>>()
+        entries
+            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+            .collect::<std::io::Result<Vec<_>>>()
     });
     let mut names = names.map_err(io_error)?;
     names.retain(|name| name.starts_with("core-") && name.ends_with(".img"));
@@ -94,7 +99,11 @@ fn label_of(core: Core) -> Result<Option<String>, prost::DecodeError> {
     Ok(Creds::decode(creds.as_slice())?.label)
 }
 
-fn with_label(path: &Path, bytes: &[u8], change: &impl Fn(&str) -> String) -> Result<Vec<u8>, Error> {
+fn with_label(
+    path: &Path,
+    bytes: &[u8],
+    change: &impl Fn(&str) -> String,
+) -> Result<Vec<u8>, Error> {
     change::each(path, bytes, Head::Common(CORE_MAGIC), |message| {
         let Some(thread) = Core::decode(message)?.thread else { return Ok(None) };
         let Some(creds) = Thread::decode(thread.as_slice())?.creds else { return Ok(None) };
@@ -105,18 +114,27 @@ fn with_label(path: &Path, bytes: &[u8], change: &impl Fn(&str) -> String) -> Re
     })
 }
 
-fn with_namespaces(path: &Path, bytes: &[u8], change: &impl Fn(&str) -> String) -> Result<Vec<u8>, Error> {
+fn with_namespaces(
+    path: &Path,
+    bytes: &[u8],
+    change: &impl Fn(&str) -> String,
+) -> Result<Vec<u8>, Error> {
     change::each(path, bytes, Head::Common(APPARMOR_MAGIC), |message| {
         let mut changed = change::without(message, &[NAMESPACE])?;
         for namespace in Apparmor::decode(message)?.namespaces {
             let name = change(&Namespace::decode(namespace.as_slice())?.name);
-            change::put_bytes(NAMESPACE, &replaced(&namespace, NAME, name.as_bytes())?, &mut changed);
+            change::put_bytes(
+                NAMESPACE,
+                &replaced(&namespace, NAME, name.as_bytes())?,
+                &mut changed,
+            );
         }
         Ok(Some(changed))
     })
 }
 
-/// The message with another content of a field. A message within another cannot be put twice: readers merge the two.
+/// The message with another content of a field. A message within another cannot be put twice:
+/// readers merge the two.
 fn replaced(message: &[u8], tag: u32, content: &[u8]) -> Result<Vec<u8>, prost::DecodeError> {
     let mut changed = change::without(message, &[tag])?;
     change::put_bytes(tag, content, &mut changed);
@@ -154,7 +172,8 @@ mod tests {
         assert_eq!(with_label(&path, &bytes, &|_| "x".to_owned()).unwrap(), bytes);
 
         let head = Head::Common(CORE_MAGIC);
-        let label = |bytes: &[u8]| label_of(decode::<Core>(&path, bytes, head).unwrap().remove(0)).unwrap();
+        let label =
+            |bytes: &[u8]| label_of(decode::<Core>(&path, bytes, head).unwrap().remove(0)).unwrap();
         let labelled = change::each(&path, &bytes, head, |message| {
             let thread = Core::decode(message)?.thread.unwrap();
             let mut creds = Thread::decode(thread.as_slice())?.creds.unwrap();
@@ -177,7 +196,8 @@ mod tests {
         let path = Path::new(APPARMOR);
         let bytes = image(APPARMOR_MAGIC, &message);
         let changed = with_namespaces(path, &bytes, &|name| name.replace("web", "copy")).unwrap();
-        let entry = decode::<Apparmor>(path, &changed, Head::Common(APPARMOR_MAGIC)).unwrap().remove(0);
+        let entry =
+            decode::<Apparmor>(path, &changed, Head::Common(APPARMOR_MAGIC)).unwrap().remove(0);
         let namespace = &entry.namespaces[0];
         assert_eq!(Namespace::decode(namespace.as_slice()).unwrap().name, "lxc-copy");
         assert!(namespace.windows(6).any(|window| window == b"policy"));

@@ -69,7 +69,8 @@ pub struct Memory {
     pub pages_in_parent: u64,
 }
 
-/// Whether an image of this name holds pages of memory. Those are as large as the container, all others are small.
+/// Whether an image of this name holds pages of memory. Those are as large as the container, all
+/// others are small.
 pub fn holds_pages(name: &Path) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("pages-") && name.ends_with(".img"))
 }
@@ -103,8 +104,8 @@ pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     Ok(Some(Memory { program: mm.exe_file_id, mapped, pages, pages_in_parent }))
 }
 
-/// The [`id`](super::OpenFile::id)s of the files that a process has mapped so that what it writes to its memory goes to
-/// them.
+/// The [`id`](super::OpenFile::id)s of the files that a process has mapped so that what it writes
+/// to its memory goes to them.
 pub fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Error> {
     let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {
         Ok(mm) => mm,
@@ -116,8 +117,8 @@ pub fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Er
     Ok(written.filter_map(|v| u32::try_from(v.shmid?).ok()).collect())
 }
 
-/// The addresses of a process whose pages stand in this checkpoint, in bytes, adjoining ones as one; none for a process
-/// without memory.
+/// The addresses of a process whose pages stand in this checkpoint, in bytes, adjoining ones as
+/// one; none for a process without memory.
 pub fn present(dir: &Path, pid: u32) -> Result<Vec<Range<u64>>, Error> {
     let path = dir.join(format!("pagemap-{pid}.img"));
     let bytes = match bytes_of(&path) {
@@ -175,9 +176,13 @@ fn entries<'a>(
     path: &'a Path,
     bytes: &'a [u8],
 ) -> Result<impl Iterator<Item = Result<PagemapEntry, Error>> + 'a, Error> {
-    let messages = messages(bytes, Head::Common(PAGEMAP_MAGIC)).map_err(|flaw| flaw.of(path, bytes))?;
+    let messages =
+        messages(bytes, Head::Common(PAGEMAP_MAGIC)).map_err(|flaw| flaw.of(path, bytes))?;
     let damaged = |source| Error::Damaged { path: path.to_owned(), source };
-    Ok(messages.into_iter().skip(1).map(move |message| PagemapEntry::decode(message).map_err(damaged)))
+    Ok(messages
+        .into_iter()
+        .skip(1)
+        .map(move |message| PagemapEntry::decode(message).map_err(damaged)))
 }
 
 pub(super) fn decode_anything(path: &Path, bytes: &[u8]) {

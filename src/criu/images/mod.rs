@@ -1,9 +1,10 @@
 //! The few of CRIU's images that this program reads.
 //!
-//! An image is one or two magic numbers (a common one and one that tells the kind; the inventory, which
-//! must be readable before the format is known, has only its own), then protobuf messages, each after
-//! its length as a little-endian u32 (`criu/protobuf.c`). The messages here name only the fields that
-//! are used; their numbers are those of CRIU's `images/*.proto`, which never change.
+//! An image is one or two magic numbers (a common one and one that tells the kind; the inventory,
+//! which must be readable before the format is known, has only its own), then protobuf messages,
+//! each after its length as a little-endian u32 (`criu/protobuf.c`). The messages here name only
+//! the fields that are used; their numbers are those of CRIU's `images/*.proto`, which never
+//! change.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -37,12 +38,17 @@ mod uts;
 pub use addresses::{Address, addresses, settle};
 pub use exe_descriptors::with_openable_executables;
 pub use files::{
-    Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, made_again, open_files, without_name,
+    Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, made_again,
+    open_files, without_name,
 };
 pub use labels::{labels, relabel};
-pub use memory::{Memory, bytes_of_pages, files_written_through_memory, holds_pages, memory, present};
+pub use memory::{
+    Memory, bytes_of_pages, files_written_through_memory, holds_pages, memory, present,
+};
 pub use mounts::{Mount, all_mounts, mounts, without_links};
-pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made};
+pub use netdev::{
+    Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made,
+};
 pub use nftables::without_tables;
 pub use propagation::with_groups_apart;
 pub use readdress::{Family, Net, Readdress, Readdressed, readdressed};
@@ -303,7 +309,8 @@ pub enum NetworkLock {
     Other(u32),
 }
 
-/// CRIU's numbers for the namespaces of a task, one for each that the kernel knows, and for its table of descriptors.
+/// CRIU's numbers for the namespaces of a task, one for each that the kernel knows, and for its
+/// table of descriptors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct NamespaceIds {
@@ -347,7 +354,8 @@ impl Inventory {
     /// # Errors
     /// [`Error::NotAnImage`] when the file is something else; see [`Error`].
     pub fn read(dir: &Path) -> Result<Inventory, Error> {
-        let entry: InventoryEntry = read_one(&dir.join("inventory.img"), Head::Bare(INVENTORY_MAGIC))?;
+        let entry: InventoryEntry =
+            read_one(&dir.join("inventory.img"), Head::Bare(INVENTORY_MAGIC))?;
         Ok(entry.into())
     }
 }
@@ -417,10 +425,16 @@ mod tests {
         assert_eq!(inventory.img_version, 2);
         assert_eq!(inventory.lsm, Lsm::None);
         assert_eq!(inventory.network_lock, NetworkLock::Skip);
-        assert_eq!((inventory.tcp_close, inventory.allow_uprobes, inventory.dump_uptime), (false, false, None));
+        assert_eq!(
+            (inventory.tcp_close, inventory.allow_uprobes, inventory.dump_uptime),
+            (false, false, None)
+        );
         assert!(inventory.plugins.is_empty());
         assert_eq!(inventory.run_id.as_deref(), Some("9927685c-96cc-4bbb-9371-77c9a86c2c17"));
-        assert_eq!(inventory.root_ids.map(|ids| (ids.pid, ids.net, ids.time)), Some((Some(1), Some(2), Some(5))));
+        assert_eq!(
+            inventory.root_ids.map(|ids| (ids.pid, ids.net, ids.time)),
+            Some((Some(1), Some(2), Some(5)))
+        );
     }
 
     fn broken(bytes: &[u8]) -> Error {

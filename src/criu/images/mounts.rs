@@ -74,14 +74,17 @@ pub struct Mount {
 
 /// The mounts of a mount namespace.
 pub fn mounts(dir: &Path, mntns: u32) -> Result<Vec<Mount>, Error> {
-    let entries: Vec<MntEntry> = read(&dir.join(format!("mountpoints-{mntns}.img")), Head::Common(MNTS_MAGIC))?;
+    let entries: Vec<MntEntry> =
+        read(&dir.join(format!("mountpoints-{mntns}.img")), Head::Common(MNTS_MAGIC))?;
     Ok(entries.into_iter().map(Mount::from).collect())
 }
 
 /// The mounts of each mount namespace, by the name of the image.
 pub fn all_mounts(dir: &Path) -> Result<Vec<(String, Vec<Mount>)>, Error> {
     let all = all_entries(dir)?.into_iter();
-    Ok(all.map(|(name, _, entries)| (name, entries.into_iter().map(Mount::from).collect())).collect())
+    Ok(all
+        .map(|(name, _, entries)| (name, entries.into_iter().map(Mount::from).collect()))
+        .collect())
 }
 
 /// An image of mounts: its name, its content, and what that says.
@@ -93,7 +96,9 @@ pub(super) fn all_entries(dir: &Path) -> Result<Vec<MountImage>, Error> {
     let list = fs::read_dir(dir).map_err(|source| Error::Io { path: dir.to_owned(), source })?;
     for entry in list {
         let name = entry.map_err(|source| Error::Io { path: dir.to_owned(), source })?.file_name();
-        let Some(name) = name.to_str().filter(|n| n.starts_with("mountpoints-") && n.ends_with(".img")) else {
+        let Some(name) =
+            name.to_str().filter(|n| n.starts_with("mountpoints-") && n.ends_with(".img"))
+        else {
             continue;
         };
         let path = dir.join(name);

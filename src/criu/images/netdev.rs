@@ -60,7 +60,8 @@ pub struct Interface {
 impl NamespaceIds {
     /// CRIU's numbers for the namespaces of a task of a checkpoint.
     pub fn of_task(dir: &Path, pid: u32) -> Result<NamespaceIds, Error> {
-        let ids: KobjIdsEntry = read_one(&dir.join(format!("ids-{pid}.img")), Head::Common(IDS_MAGIC))?;
+        let ids: KobjIdsEntry =
+            read_one(&dir.join(format!("ids-{pid}.img")), Head::Common(IDS_MAGIC))?;
         Ok(ids.into())
     }
 }
@@ -93,14 +94,19 @@ fn decode_interfaces(path: &Path, bytes: &[u8]) -> Result<Vec<Interface>, Error>
         .collect())
 }
 
-/// The image of a network namespace's interfaces, changed so that CRIU finds those that `ready` holds for in the
-/// namespace and gives them their settings, instead of making or moving them.
+/// The image of a network namespace's interfaces, changed so that CRIU finds those that `ready`
+/// holds for in the namespace and gives them their settings, instead of making or moving them.
 ///
 /// CRIU's word for such a device is EXTLINK, and the moment at which it must be there is the action
-/// `setup-namespaces`. But for an EXTLINK it writes only those settings that differ from the namespace's defaults
-/// (criu/net.c, `restore_link`), although the device was made before these; for the loopback device, which is there
-/// before them too, it writes all. Apart from that it does the same with both.
-pub fn with_ready_made(dir: &Path, netns: u32, ready: impl Fn(&str) -> bool) -> Result<Vec<u8>, Error> {
+/// `setup-namespaces`. But for an EXTLINK it writes only those settings that differ from the
+/// namespace's defaults (criu/net.c, `restore_link`), although the device was made before these;
+/// for the loopback device, which is there before them too, it writes all. Apart from that it does
+/// the same with both.
+pub fn with_ready_made(
+    dir: &Path,
+    netns: u32,
+    ready: impl Fn(&str) -> bool,
+) -> Result<Vec<u8>, Error> {
     let path = dir.join(file_name(netns));
     change::each(&path, &bytes_of(&path)?, Head::Common(NETDEV_MAGIC), |message| {
         if !ready(&NetDeviceEntry::decode(message)?.name) {
@@ -113,7 +119,11 @@ pub fn with_ready_made(dir: &Path, netns: u32, ready: impl Fn(&str) -> bool) -> 
 }
 
 /// The image with the interfaces that `mac` names under other hardware addresses.
-pub fn with_macs(path: &Path, bytes: &[u8], mac: impl Fn(&str) -> Option<[u8; 6]>) -> Result<Vec<u8>, Error> {
+pub fn with_macs(
+    path: &Path,
+    bytes: &[u8],
+    mac: impl Fn(&str) -> Option<[u8; 6]>,
+) -> Result<Vec<u8>, Error> {
     change::each(path, bytes, Head::Common(NETDEV_MAGIC), |message| {
         let Some(mac) = mac(&NetDeviceEntry::decode(message)?.name) else { return Ok(None) };
         let mut changed = message.to_vec();
@@ -142,7 +152,8 @@ mod tests {
         let dir = real();
         let netns = NamespaceIds::of_task(&dir, 1).unwrap().net.unwrap();
         let found = interfaces(&dir, netns).unwrap();
-        let told: Vec<_> = found.iter().map(|i| (i.name.as_str(), i.index, i.veth, i.mtu)).collect();
+        let told: Vec<_> =
+            found.iter().map(|i| (i.name.as_str(), i.index, i.veth, i.mtu)).collect();
         assert_eq!(told, [("lo", 1, false, 65536), ("eth0", 2, true, 1500)]);
         let macs: Vec<_> = found.iter().map(|i| i.mac).collect();
         assert_eq!(macs, [None, Some([222, 228, 167, 60, 57, 91])]);

@@ -3,7 +3,11 @@
 use super::{Error, Shown};
 
 /// Shows CRIU the rules without these tables: each its family and its name.
-pub fn without_tables(images: &mut Shown, netns: u32, tables: &[(String, String)]) -> Result<(), Error> {
+pub fn without_tables(
+    images: &mut Shown,
+    netns: u32,
+    tables: &[(String, String)],
+) -> Result<(), Error> {
     let name = format!("nftables-{netns}.img");
     match images.change(&name, |_, bytes| Ok(without(bytes, tables))) {
         Err(e) if e.is_not_found() => Ok(()),
@@ -16,8 +20,9 @@ fn without(text: &[u8], tables: &[(String, String)]) -> Vec<u8> {
     let mut kept = Vec::new();
     let mut within = false;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
-        let begins =
-            tables.iter().any(|(family, name)| line.trim_ascii_end() == format!("table {family} {name} {{").as_bytes());
+        let begins = tables.iter().any(|(family, name)| {
+            line.trim_ascii_end() == format!("table {family} {name} {{").as_bytes()
+        });
         within |= begins;
         if !within {
             kept.extend(line);
@@ -35,7 +40,8 @@ fn without(text: &[u8], tables: &[(String, String)]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    const RULES: &[u8] = b"table ip filter {\n\tchain INPUT {\n\t\txt match \"x\"\n\t}\n}\ntable ip mine {\n}\n";
+    const RULES: &[u8] =
+        b"table ip filter {\n\tchain INPUT {\n\t\txt match \"x\"\n\t}\n}\ntable ip mine {\n}\n";
 
     #[test]
     fn a_table_is_left_out_as_a_whole() {

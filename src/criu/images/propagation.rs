@@ -1,20 +1,23 @@
 //! `mountpoints-MNTNS.img` once more: where mounts propagate, so that CRIU can restore it.
 //!
-//! A *group* is to CRIU what has one pair of peer group and master. It makes the first mount of a group a slave of its
-//! master and copies that to the others, which the kernel allows only below the first one's root (criu/mount-v2.c,
-//! `restore_one_sharing_group`). For all groups with one master outside of the container it takes one source, the
-//! external's or the root's of any of them (`resolve_shared_mounts_v2`). Both go wrong where the roots have nothing in
-//! common:
+//! A *group* is to CRIU what has one pair of peer group and master. It makes the first mount of a
+//! group a slave of its master and copies that to the others, which the kernel allows only below
+//! the first one's root (criu/mount-v2.c, `restore_one_sharing_group`). For all groups with one
+//! master outside of the container it takes one source, the external's or the root's of any of them
+//! (`resolve_shared_mounts_v2`). Both go wrong where the roots have nothing in common:
 //!
-//! * systemd makes slaves of one mount in the container with roots of their own: `/run/systemd/incoming` of each service
-//!   that has a mount namespace is a slave of `/run`. A slave that is the only one in a peer group, too, is a group by
-//!   itself: it still receives what is mounted at its master, and sends it to nobody.
-//! * On a host whose mounts are shared, `/` and a directory bound from the same file system are slaves of one mount of the
-//!   host. With numbers of masters that differ, each is a group by itself with a source of its own.
+//! * systemd makes slaves of one mount in the container with roots of their own:
+//!   `/run/systemd/incoming` of each service that has a mount namespace is a slave of `/run`. A
+//!   slave that is the only one in a peer group, too, is a group by itself: it still receives what
+//!   is mounted at its master, and sends it to nobody.
+//! * On a host whose mounts are shared, `/` and a directory bound from the same file system are
+//!   slaves of one mount of the host. With numbers of masters that differ, each is a group by
+//!   itself with a source of its own.
 //!
-//! From a source whose mount the host has made private since there is nothing to copy, which is an error: what had it
-//! for its master has none. And an external that was deleted on the host is made again by CRIU, in the place of whatever is
-//! there now: it is to CRIU as if it had not been deleted.
+//! From a source whose mount the host has made private since there is nothing to copy, which is an
+//! error: what had it for its master has none. And an external that was deleted on the host is made
+//! again by CRIU, in the place of whatever is there now: it is to CRIU as if it had not been
+//! deleted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -29,8 +32,9 @@ const SHARED_ID_TAG: u32 = 10;
 const MASTER_ID_TAG: u32 = 11;
 const DELETED_TAG: u32 = 16;
 
-/// The images of mounts as CRIU can restore them, by name; only those that have to differ. `is_private` says whether the
-/// mount is private that an external's source is in now, given its key; without one, whether the root's is.
+/// The images of mounts as CRIU can restore them, by name; only those that have to differ.
+/// `is_private` says whether the mount is private that an external's source is in now, given its
+/// key; without one, whether the root's is.
 pub fn with_groups_apart(
     dir: &Path,
     is_private: &dyn Fn(Option<&str>) -> bool,
@@ -44,7 +48,9 @@ pub fn with_groups_apart(
         if !entries.iter().any(|e| changes.contains_key(&e.mnt_id)) {
             continue;
         }
-        let first = found.first().map_or(bytes.len(), |m| m.as_ptr().addr() - bytes.as_ptr().addr() - size_of::<u32>());
+        let first = found
+            .first()
+            .map_or(bytes.len(), |m| m.as_ptr().addr() - bytes.as_ptr().addr() - size_of::<u32>());
         let mut image = bytes[..first].to_vec();
         for (entry, message) in entries.iter().zip(found) {
             let mut message = message.to_vec();
@@ -65,12 +71,17 @@ pub fn with_groups_apart(
 type Change = (u32, u32);
 
 /// The new numbers of peer groups and masters, by mount; pure.
-fn changes(all: &[&MntEntry], is_private: &dyn Fn(Option<&str>) -> bool) -> BTreeMap<u32, Vec<Change>> {
-    let taken: BTreeSet<u32> = all.iter().flat_map(|e| [e.shared_id, e.master_id]).flatten().collect();
+fn changes(
+    all: &[&MntEntry],
+    is_private: &dyn Fn(Option<&str>) -> bool,
+) -> BTreeMap<u32, Vec<Change>> {
+    let taken: BTreeSet<u32> =
+        all.iter().flat_map(|e| [e.shared_id, e.master_id]).flatten().collect();
     let mut free = (1_u32..).filter(|id| !taken.contains(id));
     let apart = masters_of_unlike(all);
     let mut changes: BTreeMap<u32, Vec<Change>> = BTreeMap::new();
-    let mut change = |entry: &MntEntry, tag, value| changes.entry(entry.mnt_id).or_default().push((tag, value));
+    let mut change =
+        |entry: &MntEntry, tag, value| changes.entry(entry.mnt_id).or_default().push((tag, value));
     for entry in all.iter().filter(|e| e.deleted == Some(true) && e.ext_key.is_some()) {
         change(entry, DELETED_TAG, 0);
     }
@@ -82,14 +93,18 @@ fn changes(all: &[&MntEntry], is_private: &dyn Fn(Option<&str>) -> bool) -> BTre
     let mut outside = Vec::new();
     for entry in all.iter().filter(|e| has_master_outside(e, all)) {
         let source = source(entry, all);
-        match is_private(source.and_then(|s| s.ext_key.as_deref()).and_then(|key| std::str::from_utf8(key).ok())) {
+        match is_private(
+            source.and_then(|s| s.ext_key.as_deref()).and_then(|key| std::str::from_utf8(key).ok()),
+        ) {
             true => change(entry, MASTER_ID_TAG, 0),
             false => outside.push((*entry, source.map(|source| named(entry, source)))),
         }
     }
     let mut masters: BTreeMap<(u32, Named), u32> = BTreeMap::new();
     for (entry, group) in &outside {
-        let alone = outside.iter().all(|(other, of_other)| master(other) != master(entry) || of_other == group);
+        let alone = outside
+            .iter()
+            .all(|(other, of_other)| master(other) != master(entry) || of_other == group);
         let Some(group) = group.filter(|_| !alone) else { continue };
         let known = masters.get(&(master(entry), group)).copied();
         let Some(id) = known.or_else(|| free.next()) else { continue };
@@ -99,7 +114,8 @@ fn changes(all: &[&MntEntry], is_private: &dyn Fn(Option<&str>) -> bool) -> BTre
     changes
 }
 
-/// What a group with a source of its own is known by: its peer group, or the external that gives the source.
+/// What a group with a source of its own is known by: its peer group, or the external that gives
+/// the source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Named {
     Peers(u32),
@@ -142,7 +158,8 @@ fn has_master_outside(entry: &MntEntry, all: &[&MntEntry]) -> bool {
 fn masters_of_unlike(all: &[&MntEntry]) -> BTreeSet<u32> {
     let masters: BTreeSet<u32> = all.iter().map(|e| shared(e)).filter(|id| *id != 0).collect();
     let unlike = |id: &u32| {
-        let mut roots = all.iter().filter(|e| is_mere_slave(e) && master(e) == *id).map(|e| path(&e.root));
+        let mut roots =
+            all.iter().filter(|e| is_mere_slave(e) && master(e) == *id).map(|e| path(&e.root));
         let Some(first) = roots.next() else { return false };
         roots.any(|root| !root.starts_with(&first) && !first.starts_with(&root))
     };
@@ -183,7 +200,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let main = [entry(1, "/", 0, 0), entry(2, "/", 25, 0), entry(3, "/", 26, 0)];
-        let of_one = [entry(4, "/propagate/one", 0, 25), entry(5, "/", 0, 26), entry(6, "/", 9, 25)];
+        let of_one =
+            [entry(4, "/propagate/one", 0, 25), entry(5, "/", 0, 26), entry(6, "/", 9, 25)];
         let of_two = [entry(7, "/propagate/two", 0, 25), entry(8, "/below", 0, 26)];
         write(&at("mountpoints-1.img"), &main);
         write(&at("mountpoints-2.img"), &of_one);
@@ -202,7 +220,9 @@ mod tests {
                 assert_eq!(MntEntry { shared_id: before.shared_id, ..after.clone() }, *before);
                 if is_one {
                     assert!(
-                        after.shared_id.is_some_and(|id| ![9, 25, 26].contains(&id) && fresh.insert(id)),
+                        after
+                            .shared_id
+                            .is_some_and(|id| ![9, 25, 26].contains(&id) && fresh.insert(id)),
                         "{after:?}"
                     );
                 }

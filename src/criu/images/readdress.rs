@@ -1,5 +1,5 @@
-//! A container's interfaces with other addresses than those of its checkpoint: of hardware, and of IP with what hangs on
-//! them (routes, names of sockets).
+//! A container's interfaces with other addresses than those of its checkpoint: of hardware, and of
+//! IP with what hangs on them (routes, names of sockets).
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,8 +11,8 @@ use super::{Error, Shown};
 
 /// `IFA_BROADCAST`.
 const BROADCAST: u16 = 4;
-/// `RTM_NEWROUTE`, and the size of `rtmsg`: family, length of the destination, of the source, tos, table, protocol, scope,
-/// type, a byte each; flags.
+/// `RTM_NEWROUTE`, and the size of `rtmsg`: family, length of the destination, of the source, tos,
+/// table, protocol, scope, type, a byte each; flags.
 const NEW_ROUTE: u16 = 24;
 const ROUTE_BODY: usize = 12;
 /// `RTA_OIF`, `RTA_GATEWAY`, `RTA_PREFSRC`.
@@ -45,11 +45,14 @@ pub struct Net {
 pub struct Readdress {
     /// Its index.
     pub interface: u32,
-    /// Its hardware address at the checkpoint, and now. IPv6 addresses that were made of the one are made of the other.
+    /// Its hardware address at the checkpoint, and now. IPv6 addresses that were made of the one
+    /// are made of the other.
     pub mac: Option<([u8; 6], [u8; 6])>,
-    /// Its addresses. Those of IPv4 take the place of all that it had of IPv4; those of IPv6 of all but the link's own.
+    /// Its addresses. Those of IPv4 take the place of all that it had of IPv4; those of IPv6 of all
+    /// but the link's own.
     pub nets: Vec<Net>,
-    /// Where its default routes lead, at most one of IPv4 and one of IPv6. None for one without an address of a gateway.
+    /// Where its default routes lead, at most one of IPv4 and one of IPv6. None for one without an
+    /// address of a gateway.
     pub gateways: Vec<(Family, Option<IpAddr>)>,
 }
 
@@ -97,7 +100,10 @@ pub fn readdressed(images: &Shown, netns: u32, wishes: &[Readdress]) -> Result<R
             path: images.dir().join(what.file_name(netns)),
             size: message.len(),
         };
-        saved(images, netns, what)?.iter().map(|m| Told::parse(m, body).ok_or_else(|| cut_off(m))).collect()
+        saved(images, netns, what)?
+            .iter()
+            .map(|m| Told::parse(m, body).ok_or_else(|| cut_off(m)))
+            .collect()
     };
     let of = |messages: &[Told]| messages.iter().filter_map(address_of).collect::<Vec<_>>();
     let old = told(Saved::Addresses, addresses::BODY)?;
@@ -150,7 +156,8 @@ fn moves(before: &[Address], wishes: &[Readdress]) -> BTreeMap<IpAddr, IpAddr> {
     for wish in wishes {
         let own = || before.iter().filter(|a| a.interface == wish.interface);
         for family in [Family::V4, Family::V6] {
-            let new: Vec<Net> = wish.nets.iter().filter(|n| Family::of(n.ip) == family).copied().collect();
+            let new: Vec<Net> =
+                wish.nets.iter().filter(|n| Family::of(n.ip) == family).copied().collect();
             let old = own().filter(|a| Family::of(a.ip) == family && wish.gives_up(a.ip));
             for (at, address) in old.enumerate() {
                 let Some(net) = new.get(at).or_else(|| new.first()) else { continue };
@@ -169,7 +176,11 @@ fn moves(before: &[Address], wishes: &[Readdress]) -> BTreeMap<IpAddr, IpAddr> {
     moved
 }
 
-fn new_addresses(messages: Vec<Told>, wishes: &[Readdress], moved: &BTreeMap<IpAddr, IpAddr>) -> Vec<Told> {
+fn new_addresses(
+    messages: Vec<Told>,
+    wishes: &[Readdress],
+    moved: &BTreeMap<IpAddr, IpAddr>,
+) -> Vec<Told> {
     let mut kept = Vec::new();
     for mut message in messages {
         let Some(address) = address_of(&message) else {
@@ -205,7 +216,8 @@ impl Net {
                 net.to_bits() & mask == ip.to_bits() & mask
             }
             (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
+                let mask =
+                    u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
                 net.to_bits() & mask == ip.to_bits() & mask
             }
             _ => false,
@@ -246,7 +258,9 @@ impl Readdressed {
         let mut routes = Vec::new();
         for mut route in before {
             let wish = wishes.iter().find(|w| route.number(INTERFACE) == Some(w.interface));
-            match wish.filter(|_| route.kind() == NEW_ROUTE && route.body.first() == Some(&family.number())) {
+            match wish.filter(|_| {
+                route.kind() == NEW_ROUTE && route.body.first() == Some(&family.number())
+            }) {
                 None => routes.push(route),
                 Some(wish) if self.keeps(family, &mut route, wish) => routes.push(route),
                 Some(_) => {}
@@ -254,7 +268,9 @@ impl Readdressed {
         }
         for wish in wishes {
             let gateway = wish.gateways.iter().find(|(f, _)| *f == family);
-            routes.extend(gateway.map(|(_, gateway)| default_route(family, wish.interface, *gateway)));
+            routes.extend(
+                gateway.map(|(_, gateway)| default_route(family, wish.interface, *gateway)),
+            );
         }
         routes
     }
@@ -289,7 +305,10 @@ impl Readdressed {
 fn default_route(family: Family, interface: u32, gateway: Option<IpAddr>) -> Told {
     // Through a gateway it is RT_SCOPE_UNIVERSE.
     let scope = if gateway.is_some() { 0 } else { ON_LINK };
-    let mut route = Told::new(NEW_ROUTE, vec![family.number(), 0, 0, 0, MAIN, BY_BOOT, scope, UNICAST, 0, 0, 0, 0]);
+    let mut route = Told::new(
+        NEW_ROUTE,
+        vec![family.number(), 0, 0, 0, MAIN, BY_BOOT, scope, UNICAST, 0, 0, 0, 0],
+    );
     if let Some(gateway) = gateway {
         route.set(GATEWAY, octets(gateway));
     }
@@ -313,7 +332,13 @@ mod tests {
     }
 
     /// A route as `ip` saves it.
-    fn route(interface: u32, length: u8, protocol: u8, gateway: Option<&str>, source: Option<&str>) -> Told {
+    fn route(
+        interface: u32,
+        length: u8,
+        protocol: u8,
+        gateway: Option<&str>,
+        source: Option<&str>,
+    ) -> Told {
         let mut route = default_route(Family::V4, interface, gateway.map(ip));
         (route.body[1], route.body[5]) = (length, protocol);
         if let Some(source) = source {
@@ -325,7 +350,8 @@ mod tests {
     /// A namespace whose eth0 (2) and eth1 (3) have these addresses and routes.
     fn namespace(addresses: &[(u32, &str)], routes: &[Told]) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let addresses: Vec<_> = addresses.iter().map(|(index, text)| net(text).message(*index).emit()).collect();
+        let addresses: Vec<_> =
+            addresses.iter().map(|(index, text)| net(text).message(*index).emit()).collect();
         let routes: Vec<_> = routes.iter().map(Told::emit).collect();
         fs::write(dir.path().join("ifaddr-9.img"), image(Saved::Addresses, &addresses)).unwrap();
         fs::write(dir.path().join("route-9.img"), image(Saved::Routes, &routes)).unwrap();
@@ -340,7 +366,10 @@ mod tests {
     /// The routes that CRIU is shown.
     fn routes_of(done: &Readdressed) -> Option<Vec<Told>> {
         let (_, bytes) = done.images.iter().find(|(name, _)| name == "route-9.img")?;
-        parse(bytes, Saved::Routes)?.into_iter().map(|message| Told::parse(message, ROUTE_BODY)).collect()
+        parse(bytes, Saved::Routes)?
+            .into_iter()
+            .map(|message| Told::parse(message, ROUTE_BODY))
+            .collect()
     }
 
     const BOTH: &[(u32, &str)] = &[
@@ -362,20 +391,30 @@ mod tests {
         }
         // CRIU saves no addresses where the container shares the host's network.
         let elsewhere = tempfile::tempdir().unwrap();
-        assert_eq!(readdressed(&Shown::of(elsewhere.path()), 9, &[]).unwrap(), Readdressed::default());
+        assert_eq!(
+            readdressed(&Shown::of(elsewhere.path()), 9, &[]).unwrap(),
+            Readdressed::default()
+        );
     }
 
     #[test]
     fn what_was_made_of_the_hardware_address_follows_it() {
         let dir = namespace(BOTH, &[]);
         let mac = Some(([0, 0x16, 0x3e, 0, 0, 1], [0, 0x16, 0x3e, 0xa, 0xb, 0xc]));
-        let done =
-            readdressed(&Shown::of(dir.path()), 9, &[Readdress { interface: 2, mac, ..Readdress::default() }]).unwrap();
+        let done = readdressed(
+            &Shown::of(dir.path()),
+            9,
+            &[Readdress { interface: 2, mac, ..Readdress::default() }],
+        )
+        .unwrap();
         assert_eq!(
             told(&done.after)[3..],
             ["2 fe80::216:3eff:fe0a:b0c/64", "2 2001:db8::216:3eff:fe0a:b0c/64", "3 10.98.0.11/24"]
         );
-        assert_eq!(done.moved.get(&ip("fe80::216:3eff:fe00:1")), Some(&ip("fe80::216:3eff:fe0a:b0c")));
+        assert_eq!(
+            done.moved.get(&ip("fe80::216:3eff:fe00:1")),
+            Some(&ip("fe80::216:3eff:fe0a:b0c"))
+        );
         assert_eq!(told(&done.before)[..3], told(&done.after)[..3]);
     }
 
@@ -391,7 +430,8 @@ mod tests {
                 kept.clone(),
             ],
         );
-        let wish = Readdress { interface: 2, nets: vec![net("10.99.0.21/25")], ..Readdress::default() };
+        let wish =
+            Readdress { interface: 2, nets: vec![net("10.99.0.21/25")], ..Readdress::default() };
         let done = readdressed(&Shown::of(dir.path()), 9, std::slice::from_ref(&wish)).unwrap();
         assert_eq!(
             told(&done.after),
@@ -403,8 +443,12 @@ mod tests {
                 "2 10.99.0.21/25"
             ]
         );
-        let moved: Vec<String> = done.moved.iter().map(|(old, new)| format!("{old} {new}")).collect();
-        assert_eq!(moved, ["10.99.0.11 10.99.0.21", "10.99.0.13 10.99.0.21", "10.99.0.255 10.99.0.127"]);
+        let moved: Vec<String> =
+            done.moved.iter().map(|(old, new)| format!("{old} {new}")).collect();
+        assert_eq!(
+            moved,
+            ["10.99.0.11 10.99.0.21", "10.99.0.13 10.99.0.21", "10.99.0.255 10.99.0.127"]
+        );
         // The kernel makes the first one itself; the third leads to nobody.
         let stays = route(2, 16, BY_BOOT, Some("10.99.0.1"), Some("10.99.0.21"));
         assert_eq!(routes_of(&done).unwrap(), [stays, kept.clone()]);
@@ -420,7 +464,11 @@ mod tests {
     fn a_gateway_takes_the_place_of_the_default_route() {
         let old = route(2, 0, BY_BOOT, Some("10.99.0.1"), None);
         let dir = namespace(BOTH, std::slice::from_ref(&old));
-        let wish = |gateway| Readdress { interface: 2, gateways: vec![(Family::V4, gateway)], ..Readdress::default() };
+        let wish = |gateway| Readdress {
+            interface: 2,
+            gateways: vec![(Family::V4, gateway)],
+            ..Readdress::default()
+        };
         let done = readdressed(&Shown::of(dir.path()), 9, &[wish(Some(ip("10.99.0.1")))]).unwrap();
         assert_eq!(done.images, [], "it is the same");
         let done = readdressed(&Shown::of(dir.path()), 9, &[wish(None)]).unwrap();
@@ -433,6 +481,9 @@ mod tests {
         let path = dir.path().join("ifaddr-9.img");
         let bytes = fs::read(&path).unwrap();
         fs::write(&path, &bytes[..bytes.len() - 2]).unwrap();
-        assert!(matches!(readdressed(&Shown::of(dir.path()), 9, &[]), Err(Error::Truncated { .. })));
+        assert!(matches!(
+            readdressed(&Shown::of(dir.path()), 9, &[]),
+            Err(Error::Truncated { .. })
+        ));
     }
 }

@@ -1,9 +1,9 @@
 //! `route-NETNS.img` and `route6-NETNS.img`: routes that `ip route restore` can add.
 //!
-//! It sends the kernel's own descriptions back to it. The kernel refuses those that tell a state (the
-//! link is down, the gateway is dead) or name a nexthop object and what that stands for; and it
-//! takes a route that expires for one that does not. The state is taken out here, and the other two
-//! are left out: they are restored without CRIU.
+//! It sends the kernel's own descriptions back to it. The kernel refuses those that tell a state
+//! (the link is down, the gateway is dead) or name a nexthop object and what that stands for; and
+//! it takes a route that expires for one that does not. The state is taken out here, and the other
+//! two are left out: they are restored without CRIU.
 
 use super::rtnetlink::Told;
 use super::saved::{Saved, image, parse};
@@ -32,7 +32,8 @@ pub fn with_plain_routes(images: &mut Shown, netns: u32) -> Result<(), Error> {
         let changed = images.change(&what.file_name(netns), |path, bytes| {
             let truncated = || Error::Truncated { path: path.to_owned(), size: bytes.len() };
             let messages = parse(bytes, what).ok_or_else(truncated)?;
-            let plain: Vec<Vec<u8>> = messages.iter().filter_map(|message| addable(message)).collect();
+            let plain: Vec<Vec<u8>> =
+                messages.iter().filter_map(|message| addable(message)).collect();
             Ok(if plain == messages { bytes.to_vec() } else { image(what, &plain) })
         });
         match changed {
@@ -65,13 +66,17 @@ fn addable(message: &[u8]) -> Option<Vec<u8>> {
 
 fn expires(route: &Told) -> bool {
     let info = route.attribute(CACHE_INFO).unwrap_or_default();
-    info.get(LIFETIME..).and_then(|rest| rest.first_chunk::<4>()).is_some_and(|lifetime| *lifetime != [0; 4])
+    info.get(LIFETIME..)
+        .and_then(|rest| rest.first_chunk::<4>())
+        .is_some_and(|lifetime| *lifetime != [0; 4])
 }
 
 fn without_state(ways: &[u8]) -> Vec<u8> {
     let mut ways = ways.to_vec();
     let mut at = 0;
-    while let Some([a, b, flags, ..]) = ways.get(at..).and_then(|rest| rest.first_chunk::<WAY>()).copied() {
+    while let Some([a, b, flags, ..]) =
+        ways.get(at..).and_then(|rest| rest.first_chunk::<WAY>()).copied()
+    {
         if let Some(place) = ways.get_mut(at + WAY_FLAGS) {
             *place = flags & ON_LINK as u8;
         }

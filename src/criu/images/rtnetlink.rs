@@ -1,5 +1,5 @@
-//! A message of rtnetlink as the kernel sent it: an `nlmsghdr`, a body of a length of its own for each kind, attributes
-//! (linux/rtnetlink.h).
+//! A message of rtnetlink as the kernel sent it: an `nlmsghdr`, a body of a length of its own for
+//! each kind, attributes (linux/rtnetlink.h).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

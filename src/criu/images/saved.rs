@@ -1,8 +1,8 @@
-//! What CRIU lets `ip save`: addresses, routes and rules of a network namespace (net.c, `dump_ifaddr` and what follows
-//! it).
+//! What CRIU lets `ip save`: addresses, routes and rules of a network namespace (net.c,
+//! `dump_ifaddr` and what follows it).
 //!
-//! After a magic number come the messages of rtnetlink as the kernel sent them (iproute2, ip/ipaddress.c, ip/iproute.c,
-//! ip/iprule.c): each begins with an `nlmsghdr`.
+//! After a magic number come the messages of rtnetlink as the kernel sent them (iproute2,
+//! ip/ipaddress.c, ip/iproute.c, ip/iprule.c): each begins with an `nlmsghdr`.
 
 use super::{Error, Shown, take_u32};
 
@@ -43,12 +43,14 @@ impl Saved {
     }
 }
 
-/// The messages that were saved of a network namespace, each with its header. None where CRIU wrote no such image.
+/// The messages that were saved of a network namespace, each with its header. None where CRIU wrote
+/// no such image.
 pub fn saved(images: &Shown, netns: u32, what: Saved) -> Result<Vec<Vec<u8>>, Error> {
     let name = what.file_name(netns);
     match images.bytes(&name) {
         Ok(bytes) => {
-            let truncated = || Error::Truncated { path: images.dir().join(name), size: bytes.len() };
+            let truncated =
+                || Error::Truncated { path: images.dir().join(name), size: bytes.len() };
             Ok(parse(&bytes, what).ok_or_else(truncated)?.into_iter().map(<[u8]>::to_vec).collect())
         }
         Err(e) if e.is_not_found() => Ok(Vec::new()),

@@ -1,4 +1,5 @@
-//! The images of a checkpoint as CRIU is to see them: some of them differ from those in its directory.
+//! The images of a checkpoint as CRIU is to see them: some of them differ from those in its
+//! directory.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -36,7 +37,8 @@ impl Shown {
         self.changed.extend(images);
     }
 
-    /// Shows an image as `change` makes it of what is shown now; it is given the path, too, for its errors.
+    /// Shows an image as `change` makes it of what is shown now; it is given the path, too, for its
+    /// errors.
     pub fn change(
         &mut self,
         name: &str,

@@ -43,7 +43,11 @@ struct FileEntry {
 }
 
 /// The image with each socket as `becomes` says.
-pub fn with_sockets(path: &Path, bytes: &[u8], becomes: impl Fn(&InetSocket) -> Becomes) -> Result<Vec<u8>, Error> {
+pub fn with_sockets(
+    path: &Path,
+    bytes: &[u8],
+    becomes: impl Fn(&InetSocket) -> Becomes,
+) -> Result<Vec<u8>, Error> {
     change::each(path, bytes, Head::Common(FILES_MAGIC), |message| {
         let Some(socket) = FileEntry::decode(message)?.socket else { return Ok(None) };
         let entry = InetSkEntry::decode(socket.as_slice())?;
@@ -84,7 +88,8 @@ impl InetSocket {
     /// The other end of its TCP connection, if it has one.
     pub fn connected_to(&self) -> Option<SocketAddr> {
         // Without a port there is nobody, whatever the state.
-        self.remote.filter(|remote| self.protocol == "tcp" && self.state != "listen" && remote.port() != 0)
+        self.remote
+            .filter(|remote| self.protocol == "tcp" && self.state != "listen" && remote.port() != 0)
     }
 }
 
@@ -97,8 +102,11 @@ mod tests {
 
     /// `files.img` of the recipe's container, whose witness listens.
     fn listening() -> Vec<u8> {
-        bytes_of(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/criu-4.2.1/suspended/files.img"))
-            .unwrap()
+        bytes_of(
+            &PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+                .join("tests/fixtures/criu-4.2.1/suspended/files.img"),
+        )
+        .unwrap()
     }
 
     /// The same, as if it had accepted a connection there.
@@ -151,7 +159,10 @@ mod tests {
     fn a_closed_socket_is_like_a_new_one() {
         let after = socket(&with(&connected(), Becomes::Closed));
         let nowhere = Some("0.0.0.0:0".parse().unwrap());
-        assert_eq!(after, InetSocket { protocol: "tcp", state: "unconnected", local: nowhere, remote: None });
+        assert_eq!(
+            after,
+            InetSocket { protocol: "tcp", state: "unconnected", local: nowhere, remote: None }
+        );
     }
 
     #[test]
@@ -160,9 +171,13 @@ mod tests {
         let before = connected();
         assert_eq!(with(&before, Becomes::Same), before);
         let after = with(&before, Becomes::At { local, remote });
-        let wanted = [(local, 7000), (remote, 40000)].map(|(ip, port)| Some(SocketAddr::new(ip, port)));
+        let wanted =
+            [(local, 7000), (remote, 40000)].map(|(ip, port)| Some(SocketAddr::new(ip, port)));
         assert_eq!([socket(&after).local, socket(&after).remote], wanted);
-        let back = with(&after, Becomes::At { local: [10, 99, 0, 11].into(), remote: [10, 99, 0, 1].into() });
+        let back = with(
+            &after,
+            Becomes::At { local: [10, 99, 0, 11].into(), remote: [10, 99, 0, 1].into() },
+        );
         assert_eq!(files(&back), files(&before));
         assert_eq!(back.len(), before.len());
     }

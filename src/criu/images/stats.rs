@@ -117,7 +117,11 @@ mod tests {
         let dump = DumpStats::read(&real()).unwrap();
         // 118784 + 118784 + 122880 bytes stand in the pages-*.img of this dump.
         assert_eq!(dump.pages_written * 4096, 118_784 + 118_784 + 122_880);
-        assert!(dump.frozen_time > 0 && dump.memdump_time > 0 && dump.pages_scanned > dump.pages_written);
+        assert!(
+            dump.frozen_time > 0
+                && dump.memdump_time > 0
+                && dump.pages_scanned > dump.pages_written
+        );
         let restore = RestoreStats::read(&real()).unwrap();
         assert_eq!(restore.pages_restored, Some(dump.pages_written));
         assert!(restore.restore_time > restore.forking_time);

@@ -1,9 +1,9 @@
 //! `tty-info.img` and `files.img`: what is open of terminals.
 //!
-//! A shell keeps `/dev/tty` open, which is whatever terminal controls its session. CRIU dumps it when that is a pty of
-//! the container's own; when it is an external one, `/dev/tty` has to be dumped as external, too. All that are open
-//! have the same device numbers, so a restore could give all of them one terminal only. Here each becomes the terminal
-//! that it stood for.
+//! A shell keeps `/dev/tty` open, which is whatever terminal controls its session. CRIU dumps it
+//! when that is a pty of the container's own; when it is an external one, `/dev/tty` has to be
+//! dumped as external, too. All that are open have the same device numbers, so a restore could give
+//! all of them one terminal only. Here each becomes the terminal that it stood for.
 
 use std::path::Path;
 
@@ -41,7 +41,8 @@ struct Info {
     gid: Option<u32>,
 }
 
-/// What is changed of an [`Info`]: appended to a message, these fields take the place of the first ones.
+/// What is changed of an [`Info`]: appended to a message, these fields take the place of the first
+/// ones.
 #[derive(Clone, PartialEq, Message)]
 struct InfoChange {
     #[prost(uint32, optional, tag = "6")]
@@ -108,13 +109,14 @@ pub struct Controlling {
 pub struct Resolved {
     /// The images that CRIU has to be shown in place of the checkpoint's own, by their names.
     pub images: Vec<(String, Vec<u8>)>,
-    /// Sessions, as the container counts, with an external `/dev/tty` of which nothing tells which terminal it is; 0
-    /// where it is not even known whose it is. CRIU cannot restore them.
+    /// Sessions, as the container counts, with an external `/dev/tty` of which nothing tells which
+    /// terminal it is; 0 where it is not even known whose it is. CRIU cannot restore them.
     pub unknown: Vec<u32>,
 }
 
-/// Makes each external `/dev/tty` the terminal that it stood for, and has each terminal control the session that it
-/// did (CRIU does not see that when the first process with a file of it belongs to another session).
+/// Makes each external `/dev/tty` the terminal that it stood for, and has each terminal control the
+/// session that it did (CRIU does not see that when the first process with a file of it belongs to
+/// another session).
 ///
 /// # Errors
 /// When an image cannot be read.
@@ -133,7 +135,9 @@ pub fn controlling_resolved(dir: &Path, controlling: &[Controlling]) -> Result<R
     for (info, change) in infos.iter().zip(&mut changes).filter(|(info, _)| is_dev_tty(info)) {
         let other = match controlling.iter().find(|c| c.session == info.session) {
             Some(c) => infos.iter().find(|i| is_device(i, c)),
-            None => infos.iter().find(|i| i.session == info.session && info.session != 0 && stands_for(i)),
+            None => infos
+                .iter()
+                .find(|i| i.session == info.session && info.session != 0 && stands_for(i)),
         };
         match other {
             // The owner, too: CRIU gives the terminal to it.
@@ -148,7 +152,8 @@ pub fn controlling_resolved(dir: &Path, controlling: &[Controlling]) -> Result<R
     for terminal in controlling.iter().filter(|c| !infos.iter().any(|i| i.session == c.session)) {
         let found = infos.iter().zip(&mut changes).find(|(i, _)| is_device(i, terminal));
         if let Some((_, change)) = found {
-            (change.session, change.foreground) = (Some(terminal.session), Some(terminal.foreground));
+            (change.session, change.foreground) =
+                (Some(terminal.session), Some(terminal.foreground));
         }
     }
 
@@ -160,7 +165,10 @@ pub fn controlling_resolved(dir: &Path, controlling: &[Controlling]) -> Result<R
     if !moved.is_empty() {
         let bytes = bytes_of(&files_path)?;
         let files: Vec<File> = decode(&files_path, &bytes, Head::Common(FILES_MAGIC))?;
-        images.push(("files.img".to_owned(), appended(&bytes, FILES_MAGIC, file_changes(&files, &moved))));
+        images.push((
+            "files.img".to_owned(),
+            appended(&bytes, FILES_MAGIC, file_changes(&files, &moved)),
+        ));
     }
     Ok(Resolved { images, unknown })
 }
@@ -184,11 +192,13 @@ fn is_dev_tty(info: &Info) -> bool {
 
 /// Whether it is a terminal by its own name. (Slaves of ptys have even numbers.)
 fn stands_for(info: &Info) -> bool {
-    info.rdev != DEV_TTY && (info.kind == EXTERNAL || (info.kind == PTY && info.id.is_multiple_of(2)))
+    info.rdev != DEV_TTY
+        && (info.kind == EXTERNAL || (info.kind == PTY && info.id.is_multiple_of(2)))
 }
 
 fn is_device(info: &Info, terminal: &Controlling) -> bool {
-    info.kind == EXTERNAL && (info.rdev, info.dev) == (number(terminal.rdev), Some(number(terminal.dev)))
+    info.kind == EXTERNAL
+        && (info.rdev, info.dev) == (number(terminal.rdev), Some(number(terminal.dev)))
 }
 
 /// Device numbers as the images have them.
@@ -233,7 +243,8 @@ mod tests {
     }
 
     fn info(id: u32, kind: u32, session: u32, rdev: u32, dev: u32) -> Vec<u8> {
-        Info { id, kind, session, rdev, dev: Some(dev), uid: Some(id), gid: Some(5) }.encode_to_vec()
+        Info { id, kind, session, rdev, dev: Some(dev), uid: Some(id), gid: Some(5) }
+            .encode_to_vec()
     }
 
     fn file(id: u32, info: u32, regular: Option<u32>) -> Vec<u8> {
@@ -241,7 +252,8 @@ mod tests {
         File { kind: TTY, tty: Some(tty) }.encode_to_vec()
     }
 
-    /// The console (held by init, of another session), tty1 with a shell, and a login on a pty of the container's own.
+    /// The console (held by init, of another session), tty1 with a shell, and a login on a pty of
+    /// the container's own.
     fn checkpoint() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         let infos = [
@@ -254,7 +266,8 @@ mod tests {
             info(11, PTY, 20, 0x502, 60),
         ];
         fs::write(dir.path().join("tty-info.img"), image(INFO_MAGIC, &infos)).unwrap();
-        let files = [file(1, 2028, None), file(2, 2030, None), file(3, 10, Some(77)), file(4, 2034, None)];
+        let files =
+            [file(1, 2028, None), file(2, 2030, None), file(3, 10, Some(77)), file(4, 2034, None)];
         fs::write(dir.path().join("files.img"), image(FILES_MAGIC, &files)).unwrap();
         dir
     }
@@ -263,12 +276,19 @@ mod tests {
     fn each_dev_tty_becomes_the_terminal_that_it_stood_for() {
         let dir = checkpoint();
         let console = Controlling { rdev: 0x8800, dev: 51, session: 8, foreground: 12 };
-        let Resolved { images: shown, unknown } = controlling_resolved(dir.path(), &[console]).unwrap();
+        let Resolved { images: shown, unknown } =
+            controlling_resolved(dir.path(), &[console]).unwrap();
         assert!(unknown.is_empty());
-        assert_eq!(shown.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["tty-info.img", "files.img"]);
+        assert_eq!(
+            shown.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["tty-info.img", "files.img"]
+        );
         let infos: Vec<Info> = decode(dir.path(), &shown[0].1, Head::Common(INFO_MAGIC)).unwrap();
         let devices: Vec<_> = infos.iter().map(|i| (i.session, i.rdev, i.dev)).collect();
-        assert_eq!(infos.iter().map(|i| i.uid.unwrap()).collect::<Vec<_>>()[..5], [2026, 2028, 2028, 2026, 2034]);
+        assert_eq!(
+            infos.iter().map(|i| i.uid.unwrap()).collect::<Vec<_>>()[..5],
+            [2026, 2028, 2028, 2026, 2034]
+        );
         assert_eq!(
             devices[..5],
             [
@@ -280,7 +300,11 @@ mod tests {
             ]
         );
         let files: Vec<File> = decode(dir.path(), &shown[1].1, Head::Common(FILES_MAGIC)).unwrap();
-        let ttys: Vec<_> = files.iter().filter_map(|f| f.tty.as_ref()).map(|t| (t.id, t.info, t.regular)).collect();
+        let ttys: Vec<_> = files
+            .iter()
+            .filter_map(|f| f.tty.as_ref())
+            .map(|t| (t.id, t.info, t.regular))
+            .collect();
         assert_eq!(ttys, [(1, 2028, None), (2, 2030, None), (3, 10, Some(77)), (4, 10, Some(77))]);
     }
 
@@ -300,7 +324,10 @@ mod tests {
     fn what_cannot_be_found_out_is_told() {
         let dir = checkpoint();
         assert_eq!(controlling_resolved(dir.path(), &[]).unwrap().unknown, [8]);
-        let bytes = image(INFO_MAGIC, &[info(2026, EXTERNAL, 0, DEV_TTY, 6), info(2028, EXTERNAL, 0, 0x8801, 51)]);
+        let bytes = image(
+            INFO_MAGIC,
+            &[info(2026, EXTERNAL, 0, DEV_TTY, 6), info(2028, EXTERNAL, 0, 0x8801, 51)],
+        );
         fs::write(dir.path().join("tty-info.img"), bytes).unwrap();
         assert_eq!(controlling_resolved(dir.path(), &[]).unwrap().unknown, [0]);
     }

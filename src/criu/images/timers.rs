@@ -68,7 +68,9 @@ pub struct PosixTimer {
 pub fn posix_timers(dir: &Path) -> Result<Vec<PosixTimer>, Error> {
     let mut found = Vec::new();
     for name in super::labels::core_files(dir)? {
-        let Some(pid) = name.strip_prefix("core-").and_then(|rest| rest.strip_suffix(".img")?.parse().ok()) else {
+        let Some(pid) =
+            name.strip_prefix("core-").and_then(|rest| rest.strip_suffix(".img")?.parse().ok())
+        else {
             continue;
         };
         let path = dir.join(&name);
@@ -105,7 +107,10 @@ mod tests {
     fn a_time_is_below_its_second() {
         let entry = Entry { id: 3, clock: 0, seconds: 7, nanoseconds: 5, ..Entry::default() };
         let timer = entry.of(12).unwrap();
-        assert_eq!((timer.pid, timer.id, timer.left, timer.interval), (12, 3, Duration::new(7, 5), Duration::ZERO));
+        assert_eq!(
+            (timer.pid, timer.id, timer.left, timer.interval),
+            (12, 3, Duration::new(7, 5), Duration::ZERO)
+        );
         assert_eq!(Entry { nanoseconds: u64::MAX, ..entry }.of(12), None);
     }
 

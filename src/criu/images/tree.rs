@@ -87,10 +87,12 @@ pub fn root_of_tree(dir: &Path) -> Result<u32, Error> {
     Ok(root.pid)
 }
 
-/// The machine that the root of the tree ran on, as `uname -m` calls it; none for one that this program does not know.
+/// The machine that the root of the tree ran on, as `uname -m` calls it; none for one that this
+/// program does not know.
 pub fn machine_of(dir: &Path) -> Result<Option<&'static str>, Error> {
     let root = root_of_tree(dir)?;
-    let core: CoreEntry = read_one(&dir.join(format!("core-{root}.img")), Head::Common(CORE_MAGIC))?;
+    let core: CoreEntry =
+        read_one(&dir.join(format!("core-{root}.img")), Head::Common(CORE_MAGIC))?;
     // `march` of CRIU's core_entry.
     Ok(match core.mtype {
         1 => Some("x86_64"),
@@ -107,7 +109,8 @@ pub fn machine_of(dir: &Path) -> Result<Option<&'static str>, Error> {
 
 fn process(dir: &Path, entry: PstreeEntry) -> Result<Process, Error> {
     let path = dir.join(format!("core-{}.img", entry.pid));
-    // A session or group leader that had gone already is in the tree without threads and without a core.
+    // A session or group leader that had gone already is in the tree without threads and without a
+    // core.
     let core: Option<CoreEntry> = match read_one(&path, Head::Common(CORE_MAGIC)) {
         Ok(core) => Some(core),
         Err(e) if e.is_not_found() && entry.threads.is_empty() => None,
@@ -139,7 +142,8 @@ mod tests {
     #[test]
     fn reads_a_real_tree() {
         let tree = process_tree(&real()).unwrap();
-        let shape: Vec<(u32, u32, u32, &str)> = tree.iter().map(|p| (p.pid, p.ppid, p.sid, p.comm.as_str())).collect();
+        let shape: Vec<(u32, u32, u32, &str)> =
+            tree.iter().map(|p| (p.pid, p.ppid, p.sid, p.comm.as_str())).collect();
         assert_eq!(shape, [(37, 0, 37, "sh"), (39, 37, 37, "sleep"), (40, 37, 37, "sleep")]);
         assert!(tree.iter().all(|p| p.threads == [p.pid] && p.pdeath_sig.is_none() && !p.zombie));
     }
@@ -151,6 +155,9 @@ mod tests {
         let error = process_tree(dir.path()).unwrap_err();
         assert!(error.is_not_found() && error.to_string().ends_with("core-37.img"), "{error}");
         std::fs::copy(real().join("pstree.img"), dir.path().join("core-37.img")).unwrap();
-        assert!(matches!(process_tree(dir.path()), Err(Error::NotAnImage { magic: PSTREE_MAGIC, .. })));
+        assert!(matches!(
+            process_tree(dir.path()),
+            Err(Error::NotAnImage { magic: PSTREE_MAGIC, .. })
+        ));
     }
 }

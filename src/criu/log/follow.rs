@@ -40,7 +40,8 @@ impl Follower {
 
     /// The lines that were completed since the last call.
     ///
-    /// A file that is shorter than what was read is a new one: CRIU empties an old log when it starts.
+    /// A file that is shorter than what was read is a new one: CRIU empties an old log when it
+    /// starts.
     ///
     /// # Errors
     /// When the file cannot be opened (other than because it is not there yet) or read.

@@ -1,11 +1,11 @@
 //! CRIU's log: how far it came, and what stopped it, in plain words.
 //!
 //! CRIU's exit status is 1 whatever happened; the reason stands only in its log. An error line is
-//! `(00.012345) Error (criu/file.c:123): subsystem: text`; without the time at a low verbosity, with
-//! `   37: ` before `Error` when a task being restored wrote it, with `pie: 37: ` when the code that CRIU
-//! puts into a task did. The first error is mostly the reason and the later ones are its echo, but not
-//! always (`exited, status=1` comes before `Script … exited with -1`): so the first line that a rule of
-//! [`rules`] knows is taken as the reason.
+//! `(00.012345) Error (criu/file.c:123): subsystem: text`; without the time at a low verbosity,
+//! with `   37: ` before `Error` when a task being restored wrote it, with `pie: 37: ` when the
+//! code that CRIU puts into a task did. The first error is mostly the reason and the later ones are
+//! its echo, but not always (`exited, status=1` comes before `Script … exited with -1`): so the
+//! first line that a rule of [`rules`] knows is taken as the reason.
 
 mod class;
 mod follow;
@@ -21,8 +21,8 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// How much of the end of a log is read. An error ends a run, so it stands near the end; the memory maps
-/// of a large process, the longest thing between two errors, take some hundred KiB.
+/// How much of the end of a log is read. An error ends a run, so it stands near the end; the memory
+/// maps of a large process, the longest thing between two errors, take some hundred KiB.
 const TAIL: u64 = 2 << 20;
 
 /// How many lines of the end a summary keeps.
@@ -47,7 +47,8 @@ pub enum Outcome {
     Succeeded,
     /// CRIU says that it failed.
     Failed,
-    /// The log ends without a word: CRIU was killed, crashed, gave up before its work began, or still runs.
+    /// The log ends without a word: CRIU was killed, crashed, gave up before its work began, or
+    /// still runs.
     Unfinished,
 }
 
@@ -145,13 +146,21 @@ fn parse_error(stripped: &str) -> Option<LogError> {
         Some((word, text)) if is_subsystem(word) => (Some(word.to_owned()), text),
         _ => (None, text),
     };
-    Some(LogError { file: file.to_owned(), line: line.parse().ok()?, subsystem, text: text.trim().to_owned() })
+    Some(LogError {
+        file: file.to_owned(),
+        line: line.parse().ok()?,
+        subsystem,
+        text: text.trim().to_owned(),
+    })
 }
 
 /// The last word of a run, if this line is it.
 fn outcome_of(stripped: &str) -> Option<Outcome> {
-    const GOOD: &[&str] =
-        &["Dumping finished successfully", "Pre-dumping finished successfully", "Restore finished successfully"];
+    const GOOD: &[&str] = &[
+        "Dumping finished successfully",
+        "Pre-dumping finished successfully",
+        "Restore finished successfully",
+    ];
     const BAD: &[&str] = &["Dumping FAILED.", "Pre-dumping FAILED.", "Restoring FAILED."];
     if GOOD.iter().any(|good| stripped.starts_with(good)) {
         Some(Outcome::Succeeded)

@@ -10,8 +10,8 @@ use crate::report::Report;
 /// How CRIU begins its last words (common/bug.h).
 const CRASH: &str = "): BUG at ";
 
-/// How often an amount is told that does not change: a monitor tells it over a pipe, and must not wait for who has
-/// stopped reading.
+/// How often an amount is told that does not change: a monitor tells it over a pipe, and must not
+/// wait for who has stopped reading.
 const AMOUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who reads it.
@@ -29,7 +29,13 @@ pub struct LogReader<'a> {
 impl<'a> LogReader<'a> {
     /// Reads this log, which need not be there yet.
     pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
-        LogReader { follower: Follower::new(&path), report, phase: String::new(), amount: None, crashed: false }
+        LogReader {
+            follower: Follower::new(&path),
+            report,
+            phase: String::new(),
+            amount: None,
+            crashed: false,
+        }
     }
 
     /// The log has another name now.
@@ -37,8 +43,9 @@ impl<'a> LogReader<'a> {
         self.follower = Follower::from_offset(path, self.follower.offset());
     }
 
-    /// Whether CRIU has run into what it takes for impossible (`BUG()`), as far as the log was read. A task that it is
-    /// restoring then neither goes on nor ends, and CRIU waits for it for ever.
+    /// Whether CRIU has run into what it takes for impossible (`BUG()`), as far as the log was
+    /// read. A task that it is restoring then neither goes on nor ends, and CRIU waits for it for
+    /// ever.
     pub fn tells_of_a_crash(&self) -> bool {
         self.crashed
     }
@@ -53,8 +60,9 @@ impl<'a> LogReader<'a> {
         self.report.wants_log() || self.report.wants_phases()
     }
 
-    /// Tells how much memory the images in this directory hold: when it is more than before, and else once a second, for
-    /// the time to be seen. It is nothing before they are written, and where the directory has another name by now.
+    /// Tells how much memory the images in this directory hold: when it is more than before, and
+    /// else once a second, for the time to be seen. It is nothing before they are written, and
+    /// where the directory has another name by now.
     pub fn tell_amount(&mut self, dir: &Path) {
         if !self.report.wants_phases() {
             return;

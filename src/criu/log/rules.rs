@@ -16,8 +16,9 @@ pub(super) enum Weight {
 
 /// Errors that CRIU logs and goes on.
 ///
-/// The first comes with each run as root without CAP_SYS_RESOURCE, the second when a task of a chain of
-/// pre-dumps is new, the others when a dump finds no tools of iptables (see [`crate::criu::tools`]).
+/// The first comes with each run as root without CAP_SYS_RESOURCE, the second when a task of a
+/// chain of pre-dumps is new, the others when a dump finds no tools of iptables (see
+/// [`crate::criu::tools`]).
 const HARMLESS: &[&str] = &[
     "rlimit: Can't setup RLIMIT_NOFILE for self",
     "No parent image found",
@@ -36,7 +37,8 @@ pub(super) fn is_harmless(line: &str) -> bool {
 /// All of these stand in the line.
 type Pattern = &'static [&'static str];
 
-/// What an error says, the special before the general. One that both operations write is listed once.
+/// What an error says, the special before the general. One that both operations write is listed
+/// once.
 #[rustfmt::skip]
 const REASONS: &[(Pattern, Class)] = &[
     // Namespaces and processes.
@@ -214,7 +216,10 @@ const ECHOES: &[(Pattern, Class)] = &[
 /// What a stripped line means, and how much that counts.
 pub(super) fn classify(line: &str, level: Level, operation: Operation) -> Option<(Weight, Class)> {
     let find = |rules: &[(Pattern, Class)]| {
-        rules.iter().find(|(pattern, _)| pattern.iter().all(|text| line.contains(text))).map(|(_, class)| *class)
+        rules
+            .iter()
+            .find(|(pattern, _)| pattern.iter().all(|text| line.contains(text)))
+            .map(|(_, class)| *class)
     };
     match level {
         Level::Error => match find(REASONS) {

@@ -11,8 +11,8 @@ use Operation::{Dump, Restore};
 enum From {
     /// A run of CRIU 4.2.1 for these tests.
     Run,
-    /// A log that this project or a user met (FIELD-NOTES, TEST-HOSTS, CRIU's and LXC's issues); its place
-    /// in the sources may be made up.
+    /// A log that this project or a user met (FIELD-NOTES, TEST-HOSTS, CRIU's and LXC's issues);
+    /// its place in the sources may be made up.
     Met,
     /// Only CRIU's sources.
     Source,
@@ -150,8 +150,14 @@ fn a_later_consequence_does_not_hide_the_reason() {
 fn harmless_errors_are_not_taken_for_the_reason() {
     let harmless = "(00.000745) Error (criu/util.c:1534): rlimit: Can't setup RLIMIT_NOFILE for self: Operation not permitted\n\
                     Error: ipv4: Address already assigned.\n";
-    let summary = summarise(&format!("{harmless}(00.1) Error (criu/cr-restore.c:1): Restoring FAILED.\n"), Restore);
-    assert_eq!((summary.first_error, summary.class, summary.outcome), (None, Class::Unknown, Outcome::Failed));
+    let summary = summarise(
+        &format!("{harmless}(00.1) Error (criu/cr-restore.c:1): Restoring FAILED.\n"),
+        Restore,
+    );
+    assert_eq!(
+        (summary.first_error, summary.class, summary.outcome),
+        (None, Class::Unknown, Outcome::Failed)
+    );
 }
 
 #[test]
@@ -162,7 +168,10 @@ fn takes_an_error_line_apart() {
     assert_eq!(error.subsystem.as_deref(), Some("mnt-v2"));
     assert_eq!(error.text, "Can't stat mountpoint /x: No such file");
     assert_eq!(error.to_string(), "mnt-v2: Can't stat mountpoint /x: No such file");
-    let plain = summarise("Error (criu/files.c:1597): Can't fstat inherit fd 33: Bad file descriptor", Dump);
+    let plain = summarise(
+        "Error (criu/files.c:1597): Can't fstat inherit fd 33: Bad file descriptor",
+        Dump,
+    );
     assert_eq!(plain.first_error.unwrap().subsystem, None);
 }
 
@@ -193,7 +202,11 @@ fn reads_recorded_logs() {
     ];
     for (name, operation, outcome, phase, class) in expected {
         let summary = summarise_file(&recorded(name), *operation).unwrap();
-        assert_eq!((summary.outcome, summary.phase, summary.class), (*outcome, *phase, *class), "{name}");
+        assert_eq!(
+            (summary.outcome, summary.phase, summary.class),
+            (*outcome, *phase, *class),
+            "{name}"
+        );
         assert!(!summary.last_lines.is_empty() && summary.last_lines.len() <= LAST_LINES);
     }
 }

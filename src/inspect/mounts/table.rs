@@ -73,9 +73,10 @@ fn unescaped(word: &[u8]) -> Vec<u8> {
     while let Some((&first, tail)) = rest.split_first() {
         let digit = |b: u8| b.is_ascii_digit().then(|| u32::from(b - b'0'));
         let escaped = match (first, tail) {
-            (b'\\', [a, b, c, ..]) => {
-                digit(*a).zip(digit(*b)).zip(digit(*c)).and_then(|((a, b), c)| u8::try_from(a * 64 + b * 8 + c).ok())
-            }
+            (b'\\', [a, b, c, ..]) => digit(*a)
+                .zip(digit(*b))
+                .zip(digit(*c))
+                .and_then(|((a, b), c)| u8::try_from(a * 64 + b * 8 + c).ok()),
             _ => None,
         };
         match escaped {
@@ -98,10 +99,14 @@ mod tests {
 
     #[test]
     fn names_are_as_the_container_gave_them() {
-        let table = b"5 4 0:9 / /a\\040b\\134 rw shared:2 unbindable - fuse.x x\\011y rw\nnonsense\n";
+        let table =
+            b"5 4 0:9 / /a\\040b\\134 rw shared:2 unbindable - fuse.x x\\011y rw\nnonsense\n";
         let lines = parse(table);
         assert_eq!(lines.len(), 1);
-        assert_eq!((lines[0].point.as_slice(), lines[0].source.as_slice()), (&b"/a b\\"[..], &b"x\ty"[..]));
+        assert_eq!(
+            (lines[0].point.as_slice(), lines[0].source.as_slice()),
+            (&b"/a b\\"[..], &b"x\ty"[..])
+        );
         assert_eq!((lines[0].shared, lines[0].master, lines[0].unbindable), (Some(2), None, true));
     }
 }

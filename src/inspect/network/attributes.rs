@@ -1,5 +1,5 @@
-//! Messages of netlink as values: each attribute in its own row, and what no row knows in a last one,
-//! so that an attribute of a newer kernel is compared, too.
+//! Messages of netlink as values: each attribute in its own row, and what no row knows in a last
+//! one, so that an attribute of a newer kernel is compared, too.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -50,11 +50,19 @@ pub(super) type Names = BTreeMap<u32, String>;
 
 impl Layout {
     /// Enters the attributes of a message.
-    pub fn enter(&self, message: &Message, subject: &Subject, names: &Names, snapshot: &mut Snapshot) {
+    pub fn enter(
+        &self,
+        message: &Message,
+        subject: &Subject,
+        names: &Names,
+        snapshot: &mut Snapshot,
+    ) {
         let mut rest = Vec::new();
         for (kind, value) in message.attributes(self.header) {
             match self.columns.iter().find(|column| column.0 == kind) {
-                Some(Column(_, state, shape)) => snapshot.enter(subject.clone(), state, shape.write(value, names)),
+                Some(Column(_, state, shape)) => {
+                    snapshot.enter(subject.clone(), state, shape.write(value, names))
+                }
                 None if self.ignored.contains(&kind) => {}
                 None => rest.push(format!("{kind}={}", Shape::Tree.write(value, names))),
             }
@@ -73,7 +81,9 @@ impl Shape {
             Shape::Number => native(value).map_or_else(|| hex(value), |number| number.to_string()),
             Shape::Text => plain(value.strip_suffix(&[0]).unwrap_or(value)),
             Shape::Ip => ip(value).map_or_else(|| hex(value), |ip| ip.to_string()),
-            Shape::Link => raw::number_of(value).map_or_else(|| hex(value), |index| link(index, names)),
+            Shape::Link => {
+                raw::number_of(value).map_or_else(|| hex(value), |index| link(index, names))
+            }
             Shape::Tree => tree(value),
             Shape::Bytes => hex(value),
             Shape::Secret => format!("sum {}", blake3::hash(value)),
@@ -117,11 +127,13 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Attributes within each other as far as they are such, in the order of their kinds; text as text, other bytes as
-/// digits. It need not be right about what it is: equal bytes are written equal, and different ones differently.
+/// Attributes within each other as far as they are such, in the order of their kinds; text as text,
+/// other bytes as digits. It need not be right about what it is: equal bytes are written equal, and
+/// different ones differently.
 fn tree(value: &[u8]) -> String {
     if let Some(within) = whole(value) {
-        let mut found: Vec<String> = within.iter().map(|(kind, value)| format!("{kind}={}", tree(value))).collect();
+        let mut found: Vec<String> =
+            within.iter().map(|(kind, value)| format!("{kind}={}", tree(value))).collect();
         found.sort_unstable();
         return format!("[{}]", found.join(" "));
     }
@@ -137,7 +149,8 @@ fn whole(value: &[u8]) -> Option<Vec<(u16, &[u8])>> {
     let found = raw::attributes(value);
     let size: usize = found.iter().map(|(_, value)| (value.len() + 4).next_multiple_of(4)).sum();
     let known = |(kind, _): &(u16, &[u8])| (1..256).contains(kind);
-    (!found.is_empty() && size == value.len().next_multiple_of(4) && found.iter().all(known)).then_some(found)
+    (!found.is_empty() && size == value.len().next_multiple_of(4) && found.iter().all(known))
+        .then_some(found)
 }
 
 #[cfg(test)]

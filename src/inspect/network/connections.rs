@@ -61,7 +61,8 @@ const NAT_BITS: u64 = 0x10 | 0x20;
 const TCP: u16 = 1;
 const TCP_STATE: u16 = 1;
 
-/// Questions of IPsec (linux/xfrm.h), and the sizes of `xfrm_usersa_info` and `xfrm_userpolicy_info`.
+/// Questions of IPsec (linux/xfrm.h), and the sizes of `xfrm_usersa_info` and
+/// `xfrm_userpolicy_info`.
 const GET_STATE: u16 = 0x12;
 const GET_POLICY: u16 = 0x15;
 const STATE_SIZE: usize = 224;
@@ -91,15 +92,20 @@ fn tracked(socket: &mut Socket, reader: &mut Reader<'_>) {
         let zone = connection.attribute(HEADER, ZONED).and_then(network).unwrap_or_default();
         let zone_name = if zone == 0 { String::new() } else { format!("zone {zone}") };
         let subject = reader.subject(&part(&["connection", &original, &zone_name]));
-        let mut put = |state: &'static State, value: String| reader.snapshot.enter(subject.clone(), state, value);
+        let mut put = |state: &'static State, value: String| {
+            reader.snapshot.enter(subject.clone(), state, value)
+        };
         of_connection(&connection, &mut put);
         put(&ZONE, zone.to_string());
     }
     let found = socket.dump(&Message::new(EXPECTATIONS << 8 | GET, [0; HEADER]));
     for expected in reader.known(found, "connections", &EXPECTED) {
-        // Master, tuple, mask, helper, class and so on; but for the time that is left and its number.
-        let kept = expected.attributes(HEADER).into_iter().filter(|(kind, _)| ![4, 5].contains(kind));
-        let words = kept.map(|(kind, value)| format!("{kind}={}", Shape::Tree.write(value, &Names::new())));
+        // Master, tuple, mask, helper, class and so on; but for the time that is left and its
+        // number.
+        let kept =
+            expected.attributes(HEADER).into_iter().filter(|(kind, _)| ![4, 5].contains(kind));
+        let words =
+            kept.map(|(kind, value)| format!("{kind}={}", Shape::Tree.write(value, &Names::new())));
         let words: Vec<String> = words.collect();
         let subject = reader.subject("expected connections");
         reader.snapshot.enter(subject, &EXPECTED, words.join(" "));
@@ -113,7 +119,9 @@ fn of_connection(connection: &Message, put: &mut dyn FnMut(&'static State, Strin
     put(&NAT, format!("{:#x}", status & NAT_BITS));
     put(&ASSURED, format!("{:#x}", status & (SEEN_REPLY | IS_ASSURED)));
     let protocol = attribute(PROTOINFO).unwrap_or_default();
-    let state = raw::attribute(protocol, TCP).and_then(|tcp| raw::attribute(tcp, TCP_STATE)).and_then(network);
+    let state = raw::attribute(protocol, TCP)
+        .and_then(|tcp| raw::attribute(tcp, TCP_STATE))
+        .and_then(network);
     if let Some(state) = state {
         put(&PROTOCOL_STATE, state.to_string());
     }
@@ -123,8 +131,11 @@ fn of_connection(connection: &Message, put: &mut dyn FnMut(&'static State, Strin
             put(state, Shape::Tree.write(value, &Names::new()));
         }
     }
-    let moved: Vec<String> =
-        MOVED.iter().filter_map(|kind| attribute(*kind)).map(|v| Shape::Tree.write(v, &Names::new())).collect();
+    let moved: Vec<String> = MOVED
+        .iter()
+        .filter_map(|kind| attribute(*kind))
+        .map(|v| Shape::Tree.write(v, &Names::new()))
+        .collect();
     put(&SEQUENCES, moved.join(" "));
     let seconds = attribute(TIMEOUT_AT).and_then(network).unwrap_or_default();
     put(&TIMEOUT, near(u32::try_from(seconds).unwrap_or(u32::MAX).into(), 1.0));
@@ -132,7 +143,8 @@ fn of_connection(connection: &Message, put: &mut dyn FnMut(&'static State, Strin
 
 /// "tcp 10.0.0.1 4000 > 10.0.0.2 80".
 fn tuple(tuple: &[u8]) -> String {
-    let within = |bytes: &[u8], kind| raw::attribute(bytes, kind).map(<[u8]>::to_vec).unwrap_or_default();
+    let within =
+        |bytes: &[u8], kind| raw::attribute(bytes, kind).map(<[u8]>::to_vec).unwrap_or_default();
     let (addresses, protocol) = (within(tuple, 1), within(tuple, 2));
     // IPv4 or IPv6, source and destination.
     let address = |four, six| {
@@ -155,17 +167,24 @@ fn tuple(tuple: &[u8]) -> String {
 }
 
 fn ipsec(socket: &mut Socket, reader: &mut Reader<'_>) {
-    let questions = [(GET_STATE, &SECURITY, STATE_SIZE, "state"), (GET_POLICY, &POLICY, POLICY_SIZE, "policy")];
+    let questions =
+        [(GET_STATE, &SECURITY, STATE_SIZE, "state"), (GET_POLICY, &POLICY, POLICY_SIZE, "policy")];
     for (question, state, size, word) in questions {
         // A state is asked for by nothing, a policy by an empty `xfrm_userpolicy_id`.
         let found = socket.dump(&Message::new(question, Vec::new()));
         let mut all: Vec<String> = Vec::new();
         for message in reader.known(found, "ipsec", state) {
-            let kept = message.attributes(size).into_iter().filter(|(kind, _)| !XFRM_PASSING.contains(kind));
+            let kept = message
+                .attributes(size)
+                .into_iter()
+                .filter(|(kind, _)| !XFRM_PASSING.contains(kind));
             // Keys are among them.
-            let words = kept.map(|(kind, value)| format!("{kind}={}", Shape::Secret.write(value, &Names::new())));
+            let words = kept.map(|(kind, value)| {
+                format!("{kind}={}", Shape::Secret.write(value, &Names::new()))
+            });
             let words: Vec<String> = words.collect();
-            let id: Vec<String> = (0..SELECTOR).step_by(4).map(|at| format!("{:08x}", message.number(at))).collect();
+            let id: Vec<String> =
+                (0..SELECTOR).step_by(4).map(|at| format!("{:08x}", message.number(at))).collect();
             all.push(format!("{} {}", id.concat(), words.join(" ")));
         }
         if !all.is_empty() {
@@ -176,8 +195,8 @@ fn ipsec(socket: &mut Socket, reader: &mut Reader<'_>) {
     }
 }
 
-/// Both begin with the selector: addresses, ports, prefixes, protocol, interface, user. A state goes on with its own
-/// address, number (SPI) and protocol.
+/// Both begin with the selector: addresses, ports, prefixes, protocol, interface, user. A state
+/// goes on with its own address, number (SPI) and protocol.
 const SELECTOR: usize = 56;
 
 #[cfg(test)]
@@ -192,16 +211,24 @@ mod tests {
 
     #[test]
     fn a_connection_is_told_with_what_nat_has_made_of_it() {
-        let addresses = |from: [u8; 4], to: [u8; 4]| nested(&[(1, from.to_vec()), (2, to.to_vec())]);
+        let addresses =
+            |from: [u8; 4], to: [u8; 4]| nested(&[(1, from.to_vec()), (2, to.to_vec())]);
         let ports = |from: u16, to: u16| {
-            nested(&[(1, vec![6]), (2, from.to_be_bytes().to_vec()), (3, to.to_be_bytes().to_vec())])
+            nested(&[
+                (1, vec![6]),
+                (2, from.to_be_bytes().to_vec()),
+                (3, to.to_be_bytes().to_vec()),
+            ])
         };
         let (client, server) = ([10, 0, 0, 1], [10, 0, 0, 2]);
         let mut message = Message::new(CONNTRACK << 8, [2, 0, 0, 0]);
         message.push(ORIGINAL, &nested(&[(1, addresses(client, server)), (2, ports(4000, 80))]));
         message.push(REPLIED, &nested(&[(1, addresses(server, client)), (2, ports(8080, 4000))]));
         message.push(STATUS, &0x1aeu32.to_be_bytes());
-        assert_eq!(tuple(message.attribute(HEADER, ORIGINAL).unwrap()), "tcp 10.0.0.1 4000 > 10.0.0.2 80");
+        assert_eq!(
+            tuple(message.attribute(HEADER, ORIGINAL).unwrap()),
+            "tcp 10.0.0.1 4000 > 10.0.0.2 80"
+        );
         let mut told = Vec::new();
         of_connection(&message, &mut |state, value| told.push((state.name, value)));
         assert_eq!(told[0].1, "tcp 10.0.0.2 8080 > 10.0.0.1 4000");

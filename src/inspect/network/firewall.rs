@@ -56,12 +56,14 @@ const GET_FLOW_TABLE: u16 = 23;
 const IPSET_LIST: u16 = 7;
 const IPSET_PROTOCOL: u16 = 1;
 const IPSET_VERSION: u8 = 6;
-/// Members that count down: `IPSET_ATTR_ADT`, `IPSET_ATTR_DATA`, and in the latter references and size of memory.
+/// Members that count down: `IPSET_ATTR_ADT`, `IPSET_ATTR_DATA`, and in the latter references and
+/// size of memory.
 const IPSET_NAME: u16 = 2;
 const IPSET_DATA: u16 = 7;
 const IPSET_PASSING: [u16; 3] = [25, 26, 27];
 
-/// What a kind of object of nftables is named by, and which of its attributes pass: handles, numbers of uses, counters.
+/// What a kind of object of nftables is named by, and which of its attributes pass: handles,
+/// numbers of uses, counters.
 struct Kind {
     question: u16,
     state: &'static State,
@@ -72,9 +74,27 @@ struct Kind {
 
 const KINDS: [Kind; 4] = [
     Kind { question: GET_TABLE, state: &TABLE, word: "table", name: &[1], passing: &[3, 4, 7] },
-    Kind { question: GET_CHAIN, state: &CHAIN, word: "chain", name: &[1, 3], passing: &[2, 6, 8, 9, 11] },
-    Kind { question: GET_OBJECT, state: &OBJECT, word: "object", name: &[1, 2], passing: &[5, 6, 7] },
-    Kind { question: GET_FLOW_TABLE, state: &FLOW_TABLE, word: "flowtable", name: &[1, 2], passing: &[4, 5, 6] },
+    Kind {
+        question: GET_CHAIN,
+        state: &CHAIN,
+        word: "chain",
+        name: &[1, 3],
+        passing: &[2, 6, 8, 9, 11],
+    },
+    Kind {
+        question: GET_OBJECT,
+        state: &OBJECT,
+        word: "object",
+        name: &[1, 2],
+        passing: &[5, 6, 7],
+    },
+    Kind {
+        question: GET_FLOW_TABLE,
+        state: &FLOW_TABLE,
+        word: "flowtable",
+        name: &[1, 2],
+        passing: &[4, 5, 6],
+    },
 ];
 /// Of a rule: its chain, expressions, data of the user; handle, position and id pass.
 const RULE_CHAIN: u16 = 2;
@@ -94,8 +114,10 @@ const EXPRESSION_DATA: u16 = 2;
 const LOOKUP: &[u8] = b"lookup";
 
 /// Names of tables that the old tools have, and the programs that show them.
-const OLD: [(&str, &str, &State); 2] =
-    [("ip_tables_names", "iptables-legacy-save", &LEGACY), ("ip6_tables_names", "ip6tables-legacy-save", &LEGACY6)];
+const OLD: [(&str, &str, &State); 2] = [
+    ("ip_tables_names", "iptables-legacy-save", &LEGACY),
+    ("ip6_tables_names", "ip6tables-legacy-save", &LEGACY6),
+];
 /// The same by other programs, of which there is only the kernel's word that there is a table.
 const OLDER: [(&str, &State); 1] = [("arp_tables_names", &ARP_TABLES)];
 
@@ -134,21 +156,26 @@ fn nftables(socket: &mut Socket, reader: &mut Reader<'_>) {
         for object in reader.known(found, "nftables", kind.state) {
             let names = kind.name.iter().map(|name| text(object.attribute(HEADER, *name)));
             let names: Vec<String> = names.collect();
-            let subject = reader.subject(&part(&["nftables", family(&object), &names.join(" "), kind.word]));
+            let subject =
+                reader.subject(&part(&["nftables", family(&object), &names.join(" "), kind.word]));
             let value = quiet(&object, kind.passing);
             reader.snapshot.enter(subject, kind.state, value);
         }
     }
     let found = socket.dump(&question(GET_RULE));
     for rule in reader.known(found, "nftables", &RULE) {
-        let place = [text(rule.attribute(HEADER, 1)), text(rule.attribute(HEADER, RULE_CHAIN))].join(" ");
+        let place =
+            [text(rule.attribute(HEADER, 1)), text(rule.attribute(HEADER, RULE_CHAIN))].join(" ");
         let subject = reader.subject(&part(&["nftables", family(&rule), &place]));
         reader.snapshot.enter(subject, &RULE, rule_in_words(&rule));
     }
     let found = socket.dump(&question(GET_SET));
     for set in reader.known(found, "nftables", &SET) {
         let (table, name) = (text(set.attribute(HEADER, 1)), text(set.attribute(HEADER, SET_NAME)));
-        let anonymous = set.attribute(HEADER, SET_FLAGS).and_then(network_number).unwrap_or_default() & ANONYMOUS != 0;
+        let anonymous =
+            set.attribute(HEADER, SET_FLAGS).and_then(network_number).unwrap_or_default()
+                & ANONYMOUS
+                != 0;
         let shown = if anonymous { "anonymous".to_owned() } else { name };
         let subject = reader.subject(&part(&["nftables", family(&set), &table, "set", &shown]));
         let mut passing = SET_PASSING.to_vec();
@@ -183,7 +210,8 @@ fn text(bytes: Option<&[u8]>) -> String {
 /// An object without what passes.
 fn quiet(object: &Message, passing: &[u16]) -> String {
     let kept = object.attributes(HEADER).into_iter().filter(|(kind, _)| !passing.contains(kind));
-    let kept = kept.map(|(kind, value)| format!("{kind}={}", Shape::Tree.write(value, &Names::new())));
+    let kept =
+        kept.map(|(kind, value)| format!("{kind}={}", Shape::Tree.write(value, &Names::new())));
     let mut kept: Vec<String> = kept.collect();
     kept.sort_unstable();
     kept.join(" ")
@@ -194,11 +222,12 @@ fn rule_in_words(rule: &Message) -> String {
     let list = rule.attribute(HEADER, RULE_EXPRESSIONS).map(raw::attributes).unwrap_or_default();
     let words = list.iter().map(|(_, expression)| expression_in_words(expression));
     let mut words: Vec<String> = words.collect();
-    let others = rule
-        .attributes(HEADER)
-        .into_iter()
-        .filter(|(kind, _)| !RULE_PASSING.contains(kind) && ![1, RULE_CHAIN, RULE_EXPRESSIONS].contains(kind));
-    words.extend(others.map(|(kind, value)| format!("{kind}={}", Shape::Tree.write(value, &Names::new()))));
+    let others = rule.attributes(HEADER).into_iter().filter(|(kind, _)| {
+        !RULE_PASSING.contains(kind) && ![1, RULE_CHAIN, RULE_EXPRESSIONS].contains(kind)
+    });
+    words.extend(
+        others.map(|(kind, value)| format!("{kind}={}", Shape::Tree.write(value, &Names::new()))),
+    );
     words.join(", ")
 }
 
@@ -219,7 +248,12 @@ fn expression_in_words(expression: &[u8]) -> String {
 }
 
 /// The elements of a set, in no order of their own.
-fn elements(socket: &mut Socket, set: &Message, subject: crate::inspect::snapshot::Subject, reader: &mut Reader<'_>) {
+fn elements(
+    socket: &mut Socket,
+    set: &Message,
+    subject: crate::inspect::snapshot::Subject,
+    reader: &mut Reader<'_>,
+) {
     let mut wanted = Message::new(NFTABLES << 8 | GET_ELEMENT, [set.byte(0), 0, 0, 0]);
     wanted.push(1, set.attribute(HEADER, 1).unwrap_or_default());
     wanted.push(2, set.attribute(HEADER, SET_NAME).unwrap_or_default());
@@ -228,7 +262,9 @@ fn elements(socket: &mut Socket, set: &Message, subject: crate::inspect::snapsho
     for answer in reader.known(found, "nftables", &ELEMENT) {
         let list = answer.attribute(HEADER, 3).map(raw::attributes).unwrap_or_default();
         all.extend(list.iter().map(|(_, element)| {
-            let kept = raw::changed(element, |kind, v| (!ELEMENT_PASSING.contains(&kind)).then(|| v.to_vec()));
+            let kept = raw::changed(element, |kind, v| {
+                (!ELEMENT_PASSING.contains(&kind)).then(|| v.to_vec())
+            });
             Shape::Tree.write(&kept, &Names::new())
         }));
     }
@@ -244,7 +280,8 @@ fn ipset(socket: &mut Socket, reader: &mut Reader<'_>) {
         let subject = reader.subject(&part(&["ipset", &text(set.attribute(HEADER, IPSET_NAME))]));
         let words = set.attributes(HEADER).into_iter().map(|(kind, value)| match kind {
             IPSET_DATA => {
-                let kept = raw::changed(value, |k, v| (!IPSET_PASSING.contains(&k)).then(|| v.to_vec()));
+                let kept =
+                    raw::changed(value, |k, v| (!IPSET_PASSING.contains(&k)).then(|| v.to_vec()));
                 format!("{kind}={}", Shape::Tree.write(&kept, &Names::new()))
             }
             _ => format!("{kind}={}", Shape::Tree.write(value, &Names::new())),
@@ -286,7 +323,8 @@ fn legacy(names: &str, program: &str, state: &'static State, reader: &mut Reader
 /// Runs a program in this thread's network namespace, which its child inherits.
 fn run(program: &str) -> io::Result<String> {
     let directories = SAFE_PATH.split(':').map(|dir| std::path::Path::new(dir).join(program));
-    let path = directories.into_iter().find(|path| path.is_file()).ok_or(io::ErrorKind::NotFound)?;
+    let path =
+        directories.into_iter().find(|path| path.is_file()).ok_or(io::ErrorKind::NotFound)?;
     let mut command = Command::new(path);
     command.env_clear().env("PATH", SAFE_PATH).current_dir("/").stdin(Stdio::null());
     let output = command.output()?;

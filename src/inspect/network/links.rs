@@ -101,9 +101,10 @@ const LINK: usize = 16;
 const ADDRESS_HEADER: usize = 8;
 const INDEX: usize = 4;
 const LINK_FLAGS: usize = 8;
-/// Flags of a link that somebody sets (linux/if.h): up, debug, no trailers, without ARP, promiscuous, all multicast,
-/// multicast, port selection, automatic media, dynamic.
-const CHOSEN_FLAGS: u32 = 0x1 | 0x4 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1000 | 0x2000 | 0x4000 | 0x8000;
+/// Flags of a link that somebody sets (linux/if.h): up, debug, no trailers, without ARP,
+/// promiscuous, all multicast, multicast, port selection, automatic media, dynamic.
+const CHOSEN_FLAGS: u32 =
+    0x1 | 0x4 | 0x20 | 0x80 | 0x100 | 0x200 | 0x1000 | 0x2000 | 0x4000 | 0x8000;
 /// `RTEXT_FILTER_SKIP_STATS`, `IFLA_EXT_MASK`.
 const SKIP_STATS: u32 = 1 << 3;
 const EXT_MASK: u16 = 29;
@@ -119,8 +120,8 @@ const IFLA_PROP_LIST: u16 = 52;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const INFO_SLAVE_DATA: u16 = 5;
-/// What a bridge or a port of one counts or finds out: timers, ids, topology changes (linux/if_link.h, `IFLA_BR_…`,
-/// `IFLA_BRPORT_…`).
+/// What a bridge or a port of one counts or finds out: timers, ids, topology changes
+/// (linux/if_link.h, `IFLA_BR_…`, `IFLA_BRPORT_…`).
 const BRIDGE_PASSING: [u16; 12] = [10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 40, 47];
 const PORT_PASSING: [u16; 16] = [1, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 26, 38, 41];
 /// Within `IFLA_AF_SPEC`: IPv6 with its token and how addresses are made.
@@ -150,8 +151,8 @@ static LINK_LAYOUT: Layout = Layout {
         Column(40, &SEGMENTS, Shape::Number),
         Column(61, &ALL_MULTICAST, Shape::Number),
     ],
-    // Names, counters (7, 23, 35, 47, 48), the map of hardware, what the device can do at most (50, 51, 59, 60, 62),
-    // who has moved it here (45, 46), how it is told.
+    // Names, counters (7, 23, 35, 47, 48), the map of hardware, what the device can do at most (50,
+    // 51, 59, 60, 62), who has moved it here (45, 46), how it is told.
     ignored: &[
         IFLA_IFNAME,
         IFLA_LINK,
@@ -233,10 +234,13 @@ pub(super) fn read(links: &[Message], reader: &mut Reader<'_>) {
     }
     let question = Message::new(GET_ADDRESS, [0; ADDRESS_HEADER]);
     for address in reader.dump(&question, "addresses", &ADDRESS_PEER) {
-        let own = address.attribute(ADDRESS_HEADER, IFA_LOCAL).or(address.attribute(ADDRESS_HEADER, IFA_ADDRESS));
+        let own = address
+            .attribute(ADDRESS_HEADER, IFA_LOCAL)
+            .or(address.attribute(ADDRESS_HEADER, IFA_ADDRESS));
         let own = Shape::Ip.write(own.unwrap_or_default(), &reader.names);
         let length = address.byte(1);
-        let subject = reader.subject(&part(&[&reader.link(address.number(INDEX)), &format!("{own}/{length}")]));
+        let subject = reader
+            .subject(&part(&[&reader.link(address.number(INDEX)), &format!("{own}/{length}")]));
         ADDRESS_LAYOUT.enter(&address, &subject, &reader.names, reader.snapshot);
         of_address(&address, &subject, reader.snapshot);
     }
@@ -265,13 +269,20 @@ fn of_link(link: &Message, subject: &Subject, names: &Names, snapshot: &mut Snap
     let mode = xdp.iter().find(|(kind, _)| *kind == 2).map(|(_, mode)| hex(mode));
     put(&XDP, mode.unwrap_or_else(|| "none".to_owned()));
     let others = link.attribute(LINK, IFLA_PROP_LIST).map(raw::attributes).unwrap_or_default();
-    let mut others: Vec<String> = others.iter().map(|(_, name)| Shape::Text.write(name, names)).collect();
+    let mut others: Vec<String> =
+        others.iter().map(|(_, name)| Shape::Text.write(name, names)).collect();
     others.sort_unstable();
     put(&NAMES, others.join(" "));
     let families = link.attribute(LINK, IFLA_AF_SPEC).map(raw::attributes).unwrap_or_default();
-    let inet6 = families.iter().find(|(kind, _)| *kind == INET6).map(|(_, value)| *value).unwrap_or_default();
+    let inet6 = families
+        .iter()
+        .find(|(kind, _)| *kind == INET6)
+        .map(|(_, value)| *value)
+        .unwrap_or_default();
     put(&FAMILIES, families.iter().map(|(kind, _)| kind.to_string()).collect::<Vec<_>>().join(" "));
-    for (kind, state, shape) in [(INET6_TOKEN, &TOKEN, Shape::Ip), (INET6_MODE, &ADDRESS_MODE, Shape::Number)] {
+    for (kind, state, shape) in
+        [(INET6_TOKEN, &TOKEN, Shape::Ip), (INET6_MODE, &ADDRESS_MODE, Shape::Number)]
+    {
         if let Some(value) = raw::attribute(inet6, kind) {
             put(state, shape.write(value, names));
         }
@@ -283,7 +294,8 @@ fn info(info: &[u8], put: &mut dyn FnMut(&'static crate::inspect::state::State, 
     let kind = raw::attribute(info, INFO_KIND).map(|kind| Shape::Text.write(kind, &Names::new()));
     let kind = kind.unwrap_or_else(|| "physical".to_owned());
     let quiet = |data: &[u8], passing: &[u16]| {
-        let kept = raw::changed(data, |kind, value| (!passing.contains(&kind)).then(|| value.to_vec()));
+        let kept =
+            raw::changed(data, |kind, value| (!passing.contains(&kind)).then(|| value.to_vec()));
         Shape::Tree.write(&kept, &Names::new())
     };
     if let Some(data) = raw::attribute(info, INFO_DATA) {
@@ -297,7 +309,9 @@ fn info(info: &[u8], put: &mut dyn FnMut(&'static crate::inspect::state::State, 
 
 fn of_address(address: &Message, subject: &Subject, snapshot: &mut Snapshot) {
     let mut put = |state, value: String| snapshot.enter(subject.clone(), state, value);
-    let flags = address.attribute_number(ADDRESS_HEADER, IFA_FLAGS).unwrap_or_else(|| address.byte(2).into());
+    let flags = address
+        .attribute_number(ADDRESS_HEADER, IFA_FLAGS)
+        .unwrap_or_else(|| address.byte(2).into());
     put(&ADDRESS_FLAGS, format!("{:#x}", flags & !PASSING_FLAGS));
     put(&ADDRESS_SCOPE, address.byte(3).to_string());
     // `ifa_cacheinfo`: preferred and valid, in seconds, then when it was made and changed.

@@ -1,5 +1,5 @@
-//! The network namespaces, over netlink: interfaces, addresses, routes, rules, neighbours, queueing,
-//! firewalls, tracked connections, IPsec, and the settings below /proc/sys/net.
+//! The network namespaces, over netlink: interfaces, addresses, routes, rules, neighbours,
+//! queueing, firewalls, tracked connections, IPsec, and the settings below /proc/sys/net.
 //!
 //! What the kernel tells in attributes is compared attribute by attribute ([`attributes`]), those
 //! that this program does not know among them. Counters, timers and numbers of this boot are left
@@ -28,8 +28,14 @@ mod settings;
 pub const FAMILY: Family = Family { name: "network", states: rows, read };
 
 fn rows() -> Vec<&'static State> {
-    let parts: [fn() -> Vec<&'static State>; 6] =
-        [links::rows, routes::rows, queueing::rows, firewall::rows, connections::rows, settings::rows];
+    let parts: [fn() -> Vec<&'static State>; 6] = [
+        links::rows,
+        routes::rows,
+        queueing::rows,
+        firewall::rows,
+        connections::rows,
+        settings::rows,
+    ];
     parts.iter().flat_map(|rows| rows()).collect()
 }
 
@@ -41,7 +47,11 @@ pub fn read(standing: &Standing, snapshot: &mut Snapshot) {
     };
     for one in &namespaces {
         if let Err(e) = in_netns(one.namespace.as_fd(), || of_namespace(one.pid, snapshot)) {
-            snapshot.miss(Subject::Network { pid: one.pid, part: "all".to_owned() }, &links::KIND, e);
+            snapshot.miss(
+                Subject::Network { pid: one.pid, part: "all".to_owned() },
+                &links::KIND,
+                e,
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! How packets queue at links (qdiscs, classes, filters, chains), and what bridges inside know: hosts,
-//! groups, VLANs.
+//! How packets queue at links (qdiscs, classes, filters, chains), and what bridges inside know:
+//! hosts, groups, VLANs.
 
 use std::collections::BTreeSet;
 
@@ -47,7 +47,8 @@ const INFO: usize = 16;
 const INGRESS_ENDS: [u32; 3] = [0xffff_0000, 0xffff_fff2, 0xffff_fff3];
 /// `TCA_STATS`, `TCA_XSTATS`, `TCA_RATE`, `TCA_FCNT`, `TCA_STATS2`, `TCA_PAD`, `TCA_HW_OFFLOAD`.
 const COUNTERS: &[u16] = &[3, 4, 5, 6, 7, 9, 12];
-/// Within `TCA_OPTIONS` of filters: when each was used last, in the structure `tcf_t`, which ends actions.
+/// Within `TCA_OPTIONS` of filters: when each was used last, in the structure `tcf_t`, which ends
+/// actions.
 const TIMES: usize = 32;
 
 static QDISC_LAYOUT: Layout = Layout {
@@ -130,7 +131,8 @@ fn filters(index: u32, end: u32, reader: &mut Reader<'_>) {
     let mut seen = BTreeSet::new();
     for filter in reader.dump(&question(GET_FILTER, index, end), "queueing", &FILTER) {
         let options = filter.attribute(HEADER, 2).map(without_times).unwrap_or_default();
-        let kind = Shape::Text.write(filter.attribute(HEADER, 1).unwrap_or_default(), &reader.names);
+        let kind =
+            Shape::Text.write(filter.attribute(HEADER, 1).unwrap_or_default(), &reader.names);
         let chain = hex(filter.attribute(HEADER, 11).unwrap_or_default());
         let value = format!("{:x} chain {chain} {kind} {options}", filter.number(INFO));
         // Several ends lead to the same filters.
@@ -152,7 +154,9 @@ fn without_times(options: &[u8]) -> String {
             // `TCA_ACT_STATS`, `TCA_ACT_PAD` and structures of times.
             () if depth > 0 && matches!(kind, 4 | 5) && value.len() > TIMES => None,
             () if value.len() == TIMES => None,
-            () if depth < 4 && value.len() > 8 && looks_nested(value) => Some(quiet(value, depth + 1)),
+            () if depth < 4 && value.len() > 8 && looks_nested(value) => {
+                Some(quiet(value, depth + 1))
+            }
             () => Some(value.to_vec()),
         })
     }
@@ -174,16 +178,26 @@ fn bridges(reader: &mut Reader<'_>) {
             continue;
         }
         let address = hex(host.attribute(NEIGHBOUR, 2).unwrap_or_default());
-        let vlan = host.attribute(NEIGHBOUR, 5).map(|v| Shape::Number.write(v, &reader.names)).unwrap_or_default();
-        let subject = reader.subject(&part(&["host", &address, &reader.link(host.number(INDEX)), &vlan]));
-        enter(reader, subject, &BRIDGE_HOST, format!("{:x} {:x}", host.byte(STATE), host.byte(STATE + 2)));
+        let vlan = host
+            .attribute(NEIGHBOUR, 5)
+            .map(|v| Shape::Number.write(v, &reader.names))
+            .unwrap_or_default();
+        let subject =
+            reader.subject(&part(&["host", &address, &reader.link(host.number(INDEX)), &vlan]));
+        enter(
+            reader,
+            subject,
+            &BRIDGE_HOST,
+            format!("{:x} {:x}", host.byte(STATE), host.byte(STATE + 2)),
+        );
     }
     let mut groups = Message::new(GET_MDB, [0; MDB]);
     groups.set_byte(0, AF_BRIDGE);
     for bridge in reader.dump(&groups, "bridges", &BRIDGE_GROUP) {
         let entries = bridge.attribute(MDB, 1).map(raw::attributes).unwrap_or_default();
         for (_, entry) in entries.iter().flat_map(|(_, entry)| raw::attributes(entry)) {
-            // `br_mdb_entry`: port, state, flags, VLAN, address. Those that are not permanent were learned.
+            // `br_mdb_entry`: port, state, flags, VLAN, address. Those that are not permanent were
+            // learned.
             if let (Some(port), Some(1)) = (raw::number_of(entry), entry.get(4).copied()) {
                 let group = hex(entry.get(6..28).unwrap_or_default());
                 let subject = reader.subject(&part(&["group", &group, &reader.link(port)]));
@@ -203,6 +217,11 @@ fn bridges(reader: &mut Reader<'_>) {
     }
 }
 
-fn enter(reader: &mut Reader<'_>, subject: crate::inspect::snapshot::Subject, state: &'static State, value: String) {
+fn enter(
+    reader: &mut Reader<'_>,
+    subject: crate::inspect::snapshot::Subject,
+    state: &'static State,
+    value: String,
+) {
     reader.snapshot.enter(subject, state, value);
 }

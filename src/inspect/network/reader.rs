@@ -35,15 +35,20 @@ impl<'a> Reader<'a> {
         attributes::link(index, &self.names)
     }
 
-    /// Lists something by rtnetlink. What this kernel does not have is not there; that it cannot be listed otherwise
-    /// is noted as a lack of `state`.
+    /// Lists something by rtnetlink. What this kernel does not have is not there; that it cannot be
+    /// listed otherwise is noted as a lack of `state`.
     pub fn dump(&mut self, question: &Message, part: &str, state: &'static State) -> Vec<Message> {
         let found = self.socket.dump(question);
         self.known(found, part, state)
     }
 
     /// The same by a socket of another protocol.
-    pub fn known(&mut self, found: Result<Vec<Message>, Error>, part: &str, state: &'static State) -> Vec<Message> {
+    pub fn known(
+        &mut self,
+        found: Result<Vec<Message>, Error>,
+        part: &str,
+        state: &'static State,
+    ) -> Vec<Message> {
         match found {
             Ok(found) => found,
             Err(e) if e.errno().is_some_and(|errno| UNKNOWN.contains(&errno)) => Vec::new(),
@@ -57,7 +62,8 @@ impl<'a> Reader<'a> {
 }
 
 /// How a kernel answers that does not have such objects.
-const UNKNOWN: [i32; 5] = [libc::EOPNOTSUPP, libc::EINVAL, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::ENOENT];
+const UNKNOWN: [i32; 5] =
+    [libc::EOPNOTSUPP, libc::EINVAL, libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::ENOENT];
 
 /// The name of a part, of words that are not empty.
 pub(super) fn part(words: &[&str]) -> String {

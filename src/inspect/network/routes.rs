@@ -190,14 +190,17 @@ const NDA_PROTOCOL: u16 = 12;
 /// Enters them.
 pub(super) fn read(reader: &mut Reader<'_>) {
     for route in reader.dump(&Message::new(GET_ROUTE, [0; ROUTE]), "routes", &ROUTE_TYPE) {
-        // What the kernel makes with an address (once nobody else is found to have it) goes with that.
+        // What the kernel makes with an address (once nobody else is found to have it) goes with
+        // that.
         let with_address = (route.byte(4), route.byte(5)) == (LOCAL, BY_KERNEL);
         if route.number(ROUTE_FLAG_BITS) & CLONED == 0 && !with_address {
             let subject = reader.subject(&name_of_route(&route));
             of_route(&route, &subject, &reader.names, reader.snapshot);
         }
     }
-    for nexthop in reader.dump(&Message::new(GET_NEXTHOP, [0; NEXTHOP_HEADER]), "nexthops", &NEXTHOP) {
+    for nexthop in
+        reader.dump(&Message::new(GET_NEXTHOP, [0; NEXTHOP_HEADER]), "nexthops", &NEXTHOP)
+    {
         let id = nexthop.attribute_number(NEXTHOP_HEADER, NHA_ID).unwrap_or_default();
         let subject = reader.subject(&format!("nexthop {id}"));
         NEXTHOP_LAYOUT.enter(&nexthop, &subject, &reader.names, reader.snapshot);
@@ -213,7 +216,10 @@ pub(super) fn read(reader: &mut Reader<'_>) {
         RULE_LAYOUT.enter(&rule, &subject, &reader.names, reader.snapshot);
         let mut put = |state, value: String| reader.snapshot.enter(subject.clone(), state, value);
         let inverted = if rule.number(RULE_FLAGS) & INVERTED != 0 { "not " } else { "" };
-        put(&RULE_SELECTOR, format!("{inverted}/{} /{} tos {}", rule.byte(1), rule.byte(2), rule.byte(3)));
+        put(
+            &RULE_SELECTOR,
+            format!("{inverted}/{} /{} tos {}", rule.byte(1), rule.byte(2), rule.byte(3)),
+        );
         put(&RULE, rule.byte(RULE_ACTION).to_string());
     }
     neighbours(reader);
@@ -230,11 +236,14 @@ fn family(number: u8) -> &'static str {
     }
 }
 
-/// "ipv4 table 254 198.51.100.0/24 metric 100": what no two routes have in common, but for ways to the same place.
+/// "ipv4 table 254 198.51.100.0/24 metric 100": what no two routes have in common, but for ways to
+/// the same place.
 fn name_of_route(route: &Message) -> String {
     let number = |kind| route.attribute_number(ROUTE, kind);
     let prefix = |kind, length: u8, word: &str| match route.attribute(ROUTE, kind) {
-        Some(bytes) => format!("{word}{}/{length}", ip(bytes).map_or_else(|| hex(bytes), |ip| ip.to_string())),
+        Some(bytes) => {
+            format!("{word}{}/{length}", ip(bytes).map_or_else(|| hex(bytes), |ip| ip.to_string()))
+        }
         None if word.is_empty() => "default".to_owned(),
         None => String::new(),
     };
@@ -280,7 +289,11 @@ fn ways_of(mut bytes: &[u8], names: &Names) -> String {
         let Some(within) = bytes.get(HOP..length) else { break };
         let link = Shape::Link.write(&[i0, i1, i2, i3], names);
         let flags = flags & !(STATES as u8);
-        ways.push(format!("{link} {flags:#x} weight {} {}", u32::from(hops) + 1, Shape::Tree.write(within, names)));
+        ways.push(format!(
+            "{link} {flags:#x} weight {} {}",
+            u32::from(hops) + 1,
+            Shape::Tree.write(within, names)
+        ));
         bytes = bytes.get(length.saturating_add(3) & !3..).unwrap_or_default();
     }
     ways.join("; ")
@@ -291,7 +304,9 @@ fn neighbours(reader: &mut Reader<'_>) {
     let known = reader.dump(&question, "neighbours", &NEIGHBOUR);
     question.set_byte(NEIGHBOUR_FLAGS, PROXY);
     let proxies = reader.dump(&question, "neighbours", &NEIGHBOUR_PROXY);
-    for neighbour in known.iter().chain(&proxies).filter(|m| m.byte(0) != BRIDGE && m.byte(11) != MULTICAST) {
+    for neighbour in
+        known.iter().chain(&proxies).filter(|m| m.byte(0) != BRIDGE && m.byte(11) != MULTICAST)
+    {
         let address = neighbour.attribute(NEIGHBOUR_HEADER, NDA_DST).unwrap_or_default();
         let address = Shape::Ip.write(address, &reader.names);
         let link = match neighbour.number(NEIGHBOUR_INDEX) {
@@ -311,7 +326,8 @@ fn of_neighbour(neighbour: &Message, subject: Subject, snapshot: &mut Snapshot) 
     let address = hex(neighbour.attribute(NEIGHBOUR_HEADER, NDA_LLADDR).unwrap_or_default());
     // What is behind a link without ARP the kernel enters by itself.
     let by_kernel = neighbour.byte(NEIGHBOUR_STATE) & NO_ARP != 0;
-    let chosen = neighbour.byte(NEIGHBOUR_STATE) & PERMANENT != 0 || flags & EXTERNALLY_LEARNED != 0;
+    let chosen =
+        neighbour.byte(NEIGHBOUR_STATE) & PERMANENT != 0 || flags & EXTERNALLY_LEARNED != 0;
     if !chosen || by_kernel {
         return snapshot.enter(subject, &NEIGHBOUR_LEARNED, address);
     }
@@ -333,7 +349,11 @@ mod tests {
     #[test]
     fn a_route_is_named_by_where_it_leads() {
         let table = 4711u32.to_ne_bytes();
-        let found = route(&[(RTA_DST, &[10, 0, 0, 0]), (RTA_TABLE, &table), (RTA_PRIORITY, &7u32.to_ne_bytes())]);
+        let found = route(&[
+            (RTA_DST, &[10, 0, 0, 0]),
+            (RTA_TABLE, &table),
+            (RTA_PRIORITY, &7u32.to_ne_bytes()),
+        ]);
         assert_eq!(name_of_route(&found), "ipv4 table 4711 10.0.0.0/24 metric 7");
         assert_eq!(name_of_route(&route(&[])), "ipv4 table 254 default metric 0");
     }

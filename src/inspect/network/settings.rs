@@ -117,7 +117,12 @@ fn state_of(name: &str) -> &'static State {
 }
 
 /// Links with groups, from a table of this thread's network namespace.
-fn groups(file: &str, state: &'static State, parse: fn(&str) -> Vec<(String, String)>, reader: &mut Reader<'_>) {
+fn groups(
+    file: &str,
+    state: &'static State,
+    parse: fn(&str) -> Vec<(String, String)>,
+    reader: &mut Reader<'_>,
+) {
     match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
         Ok(table) => {
             let mut found = parse(&table);
@@ -135,7 +140,8 @@ fn groups(file: &str, state: &'static State, parse: fn(&str) -> Vec<(String, Str
     }
 }
 
-/// Whether the kernel listens to a group only to be found by one of its addresses (RFC 4291, solicited-node).
+/// Whether the kernel listens to a group only to be found by one of its addresses (RFC 4291,
+/// solicited-node).
 fn is_of_address(group: &str) -> bool {
     group.starts_with("ff0200000000000000000001ff") || group.starts_with("3333ff")
 }
@@ -149,7 +155,8 @@ fn columns<const LINK: usize, const GROUP: usize>(table: &str) -> Vec<(String, S
     table.lines().filter_map(line).collect()
 }
 
-/// /proc/net/igmp: a line for each link, "INDEX NAME : COUNT VERSION", then one for each group, "GROUP USERS TIMER …".
+/// /proc/net/igmp: a line for each link, "INDEX NAME : COUNT VERSION", then one for each group,
+/// "GROUP USERS TIMER …".
 fn igmp(table: &str) -> Vec<(String, String)> {
     let (mut link, mut found) = (String::new(), Vec::new());
     for line in table.lines().skip(1) {

@@ -12,7 +12,10 @@ pub fn shown(address: &[u8]) -> String {
     let word = |at: usize| u32::from_ne_bytes([byte(at), byte(at + 1), byte(at + 2), byte(at + 3)]);
     match i32::from(short(0)) {
         libc::AF_UNIX => unix(address.get(2..).unwrap_or_default()),
-        libc::AF_INET => SocketAddrV4::new(Ipv4Addr::new(byte(4), byte(5), byte(6), byte(7)), port(2)).to_string(),
+        libc::AF_INET => {
+            SocketAddrV4::new(Ipv4Addr::new(byte(4), byte(5), byte(6), byte(7)), port(2))
+                .to_string()
+        }
         libc::AF_INET6 => {
             let mut ip = [0; 16];
             ip.iter_mut().enumerate().for_each(|(at, to)| *to = byte(8 + at));
@@ -41,12 +44,16 @@ mod tests {
     #[test]
     fn addresses_are_read() {
         let family = |family: i32| u16::try_from(family).unwrap().to_ne_bytes().to_vec();
-        let four = [family(libc::AF_INET), vec![0, 80, 10, 99, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
+        let four =
+            [family(libc::AF_INET), vec![0, 80, 10, 99, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]].concat();
         assert_eq!(shown(&four), "10.99.0.1:80");
         let path = [family(libc::AF_UNIX), b"/run/a\0".to_vec()].concat();
         assert_eq!(shown(&path), "/run/a");
         let name = [family(libc::AF_UNIX), b"\0a\0b".to_vec()].concat();
-        assert_eq!((shown(&name).as_str(), shown(&family(libc::AF_UNIX)).as_str()), (r"@a\x00b", "unnamed"));
+        assert_eq!(
+            (shown(&name).as_str(), shown(&family(libc::AF_UNIX)).as_str()),
+            (r"@a\x00b", "unnamed")
+        );
         assert_eq!(shown(&[]), "");
     }
 }

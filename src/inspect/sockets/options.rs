@@ -1,8 +1,8 @@
 //! Every option of every level that getsockopt(2) knows and that is a state: a line each.
 //!
-//! Left out is what reading changes (SO_ERROR, PACKET_STATISTICS, TCP_SAVED_SYN, SO_PEERPIDFD, which
-//! opens a descriptor) or moves (TCP_ZEROCOPY_RECEIVE), what says of a group only whether it was
-//! joined (multicast.rs of `sys`), and what exists for CRIU alone (TCP_REPAIR).
+//! Left out is what reading changes (SO_ERROR, PACKET_STATISTICS, TCP_SAVED_SYN, SO_PEERPIDFD,
+//! which opens a descriptor) or moves (TCP_ZEROCOPY_RECEIVE), what says of a group only whether it
+//! was joined (multicast.rs of `sys`), and what exists for CRIU alone (TCP_REPAIR).
 
 use super::super::state::{Class, PutBack, State};
 

@@ -10,7 +10,8 @@ use tempfile::TempDir;
 
 use super::*;
 
-/// A monitor that sends these bytes and descriptors to its one client, whatever it asks, and then lingers.
+/// A monitor that sends these bytes and descriptors to its one client, whatever it asks, and then
+/// lingers.
 fn with_monitor<T>(bytes: &[u8], fds: usize, linger: Duration, ask: impl FnOnce(Client) -> T) -> T {
     let dir = TempDir::new().unwrap();
     let lxcpath = dir.path().to_str().unwrap();
@@ -92,7 +93,10 @@ fn refusals_are_told_apart() {
     assert!(with_monitor(&header(-9, 0, 0), 0, NOW, |c| c.init_pidfd()).unwrap().is_none());
     assert!(with_monitor(&header(-38, 0, 0), 0, NOW, |c| c.init_pidfd()).unwrap().is_none());
     assert!(with_monitor(&header(-22, 0, 0), 0, NOW, |c| c.limit_cgroup2_fd()).unwrap().is_none());
-    assert_eq!(with_monitor(&header(-1, 0, 0), 0, NOW, |c| c.config_item("lxc.arch")).unwrap(), None);
+    assert_eq!(
+        with_monitor(&header(-1, 0, 0), 0, NOW, |c| c.config_item("lxc.arch")).unwrap(),
+        None
+    );
 }
 
 #[test]
@@ -109,11 +113,23 @@ fn nonsense_is_an_error_and_nothing_worse() {
     bad(header(0, i32::MAX, 0));
     bad(header(0, -5, 0));
     bad(Vec::new());
-    assert!(matches!(with_monitor(&header(0, 0, 0), 0, NOW, |c| c.init_pid()), Err(Error::Protocol(_))));
-    assert!(matches!(with_monitor(&header(0, 0, 9), 0, NOW, |c| c.state()), Err(Error::Protocol(_))));
-    assert!(matches!(with_monitor(&header(0, 0, 0), 5, NOW, |c| c.init_pidfd()), Err(Error::Protocol(_))));
+    assert!(matches!(
+        with_monitor(&header(0, 0, 0), 0, NOW, |c| c.init_pid()),
+        Err(Error::Protocol(_))
+    ));
+    assert!(matches!(
+        with_monitor(&header(0, 0, 9), 0, NOW, |c| c.state()),
+        Err(Error::Protocol(_))
+    ));
+    assert!(matches!(
+        with_monitor(&header(0, 0, 0), 5, NOW, |c| c.init_pidfd()),
+        Err(Error::Protocol(_))
+    ));
     assert!(matches!(with_monitor(&[], 0, NOW, |c| c.state()), Err(Error::Protocol(_))));
-    assert_eq!(with_monitor(&header(0, 0, 0x1234), 0, NOW, |c| c.config_item("lxc.arch")).unwrap(), None);
+    assert_eq!(
+        with_monitor(&header(0, 0, 0x1234), 0, NOW, |c| c.config_item("lxc.arch")).unwrap(),
+        None
+    );
 }
 
 #[test]

@@ -97,5 +97,8 @@ pub(super) fn gateway<A: ToString>(gateway: &Option<Gateway<A>>) -> String {
 }
 
 pub(super) fn lines<A: ToString>(nets: &[Net<A>]) -> String {
-    nets.iter().map(|n| format!("{}/{}", n.address.to_string(), n.prefix)).collect::<Vec<_>>().join("\n")
+    nets.iter()
+        .map(|n| format!("{}/{}", n.address.to_string(), n.prefix))
+        .collect::<Vec<_>>()
+        .join("\n")
 }

@@ -64,7 +64,8 @@ impl ParseError {
         let after = if to < chars.len() { "…" } else { "" };
         // The caret's line repeats tabs, so it stands right whatever the terminal makes of them.
         let show = |c: char| if c.is_control() && c != '\t' { '\u{fffd}' } else { c };
-        let line: String = chars.get(from..to).unwrap_or_default().iter().copied().map(show).collect();
+        let line: String =
+            chars.get(from..to).unwrap_or_default().iter().copied().map(show).collect();
         let pad: String = before
             .chars()
             .chain(chars.get(from..at).unwrap_or_default().iter().copied())
@@ -129,15 +130,26 @@ mod tests {
 
     #[test]
     fn shows_the_line_and_a_caret_below_the_place() {
-        let e = ParseError { file: "/c".into(), line: 3, column: 4, message: "no".into(), text: "\tab=cd".into() };
+        let e = ParseError {
+            file: "/c".into(),
+            line: 3,
+            column: 4,
+            message: "no".into(),
+            text: "\tab=cd".into(),
+        };
         assert_eq!(e.to_string(), "/c:3:4: no");
         assert_eq!(e.render(), "/c:3:4: no\n  \tab=cd\n  \t  ^");
     }
 
     #[test]
     fn cuts_a_long_line_and_survives_a_column_outside_of_it() {
-        let mut e =
-            ParseError { file: "/c".into(), line: 1, column: 500, message: "no".into(), text: "x".repeat(1000) };
+        let mut e = ParseError {
+            file: "/c".into(),
+            line: 1,
+            column: 500,
+            message: "no".into(),
+            text: "x".repeat(1000),
+        };
         assert!(e.render().lines().all(|l| l.chars().count() < 200));
         e.column = 5000;
         assert!(e.render().ends_with('^'));

@@ -1,6 +1,7 @@
 //! What liblxc answers when it is asked for a key: the `get_config_*` functions of its `confile.c`.
 //!
-//! `lxc-info -c KEY` asks these functions for a stopped container, the monitor's GET_CONFIG_ITEM for a running one.
+//! `lxc-info -c KEY` asks these functions for a stopped container, the monitor's GET_CONFIG_ITEM
+//! for a running one.
 
 use std::ffi::{OsStr, OsString};
 
@@ -14,10 +15,11 @@ use super::value::IdKind;
 const NULL: &str = "(null)";
 
 impl Config {
-    /// The value of a key as liblxc's `get_config_item` gives it; `None` where that is an error or nothing.
+    /// The value of a key as liblxc's `get_config_item` gives it; `None` where that is an error or
+    /// nothing.
     ///
-    /// A key in the spelling of LXC <= 2.0 is answered for the modern key. Bytes that are not UTF-8 (only paths
-    /// can have them) come out as U+FFFD; [`Config::item_os`] keeps them.
+    /// A key in the spelling of LXC <= 2.0 is answered for the modern key. Bytes that are not UTF-8
+    /// (only paths can have them) come out as U+FFFD; [`Config::item_os`] keeps them.
     pub fn item(&self, key: &str) -> Option<String> {
         self.item_os(key).map(|value| value.to_string_lossy().into_owned())
     }
@@ -55,9 +57,14 @@ impl Config {
         let Some(sub) = sub else {
             return table.iter().map(|(name, value)| format!("{key}.{name} = {value}\n")).collect();
         };
-        // Only the cgroup keys end their lines; liblxc prints two values of a proc file as one word.
+        // Only the cgroup keys end their lines; liblxc prints two values of a proc file as one
+        // word.
         let end = if key.starts_with("lxc.cgroup") { "\n" } else { "" };
-        table.iter().filter(|(name, _)| name == sub).map(|(_, value)| format!("{value}{end}")).collect()
+        table
+            .iter()
+            .filter(|(name, _)| name == sub)
+            .map(|(_, value)| format!("{value}{end}"))
+            .collect()
     }
 
     fn special(&self, key: &str) -> Option<OsString> {
@@ -89,7 +96,11 @@ impl Config {
                 .join("\n"),
             "lxc.init.groups" => {
                 // Printed with %d, so the highest ids come out negative.
-                self.init_groups.iter().map(|gid| gid.cast_signed().to_string()).collect::<Vec<_>>().join(",")
+                self.init_groups
+                    .iter()
+                    .map(|gid| gid.cast_signed().to_string())
+                    .collect::<Vec<_>>()
+                    .join(",")
             }
             "lxc.log.level" => self.log_level.to_owned(),
             "lxc.mount.auto" => self.auto.print(),
@@ -102,7 +113,8 @@ impl Config {
             _ => {
                 if let Some(ns) = key.strip_prefix("lxc.namespace.share.") {
                     let known = NAMESPACES.contains(&ns);
-                    return known.then(|| self.ns_share.get(ns).map_or(NULL, String::as_str).into());
+                    return known
+                        .then(|| self.ns_share.get(ns).map_or(NULL, String::as_str).into());
                 }
                 let (index, sub) = key.strip_prefix("lxc.net.")?.split_once('.')?;
                 let index = nic_index(index)?;
@@ -127,5 +139,10 @@ fn each_line(values: &[String]) -> String {
 }
 
 fn namespaces(flags: &[bool]) -> String {
-    NAMESPACES.iter().zip(flags).filter(|(_, on)| **on).map(|(name, _)| format!("{name}\n")).collect()
+    NAMESPACES
+        .iter()
+        .zip(flags)
+        .filter(|(_, on)| **on)
+        .map(|(name, _)| format!("{name}\n"))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! The keys that are just a value or a list: which form each takes, and what it is when nothing is set.
+//! The keys that are just a value or a list: which form each takes, and what it is when nothing is
+//! set.
 //!
 //! Mirrors `config_jump_table` of liblxc 7.0's `confile.c`. Keys with a structure of their own
 //! (`lxc.net.*`, `lxc.mount.auto`, `lxc.idmap`, …) are handled in [`super::set`].
@@ -113,15 +114,18 @@ const KEYS: &[(&str, Form)] = &[
     ("lxc.uts.name", Form::Short(65)),
 ];
 
-/// The key of the table that a key falls under, its form, and the sub-key below a [`Form::Table`] or [`Form::Map`].
+/// The key of the table that a key falls under, its form, and the sub-key below a [`Form::Table`]
+/// or [`Form::Map`].
 pub(super) fn lookup(key: &str) -> Option<(&'static str, Form, Option<&str>)> {
     if let Some((name, form)) = KEYS.iter().find(|(name, _)| *name == key) {
         return Some((name, *form, None));
     }
-    KEYS.iter().filter(|(_, form)| matches!(form, Form::Table | Form::Map)).find_map(|(name, form)| {
-        let sub = key.strip_prefix(name)?.strip_prefix('.')?;
-        Some((*name, *form, Some(sub)))
-    })
+    KEYS.iter().filter(|(_, form)| matches!(form, Form::Table | Form::Map)).find_map(
+        |(name, form)| {
+            let sub = key.strip_prefix(name)?.strip_prefix('.')?;
+            Some((*name, *form, Some(sub)))
+        },
+    )
 }
 
 /// The hooks of a container, in the order of its life.
@@ -196,8 +200,14 @@ mod tests {
     #[test]
     fn finds_exact_keys_before_prefixes() {
         assert_eq!(lookup("lxc.cgroup.dir"), Some(("lxc.cgroup.dir", Form::CgroupPath, None)));
-        assert_eq!(lookup("lxc.cgroup.devices.allow"), Some(("lxc.cgroup", Form::Table, Some("devices.allow"))));
-        assert_eq!(lookup("lxc.cgroup2.memory.max"), Some(("lxc.cgroup2", Form::Table, Some("memory.max"))));
+        assert_eq!(
+            lookup("lxc.cgroup.devices.allow"),
+            Some(("lxc.cgroup", Form::Table, Some("devices.allow")))
+        );
+        assert_eq!(
+            lookup("lxc.cgroup2.memory.max"),
+            Some(("lxc.cgroup2", Form::Table, Some("memory.max")))
+        );
         assert_eq!(lookup("lxc.sysctl"), Some(("lxc.sysctl", Form::Map, None)));
         assert_eq!(lookup("lxc.sysctlx"), None);
         assert_eq!(lookup("lxc.nope"), None);

@@ -1,7 +1,8 @@
 //! The key names of LXC <= 2.0, turned into those of LXC >= 2.1.
 //!
-//! The pairs are those of `lxc-update-config`. Where its text substitution loses something that liblxc 2.0 did
-//! (a second interface after `lxc.network =`, a `:` inside of a path), liblxc 2.0 is followed.
+//! The pairs are those of `lxc-update-config`. Where its text substitution loses something that
+//! liblxc 2.0 did (a second interface after `lxc.network =`, a `:` inside of a path), liblxc 2.0 is
+//! followed.
 
 /// Exact names.
 const NAMES: &[(&str, &str)] = &[

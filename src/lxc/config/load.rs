@@ -1,4 +1,5 @@
-//! Reading the files: the first one, and what it includes, with limits that no honest configuration reaches.
+//! Reading the files: the first one, and what it includes, with limits that no honest configuration
+//! reaches.
 
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt;
@@ -32,14 +33,16 @@ pub(super) struct Loader {
 impl Loader {
     /// Reads a file and all that it includes.
     pub(super) fn load(path: &Path) -> Result<Config, ConfigError> {
-        let mut loader = Loader { config: Config::empty(path), open: Vec::new(), files: 0, bytes: 0 };
+        let mut loader =
+            Loader { config: Config::empty(path), open: Vec::new(), files: 0, bytes: 0 };
         loader.file(path, None)?;
         Ok(loader.config)
     }
 
     /// As [`Loader::load`], with the text of the first file at hand.
     pub(super) fn parse(path: &Path, text: &[u8]) -> Result<Config, ConfigError> {
-        let mut loader = Loader { config: Config::empty(path), open: Vec::new(), files: 1, bytes: 0 };
+        let mut loader =
+            Loader { config: Config::empty(path), open: Vec::new(), files: 1, bytes: 0 };
         loader.count(path, None, text)?;
         loader.text(path, text)?;
         Ok(loader.config)
@@ -47,14 +50,17 @@ impl Loader {
 
     fn file(&mut self, path: &Path, from: Option<&Item>) -> Result<(), ConfigError> {
         let at = from.map(|i| &i.at);
-        let Read { text, id, source } = read(path).map_err(|source| read_error(path, at, source))?;
+        let Read { text, id, source } =
+            read(path).map_err(|source| read_error(path, at, source))?;
         self.config.sources.push(source);
         if let Some(item) = from {
             if self.open.contains(&id) {
                 return Err(item.wrong(format!("{} includes itself", path.display())).into());
             }
             if self.open.len() >= DEPTH_MAX {
-                return Err(item.wrong(format!("includes nest deeper than {DEPTH_MAX} files")).into());
+                return Err(item
+                    .wrong(format!("includes nest deeper than {DEPTH_MAX} files"))
+                    .into());
             }
             if self.files >= FILES_MAX {
                 return Err(item.wrong(format!("more than {FILES_MAX} files are included")).into());
@@ -68,10 +74,19 @@ impl Loader {
         Ok(())
     }
 
-    fn count(&mut self, path: &Path, at: Option<&Position>, text: &[u8]) -> Result<(), ConfigError> {
+    fn count(
+        &mut self,
+        path: &Path,
+        at: Option<&Position>,
+        text: &[u8],
+    ) -> Result<(), ConfigError> {
         self.bytes += text.len() as u64;
         if self.bytes > BYTES_MAX {
-            return Err(ConfigError::TooLarge { path: path.to_owned(), from: at.cloned(), limit: BYTES_MAX });
+            return Err(ConfigError::TooLarge {
+                path: path.to_owned(),
+                from: at.cloned(),
+                limit: BYTES_MAX,
+            });
         }
         Ok(())
     }
@@ -102,7 +117,8 @@ impl Loader {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return Err(error(e)),
         };
-        // Not sorted: liblxc takes them as readdir gives them, and so must we to end with the same values.
+        // Not sorted: liblxc takes them as readdir gives them, and so must we to end with the same
+        // values.
         for entry in entries {
             let name = entry.map_err(error)?.file_name();
             let file = path.join(&name);
@@ -119,12 +135,21 @@ fn read_error(path: &Path, from: Option<&Position>, source: io::Error) -> Config
     ConfigError::Read { path: path.to_owned(), from: from.cloned(), source }
 }
 
-/// A file of limited size that nobody but root, or the container's root, can have put there; named in the error.
-pub(super) fn read_file(path: &Path, from: Option<&Position>, guest: Option<Guest>) -> Result<Vec<u8>, ConfigError> {
+/// A file of limited size that nobody but root, or the container's root, can have put there; named
+/// in the error.
+pub(super) fn read_file(
+    path: &Path,
+    from: Option<&Position>,
+    guest: Option<Guest>,
+) -> Result<Vec<u8>, ConfigError> {
     let Read { text, source, .. } = read(path).map_err(|source| read_error(path, from, source))?;
     source.judge(guest).map_err(|untrusted| read_error(path, from, io::Error::other(untrusted)))?;
     if text.len() as u64 > BYTES_MAX {
-        return Err(ConfigError::TooLarge { path: path.to_owned(), from: from.cloned(), limit: BYTES_MAX });
+        return Err(ConfigError::TooLarge {
+            path: path.to_owned(),
+            from: from.cloned(),
+            limit: BYTES_MAX,
+        });
     }
     Ok(text)
 }
@@ -185,8 +210,11 @@ mod tests {
         assert_eq!((place.file.clone(), place.line, place.column), (path("b"), 1, 15), "{e}");
 
         for n in 0..20 {
-            fs::write(path(&format!("n{n}")), format!("lxc.include = {}\n", path(&format!("n{}", n + 1)).display()))
-                .unwrap();
+            fs::write(
+                path(&format!("n{n}")),
+                format!("lxc.include = {}\n", path(&format!("n{}", n + 1)).display()),
+            )
+            .unwrap();
         }
         assert!(Loader::load(&path("n0")).unwrap_err().to_string().contains("deeper"));
 
@@ -197,8 +225,11 @@ mod tests {
         fs::write(path("d12"), "").unwrap();
         for n in 0..12 {
             let next = path(&format!("d{}", n + 1));
-            fs::write(path(&format!("d{n}")), format!("lxc.include = {0}\nlxc.include = {0}\n", next.display()))
-                .unwrap();
+            fs::write(
+                path(&format!("d{n}")),
+                format!("lxc.include = {0}\nlxc.include = {0}\n", next.display()),
+            )
+            .unwrap();
         }
         assert!(Loader::load(&path("d0")).unwrap_err().to_string().contains("more than"));
     }
@@ -211,6 +242,9 @@ mod tests {
         assert_eq!(e.to_string(), format!("read {}", main.display()));
         fs::write(&main, "\n  lxc.include = /nonexistent/x\n").unwrap();
         let e = Loader::load(&main).unwrap_err();
-        assert_eq!(e.to_string(), format!("read /nonexistent/x (included from {}:2:3)", main.display()));
+        assert_eq!(
+            e.to_string(),
+            format!("read /nonexistent/x (included from {}:2:3)", main.display())
+        );
     }
 }

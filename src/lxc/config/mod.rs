@@ -1,9 +1,10 @@
 //! The configuration of a container, as liblxc reads it.
 //!
-//! Two languages are read: that of LXC <= 2.0 (`lxc.rootfs`, `lxc.network.*`, …) and that of LXC >= 2.1
-//! (`lxc.rootfs.path`, `lxc.net.N.*`, …). The old names become the new ones on reading ([`Item::written`] keeps
-//! what stands in the file). A line changes what the lines before it made, exactly in the order of the files;
-//! so the state here is built line by line, as in liblxc, and not looked up in a list of lines afterwards.
+//! Two languages are read: that of LXC <= 2.0 (`lxc.rootfs`, `lxc.network.*`, …) and that of LXC >=
+//! 2.1 (`lxc.rootfs.path`, `lxc.net.N.*`, …). The old names become the new ones on reading
+//! ([`Item::written`] keeps what stands in the file). A line changes what the lines before it made,
+//! exactly in the order of the files; so the state here is built line by line, as in liblxc, and
+//! not looked up in a list of lines afterwards.
 //!
 //! | file | its story |
 //! |---|---|
@@ -16,8 +17,9 @@
 //! | `item` | what liblxc answers for a key |
 //! | `system` | `/etc/lxc/lxc.conf` |
 //!
-//! Unknown keys are kept and ignored: they belong to an LXC that is newer than we are. What LXC 7.0 does in the
-//! odd cases was compared with its `lxc-info -c`; `tests/system/config_cases/` holds the cases.
+//! Unknown keys are kept and ignored: they belong to an LXC that is newer than we are. What LXC 7.0
+//! does in the odd cases was compared with its `lxc-info -c`; `tests/system/config_cases/` holds
+//! the cases.
 
 mod address;
 mod error;
@@ -132,7 +134,8 @@ impl Config {
         load::Loader::load(path)
     }
 
-    /// Reads a configuration from memory; `path` is its name in messages. Includes are read from disk.
+    /// Reads a configuration from memory; `path` is its name in messages. Includes are read from
+    /// disk.
     pub fn parse(path: &Path, text: &[u8]) -> Result<Config, ConfigError> {
         load::Loader::parse(path, text)
     }
@@ -175,7 +178,8 @@ impl Config {
         &self.file
     }
 
-    /// Every item of every file in the order of reading, unknown ones and those overridden later among them.
+    /// Every item of every file in the order of reading, unknown ones and those overridden later
+    /// among them.
     pub fn items(&self) -> &[Item] {
         &self.items
     }
@@ -202,7 +206,8 @@ impl Config {
         Some(Rootfs { kind, path: self.path("lxc.rootfs.path")?.to_owned(), options })
     }
 
-    /// Where the root file system is mounted while the container starts; `None` where LXC's own default holds.
+    /// Where the root file system is mounted while the container starts; `None` where LXC's own
+    /// default holds.
     pub fn rootfs_mount(&self) -> Option<&Path> {
         self.path("lxc.rootfs.mount")
     }
@@ -217,19 +222,22 @@ impl Config {
         &self.nics
     }
 
-    /// Notes the name which the host's end of a veth pair really has; `false` if there is no such veth.
+    /// Notes the name which the host's end of a veth pair really has; `false` if there is no such
+    /// veth.
     pub fn set_veth_pair(&mut self, index: u32, name: &str) -> bool {
         let nic = self.nics.iter_mut().find(|nic| nic.index == index && nic.kind == NicKind::Veth);
         nic.map(|nic| nic.veth_pair = Some(net::interface_name(name))).is_some()
     }
 
-    /// Notes the hardware address which was made from a template; `false` if there is no such interface.
+    /// Notes the hardware address which was made from a template; `false` if there is no such
+    /// interface.
     pub fn set_hwaddr(&mut self, index: u32, address: HwAddr) -> bool {
         let nic = self.nics.iter_mut().find(|nic| nic.index == index);
         nic.map(|nic| nic.hwaddr = Some(address)).is_some()
     }
 
-    /// The mounts of the fstab file and then of `lxc.mount.entry`, in the order in which liblxc makes them.
+    /// The mounts of the fstab file and then of `lxc.mount.entry`, in the order in which liblxc
+    /// makes them.
     pub fn mount_entries(&self) -> Result<Vec<MountEntry>, ConfigError> {
         let mut entries = match (self.path("lxc.mount.fstab"), self.last_item("lxc.mount.fstab")) {
             (Some(fstab), Some(item)) => mounts::read_fstab(fstab, item.at.clone(), self.guest())?,
@@ -403,7 +411,8 @@ impl Config {
         self.flag("lxc.no_new_privs", false)
     }
 
-    /// Whether the container gets a session keyring of its own: `lxc.keyring.session = 1` is LXC's word for "no".
+    /// Whether the container gets a session keyring of its own: `lxc.keyring.session = 1` is LXC's
+    /// word for "no".
     pub fn has_own_keyring(&self) -> bool {
         !self.flag("lxc.keyring.session", false)
     }
@@ -428,17 +437,21 @@ impl Config {
         self.table("lxc.proc")
     }
 
-    /// The program, with its arguments, that is started as init; `None` where LXC's own default holds.
+    /// The program, with its arguments, that is started as init; `None` where LXC's own default
+    /// holds.
     pub fn init_command(&self) -> Option<&str> {
         self.text("lxc.init.cmd")
     }
 
     /// The signal that init gets when its monitor dies; 0 for none.
     pub fn monitor_death_signal(&self) -> i32 {
-        self.text("lxc.monitor.signal.pdeath").and_then(|n| n.parse().ok()).unwrap_or(nix::libc::SIGKILL)
+        self.text("lxc.monitor.signal.pdeath")
+            .and_then(|n| n.parse().ok())
+            .unwrap_or(nix::libc::SIGKILL)
     }
 
-    /// `lxc.environment` as names and values. A name alone takes its value from our environment, if it is there.
+    /// `lxc.environment` as names and values. A name alone takes its value from our environment, if
+    /// it is there.
     pub fn environment(&self) -> Vec<(String, Option<String>)> {
         let split = |line: &String| match line.split_once('=') {
             Some((name, value)) => (name.to_owned(), Some(value.to_owned())),

@@ -1,4 +1,5 @@
-//! The mounts: `lxc.mount.entry` and the fstab of `lxc.mount.fstab`, in the form of fstab(5), and `lxc.mount.auto`.
+//! The mounts: `lxc.mount.entry` and the fstab of `lxc.mount.fstab`, in the form of fstab(5), and
+//! `lxc.mount.auto`.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,7 +16,8 @@ use crate::sys::path_trust::Guest;
 pub struct MountEntry {
     /// What is mounted: a path on the host, or a name for a file system without a device.
     pub source: PathBuf,
-    /// Where, as written: relative to the container's root, or absolute and perhaps below its mount point.
+    /// Where, as written: relative to the container's root, or absolute and perhaps below its mount
+    /// point.
     pub target: PathBuf,
     /// The type of the file system; `none` with a bind mount.
     pub fstype: String,
@@ -32,7 +34,9 @@ pub struct MountEntry {
 impl MountEntry {
     /// Whether an option is among them, alone or as `NAME=…`.
     pub fn has_option(&self, name: &str) -> bool {
-        self.options.iter().any(|o| o.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')))
+        self.options.iter().any(|o| {
+            o.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('='))
+        })
     }
 
     /// Whether this is a bind mount.
@@ -87,7 +91,8 @@ impl MountAuto {
             *self = MountAuto::default();
         }
         for word in value.split([' ', '\t']).filter(|w| !w.is_empty()) {
-            self.add(word).ok_or_else(|| format!("'{}' is not an automatic mount", printable(word)))?;
+            self.add(word)
+                .ok_or_else(|| format!("'{}' is not an automatic mount", printable(word)))?;
         }
         Ok(())
     }
@@ -141,7 +146,8 @@ impl MountAuto {
         Some(())
     }
 
-    /// The value as liblxc prints it. A forced cgroup mount, `cgroup2` and `shmounts` are left out, as there.
+    /// The value as liblxc prints it. A forced cgroup mount, `cgroup2` and `shmounts` are left out,
+    /// as there.
     pub(super) fn print(&self) -> String {
         let named = |name: &str, mode: AutoMode| match mode {
             AutoMode::Ro => format!("{name}:ro"),
@@ -173,7 +179,11 @@ pub(super) fn of_item(item: &Item) -> Result<Option<MountEntry>, ParseError> {
 }
 
 /// The mounts of a file in the form of fstab(5).
-pub(super) fn read_fstab(path: &Path, from: Position, guest: Option<Guest>) -> Result<Vec<MountEntry>, ConfigError> {
+pub(super) fn read_fstab(
+    path: &Path,
+    from: Position,
+    guest: Option<Guest>,
+) -> Result<Vec<MountEntry>, ConfigError> {
     let text = load::read_file(path, Some(&from), guest)?;
     let file: Arc<Path> = Arc::from(path);
     let mut entries = Vec::new();
@@ -198,7 +208,8 @@ pub fn mount_points_of_fstab(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let point = |line: &[u8]| {
         let mut fields = line.split(|b| b.is_ascii_whitespace()).filter(|f| !f.is_empty());
         let source = fields.next().filter(|first| !first.starts_with(b"#"));
-        let target = source.and_then(|_| fields.next()).map(|target| PathBuf::from(unescape(target)));
+        let target =
+            source.and_then(|_| fields.next()).map(|target| PathBuf::from(unescape(target)));
         target.filter(|target| target.is_absolute())
     };
     Ok(text.split(|b| *b == b'\n').filter_map(point).collect())
@@ -207,7 +218,8 @@ pub fn mount_points_of_fstab(path: &Path) -> std::io::Result<Vec<PathBuf>> {
 /// One line as getmntent(3) reads it.
 fn entry(at: Position, line: &OsStr, text: &str) -> Result<Option<MountEntry>, ParseError> {
     let wrong = |message: String| ParseError::new(&at, text, message);
-    let mut fields = line.as_bytes().split(|b| matches!(b, b' ' | b'\t' | b'\r')).filter(|f| !f.is_empty());
+    let mut fields =
+        line.as_bytes().split(|b| matches!(b, b' ' | b'\t' | b'\r')).filter(|f| !f.is_empty());
     let source = match fields.next() {
         None => return Ok(None),
         Some(first) if first.starts_with(b"#") => return Ok(None),
@@ -223,10 +235,11 @@ fn entry(at: Position, line: &OsStr, text: &str) -> Result<Option<MountEntry>, P
     let options = utf8(fields.next().unwrap_or_default())?;
     let number = |field: Option<&[u8]>| match field {
         None => Ok(0),
-        Some(field) => std::str::from_utf8(field)
-            .ok()
-            .and_then(|f| f.parse::<i32>().ok())
-            .ok_or_else(|| wrong(format!("'{}' is not a number", printable(OsStr::from_bytes(field))))),
+        Some(field) => {
+            std::str::from_utf8(field).ok().and_then(|f| f.parse::<i32>().ok()).ok_or_else(|| {
+                wrong(format!("'{}' is not a number", printable(OsStr::from_bytes(field))))
+            })
+        }
     };
     Ok(Some(MountEntry {
         source: unescape(source).into(),
@@ -239,10 +252,17 @@ fn entry(at: Position, line: &OsStr, text: &str) -> Result<Option<MountEntry>, P
     }))
 }
 
-/// The escapes of fstab(5), and of the kernel's tables of mounts: `\040` a blank, `\011` a tab, `\012` a newline, `\043` a `#`, `\134` or `\\` a backslash.
+/// The escapes of fstab(5), and of the kernel's tables of mounts: `\040` a blank, `\011` a tab,
+/// `\012` a newline, `\043` a `#`, `\134` or `\\` a backslash.
 pub(in crate::lxc) fn unescape(field: &[u8]) -> OsString {
-    const ESCAPES: [(&[u8], u8); 6] =
-        [(b"040", b' '), (b"011", b'\t'), (b"012", b'\n'), (b"043", b'#'), (b"134", b'\\'), (b"\\", b'\\')];
+    const ESCAPES: [(&[u8], u8); 6] = [
+        (b"040", b' '),
+        (b"011", b'\t'),
+        (b"012", b'\n'),
+        (b"043", b'#'),
+        (b"134", b'\\'),
+        (b"\\", b'\\'),
+    ];
     let mut out = Vec::with_capacity(field.len());
     let mut rest = field;
     while let [first, tail @ ..] = rest {
@@ -275,7 +295,12 @@ mod tests {
         let e = parse("/srv/a\\040b mnt/data none bind,create=dir,optional 0 2").unwrap().unwrap();
         assert_eq!((e.source.to_str(), e.target.to_str()), (Some("/srv/a b"), Some("mnt/data")));
         assert_eq!((e.fstype.as_str(), e.freq, e.pass), ("none", 0, 2));
-        assert!(e.is_bind() && e.has_option("create") && e.has_option("optional") && !e.has_option("creat"));
+        assert!(
+            e.is_bind()
+                && e.has_option("create")
+                && e.has_option("optional")
+                && !e.has_option("creat")
+        );
         let e = parse("proc proc proc").unwrap().unwrap();
         assert!(e.options.is_empty() && !e.is_bind());
         assert_eq!(parse("# x y z").unwrap(), None);
@@ -294,7 +319,10 @@ mod tests {
             "# /dev/x /no ext4\n/dev/a / ext4\n\nLABEL=b\t/mnt/my\\040disk xfs noauto\nc none swap\n",
         )
         .unwrap();
-        assert_eq!(mount_points_of_fstab(&path).unwrap(), [Path::new("/"), Path::new("/mnt/my disk")]);
+        assert_eq!(
+            mount_points_of_fstab(&path).unwrap(),
+            [Path::new("/"), Path::new("/mnt/my disk")]
+        );
     }
 
     #[test]

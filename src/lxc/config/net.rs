@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::address::{Gateway, Net, clear_gateway, gateway, ipv4, ipv6, lines, route, set_gateway};
 use super::value::{signed32, unsigned32};
 
-/// An interface name has at most this many bytes (`IFNAMSIZ` without the NUL); liblxc cuts longer ones.
+/// An interface name has at most this many bytes (`IFNAMSIZ` without the NUL); liblxc cuts longer
+/// ones.
 const NAME_MAX: usize = 15;
 
 /// The largest VLAN id of a bridge port.
@@ -64,14 +65,18 @@ pub struct HwAddr(String);
 impl HwAddr {
     /// An address in the form of `lxc.net.N.hwaddr`.
     pub fn parse(text: &str) -> Option<HwAddr> {
-        let octet =
-            |o: &str| (1..=2).contains(&o.len()) && o.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, 'x' | 'X'));
-        (text.split(':').count() == 6 && text.split(':').all(octet)).then(|| HwAddr(text.to_owned()))
+        let octet = |o: &str| {
+            (1..=2).contains(&o.len())
+                && o.chars().all(|c| c.is_ascii_hexdigit() || matches!(c, 'x' | 'X'))
+        };
+        (text.split(':').count() == 6 && text.split(':').all(octet))
+            .then(|| HwAddr(text.to_owned()))
     }
 
     /// The octets; `None` for a template with an `x`.
     pub fn octets(&self) -> Option<[u8; 6]> {
-        let octets: Option<Vec<u8>> = self.0.split(':').map(|o| u8::from_str_radix(o, 16).ok()).collect();
+        let octets: Option<Vec<u8>> =
+            self.0.split(':').map(|o| u8::from_str_radix(o, 16).ok()).collect();
         octets?.try_into().ok()
     }
 
@@ -88,7 +93,8 @@ pub struct Nic {
     pub index: u32,
     /// `type`.
     pub kind: NicKind,
-    /// `link`: the bridge or the interface on the host. With [`NicKind::Phys`] a `+` at its end is a wildcard.
+    /// `link`: the bridge or the interface on the host. With [`NicKind::Phys`] a `+` at its end is
+    /// a wildcard.
     pub link: Option<String>,
     /// `name`: the name inside.
     pub name: Option<String>,
@@ -187,15 +193,25 @@ impl Nic {
         self.check_kind(sub)?;
         let bad = |what: &str| format!("'{}' is not {what}", super::parse::printable(value));
         let pick = |names: &[&'static str]| {
-            names.iter().copied().find(|n| *n == value).ok_or_else(|| bad(&format!("one of {}", names.join(", "))))
+            names
+                .iter()
+                .copied()
+                .find(|n| *n == value)
+                .ok_or_else(|| bad(&format!("one of {}", names.join(", "))))
         };
         match sub {
             "type" => {
-                let kind = NicKind::ALL.iter().find(|(_, name)| *name == value).map(|(kind, _)| *kind);
-                *self = Nic::of_kind(self.index, kind.ok_or_else(|| bad("a kind of network interface"))?);
+                let kind =
+                    NicKind::ALL.iter().find(|(_, name)| *name == value).map(|(kind, _)| *kind);
+                *self = Nic::of_kind(
+                    self.index,
+                    kind.ok_or_else(|| bad("a kind of network interface"))?,
+                );
             }
             "flags" => self.flags_up = true,
-            "hwaddr" => self.hwaddr = Some(HwAddr::parse(value).ok_or_else(|| bad("a hardware address"))?),
+            "hwaddr" => {
+                self.hwaddr = Some(HwAddr::parse(value).ok_or_else(|| bad("a hardware address"))?)
+            }
             "mtu" => self.mtu = Some(unsigned32(value).ok_or_else(|| bad("a number"))?),
             "link" => self.link = Some(interface_name(value)),
             "name" => self.name = Some(interface_name(value)),
@@ -211,14 +227,20 @@ impl Nic {
             "ipv4.address" => self.ipv4.push(ipv4(value).ok_or_else(|| bad("an IPv4 address"))?),
             "ipv6.address" => self.ipv6.push(ipv6(value).ok_or_else(|| bad("an IPv6 address"))?),
             "ipv4.gateway" => {
-                set_gateway(&mut self.ipv4_gateway, value).ok_or_else(|| bad("an IPv4 address, 'auto' or 'dev'"))?;
+                set_gateway(&mut self.ipv4_gateway, value)
+                    .ok_or_else(|| bad("an IPv4 address, 'auto' or 'dev'"))?;
             }
             "ipv6.gateway" => {
-                set_gateway(&mut self.ipv6_gateway, value).ok_or_else(|| bad("an IPv6 address, 'auto' or 'dev'"))?;
+                set_gateway(&mut self.ipv6_gateway, value)
+                    .ok_or_else(|| bad("an IPv6 address, 'auto' or 'dev'"))?;
             }
-            "macvlan.mode" => self.macvlan_mode = Some(pick(&["private", "vepa", "bridge", "passthru"])?),
+            "macvlan.mode" => {
+                self.macvlan_mode = Some(pick(&["private", "vepa", "bridge", "passthru"])?)
+            }
             "ipvlan.mode" => self.ipvlan_mode = Some(pick(&["l3", "l3s", "l2"])?),
-            "ipvlan.isolation" => self.ipvlan_isolation = Some(pick(&["bridge", "private", "vepa"])?),
+            "ipvlan.isolation" => {
+                self.ipvlan_isolation = Some(pick(&["bridge", "private", "vepa"])?)
+            }
             "veth.mode" => {
                 self.veth_mode = Some(match pick(&["bridge", "router"])? {
                     "bridge" => VethMode::Bridge,
@@ -226,15 +248,23 @@ impl Nic {
                 });
             }
             "veth.pair" => self.veth_pair = Some(interface_name(value)),
-            "veth.n_rxqueues" => self.veth_rx_queues = Some(queues(value).ok_or_else(|| bad("a number of queues"))?),
-            "veth.n_txqueues" => self.veth_tx_queues = Some(queues(value).ok_or_else(|| bad("a number of queues"))?),
+            "veth.n_rxqueues" => {
+                self.veth_rx_queues = Some(queues(value).ok_or_else(|| bad("a number of queues"))?)
+            }
+            "veth.n_txqueues" => {
+                self.veth_tx_queues = Some(queues(value).ok_or_else(|| bad("a number of queues"))?)
+            }
             "veth.vlan.id" if value == "none" => self.veth_vlan_id = Some(-1),
             "veth.vlan.id" => {
-                let id = vlan(value).filter(|id| *id <= BRIDGE_VLAN_MAX).ok_or_else(|| bad("a VLAN id"))?;
+                let id = vlan(value)
+                    .filter(|id| *id <= BRIDGE_VLAN_MAX)
+                    .ok_or_else(|| bad("a VLAN id"))?;
                 self.veth_vlan_id = Some(i32::from(id));
             }
             "veth.vlan.tagged.id" => {
-                let id = vlan(value).filter(|id| *id <= BRIDGE_VLAN_MAX).ok_or_else(|| bad("a VLAN id"))?;
+                let id = vlan(value)
+                    .filter(|id| *id <= BRIDGE_VLAN_MAX)
+                    .ok_or_else(|| bad("a VLAN id"))?;
                 self.veth_vlan_tagged_ids.push(id);
             }
             "vlan.id" => self.vlan_id = Some(vlan(value).ok_or_else(|| bad("a VLAN id"))?),
@@ -242,21 +272,25 @@ impl Nic {
                 self.veth_ipv4_routes.push(route(value, 32).ok_or_else(|| bad("an IPv4 network"))?);
             }
             "veth.ipv6.route" => {
-                self.veth_ipv6_routes.push(route(value, 128).ok_or_else(|| bad("an IPv6 network"))?);
+                self.veth_ipv6_routes
+                    .push(route(value, 128).ok_or_else(|| bad("an IPv6 network"))?);
             }
             _ => {}
         }
         Ok(())
     }
 
-    /// The values that liblxc gives an interface with its `type`; all that was set before is lost, as there.
+    /// The values that liblxc gives an interface with its `type`; all that was set before is lost,
+    /// as there.
     fn of_kind(index: u32, kind: NicKind) -> Nic {
         let mut nic = Nic { index, kind, ..Nic::default() };
         match kind {
             NicKind::Veth => nic.veth_mode = Some(VethMode::Bridge),
             NicKind::Macvlan => nic.macvlan_mode = Some("private"),
             // The manual says l3, but 0 is l2, so liblxc takes the mode for set already.
-            NicKind::Ipvlan => (nic.ipvlan_mode, nic.ipvlan_isolation) = (Some("l2"), Some("bridge")),
+            NicKind::Ipvlan => {
+                (nic.ipvlan_mode, nic.ipvlan_isolation) = (Some("l2"), Some("bridge"))
+            }
             NicKind::Vlan => nic.vlan_id = Some(0),
             NicKind::Empty => nic.name = Some("lo".to_owned()),
             NicKind::Phys | NicKind::None => {}
@@ -267,7 +301,9 @@ impl Nic {
     /// Keys of one kind of interface are refused before `type` has made it that kind.
     fn check_kind(&self, sub: &str) -> Result<(), String> {
         match needs_kind(sub) {
-            Some(kind) if kind != self.kind => Err(format!("this needs 'type = {}' before it", kind.as_str())),
+            Some(kind) if kind != self.kind => {
+                Err(format!("this needs 'type = {}' before it", kind.as_str()))
+            }
             _ => Ok(()),
         }
     }
@@ -308,7 +344,8 @@ impl Nic {
         if self.kind_emptied { "(invalid)" } else { self.kind.as_str() }
     }
 
-    /// The value of one key as liblxc prints it; empty when it is unset, `None` for a key of another kind.
+    /// The value of one key as liblxc prints it; empty when it is unset, `None` for a key of
+    /// another kind.
     pub(super) fn get(&self, sub: &str) -> Option<String> {
         if needs_kind(sub).is_some_and(|kind| kind != self.kind) {
             return None;
@@ -365,7 +402,8 @@ fn needs_kind(sub: &str) -> Option<NicKind> {
 
 /// An interface name, cut to what the kernel takes, as liblxc cuts it.
 pub(super) fn interface_name(value: &str) -> String {
-    let end = (0..=NAME_MAX.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
+    let end =
+        (0..=NAME_MAX.min(value.len())).rev().find(|at| value.is_char_boundary(*at)).unwrap_or(0);
     value.get(..end).unwrap_or_default().to_owned()
 }
 
@@ -435,7 +473,10 @@ mod tests {
     #[test]
     fn a_hardware_address_may_be_a_template() {
         assert_eq!(HwAddr::parse("00:16:3e:xx:xX:01").unwrap().octets(), None);
-        assert_eq!(HwAddr::parse("0:16:3E:a:b:c").unwrap().octets(), Some([0, 0x16, 0x3e, 10, 11, 12]));
+        assert_eq!(
+            HwAddr::parse("0:16:3E:a:b:c").unwrap().octets(),
+            Some([0, 0x16, 0x3e, 10, 11, 12])
+        );
     }
 
     #[test]

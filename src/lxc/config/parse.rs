@@ -1,9 +1,10 @@
 //! The text of a configuration file, cut into items as liblxc cuts it. Pure: no file is read here.
 //!
-//! The rules are those of `lxc_file_for_each_line_mmap` and `parse_line` (liblxc's `parse.c`, `confile.c`):
-//! a line ends at `\n` or `\r`, the file at the first NUL; blanks are spaces and tabs; a comment is a line
-//! whose first character is `#`, nothing is cut off behind a value; one pair of equal quotes around the whole
-//! value is taken off; a line that does not begin with `lxc.` is nobody's business.
+//! The rules are those of `lxc_file_for_each_line_mmap` and `parse_line` (liblxc's `parse.c`,
+//! `confile.c`): a line ends at `\n` or `\r`, the file at the first NUL; blanks are spaces and
+//! tabs; a comment is a line whose first character is `#`, nothing is cut off behind a value; one
+//! pair of equal quotes around the whole value is taken off; a line that does not begin with `lxc.`
+//! is nobody's business.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -39,7 +40,8 @@ impl Item {
     /// The item as a line that liblxc reads back as the same item; without a line end.
     pub fn to_line(&self) -> OsString {
         let value = self.value.as_bytes();
-        let blank_outside = value.first().is_some_and(is_blank) || value.last().is_some_and(is_blank);
+        let blank_outside =
+            value.first().is_some_and(is_blank) || value.last().is_some_and(is_blank);
         let quoted = blank_outside || unquote(value).len() != value.len();
         let mut line = self.written.clone().into_bytes();
         line.extend_from_slice(b" =");
@@ -58,7 +60,10 @@ impl Item {
 }
 
 /// The items of a text, in order; a line which liblxc refuses is an error in its place.
-pub fn items<'a>(file: &Arc<Path>, text: &'a [u8]) -> impl Iterator<Item = Result<Item, ParseError>> + 'a {
+pub fn items<'a>(
+    file: &Arc<Path>,
+    text: &'a [u8],
+) -> impl Iterator<Item = Result<Item, ParseError>> + 'a {
     let file = Arc::clone(file);
     let text = text.split(|b| *b == 0).next().unwrap_or_default();
     // Editors count '\n' only, so a '\r' alone ends liblxc's line but not the one that we count.
@@ -74,7 +79,13 @@ pub fn items<'a>(file: &Arc<Path>, text: &'a [u8]) -> impl Iterator<Item = Resul
 }
 
 /// The item on `part`, which begins at byte `start` of the line `whole`.
-fn item(file: &Arc<Path>, line: usize, whole: &[u8], start: usize, part: &[u8]) -> Option<Result<Item, ParseError>> {
+fn item(
+    file: &Arc<Path>,
+    line: usize,
+    whole: &[u8],
+    start: usize,
+    part: &[u8],
+) -> Option<Result<Item, ParseError>> {
     let indent = part.iter().take_while(|b| is_blank(b)).count();
     let body = part.get(indent..)?;
     if body.first().is_none_or(|b| *b == b'#') {
@@ -143,7 +154,8 @@ fn lossy(bytes: &[u8]) -> String {
 pub(super) fn printable(text: impl AsRef<OsStr>) -> String {
     const MOST: usize = 80;
     let text = text.as_ref().to_string_lossy();
-    let mut shown: String = text.chars().take(MOST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let mut shown: String =
+        text.chars().take(MOST).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(MOST).is_some() {
         shown.push('…');
     }
@@ -166,7 +178,14 @@ mod tests {
             .into_iter()
             .map(|i| match i {
                 Ok(i) => {
-                    format!("{}:{} {}={}@{}", i.at.line, i.at.column, i.key, i.value.to_string_lossy(), i.value_column)
+                    format!(
+                        "{}:{} {}={}@{}",
+                        i.at.line,
+                        i.at.column,
+                        i.key,
+                        i.value.to_string_lossy(),
+                        i.value_column
+                    )
                 }
                 Err(e) => e.to_string(),
             })
@@ -182,7 +201,10 @@ mod tests {
             (b" \tlxc.a \t= \t b c\t \n", &["1:3 lxc.a=b c@14"]),
             (b"lxc.a = b # no comment", &["1:1 lxc.a=b # no comment@9"]),
             (b"lxc.a = \"b \"\nlxc.b = 'c\"", &["1:1 lxc.a=b @10", "2:1 lxc.b='c\"@9"]),
-            (b"lxc.a = '\nlxc.a = ''\nlxc.a = \"'x'\"", &["1:1 lxc.a='@9", "2:1 lxc.a=@10", "3:1 lxc.a='x'@10"]),
+            (
+                b"lxc.a = '\nlxc.a = ''\nlxc.a = \"'x'\"",
+                &["1:1 lxc.a='@9", "2:1 lxc.a=@10", "3:1 lxc.a='x'@10"],
+            ),
             (b"lxc.a = b\r\nlxc.b = c\r\n", &["1:1 lxc.a=b@9", "2:1 lxc.b=c@9"]),
             (b"lxc.a = b\rlxc.b = c", &["1:1 lxc.a=b@9", "1:11 lxc.b=c@19"]),
             (b"lxc.a =\nlxc.b", &["1:1 lxc.a=@8", "/c:2:1: a line needs a key, '=' and a value"]),

@@ -1,4 +1,5 @@
-//! What each line does to the configuration: the `set_config_*` functions of liblxc's `confile.c`, as one match.
+//! What each line does to the configuration: the `set_config_*` functions of liblxc's `confile.c`,
+//! as one match.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
@@ -12,7 +13,8 @@ use super::parse::{Item, printable};
 use super::value::{self, TimeOffset};
 
 /// The names of the namespaces in the order in which liblxc prints them.
-pub(super) const NAMESPACES: [&str; 8] = ["user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time"];
+pub(super) const NAMESPACES: [&str; 8] =
+    ["user", "mnt", "pid", "uts", "ipc", "net", "cgroup", "time"];
 
 /// The longest path, with its NUL.
 const PATH_MAX: usize = 4096;
@@ -53,7 +55,9 @@ impl Config {
         // Values that may be any bytes first; all others are text.
         match item.key.as_str() {
             "lxc.rootfs.path" => return self.set_rootfs(item),
-            "lxc.mount.fstab" if item.value.is_empty() => return Err(item.wrong("a path is needed")),
+            "lxc.mount.fstab" if item.value.is_empty() => {
+                return Err(item.wrong("a path is needed"));
+            }
             "lxc.mount.entry" if item.value.is_empty() => {
                 self.mounts.clear();
                 return Ok(());
@@ -73,27 +77,41 @@ impl Config {
         match item.key.as_str() {
             "lxc.arch" => self.arch = personality(text(item)?),
             "lxc.autodev.tmpfs.size" => {
-                self.autodev_tmpfs_size = value::signed32(text(item)?).unwrap_or(AUTODEV_TMPFS_SIZE);
+                self.autodev_tmpfs_size =
+                    value::signed32(text(item)?).unwrap_or(AUTODEV_TMPFS_SIZE);
             }
             "lxc.cap.drop" => self.set_caps(item, false)?,
             "lxc.cap.keep" => self.set_caps(item, true)?,
-            "lxc.hook" if item.value.is_empty() => self.lists.retain(|key, _| !key.starts_with("lxc.hook.")),
-            "lxc.hook" => return Err(item.wrong("only an empty value is taken here, which forgets all hooks")),
+            "lxc.hook" if item.value.is_empty() => {
+                self.lists.retain(|key, _| !key.starts_with("lxc.hook."))
+            }
+            "lxc.hook" => {
+                return Err(
+                    item.wrong("only an empty value is taken here, which forgets all hooks")
+                );
+            }
             "lxc.idmap" if item.value.is_empty() => self.idmap.clear(),
             "lxc.idmap" => {
                 let map = value::id_map(text(item)?);
-                self.idmap.push(map.ok_or_else(|| item.wrong("'u' or 'g' and three numbers are needed"))?);
+                self.idmap.push(
+                    map.ok_or_else(|| item.wrong("'u' or 'g' and three numbers are needed"))?,
+                );
             }
             "lxc.init.groups" => self.set_groups(item)?,
             "lxc.log.level" if item.value.is_empty() => self.log_level = "NOTSET",
             "lxc.log.level" => {
-                self.log_level = log_level(text(item)?).ok_or_else(|| not(item, "a level of the log"))?;
+                self.log_level =
+                    log_level(text(item)?).ok_or_else(|| not(item, "a level of the log"))?;
             }
             "lxc.mount.auto" => self.auto.set(text(item)?).map_err(wrong)?,
             "lxc.namespace.clone" => self.set_namespaces(item, false)?,
             "lxc.namespace.keep" => self.set_namespaces(item, true)?,
             "lxc.net" if item.value.is_empty() => self.nics.clear(),
-            "lxc.net" => return Err(item.wrong("only an empty value is taken here, which forgets all interfaces")),
+            "lxc.net" => {
+                return Err(
+                    item.wrong("only an empty value is taken here, which forgets all interfaces")
+                );
+            }
             "lxc.rootfs.backend" => self.rootfs_type = some_text(text(item)?),
             "lxc.seccomp.notify.proxy" => self.set_proxy(item)?,
             "lxc.time.offset.boot" => self.time_boot.set(item)?,
@@ -110,7 +128,13 @@ impl Config {
         Ok(())
     }
 
-    fn set_simple(&mut self, item: &Item, key: &'static str, form: Form, sub: Option<&str>) -> Result<(), ParseError> {
+    fn set_simple(
+        &mut self,
+        item: &Item,
+        key: &'static str,
+        form: Form,
+        sub: Option<&str>,
+    ) -> Result<(), ParseError> {
         let empty = item.value.is_empty();
         match form {
             Form::Table | Form::Map => return self.set_table(item, key, form, sub),
@@ -124,7 +148,8 @@ impl Config {
                 return Ok(());
             }
             Form::Words => {
-                let words = text(item)?.split([' ', '\t']).filter(|w| !w.is_empty()).map(str::to_owned);
+                let words =
+                    text(item)?.split([' ', '\t']).filter(|w| !w.is_empty()).map(str::to_owned);
                 self.lists.entry(key).or_default().extend(words);
                 return Ok(());
             }
@@ -159,11 +184,19 @@ impl Config {
         Ok(())
     }
 
-    fn set_table(&mut self, item: &Item, key: &'static str, form: Form, sub: Option<&str>) -> Result<(), ParseError> {
+    fn set_table(
+        &mut self,
+        item: &Item,
+        key: &'static str,
+        form: Form,
+        sub: Option<&str>,
+    ) -> Result<(), ParseError> {
         let table = self.tables.entry(key).or_default();
         match sub {
             None if item.value.is_empty() => table.clear(),
-            None | Some("") => return Err(item.wrong("a '.' and a name are missing behind the key")),
+            None | Some("") => {
+                return Err(item.wrong("a '.' and a name are missing behind the key"));
+            }
             Some(sub) if item.value.is_empty() => table.retain(|(name, _)| name != sub),
             Some(sub) => {
                 let mut value = text(item)?.to_owned();
@@ -179,14 +212,16 @@ impl Config {
         Ok(())
     }
 
-    /// `[TYPE:]PATH`. In the old spelling a path may hold a `:`; in the new one the first `:` ends the type.
+    /// `[TYPE:]PATH`. In the old spelling a path may hold a `:`; in the new one the first `:` ends
+    /// the type.
     fn set_rootfs(&mut self, item: &Item) -> Result<(), ParseError> {
         let value = item.value.as_bytes();
         let legacy_path = item.written == "lxc.rootfs" && value.starts_with(b"/");
         let colon = value.iter().position(|b| *b == b':').filter(|_| !legacy_path);
         let bare = match colon {
             Some(at) => {
-                self.rootfs_type = Some(String::from_utf8_lossy(value.get(..at).unwrap_or_default()).into_owned());
+                self.rootfs_type =
+                    Some(String::from_utf8_lossy(value.get(..at).unwrap_or_default()).into_owned());
                 value.get(at + 1..).unwrap_or_default()
             }
             None => value,
@@ -232,7 +267,8 @@ impl Config {
             return Err(not(item, "a list of group ids"));
         }
         for word in value.split(',').filter(|w| !w.is_empty()) {
-            self.init_groups.push(value::unsigned32(word).ok_or_else(|| not(item, "a list of group ids"))?);
+            self.init_groups
+                .push(value::unsigned32(word).ok_or_else(|| not(item, "a list of group ids"))?);
         }
         Ok(())
     }
@@ -242,10 +278,15 @@ impl Config {
             *if keep { &mut self.ns_keep } else { &mut self.ns_clone } = [false; NAMESPACES.len()];
             return Ok(());
         }
-        let (mine, other) =
-            if keep { (&mut self.ns_keep, &self.ns_clone) } else { (&mut self.ns_clone, &self.ns_keep) };
+        let (mine, other) = if keep {
+            (&mut self.ns_keep, &self.ns_clone)
+        } else {
+            (&mut self.ns_clone, &self.ns_keep)
+        };
         if other.contains(&true) {
-            return Err(item.wrong("'lxc.namespace.clone' and 'lxc.namespace.keep' exclude each other"));
+            return Err(
+                item.wrong("'lxc.namespace.clone' and 'lxc.namespace.keep' exclude each other")
+            );
         }
         for word in text(item)?.split([' ', '\t']).filter(|w| !w.is_empty()) {
             let at = NAMESPACES.iter().position(|ns| ns.eq_ignore_ascii_case(word));
@@ -280,13 +321,18 @@ impl Config {
 
     /// `rest` is what follows `lxc.net.`: `N` or `N.KEY`.
     fn set_nic(&mut self, item: &Item, rest: &str) -> Result<(), ParseError> {
-        let (index, sub) = rest.split_once('.').map_or((rest, None), |(index, sub)| (index, Some(sub)));
+        let (index, sub) =
+            rest.split_once('.').map_or((rest, None), |(index, sub)| (index, Some(sub)));
         let Some(index) = nic_index(index) else {
             return Ok(());
         };
         match sub {
             None if item.value.is_empty() => self.nics.retain(|nic| nic.index != index),
-            None => return Err(item.wrong("only an empty value is taken here, which forgets the interface")),
+            None => {
+                return Err(
+                    item.wrong("only an empty value is taken here, which forgets the interface")
+                );
+            }
             Some(sub) if !net::is_key(sub) => {}
             Some(sub) if item.value.is_empty() => {
                 if let Some(nic) = self.nics.iter_mut().find(|nic| nic.index == index) {
@@ -313,7 +359,10 @@ impl Config {
 
 /// The N of `lxc.net.N`.
 pub(super) fn nic_index(text: &str) -> Option<u32> {
-    text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok())?.filter(|n| *n < i32::MAX as u32)
+    text.bytes()
+        .all(|b| b.is_ascii_digit())
+        .then(|| text.parse().ok())?
+        .filter(|n| *n < i32::MAX as u32)
 }
 
 /// A time offset as liblxc keeps it: seconds and nanoseconds apart, the last of each.
@@ -372,8 +421,12 @@ fn path(item: &Item) -> Result<OsString, ParseError> {
 
 /// The options that LXC has for the mounts inside mean nothing for the root.
 fn root_options(item: &Item) -> Result<(), ParseError> {
-    let option = text(item)?.split(',').find(|o| matches!(*o, "create=dir" | "create=file" | "optional" | "relative"));
-    option.map_or(Ok(()), |option| Err(item.wrong(format!("'{option}' is not an option for the root file system"))))
+    let option = text(item)?
+        .split(',')
+        .find(|o| matches!(*o, "create=dir" | "create=file" | "optional" | "relative"));
+    option.map_or(Ok(()), |option| {
+        Err(item.wrong(format!("'{option}' is not an option for the root file system")))
+    })
 }
 
 fn cgroup_path(item: &Item, form: Form) -> Result<OsString, ParseError> {
@@ -394,19 +447,22 @@ fn cgroup_path(item: &Item, form: Form) -> Result<OsString, ParseError> {
     path(item)
 }
 
-/// What liblxc prints for an architecture. It refuses names that it doesn't know; we have no use for the value.
+/// What liblxc prints for an architecture. It refuses names that it doesn't know; we have no use
+/// for the value.
 fn personality(arch: &str) -> Option<&'static str> {
     match arch {
-        "arm" | "armel" | "armhf" | "armv7l" | "athlon" | "i386" | "i486" | "i586" | "i686" | "linux32" | "mips"
-        | "mipsel" | "ppc" | "powerpc" | "x32" | "x86" => Some("i686"),
-        "aarch64" | "amd64" | "arm64" | "linux64" | "loongarch64" | "loong64" | "mips64" | "mips64el" | "ppc64"
-        | "ppc64el" | "ppc64le" | "powerpc64" | "riscv64" | "s390x" | "x86_64" => Some("x86_64"),
+        "arm" | "armel" | "armhf" | "armv7l" | "athlon" | "i386" | "i486" | "i586" | "i686"
+        | "linux32" | "mips" | "mipsel" | "ppc" | "powerpc" | "x32" | "x86" => Some("i686"),
+        "aarch64" | "amd64" | "arm64" | "linux64" | "loongarch64" | "loong64" | "mips64"
+        | "mips64el" | "ppc64" | "ppc64el" | "ppc64le" | "powerpc64" | "riscv64" | "s390x"
+        | "x86_64" => Some("x86_64"),
         _ => None,
     }
 }
 
 fn log_level(value: &str) -> Option<&'static str> {
-    const LEVELS: [&str; 9] = ["TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "CRIT", "ALERT", "FATAL"];
+    const LEVELS: [&str; 9] =
+        ["TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "CRIT", "ALERT", "FATAL"];
     let by_number = value::unsigned32(value).and_then(|n| LEVELS.get(usize::try_from(n).ok()?));
     let by_name = || LEVELS.iter().find(|level| level.eq_ignore_ascii_case(value));
     by_number.or_else(by_name).copied()

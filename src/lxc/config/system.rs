@@ -1,7 +1,8 @@
 //! LXC's own settings, `/etc/lxc/lxc.conf`: where the containers are.
 //!
-//! Its language is not that of containers: the first line that sets a key counts, there are no quotes, and a
-//! value ends at the end of its line (`lxc_global_config_value` in liblxc's `initutils.c`).
+//! Its language is not that of containers: the first line that sets a key counts, there are no
+//! quotes, and a value ends at the end of its line (`lxc_global_config_value` in liblxc's
+//! `initutils.c`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -33,7 +34,8 @@ impl Default for SystemConfig {
 }
 
 impl SystemConfig {
-    /// Reads the settings from a file, usually [`SYSTEM_CONFIG`]; a file that isn't there sets nothing.
+    /// Reads the settings from a file, usually [`SYSTEM_CONFIG`]; a file that isn't there sets
+    /// nothing.
     pub fn load(path: &Path) -> Result<SystemConfig, ConfigError> {
         match load::read_file(path, None, None) {
             Ok(text) => Ok(SystemConfig::parse(&text)),
@@ -52,7 +54,8 @@ impl SystemConfig {
         });
         SystemConfig {
             lxcpath: PathBuf::from(lxcpath.unwrap_or(OsStr::new(DEFAULT_LXCPATH))),
-            cgroup_pattern: value(text, "lxc.cgroup.pattern").map(|p| String::from_utf8_lossy(p).into_owned()),
+            cgroup_pattern: value(text, "lxc.cgroup.pattern")
+                .map(|p| String::from_utf8_lossy(p).into_owned()),
         }
     }
 }
@@ -86,14 +89,21 @@ mod tests {
             ("lxc.cgroup.pattern = lxc/%n\n", DEFAULT_LXCPATH, Some("lxc/%n")),
         ] {
             let got = SystemConfig::parse(text.as_bytes());
-            assert_eq!((got.lxcpath.to_str().unwrap(), got.cgroup_pattern.as_deref()), (path, pattern), "{text:?}");
+            assert_eq!(
+                (got.lxcpath.to_str().unwrap(), got.cgroup_pattern.as_deref()),
+                (path, pattern),
+                "{text:?}"
+            );
         }
     }
 
     #[test]
     fn a_missing_file_gives_the_defaults() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(SystemConfig::load(&dir.path().join("lxc.conf")).unwrap(), SystemConfig::default());
+        assert_eq!(
+            SystemConfig::load(&dir.path().join("lxc.conf")).unwrap(),
+            SystemConfig::default()
+        );
         assert!(SystemConfig::load(dir.path()).is_err());
     }
 }

@@ -5,7 +5,8 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-/// The first and the last real-time signal, as glibc numbers them (liblxc asks glibc, so not the kernel's 32).
+/// The first and the last real-time signal, as glibc numbers them (liblxc asks glibc, so not the
+/// kernel's 32).
 const SIGRTMIN: i32 = 34;
 const SIGRTMAX: i32 = 64;
 
@@ -58,7 +59,8 @@ fn digits(text: &str) -> Option<u64> {
         (None, _) => (text, 10),
     };
     // `from_str_radix` would take a second sign.
-    body.starts_with(|c: char| c.is_ascii_hexdigit()).then(|| u64::from_str_radix(body, radix).ok())?
+    body.starts_with(|c: char| c.is_ascii_hexdigit())
+        .then(|| u64::from_str_radix(body, radix).ok())?
 }
 
 /// What `isspace` skips before a number.
@@ -80,7 +82,9 @@ pub fn unsigned32(text: &str) -> Option<u32> {
 pub fn signed32(text: &str) -> Option<i32> {
     let text = skip_space(text);
     match text.strip_prefix('-') {
-        Some(rest) if !rest.starts_with('+') => i32::try_from(-i64::try_from(digits(rest)?).ok()?).ok(),
+        Some(rest) if !rest.starts_with('+') => {
+            i32::try_from(-i64::try_from(digits(rest)?).ok()?).ok()
+        }
         Some(_) => None,
         None => i32::try_from(digits(text)?).ok(),
     }
@@ -174,9 +178,12 @@ pub fn id_map(text: &str) -> Option<IdMap> {
     let rest = text.get(1..)?;
     let fields: Vec<&str> = rest.split([' ', '\t', '\r']).filter(|f| !f.is_empty()).collect();
     match fields.as_slice() {
-        [inside, host, count] if rest.starts_with([' ', '\t', '\r']) => {
-            Some(IdMap { kind, inside: unsigned(inside)?, host: unsigned(host)?, count: unsigned(count)? })
-        }
+        [inside, host, count] if rest.starts_with([' ', '\t', '\r']) => Some(IdMap {
+            kind,
+            inside: unsigned(inside)?,
+            host: unsigned(host)?,
+            count: unsigned(count)?,
+        }),
         _ => None,
     }
 }
@@ -201,7 +208,8 @@ pub fn limit(text: &str) -> Option<String> {
     Some(if soft == hard { soft } else { format!("{soft}:{hard}") })
 }
 
-/// A time offset, as seconds or as nanoseconds: liblxc keeps the two apart and prints only one of them.
+/// A time offset, as seconds or as nanoseconds: liblxc keeps the two apart and prints only one of
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeOffset {
     /// Given in `h`, `m` or `s`.
@@ -250,7 +258,9 @@ mod tests {
         ] {
             assert_eq!(unsigned32(text), want, "{text:?}");
         }
-        for (text, want) in [("-5", Some(-5)), ("-+5", None), ("2147483648", None), ("-2147483648", Some(i32::MIN))] {
+        for (text, want) in
+            [("-5", Some(-5)), ("-+5", None), ("2147483648", None), ("-2147483648", Some(i32::MIN))]
+        {
             assert_eq!(signed32(text), want, "{text:?}");
         }
     }
@@ -311,7 +321,9 @@ mod tests {
         let want = IdMap { kind: IdKind::Gid, inside: 0, host: 100_000, count: 65536 };
         assert_eq!(id_map("g 0 100000 65536"), Some(want));
         assert_eq!(id_map(" g\t0  100000 65536 "), Some(want));
-        for wrong in ["", "u", "u0 1 2", "x 0 1 2", "u 0 1", "u 0 1 2 3", "u a 1 2", "b 0 100000 65536"] {
+        for wrong in
+            ["", "u", "u0 1 2", "x 0 1 2", "u 0 1", "u 0 1 2 3", "u a 1 2", "b 0 100000 65536"]
+        {
             assert_eq!(id_map(wrong), None, "{wrong:?}");
         }
     }

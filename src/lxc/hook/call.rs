@@ -1,8 +1,9 @@
 //! What LXC tells a hook program: in hook version 0 by arguments, in version 1 by variables.
 //!
-//! Traps of LXC 7.0: the user's own arguments come first in both versions; a network script gets its arguments in
-//! both; a veth without a link has its host's end as the *second* argument, for the shell swallows the empty link; and
-//! the variables of an earlier hook are still there in a later one, so those of another kind of hook are not looked at.
+//! Traps of LXC 7.0: the user's own arguments come first in both versions; a network script gets
+//! its arguments in both; a veth without a link has its host's end as the *second* argument, for
+//! the shell swallows the empty link; and the variables of an earlier hook are still there in a
+//! later one, so those of another kind of hook are not looked at.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -71,18 +72,29 @@ pub struct HookCall {
 
 impl HookCall {
     /// Reads a call: the program's arguments without its name, and its environment.
-    pub fn from_env(args: &[String], lookup: impl Fn(&str) -> Option<OsString>) -> Result<HookCall, CallError> {
-        let text = |name: &str| lookup(name).map(|v| v.to_string_lossy().into_owned()).filter(|v| !v.is_empty());
+    pub fn from_env(
+        args: &[String],
+        lookup: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<HookCall, CallError> {
+        let text = |name: &str| {
+            lookup(name).map(|v| v.to_string_lossy().into_owned()).filter(|v| !v.is_empty())
+        };
         let path = |name: &str| lookup(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         // LXC <= 2.0 knows no versions: it is as version 0.
         let version = u32::from(text("LXC_HOOK_VERSION").is_some_and(|v| v != "0"));
         let (name, section, kind, own, net) = if version == 0 {
-            of_arguments(args, text("LXC_NAME").as_deref()).ok_or(CallError::NotAHook("NAME SECTION HOOK"))?
+            of_arguments(args, text("LXC_NAME").as_deref())
+                .ok_or(CallError::NotAHook("NAME SECTION HOOK"))?
         } else {
             let name = text("LXC_NAME").ok_or(CallError::NotAHook("LXC_NAME"))?;
             let kind = text("LXC_HOOK_TYPE").ok_or(CallError::NotAHook("LXC_HOOK_TYPE"))?;
-            let section = text("LXC_HOOK_SECTION").ok_or(CallError::NotAHook("LXC_HOOK_SECTION"))?;
-            let (own, net) = if section == SECTION_NET { of_variables(args, &text) } else { (args.to_vec(), None) };
+            let section =
+                text("LXC_HOOK_SECTION").ok_or(CallError::NotAHook("LXC_HOOK_SECTION"))?;
+            let (own, net) = if section == SECTION_NET {
+                of_variables(args, &text)
+            } else {
+                (args.to_vec(), None)
+            };
             (name, section, kind, own, net)
         };
         let name = ContainerName::new(&name)?;
@@ -139,7 +151,10 @@ fn of_arguments(args: &[String], name: Option<&str>) -> Option<Told> {
 }
 
 /// `OWN… TYPE [LINK [HOST]]` and the variables.
-fn of_variables(args: &[String], text: &dyn Fn(&str) -> Option<String>) -> (Vec<String>, Option<NetCall>) {
+fn of_variables(
+    args: &[String],
+    text: &dyn Fn(&str) -> Option<String>,
+) -> (Vec<String>, Option<NetCall>) {
     let Some(kind) = text("LXC_NET_TYPE") else { return (args.to_vec(), None) };
     let (link, host) = match kind.as_str() {
         "veth" => (text("LXC_NET_PARENT"), text("LXC_NET_PEER")),
@@ -148,7 +163,11 @@ fn of_variables(args: &[String], text: &dyn Fn(&str) -> Option<String>) -> (Vec<
         _ => (args.iter().rposition(|a| *a == kind).and_then(|at| args.get(at + 1)).cloned(), None),
     };
     let words = 1 + usize::from(link.is_some()) + usize::from(host.is_some());
-    let at = args.len().checked_sub(words).filter(|at| args.get(*at) == Some(&kind)).unwrap_or(args.len());
+    let at = args
+        .len()
+        .checked_sub(words)
+        .filter(|at| args.get(*at) == Some(&kind))
+        .unwrap_or(args.len());
     (args[..at].to_vec(), Some(NetCall { kind, link, host }))
 }
 
@@ -188,8 +207,14 @@ mod tests {
             ("LXC_TARGET", "reboot"),
         ];
         let told = call("--bind-root web lxc post-stop", &all).unwrap();
-        assert_eq!((told.version, told.section.as_str(), told.kind.as_str()), (0, "lxc", "post-stop"));
-        assert_eq!((told.name.as_str(), told.own.as_slice()), ("web", &["--bind-root".to_owned()][..]));
+        assert_eq!(
+            (told.version, told.section.as_str(), told.kind.as_str()),
+            (0, "lxc", "post-stop")
+        );
+        assert_eq!(
+            (told.name.as_str(), told.own.as_slice()),
+            ("web", &["--bind-root".to_owned()][..])
+        );
         assert_eq!(told.lxcpath, Some(LxcPath::new("/srv/lxc").unwrap()));
         assert_eq!((told.pid, told.target), (Some(812), Some(Target::Reboot)));
         assert_eq!(told.rootfs.as_deref(), Some("/srv/lxc/web/rootfs".as_ref()));
@@ -229,14 +254,20 @@ mod tests {
         // A hook after it.
         (all[2].1, all[3].1) = ("start-host", "lxc");
         let told = call("own", &all).unwrap();
-        assert_eq!((told.own, told.net, told.kind.as_str()), (vec!["own".to_owned()], None, "start-host"));
+        assert_eq!(
+            (told.own, told.net, told.kind.as_str()),
+            (vec!["own".to_owned()], None, "start-host")
+        );
     }
 
     #[test]
     fn a_configuration_elsewhere_tells_no_lxc_path() {
-        for (file, told) in
-            [("/srv/lxc/web/config", true), ("/srv/lxc/other/config", false), ("/root/web.conf", false), ("", false)]
-        {
+        for (file, told) in [
+            ("/srv/lxc/web/config", true),
+            ("/srv/lxc/other/config", false),
+            ("/root/web.conf", false),
+            ("", false),
+        ] {
             let call = call("web lxc pre-start", &[("LXC_CONFIG_FILE", file)]).unwrap();
             assert_eq!(call.lxcpath.is_some(), told, "{file}");
         }
@@ -245,7 +276,10 @@ mod tests {
     #[test]
     fn what_is_no_call_is_refused() {
         assert_eq!(call("", &[]), Err(CallError::NotAHook("NAME SECTION HOOK")));
-        assert_eq!(call("--help", &[("LXC_NAME", "web")]), Err(CallError::NotAHook("NAME SECTION HOOK")));
+        assert_eq!(
+            call("--help", &[("LXC_NAME", "web")]),
+            Err(CallError::NotAHook("NAME SECTION HOOK"))
+        );
         assert_eq!(call("", &[("LXC_HOOK_VERSION", "1")]), Err(CallError::NotAHook("LXC_NAME")));
         assert!(matches!(call(".. lxc pre-start", &[]), Err(CallError::Name(_))));
         assert!(matches!(call("web lxc start-host", &[("LXC_PID", "-1")]), Err(CallError::Pid(_))));

@@ -32,13 +32,22 @@ fn noting(top: &Path) -> (String, PathBuf) {
 #[test]
 fn the_shells_line_is_that_of_lxc() {
     let none: &[String] = &[];
-    assert_eq!(command_line(0, "/h -a", "web", "lxc", "stop", none), "exec /h -a 'web' 'lxc' 'stop'");
+    assert_eq!(
+        command_line(0, "/h -a", "web", "lxc", "stop", none),
+        "exec /h -a 'web' 'lxc' 'stop'"
+    );
     assert_eq!(command_line(1, "/h -a", "web", "lxc", "stop", none), "exec /h -a");
     let words = ["veth", "br0", "vethX"].map(str::to_owned);
-    assert_eq!(command_line(0, "/h", "web", "net", "up", &words), "exec /h 'web' 'net' 'up' veth br0 vethX");
+    assert_eq!(
+        command_line(0, "/h", "web", "net", "up", &words),
+        "exec /h 'web' 'net' 'up' veth br0 vethX"
+    );
     assert_eq!(command_line(1, "/h", "web", "net", "up", &words), "exec /h veth br0 vethX");
     // A name may hold anything but a slash.
-    assert_eq!(command_line(0, "/h", "a'; b", "lxc", "stop", none), r"exec /h 'a'\''; b' 'lxc' 'stop'");
+    assert_eq!(
+        command_line(0, "/h", "a'; b", "lxc", "stop", none),
+        r"exec /h 'a'\''; b' 'lxc' 'stop'"
+    );
     assert_eq!(command_line(1, "/h", "a", "net", "up", &["$x".to_owned()]), "exec /h '$x'");
 }
 
@@ -46,7 +55,8 @@ fn the_shells_line_is_that_of_lxc() {
 fn a_hook_of_version_0_gets_arguments() {
     let top = tempfile::tempdir().unwrap();
     let (script, notes) = noting(top.path());
-    let text = format!("lxc.log.level = DEBUG\nlxc.console.path = none\nlxc.hook.stop = {script} own\n");
+    let text =
+        format!("lxc.log.level = DEBUG\nlxc.console.path = none\nlxc.hook.stop = {script} own\n");
     let defined = defined(top.path(), "web", &text);
     let context = Context::new(&defined)
         .with_pid(812)
@@ -119,7 +129,8 @@ fn a_hook_that_hangs_is_ended_with_its_children() {
     assert!(begin.elapsed() < Duration::from_secs(20));
     let pid: i32 = fs::read_to_string(pids).unwrap().trim().parse().unwrap();
     // Killed; it may take a moment until nobody sees it any more.
-    let gone = || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |s| s.contains(") Z "));
+    let gone =
+        || fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |s| s.contains(") Z "));
     while !gone() && begin.elapsed() < Duration::from_secs(20) {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -129,7 +140,8 @@ fn a_hook_that_hangs_is_ended_with_its_children() {
 #[test]
 fn a_program_left_behind_does_not_hold_us_up() {
     let top = tempfile::tempdir().unwrap();
-    let defined = defined(top.path(), "web", "lxc.hook.stop = /bin/sh -c 'sleep 3 & echo done' #\n");
+    let defined =
+        defined(top.path(), "web", "lxc.hook.stop = /bin/sh -c 'sleep 3 & echo done' #\n");
     let begin = Instant::now();
     run_all(HookKind::Stop, &Context::new(&defined)).unwrap();
     assert!(begin.elapsed() < Duration::from_secs(2));

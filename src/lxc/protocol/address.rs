@@ -9,11 +9,13 @@ const HASHED_FROM: usize = 106;
 
 /// FNV-1a, 64 bits, as LXC hashes long names.
 pub fn fnv1a64(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// An lxcpath as it stands in a socket's name: without trailing slashes, otherwise untouched, because LXC does not
-/// resolve it either: the monitor's spelling must be the user's.
+/// An lxcpath as it stands in a socket's name: without trailing slashes, otherwise untouched,
+/// because LXC does not resolve it either: the monitor's spelling must be the user's.
 pub fn trim_lxcpath(lxcpath: &str) -> &str {
     lxcpath.trim_end_matches('/')
 }
@@ -28,12 +30,14 @@ pub fn socket_name(lxcpath: &str, name: &str) -> String {
     format!("lxc/{:016x}/command", fnv1a64(container.as_bytes()))
 }
 
-/// The address of a container's command socket. Its length is that of the name, without NUL or padding at the end.
+/// The address of a container's command socket. Its length is that of the name, without NUL or
+/// padding at the end.
 pub fn address(lxcpath: &str, name: &str) -> nix::Result<UnixAddr> {
     UnixAddr::new_abstract(socket_name(lxcpath, name).as_bytes())
 }
 
-/// The fifo by which a monitor tells `lxc-monitord` of states: below `run`, which is `/run` on a real host.
+/// The fifo by which a monitor tells `lxc-monitord` of states: below `run`, which is `/run` on a
+/// real host.
 pub fn fifo_path(run: &Path, lxcpath: &str) -> PathBuf {
     // Not `Path::join`: the lxcpath begins with a slash, and joining would throw the front away.
     let mut path = run.as_os_str().to_owned();

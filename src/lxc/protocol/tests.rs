@@ -29,15 +29,25 @@ fn headers_have_their_layout() {
         (Header { code: 3, datalen: 0, value: 0 }, &[&3i32.to_ne_bytes(), &[0; 12]]),
         (Header { code: 0, datalen: 0, value: -1 }, &[&[0; 8], &[0xff; 8]]),
         (Header { code: -38, datalen: 0, value: 0 }, &[&(-38i32).to_ne_bytes(), &[0; 12]]),
-        (Header { code: 7, datalen: 9, value: 0 }, &[&7i32.to_ne_bytes(), &9i32.to_ne_bytes(), &[0; 8]]),
-        (Header { code: 0, datalen: 0, value: 0x6e02_0000 }, &[&[0; 8], &0x6e02_0000i64.to_ne_bytes()]),
+        (
+            Header { code: 7, datalen: 9, value: 0 },
+            &[&7i32.to_ne_bytes(), &9i32.to_ne_bytes(), &[0; 8]],
+        ),
+        (
+            Header { code: 0, datalen: 0, value: 0x6e02_0000 },
+            &[&[0; 8], &0x6e02_0000i64.to_ne_bytes()],
+        ),
     ];
     for (header, bytes) in table {
         assert_eq!(header.encode().to_vec(), joined(bytes));
         assert_eq!(Header::decode(&header.encode()), *header);
     }
     // With a payload the value is a pointer; reading it does no harm.
-    let pointer = joined(&[&6i32.to_ne_bytes(), &5i32.to_ne_bytes(), &0x7fff_1234_5678_9abci64.to_ne_bytes()]);
+    let pointer = joined(&[
+        &6i32.to_ne_bytes(),
+        &5i32.to_ne_bytes(),
+        &0x7fff_1234_5678_9abci64.to_ne_bytes(),
+    ]);
     assert_eq!(Header::decode(&pointer.try_into().unwrap()).datalen, 5);
 }
 
@@ -63,8 +73,13 @@ fn cgroup_ctx_has_its_layout() {
 
 #[test]
 fn cgroup_fd_has_its_layout() {
-    let fd =
-        CgroupFd { layout: 2, utilities: 3, kind: HierarchyKind::V2 as i32, fd: 9, controller: "memory".to_owned() };
+    let fd = CgroupFd {
+        layout: 2,
+        utilities: 3,
+        kind: HierarchyKind::V2 as i32,
+        fd: 9,
+        controller: "memory".to_owned(),
+    };
     let expected = joined(&[
         &2i32.to_ne_bytes(),
         &3u32.to_ne_bytes(),
@@ -75,8 +90,16 @@ fn cgroup_fd_has_its_layout() {
     ]);
     assert_eq!(fd.encode().to_vec(), expected);
     assert_eq!(CgroupFd::decode(&expected), fd);
-    assert_eq!(CgroupFd::decode(&expected[..23]).controller, "memory", "shorter: filled with zeros");
-    assert_eq!(CgroupFd::decode(&[expected.as_slice(), &[0]].concat()).controller, "", "longer: all zeros");
+    assert_eq!(
+        CgroupFd::decode(&expected[..23]).controller,
+        "memory",
+        "shorter: filled with zeros"
+    );
+    assert_eq!(
+        CgroupFd::decode(&[expected.as_slice(), &[0]].concat()).controller,
+        "",
+        "longer: all zeros"
+    );
     assert_eq!(CgroupFd::decode(&[b'x'; 80]).controller, "", "no NUL");
     let long = CgroupFd { controller: "c".repeat(70), ..fd };
     assert_eq!(CgroupFd::decode(&long.encode()).controller, "c".repeat(63));
@@ -85,8 +108,14 @@ fn cgroup_fd_has_its_layout() {
 #[test]
 fn device_item_has_its_layout() {
     let item = DeviceItem { kind: 'c', major: 1, minor: -1, access: "rw".to_owned(), allow: true };
-    let expected =
-        joined(&[b"c\0\0\0", &1i32.to_ne_bytes(), &(-1i32).to_ne_bytes(), b"rw\0\0", &1i32.to_ne_bytes(), &[0; 20]]);
+    let expected = joined(&[
+        b"c\0\0\0",
+        &1i32.to_ne_bytes(),
+        &(-1i32).to_ne_bytes(),
+        b"rw\0\0",
+        &1i32.to_ne_bytes(),
+        &[0; 20],
+    ]);
     assert_eq!(item.encode().to_vec(), expected);
     assert_eq!(DeviceItem::decode(&expected), Some(item));
     for (at, byte) in [(0, b'x'), (12, b'q'), (14, 0xff), (16, 7)] {
@@ -106,7 +135,10 @@ fn messages_have_their_layout() {
     let exit = Message { name: "n".repeat(300), news: News::ExitCode(0x8b) };
     let bytes = exit.encode();
     assert_eq!((&bytes[..4], bytes[258], bytes[259]), (&2i32.to_ne_bytes()[..], b'n', 0));
-    assert_eq!(Message::decode(&bytes), Some(Message { name: "n".repeat(255), news: News::ExitCode(0x8b) }));
+    assert_eq!(
+        Message::decode(&bytes),
+        Some(Message { name: "n".repeat(255), news: News::ExitCode(0x8b) })
+    );
     assert_eq!(Message::decode(&expected[..263]), None);
     assert_eq!(Message::decode(&joined(&[&1i32.to_ne_bytes(), &[0; 260]])), None);
     assert_eq!(Message::decode(&joined(&[&[0; 260], &8i32.to_ne_bytes()])), None);
@@ -151,7 +183,10 @@ fn an_address_of_106_bytes_is_hashed() {
     assert_eq!((literal.len(), literal.ends_with("n/command")), (105, true));
     let name = "n".repeat(85);
     let hashed = socket_name("/var/lib/lxc", &name);
-    assert_eq!(hashed, format!("lxc/{:016x}/command", fnv1a64(format!("/var/lib/lxc/{name}").as_bytes())));
+    assert_eq!(
+        hashed,
+        format!("lxc/{:016x}/command", fnv1a64(format!("/var/lib/lxc/{name}").as_bytes()))
+    );
     assert_eq!(socket_name("/var/lib/lxc//", "c1"), "/var/lib/lxc/c1/command");
     assert_eq!(socket_name("/var/./lib/lxc", "c1"), "/var/./lib/lxc/c1/command", "not resolved");
     for (name, text) in [("n".repeat(84), literal), (name, hashed)] {
@@ -162,7 +197,10 @@ fn an_address_of_106_bytes_is_hashed() {
 
 #[test]
 fn the_fifo_lies_where_lxc_monitord_makes_it() {
-    assert_eq!(fifo_path(Path::new("/run"), "/var/lib/lxc/").as_os_str(), "/run/lxc//var/lib/lxc/monitor-fifo");
+    assert_eq!(
+        fifo_path(Path::new("/run"), "/var/lib/lxc/").as_os_str(),
+        "/run/lxc//var/lib/lxc/monitor-fifo"
+    );
 }
 
 proptest::proptest! {

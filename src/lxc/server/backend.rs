@@ -14,10 +14,11 @@ use crate::lxc::protocol::{ConsoleLog, DeviceItem, HierarchyKind, Layout};
 pub struct Hierarchy<'a> {
     /// v1 or v2.
     pub kind: HierarchyKind,
-    /// The controllers that are found here. On pure v2 the base cgroup's `cgroup.controllers`, `devices` if device
-    /// rules can be loaded, and `freezer` if there is a `cgroup.freeze`.
+    /// The controllers that are found here. On pure v2 the base cgroup's `cgroup.controllers`,
+    /// `devices` if device rules can be loaded, and `freezer` if there is a `cgroup.freeze`.
     pub controllers: Vec<String>,
-    /// The container's cgroup below the mount, as LXC spells it: `lxc.payload.N` on pure v2, `/lxc.payload.N` else.
+    /// The container's cgroup below the mount, as LXC spells it: `lxc.payload.N` on pure v2,
+    /// `/lxc.payload.N` else.
     pub path: String,
     /// The cgroup with the limits, spelt alike.
     pub limit_path: String,
@@ -27,7 +28,8 @@ pub struct Hierarchy<'a> {
     pub limit_fd: Option<BorrowedFd<'a>>,
 }
 
-/// A container that is served. No method may block for long: the server has one thread, and it is the monitor's.
+/// A container that is served. No method may block for long: the server has one thread, and it is
+/// the monitor's.
 ///
 /// Container and limit cgroup differ only with `lxc.cgroup.dir.container.inner`.
 pub trait Served {
@@ -37,12 +39,12 @@ pub trait Served {
     /// A pidfd of init.
     fn init_pidfd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// The CLONE_NEW* flags of the namespaces in which init and monitor differ. A CLONE_NEWUSER too many makes
-    /// lxc-attach fail.
+    /// The CLONE_NEW* flags of the namespaces in which init and monitor differ. A CLONE_NEWUSER too
+    /// many makes lxc-attach fail.
     fn clone_flags(&self) -> u32;
 
-    /// The value of a configuration key as LXC would print it (lists with a newline after each item; `lxc.arch` only
-    /// `x86_64` or `i686`); `None` if it is unset, empty or unknown.
+    /// The value of a configuration key as LXC would print it (lists with a newline after each
+    /// item; `lxc.arch` only `x86_64` or `i686`); `None` if it is unset, empty or unknown.
     fn config_item(&self, key: &str) -> Option<String>;
 
     /// How cgroups are mounted here.
@@ -51,8 +53,8 @@ pub trait Served {
     /// Every hierarchy that the container has a cgroup in.
     fn hierarchies(&self) -> Vec<Hierarchy<'_>>;
 
-    /// The root of the container's devpts (O_PATH), so that lxc-attach gets its terminal inside. LXC gives it only if
-    /// `lxc.pty.max` is set.
+    /// The root of the container's devpts (O_PATH), so that lxc-attach gets its terminal inside.
+    /// LXC gives it only if `lxc.pty.max` is set.
     fn devpts_fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -92,17 +94,19 @@ pub trait Served {
         None
     }
 
-    /// `lxc-stop -k`: sends init `lxc.signal.stop` (SIGKILL), then thaws the container so that it can die.
+    /// `lxc-stop -k`: sends init `lxc.signal.stop` (SIGKILL), then thaws the container so that it
+    /// can die.
     fn on_stop(&mut self) -> io::Result<()>;
 
-    /// Freezes the container, as tools of LXC 4.0 ask for it (later ones write `cgroup.freeze` themselves). The time
-    /// limit is the client's; a monitor may take less.
+    /// Freezes the container, as tools of LXC 4.0 ask for it (later ones write `cgroup.freeze`
+    /// themselves). The time limit is the client's; a monitor may take less.
     fn freeze(&mut self, limit: Option<Duration>) -> io::Result<()>;
 
     /// Thaws the container.
     fn unfreeze(&mut self, limit: Option<Duration>) -> io::Result<()>;
 
-    /// Adds a rule to the container's device program (`lxc-device add`, `lxc-cgroup NAME devices.allow`).
+    /// Adds a rule to the container's device program (`lxc-device add`, `lxc-cgroup NAME
+    /// devices.allow`).
     fn add_device_rule(&mut self, rule: &DeviceItem) -> io::Result<()> {
         let _ = rule;
         Err(io::ErrorKind::Unsupported.into())

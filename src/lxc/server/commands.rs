@@ -1,6 +1,7 @@
 //! The table of commands: what is answered to a request.
 //!
-//! `LXC-COMMAND-PROTOCOL.md` §3 is its source: what the monitors of LXC 5.0, 6.0 and 7.0 were seen to answer.
+//! `LXC-COMMAND-PROTOCOL.md` §3 is its source: what the monitors of LXC 5.0, 6.0 and 7.0 were seen
+//! to answer.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,8 +12,9 @@ use nix::errno::Errno;
 use super::connection::{Answer, Held, Request};
 use super::{Hierarchy, MAX_HELD, Served, Server};
 use crate::lxc::protocol::{
-    CGROUP_CTX_LEN, CGROUP_CTX_MAX_FD, CgroupCtx, CgroupFd, Command, ConsoleLog, DeviceItem, HierarchyKind, Layout,
-    MAX_STATE, PAYLOAD_MAX, State, UTILITY_DEVICES, UTILITY_FREEZER, c_string, decode_wanted, to_c_string,
+    CGROUP_CTX_LEN, CGROUP_CTX_MAX_FD, CgroupCtx, CgroupFd, Command, ConsoleLog, DeviceItem,
+    HierarchyKind, Layout, MAX_STATE, PAYLOAD_MAX, State, UTILITY_DEVICES, UTILITY_FREEZER,
+    c_string, decode_wanted, to_c_string,
 };
 
 /// What LXC says where it has no errno.
@@ -38,8 +40,14 @@ enum Which {
 
 impl Server {
     /// Does what a request asks and says what to answer.
-    pub(super) fn answer<'a>(&mut self, served: &'a mut dyn Served, request: &Request) -> Response<'a> {
-        let Some(command) = Command::from_number(request.number) else { return refuse(Errno::ENOSYS) };
+    pub(super) fn answer<'a>(
+        &mut self,
+        served: &'a mut dyn Served,
+        request: &Request,
+    ) -> Response<'a> {
+        let Some(command) = Command::from_number(request.number) else {
+            return refuse(Errno::ENOSYS);
+        };
         let payload = request.payload.as_slice();
         match command {
             Command::GetTtyFd => self.tty(served, request.value),
@@ -58,13 +66,17 @@ impl Server {
             Command::GetLimitCgroup => cgroup(served, payload, Which::Limit),
             Command::GetConfigItem => {
                 // A NUL-terminated key or nothing: what HEAD of LXC checks, and 7.0 died of.
-                let item = c_string(payload).and_then(|key| served.config_item(key)).filter(|v| !v.is_empty());
+                let item = c_string(payload)
+                    .and_then(|key| served.config_item(key))
+                    .filter(|v| !v.is_empty());
                 item.map_or_else(|| say_code(FAILED), |v| text(&v))
             }
             Command::GetName => text(self.name()),
             Command::GetLxcpath => text(self.lxcpath()),
             Command::AddStateClient => self.add_state_client(payload),
-            Command::ConsoleLog => match ConsoleLog::decode(payload).map(|asked| served.console_log(asked)) {
+            Command::ConsoleLog => match ConsoleLog::decode(payload)
+                .map(|asked| served.console_log(asked))
+            {
                 None => refuse(Errno::EINVAL),
                 Some(None) => refuse(Errno::EFAULT),
                 Some(Some(Err(errno))) => refuse(errno),
@@ -81,10 +93,14 @@ impl Server {
             // No container of ours has a seccomp proxy.
             Command::SeccompNotifyAddListener => refuse(Errno::EINVAL),
             Command::AddBpfDeviceCgroup => match DeviceItem::decode(payload) {
-                Some(rule) => served.add_device_rule(&rule).map_or_else(|_| say_code(FAILED), |()| done()),
+                Some(rule) => {
+                    served.add_device_rule(&rule).map_or_else(|_| say_code(FAILED), |()| done())
+                }
                 None => refuse(Errno::EINVAL),
             },
-            Command::Freeze | Command::Unfreeze if served.layout() != Layout::Unified => refuse(Errno::ENOENT),
+            Command::Freeze | Command::Unfreeze if served.layout() != Layout::Unified => {
+                refuse(Errno::ENOENT)
+            }
             Command::Freeze => {
                 let frozen = served.freeze(limit(request.value));
                 self.changed(frozen, State::Frozen)
@@ -95,7 +111,9 @@ impl Server {
             }
             Command::GetCgroup2Fd if served.layout() != Layout::Unified => refuse(Errno::EINVAL),
             Command::GetCgroup2Fd => descriptor(unified(served).and_then(|h| h.fd)),
-            Command::GetLimitCgroup2Fd if served.layout() != Layout::Unified => refuse(Errno::EINVAL),
+            Command::GetLimitCgroup2Fd if served.layout() != Layout::Unified => {
+                refuse(Errno::EINVAL)
+            }
             Command::GetLimitCgroup2Fd => descriptor(unified(served).and_then(|h| h.limit_fd)),
             Command::GetInitPidfd => descriptor(served.init_pidfd()),
             Command::GetDevptsFd => descriptor(served.devpts_fd()),
@@ -137,8 +155,11 @@ impl Server {
             return refuse(Errno::EMFILE);
         }
         let now = wanted.get(self.state().index()) == Some(&1);
-        let (held, number) =
-            if now { (Held::Told, self.state().number()) } else { (Held::StateClient(wanted), MAX_STATE) };
+        let (held, number) = if now {
+            (Held::Told, self.state().number())
+        } else {
+            (Held::StateClient(wanted), MAX_STATE)
+        };
         Response::Hold(held, Some(Answer { code: number, value: number, ..Answer::default() }))
     }
 
@@ -169,8 +190,8 @@ fn value<'a>(value: i32) -> Response<'a> {
     Response::Say(Answer { value, ..Answer::default() })
 }
 
-/// A text with its NUL. One that the client could not take is refused, not cut; so is one with a NUL inside, of which
-/// the client would see the beginning only.
+/// A text with its NUL. One that the client could not take is refused, not cut; so is one with a
+/// NUL inside, of which the client would see the beginning only.
 fn text<'a>(text: &str) -> Response<'a> {
     if text.len() >= PAYLOAD_MAX || text.contains('\0') {
         return say_code(FAILED);
@@ -187,7 +208,10 @@ fn descriptor(fd: Option<BorrowedFd<'_>>) -> Response<'_> {
 
 fn errno(e: &io::Error) -> Errno {
     // Never 0: a client would take it for success.
-    e.raw_os_error().map(Errno::from_raw).filter(|e| *e != Errno::UnknownErrno).unwrap_or(Errno::EIO)
+    e.raw_os_error()
+        .map(Errno::from_raw)
+        .filter(|e| *e != Errno::UnknownErrno)
+        .unwrap_or(Errno::EIO)
 }
 
 /// A client's time limit in milliseconds; -1 is none.
@@ -195,8 +219,8 @@ fn limit(value: i32) -> Option<Duration> {
     u64::try_from(value).ok().map(Duration::from_millis)
 }
 
-/// The path of the cgroup in a controller's hierarchy. An unknown controller gets no answer; no controller means the
-/// unified hierarchy if that one has none.
+/// The path of the cgroup in a controller's hierarchy. An unknown controller gets no answer; no
+/// controller means the unified hierarchy if that one has none.
 fn cgroup<'a>(served: &dyn Served, payload: &[u8], which: Which) -> Response<'a> {
     let controller = match c_string(payload) {
         Some(name) => Some(name),
@@ -228,7 +252,8 @@ fn utilities(served: &dyn Served) -> u32 {
     bit("devices", UTILITY_DEVICES) | bit("freezer", UTILITY_FREEZER)
 }
 
-/// The container's cgroup in each hierarchy. Without any, the structure is sent all the same, with an error.
+/// The container's cgroup in each hierarchy. Without any, the structure is sent all the same, with
+/// an error.
 fn cgroup_ctx(served: &dyn Served, asked: usize) -> Response<'_> {
     if asked == 0 {
         return refuse(Errno::EINVAL);
@@ -253,7 +278,8 @@ fn cgroup_fd<'a>(served: &'a dyn Served, payload: &[u8], which: Which) -> Respon
     if request.controller.is_empty() {
         return refuse(Errno::EINVAL);
     }
-    let found = served.hierarchies().into_iter().find(|h| h.controllers.contains(&request.controller));
+    let found =
+        served.hierarchies().into_iter().find(|h| h.controllers.contains(&request.controller));
     let Some(hierarchy) = found else { return refuse(Errno::ENOENT) };
     if request.kind != 0 && request.kind != hierarchy.kind as i32 {
         return refuse(Errno::EINVAL);

@@ -63,14 +63,16 @@ pub(super) struct Connection {
 pub(super) struct Reading {
     /// When patience ends.
     pub(super) deadline: Instant,
-    /// Whether the process that connected is one that is served: the others have few places, so that they can't take
-    /// all of them. What counts for the answer are the credentials of the request.
+    /// Whether the process that connected is one that is served: the others have few places, so
+    /// that they can't take all of them. What counts for the answer are the credentials of the
+    /// request.
     pub(super) trusted: bool,
     header: [u8; REQUEST_LEN],
     /// How many bytes have come of the header.
     have: usize,
     denied: bool,
-    /// Once the header is complete: the payload's full length of bytes, and how many of them have come.
+    /// Once the header is complete: the payload's full length of bytes, and how many of them have
+    /// come.
     payload: Option<(Vec<u8>, usize)>,
 }
 
@@ -106,7 +108,11 @@ pub(super) struct Answer<'a> {
 
 impl Connection {
     /// Prepares an accepted socket.
-    pub(super) fn new(stream: UnixStream, owner: Owner, deadline: Instant) -> io::Result<Connection> {
+    pub(super) fn new(
+        stream: UnixStream,
+        owner: Owner,
+        deadline: Instant,
+    ) -> io::Result<Connection> {
         stream.set_nonblocking(true)?;
         setsockopt(&stream, PassCred, &true)?;
         let trusted = owner.admits(getsockopt(&stream, PeerCredentials)?);
@@ -118,20 +124,22 @@ impl Connection {
     /// Reads as much of the request as is there.
     pub(super) fn read(&mut self, owner: Owner) -> Progress {
         match &mut self.phase {
-            Phase::Reading(reading) => reading.advance(&self.stream, owner).unwrap_or_else(|e| match e.kind() {
-                io::ErrorKind::WouldBlock => Progress::Waiting,
-                _ => Progress::Lost,
-            }),
+            Phase::Reading(reading) => {
+                reading.advance(&self.stream, owner).unwrap_or_else(|e| match e.kind() {
+                    io::ErrorKind::WouldBlock => Progress::Waiting,
+                    _ => Progress::Lost,
+                })
+            }
             Phase::Held(_) => Progress::Waiting,
         }
     }
 
-    /// Sends header and payload in one message, since a client takes each with one read. False if the client is gone
-    /// or does not take them at once; then there is nothing more to do for it.
+    /// Sends header and payload in one message, since a client takes each with one read. False if
+    /// the client is gone or does not take them at once; then there is nothing more to do for it.
     pub(super) fn send(&self, answer: &Answer<'_>) -> bool {
         let Ok(datalen) = i32::try_from(answer.payload.len()) else { return false };
-        // Only the console's ring buffer is as large as that. What a socket holds is counted with the kernel's own
-        // share of it, hence twice as much.
+        // Only the console's ring buffer is as large as that. What a socket holds is counted with
+        // the kernel's own share of it, hence twice as much.
         if answer.payload.len() > PAYLOAD_MAX
             && let Err(e) = setsockopt(&self.stream, SndBufForce, &(4 * answer.payload.len()))
         {
@@ -145,7 +153,8 @@ impl Connection {
 
     /// Sends bytes that are no answer: a state message.
     pub(super) fn tell(&self, message: &[u8]) -> bool {
-        send_with_fds(self.stream.as_fd(), &[IoSlice::new(message)], &[], None).is_ok_and(|n| n == message.len())
+        send_with_fds(self.stream.as_fd(), &[IoSlice::new(message)], &[], None)
+            .is_ok_and(|n| n == message.len())
     }
 }
 
@@ -189,8 +198,8 @@ impl Reading {
 /// How many bytes follow a request's header; `None` if it is not to be listened to any longer.
 fn payload_len(header: Header) -> Option<usize> {
     let len = usize::try_from(header.datalen).ok().filter(|n| *n <= PAYLOAD_MAX)?;
-    // This one's descriptor comes with a byte of its own that is not announced. Not to read it would reset the
-    // connection before its client has the answer.
+    // This one's descriptor comes with a byte of its own that is not announced. Not to read it
+    // would reset the connection before its client has the answer.
     let unannounced = header.code == Command::SeccompNotifyAddListener.number();
     Some(if unannounced { len.max(1) } else { len })
 }

@@ -1,12 +1,14 @@
-//! Answers for a container on LXC's command socket, so that all of LXC's tools work on what we restored.
+//! Answers for a container on LXC's command socket, so that all of LXC's tools work on what we
+//! restored.
 //!
-//! The server owns the listening socket, the connections and the container's state. What it knows about the container
-//! it asks a [`Served`]. It has an epoll of its own; the monitor's loop watches that one descriptor ([`AsFd`]), calls
-//! [`Server::on_ready`] when it is readable, and [`Server::expire`] at [`Server::next_deadline`].
+//! The server owns the listening socket, the connections and the container's state. What it knows
+//! about the container it asks a [`Served`]. It has an epoll of its own; the monitor's loop watches
+//! that one descriptor ([`AsFd`]), calls [`Server::on_ready`] when it is readable, and
+//! [`Server::expire`] at [`Server::next_deadline`].
 //!
-//! A monitor of LXC reads requests blocking, so one stuck client stops it. Here nothing blocks: who does not send its
-//! request in time, or does not take its answer at once, is dropped; clients who are not served anyway have few
-//! places; and the number of connections has a limit.
+//! A monitor of LXC reads requests blocking, so one stuck client stops it. Here nothing blocks: who
+//! does not send its request in time, or does not take its answer at once, is dropped; clients who
+//! are not served anyway have few places; and the number of connections has a limit.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -80,12 +82,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes a container's address. Clients can connect from now on; they are answered once the loop runs, as it is
-    /// with LXC during a start. The state is [`State::Starting`], and told to nobody yet.
+    /// Takes a container's address. Clients can connect from now on; they are answered once the
+    /// loop runs, as it is with LXC during a start. The state is [`State::Starting`], and told to
+    /// nobody yet.
     pub fn bind(lxcpath: &str, name: &str) -> Result<Server, Error> {
         let address = protocol::address(lxcpath, name).map_err(io::Error::from)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(io::Error::from)?;
+        let fd =
+            socket(AddressFamily::Unix, SockType::Stream, flags, None).map_err(io::Error::from)?;
         match bind(fd.as_raw_fd(), &address) {
             Ok(()) => {}
             Err(Errno::EADDRINUSE) => return Err(Error::AlreadyRunning),
@@ -136,13 +140,14 @@ impl Server {
         self.listener.as_ref().map(AsFd::as_fd)
     }
 
-    /// What clients are told the container does. lxc-freeze and lxc-unfreeze change it, and any client of root's can:
-    /// whether init lives is to be read from its pidfd, not here.
+    /// What clients are told the container does. lxc-freeze and lxc-unfreeze change it, and any
+    /// client of root's can: whether init lives is to be read from its pidfd, not here.
     pub fn state(&self) -> State {
         self.state
     }
 
-    /// The container is in a new state: tells all who wait for it, and lxc-monitor. THAWED is told, RUNNING kept.
+    /// The container is in a new state: tells all who wait for it, and lxc-monitor. THAWED is told,
+    /// RUNNING kept.
     pub fn set_state(&mut self, state: State) {
         self.tell_clients(state);
         self.write_fifo(News::State(state));
@@ -153,16 +158,17 @@ impl Server {
         self.write_fifo(News::ExitCode(raw_status));
     }
 
-    /// The container has stopped for good: stops listening, then tells lxc-monitor. Clients who wait for STOPPED are
-    /// not told; they see it in the end of their connection, when the server is dropped: then post-stop hooks have
-    /// run. (At a reboot it is `set_state(State::Stopped)`.)
+    /// The container has stopped for good: stops listening, then tells lxc-monitor. Clients who
+    /// wait for STOPPED are not told; they see it in the end of their connection, when the server
+    /// is dropped: then post-stop hooks have run. (At a reboot it is `set_state(State::Stopped)`.)
     pub fn end(&mut self) {
         self.close_listener();
         self.state = State::Stopped;
         self.write_fifo(News::State(State::Stopped));
     }
 
-    /// Closes the listening socket: new clients, and those who were not accepted yet, see a stopped container.
+    /// Closes the listening socket: new clients, and those who were not accepted yet, see a stopped
+    /// container.
     pub fn close_listener(&mut self) {
         if let Some(listener) = self.listener.take() {
             // Closing alone would not do if a child that has not called exec yet shares the socket.
@@ -171,15 +177,17 @@ impl Server {
         }
     }
 
-    /// The container has stopped and will be started afresh, by a monitor that listens in our place: tells all, and
-    /// keeps only those who wait for RUNNING after the reboot (`lxc-stop -r`).
+    /// The container has stopped and will be started afresh, by a monitor that listens in our
+    /// place: tells all, and keeps only those who wait for RUNNING after the reboot (`lxc-stop
+    /// -r`).
     pub fn end_for_reboot(&mut self) {
         self.close_listener();
         self.set_state(State::Stopped);
         self.drop_state_clients_for_reboot();
     }
 
-    /// The container runs again: tells those who have waited for that. lxc-monitor hears it from the new monitor.
+    /// The container runs again: tells those who have waited for that. lxc-monitor hears it from
+    /// the new monitor.
     pub fn started_afresh(mut self) {
         self.tell_clients(State::Running);
     }
@@ -187,7 +195,9 @@ impl Server {
     /// Drops who waits for a state, but for those that wait for RUNNING after a reboot.
     pub(super) fn drop_state_clients_for_reboot(&mut self) {
         let gone = self.marks(|c| match &c.phase {
-            Phase::Held(Held::StateClient(wanted)) => wanted.get(State::Running.index()) != Some(&2),
+            Phase::Held(Held::StateClient(wanted)) => {
+                wanted.get(State::Running.index()) != Some(&2)
+            }
             Phase::Held(_) | Phase::Reading(_) => false,
         });
         gone.into_iter().for_each(|mark| self.remove(mark));
@@ -226,8 +236,10 @@ impl Server {
         let late = self.marks(|c| matches!(&c.phase, Phase::Reading(r) if r.deadline <= now));
         late.into_iter().for_each(|mark| self.remove(mark));
         if self.resting.is_some_and(|until| until <= now) {
-            let added =
-                self.listener.as_ref().map(|l| self.epoll.add(l, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)));
+            let added = self
+                .listener
+                .as_ref()
+                .map(|l| self.epoll.add(l, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER)));
             self.resting = match added {
                 Some(Err(_)) => now.checked_add(ACCEPT_PAUSE),
                 Some(Ok(())) | None => None,
@@ -254,7 +266,9 @@ impl Server {
     fn accept(&mut self, served: &mut dyn Served) {
         for _ in 0..ACCEPT_AT_ONCE {
             // An earlier client's request can't close the listener, but it may have gone to rest.
-            let Some(listener) = self.listener.as_ref().filter(|_| self.resting.is_none()) else { return };
+            let Some(listener) = self.listener.as_ref().filter(|_| self.resting.is_none()) else {
+                return;
+            };
             let now = Instant::now();
             let deadline = now.checked_add(REQUEST_LIMIT).unwrap_or(now);
             match listener.accept() {
@@ -279,7 +293,9 @@ impl Server {
     /// Takes a new client in. Its request is mostly there already.
     fn welcome(&mut self, connection: Connection, served: &mut dyn Served) {
         let Phase::Reading(new) = &connection.phase else { return };
-        let same_kind = self.marks(|c| matches!(&c.phase, Phase::Reading(reading) if reading.trusted == new.trusted));
+        let same_kind = self.marks(
+            |c| matches!(&c.phase, Phase::Reading(reading) if reading.trusted == new.trusted),
+        );
         let most = if new.trusted { MAX_READING } else { MAX_STRANGERS };
         if same_kind.len() >= most {
             // The one that has had the longest time.
@@ -330,7 +346,8 @@ impl Server {
             }
             Response::Hold(held, answer) => {
                 connection.phase = Phase::Held(held);
-                // No events but the end, which always comes: what a waiting client still sends is not our business.
+                // No events but the end, which always comes: what a waiting client still sends is
+                // not our business.
                 let mut only_end = EpollEvent::new(EpollFlags::empty(), mark);
                 answer.is_none_or(|a| connection.send(&a))
                     && self.epoll.modify(&connection.stream, &mut only_end).is_ok()
@@ -352,7 +369,9 @@ impl Server {
         self.state = if state == State::Thawed { State::Running } else { state };
         let message = Message { name: self.name.clone(), news: News::State(state) }.encode();
         let waiting = self.marks(|c| match &c.phase {
-            Phase::Held(Held::StateClient(wanted)) => wanted.get(state.index()).is_some_and(|want| *want != 0),
+            Phase::Held(Held::StateClient(wanted)) => {
+                wanted.get(state.index()).is_some_and(|want| *want != 0)
+            }
             Phase::Held(_) | Phase::Reading(_) => false,
         });
         for mark in waiting {
@@ -366,7 +385,11 @@ impl Server {
     /// Tells lxc-monitord, if it runs. LXC's monitor would wait for it to read; ours does not.
     fn write_fifo(&self, news: News) {
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW;
-        let Ok(mut fifo) = OpenOptions::new().write(true).custom_flags(flags.bits()).open(&self.fifo) else { return };
+        let Ok(mut fifo) =
+            OpenOptions::new().write(true).custom_flags(flags.bits()).open(&self.fifo)
+        else {
+            return;
+        };
         if fifo.metadata().is_ok_and(|m| m.file_type().is_fifo()) {
             let _ = fifo.write(&Message { name: self.name.clone(), news }.encode());
         }

@@ -93,7 +93,9 @@ impl Served for MadeUp {
         }
     }
     fn on_stop(&mut self) -> io::Result<()> {
-        self.done.send("stop".to_owned()).map_err(|_| io::Error::from_raw_os_error(Errno::ESRCH as i32))
+        self.done
+            .send("stop".to_owned())
+            .map_err(|_| io::Error::from_raw_os_error(Errno::ESRCH as i32))
     }
     fn freeze(&mut self, limit: Option<Duration>) -> io::Result<()> {
         self.done.send(format!("freeze {limit:?}")).map_err(io::Error::other)
@@ -136,7 +138,8 @@ impl Monitor {
         let (jobs, todo) = channel::<Job>();
         let thread = thread::spawn(move || {
             loop {
-                poll(&mut [PollFd::new(server.as_fd(), PollFlags::POLLIN)], PollTimeout::from(5u8)).unwrap();
+                poll(&mut [PollFd::new(server.as_fd(), PollFlags::POLLIN)], PollTimeout::from(5u8))
+                    .unwrap();
                 server.on_ready(&mut made_up).unwrap();
                 server.expire(Instant::now());
                 match todo.try_recv() {
@@ -158,7 +161,10 @@ impl Monitor {
     }
 
     /// Does something in the serving thread.
-    fn with<T: Send + 'static>(&self, f: impl FnOnce(&mut Server, &mut MadeUp) -> T + Send + 'static) -> T {
+    fn with<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&mut Server, &mut MadeUp) -> T + Send + 'static,
+    ) -> T {
         let (tx, rx) = channel();
         let job: Job = Box::new(move |server, made_up| tx.send(f(server, made_up)).unwrap());
         self.jobs.as_ref().unwrap().send(job).unwrap();
@@ -175,13 +181,20 @@ impl Monitor {
 
     fn connect(&self) -> UnixStream {
         let name = socket_name(self.lxcpath(), "made-up");
-        let stream = UnixStream::connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
+        let stream =
+            UnixStream::connect_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         stream
     }
 
-    /// A request as bytes, without any credentials; the connection, and what came within it before its end.
-    fn raw(&self, code: i32, value: i32, payload: &[u8]) -> (UnixStream, Option<Header>, Vec<OwnedFd>) {
+    /// A request as bytes, without any credentials; the connection, and what came within it before
+    /// its end.
+    fn raw(
+        &self,
+        code: i32,
+        value: i32,
+        payload: &[u8],
+    ) -> (UnixStream, Option<Header>, Vec<OwnedFd>) {
         let mut stream = self.connect();
         let header = Header { code, datalen: payload.len() as i32, value }.encode();
         stream.write_all(&[&header, payload].concat()).unwrap();

@@ -47,7 +47,9 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Action::MountCgroups => write!(f, "mount cgroup2 on {MOUNT_POINT}"),
-            Action::HandOn { names, .. } => write!(f, "hand controllers on to containers: {}", names.join(", ")),
+            Action::HandOn { names, .. } => {
+                write!(f, "hand controllers on to containers: {}", names.join(", "))
+            }
             Action::Load(names) => write!(f, "load modules: {}", names.join(", ")),
             Action::Bridge { name, address, port } => {
                 write!(f, "set up the bridge {name}")?;
@@ -77,8 +79,9 @@ impl Action {
             Action::HandOn { file, names } => {
                 kept.note(Step::Controllers { file: file.clone(), names: names.clone() })?;
                 let words: Vec<String> = names.iter().map(|name| format!("+{name}")).collect();
-                fs::write(file, words.join(" "))
-                    .with_context(|| format!("hand on {} in {}", names.join(", "), file.display()))?;
+                fs::write(file, words.join(" ")).with_context(|| {
+                    format!("hand on {} in {}", names.join(", "), file.display())
+                })?;
                 Ok(vec![format!("controllers are handed on: {}", names.join(", "))])
             }
             Action::Load(names) => load(names),
@@ -106,7 +109,12 @@ fn load(names: &[&str]) -> Result<Vec<String>> {
     Ok(vec![format!("modules are loaded: {}", names.join(", "))])
 }
 
-fn bridge(name: &str, address: Option<Cidr>, port: Option<&str>, kept: &mut Kept) -> Result<Vec<String>> {
+fn bridge(
+    name: &str,
+    address: Option<Cidr>,
+    port: Option<&str>,
+    kept: &mut Kept,
+) -> Result<Vec<String>> {
     let mut netlink = Netlink::open()?;
     let mut told = Vec::new();
     let mut was_there = true;
@@ -129,7 +137,9 @@ fn bridge(name: &str, address: Option<Cidr>, port: Option<&str>, kept: &mut Kept
     if let Some(cidr) = address {
         if was_there {
             // An address that is there already would go, too, at the undoing.
-            let has = netlink.addresses(index).with_context(|| format!("list the addresses of {name}"))?;
+            let has = netlink
+                .addresses(index)
+                .with_context(|| format!("list the addresses of {name}"))?;
             if !has.contains(&(cidr.address, cidr.prefix)) {
                 let (address, prefix) = (cidr.address, cidr.prefix);
                 kept.note(Step::Address { name: name.to_owned(), address, prefix })?;
@@ -143,7 +153,9 @@ fn bridge(name: &str, address: Option<Cidr>, port: Option<&str>, kept: &mut Kept
     if let Some(port) = port {
         let link = netlink.link(port).with_context(|| format!("stat {port}"))?;
         kept.note(Step::Port { name: port.to_owned(), bridge: name.to_owned() })?;
-        netlink.set_controller(link.index, Some(index)).with_context(|| format!("put {port} on {name}"))?;
+        netlink
+            .set_controller(link.index, Some(index))
+            .with_context(|| format!("put {port} on {name}"))?;
         netlink.set_up(link.index, true).with_context(|| format!("set up {port}"))?;
         told.push(format!("{port} is a port of {name}"));
     }

@@ -1,4 +1,5 @@
-//! A bridge that is there after each boot, by whichever program looks after the host's network. Pure but for reading.
+//! A bridge that is there after each boot, by whichever program looks after the host's network.
+//! Pure but for reading.
 
 use super::ifupdown;
 use super::root::{PUBLIC, Root};
@@ -56,12 +57,20 @@ impl Manager {
             }
             (Manager::Ifupdown, None) => format!("ifup {bridge}"),
             // By its file it has no addresses, so nobody else takes them away.
-            (Manager::Ifupdown, Some(port)) => format!("ip address flush dev {port} && ifup {bridge}"),
+            (Manager::Ifupdown, Some(port)) => {
+                format!("ip address flush dev {port} && ifup {bridge}")
+            }
         }
     }
 
-    /// The files that make the bridge; `mac` is the hardware address of its port, which a DHCP server knows.
-    pub fn files(self, root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
+    /// The files that make the bridge; `mac` is the hardware address of its port, which a DHCP
+    /// server knows.
+    pub fn files(
+        self,
+        root: &Root,
+        spec: &BridgeSpec,
+        mac: Option<Mac>,
+    ) -> anyhow::Result<Vec<Change>> {
         match self {
             Manager::Networkd => networkd(root, spec, mac),
             Manager::NetworkManager => network_manager(root, spec, mac),
@@ -73,22 +82,31 @@ impl Manager {
 /// The file that makes a bridge of this name already.
 pub fn defined(root: &Root, bridge: &str) -> Option<String> {
     let has_line = |file: &String, line: &str| {
-        root.text(file).is_some_and(|text| text.lines().any(|l| l.split_whitespace().collect::<String>() == line))
+        root.text(file).is_some_and(|text| {
+            text.lines().any(|l| l.split_whitespace().collect::<String>() == line)
+        })
     };
-    let networkd =
-        ["etc", "run", "usr/lib"].map(|dir| root.files(&format!("{dir}/systemd/network"), ".netdev")).concat();
-    let keyfiles =
-        ["etc", "run", "usr/lib"].map(|dir| root.files(&format!("{dir}/NetworkManager/system-connections"), ""));
+    let networkd = ["etc", "run", "usr/lib"]
+        .map(|dir| root.files(&format!("{dir}/systemd/network"), ".netdev"))
+        .concat();
+    let keyfiles = ["etc", "run", "usr/lib"]
+        .map(|dir| root.files(&format!("{dir}/NetworkManager/system-connections"), ""));
     let keyfiles = keyfiles.concat();
     networkd
         .into_iter()
         .find(|file| has_line(file, &format!("Name={bridge}")))
         .or_else(|| {
             let is_bridge = |file: &String| has_line(file, "type=bridge");
-            keyfiles.into_iter().find(|f| is_bridge(f) && has_line(f, &format!("interface-name={bridge}")))
+            keyfiles
+                .into_iter()
+                .find(|f| is_bridge(f) && has_line(f, &format!("interface-name={bridge}")))
         })
         .or_else(|| ifupdown::defined(root, bridge))
-        .or_else(|| root.files("etc/netplan", ".yaml").into_iter().find(|file| has_line(file, &format!("{bridge}:"))))
+        .or_else(|| {
+            root.files("etc/netplan", ".yaml")
+                .into_iter()
+                .find(|file| has_line(file, &format!("{bridge}:")))
+        })
         .or_else(|| {
             let file = "etc/default/lxc-net".to_owned();
             let named = has_line(&file, &format!("LXC_BRIDGE=\"{bridge}\"")) || bridge == "lxcbr0";
@@ -96,7 +114,8 @@ pub fn defined(root: &Root, bridge: &str) -> Option<String> {
         })
 }
 
-/// systemd.network(5) takes the first file that matches: ours comes before what the host has for the port.
+/// systemd.network(5) takes the first file that matches: ours comes before what the host has for
+/// the port.
 fn networkd(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
     let bridge = &spec.bridge;
     let file = |name: &str, kind: &str| format!("etc/systemd/network/05-lxc-cr-{name}.{kind}");
@@ -118,15 +137,21 @@ fn networkd(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<
     changes.extend(root.change(&file(bridge, "netdev"), netdev, PUBLIC)?);
     changes.extend(root.change(&file(bridge, "network"), network, PUBLIC)?);
     if let Some(port) = &spec.port {
-        let text = format!("# By lxc-cr prepare.\n[Match]\nName={port}\n\n[Network]\nBridge={bridge}\n");
+        let text =
+            format!("# By lxc-cr prepare.\n[Match]\nName={port}\n\n[Network]\nBridge={bridge}\n");
         changes.extend(root.change(&file(port, "network"), text, PUBLIC)?);
     }
     Ok(changes)
 }
 
-fn network_manager(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
+fn network_manager(
+    root: &Root,
+    spec: &BridgeSpec,
+    mac: Option<Mac>,
+) -> anyhow::Result<Vec<Change>> {
     let bridge = &spec.bridge;
-    let file = |name: &str| format!("etc/NetworkManager/system-connections/lxc-cr-{name}.nmconnection");
+    let file =
+        |name: &str| format!("etc/NetworkManager/system-connections/lxc-cr-{name}.nmconnection");
     let method = |v4: bool| match &spec.address {
         Some(Address::Dhcp) => "method=auto\n".to_owned(),
         Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == v4 => {

@@ -1,4 +1,5 @@
-//! The host's cgroups: cgroup2 must be there, and hand controllers on to containers. Pure but for reading.
+//! The host's cgroups: cgroup2 must be there, and hand controllers on to containers. Pure but for
+//! reading.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,8 @@ const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 /// What has it mounted at boot, where systemd does not do it.
 const FSTAB_LINE: &str = "cgroup2 /sys/fs/cgroup cgroup2 nosuid,nodev,noexec 0 0\n";
 /// LXC's own service: with a delegated cgroup systemd hands all controllers on at the root.
-const LXC_SERVICE: [&str; 2] = ["usr/lib/systemd/system/lxc.service", "lib/systemd/system/lxc.service"];
+const LXC_SERVICE: [&str; 2] =
+    ["usr/lib/systemd/system/lxc.service", "lib/systemd/system/lxc.service"];
 const DROP_IN: &str = "etc/systemd/system/lxc.service.d/lxc-cr.conf";
 
 /// What is to be done with the cgroups.
@@ -63,19 +65,26 @@ pub fn plan(root: &Root) -> anyhow::Result<Cgroups> {
     match layout(&root.text("proc/self/mountinfo").unwrap_or_default()) {
         Layout::Unified => {}
         Layout::Hybrid => {
-            let why = "LXC 7 runs no container on this layout, and the old controllers are not restored";
-            plan.findings.push(Finding::warning("cgroup2 and the old cgroups are both mounted", why).remedy(boot));
+            let why =
+                "LXC 7 runs no container on this layout, and the old controllers are not restored";
+            plan.findings.push(
+                Finding::warning("cgroup2 and the old cgroups are both mounted", why).remedy(boot),
+            );
             return Ok(plan);
         }
         Layout::Old => {
             let why = "containers are found and restored by their cgroup2";
-            plan.findings.push(Finding::blocker("only the old cgroups are mounted", why).remedy(boot));
+            plan.findings
+                .push(Finding::blocker("only the old cgroups are mounted", why).remedy(boot));
             return Ok(plan);
         }
         Layout::None => {
             plan.findings.push(
-                Finding::blocker("no cgroup2 is mounted", "containers are found and restored by their cgroup2")
-                    .remedy(format!("mount -t cgroup2 cgroup2 {MOUNT_POINT}")),
+                Finding::blocker(
+                    "no cgroup2 is mounted",
+                    "containers are found and restored by their cgroup2",
+                )
+                .remedy(format!("mount -t cgroup2 cgroup2 {MOUNT_POINT}")),
             );
             plan.mount = true;
             if !root.has("run/systemd/system") {
@@ -109,7 +118,8 @@ pub fn plan(root: &Root) -> anyhow::Result<Cgroups> {
     plan.controllers = Some((root.path(&control), missing));
     let service = LXC_SERVICE.iter().find_map(|file| root.text(file));
     if service.is_some_and(|text| !text.lines().any(|line| line.trim().starts_with("Delegate="))) {
-        let text = "# By lxc-cr prepare: controllers for containers.\n[Service]\nDelegate=yes\n".to_owned();
+        let text = "# By lxc-cr prepare: controllers for containers.\n[Service]\nDelegate=yes\n"
+            .to_owned();
         plan.changes.extend(root.change(DROP_IN, text, PUBLIC)?);
     }
     Ok(plan)
@@ -121,7 +131,9 @@ mod tests {
 
     #[test]
     fn layouts_are_told_apart() {
-        let line = |at: &str, kind: &str| format!("31 23 0:27 / {at} rw,nosuid shared:9 - {kind} {kind} rw\n");
+        let line = |at: &str, kind: &str| {
+            format!("31 23 0:27 / {at} rw,nosuid shared:9 - {kind} {kind} rw\n")
+        };
         let old = line("/sys/fs/cgroup/memory", "cgroup");
         assert_eq!(layout(&line("/sys/fs/cgroup", "cgroup2")), Layout::Unified);
         assert_eq!(layout(&(line("/sys/fs/cgroup/unified", "cgroup2") + &old)), Layout::Hybrid);

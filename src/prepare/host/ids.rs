@@ -1,4 +1,5 @@
-//! The ranges of ids that root may give to containers: /etc/subuid and /etc/subgid. Pure but for reading the two.
+//! The ranges of ids that root may give to containers: /etc/subuid and /etc/subgid. Pure but for
+//! reading the two.
 
 use super::root::Root;
 use crate::preflight::Finding;
@@ -22,7 +23,11 @@ fn ranges(text: &str) -> Vec<Range> {
     let parse = |line: &str| {
         let mut fields = line.trim().split(':');
         let (owner, start, count) = (fields.next()?, fields.next()?, fields.next()?);
-        Some(Range { owner: owner.to_owned(), start: start.parse().ok()?, count: count.parse().ok()? })
+        Some(Range {
+            owner: owner.to_owned(),
+            start: start.parse().ok()?,
+            count: count.parse().ok()?,
+        })
     };
     text.lines().filter_map(parse).collect()
 }
@@ -36,7 +41,9 @@ fn has_roots(ranges: &[Range]) -> bool {
 fn free(all: &[Range]) -> u64 {
     let mut start = FIRST;
     loop {
-        let taken = all.iter().filter(|r| r.start < start + COUNT && start < r.start.saturating_add(r.count));
+        let taken = all
+            .iter()
+            .filter(|r| r.start < start + COUNT && start < r.start.saturating_add(r.count));
         match taken.map(|r| r.start.saturating_add(r.count)).max() {
             None => return start,
             Some(end) => start = end,
@@ -76,7 +83,9 @@ mod tests {
         assert_eq!(free(&ranges("a:100000:65536\nb:165536:65536\n")), 231_072);
         assert_eq!(free(&ranges("b:165536:65536\n# x\nodd:x:y\n")), 100_000);
         assert_eq!(free(&ranges("c:120000:10\n")), 120_010);
-        assert!(has_roots(&ranges("root:1000000:65536")) && has_roots(&ranges("0:1000000:1000000000")));
+        assert!(
+            has_roots(&ranges("root:1000000:65536")) && has_roots(&ranges("0:1000000:1000000000"))
+        );
         assert!(!has_roots(&ranges("root:100000:1000\nme:100000:65536")));
     }
 }

@@ -29,7 +29,9 @@ fn words(line: &str) -> Vec<&str> {
 
 /// The file with a stanza for an interface.
 pub fn defined(root: &Root, name: &str) -> Option<String> {
-    let has = |text: String| text.lines().any(|line| matches!(words(line)[..], ["iface", iface, ..] if iface == name));
+    let has = |text: String| {
+        text.lines().any(|line| matches!(words(line)[..], ["iface", iface, ..] if iface == name))
+    };
     all(root).into_iter().find(|file| root.text(file).is_some_and(has))
 }
 
@@ -84,7 +86,9 @@ fn given_away(text: &str, port: &str) -> String {
             new += &format!("iface {port} {family} manual{end}");
             continue;
         }
-        within &= !STANZAS.iter().any(|word| first == *word || (word.ends_with('-') && first.starts_with(word)));
+        within &= !STANZAS
+            .iter()
+            .any(|word| first == *word || (word.ends_with('-') && first.starts_with(word)));
         if within && !first.is_empty() && !first.starts_with('#') {
             new += "#";
         }

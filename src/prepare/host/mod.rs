@@ -1,11 +1,12 @@
 //! `lxc-cr prepare --host`: the host gets what checkpoints need.
 //!
-//! What is looked at, each with what would be changed: cgroups ([`cgroups`]), the bridge ([`bridge`]), the kernel's modules
-//! ([`modules`]), ranges of ids ([`ids`]); kernel and programs ([`tools`]) are only looked at. What is written to files
-//! counts from the next boot on; the same is done to the running host at once ([`apply`]), but for what could cut it off.
+//! What is looked at, each with what would be changed: cgroups ([`cgroups`]), the bridge
+//! ([`bridge`]), the kernel's modules ([`modules`]), ranges of ids ([`ids`]); kernel and programs
+//! ([`tools`]) are only looked at. What is written to files counts from the next boot on; the same
+//! is done to the running host at once ([`apply`]), but for what could cut it off.
 //!
-//! The interface over which the host's default route goes is left alone unless the user names it. Then only files are
-//! written: the user chooses the moment.
+//! The interface over which the host's default route goes is left alone unless the user names it.
+//! Then only files are written: the user chooses the moment.
 
 mod apply;
 pub mod bridge;
@@ -46,8 +47,8 @@ const KEPT: &str = "prepare";
 pub struct Network {
     /// There is a link of its name; it is a bridge and up.
     pub bridge: Option<(bool, bool)>,
-    /// The port that is wished for: its hardware address, whether a default route goes over it, and whether it is on the
-    /// bridge.
+    /// The port that is wished for: its hardware address, whether a default route goes over it, and
+    /// whether it is on the bridge.
     pub port: Option<Port>,
 }
 
@@ -103,9 +104,17 @@ impl Plan {
 
     /// All of it for `--json`.
     pub fn told(&self) -> Told<'_> {
-        let changes =
-            self.changes.iter().map(|c| ToldChange { path: c.path.display().to_string(), diff: c.diff() }).collect();
-        Told { ready: !self.findings.blocked(), findings: &self.findings, changes, deeds: self.deeds() }
+        let changes = self
+            .changes
+            .iter()
+            .map(|c| ToldChange { path: c.path.display().to_string(), diff: c.diff() })
+            .collect();
+        Told {
+            ready: !self.findings.blocked(),
+            findings: &self.findings,
+            changes,
+            deeds: self.deeds(),
+        }
     }
 }
 
@@ -122,7 +131,9 @@ fn network(netlink: &mut Netlink, spec: &BridgeSpec) -> Result<Network> {
     let mut find = |name: &str| match netlink.link(name) {
         Ok(link) => Ok(Some(link)),
         Err(Error::NotFound) => Ok(None),
-        Err(e) => Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("stat {name}")))),
+        Err(e) => {
+            Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("stat {name}"))))
+        }
     };
     let bridge = find(&spec.bridge)?;
     let port = match &spec.port {
@@ -145,8 +156,14 @@ fn network(netlink: &mut Netlink, spec: &BridgeSpec) -> Result<Network> {
     })
 }
 
-/// Plans, of what is found below a root, what the network has, and what else was found. Pure but for reading there.
-pub fn plan(root: &Root, spec: &BridgeSpec, network: &Network, tools: Vec<Finding>) -> Result<Plan> {
+/// Plans, of what is found below a root, what the network has, and what else was found. Pure but
+/// for reading there.
+pub fn plan(
+    root: &Root,
+    spec: &BridgeSpec,
+    network: &Network,
+    tools: Vec<Finding>,
+) -> Result<Plan> {
     check(spec, network)?;
     let mut findings = tools;
     let mut plan = Plan::default();
@@ -174,19 +191,29 @@ fn check(spec: &BridgeSpec, network: &Network) -> Result<()> {
     let wrong = |text: String, hint: &str| Err(Failure::msg(Exit::Usage, text).hint(hint));
     let bridge = &spec.bridge;
     if network.bridge.is_some_and(|(is_bridge, _)| !is_bridge) {
-        return wrong(format!("{bridge} is an interface, but not a bridge"), "choose another name: --bridge NAME");
+        return wrong(
+            format!("{bridge} is an interface, but not a bridge"),
+            "choose another name: --bridge NAME",
+        );
     }
     if spec.port.as_ref() == Some(bridge) {
-        return wrong(format!("{bridge} cannot be its own port"), "name an interface of the host: --port IFACE");
+        return wrong(
+            format!("{bridge} cannot be its own port"),
+            "name an interface of the host: --port IFACE",
+        );
     }
     if let Some(gateway) = spec.gateway
         && !matches!(&spec.address, Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == gateway.is_ipv4())
     {
-        return wrong("a gateway needs an address of the same kind".to_owned(), "add --address ADDRESS/PREFIX");
+        return wrong(
+            "a gateway needs an address of the same kind".to_owned(),
+            "add --address ADDRESS/PREFIX",
+        );
     }
     if let (Some(port), Some(found)) = (&spec.port, network.port)
         && found.default_route
-        && (spec.address.is_none() || matches!(spec.address, Some(Address::Fixed(_))) && spec.gateway.is_none())
+        && (spec.address.is_none()
+            || matches!(spec.address, Some(Address::Fixed(_))) && spec.gateway.is_none())
     {
         return wrong(
             format!("the host's default route goes over {port}: on a bridge it would have none"),
@@ -215,8 +242,10 @@ fn plan_bridge(
     if let Some(file) = defined.filter(|file| !ours.iter().any(|ours| file.starts_with(ours))) {
         if !is_up {
             let what = format!("the bridge {bridge} is in /{file}, but not up");
-            findings
-                .push(Finding::warning(what, "containers that name it do not start").remedy("reconfigure the network"));
+            findings.push(
+                Finding::warning(what, "containers that name it do not start")
+                    .remedy("reconfigure the network"),
+            );
         }
         if spec.address.is_some() || spec.port.is_some() {
             return Err(Failure::msg(Exit::Usage, format!("/{file} makes {bridge} already"))
@@ -225,12 +254,15 @@ fn plan_bridge(
         return Ok(());
     }
     let Some(manager) = Manager::find(root) else {
-        let why = "neither systemd-networkd, NetworkManager nor ifupdown looks after this host's network";
+        let why =
+            "neither systemd-networkd, NetworkManager nor ifupdown looks after this host's network";
         if !is_up {
-            findings.push(Finding::warning(format!("there is no bridge {bridge}"), why).remedy(remedy));
+            findings
+                .push(Finding::warning(format!("there is no bridge {bridge}"), why).remedy(remedy));
             plan.deeds.push(make_bridge(spec, network));
         } else {
-            findings.push(Finding::note(format!("the bridge {bridge} is gone after a reboot"), why));
+            findings
+                .push(Finding::note(format!("the bridge {bridge} is gone after a reboot"), why));
         }
         return Ok(());
     };
@@ -239,12 +271,19 @@ fn plan_bridge(
     let changes = if made && spec.address.is_none() && spec.port.is_none() {
         Vec::new()
     } else {
-        manager.files(root, spec, network.port.and_then(|p| p.mac).filter(|_| spec.address == Some(Address::Dhcp)))?
+        manager.files(
+            root,
+            spec,
+            network.port.and_then(|p| p.mac).filter(|_| spec.address == Some(Address::Dhcp)),
+        )?
     };
     match (is_up, changes.is_empty()) {
         (false, _) => findings.push(
-            Finding::warning(format!("there is no bridge {bridge}"), "containers have their network over one")
-                .remedy(remedy),
+            Finding::warning(
+                format!("there is no bridge {bridge}"),
+                "containers have their network over one",
+            )
+            .remedy(remedy),
         ),
         (true, false) => findings.push(
             Finding::note(
@@ -255,7 +294,8 @@ fn plan_bridge(
         ),
         (true, true) => {}
     }
-    let waits = network.port.is_some_and(|p| p.default_route) || spec.address == Some(Address::Dhcp);
+    let waits =
+        network.port.is_some_and(|p| p.default_route) || spec.address == Some(Address::Dhcp);
     if waits && !changes.is_empty() {
         plan.advice.push(format!(
             "{bridge} is made at the next boot. To make it now, which may cut connections: {}",
@@ -282,11 +322,9 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>> {
     let _held = hold()?;
     let mut kept = open_kept()?;
     let first = kept.len();
-    let done = plan
-        .changes
-        .iter()
-        .try_for_each(|change| kept.change(change))
-        .and_then(|()| plan.deeds.iter().map(|action| action.do_it(&mut kept)).collect::<anyhow::Result<Vec<_>>>());
+    let done = plan.changes.iter().try_for_each(|change| kept.change(change)).and_then(|()| {
+        plan.deeds.iter().map(|action| action.do_it(&mut kept)).collect::<anyhow::Result<Vec<_>>>()
+    });
     match done {
         Ok(told) => Ok(told.concat()),
         Err(e) => {
@@ -312,7 +350,8 @@ pub fn undo() -> Result<Undone> {
 /// One at a time.
 fn hold() -> Result<Operation> {
     files::make_private_dir(Path::new(STATE)).or_exit(Exit::Refused)?;
-    Operation::begin_in(Path::new(STATE), Command::PrepareHost).map_err(|e| Failure::new(Exit::Busy, e))
+    Operation::begin_in(Path::new(STATE), Command::PrepareHost)
+        .map_err(|e| Failure::new(Exit::Busy, e))
 }
 
 fn open_kept() -> Result<Kept> {

@@ -1,7 +1,8 @@
-//! The kernel's modules that CRIU asks sockets with, and those of the network. Pure but for reading.
+//! The kernel's modules that CRIU asks sockets with, and those of the network. Pure but for
+//! reading.
 //!
-//! The kernel loads most of them when they are asked for, but a container's namespaces cannot ask, and some hosts forbid
-//! it later (`kernel.modules_disabled`).
+//! The kernel loads most of them when they are asked for, but a container's namespaces cannot ask,
+//! and some hosts forbid it later (`kernel.modules_disabled`).
 
 use super::root::{PUBLIC, Root};
 use crate::preflight::Finding;
@@ -66,7 +67,8 @@ pub fn plan(root: &Root) -> anyhow::Result<(Vec<Finding>, Vec<Change>, Vec<&'sta
     let release = root.text("proc/sys/kernel/osrelease").unwrap_or_default();
     let list = |name: &str| root.text(&format!("lib/modules/{}/{name}", release.trim()));
     let (Some(built_in), Some(modules)) = (list("modules.builtin"), list("modules.dep")) else {
-        // Nothing can be said of a kernel whose lists are elsewhere; CRIU's own check looks at what it can.
+        // Nothing can be said of a kernel whose lists are elsewhere; CRIU's own check looks at what
+        // it can.
         return Ok(Default::default());
     };
     let lists = Lists { built_in, modules };
@@ -80,16 +82,21 @@ pub fn plan(root: &Root) -> anyhow::Result<(Vec<Finding>, Vec<Change>, Vec<&'sta
                     now.push(*name);
                 }
             }
-            State::Missing => findings
-                .push(Finding::warning(format!("the kernel has no module {name}"), format!("it is needed for {what}"))),
+            State::Missing => findings.push(Finding::warning(
+                format!("the kernel has no module {name}"),
+                format!("it is needed for {what}"),
+            )),
         }
     }
-    let already = root.files("etc/modules-load.d", ".conf").into_iter().filter_map(|file| root.text(&file));
-    let already: Vec<String> =
-        already.flat_map(|text| text.lines().map(|l| l.trim().to_owned()).collect::<Vec<_>>()).collect();
+    let already =
+        root.files("etc/modules-load.d", ".conf").into_iter().filter_map(|file| root.text(&file));
+    let already: Vec<String> = already
+        .flat_map(|text| text.lines().map(|l| l.trim().to_owned()).collect::<Vec<_>>())
+        .collect();
     let mut changes = Vec::new();
     if at_boot.iter().any(|name| !already.iter().any(|a| a == name)) {
-        let text = format!("# By lxc-cr prepare: CRIU asks sockets with them.\n{}\n", at_boot.join("\n"));
+        let text =
+            format!("# By lxc-cr prepare: CRIU asks sockets with them.\n{}\n", at_boot.join("\n"));
         changes.extend(root.change(FILE, text, PUBLIC)?);
     }
     if !now.is_empty() {

@@ -38,14 +38,16 @@ impl Root {
     /// The files of a directory whose names end so, sorted.
     pub fn files(&self, dir: &str, end: &str) -> Vec<String> {
         let names = files::names(&self.path(dir)).unwrap_or_default();
-        let names = names.iter().filter_map(|name| name.to_str()).filter(|name| name.ends_with(end));
+        let names =
+            names.iter().filter_map(|name| name.to_str()).filter(|name| name.ends_with(end));
         names.map(|name| format!("{dir}/{name}")).collect()
     }
 
     /// A file that shall hold this, and not what it holds now; none if it does.
     pub fn change(&self, path: &str, after: String, mode: u32) -> anyhow::Result<Option<Change>> {
         let path = self.path(path);
-        let before = Content::read(&path).map_err(|e| anyhow::anyhow!("read {}: {e}", path.display()))?;
+        let before =
+            Content::read(&path).map_err(|e| anyhow::anyhow!("read {}: {e}", path.display()))?;
         let after = Content(after.into_bytes());
         Ok((before.as_ref() != Some(&after)).then_some(Change { path, before, after, mode }))
     }

@@ -64,7 +64,8 @@ impl FromStr for Address {
         if text == "dhcp" {
             return Ok(Address::Dhcp);
         }
-        let wrong = || format!("'{text}' is neither 'dhcp' nor an address with its prefix, as 10.0.3.1/24");
+        let wrong =
+            || format!("'{text}' is neither 'dhcp' nor an address with its prefix, as 10.0.3.1/24");
         let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
         let address: IpAddr = address.parse().map_err(|_| wrong())?;
         let longest = if address.is_ipv4() { 32 } else { 128 };
@@ -102,7 +103,16 @@ mod tests {
         assert_eq!(fixed("10.0.3.1/24"), "10.0.3.1/24");
         assert_eq!(fixed("fd00::1/64"), "fd00::1/64");
         assert_eq!("dhcp".parse(), Ok(Address::Dhcp));
-        for wrong in ["", "10.0.3.1", "10.0.3.1/33", "10.0.3.1/0", "10.0.3/24", "x/24", "10.0.3.1/24/1", "DHCP"] {
+        for wrong in [
+            "",
+            "10.0.3.1",
+            "10.0.3.1/33",
+            "10.0.3.1/0",
+            "10.0.3/24",
+            "x/24",
+            "10.0.3.1/24/1",
+            "DHCP",
+        ] {
             assert!(wrong.parse::<Address>().is_err(), "{wrong}");
         }
     }

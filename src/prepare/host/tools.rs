@@ -39,10 +39,12 @@ pub struct Tools {
 impl Tools {
     /// Looks at this host.
     pub fn read(settings: &Settings, loopback_up: bool) -> Tools {
-        let criu =
-            criu_version::find_cached(settings.criu.as_deref(), &criu_version_cache()).map_err(|e| e.to_string());
+        let criu = criu_version::find_cached(settings.criu.as_deref(), &criu_version_cache())
+            .map_err(|e| e.to_string());
         let complaint = match &criu {
-            Ok(criu) => check::complaint(criu).unwrap_or_else(|e| Some(format!("it cannot be run: {e}"))),
+            Ok(criu) => {
+                check::complaint(criu).unwrap_or_else(|e| Some(format!("it cannot be run: {e}")))
+            }
             Err(_) => None,
         };
         Tools {
@@ -59,9 +61,11 @@ impl Tools {
         let kernel = self.host.kernel;
         let (major, minor) = kernel;
         if kernel < OLDEST_KERNEL {
-            let why = format!("it was never tried before Linux {}.{}", OLDEST_KERNEL.0, OLDEST_KERNEL.1);
+            let why =
+                format!("it was never tried before Linux {}.{}", OLDEST_KERNEL.0, OLDEST_KERNEL.1);
             found.push(
-                Finding::warning(format!("the kernel is Linux {major}.{minor}"), why).remedy("use a newer kernel"),
+                Finding::warning(format!("the kernel is Linux {major}.{minor}"), why)
+                    .remedy("use a newer kernel"),
             );
         }
         match &self.criu {
@@ -77,16 +81,25 @@ impl Tools {
                 .remedy("install CRIU 4.2 or newer"),
             ),
             Ok(criu) if !criu.version.at_least(OLDEST_CRIU.0, OLDEST_CRIU.1) => found.push(
-                Finding::warning(format!("CRIU is {}", criu.version), "only 4.0 and newer were tried")
-                    .remedy("install a newer CRIU"),
+                Finding::warning(
+                    format!("CRIU is {}", criu.version),
+                    "only 4.0 and newer were tried",
+                )
+                .remedy("install a newer CRIU"),
             ),
             Ok(_) => {}
         }
         if let Some(complaint) = &self.complaint {
-            found
-                .push(Finding::warning("criu check is not content", complaint.clone()).remedy("see: criu check --all"));
+            found.push(
+                Finding::warning("criu check is not content", complaint.clone())
+                    .remedy("see: criu check --all"),
+            );
         }
-        match self.lxc.as_deref().map(|v| (v, v.split('.').next().and_then(|n| n.parse::<u32>().ok()))) {
+        match self
+            .lxc
+            .as_deref()
+            .map(|v| (v, v.split('.').next().and_then(|n| n.parse::<u32>().ok())))
+        {
             None => found.push(
                 Finding::blocker("LXC is not installed", "there are no containers without it")
                     .remedy("install it (Debian: apt install lxc)"),
@@ -97,9 +110,15 @@ impl Tools {
             ),
             Some(_) => {}
         }
-        for (program, what) in [("ip", "addresses and routes"), ("tar", "what is in a container's tmpfs")] {
+        for (program, what) in
+            [("ip", "addresses and routes"), ("tar", "what is in a container's tmpfs")]
+        {
             if self.host.missing.contains(&program) {
-                found.push(host::tool(program, what, if program == "ip" { "iproute2" } else { program }));
+                found.push(host::tool(
+                    program,
+                    what,
+                    if program == "ip" { "iproute2" } else { program },
+                ));
             }
         }
         found
@@ -130,7 +149,9 @@ mod tests {
 
     #[test]
     fn what_does_not_go_together_is_named() {
-        let judged = |tools: &Tools| tools.judge().into_iter().map(|f| (f.severity, f.what)).collect::<Vec<_>>();
+        let judged = |tools: &Tools| {
+            tools.judge().into_iter().map(|f| (f.severity, f.what)).collect::<Vec<_>>()
+        };
         assert_eq!(judged(&tools((6, 18), Ok(Version::new(4, 2, 1)), Some("7.0.0"))), []);
         assert_eq!(judged(&tools((6, 1), Ok(Version::new(4, 0, 0)), Some("5.0.2"))), []);
         let old = judged(&tools((6, 18), Ok(Version::new(4, 1, 1)), Some("6.0.4")));
@@ -142,8 +163,13 @@ mod tests {
         );
         let mut bad = tools((6, 12), Ok(Version::new(3, 19, 0)), Some("4.0.6"));
         bad.complaint = Some("x".into());
-        bad.host =
-            Host { missing: vec!["ip"], no_children: true, loopback_up: false, criu_knows_kernel: false, ..bad.host };
+        bad.host = Host {
+            missing: vec!["ip"],
+            no_children: true,
+            loopback_up: false,
+            criu_knows_kernel: false,
+            ..bad.host
+        };
         assert_eq!(judged(&bad).len(), 6, "{:?}", judged(&bad));
     }
 }

@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 /// One hierarchy of the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hierarchy {
-    /// The controllers of v1 that are mounted here, as /proc/PID/cgroup names them (`cpu` and `cpuacct`, or
-    /// `name=systemd`). None on cgroup2, which is one for all.
+    /// The controllers of v1 that are mounted here, as /proc/PID/cgroup names them (`cpu` and
+    /// `cpuacct`, or `name=systemd`). None on cgroup2, which is one for all.
     pub controllers: Vec<String>,
     /// Where it is mounted.
     pub mount: PathBuf,
@@ -34,8 +34,11 @@ impl Hierarchy {
 pub fn hierarchies() -> Result<Vec<Hierarchy>> {
     let mounts = mounts()?;
     let mut found = vec![Hierarchy { controllers: Vec::new(), mount: unified_of(&mounts)? }];
-    for (controllers, _) in memberships("self")?.into_iter().filter(|(controllers, _)| !controllers.is_empty()) {
-        let here = |m: &&CgroupMount| !m.unified && controllers.iter().all(|c| m.options.contains(c));
+    for (controllers, _) in
+        memberships("self")?.into_iter().filter(|(controllers, _)| !controllers.is_empty())
+    {
+        let here =
+            |m: &&CgroupMount| !m.unified && controllers.iter().all(|c| m.options.contains(c));
         if let Some(mount) = mounts.iter().find(here) {
             found.push(Hierarchy { controllers, mount: mount.point.clone() });
         }
@@ -90,7 +93,10 @@ fn memberships(pid: &str) -> Result<Vec<(Vec<String>, PathBuf)>> {
 fn membership(line: &str) -> Option<(Vec<String>, PathBuf)> {
     let mut fields = line.splitn(3, ':').skip(1);
     let (controllers, path) = (fields.next()?, fields.next()?);
-    Some((controllers.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect(), path.into()))
+    Some((
+        controllers.split(',').filter(|c| !c.is_empty()).map(str::to_owned).collect(),
+        path.into(),
+    ))
 }
 
 struct CgroupMount {
@@ -101,9 +107,11 @@ struct CgroupMount {
 }
 
 fn mounts() -> Result<Vec<CgroupMount>> {
-    let mounts =
-        procfs::process::Process::myself().and_then(|me| me.mountinfo()).context("read /proc/self/mountinfo")?;
-    let cgroups = mounts.into_iter().filter(|m| ["cgroup", "cgroup2"].contains(&m.fs_type.as_str()));
+    let mounts = procfs::process::Process::myself()
+        .and_then(|me| me.mountinfo())
+        .context("read /proc/self/mountinfo")?;
+    let cgroups =
+        mounts.into_iter().filter(|m| ["cgroup", "cgroup2"].contains(&m.fs_type.as_str()));
     let option = |(name, value): (String, Option<String>)| match value {
         Some(value) => format!("{name}={value}"),
         None => name,
@@ -118,7 +126,10 @@ fn mounts() -> Result<Vec<CgroupMount>> {
 }
 
 fn unified_of(mounts: &[CgroupMount]) -> Result<PathBuf> {
-    let unified = mounts.iter().find(|m| m.unified).context("no cgroup2 file system is mounted on this host")?;
+    let unified = mounts
+        .iter()
+        .find(|m| m.unified)
+        .context("no cgroup2 file system is mounted on this host")?;
     Ok(unified.point.clone())
 }
 
@@ -128,9 +139,13 @@ mod tests {
 
     #[test]
     fn a_line_names_controllers_and_a_path() {
-        let words = |list: &[&str]| -> Vec<String> { list.iter().map(|w| (*w).to_owned()).collect() };
+        let words =
+            |list: &[&str]| -> Vec<String> { list.iter().map(|w| (*w).to_owned()).collect() };
         assert_eq!(membership("0::/lxc.payload.t"), Some((vec![], "/lxc.payload.t".into())));
-        assert_eq!(membership("4:cpu,cpuacct:/a:b"), Some((words(&["cpu", "cpuacct"]), "/a:b".into())));
+        assert_eq!(
+            membership("4:cpu,cpuacct:/a:b"),
+            Some((words(&["cpu", "cpuacct"]), "/a:b".into()))
+        );
         assert_eq!(membership("9:name=systemd:/"), Some((words(&["name=systemd"]), "/".into())));
         assert_eq!(membership("x"), None);
     }

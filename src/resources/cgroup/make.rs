@@ -18,8 +18,8 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 /// Who hears of directories that are made.
 pub type Note<'n> = &'n mut dyn FnMut(&Path, Option<i64>) -> Result<()>;
 
-/// By what a cgroup is told from another one that has its path later: its inode, of which the kernel gives none twice before
-/// the next boot.
+/// By what a cgroup is told from another one that has its path later: its inode, of which the
+/// kernel gives none twice before the next boot.
 pub fn identity(dir: &Path) -> Result<i64> {
     let meta = fs::metadata(dir).with_context(|| format!("inspect cgroup {}", dir.display()))?;
     Ok(meta.ino().cast_signed())
@@ -35,15 +35,22 @@ pub fn remove_if_bare(dir: &Path) -> Result<bool> {
     match fs::remove_dir(dir) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) if [Some(libc::EBUSY), Some(libc::ENOTEMPTY)].contains(&e.raw_os_error()) => Ok(false),
+        Err(e) if [Some(libc::EBUSY), Some(libc::ENOTEMPTY)].contains(&e.raw_os_error()) => {
+            Ok(false)
+        }
         Err(e) => Err(e).with_context(|| format!("remove cgroup {}", dir.display())),
     }
 }
 
-/// Makes a cgroup in each hierarchy at the path that is given for it; where a name is taken in one of them, the name
-/// with -1, -2, … is used in all, as liblxc does; where it has to be `exact`, that is an error. What is above them is
-/// made, too, and stays. `note` hears of each directory before it is made, and at once afterwards, then with its identity.
-pub fn make_new(wanted: &[(&Hierarchy, &Path)], exact: bool, note: Note<'_>) -> Result<Vec<Cgroup>> {
+/// Makes a cgroup in each hierarchy at the path that is given for it; where a name is taken in one
+/// of them, the name with -1, -2, … is used in all, as liblxc does; where it has to be `exact`,
+/// that is an error. What is above them is made, too, and stays. `note` hears of each directory
+/// before it is made, and at once afterwards, then with its identity.
+pub fn make_new(
+    wanted: &[(&Hierarchy, &Path)],
+    exact: bool,
+    note: Note<'_>,
+) -> Result<Vec<Cgroup>> {
     let mut places = Vec::new();
     for (hierarchy, path) in wanted {
         let dir = directory(&hierarchy.mount, path)?;
@@ -57,8 +64,10 @@ pub fn make_new(wanted: &[(&Hierarchy, &Path)], exact: bool, note: Note<'_>) -> 
             0 => dir.to_owned(),
             n => crate::sys::files::with_suffix(dir, &format!("-{n}")),
         };
-        let cgroups: Vec<Cgroup> =
-            places.iter().map(|(hierarchy, dir)| Cgroup::plain((*hierarchy).clone(), named(dir))).collect();
+        let cgroups: Vec<Cgroup> = places
+            .iter()
+            .map(|(hierarchy, dir)| Cgroup::plain((*hierarchy).clone(), named(dir)))
+            .collect();
         if !cgroups.iter().any(|c| c.dir.exists()) && make_all(&cgroups, note)? {
             return Ok(cgroups);
         }
@@ -113,8 +122,8 @@ fn make(cgroup: &Cgroup) -> Result<bool> {
     Ok(true)
 }
 
-/// A new cpuset of v1 is empty and takes no task: it gets what the one above has, and hands it on, as liblxc does
-/// (cgfsng.c, `cpuset1_initialize`).
+/// A new cpuset of v1 is empty and takes no task: it gets what the one above has, and hands it on,
+/// as liblxc does (cgfsng.c, `cpuset1_initialize`).
 fn fill_cpuset(dir: &Path) -> Result<()> {
     let Some(above) = dir.parent() else { return Ok(()) };
     for file in ["cpuset.cpus", "cpuset.mems"] {
@@ -129,8 +138,9 @@ fn fill_cpuset(dir: &Path) -> Result<()> {
     write_control(dir, "cgroup.clone_children", "1")
 }
 
-/// Hands on all controllers from the hierarchy's root down to a directory that is made or about to be, as liblxc does
-/// at every start (cgfsng.c, `__cgfsng_delegate_controllers`). Like there, nobody takes them back.
+/// Hands on all controllers from the hierarchy's root down to a directory that is made or about to
+/// be, as liblxc does at every start (cgfsng.c, `__cgfsng_delegate_controllers`). Like there,
+/// nobody takes them back.
 ///
 /// A controller that cannot be handed on is left out: whether a limit needs it is seen later.
 pub fn hand_on_controllers(mount: &Path, dir: &Path) {
@@ -142,15 +152,17 @@ pub fn hand_on_controllers(mount: &Path, dir: &Path) {
         };
         let handed_on = words("cgroup.subtree_control");
         for controller in words("cgroup.controllers").iter().filter(|c| !handed_on.contains(c)) {
-            if let Err(e) = write_control(above, "cgroup.subtree_control", &format!("+{controller}")) {
+            if let Err(e) =
+                write_control(above, "cgroup.subtree_control", &format!("+{controller}"))
+            {
                 log::debug!("{e:#}");
             }
         }
     }
 }
 
-/// Removes a cgroup and those below it. Tasks that are still ending are waited for; one that lives on is an
-/// error, it is not killed. A cgroup that is not there is no error.
+/// Removes a cgroup and those below it. Tasks that are still ending are waited for; one that lives
+/// on is an error, it is not killed. A cgroup that is not there is no error.
 pub fn remove(dir: &Path) -> Result<()> {
     let end = Instant::now() + EMPTY_LIMIT;
     loop {
@@ -158,7 +170,8 @@ pub fn remove(dir: &Path) -> Result<()> {
             Ok(()) => return Ok(()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) if e.raw_os_error() == Some(libc::EBUSY) && Instant::now() < end => {
-                // The kernel tells nobody when the last dying task has left: its `populated` goes to 0 earlier.
+                // The kernel tells nobody when the last dying task has left: its `populated` goes
+                // to 0 earlier.
                 std::thread::sleep(Duration::from_millis(2));
             }
             Err(e) => return Err(e).with_context(|| format!("remove cgroup {}", dir.display())),
@@ -192,18 +205,25 @@ mod tests {
         let (unified, memory) = (at(&one, None), at(&two, Some("memory")));
         fs::create_dir_all(two.path().join("base/lxc.payload.t")).unwrap();
         let mut noted = Vec::new();
-        let wanted = [(&unified, Path::new("/lxc.payload.t")), (&memory, Path::new("/base/lxc.payload.t"))];
+        let wanted =
+            [(&unified, Path::new("/lxc.payload.t")), (&memory, Path::new("/base/lxc.payload.t"))];
         let made = make_new(&wanted, false, &mut |d, known| {
             noted.extend(known.map(|known| (d.to_owned(), known)));
             Ok(())
         })
         .unwrap();
         let dirs: Vec<PathBuf> = made.iter().map(|c| c.dir.clone()).collect();
-        assert_eq!(dirs, [one.path().join("lxc.payload.t-1"), two.path().join("base/lxc.payload.t-1")]);
+        assert_eq!(
+            dirs,
+            [one.path().join("lxc.payload.t-1"), two.path().join("base/lxc.payload.t-1")]
+        );
         assert_eq!(noted.iter().map(|(dir, _)| dir.clone()).collect::<Vec<_>>(), dirs);
         assert!(noted.iter().all(|(dir, known)| is_the(dir, *known) && !is_the(dir, known + 1)));
         let refused = make_new(&wanted, true, &mut |_, _| Ok(())).unwrap_err().to_string();
-        assert!(refused.contains("base/lxc.payload.t that its configuration names is there already"), "{refused}");
+        assert!(
+            refused.contains("base/lxc.payload.t that its configuration names is there already"),
+            "{refused}"
+        );
         dirs.iter().for_each(|dir| remove(dir).unwrap());
         remove(&dirs[0]).unwrap();
     }

@@ -1,10 +1,11 @@
 //! A container's cgroups: where they are, what they look like, how they are made again and removed.
 //!
-//! liblxc puts a container into `lxc.payload.NAME` and its monitor into `lxc.monitor.NAME`, below the cgroup of
-//! pid 1, in each hierarchy that the host has (cgfsng.c): cgroup2 alone, or, on a hybrid host, those of v1 beside it.
-//! A configuration may name other places, and an inner one for the tasks below the one with the limits (`lxc::home`).
-//! CRIU saves the cgroups that hold tasks, but neither the empty ones nor the owners that an init in a user namespace
-//! needs; so the whole tree of each hierarchy is recorded and made before CRIU starts.
+//! liblxc puts a container into `lxc.payload.NAME` and its monitor into `lxc.monitor.NAME`, below
+//! the cgroup of pid 1, in each hierarchy that the host has (cgfsng.c): cgroup2 alone, or, on a
+//! hybrid host, those of v1 beside it. A configuration may name other places, and an inner one for
+//! the tasks below the one with the limits (`lxc::home`). CRIU saves the cgroups that hold tasks,
+//! but neither the empty ones nor the owners that an init in a user namespace needs; so the whole
+//! tree of each hierarchy is recorded and made before CRIU starts.
 //!
 //! | file | its story |
 //! |---|---|
@@ -31,10 +32,12 @@ use crate::lxc::container::{self, Running};
 use crate::lxc::home::Home;
 
 pub use hierarchy::{Hierarchy, base, hierarchies, of_process, own_base, unified_mount};
-pub use make::{Note, hand_on_controllers, identity, is_the, make_if_missing, make_new, remove, remove_if_bare};
+pub use make::{
+    Note, hand_on_controllers, identity, is_the, make_if_missing, make_new, remove, remove_if_bare,
+};
 pub use tasks::{
-    enter, frozen_below, is_frozen, is_our_kind, kill, move_our_kind, open_path, open_procs, own_tasks, set_frozen,
-    tasks,
+    enter, frozen_below, is_frozen, is_our_kind, kill, move_our_kind, open_path, open_procs,
+    own_tasks, set_frozen, tasks,
 };
 pub use tree::{Directory, OwnedFile, Tree};
 
@@ -45,7 +48,8 @@ pub struct Cgroup {
     pub hierarchy: Hierarchy,
     /// The directory, below the hierarchy's mount. A container's has its limits and device rules.
     pub dir: PathBuf,
-    /// Where the tasks of a container begin below that (`lxc.cgroup.dir.container.inner`); empty where it is there.
+    /// Where the tasks of a container begin below that (`lxc.cgroup.dir.container.inner`); empty
+    /// where it is there.
     pub inner: PathBuf,
 }
 
@@ -72,14 +76,18 @@ impl Cgroup {
     }
 }
 
-/// The payload cgroup of a running container in each hierarchy in which it has one; cgroup2's is the first.
+/// The payload cgroup of a running container in each hierarchy in which it has one; cgroup2's is
+/// the first.
 pub fn of_container(running: &Running) -> Result<Vec<Cgroup>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
-        let home = Home::of(running.init.pid(), &hierarchy.controllers, running.inner_cgroup.as_deref())?;
-        // One that it shares with the host is none of its own: frozen with it, we would stand still ourselves. LXC's
-        // restore leaves containers in such.
-        let Some(Home { path, inner }) = home.filter(|home| home.path != Path::new("/")) else { continue };
+        let home =
+            Home::of(running.init.pid(), &hierarchy.controllers, running.inner_cgroup.as_deref())?;
+        // One that it shares with the host is none of its own: frozen with it, we would stand still
+        // ourselves. LXC's restore leaves containers in such.
+        let Some(Home { path, inner }) = home.filter(|home| home.path != Path::new("/")) else {
+            continue;
+        };
         if !hierarchy.is_unified() && path == base(&hierarchy)? {
             continue;
         }
@@ -91,13 +99,15 @@ pub fn of_container(running: &Running) -> Result<Vec<Cgroup>> {
     Ok(found)
 }
 
-/// The one of these cgroups by which tasks are frozen as LXC does it: that of v1's freezer, or else cgroup2's.
+/// The one of these cgroups by which tasks are frozen as LXC does it: that of v1's freezer, or else
+/// cgroup2's.
 pub fn freezer(cgroups: &[Cgroup]) -> Option<&Cgroup> {
     let legacy = cgroups.iter().find(|c| c.hierarchy.has("freezer"));
     legacy.or_else(|| cgroups.iter().find(|c| c.hierarchy.is_unified()))
 }
 
-/// The directory of a cgroup path below its mount. A path with `..` would leave the hierarchy and is refused.
+/// The directory of a cgroup path below its mount. A path with `..` would leave the hierarchy and
+/// is refused.
 pub fn directory(mount: &Path, path: &Path) -> Result<PathBuf> {
     let mut full = mount.to_owned();
     for part in path.components() {
@@ -114,7 +124,10 @@ pub fn directory(mount: &Path, path: &Path) -> Result<PathBuf> {
 
 fn write_control(dir: &Path, file: &str, text: &str) -> Result<()> {
     let path = dir.join(file);
-    let mut file = OpenOptions::new().write(true).open(&path).with_context(|| format!("open {}", path.display()))?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .with_context(|| format!("open {}", path.display()))?;
     file.write_all(text.as_bytes()).with_context(|| format!("write '{text}' to {}", path.display()))
 }
 
@@ -124,7 +137,10 @@ mod tests {
 
     #[test]
     fn a_path_that_climbs_out_is_refused() {
-        assert_eq!(directory(Path::new("/cg"), Path::new("/lxc.payload.t")).unwrap(), Path::new("/cg/lxc.payload.t"));
+        assert_eq!(
+            directory(Path::new("/cg"), Path::new("/lxc.payload.t")).unwrap(),
+            Path::new("/cg/lxc.payload.t")
+        );
         assert!(directory(Path::new("/cg"), Path::new("/../x")).is_err());
     }
 }

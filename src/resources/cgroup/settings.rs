@@ -1,9 +1,10 @@
 //! The files of a cgroup directory that hold a setting: limits, weights, controllers handed on.
 //!
-//! CRIU knows the controllers of ten years ago; liblxc's restore sets none. Here every file that can be read and
-//! written counts as a setting, so that a controller of tomorrow's kernel is kept, too. What the kernel gives a new
-//! directory anyway is not recorded, and what a new directory has already is not written. The files of cgroup2 and of
-//! v1 have different names; so both stand in the same lists.
+//! CRIU knows the controllers of ten years ago; liblxc's restore sets none. Here every file that
+//! can be read and written counts as a setting, so that a controller of tomorrow's kernel is kept,
+//! too. What the kernel gives a new directory anyway is not recorded, and what a new directory has
+//! already is not written. The files of cgroup2 and of v1 have different names; so both stand in
+//! the same lists.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,13 +23,15 @@ const SUBTREE: &str = "cgroup.subtree_control";
 const TYPE: &str = "cgroup.type";
 /// Larger than any setting; a file that has more is none.
 const MAX_LENGTH: u64 = 64 << 10;
-/// At this number a limit is none: what fits into no machine (`PAGE_COUNTER_MAX`, rounded to a huge page).
+/// At this number a limit is none: what fits into no machine (`PAGE_COUNTER_MAX`, rounded to a huge
+/// page).
 const NO_LIMIT: u64 = 1 << 62;
 
-/// Files that can be read and written and hold no setting: tasks, events to wait for, marks and counts to reset, and
-/// what is kept elsewhere.
+/// Files that can be read and written and hold no setting: tasks, events to wait for, marks and
+/// counts to reset, and what is kept elsewhere.
 fn is_no_setting(name: &str) -> bool {
-    let no_setting = ["cgroup.procs", "cgroup.threads", "cgroup.freeze", "cgroup.kill", "memory.reclaim"];
+    let no_setting =
+        ["cgroup.procs", "cgroup.threads", "cgroup.freeze", "cgroup.kill", "memory.reclaim"];
     let no_setting_of_v1 = ["freezer.state", "cpuacct.usage", "devices.allow", "devices.deny"];
     no_setting.contains(&name)
         || no_setting_of_v1.contains(&name)
@@ -38,8 +41,8 @@ fn is_no_setting(name: &str) -> bool {
         || !name.contains('.')
 }
 
-/// What a new directory has, where that is the same on every kernel (Documentation/admin-guide/cgroup-v2.rst, and
-/// cgroup-v1/).
+/// What a new directory has, where that is the same on every kernel
+/// (Documentation/admin-guide/cgroup-v2.rst, and cgroup-v1/).
 fn is_given_anyway(name: &str, value: &str) -> bool {
     match name {
         "cpu.weight" => value == "100",
@@ -70,7 +73,8 @@ fn is_none(value: &str) -> bool {
 
 /// Whether this is a limit, not a share: what may be taken at most, or where.
 fn is_limit(name: &str) -> bool {
-    let ends = [".max", ".high", ".max.depth", ".max.descendants", ".uclamp.max", ".limit_in_bytes"];
+    let ends =
+        [".max", ".high", ".max.depth", ".max.descendants", ".uclamp.max", ".limit_in_bytes"];
     ends.iter().any(|e| name.ends_with(e))
         || ["cpuset.cpus", "cpuset.mems", "cpu.cfs_quota_us"].contains(&name)
         || name.starts_with("blkio.throttle.")
@@ -100,17 +104,23 @@ pub fn read(dir: &Path) -> Result<Limits> {
         }
         // Some can be written, but say that they do not apply to this directory.
         let Ok(value) = read_value(dir, &name) else { continue };
-        if value.len() as u64 <= MAX_LENGTH && !is_given_anyway(&name, &value) && !is_inherited(dir, &name, &value) {
+        if value.len() as u64 <= MAX_LENGTH
+            && !is_given_anyway(&name, &value)
+            && !is_inherited(dir, &name, &value)
+        {
             limits.insert(name, value);
         }
     }
     Ok(limits)
 }
 
-/// The settings that a configuration's `lxc.cgroup2.*` lines make; a file may take several, one line each.
+/// The settings that a configuration's `lxc.cgroup2.*` lines make; a file may take several, one
+/// line each.
 pub fn of_config(items: &[(String, String)]) -> Limits {
     let mut limits = Limits::new();
-    for (name, value) in items.iter().filter(|(name, _)| !name.starts_with("devices") && !is_no_setting(name)) {
+    for (name, value) in
+        items.iter().filter(|(name, _)| !name.starts_with("devices") && !is_no_setting(name))
+    {
         let lines = limits.entry(name.clone()).or_default();
         if !lines.is_empty() {
             lines.push('\n');
@@ -120,7 +130,8 @@ pub fn of_config(items: &[(String, String)]) -> Limits {
     limits
 }
 
-/// Limits that cannot be set in this directory, for this host does not have them there: their names and values.
+/// Limits that cannot be set in this directory, for this host does not have them there: their names
+/// and values.
 pub fn missing(dir: &Path, limits: &Limits) -> Vec<String> {
     let absent = |name: &str| fs::symlink_metadata(dir.join(name)).is_err();
     let confining = limits.iter().filter(|(n, v)| !is_no_setting(n) && confines(n, v) && absent(n));
@@ -132,7 +143,8 @@ pub fn has_structure(limits: &Limits) -> bool {
     limits.contains_key(TYPE) || limits.contains_key(SUBTREE)
 }
 
-/// Makes of a directory what its type and its controllers say: before there are tasks in it, parents first.
+/// Makes of a directory what its type and its controllers say: before there are tasks in it,
+/// parents first.
 pub fn set_structure(dir: &Path, limits: &Limits) -> Result<()> {
     if let Some(value) = limits.get(TYPE) {
         set(dir, TYPE, value)?;
@@ -150,8 +162,10 @@ pub fn set_structure(dir: &Path, limits: &Limits) -> Result<()> {
 /// When a limit cannot be set.
 pub fn apply(dir: &Path, limits: &Limits) -> Result<Vec<String>> {
     let mut notes = Vec::new();
-    // In the order of their names `cpu.idle` comes before the weight that it forbids, quotas before what they bound.
-    for (name, value) in limits.iter().filter(|(name, _)| ![SUBTREE, TYPE].contains(&name.as_str())) {
+    // In the order of their names `cpu.idle` comes before the weight that it forbids, quotas before
+    // what they bound.
+    for (name, value) in limits.iter().filter(|(name, _)| ![SUBTREE, TYPE].contains(&name.as_str()))
+    {
         if is_no_setting(name) || read_value(dir, name).is_ok_and(|now| now == *value) {
             continue;
         }
@@ -164,9 +178,11 @@ pub fn apply(dir: &Path, limits: &Limits) -> Result<Vec<String>> {
     Ok(notes)
 }
 
-/// Whether a directory of v1 has a value only because the one above it has, from whom a new one takes it.
+/// Whether a directory of v1 has a value only because the one above it has, from whom a new one
+/// takes it.
 fn is_inherited(dir: &Path, name: &str, value: &str) -> bool {
-    let inherits = ["cpuset.cpus", "cpuset.mems", "memory.swappiness", "cgroup.clone_children"].contains(&name);
+    let inherits = ["cpuset.cpus", "cpuset.mems", "memory.swappiness", "cgroup.clone_children"]
+        .contains(&name);
     let above = || dir.parent().and_then(|above| read_value(above, name).ok());
     inherits
         && dir.join("cgroup.clone_children").exists()
@@ -186,7 +202,11 @@ fn read_value(dir: &Path, name: &str) -> io::Result<String> {
 /// Writes a setting, each line by itself: the kernel takes one at a time.
 fn set(dir: &Path, name: &str, value: &str) -> Result<()> {
     // `root invalid (reason)` was asked for as `root`.
-    let value = if name == "cpuset.cpus.partition" { value.split(' ').next().unwrap_or(value) } else { value };
+    let value = if name == "cpuset.cpus.partition" {
+        value.split(' ').next().unwrap_or(value)
+    } else {
+        value
+    };
     for line in value.lines().chain(value.is_empty().then_some("")) {
         let what = || format!("set {name} of cgroup {} to '{line}'", dir.display());
         let mut file = fs::OpenOptions::new()
@@ -225,7 +245,10 @@ mod tests {
             ("cpu.weight", "100\n"),
             ("cpu.pressure", "some avg10=0.00\n"),
             ("hugetlb.1GB.max", "9223372036854771712\n"),
-            ("io.max", "8:16 rbps=2097152 wbps=max riops=max wiops=120\n8:0 rbps=1 wbps=max riops=max wiops=max\n"),
+            (
+                "io.max",
+                "8:16 rbps=2097152 wbps=max riops=max wiops=120\n8:0 rbps=1 wbps=max riops=max wiops=max\n",
+            ),
             ("memory.max", "1073741824\n"),
             ("memory.high", "max\n"),
             ("memory.peak", "4096\n"),
@@ -254,7 +277,11 @@ mod tests {
 
     #[test]
     fn of_v1_only_settings_that_somebody_made_are_recorded() {
-        let above = directory(&[("cpuset.cpus", "0-3\n"), ("cpuset.mems", "0\n"), ("memory.swappiness", "60\n")]);
+        let above = directory(&[
+            ("cpuset.cpus", "0-3\n"),
+            ("cpuset.mems", "0\n"),
+            ("memory.swappiness", "60\n"),
+        ]);
         let dir = above.path().join("lxc.payload.t");
         fs::create_dir(&dir).unwrap();
         for (name, value) in [
@@ -301,17 +328,25 @@ mod tests {
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into();
-        assert_eq!(of_config(&items), limits(&[("memory.max", "1G"), ("io.max", "8:16 rbps=1\n8:0 rbps=2")]));
+        assert_eq!(
+            of_config(&items),
+            limits(&[("memory.max", "1G"), ("io.max", "8:16 rbps=1\n8:0 rbps=2")])
+        );
     }
 
     #[test]
     fn a_limit_that_cannot_be_set_is_an_error_and_a_share_is_told() {
         let dir = directory(&[("pids.max", "0\n")]);
-        let wanted =
-            limits(&[("memory.max", "4096"), ("memory.high", "max"), ("cpu.weight", "200"), ("pids.max", "7")]);
+        let wanted = limits(&[
+            ("memory.max", "4096"),
+            ("memory.high", "max"),
+            ("cpu.weight", "200"),
+            ("pids.max", "7"),
+        ]);
         assert_eq!(missing(dir.path(), &wanted), ["memory.max = 4096"]);
         assert!(apply(dir.path(), &wanted).unwrap_err().to_string().contains("memory.max"));
-        let notes = apply(dir.path(), &limits(&[("cpu.weight", "200"), ("pids.max", "7")])).unwrap();
+        let notes =
+            apply(dir.path(), &limits(&[("cpu.weight", "200"), ("pids.max", "7")])).unwrap();
         assert!(notes.len() == 1 && notes[0].contains("cpu.weight"), "{notes:?}");
         assert_eq!(fs::read_to_string(dir.path().join("pids.max")).unwrap(), "7\n");
         assert!(!dir.path().join("cpu.weight").exists());
@@ -331,6 +366,9 @@ mod tests {
     fn controllers_are_handed_on() {
         let dir = directory(&[("cgroup.subtree_control", "")]);
         set_structure(dir.path(), &limits(&[("cgroup.subtree_control", "memory pids")])).unwrap();
-        assert_eq!(fs::read_to_string(dir.path().join("cgroup.subtree_control")).unwrap(), "+memory +pids\n");
+        assert_eq!(
+            fs::read_to_string(dir.path().join("cgroup.subtree_control")).unwrap(),
+            "+memory +pids\n"
+        );
     }
 }

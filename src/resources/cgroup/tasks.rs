@@ -11,9 +11,11 @@ use anyhow::{Context, Result};
 use super::{Cgroup, write_control};
 
 /// By what a cgroup is frozen, and what is written to thaw and to freeze it: on cgroup2, and on v1.
-const FREEZERS: [(&str, [&str; 2]); 2] = [("cgroup.freeze", ["0", "1"]), ("freezer.state", ["THAWED", "FROZEN"])];
+const FREEZERS: [(&str, [&str; 2]); 2] =
+    [("cgroup.freeze", ["0", "1"]), ("freezer.state", ["THAWED", "FROZEN"])];
 
-/// Whether a cgroup is frozen by itself, not by one above it. One in a hierarchy that cannot freeze is not.
+/// Whether a cgroup is frozen by itself, not by one above it. One in a hierarchy that cannot freeze
+/// is not.
 pub fn is_frozen(dir: &Path) -> Result<bool> {
     for (file, _) in FREEZERS {
         // v1 says in a file of its own what was asked of this very cgroup.
@@ -34,12 +36,16 @@ pub fn set_frozen(dir: &Path, frozen: bool) -> Result<()> {
     write_control(dir, file, if frozen { stopped } else { thawed })
 }
 
-/// The cgroups below this one that are frozen by themselves: an init freezes its services (`systemctl freeze`).
+/// The cgroups below this one that are frozen by themselves: an init freezes its services
+/// (`systemctl freeze`).
 pub fn frozen_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut waiting = vec![dir.to_owned()];
     while let Some(next) = waiting.pop() {
-        for entry in fs::read_dir(&next).with_context(|| format!("list cgroup {}", next.display()))?.flatten() {
+        for entry in fs::read_dir(&next)
+            .with_context(|| format!("list cgroup {}", next.display()))?
+            .flatten()
+        {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 // What goes away meanwhile is not frozen.
                 found.extend(is_frozen(&entry.path()).unwrap_or(false).then(|| entry.path()));
@@ -88,7 +94,8 @@ pub fn own_tasks(dir: &Path) -> Result<Vec<i32>> {
     Ok(text.lines().filter_map(|l| l.parse().ok()).collect())
 }
 
-/// Moves the processes of a cgroup and of those below it that are of our own pid namespace to others.
+/// Moves the processes of a cgroup and of those below it that are of our own pid namespace to
+/// others.
 pub fn move_our_kind(from: &Path, to: &[&Cgroup]) -> Result<()> {
     for pid in tasks(from)?.into_iter().filter(|pid| is_our_kind(*pid)) {
         for cgroup in to {
@@ -116,12 +123,15 @@ pub fn is_our_kind(pid: i32) -> bool {
 /// The pids of all tasks in a cgroup and below it.
 pub fn tasks(dir: &Path) -> Result<Vec<i32>> {
     let mut pids = Vec::new();
-    collect_tasks(dir, &mut pids).with_context(|| format!("read the tasks of cgroup {}", dir.display()))?;
+    collect_tasks(dir, &mut pids)
+        .with_context(|| format!("read the tasks of cgroup {}", dir.display()))?;
     Ok(pids)
 }
 
 fn collect_tasks(dir: &Path, pids: &mut Vec<i32>) -> io::Result<()> {
-    pids.extend(fs::read_to_string(dir.join("cgroup.procs"))?.lines().filter_map(|l| l.parse::<i32>().ok()));
+    pids.extend(
+        fs::read_to_string(dir.join("cgroup.procs"))?.lines().filter_map(|l| l.parse::<i32>().ok()),
+    );
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
@@ -137,16 +147,25 @@ mod tests {
 
     #[test]
     fn each_kind_of_freezer_is_spoken_to_in_its_own_words() {
-        let (new, old, none) =
-            (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (new, old, none) = (
+            tempfile::tempdir().unwrap(),
+            tempfile::tempdir().unwrap(),
+            tempfile::tempdir().unwrap(),
+        );
         fs::write(new.path().join("cgroup.freeze"), "0\n").unwrap();
         fs::write(old.path().join("freezer.state"), "THAWED\n").unwrap();
         fs::write(old.path().join("freezer.self_freezing"), "1\n").unwrap();
         for dir in [&new, &old] {
             set_frozen(dir.path(), true).unwrap();
         }
-        assert!(is_frozen(new.path()).unwrap() && is_frozen(old.path()).unwrap() && !is_frozen(none.path()).unwrap());
-        assert!(fs::read_to_string(old.path().join("freezer.state")).unwrap().starts_with("FROZEN"));
+        assert!(
+            is_frozen(new.path()).unwrap()
+                && is_frozen(old.path()).unwrap()
+                && !is_frozen(none.path()).unwrap()
+        );
+        assert!(
+            fs::read_to_string(old.path().join("freezer.state")).unwrap().starts_with("FROZEN")
+        );
         let below = new.path().join("a/b");
         fs::create_dir_all(&below).unwrap();
         assert_eq!(frozen_below(new.path()).unwrap(), [""; 0].map(PathBuf::from));

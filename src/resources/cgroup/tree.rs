@@ -59,7 +59,8 @@ pub struct Tree {
     /// The controllers of a v1 hierarchy; none for cgroup2.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub controllers: Vec<String>,
-    /// The payload cgroup relative to the hierarchy's root, with a leading slash: `/lxc.payload.NAME`.
+    /// The payload cgroup relative to the hierarchy's root, with a leading slash:
+    /// `/lxc.payload.NAME`.
     pub path: PathBuf,
     /// Where its tasks begin below that, if it is not there.
     #[serde(default, skip_serializing_if = "is_empty")]
@@ -85,7 +86,8 @@ impl Tree {
         })
     }
 
-    /// Whether directories have come or gone since it was read. Takes a fraction of the time of reading it.
+    /// Whether directories have come or gone since it was read. Takes a fraction of the time of
+    /// reading it.
     pub fn has_changed(&self, cgroup: &Cgroup) -> Result<bool> {
         let mut there = Vec::new();
         list_directories(&cgroup.dir, Path::new(""), &mut there)?;
@@ -95,7 +97,8 @@ impl Tree {
         Ok(there != known)
     }
 
-    /// Whether it is the tree of this hierarchy: which controllers share one is not the same on every host.
+    /// Whether it is the tree of this hierarchy: which controllers share one is not the same on
+    /// every host.
     pub fn is_in(&self, hierarchy: &Hierarchy) -> bool {
         match self.controllers.first() {
             None => hierarchy.is_unified(),
@@ -108,20 +111,24 @@ impl Tree {
         self.directories.iter().all(|d| d.path == self.inner || !d.tasks)
     }
 
-    /// Makes the directories that are missing below `top`, which exists, and gives all of them their owners.
+    /// Makes the directories that are missing below `top`, which exists, and gives all of them
+    /// their owners.
     pub fn make_below(&self, top: &Path) -> Result<()> {
         for dir in &self.directories {
             let path = directory(top, &dir.path)?;
             let what = || format!("make cgroup {}", path.display());
             match fs::create_dir(&path) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).with_context(what),
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(e).with_context(what);
+                }
                 _ => {}
             }
             own(&path, dir.uid, dir.gid, dir.mode).with_context(what)?;
             for file in &dir.files {
                 // A file of a controller that this host does not have is not missed here.
                 if path.join(&file.name).exists() {
-                    own(&path.join(&file.name), file.uid, file.gid, file.mode).with_context(what)?;
+                    own(&path.join(&file.name), file.uid, file.gid, file.mode)
+                        .with_context(what)?;
                 }
             }
         }
@@ -161,7 +168,8 @@ fn read_directory(top: &Path, relative: &Path, found: &mut Vec<Directory>) -> Re
     }
     files.sort_by(|a, b| a.name.cmp(&b.name));
     children.sort();
-    let tasks = fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| !text.trim().is_empty());
+    let tasks =
+        fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| !text.trim().is_empty());
     found.push(Directory {
         path: relative.to_owned(),
         uid: meta.uid(),
@@ -195,7 +203,9 @@ fn list_directories(top: &Path, relative: &Path, found: &mut Vec<PathBuf>) -> Re
     for entry in fs::read_dir(&path).with_context(what)? {
         let entry = entry.with_context(what)?;
         let name = entry.file_name();
-        if entry.file_type().with_context(what)?.is_dir() && is_the_containers(&name.to_string_lossy()) {
+        if entry.file_type().with_context(what)?.is_dir()
+            && is_the_containers(&name.to_string_lossy())
+        {
             list_directories(top, &relative.join(name), found)?;
         }
     }
@@ -252,7 +262,11 @@ mod tests {
             directories: vec![dir("", true), dir("a", false)],
         };
         assert!(tree.is_flat());
-        let split = Tree { inner: "a".into(), directories: vec![dir("", false), dir("a", true)], ..tree.clone() };
+        let split = Tree {
+            inner: "a".into(),
+            directories: vec![dir("", false), dir("a", true)],
+            ..tree.clone()
+        };
         assert!(split.is_flat() && !Tree { inner: PathBuf::new(), ..split }.is_flat());
         tree.directories.push(dir("init.scope", true));
         assert!(!tree.is_flat());

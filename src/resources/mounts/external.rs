@@ -1,11 +1,13 @@
 //! What a container has mounted from the host.
 //!
-//! CRIU restores a mount that was made in the container by making it again; a mount of something that the host has
-//! mounted it can only restore when it is told that the mount is external and where its source is. Which ones are
-//! external is read off the two mount tables: the container's and ours.
+//! CRIU restores a mount that was made in the container by making it again; a mount of something
+//! that the host has mounted it can only restore when it is told that the mount is external and
+//! where its source is. Which ones are external is read off the two mount tables: the container's
+//! and ours.
 //!
-//! The source decides about propagation, too: CRIU makes the restored mount a slave of the mount that it finds at the
-//! source's path. So of several mounts that show the same thing the one counts that the container's mount receives from.
+//! The source decides about propagation, too: CRIU makes the restored mount a slave of the mount
+//! that it finds at the source's path. So of several mounts that show the same thing the one counts
+//! that the container's mount receives from.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -16,11 +18,20 @@ use serde::{Deserialize, Serialize};
 use super::identity::Identity;
 use super::{Mount, seen_at};
 
-/// File systems of which the kernel has one for all: who mounts it gets the same as the host has. One that the container
-/// has mounted by itself is made again that way, for the host need not have it mounted. (Without a user namespace; in one,
-/// the kernel lets nobody mount them.)
-const ONE_FOR_ALL: &[&str] =
-    &["configfs", "debugfs", "efivarfs", "fusectl", "pstore", "securityfs", "selinuxfs", "smackfs", "tracefs"];
+/// File systems of which the kernel has one for all: who mounts it gets the same as the host has.
+/// One that the container has mounted by itself is made again that way, for the host need not have
+/// it mounted. (Without a user namespace; in one, the kernel lets nobody mount them.)
+const ONE_FOR_ALL: &[&str] = &[
+    "configfs",
+    "debugfs",
+    "efivarfs",
+    "fusectl",
+    "pstore",
+    "securityfs",
+    "selinuxfs",
+    "smackfs",
+    "tracefs",
+];
 
 /// A bind mount from the host in a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,10 +61,15 @@ pub struct Host<'a> {
 
 /// The mounts of a container that come from the host; pure.
 pub fn externals(container: &[Mount], host: Host<'_>) -> Vec<External> {
-    let Some(root) = container.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
+    let Some(root) = container.iter().rfind(|m| m.point == Path::new("/")) else {
+        return Vec::new();
+    };
     let mut found: Vec<External> = Vec::new();
     let mut whole: HashMap<&str, usize> = HashMap::new();
-    container.iter().filter(|m| m.root == Path::new("/")).for_each(|m| *whole.entry(&m.device).or_default() += 1);
+    container
+        .iter()
+        .filter(|m| m.root == Path::new("/"))
+        .for_each(|m| *whole.entry(&m.device).or_default() += 1);
     let of_host: HashSet<&str> = host.table.iter().map(|h| h.device.as_str()).collect();
     for mount in container.iter().filter(|m| m.id != root.id) {
         if is_remade(mount, container, host) {
@@ -63,14 +79,20 @@ pub fn externals(container: &[Mount], host: Host<'_>) -> Vec<External> {
         if mount.device == root.device && mount.root.starts_with(&root.root) {
             continue;
         }
-        // A piece of something that was mounted in the container as a whole, as LXC's own boot id file is.
+        // A piece of something that was mounted in the container as a whole, as LXC's own boot id
+        // file is.
         let others = whole.get(mount.device.as_str()).copied().unwrap_or_default();
-        if others > usize::from(mount.root == Path::new("/")) && !of_host.contains(mount.device.as_str()) {
+        if others > usize::from(mount.root == Path::new("/"))
+            && !of_host.contains(mount.device.as_str())
+        {
             continue;
         }
         let Some(source) = source_of(mount, host.table) else { continue };
-        let name =
-            mount.point.to_string_lossy().trim_start_matches('/').replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        let name = mount
+            .point
+            .to_string_lossy()
+            .trim_start_matches('/')
+            .replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         let key = format!("{name}_{}", found.len());
         found.push(External {
             key,
@@ -109,20 +131,35 @@ impl Source<'_> {
     }
 }
 
-/// The mount of the host that shows what is mounted: in sight rather than covered, one that the container's mount
-/// receives from rather than another; of those, the one that shows least of the rest. Of several that show the same, one
-/// without other mounts below it, which would be bound with it; and rather the one in the container's root, which is what
-/// LXC took, with the flags and owners that a hook gave it there.
+/// The mount of the host that shows what is mounted: in sight rather than covered, one that the
+/// container's mount receives from rather than another; of those, the one that shows least of the
+/// rest. Of several that show the same, one without other mounts below it, which would be bound
+/// with it; and rather the one in the container's root, which is what LXC took, with the flags and
+/// owners that a hook gave it there.
 pub fn source_of<'a>(mount: &Mount, host: &'a [Mount]) -> Option<Source<'a>> {
-    let candidates = host.iter().filter(|h| h.device == mount.device && mount.root.starts_with(&h.root)).map(|h| {
-        let source = Source { mount: h, in_sight: false, propagates: mount.master.is_none() || mount.receives_from(h) };
-        let in_sight = seen_at(host, &source.path(mount)).is_some_and(|seen| seen.id == h.id);
-        Source { in_sight, ..source }
-    });
+    let candidates = host
+        .iter()
+        .filter(|h| h.device == mount.device && mount.root.starts_with(&h.root))
+        .map(|h| {
+            let source = Source {
+                mount: h,
+                in_sight: false,
+                propagates: mount.master.is_none() || mount.receives_from(h),
+            };
+            let in_sight = seen_at(host, &source.path(mount)).is_some_and(|seen| seen.id == h.id);
+            Source { in_sight, ..source }
+        });
     let point = mount.point.strip_prefix("/").unwrap_or(&mount.point);
     candidates.max_by_key(|s| {
-        let is_leaf = !host.iter().any(|above| above.parent == s.mount.id && above.id != s.mount.id);
-        (s.in_sight, s.propagates, s.mount.root.components().count(), is_leaf, s.mount.point.ends_with(point))
+        let is_leaf =
+            !host.iter().any(|above| above.parent == s.mount.id && above.id != s.mount.id);
+        (
+            s.in_sight,
+            s.propagates,
+            s.mount.root.components().count(),
+            is_leaf,
+            s.mount.point.ends_with(point),
+        )
     })
 }
 
@@ -141,7 +178,10 @@ mod tests {
     }
 
     fn found(container: &[Mount], table: &[Mount], own_users: bool) -> Vec<(String, PathBuf)> {
-        externals(container, Host { table, own_users }).into_iter().map(|e| (e.key, e.source)).collect()
+        externals(container, Host { table, own_users })
+            .into_iter()
+            .map(|e| (e.key, e.source))
+            .collect()
     }
 
     #[test]
@@ -179,15 +219,19 @@ mod tests {
     fn a_kernel_file_system_is_external_where_it_cannot_be_made_again() {
         let host = [
             mount(1, "254:0", "/", "/", "ext4"),
-            Mount { shared: Some(14), ..on(1, mount(2, "0:49", "/", "/sys/kernel/debug", "debugfs")) },
+            Mount {
+                shared: Some(14),
+                ..on(1, mount(2, "0:49", "/", "/sys/kernel/debug", "debugfs"))
+            },
         ];
         let root = mount(50, "254:0", "/root", "/", "ext4");
         let own = mount(51, "0:49", "/", "/debug", "debugfs");
         let bound = Mount { master: Some(14), ..own.clone() };
         let among = Mount { master: Some(90), ..own.clone() };
         let group = Mount { shared: Some(90), ..mount(52, "0:50", "/", "/x", "tmpfs") };
-        let is_external =
-            |m: &Mount, own_users| !found(&[root.clone(), m.clone(), group.clone()], &host, own_users).is_empty();
+        let is_external = |m: &Mount, own_users| {
+            !found(&[root.clone(), m.clone(), group.clone()], &host, own_users).is_empty()
+        };
         assert!(!is_external(&own, false));
         assert!(is_external(&own, true));
         assert!(is_external(&bound, false));

@@ -1,4 +1,5 @@
-//! What a path on the host leads to, to know it again after the container has stood still, maybe over a reboot.
+//! What a path on the host leads to, to know it again after the container has stood still, maybe
+//! over a reboot.
 
 use std::io;
 use std::path::Path;
@@ -9,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::{Mount, seen_at};
 
 /// File systems on which a file keeps its inode when they are mounted again.
-const LASTING: &[&str] = &["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "nfs", "nfs4", "ceph"];
+const LASTING: &[&str] =
+    &["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "zfs", "bcachefs", "nfs", "nfs4", "ceph"];
 /// Those whose number (`f_fsid`) is made of what is written on the disk.
 const NUMBERED: &[&str] = &["ext2", "ext3", "ext4", "btrfs"];
 
@@ -76,7 +78,8 @@ impl Identity {
         Identity::seen_from(Path::new("/"), path, host)
     }
 
-    /// The same in another mount namespace, which has this table: `root` leads to its root directory (`/proc/PID/root`).
+    /// The same in another mount namespace, which has this table: `root` leads to its root
+    /// directory (`/proc/PID/root`).
     pub fn seen_from(root: &Path, path: &Path, host: &[Mount]) -> io::Result<Identity> {
         let wanted = StatxFlags::TYPE | StatxFlags::INO;
         let there = root.join(path.strip_prefix("/").unwrap_or(path));
@@ -101,7 +104,9 @@ impl Identity {
 
     /// In what something else differs; pure.
     pub fn differs_from(&self, now: &Identity) -> Option<Difference> {
-        let both_differ = |then: Option<u64>, now: Option<u64>| then.zip(now).is_some_and(|(then, now)| then != now);
+        let both_differ = |then: Option<u64>, now: Option<u64>| {
+            then.zip(now).is_some_and(|(then, now)| then != now)
+        };
         if self.kind != now.kind {
             Some(Difference::Kind)
         } else if self.file_system != now.file_system || both_differ(self.number, now.number) {

@@ -1,7 +1,8 @@
 //! Mount tables: a container's, and the host's.
 //!
-//! [`external`] finds what a container has mounted from the host; CRIU must be given the source of each. [`Mount::master`]
-//! and [`Mount::shared`] say where mounts propagate: what the host mounts later reaches the container through the first.
+//! [`external`] finds what a container has mounted from the host; CRIU must be given the source of
+//! each. [`Mount::master`] and [`Mount::shared`] say where mounts propagate: what the host mounts
+//! later reaches the container through the first.
 
 pub mod external;
 pub mod identity;
@@ -70,11 +71,14 @@ impl Mount {
 
 /// The mount that a path leads to; pure.
 pub fn seen_at<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
-    let mut at =
-        table.iter().find(|m| m.point == Path::new("/") && !table.iter().any(|p| p.id == m.parent && p.id != m.id))?;
+    let mut at = table.iter().find(|m| {
+        m.point == Path::new("/") && !table.iter().any(|p| p.id == m.parent && p.id != m.id)
+    })?;
     // At most as many steps as there are mounts.
     for _ in table {
-        let upon = table.iter().filter(|m| m.parent == at.id && m.id != at.id && path.starts_with(&m.point));
+        let upon = table
+            .iter()
+            .filter(|m| m.parent == at.id && m.id != at.id && path.starts_with(&m.point));
         match upon.min_by_key(|m| m.point.components().count()) {
             Some(next) => at = next,
             None => break,
@@ -102,7 +106,8 @@ const DELETED: &str = "//deleted";
 /// The mount table of a process.
 pub fn table(pid: i32) -> Result<Vec<Mount>> {
     let what = || format!("read /proc/{pid}/mountinfo");
-    let lines = procfs::process::Process::new(pid).and_then(|p| p.mountinfo()).with_context(what)?;
+    let lines =
+        procfs::process::Process::new(pid).and_then(|p| p.mountinfo()).with_context(what)?;
     Ok(lines.into_iter().map(Mount::from).collect())
 }
 
@@ -110,8 +115,14 @@ impl From<MountInfo> for Mount {
     fn from(line: MountInfo) -> Mount {
         let has = |word: &str| line.mount_options.contains_key(word);
         Mount {
-            shared: group(&line.opt_fields, |field| if let Shared(id) = field { Some(*id) } else { None }),
-            master: group(&line.opt_fields, |field| if let Master(id) = field { Some(*id) } else { None }),
+            shared: group(
+                &line.opt_fields,
+                |field| if let Shared(id) = field { Some(*id) } else { None },
+            ),
+            master: group(
+                &line.opt_fields,
+                |field| if let Master(id) = field { Some(*id) } else { None },
+            ),
             id: line.mnt_id,
             parent: line.pid,
             root: PathBuf::from(line.root.strip_suffix(DELETED).unwrap_or(&line.root)),
@@ -130,8 +141,9 @@ fn group(fields: &[MountOptFields], of: impl Fn(&MountOptFields) -> Option<u32>)
     fields.iter().find_map(of)
 }
 
-/// The process by whose mount namespace a container got what it has of the host: its monitor's, which has one of its own
-/// with `lxc.monitor.unshare`, and there what its hooks have mounted. Ours, where they are the same or it is gone.
+/// The process by whose mount namespace a container got what it has of the host: its monitor's,
+/// which has one of its own with `lxc.monitor.unshare`, and there what its hooks have mounted.
+/// Ours, where they are the same or it is gone.
 pub fn monitor_of(init: i32) -> Result<i32> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let monitor = process::parent(init).with_context(|| format!("read /proc/{init}/stat"))?;
@@ -142,11 +154,12 @@ pub fn monitor_of(init: i32) -> Result<i32> {
     })
 }
 
-/// The mount points whose mount had other flags, with those that it had; pure. Where one mount hides another it is not
-/// told which of the two could be reached, and they are left alone.
+/// The mount points whose mount had other flags, with those that it had; pure. Where one mount
+/// hides another it is not told which of the two could be reached, and they are left alone.
 fn differing(then: &[(PathBuf, MsFlags)], now: &[Mount]) -> Vec<(PathBuf, MsFlags)> {
     let known = FLAGS.iter().map(|(_, flag)| *flag).collect::<MsFlags>();
-    let alone = then.iter().filter(|(point, _)| then.iter().filter(|(p, _)| p == point).count() == 1);
+    let alone =
+        then.iter().filter(|(point, _)| then.iter().filter(|(p, _)| p == point).count() == 1);
     let changed = alone.filter(|(point, flags)| {
         let there: Vec<&Mount> = now.iter().filter(|m| m.point == *point).collect();
         matches!(there.as_slice(), [mount] if mount.flags != *flags & known)
@@ -156,18 +169,22 @@ fn differing(then: &[(PathBuf, MsFlags)], now: &[Mount]) -> Vec<(PathBuf, MsFlag
 
 /// Gives the mounts of a restored container, whose tasks stand still, the flags that they had.
 ///
-/// CRIU (4.2) makes one of several bind mounts of the same thing from the other, before it sets flags: LXC's template
-/// binds /lib and /usr/lib, which are one directory, and one of them came back writable.
+/// CRIU (4.2) makes one of several bind mounts of the same thing from the other, before it sets
+/// flags: LXC's template binds /lib and /usr/lib, which are one directory, and one of them came
+/// back writable.
 pub fn mend_flags(init: i32, then: &[(PathBuf, MsFlags)]) -> Result<()> {
     let changed = differing(then, &table(init)?);
     if changed.is_empty() {
         return Ok(());
     }
-    let namespace = fs::File::open(format!("/proc/{init}/ns/mnt")).context("open the container's mount namespace")?;
+    let namespace = fs::File::open(format!("/proc/{init}/ns/mnt"))
+        .context("open the container's mount namespace")?;
     let mended = in_mount_namespace(namespace.as_fd(), || {
         let none = None::<&str>;
         let remount = MsFlags::MS_REMOUNT | MsFlags::MS_BIND;
-        changed.iter().try_for_each(|(point, flags)| Ok(mount(none, point, none, remount | *flags, none)?))
+        changed
+            .iter()
+            .try_for_each(|(point, flags)| Ok(mount(none, point, none, remount | *flags, none)?))
     });
     mended.context("give the container's mounts their flags")
 }
@@ -183,8 +200,9 @@ pub struct HostFile {
     pub path: PathBuf,
 }
 
-/// Standard streams of init that lead to a device of the host which no mount of the container shows: that is
-/// what `lxc.autodev = 0` with `lxc.console.path = none` gives (the host's /dev/null).
+/// Standard streams of init that lead to a device of the host which no mount of the container
+/// shows: that is what `lxc.autodev = 0` with `lxc.console.path = none` gives (the host's
+/// /dev/null).
 pub fn host_streams(init: i32, container: &[Mount]) -> Result<Vec<HostFile>> {
     let mut found: Vec<HostFile> = Vec::new();
     for number in 0..3 {
@@ -193,8 +211,11 @@ pub fn host_streams(init: i32, container: &[Mount]) -> Result<Vec<HostFile>> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             Err(e) => return Err(e).with_context(|| format!("read /proc/{init}/fdinfo/{number}")),
         };
-        let field =
-            |name: &str| info.lines().find_map(|l| l.strip_prefix(name)).and_then(|v| v.trim().parse::<u64>().ok());
+        let field = |name: &str| {
+            info.lines()
+                .find_map(|l| l.strip_prefix(name))
+                .and_then(|v| v.trim().parse::<u64>().ok())
+        };
         let (Some(mount_id), Some(inode)) = (field("mnt_id:"), field("ino:")) else { continue };
         if container.iter().any(|m| u64::try_from(m.id) == Ok(mount_id)) {
             continue;
@@ -243,7 +264,10 @@ pub(crate) mod tests {
             on(4, mount(5, "0:5", "/", "/a/c", "tmpfs")),
         ];
         let seen = |path: &str| seen_at(&table, Path::new(path)).map(|m| m.id);
-        assert_eq!([seen("/"), seen("/ab"), seen("/a/b/x"), seen("/a/c/x")], [Some(1), Some(1), Some(4), Some(5)]);
+        assert_eq!(
+            [seen("/"), seen("/ab"), seen("/a/b/x"), seen("/a/c/x")],
+            [Some(1), Some(1), Some(4), Some(5)]
+        );
     }
 
     #[test]
@@ -257,7 +281,13 @@ pub(crate) mod tests {
             with(ro, mount(3, "0:1", "/", "/b", "ext4")),
             with(nosuid, mount(4, "0:1", "/", "/b", "ext4")),
         ];
-        let before = [then("/", ro), then("/a", ro | nosuid), then("/b", ro), then("/b", nosuid), then("/gone", ro)];
+        let before = [
+            then("/", ro),
+            then("/a", ro | nosuid),
+            then("/b", ro),
+            then("/b", nosuid),
+            then("/gone", ro),
+        ];
         assert_eq!(differing(&before, &now), [then("/a", ro | nosuid)]);
     }
 }

@@ -1,6 +1,7 @@
-//! DropFilter: programs that drop whatever arrives at an interface in the container, for interfaces that are on no bridge from
-//! which they could be taken (macvlan, interfaces of the host, veth pairs whose host's end has addresses and routes), and
-//! for those that a script of the user's puts on its bridge before the container is whole.
+//! DropFilter: programs that drop whatever arrives at an interface in the container, for interfaces
+//! that are on no bridge from which they could be taken (macvlan, interfaces of the host, veth
+//! pairs whose host's end has addresses and routes), and for those that a script of the user's puts
+//! on its bridge before the container is whole.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -28,7 +29,11 @@ pub struct DropFilter {
 impl DropFilter {
     /// Those of these interfaces; none if there is none.
     pub fn of(interfaces: Vec<String>, init: &Process) -> Option<DropFilter> {
-        (!interfaces.is_empty()).then(|| DropFilter { init: init.pid(), start_time: init.start_time(), interfaces })
+        (!interfaces.is_empty()).then(|| DropFilter {
+            init: init.pid(),
+            start_time: init.start_time(),
+            interfaces,
+        })
     }
 
     /// Closes them.
@@ -84,7 +89,11 @@ pub fn open(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
     set_gates(interfaces, container, None)
 }
 
-fn set_gates(interfaces: &[String], container: BorrowedFd<'_>, gate: Option<BorrowedFd<'_>>) -> Result<()> {
+fn set_gates(
+    interfaces: &[String],
+    container: BorrowedFd<'_>,
+    gate: Option<BorrowedFd<'_>>,
+) -> Result<()> {
     let mut errors = ErrorList::default();
     let outcome = in_netns(container, || {
         let mut theirs = Netlink::open()?;
@@ -98,7 +107,10 @@ fn set_gates(interfaces: &[String], container: BorrowedFd<'_>, gate: Option<Borr
         }
         Ok(())
     });
-    errors
-        .note(outcome.and_then(|done: Result<(), Error>| done).context("set the gates of the container's interfaces"));
+    errors.note(
+        outcome
+            .and_then(|done: Result<(), Error>| done)
+            .context("set the gates of the container's interfaces"),
+    );
     errors.into_result()
 }

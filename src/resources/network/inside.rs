@@ -1,13 +1,14 @@
 //! The inside of the container's network namespace, filled by us.
 //!
-//! CRIU does it by eight runs of `ip` and of the tools of iptables, which take 25 ms and more, a quarter of the restart of a
-//! small container. What the images of most containers hold can be told to the kernel by a message each. Then CRIU is
-//! asked for an empty namespace (`--empty-ns net`), and at the action `setup-namespaces`, when it is there, [`fill`]
-//! brings back what CRIU would have: settings, interfaces, addresses, routes, rules, in its order (net.c,
+//! CRIU does it by eight runs of `ip` and of the tools of iptables, which take 25 ms and more, a
+//! quarter of the restart of a small container. What the images of most containers hold can be told
+//! to the kernel by a message each. Then CRIU is asked for an empty namespace (`--empty-ns net`),
+//! and at the action `setup-namespaces`, when it is there, [`fill`] brings back what CRIU would
+//! have: settings, interfaces, addresses, routes, rules, in its order (net.c,
 //! `prepare_net_namespaces`). Connections that are tracked remain CRIU's.
 //!
-//! A container with anything else in its network (other interfaces, firewall tables, a second namespace) is left to
-//! CRIU as a whole.
+//! A container with anything else in its network (other interfaces, firewall tables, a second
+//! namespace) is left to CRIU as a whole.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
@@ -21,7 +22,8 @@ use crate::resources::network::sysctl;
 use crate::sys::files;
 use crate::sys::netlink::{Described, Netlink};
 
-/// The rules that a new namespace has: priority and table (net/ipv4/fib_rules.c, `fib_default_rules_init`).
+/// The rules that a new namespace has: priority and table (net/ipv4/fib_rules.c,
+/// `fib_default_rules_init`).
 const DEFAULT_RULES: [(u32, u32); 3] = [(0, 255), (32766, 254), (32767, 253)];
 /// Images of firewall tables.
 const TABLES: [&str; 3] = ["iptables-", "ip6tables-", "nftables-"];
@@ -50,8 +52,8 @@ struct Interface {
     mtu: u32,
 }
 
-/// What is in a checkpoint of the network namespace with this number; none where only CRIU can bring it back. `ports`
-/// are the veth pairs that we make.
+/// What is in a checkpoint of the network namespace with this number; none where only CRIU can
+/// bring it back. `ports` are the veth pairs that we make.
 pub fn of_checkpoint(shown: &Shown, netns: u32, ports: &[Port]) -> Result<Option<Inside>, Error> {
     let dir = shown.dir();
     if Inventory::read(dir)?.network_lock != NetworkLock::Skip || !is_plain(dir, netns) {
@@ -63,15 +65,25 @@ pub fn of_checkpoint(shown: &Shown, netns: u32, ports: &[Port]) -> Result<Option
         if !(found.loopback || ours) || found.master.is_some() {
             return Ok(None);
         }
-        interfaces.push(Interface { name: found.name, index: found.index, flags: found.flags, mtu: found.mtu });
+        interfaces.push(Interface {
+            name: found.name,
+            index: found.index,
+            flags: found.flags,
+            mtu: found.mtu,
+        });
     }
     let described = |what| -> Result<Option<Vec<Described>>, Error> {
-        Ok(images::saved(shown, netns, what)?.iter().map(|message| Described::parse(message)).collect())
+        Ok(images::saved(shown, netns, what)?
+            .iter()
+            .map(|message| Described::parse(message))
+            .collect())
     };
     let addresses = described(Saved::Addresses)?;
     let routes = described(Saved::Routes)?.zip(described(Saved::Routes6)?);
     let rules = described(Saved::Rules)?.and_then(beside_the_defaults);
-    let (Some(addresses), Some((routes, routes6)), Some(rules)) = (addresses, routes, rules) else { return Ok(None) };
+    let (Some(addresses), Some((routes, routes6)), Some(rules)) = (addresses, routes, rules) else {
+        return Ok(None);
+    };
     Ok(Some(Inside { interfaces, addresses, routes: [routes, routes6].concat(), rules }))
 }
 
@@ -90,15 +102,16 @@ fn is_plain(dir: &Path, netns: u32) -> bool {
     })
 }
 
-/// The rules to be added. None if one that every namespace begins with has been taken away. A kernel without policy rules
-/// has told of none at all.
+/// The rules to be added. None if one that every namespace begins with has been taken away. A
+/// kernel without policy rules has told of none at all.
 fn beside_the_defaults(mut rules: Vec<Described>) -> Option<Vec<Described>> {
     let all = rules.len();
     rules.retain(|rule| !rule.rule_for_all().is_some_and(|told| DEFAULT_RULES.contains(&told)));
     (all == 0 || all - rules.len() == DEFAULT_RULES.len()).then_some(rules)
 }
 
-/// Gives the namespace all of it; sockets can be bound to its addresses at once. Its interfaces are there, down; the settings under `/proc/sys` are made.
+/// Gives the namespace all of it; sockets can be bound to its addresses at once. Its interfaces are
+/// there, down; the settings under `/proc/sys` are made.
 ///
 /// # Errors
 /// What the kernel has refused.
@@ -109,7 +122,9 @@ pub fn fill(netns: BorrowedFd<'_>, inside: &Inside) -> anyhow::Result<()> {
     let outcome = sysctl::meanwhile(netns, &none_made.collect(), || -> anyhow::Result<()> {
         let mut netlink = Netlink::open()?;
         for Interface { name, index, flags, mtu } in &inside.interfaces {
-            netlink.set_flags_and_mtu(*index, *flags, *mtu).with_context(|| format!("set {name} up as it was"))?;
+            netlink
+                .set_flags_and_mtu(*index, *flags, *mtu)
+                .with_context(|| format!("set {name} up as it was"))?;
         }
         for address in &inside.addresses {
             netlink.replay(address).context("add an address")?;
@@ -123,8 +138,8 @@ pub fn fill(netns: BorrowedFd<'_>, inside: &Inside) -> anyhow::Result<()> {
     outcome.and_then(|done| done).context("fill the container's network namespace")
 }
 
-/// A route whose gateway is reached by another one needs that first: those that are refused are tried again as long as
-/// any is taken.
+/// A route whose gateway is reached by another one needs that first: those that are refused are
+/// tried again as long as any is taken.
 fn add_in_any_order(netlink: &mut Netlink, routes: &[Described]) -> anyhow::Result<()> {
     let mut left: Vec<&Described> = routes.iter().collect();
     loop {
@@ -163,7 +178,9 @@ mod tests {
     /// `fib_rule_hdr` with FRA_PRIORITY (6), after an `nlmsghdr` of RTM_NEWRULE (32).
     fn rule(priority: u32, table: u8) -> Described {
         let header = [&36u32.to_ne_bytes()[..], &[32, 0, 2, 0], &[0; 8]].concat();
-        let body = [&[2, 0, 0, 0, table, 0, 0, 1, 0, 0, 0, 0][..], &[8, 0, 6, 0], &priority.to_ne_bytes()].concat();
+        let body =
+            [&[2, 0, 0, 0, table, 0, 0, 1, 0, 0, 0, 0][..], &[8, 0, 6, 0], &priority.to_ne_bytes()]
+                .concat();
         Described::parse(&[header, body].concat()).unwrap()
     }
 

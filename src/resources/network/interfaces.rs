@@ -1,16 +1,18 @@
-//! Interfaces of a container that are no veth pairs of LXC's: one that sits on an interface of the host (macvlan), and one
-//! that is the host's and was moved into the container (`phys`).
+//! Interfaces of a container that are no veth pairs of LXC's: one that sits on an interface of the
+//! host (macvlan), and one that is the host's and was moved into the container (`phys`).
 //!
-//! Both are made or moved into the new network namespace by us, before CRIU looks for them (`setup-namespaces`). One of
-//! the host's comes back under its old name at the end, as LXC's monitor does it; nobody else would bring it back, and one
-//! that is no hardware would be deleted with the namespace.
+//! Both are made or moved into the new network namespace by us, before CRIU looks for them
+//! (`setup-namespaces`). One of the host's comes back under its old name at the end, as LXC's
+//! monitor does it; nobody else would bring it back, and one that is no hardware would be deleted
+//! with the namespace.
 //!
-//! They are on no bridge from which they could be taken. CRIU's own rules in the container's network namespace keep packets
-//! from it and in it while it stands still, but not all the time: at a restore they come after the addresses, and when the
-//! namespace goes they go before the interfaces. For some milliseconds the kernel would answer its peers that there is no
-//! such connection. So each has a gate ([`gates`](crate::resources::network::drop_filter)): a macvlan from `network-lock` on, and
-//! both from their birth to `network-unlock`. (One of the host's leaves the namespace before that goes, and must not be
-//! left deaf.)
+//! They are on no bridge from which they could be taken. CRIU's own rules in the container's
+//! network namespace keep packets from it and in it while it stands still, but not all the time: at
+//! a restore they come after the addresses, and when the namespace goes they go before the
+//! interfaces. For some milliseconds the kernel would answer its peers that there is no such
+//! connection. So each has a gate ([`gates`](crate::resources::network::drop_filter)): a macvlan
+//! from `network-lock` on, and both from their birth to `network-unlock`. (One of the host's leaves
+//! the namespace before that goes, and must not be left deaf.)
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -91,8 +93,8 @@ pub struct PhysInterface {
     pub start_time: u64,
 }
 
-/// What a container has of the host, and the namespace in which it is, held beyond the end of the container's init: with
-/// its last task a namespace goes, and what is no hardware goes with it.
+/// What a container has of the host, and the namespace in which it is, held beyond the end of the
+/// container's init: with its last task a namespace goes, and what is no hardware goes with it.
 #[derive(Debug, Default)]
 pub struct PhysInterfaces {
     phys_interfaces: Vec<PhysInterface>,
@@ -110,7 +112,8 @@ impl PhysInterfaces {
         for phys_interface in &phys_interfaces {
             let open = Netlink::open().context("open a netlink socket");
             let namespace = namespace.as_ref().map(AsFd::as_fd);
-            errors.note(open.and_then(|mut nl| bring_back_from(&mut nl, phys_interface, namespace)));
+            errors
+                .note(open.and_then(|mut nl| bring_back_from(&mut nl, phys_interface, namespace)));
         }
         errors.into_result()
     }
@@ -136,13 +139,16 @@ pub fn of_config(config: &Config) -> Vec<Device> {
         let mode = MODES.iter().find(|(name, _)| *name == named)?.1;
         Some(device(inside, Origin::Upon { host: nic.link.clone()?, mode }))
     });
-    let lent = lent_by(config).into_iter().map(|(inside, host)| device(inside, Origin::Lent { host }));
+    let lent =
+        lent_by(config).into_iter().map(|(inside, host)| device(inside, Origin::Lent { host }));
     upon.chain(lent).collect()
 }
 
-/// Those of a container; they leave the survey. What is lent may be an end of a veth pair, and then looks like a port.
+/// Those of a container; they leave the survey. What is lent may be an end of a veth pair, and then
+/// looks like a port.
 pub fn among(survey: &mut Survey, lent: &[(String, String)]) -> Vec<Device> {
-    let host_of = |inside: &str| lent.iter().find(|(i, _)| i == inside).map(|(_, host)| host.clone());
+    let host_of =
+        |inside: &str| lent.iter().find(|(i, _)| i == inside).map(|(_, host)| host.clone());
     let mut devices = Vec::new();
     survey.ports.retain(|port| {
         let Some(host) = host_of(&port.inside) else { return true };
@@ -162,7 +168,12 @@ pub fn among(survey: &mut Survey, lent: &[(String, String)]) -> Vec<Device> {
         };
         let lent = host_of(&inner.name).map(|host| Origin::Lent { host });
         let Some(from) = lent.or_else(upon) else { return true };
-        devices.push(Device { inside: inner.name.clone(), inside_index: inner.index, mac: inner.mac, from });
+        devices.push(Device {
+            inside: inner.name.clone(),
+            inside_index: inner.index,
+            mac: inner.mac,
+            from,
+        });
         false
     });
     devices
@@ -187,8 +198,9 @@ pub fn missing(devices: &[Device], links: &[Link]) -> Option<NotThere> {
     })
 }
 
-/// Makes or moves them into a container's network namespace, each with its gate closed. `before_each` is called before
-/// one of the host's leaves it, so that its undo ([`bring_back`]) is on disk; it is in `phys_interfaces` from then on.
+/// Makes or moves them into a container's network namespace, each with its gate closed.
+/// `before_each` is called before one of the host's leaves it, so that its undo ([`bring_back`]) is
+/// on disk; it is in `phys_interfaces` from then on.
 pub fn bring_in(
     nl: &mut Netlink,
     devices: &[Device],
@@ -212,16 +224,30 @@ pub fn bring_in(
         match &device.from {
             Origin::Upon { mode, .. } => {
                 let (name, parent) = (device.inside.as_str(), link.index);
-                let new = NewMacvlan { name, index, mac: device.mac, parent, mode: *mode, netns: container };
+                let new = NewMacvlan {
+                    name,
+                    index,
+                    mac: device.mac,
+                    parent,
+                    mode: *mode,
+                    netns: container,
+                };
                 nl.create_macvlan(&new).with_context(what)?;
             }
             Origin::Lent { .. } => {
                 let (host, inside) = (host.to_owned(), device.inside.clone());
                 let start_time = process::start_time(init).with_context(what)?;
-                let phys_interface =
-                    PhysInterface { host, mtu: link.mtu, inside, mac: device.mac.or(link.mac), init, start_time };
+                let phys_interface = PhysInterface {
+                    host,
+                    mtu: link.mtu,
+                    inside,
+                    mac: device.mac.or(link.mac),
+                    init,
+                    start_time,
+                };
                 before_each(&phys_interface)?;
-                phys_interfaces.namespace = Some(File::from(container.try_clone_to_owned().with_context(what)?));
+                phys_interfaces.namespace =
+                    Some(File::from(container.try_clone_to_owned().with_context(what)?));
                 phys_interfaces.phys_interfaces.push(phys_interface);
                 // A link that is up keeps its name on older kernels.
                 nl.set_up(link.index, false).with_context(what)?;
@@ -241,8 +267,8 @@ pub fn bring_in(
     Ok(())
 }
 
-/// Brings an interface back to the host, from the namespace of its container's init if that lives, and gives it its name
-/// and MTU. Says whether there was something to do.
+/// Brings an interface back to the host, from the namespace of its container's init if that lives,
+/// and gives it its name and MTU. Says whether there was something to do.
 pub fn bring_back(nl: &mut Netlink, phys_interface: &PhysInterface) -> Result<bool> {
     let init = Process::reopen(phys_interface.init, phys_interface.start_time).ok();
     let namespace = init.as_ref().map_or(Ok(None), |init| namespace_of(init.pid()))?;
@@ -257,7 +283,8 @@ fn bring_back_from(
     phys_interface: &PhysInterface,
     namespace: Option<BorrowedFd<'_>>,
 ) -> Result<bool> {
-    let what = || format!("bring {} ({}) back to the host", phys_interface.host, phys_interface.inside);
+    let what =
+        || format!("bring {} ({}) back to the host", phys_interface.host, phys_interface.inside);
     if let Some(namespace) = namespace
         && !is_own_namespace(namespace).with_context(what)?
     {
@@ -282,12 +309,18 @@ fn bring_back_from(
             return Ok(true);
         }
     }
-    // The kernel itself brings hardware back when its namespace goes, but under the name that it had there.
+    // The kernel itself brings hardware back when its namespace goes, but under the name that it
+    // had there.
     let links = nl.links().context("list the host's links")?;
-    let strayed = links
-        .iter()
-        .find(|l| l.name == phys_interface.inside && phys_interface.mac.is_some() && l.mac == phys_interface.mac);
-    let Some(link) = strayed.filter(|_| !links.iter().any(|l| l.name == phys_interface.host)) else { return Ok(false) };
+    let strayed = links.iter().find(|l| {
+        l.name == phys_interface.inside
+            && phys_interface.mac.is_some()
+            && l.mac == phys_interface.mac
+    });
+    let Some(link) = strayed.filter(|_| !links.iter().any(|l| l.name == phys_interface.host))
+    else {
+        return Ok(false);
+    };
     nl.set_up(link.index, false).with_context(what)?;
     nl.set_gate(link.index, None).with_context(what)?;
     nl.rename(link.index, &phys_interface.host).with_context(what)?;
@@ -296,7 +329,8 @@ fn bring_back_from(
 
 /// The interfaces in the container that a dump has to keep packets from: those on no bridge.
 pub fn without_bridge(devices: &[Device], ports: &[Port]) -> Vec<String> {
-    let upon = devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. })).map(|d| d.inside.clone());
+    let upon =
+        devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. })).map(|d| d.inside.clone());
     let routed = ports.iter().filter(|p| p.bridge.is_none()).map(|p| p.inside.clone());
     upon.chain(routed).collect()
 }
@@ -332,7 +366,8 @@ mod tests {
             ..Survey::default()
         };
         let lent = [("eth1".to_owned(), "pb".to_owned()), ("eth3".to_owned(), "eno2".to_owned())];
-        let found: Vec<_> = among(&mut survey, &lent).into_iter().map(|d| (d.inside, d.from)).collect();
+        let found: Vec<_> =
+            among(&mut survey, &lent).into_iter().map(|d| (d.inside, d.from)).collect();
         assert_eq!(
             found,
             [
@@ -342,7 +377,10 @@ mod tests {
             ]
         );
         assert_eq!(survey.ports.len(), 1);
-        assert_eq!(survey.others.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(), ["lo", "inner"]);
+        assert_eq!(
+            survey.others.iter().map(|i| i.name.as_str()).collect::<Vec<_>>(),
+            ["lo", "inner"]
+        );
     }
 
     #[test]

@@ -28,7 +28,8 @@ const GET_RULE: u16 = 0xa07;
 const GET_SET: u16 = 0xa0a;
 const GET_OBJECT: u16 = 0xa13;
 const GET_FLOW_TABLE: u16 = 0xa17;
-/// The size of `nfgenmsg`; attributes: of all the table, of a chain its name, of a set its flags, of a rule what it does.
+/// The size of `nfgenmsg`; attributes: of all the table, of a chain its name, of a set its flags,
+/// of a rule what it does.
 const HEADER: usize = 4;
 const TABLE: u16 = 1;
 const CHAIN_NAME: u16 = 3;
@@ -56,7 +57,12 @@ struct Family {
 
 const FAMILIES: [Family; 2] = [
     Family { number: 2, name: "ip", save: "iptables-nft-save", restore: "iptables-nft-restore" },
-    Family { number: 10, name: "ip6", save: "ip6tables-nft-save", restore: "ip6tables-nft-restore" },
+    Family {
+        number: 10,
+        name: "ip6",
+        save: "ip6tables-nft-save",
+        restore: "ip6tables-nft-restore",
+    },
 ];
 /// Those whose extensions none of these tools knows.
 const OTHERS: [(u8, &str); 3] = [(1, "inet"), (3, "arp"), (7, "bridge")];
@@ -90,7 +96,8 @@ pub enum Unsaved {
 /// The tables of a network namespace that have extensions; none where there are no such rules.
 pub fn save(netns: BorrowedFd<'_>) -> Result<Vec<Saved>, Unsaved> {
     let saved = in_netns(netns, || {
-        let kernel = Kernel::read().context("list the rules of nftables").map_err(Unsaved::Refused)?;
+        let kernel =
+            Kernel::read().context("list the rules of nftables").map_err(Unsaved::Refused)?;
         save_in_this(&kernel)
     });
     saved.context("enter the container's network namespace").map_err(Unsaved::Refused)?
@@ -106,7 +113,10 @@ fn save_in_this(kernel: &Kernel) -> Result<Vec<Saved>, Unsaved> {
             return Err(Unsaved::NoTool(family.save));
         };
         let text = run(&save, &["-c"], "").map_err(Unsaved::Refused)?;
-        saved.push(Saved { family: family.name.to_owned(), text: of_tables(&text, family.name, kernel) });
+        saved.push(Saved {
+            family: family.name.to_owned(),
+            text: of_tables(&text, family.name, kernel),
+        });
     }
     let known: BTreeSet<Table> = saved.iter().flat_map(Saved::tables).collect();
     match kernel.with_extensions.iter().find(|table| !known.contains(*table)) {
@@ -147,13 +157,15 @@ impl Kernel {
         }
         let sets = dump(&mut socket, GET_SET)?;
         let named = sets.into_iter().filter(|set| !is_anonymous(set));
-        let others = dump(&mut socket, GET_OBJECT)?.into_iter().chain(dump(&mut socket, GET_FLOW_TABLE)?);
+        let others =
+            dump(&mut socket, GET_OBJECT)?.into_iter().chain(dump(&mut socket, GET_FLOW_TABLE)?);
         kernel.with_more = named.chain(others).map(|object| table_of(&object)).collect();
         Ok(kernel)
     }
 }
 
-/// Of what a tool says, the tables with extensions of which it has said all, without chains that are not there.
+/// Of what a tool says, the tables with extensions of which it has said all, without chains that
+/// are not there.
 fn of_tables(text: &str, family: &str, kernel: &Kernel) -> String {
     let mut whole = String::new();
     for block in text.split_inclusive("\nCOMMIT\n") {
@@ -161,10 +173,14 @@ fn of_tables(text: &str, family: &str, kernel: &Kernel) -> String {
         let lines: Vec<&str> = block.get(at..).unwrap_or_default().lines().collect();
         let Some(name) = lines.first().and_then(|line| line.strip_prefix('*')) else { continue };
         let table = (family.to_owned(), name.trim().to_owned());
-        let chain = |line: &str| line.strip_prefix(':').and_then(|rest| rest.split(' ').next()).map(str::to_owned);
+        let chain = |line: &str| {
+            line.strip_prefix(':').and_then(|rest| rest.split(' ').next()).map(str::to_owned)
+        };
         let named: BTreeSet<String> = lines.iter().filter_map(|line| chain(line)).collect();
-        let own: Vec<&String> = kernel.chains.iter().filter(|(of, _)| *of == table).map(|(_, name)| name).collect();
-        let count = lines.iter().filter(|line| line.contains("-A ") && !line.starts_with(':')).count();
+        let own: Vec<&String> =
+            kernel.chains.iter().filter(|(of, _)| *of == table).map(|(_, name)| name).collect();
+        let count =
+            lines.iter().filter(|line| line.contains("-A ") && !line.starts_with(':')).count();
         let is_all = lines.iter().all(|line| is_plain(line))
             && own.iter().all(|chain| named.contains(*chain))
             && kernel.rules.get(&table).copied().unwrap_or_default() == count
@@ -172,31 +188,37 @@ fn of_tables(text: &str, family: &str, kernel: &Kernel) -> String {
         if !is_all || !kernel.with_extensions.contains(&table) {
             continue;
         }
-        let kept = lines.iter().filter(|line| chain(line).is_none_or(|chain| own.contains(&&chain)));
+        let kept =
+            lines.iter().filter(|line| chain(line).is_none_or(|chain| own.contains(&&chain)));
         kept.for_each(|line| whole.push_str(&format!("{line}\n")));
     }
     whole
 }
 
-/// Whether a line is a table, a chain, a rule or the end of a table, and nothing in a rule is an option that its tool
-/// never writes.
+/// Whether a line is a table, a chain, a rule or the end of a table, and nothing in a rule is an
+/// option that its tool never writes.
 ///
-/// Names and comments are the container's, and may hold anything, ends of lines among it. The tool that reads them is the
-/// host's, and `-M` would have it run any program.
+/// Names and comments are the container's, and may hold anything, ends of lines among it. The tool
+/// that reads them is the host's, and `-M` would have it run any program.
 fn is_plain(line: &str) -> bool {
-    let counters = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b':') && text.contains(':');
+    let counters =
+        |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b':') && text.contains(':');
     if let Some(rule) = line.strip_prefix('[') {
         let Some((count, rest)) = rule.split_once("] ") else { return false };
-        return counters(count) && rest.starts_with("-A ") && rest.split([' ', '\t', '"', '\'']).all(is_harmless);
+        return counters(count)
+            && rest.starts_with("-A ")
+            && rest.split([' ', '\t', '"', '\'']).all(is_harmless);
     }
     if let Some(chain) = line.strip_prefix(':') {
         let words: Vec<&str> = chain.split(' ').collect();
         return matches!(words.as_slice(), [_, policy, _] if policy.bytes().all(|b| b.is_ascii_uppercase() || b == b'-'));
     }
-    line == "COMMIT" || line.strip_prefix('*').is_some_and(|name| name.bytes().all(|b| b.is_ascii_lowercase()))
+    line == "COMMIT"
+        || line.strip_prefix('*').is_some_and(|name| name.bytes().all(|b| b.is_ascii_lowercase()))
 }
 
-/// Whether a word of a rule is no option that leads elsewhere. A long one may be shortened as far as it is clear.
+/// Whether a word of a rule is no option that leads elsewhere. A long one may be shortened as far
+/// as it is clear.
 fn is_harmless(word: &str) -> bool {
     match (word.strip_prefix("--"), word.strip_prefix('-')) {
         (Some(long), _) => {
@@ -223,7 +245,8 @@ pub fn try_out(saved: &[Saved]) -> Result<()> {
         Ok(save_in_this(&Kernel::read()?)?)
     });
     let again = again.context("make a network namespace to try rules in")??;
-    let found = saved.iter().zip(&again).find(|(before, after)| rules_of(before) != rules_of(after));
+    let found =
+        saved.iter().zip(&again).find(|(before, after)| rules_of(before) != rules_of(after));
     match found {
         None if saved.len() == again.len() => Ok(()),
         _ => bail!("restored to try it, they are others than before"),
@@ -233,7 +256,11 @@ pub fn try_out(saved: &[Saved]) -> Result<()> {
 /// Rules without their counters, which stand in brackets.
 fn rules_of(saved: &Saved) -> Vec<&str> {
     let rule = |line: &'_ str| line.starts_with('[').then(|| line.find("] ")).flatten();
-    saved.text.lines().map(|line| line.get(rule(line).unwrap_or_default()..).unwrap_or(line)).collect()
+    saved
+        .text
+        .lines()
+        .map(|line| line.get(rule(line).unwrap_or_default()..).unwrap_or(line))
+        .collect()
 }
 
 fn restore_in_this(saved: &[Saved]) -> Result<()> {
@@ -242,9 +269,12 @@ fn restore_in_this(saved: &[Saved]) -> Result<()> {
             bail!("a rule of iptables is not as its tool writes one: {line}");
         }
         let found = FAMILIES.iter().find(|known| known.name == family);
-        let restore = found.with_context(|| format!("a record names tables of the family '{family}'"))?.restore;
-        let path =
-            tool(restore).with_context(|| format!("{restore} is not installed (Debian: apt install iptables)"))?;
+        let restore = found
+            .with_context(|| format!("a record names tables of the family '{family}'"))?
+            .restore;
+        let path = tool(restore).with_context(|| {
+            format!("{restore} is not installed (Debian: apt install iptables)")
+        })?;
         run(&path, &["-c"], text)?;
     }
     Ok(())
@@ -262,7 +292,9 @@ impl Saved {
 fn dump(socket: &mut Socket, question: u16) -> Result<Vec<Message>> {
     match socket.dump(&Message::new(question, [0; HEADER])) {
         // A kernel without nftables, or without such objects.
-        Err(e) if matches!(e.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT)) => Ok(Vec::new()),
+        Err(e) if matches!(e.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT)) => {
+            Ok(Vec::new())
+        }
         other => Ok(other?),
     }
 }
@@ -278,14 +310,17 @@ fn text(bytes: Option<&[u8]>) -> String {
 
 fn has_extension(rule: &Message) -> bool {
     let expressions = rule.attribute(HEADER, EXPRESSIONS).map(raw::attributes).unwrap_or_default();
-    expressions
-        .iter()
-        .any(|(_, expression)| raw::attribute(expression, NAME).is_some_and(|name| COMPAT.contains(&name)))
+    expressions.iter().any(|(_, expression)| {
+        raw::attribute(expression, NAME).is_some_and(|name| COMPAT.contains(&name))
+    })
 }
 
 fn table_of(rule: &Message) -> Table {
     let families = FAMILIES.iter().map(|family| (family.number, family.name)).chain(OTHERS);
-    let family = families.into_iter().find(|(number, _)| *number == rule.byte(0)).map_or("other", |(_, name)| name);
+    let family = families
+        .into_iter()
+        .find(|(number, _)| *number == rule.byte(0))
+        .map_or("other", |(_, name)| name);
     (family.to_owned(), text(rule.attribute(HEADER, TABLE)))
 }
 
@@ -300,8 +335,14 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
     let (mut stdin, mut stdout, mut stderr) = (stream()?, stream()?, stream()?);
     stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).context("hand rules over")?;
     let mut command = Command::new(program);
-    command.env_clear().args(arguments).stdin(stdin).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
-    let mut child = Place::here().dies_with_us().spawn(&mut command).with_context(|| format!("run {name}"))?;
+    command
+        .env_clear()
+        .args(arguments)
+        .stdin(stdin)
+        .stdout(stdout.try_clone()?)
+        .stderr(stderr.try_clone()?);
+    let mut child =
+        Place::here().dies_with_us().spawn(&mut command).with_context(|| format!("run {name}"))?;
     let in_time = Process::of_child(&child)?.wait_exit(LIMIT)?;
     if !in_time {
         child.kill().with_context(|| format!("end {name}"))?;
@@ -326,8 +367,7 @@ mod tests {
 
     #[test]
     fn tables_are_named_by_the_tool() {
-        let text =
-            "# Generated\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m comment --comment \"*x\" -j DROP\nCOMMIT\n*nat\n";
+        let text = "# Generated\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m comment --comment \"*x\" -j DROP\nCOMMIT\n*nat\n";
         let saved = Saved { family: "ip".to_owned(), text: text.to_owned() };
         let table = |name: &str| ("ip".to_owned(), name.to_owned());
         assert_eq!(saved.tables(), [table("filter"), table("nat")]);
@@ -375,7 +415,9 @@ mod tests {
         };
         let wanted = "*filter\n:INPUT ACCEPT [0:0]\n[1:2] -A INPUT -j DROP\nCOMMIT\n";
         assert_eq!(of_tables(TEXT, "ip", &kernel(1, "INPUT", false)), wanted);
-        for other in [kernel(2, "INPUT", false), kernel(1, "input", false), kernel(1, "INPUT", true)] {
+        for other in
+            [kernel(2, "INPUT", false), kernel(1, "input", false), kernel(1, "INPUT", true)]
+        {
             assert_eq!(of_tables(TEXT, "ip", &other), "");
         }
         let saved = |text: &str| Saved { family: "ip".to_owned(), text: text.to_owned() };

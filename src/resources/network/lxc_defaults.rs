@@ -1,6 +1,6 @@
 //! What LXC gives the host's end of a veth pair by itself, from the configuration (network.c,
-//! `netdev_configure_server_veth`): for a checkpoint in which nothing of it was recorded, and before a script of the user's
-//! runs, which finds it so.
+//! `netdev_configure_server_veth`): for a checkpoint in which nothing of it was recorded, and
+//! before a script of the user's runs, which finds it so.
 
 use std::net::IpAddr;
 
@@ -36,12 +36,16 @@ pub fn is_routed(nic: &Nic) -> bool {
     nic.kind == NicKind::Veth && nic.veth_mode == Some(VethMode::Router)
 }
 
-/// What LXC gives the host's end. `gateways` are the addresses of its link, for a gateway that is `auto`.
+/// What LXC gives the host's end. `gateways` are the addresses of its link, for a gateway that is
+/// `auto`.
 pub fn of_host_end(nic: &Nic, gateways: &[IpAddr]) -> LinkState {
     let mut state = LinkState { flags: UP, queues: queues(nic), ..LinkState::default() };
-    let mut set = |key: &str| drop(state.settings.insert(key.replacen("IF", LINK, 1), "1".to_owned()));
-    let static_routes = nic.veth_ipv4_routes.iter().map(|net| (IpAddr::from(net.address), net.prefix));
-    let static_routes = static_routes.chain(nic.veth_ipv6_routes.iter().map(|n| (n.address.into(), n.prefix)));
+    let mut set =
+        |key: &str| drop(state.settings.insert(key.replacen("IF", LINK, 1), "1".to_owned()));
+    let static_routes =
+        nic.veth_ipv4_routes.iter().map(|net| (IpAddr::from(net.address), net.prefix));
+    let static_routes =
+        static_routes.chain(nic.veth_ipv6_routes.iter().map(|n| (n.address.into(), n.prefix)));
     let mut routes: Vec<Message> = static_routes.map(|(ip, prefix)| route(ip, prefix)).collect();
     if is_routed(nic) {
         let auto = |v4: bool| gateways.iter().copied().find(|ip| ip.is_ipv4() == v4);
@@ -63,7 +67,9 @@ pub fn of_host_end(nic: &Nic, gateways: &[IpAddr]) -> LinkState {
             set("ipv6/conf/IF/proxy_ndp");
         }
         state.neighbours = gateway4.into_iter().chain(gateway6).map(proxy).collect();
-        routes.extend(addresses(nic).into_iter().map(|ip| route(ip, if ip.is_ipv4() { 32 } else { 128 })));
+        routes.extend(
+            addresses(nic).into_iter().map(|ip| route(ip, if ip.is_ipv4() { 32 } else { 128 })),
+        );
     } else if nic.link.is_some() {
         set("ipv6/conf/IF/disable_ipv6");
     }
@@ -74,7 +80,8 @@ pub fn of_host_end(nic: &Nic, gateways: &[IpAddr]) -> LinkState {
 /// What its link is told for the sake of the container's addresses (`l2proxy`).
 pub fn of_link(nic: &Nic) -> Vec<Elsewhere> {
     let Some(link) = nic.link.as_ref().filter(|_| nic.l2proxy) else { return Vec::new() };
-    let answers = addresses(nic).into_iter().map(|ip| Elsewhere { link: link.clone(), message: proxy(ip) });
+    let answers =
+        addresses(nic).into_iter().map(|ip| Elsewhere { link: link.clone(), message: proxy(ip) });
     answers.collect()
 }
 
@@ -102,14 +109,18 @@ fn family(ip: IpAddr) -> u8 {
 /// A route over the link with index 0, which is replaced.
 fn route(ip: IpAddr, prefix: u32) -> Message {
     let prefix = u8::try_from(prefix).unwrap_or(128);
-    let mut message = Message::new(NEW_ROUTE, [family(ip), prefix, 0, 0, MAIN, BOOT, SCOPE_LINK, UNICAST, 0, 0, 0, 0]);
+    let mut message = Message::new(
+        NEW_ROUTE,
+        [family(ip), prefix, 0, 0, MAIN, BOOT, SCOPE_LINK, UNICAST, 0, 0, 0, 0],
+    );
     message.push(RTA_DST, &octets(ip));
     message.push(RTA_OIF, &[0; 4]);
     message
 }
 
 fn proxy(ip: IpAddr) -> Message {
-    let mut message = Message::new(NEW_NEIGHBOUR, [family(ip), 0, 0, 0, 0, 0, 0, 0, 0, 0, PROXY, UNICAST]);
+    let mut message =
+        Message::new(NEW_NEIGHBOUR, [family(ip), 0, 0, 0, 0, 0, 0, 0, 0, 0, PROXY, UNICAST]);
     message.push(NDA_DST, &octets(ip));
     message
 }
@@ -123,7 +134,8 @@ pub fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
 pub fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
     let Some(name) = nic.link.as_deref().filter(|_| is_routed(nic)) else { return Ok(Vec::new()) };
     let link = netlink.link(name).with_context(|| format!("find {name}"))?;
-    let found = netlink.addresses(link.index).with_context(|| format!("list the addresses of {name}"))?;
+    let found =
+        netlink.addresses(link.index).with_context(|| format!("list the addresses of {name}"))?;
     Ok(found.into_iter().map(|(ip, _)| ip).collect())
 }
 
@@ -145,17 +157,29 @@ mod tests {
              lxc.net.0.ipv4.gateway = auto\nlxc.net.0.veth.ipv4.route = 192.0.2.0/24\n",
         );
         let state = of_host_end(&nic, &[[203, 0, 113, 1].into()]);
-        assert_eq!(state.settings.into_iter().collect::<Vec<_>>(), [("ipv4/conf/*/forwarding".into(), "1".into())]);
+        assert_eq!(
+            state.settings.into_iter().collect::<Vec<_>>(),
+            [("ipv4/conf/*/forwarding".into(), "1".into())]
+        );
         assert_eq!(state.neighbours, [proxy([203, 0, 113, 1].into())]);
-        assert_eq!(state.routes, [route([192, 0, 2, 0].into(), 24), route([10, 0, 0, 5].into(), 32)]);
+        assert_eq!(
+            state.routes,
+            [route([192, 0, 2, 0].into(), 24), route([10, 0, 0, 5].into(), 32)]
+        );
         let link = of_link(&nic);
-        assert_eq!((link[0].link.as_str(), &link[0].message), ("eno1", &proxy([10, 0, 0, 5].into())));
+        assert_eq!(
+            (link[0].link.as_str(), &link[0].message),
+            ("eno1", &proxy([10, 0, 0, 5].into()))
+        );
     }
 
     #[test]
     fn a_port_of_a_bridge_has_no_ipv6_of_its_own() {
         let state = of_host_end(&nic("lxc.net.0.link = br0\n"), &[]);
-        assert_eq!(state.settings.into_iter().collect::<Vec<_>>(), [("ipv6/conf/*/disable_ipv6".into(), "1".into())]);
+        assert_eq!(
+            state.settings.into_iter().collect::<Vec<_>>(),
+            [("ipv6/conf/*/disable_ipv6".into(), "1".into())]
+        );
         assert!(state.routes.is_empty() && of_link(&nic("lxc.net.0.link = br0\n")).is_empty());
     }
 }

@@ -1,4 +1,5 @@
-//! The container's network as the host sees it: the host-side ends of its veth pairs and their bridges.
+//! The container's network as the host sees it: the host-side ends of its veth pairs and their
+//! bridges.
 //!
 //! The bridge is the lock. While a container is dumped or half restored, its ports are off their
 //! bridges: no packet reaches it, and no reset leaves the host on its behalf, so the peers of its
@@ -12,9 +13,10 @@
 //! 3. The dump failed, or the container stays: [`ports::unlock`] puts them back as they were, with
 //!    the settings and VLANs that the kernel forgets when a port leaves a bridge.
 //! 4. At a restore [`plan::plan`] decides from the record and the configuration which pairs to
-//!    make, under which names, on which bridges. When CRIU has made the container's network namespace
-//!    (`setup-namespaces`), [`apply::create`] makes them, the inner ends there, still off the bridges. [`inside::fill`]
-//!    gives them the settings, addresses and routes of the images, or CRIU does.
+//!    make, under which names, on which bridges. When CRIU has made the container's network
+//!    namespace (`setup-namespaces`), [`apply::create`] makes them, the inner ends there, still off
+//!    the bridges. [`inside::fill`] gives them the settings, addresses and routes of the images, or
+//!    CRIU does.
 //! 5. CRIU says `network-unlock`, when all is restored and the sockets are about to go live:
 //!    [`ports::unlock`] again.
 //!
@@ -94,8 +96,8 @@ pub struct Port {
 }
 
 impl Port {
-    /// A port of which only the interface in the container is known, as in a checkpoint that another
-    /// program made: for [`plan::plan`], together with what the configuration says.
+    /// A port of which only the interface in the container is known, as in a checkpoint that
+    /// another program made: for [`plan::plan`], together with what the configuration says.
     pub fn unrecorded(inside: impl Into<String>) -> Port {
         Port {
             inside: inside.into(),
@@ -116,8 +118,8 @@ impl Port {
     }
 }
 
-/// What a link of the host that is not the container's has for its sake: that it answers for an address of the container,
-/// or a route to that.
+/// What a link of the host that is not the container's has for its sake: that it answers for an
+/// address of the container, or a route to that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Elsewhere {
     /// The link.

@@ -1,5 +1,5 @@
-//! Multicast groups. CRIU (4.2, sk-inet.c) does not ask a socket which of them it has joined: after a restore nobody
-//! would listen to them any more.
+//! Multicast groups. CRIU (4.2, sk-inet.c) does not ask a socket which of them it has joined: after
+//! a restore nobody would listen to them any more.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,7 +39,9 @@ pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Membership>> {
                 continue;
             }
             let socket = multicast::socket(&process, descriptor);
-            let Some(socket) = socket.with_context(|| format!("inspect socket {descriptor} of process {task}"))? else {
+            let Some(socket) =
+                socket.with_context(|| format!("inspect socket {descriptor} of process {task}"))?
+            else {
                 continue;
             };
             let of = joined.iter().filter(|group| multicast::is_member(&socket, **group));
@@ -64,14 +66,17 @@ pub fn rejoin(payload: &Path, memberships: &[Membership]) -> Result<()> {
         let Some(inside) = number_inside(task) else { continue };
         for membership in memberships.iter().filter(|m| m.pid == inside) {
             let joined = join(task, membership);
-            errors.note(joined.with_context(|| format!("join the group {} for process {task}", membership.group)));
+            errors.note(joined.with_context(|| {
+                format!("join the group {} for process {task}", membership.group)
+            }));
         }
     }
     errors.into_result()
 }
 
 fn join(task: i32, membership: &Membership) -> Result<()> {
-    let socket = multicast::socket(&Process::open(task)?, membership.descriptor)?.context("its socket is not there")?;
+    let socket = multicast::socket(&Process::open(task)?, membership.descriptor)?
+        .context("its socket is not there")?;
     Ok(multicast::join(&socket, (membership.interface, membership.group))?)
 }
 

@@ -29,12 +29,15 @@ pub struct Neighbour {
 
 /// All of them that can be seen from here.
 pub fn all(netlink: &mut Netlink) -> Result<Vec<Neighbour>> {
-    let mut seen = BTreeSet::from([id("thread-self").context("inspect our own network namespace")?]);
+    let mut seen =
+        BTreeSet::from([id("thread-self").context("inspect our own network namespace")?]);
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").context("list /proc")? {
         let Ok(name) = entry.context("list /proc")?.file_name().into_string() else { continue };
         // Processes come and go while we look: what cannot be read is gone.
-        if !name.starts_with(|c: char| c.is_ascii_digit()) || !id(&name).is_ok_and(|id| seen.insert(id)) {
+        if !name.starts_with(|c: char| c.is_ascii_digit())
+            || !id(&name).is_ok_and(|id| seen.insert(id))
+        {
             continue;
         }
         found.extend(of_process(&name, netlink).unwrap_or_else(|e| {

@@ -54,7 +54,9 @@ pub enum Error {
         name: String,
     },
     /// The kernel does not take names of this length.
-    #[error("'{name}' is longer than {NAME_LIMIT} characters, the most that a link's name may have")]
+    #[error(
+        "'{name}' is longer than {NAME_LIMIT} characters, the most that a link's name may have"
+    )]
     NameTooLong {
         /// The name.
         name: String,
@@ -94,7 +96,9 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::NoBridge(e) => Some(e.hint()),
-            Error::NameTaken { .. } | Error::NameTwice { .. } => Some("choose another name".to_owned()),
+            Error::NameTaken { .. } | Error::NameTwice { .. } => {
+                Some("choose another name".to_owned())
+            }
             _ => None,
         }
     }
@@ -108,7 +112,8 @@ pub fn plan(
     host: &[Link],
     random: impl IntoIterator<Item = u64>,
 ) -> Result<Vec<NewPort>, Error> {
-    let mut names = Names { taken: host.iter().map(|l| l.name.clone()).collect(), random: random.into_iter() };
+    let mut names =
+        Names { taken: host.iter().map(|l| l.name.clone()).collect(), random: random.into_iter() };
     // The asked-for names first: no other port may come to one of them by chance.
     let mut asked = BTreeMap::new();
     for (inside, name) in &wanted.names {
@@ -133,7 +138,9 @@ pub fn plan(
         let scripted = wanted.scripted.contains(&port.inside);
         let configured = wanted.bridges.get(&port.inside).is_some_and(Option::is_some);
         let made_by_script = scripted && !configured;
-        if let Some(bridge) = bridge.as_ref().filter(|b| !made_by_script || host.iter().any(|l| l.name == **b)) {
+        if let Some(bridge) =
+            bridge.as_ref().filter(|b| !made_by_script || host.iter().any(|l| l.name == **b))
+        {
             check_bridge(bridge, &port.inside, host)?;
         }
         let name = match asked.remove(&port.inside) {
@@ -157,7 +164,9 @@ fn check_name(name: &str) -> Result<(), Error> {
     if name.len() > NAME_LIMIT {
         return Err(Error::NameTooLong { name: name.to_owned() });
     }
-    let forbidden = |b: u8| b == b'/' || b == b':' || b == b'%' || b.is_ascii_whitespace() || b.is_ascii_control();
+    let forbidden = |b: u8| {
+        b == b'/' || b == b':' || b == b'%' || b.is_ascii_whitespace() || b.is_ascii_control()
+    };
     if name.is_empty() || name == "." || name == ".." || name.bytes().any(forbidden) {
         return Err(Error::NameInvalid { name: name.to_owned() });
     }
@@ -225,7 +234,12 @@ mod tests {
     }
 
     fn host() -> Vec<Link> {
-        vec![link("lo", None), link("br0", Some("bridge")), link("br1", Some("bridge")), link("vethOLD", Some("veth"))]
+        vec![
+            link("lo", None),
+            link("br0", Some("bridge")),
+            link("br1", Some("bridge")),
+            link("vethOLD", Some("veth")),
+        ]
     }
 
     fn recorded(inside: &str, name: &str, bridge: Option<&str>) -> Port {
@@ -253,7 +267,8 @@ mod tests {
     #[test]
     fn names_and_bridges() {
         // (recorded host name, recorded bridge, wanted) → (host name, bridge)
-        type Case = (&'static str, Option<&'static str>, Wanted, &'static str, Option<&'static str>);
+        type Case =
+            (&'static str, Option<&'static str>, Wanted, &'static str, Option<&'static str>);
         let cases: &[Case] = &[
             ("vethA", Some("br0"), Wanted::default(), "vethA", Some("br0")),
             ("vethOLD", Some("br0"), Wanted::default(), "vethBAAAAA", Some("br0")),
@@ -290,7 +305,11 @@ mod tests {
             ),
             (None, names(&[("eth0", "a/b")]), "'a/b' cannot be the name of a link"),
             (None, names(&[("eth0", "")]), "'' cannot be the name of a link"),
-            (None, names(&[("eth7", "x")]), "the container has no interface 'eth7' with an end on the host"),
+            (
+                None,
+                names(&[("eth7", "x")]),
+                "the container has no interface 'eth7' with an end on the host",
+            ),
             (Some("br7"), Wanted::default(), "bridge 'br7' does not exist"),
             (None, bridge("eth0", Some("br7")), "bridge 'br7' does not exist"),
             (
@@ -309,17 +328,29 @@ mod tests {
             assert_eq!(error.to_string(), *text);
         }
         let two = [recorded("eth0", "vethA", None), recorded("eth1", "vethB", None)];
-        let error = plan(&two, &names(&[("eth0", "web"), ("eth1", "web")]), &host(), 1..).unwrap_err();
+        let error =
+            plan(&two, &names(&[("eth0", "web"), ("eth1", "web")]), &host(), 1..).unwrap_err();
         assert_eq!(error, Error::NameTwice { name: "web".into() });
         let nameless = [recorded("eth0", "", None), recorded("eth1", "", None)];
-        assert_eq!(plan(&nameless, &Wanted::default(), &host(), []).unwrap_err(), Error::NoFreeName);
-        assert_eq!(plan(&nameless, &Wanted::default(), &host(), std::iter::repeat(1)).unwrap_err(), Error::NoFreeName);
+        assert_eq!(
+            plan(&nameless, &Wanted::default(), &host(), []).unwrap_err(),
+            Error::NoFreeName
+        );
+        assert_eq!(
+            plan(&nameless, &Wanted::default(), &host(), std::iter::repeat(1)).unwrap_err(),
+            Error::NoFreeName
+        );
     }
 
     #[test]
     fn a_missing_bridge_comes_with_the_command_that_makes_it() {
-        let error = plan(&[recorded("eth0", "vethA", Some("br7"))], &Wanted::default(), &host(), 1..).unwrap_err();
-        assert_eq!(error.hint().unwrap(), "make it: ip link add br7 type bridge && ip link set br7 up");
+        let error =
+            plan(&[recorded("eth0", "vethA", Some("br7"))], &Wanted::default(), &host(), 1..)
+                .unwrap_err();
+        assert_eq!(
+            error.hint().unwrap(),
+            "make it: ip link add br7 type bridge && ip link set br7 up"
+        );
     }
 
     #[test]
@@ -332,7 +363,8 @@ mod tests {
 
     #[test]
     fn all_names_of_a_plan_differ() {
-        let ports: Vec<Port> = (0..50).map(|i| recorded(&format!("eth{i}"), "vethSAME", None)).collect();
+        let ports: Vec<Port> =
+            (0..50).map(|i| recorded(&format!("eth{i}"), "vethSAME", None)).collect();
         let plan = plan(&ports, &Wanted::default(), &host(), (0..).map(|n| n / 3)).unwrap();
         let all: BTreeSet<&str> = plan.iter().map(|p| &*p.host).collect();
         assert_eq!(all.len(), 50);
@@ -348,11 +380,15 @@ mod tests {
     #[test]
     fn what_was_recorded_is_kept_as_far_as_it_makes_sense() {
         let old = recorded("eth0", "vethA", Some("br0"));
-        let same = &plan(std::slice::from_ref(&old), &Wanted::default(), &host(), 1..).unwrap()[0].port;
+        let same =
+            &plan(std::slice::from_ref(&old), &Wanted::default(), &host(), 1..).unwrap()[0].port;
         assert_eq!(*same, old);
-        let moved = &plan(std::slice::from_ref(&old), &bridge("eth0", Some("br1")), &host(), 1..).unwrap()[0].port;
+        let moved = &plan(std::slice::from_ref(&old), &bridge("eth0", Some("br1")), &host(), 1..)
+            .unwrap()[0]
+            .port;
         assert_eq!((moved.settings.clone(), moved.vlans.clone()), (old.settings.clone(), None));
-        let loose = &plan(std::slice::from_ref(&old), &bridge("eth0", None), &host(), 1..).unwrap()[0].port;
+        let loose =
+            &plan(std::slice::from_ref(&old), &bridge("eth0", None), &host(), 1..).unwrap()[0].port;
         assert_eq!((loose.settings.clone(), loose.vlans.clone(), loose.mtu), (None, None, 1400));
     }
 }

@@ -1,4 +1,5 @@
-//! The ports of a running container: finding them, taking them off their bridges, putting them back.
+//! The ports of a running container: finding them, taking them off their bridges, putting them
+//! back.
 
 use std::fs::File;
 use std::net::IpAddr;
@@ -68,21 +69,33 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
     }
     // In this order: describing a veth is what gives the namespace of its other end an id.
     let outside = nl.links().context("list the host's links")?;
-    let id = nl.netns_id(container_netns).context("ask for the id of the container's network namespace")?;
+    let id = nl
+        .netns_id(container_netns)
+        .context("ask for the id of the container's network namespace")?;
     let own = File::open("/proc/thread-self/ns/net").context("open our network namespace")?;
     let (inside, routes, addresses, our_id) = in_netns(container_netns, || {
         let mut theirs = Netlink::open()?;
-        Ok((theirs.links()?, theirs.policy_routes()?, theirs.all_addresses()?, theirs.netns_id(own.as_fd())?))
+        Ok((
+            theirs.links()?,
+            theirs.policy_routes()?,
+            theirs.all_addresses()?,
+            theirs.netns_id(own.as_fd())?,
+        ))
     })
     .and_then(|found| found)
     .context("list the container's links and routes")?;
     let vlans = nl.port_vlans().context("list the VLANs of the bridge ports")?;
 
-    let addresses = addresses.into_iter().filter(|ip| !ip.is_loopback() && !is_link_local(*ip)).collect();
+    let addresses =
+        addresses.into_iter().filter(|ip| !ip.is_loopback() && !is_link_local(*ip)).collect();
     let mut survey = Survey { routes, addresses, ..Survey::default() };
     for inner in inside {
         let host = outside.iter().find(|l| {
-            id.is_some() && is_veth(l) && is_veth(&inner) && l.peer_netns == id && l.peer_index == Some(inner.index)
+            id.is_some()
+                && is_veth(l)
+                && is_veth(&inner)
+                && l.peer_netns == id
+                && l.peer_index == Some(inner.index)
         });
         let Some(host) = host else {
             let on_this_side = our_id.is_some() && inner.peer_netns == our_id;
@@ -103,7 +116,8 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
             txqueuelen_host: host.txqueuelen,
             txqueuelen_inside: inner.txqueuelen,
             settings: host.port.clone(),
-            // A port that is not in the list has no VLAN, but only if the kernel lists VLANs at all.
+            // A port that is not in the list has no VLAN, but only if the kernel lists VLANs at
+            // all.
             vlans: (host.port.is_some() && !vlans.is_empty())
                 .then(|| vlans.get(&host.index).cloned().unwrap_or_default()),
             queues_inside: inner.queues,
@@ -113,10 +127,12 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
     Ok(survey)
 }
 
-/// Reads all else that the host's ends have, and gives what other links have for the sake of these addresses.
+/// Reads all else that the host's ends have, and gives what other links have for the sake of these
+/// addresses.
 pub fn add_states(ports: &mut [Port], addresses: &[IpAddr]) -> anyhow::Result<Vec<Elsewhere>> {
     let indices: Vec<u32> = ports.iter().map(|port| port.host_index).collect();
-    let tables = Tables::read(&indices).context("read what the host's ends of its veth pairs have")?;
+    let tables =
+        Tables::read(&indices).context("read what the host's ends of its veth pairs have")?;
     for port in ports {
         port.state = tables.of_link(port.host_index, &port.host);
     }
@@ -145,10 +161,10 @@ fn inner_of(link: Link, lower: Option<String>) -> Inner {
 
 /// Takes each port off its bridge.
 ///
-/// `before_each` is called before a port is touched, so that its undo is on disk first. It is called
-/// for a port that is off its bridge already too: that may be the work of a run that died, and must
-/// be undone all the same. When a port cannot be taken off, those that were taken off here are put
-/// back, and the error says so. A port that is on no bridge is not touched.
+/// `before_each` is called before a port is touched, so that its undo is on disk first. It is
+/// called for a port that is off its bridge already too: that may be the work of a run that died,
+/// and must be undone all the same. When a port cannot be taken off, those that were taken off here
+/// are put back, and the error says so. A port that is on no bridge is not touched.
 pub fn lock(
     nl: &mut Netlink,
     ports: &[Port],
@@ -196,11 +212,12 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
 
 /// A hardware address to which nobody sends, for a port that is off its bridge.
 ///
-/// The kernel of a frozen container goes on sending (delayed acknowledgements, retransmissions). The bridge mostly has
-/// the address of one of its ports; what the container sends to the bridge would then be taken for the host's own by
-/// the port itself, and reach the host past the lock. A peer that has seen such a packet throws away what the restored
-/// container sends, for it bears an older time stamp (RFC 7323, PAWS). `fe:ff` is also higher than any address that a
-/// bridge would take over from its port.
+/// The kernel of a frozen container goes on sending (delayed acknowledgements, retransmissions).
+/// The bridge mostly has the address of one of its ports; what the container sends to the bridge
+/// would then be taken for the host's own by the port itself, and reach the host past the lock. A
+/// peer that has seen such a packet throws away what the restored container sends, for it bears an
+/// older time stamp (RFC 7323, PAWS). `fe:ff` is also higher than any address that a bridge would
+/// take over from its port.
 pub fn placeholder_mac(index: u32) -> Mac {
     let [a, b, c, d] = index.to_be_bytes();
     Mac([0xfe, 0xff, a, b, c, d])
@@ -212,10 +229,10 @@ pub fn placeholder_mac(index: u32) -> Mac {
 /// that is gone is no error: a pair disappears with its container's namespace, and then there is
 /// nothing to put back.
 ///
-/// When it returns packets can pass. A bridge that had no other port has lost its carrier, and the kernel sets its
-/// queue to work only some time after the port is back; what is sent before is lost, and with it the one packet by
-/// which a restored TCP connection makes itself heard: its peer would say the next word when its retransmission
-/// timer ends, up to seconds later.
+/// When it returns packets can pass. A bridge that had no other port has lost its carrier, and the
+/// kernel sets its queue to work only some time after the port is back; what is sent before is
+/// lost, and with it the one packet by which a restored TCP connection makes itself heard: its peer
+/// would say the next word when its retransmission timer ends, up to seconds later.
 pub fn unlock(nl: &mut Netlink, ports: &[Port]) -> anyhow::Result<()> {
     let mut errors = ErrorList::default();
     for port in ports {
@@ -234,14 +251,17 @@ pub fn is_detached(nl: &mut Netlink, port: &Port) -> bool {
     bridge != port.bridge || (port.mac_host.is_some() && link.mac != port.mac_host)
 }
 
-/// Waits until packets can pass between a port and its bridge. That they cannot in time is no failure: it only costs
-/// time.
+/// Waits until packets can pass between a port and its bridge. That they cannot in time is no
+/// failure: it only costs time.
 fn wait_until_running(nl: &mut Netlink, port: &Port) {
     let end = Instant::now() + RUNNING_LIMIT;
     while Instant::now() < end {
         let Ok(Some(link)) = own_link(nl, port) else { return };
-        let Some(bridge) = link.controller.and_then(|index| nl.link_by_index(index).ok()) else { return };
-        // Without a carrier (the interface in the container is down) or a bridge that is up there is nothing to wait for.
+        let Some(bridge) = link.controller.and_then(|index| nl.link_by_index(index).ok()) else {
+            return;
+        };
+        // Without a carrier (the interface in the container is down) or a bridge that is up there
+        // is nothing to wait for.
         if !link.carrier || !bridge.up || (link.running && bridge.running) {
             return;
         }
@@ -253,13 +273,18 @@ fn wait_until_running(nl: &mut Netlink, port: &Port) {
 fn put_back(nl: &mut Netlink, port: &Port) -> anyhow::Result<()> {
     match (own_link(nl, port), &port.bridge) {
         (Ok(None), _) => {
-            log::warn!("{} (the host's end of {}) is gone and is not put back", port.host, port.inside);
+            log::warn!(
+                "{} (the host's end of {}) is gone and is not put back",
+                port.host,
+                port.inside
+            );
             Ok(())
         }
-        (Ok(Some(link)), None) => set_up(nl, &link).with_context(|| format!("set {} up", port.host)),
-        (Ok(Some(link)), Some(bridge)) => {
-            put_on(nl, port, link, bridge).with_context(|| format!("put {} back on {bridge}", port.host))
+        (Ok(Some(link)), None) => {
+            set_up(nl, &link).with_context(|| format!("set {} up", port.host))
         }
+        (Ok(Some(link)), Some(bridge)) => put_on(nl, port, link, bridge)
+            .with_context(|| format!("put {} back on {bridge}", port.host)),
         (Err(e), _) => Err(e).with_context(|| format!("find {}", port.host)),
     }
 }
@@ -324,8 +349,9 @@ fn own_link(nl: &mut Netlink, port: &Port) -> anyhow::Result<Option<Link>> {
 }
 
 /// The recorded ports as they are after a restore: the host's ends have other indexes and perhaps
-/// other names, the bridge and its settings are those of the record. An interface is the same by its
-/// name in the container, or by its index there. Recorded ports that lead nowhere now are left out.
+/// other names, the bridge and its settings are those of the record. An interface is the same by
+/// its name in the container, or by its index there. Recorded ports that lead nowhere now are left
+/// out.
 pub fn match_restored(
     nl: &mut Netlink,
     container_netns: BorrowedFd<'_>,
@@ -379,7 +405,10 @@ mod tests {
         let found = matched(&present, &recorded);
         assert_eq!(
             found,
-            [Port { bridge: Some("br0".into()), ..port("eth0", 7, "vethY", 21) }, port("renamed", 3, "vethX", 20),]
+            [
+                Port { bridge: Some("br0".into()), ..port("eth0", 7, "vethY", 21) },
+                port("renamed", 3, "vethX", 20),
+            ]
         );
     }
 
@@ -387,6 +416,9 @@ mod tests {
     fn an_index_does_not_outweigh_a_name() {
         let recorded = [port("eth0", 2, "vethA", 10), port("eth1", 3, "vethB", 11)];
         // eth1 sits where eth0 was; eth0 is not there.
-        assert_eq!(matched(&[port("eth1", 2, "vethY", 21)], &recorded), [port("eth1", 2, "vethY", 21)]);
+        assert_eq!(
+            matched(&[port("eth1", 2, "vethY", 21)], &recorded),
+            [port("eth1", 2, "vethY", 21)]
+        );
     }
 }

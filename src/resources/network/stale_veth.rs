@@ -1,7 +1,8 @@
 //! The host's ends of its veth pairs that the container's earlier life has left.
 //!
-//! The kernel takes a network namespace apart at its leisure, some time after the last process in it has ended; until then
-//! the host's end is there under the name that the container is to have again.
+//! The kernel takes a network namespace apart at its leisure, some time after the last process in
+//! it has ended; until then the host's end is there under the name that the container is to have
+//! again.
 
 use std::thread;
 
@@ -13,9 +14,11 @@ use crate::resources::network::Port;
 use crate::resources::network::ports::{VETH, placeholder_mac};
 use crate::sys::netlink::{Link, Netlink};
 
-/// Waits until they are gone, though not for long: a container whose name is taken gets another one.
+/// Waits until they are gone, though not for long: a container whose name is taken gets another
+/// one.
 pub(crate) fn wait(ports: &[Port], netlink: &mut Netlink, report: &mut dyn Report) -> Result<()> {
-    let mut look = || netlink.links().context("list the host's links").map(|links| lingering(ports, &links));
+    let mut look =
+        || netlink.links().context("list the host's links").map(|links| lingering(ports, &links));
     let first = look()?;
     if first.is_empty() {
         return Ok(());
@@ -36,14 +39,21 @@ pub(crate) fn wait(ports: &[Port], netlink: &mut Netlink, report: &mut dyn Repor
     Ok(())
 }
 
-/// Those that have the recorded name, and the recorded hardware address or the one that a checkpoint leaves them with.
-/// Nobody else's has both, and the container does not run.
+/// Those that have the recorded name, and the recorded hardware address or the one that a
+/// checkpoint leaves them with. Nobody else's has both, and the container does not run.
 fn lingering(ports: &[Port], links: &[Link]) -> Vec<String> {
     let is_old = |port: &Port, link: &Link| {
         let macs = [port.mac_host, Some(placeholder_mac(link.index))];
-        link.kind.as_deref() == Some(VETH) && link.name == port.host && link.mac.is_some() && macs.contains(&link.mac)
+        link.kind.as_deref() == Some(VETH)
+            && link.name == port.host
+            && link.mac.is_some()
+            && macs.contains(&link.mac)
     };
-    ports.iter().filter(|port| links.iter().any(|link| is_old(port, link))).map(|port| port.host.clone()).collect()
+    ports
+        .iter()
+        .filter(|port| links.iter().any(|link| is_old(port, link)))
+        .map(|port| port.host.clone())
+        .collect()
 }
 
 #[cfg(test)]
@@ -54,9 +64,14 @@ mod tests {
     #[test]
     fn a_link_of_somebody_else_is_not_waited_for() {
         let mac = |last| Some(Mac([0xfe, 0, 0, 0, 0, last]));
-        let port = |host: &str, mac_host| Port { host: host.into(), mac_host, ..Port::unrecorded("eth0") };
-        let link =
-            |name: &str, kind: &str, mac| Link { name: name.into(), kind: Some(kind.into()), mac, ..Link::default() };
+        let port =
+            |host: &str, mac_host| Port { host: host.into(), mac_host, ..Port::unrecorded("eth0") };
+        let link = |name: &str, kind: &str, mac| Link {
+            name: name.into(),
+            kind: Some(kind.into()),
+            mac,
+            ..Link::default()
+        };
         let ports = [
             port("vethA", mac(1)),
             port("vethB", mac(2)),

@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
 
-/// The names of the tables that a network namespace has, seen through one of its tasks (net/netfilter/x_tables.c). The
-/// kernel has these files for every namespace, or for none.
+/// The names of the tables that a network namespace has, seen through one of its tasks
+/// (net/netfilter/x_tables.c). The kernel has these files for every namespace, or for none.
 const FILES: [&str; 2] = ["ip_tables_names", "ip6_tables_names"];
 
 /// Whether any of these tasks has a network namespace with such a table.
@@ -25,7 +25,9 @@ pub fn in_use(tasks: &[i32]) -> Result<bool> {
                 Ok(names) if names.trim().is_empty() => {}
                 Ok(_) => return Ok(true),
                 // No such tables in this kernel, or the task has ended.
-                Err(e) if e.kind() == ErrorKind::NotFound || e.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(e)
+                    if e.kind() == ErrorKind::NotFound
+                        || e.raw_os_error() == Some(libc::EINVAL) => {}
                 Err(e) => return Err(e).with_context(|| format!("read {path}")),
             }
         }

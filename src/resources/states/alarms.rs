@@ -1,9 +1,9 @@
-//! POSIX timers (timer_create(2)) that are set to a time of day. CRIU (4.2, timer.c) saves the time that was left: they
-//! would come late by the time for which the container did not run.
+//! POSIX timers (timer_create(2)) that are set to a time of day. CRIU (4.2, timer.c) saves the time
+//! that was left: they would come late by the time for which the container did not run.
 //!
-//! Whether a timer was set to a time of day or to some time from then on, its owner cannot ask. But the kernel keeps the
-//! former by the time of day, and shows these in `/proc/timer_list`: one of them is a process's if it is due when CRIU says
-//! that the process's timer is.
+//! Whether a timer was set to a time of day or to some time from then on, its owner cannot ask. But
+//! the kernel keeps the former by the time of day, and shows these in `/proc/timer_list`: one of
+//! them is a process's if it is due when CRIU says that the process's timer is.
 
 use std::path::Path;
 use std::time::Duration;
@@ -50,7 +50,11 @@ fn may_be_of_the_day(timer: &PosixTimer) -> bool {
 }
 
 /// Which timers are due at one of these times, if each was read at some time in a range. Pure.
-fn matched(timers: &[PosixTimer], due: &[Duration], read: std::ops::RangeInclusive<Duration>) -> Vec<Alarm> {
+fn matched(
+    timers: &[PosixTimer],
+    due: &[Duration],
+    read: std::ops::RangeInclusive<Duration>,
+) -> Vec<Alarm> {
     let alarm = |timer: &PosixTimer| {
         let PosixTimer { pid, id, left, interval, .. } = *timer;
         let (first, last) = (read.start().saturating_add(left), read.end().saturating_add(left));
@@ -64,7 +68,8 @@ fn matched(timers: &[PosixTimer], due: &[Duration], read: std::ops::RangeInclusi
 pub fn set(stopped: &Stopped, alarm: &Alarm) -> Result<()> {
     const TIMER_ABSTIME: u64 = 1;
     // struct itimerspec.
-    let [interval, due] = [alarm.interval, alarm.due].map(|time| [time.as_secs(), time.subsec_nanos().into()]);
+    let [interval, due] =
+        [alarm.interval, alarm.due].map(|time| [time.as_secs(), time.subsec_nanos().into()]);
     let mut times: Vec<u8> = interval.into_iter().chain(due).flat_map(u64::to_ne_bytes).collect();
     let arguments = |address| vec![alarm.id.into(), TIMER_ABSTIME, address, 0];
     let set = stopped.call_with(libc::SYS_timer_settime, &mut times, arguments);

@@ -1,4 +1,5 @@
-//! What of a process's memory a core dump has (lxc.proc.coredump_filter). CRIU (4.2) does not save it.
+//! What of a process's memory a core dump has (lxc.proc.coredump_filter). CRIU (4.2) does not save
+//! it.
 
 use std::fs;
 use std::path::Path;
@@ -39,7 +40,10 @@ pub fn set(payload: &Path, filters: &[CoreFilter]) -> Result<()> {
         let inside = number_inside(task);
         for filter in filters.iter().filter(|f| inside == Some(f.pid)) {
             let file = format!("/proc/{task}/coredump_filter");
-            errors.note(fs::write(&file, format!("{:#x}", filter.filter)).with_context(|| format!("write {file}")));
+            errors.note(
+                fs::write(&file, format!("{:#x}", filter.filter))
+                    .with_context(|| format!("write {file}")),
+            );
         }
     }
     errors.into_result()
@@ -47,5 +51,9 @@ pub fn set(payload: &Path, filters: &[CoreFilter]) -> Result<()> {
 
 /// Hexadecimal; empty for a kernel thread and for what has ended.
 fn read(task: i32) -> Option<u32> {
-    u32::from_str_radix(fs::read_to_string(format!("/proc/{task}/coredump_filter")).ok()?.trim(), 16).ok()
+    u32::from_str_radix(
+        fs::read_to_string(format!("/proc/{task}/coredump_filter")).ok()?.trim(),
+        16,
+    )
+    .ok()
 }

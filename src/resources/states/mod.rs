@@ -1,7 +1,7 @@
 //! What CRIU does not bring back as it was, and we can.
 //!
-//! It is read when all tasks are dumped and stand still, kept in the record as [`States`], and set while the restored
-//! tasks still stand still, so that none of them ever sees the difference.
+//! It is read when all tasks are dumped and stand still, kept in the record as [`States`], and set
+//! while the restored tasks still stand still, so that none of them ever sees the difference.
 
 use std::path::Path;
 use std::time::Duration;
@@ -66,7 +66,8 @@ impl States {
         })
     }
 
-    /// Gives the restored tasks what they need before packets reach them. Gives what could not be done, in words.
+    /// Gives the restored tasks what they need before packets reach them. Gives what could not be
+    /// done, in words.
     ///
     /// # Errors
     /// When they would be less safe than before.
@@ -79,7 +80,8 @@ impl States {
         !self.own_calls.is_empty() || !self.alarms.is_empty()
     }
 
-    /// Gives the restored tasks the rest before they run. None where the checkpoint has no record of them.
+    /// Gives the restored tasks the rest before they run. None where the checkpoint has no record
+    /// of them.
     pub fn restore(states: Option<&States>, payload: &Path) -> Result<()> {
         timers::set(payload, states.map(|s| s.timers.as_slice()))
     }

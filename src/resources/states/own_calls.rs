@@ -1,10 +1,11 @@
-//! States of a process that only its own system calls read and set (prctl(2)). CRIU (4.2) neither saves nor restores those
-//! in [`ROWS`].
+//! States of a process that only its own system calls read and set (prctl(2)). CRIU (4.2) neither
+//! saves nor restores those in [`ROWS`].
 //!
-//! They are read moments before a dump, while the container runs, for CRIU holds the tasks after that. A process that has
-//! come into being since has those of its parent: all of them pass on to children. They are set when CRIU has let its hands
-//! off the restored tasks, which the freezer of cgroup2 holds then: those that need it are held with ptrace, the container
-//! is thawed, and they are let go once their states are set.
+//! They are read moments before a dump, while the container runs, for CRIU holds the tasks after
+//! that. A process that has come into being since has those of its parent: all of them pass on to
+//! children. They are set when CRIU has let its hands off the restored tasks, which the freezer of
+//! cgroup2 holds then: those that need it are held with ptrace, the container is thawed, and they
+//! are let go once their states are set.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,12 +41,48 @@ const PR_MCE_KILL_SET: u64 = 1;
 
 const ROWS: &[Row] = &[
     Row { name: "PR_SET_MDWE", read: [66, 0], set: &[65], wanted: unless_zero, of_threads: false },
-    Row { name: "PR_SET_MEMORY_MERGE", read: [68, 0], set: &[67], wanted: unless_zero, of_threads: false },
-    Row { name: "PR_SET_IO_FLUSHER", read: [58, 0], set: &[57], wanted: unless_zero, of_threads: true },
-    Row { name: "PR_MCE_KILL", read: [34, 0], set: &[33, PR_MCE_KILL_SET], wanted: machine_check, of_threads: true },
-    Row { name: "PR_SPEC_STORE_BYPASS", read: [52, 0], set: &[53, 0], wanted: speculation, of_threads: true },
-    Row { name: "PR_SPEC_INDIRECT_BRANCH", read: [52, 1], set: &[53, 1], wanted: speculation, of_threads: true },
-    Row { name: "PR_SPEC_L1D_FLUSH", read: [52, 2], set: &[53, 2], wanted: flush, of_threads: true },
+    Row {
+        name: "PR_SET_MEMORY_MERGE",
+        read: [68, 0],
+        set: &[67],
+        wanted: unless_zero,
+        of_threads: false,
+    },
+    Row {
+        name: "PR_SET_IO_FLUSHER",
+        read: [58, 0],
+        set: &[57],
+        wanted: unless_zero,
+        of_threads: true,
+    },
+    Row {
+        name: "PR_MCE_KILL",
+        read: [34, 0],
+        set: &[33, PR_MCE_KILL_SET],
+        wanted: machine_check,
+        of_threads: true,
+    },
+    Row {
+        name: "PR_SPEC_STORE_BYPASS",
+        read: [52, 0],
+        set: &[53, 0],
+        wanted: speculation,
+        of_threads: true,
+    },
+    Row {
+        name: "PR_SPEC_INDIRECT_BRANCH",
+        read: [52, 1],
+        set: &[53, 1],
+        wanted: speculation,
+        of_threads: true,
+    },
+    Row {
+        name: "PR_SPEC_L1D_FLUSH",
+        read: [52, 2],
+        set: &[53, 2],
+        wanted: flush,
+        of_threads: true,
+    },
 ];
 
 fn unless_zero(value: u64) -> Option<u64> {
@@ -84,8 +121,9 @@ pub struct OwnCalls {
     pub values: Values,
 }
 
-/// Reads those of all processes that run in a cgroup and below it; none may be frozen. One that cannot be held just now
-/// (it is stopped, traced, or waits in the kernel) is left out: it counts as its parent does.
+/// Reads those of all processes that run in a cgroup and below it; none may be frozen. One that
+/// cannot be held just now (it is stopped, traced, or waits in the kernel) is left out: it counts
+/// as its parent does.
 pub fn read(payload: &Path) -> Result<Read> {
     let mut found = Read::new();
     for task in cgroup::tasks(payload)? {
@@ -114,7 +152,8 @@ fn read_one(stopped: &Stopped) -> Values {
 pub fn of_tasks(payload: &Path, read: &Read) -> Result<Vec<OwnCalls>> {
     let of = |task: i32| {
         let values = inherited(task, read)?;
-        (!values.is_empty()).then_some(OwnCalls { pid: number_inside(task)?, values: values.clone() })
+        (!values.is_empty())
+            .then_some(OwnCalls { pid: number_inside(task)?, values: values.clone() })
     };
     Ok(cgroup::tasks(payload)?.into_iter().filter_map(of).collect())
 }
@@ -137,8 +176,8 @@ struct Orders<'a> {
     alarms: Vec<&'a Alarm>,
 }
 
-/// Has the tasks of a cgroup that is frozen set them, and their timers too; thaws it. Gives what could not be set of timers,
-/// in words.
+/// Has the tasks of a cgroup that is frozen set them, and their timers too; thaws it. Gives what
+/// could not be set of timers, in words.
 ///
 /// # Errors
 /// When a state cannot be set. Then the container is frozen or goes on, and has to be ended.
@@ -147,9 +186,12 @@ pub fn restore(payload: &Path, recorded: &[OwnCalls], alarms: &[Alarm]) -> Resul
     for task in cgroup::tasks(payload)? {
         let Some(inside) = number_inside(task) else { continue };
         let values = recorded.iter().find(|calls| calls.pid == inside).map(|calls| &calls.values);
-        let orders = Orders { values, alarms: alarms.iter().filter(|alarm| alarm.pid == inside).collect() };
+        let orders =
+            Orders { values, alarms: alarms.iter().filter(|alarm| alarm.pid == inside).collect() };
         if values.is_some() {
-            threads.extend(self::threads(task)?.into_iter().map(|tid| (tid, tid == task, orders.clone())));
+            threads.extend(
+                self::threads(task)?.into_iter().map(|tid| (tid, tid == task, orders.clone())),
+            );
         } else if !orders.alarms.is_empty() {
             threads.push((task, true, orders));
         }
@@ -172,14 +214,19 @@ pub fn restore(payload: &Path, recorded: &[OwnCalls], alarms: &[Alarm]) -> Resul
 
 fn set_all(stopped: &Stopped, leads: bool, values: &Values) -> Result<()> {
     for (name, value) in values {
-        let row = ROWS.iter().find(|row| row.name == name).with_context(|| format!("{name} is not known"))?;
+        let row = ROWS
+            .iter()
+            .find(|row| row.name == name)
+            .with_context(|| format!("{name} is not known"))?;
         if !leads && !row.of_threads {
             continue;
         }
         let mut arguments = [0; 5];
         let given = row.set.iter().chain([value]);
         arguments.iter_mut().zip(given).for_each(|(argument, value)| *argument = *value);
-        stopped.call(libc::SYS_prctl, &arguments).with_context(|| format!("set {name} to {value:#x}"))?;
+        stopped
+            .call(libc::SYS_prctl, &arguments)
+            .with_context(|| format!("set {name} to {value:#x}"))?;
     }
     Ok(())
 }
@@ -191,8 +238,8 @@ fn threads(pid: i32) -> Result<Vec<i32>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Holds all of these threads at once; when all stand still, `between` is done, then `work` in each of them. None goes on
-/// before all are done.
+/// Holds all of these threads at once; when all stand still, `between` is done, then `work` in each
+/// of them. None goes on before all are done.
 fn hold_all<T: Sync>(
     threads: &[(i32, bool, T)],
     between: impl FnOnce() -> Result<()>,
@@ -220,7 +267,10 @@ fn hold_all<T: Sync>(
                     drop(failed.send(Err(anyhow!(e).context(format!("hold thread {}", held.0)))));
                 }
             };
-            thread::Builder::new().name("hold".to_owned()).spawn_scoped(scope, hold).context("start a thread")?;
+            thread::Builder::new()
+                .name("hold".to_owned())
+                .spawn_scoped(scope, hold)
+                .context("start a thread")?;
         }
         drop(tell);
         let all = || -> Result<()> {
@@ -247,7 +297,10 @@ mod tests {
     fn only_what_a_new_process_does_not_have_is_wanted() {
         assert_eq!((unless_zero(0), unless_zero(3)), (None, Some(3)));
         assert_eq!((machine_check(2), machine_check(1)), (None, Some(1)));
-        assert_eq!((speculation(0), speculation(3), speculation(4), speculation(9)), (None, None, None, Some(8)));
+        assert_eq!(
+            (speculation(0), speculation(3), speculation(4), speculation(9)),
+            (None, None, None, Some(8))
+        );
         assert_eq!((flush(5), flush(3), flush(2)), (None, Some(2), None));
     }
 
@@ -274,7 +327,8 @@ mod tests {
             thawed = true;
             Ok(())
         };
-        let work = |stopped: &Stopped, held: &(i32, bool, &Values)| set_all(stopped, held.1, held.2);
+        let work =
+            |stopped: &Stopped, held: &(i32, bool, &Values)| set_all(stopped, held.1, held.2);
         hold_all(&[(pid, true, &values)], thaw, work).unwrap();
         let now = inject::with(pid, |stopped| Ok(read_one(stopped))).unwrap();
         child.kill().unwrap();

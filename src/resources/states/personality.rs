@@ -1,5 +1,6 @@
-//! Personalities (lxc.arch, setarch(8)). CRIU (4.2) dumps them and does not restore them, but who starts a process hands
-//! on his own: where CRIU has that of the container's init, all that it restores has it, too.
+//! Personalities (lxc.arch, setarch(8)). CRIU (4.2) dumps them and does not restore them, but who
+//! starts a process hands on his own: where CRIU has that of the container's init, all that it
+//! restores has it, too.
 
 use std::fs;
 
@@ -10,10 +11,12 @@ const NO_RANDOMIZE: u32 = 0x0004_0000;
 
 /// A process's personality.
 pub fn of(pid: i32) -> Option<u32> {
-    u32::from_str_radix(fs::read_to_string(format!("/proc/{pid}/personality")).ok()?.trim(), 16).ok()
+    u32::from_str_radix(fs::read_to_string(format!("/proc/{pid}/personality")).ok()?.trim(), 16)
+        .ok()
 }
 
-/// What of a personality CRIU can have, and so hand on. Other bits change what its own system calls do.
+/// What of a personality CRIU can have, and so hand on. Other bits change what its own system calls
+/// do.
 pub fn to_be_handed_on(personality: u32) -> u32 {
     personality & (LINUX32 | NO_RANDOMIZE)
 }

@@ -1,8 +1,9 @@
-//! Options of sockets. CRIU (4.2, sockets.c and sk-inet.c) saves some thirty of them; of the others a restored socket has
-//! what a new one has.
+//! Options of sockets. CRIU (4.2, sockets.c and sk-inet.c) saves some thirty of them; of the others
+//! a restored socket has what a new one has.
 //!
-//! What differs from a new socket is recorded while all tasks stand still, and set when the sockets are restored and before
-//! packets reach them: an option that guards a socket guards it all the time.
+//! What differs from a new socket is recorded while all tasks stand still, and set when the sockets
+//! are restored and before packets reach them: an option that guards a socket guards it all the
+//! time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -45,12 +46,16 @@ pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Socket>> {
                 continue;
             }
             let socket = multicast::socket(&process, descriptor);
-            let socket = socket.with_context(|| format!("read socket {descriptor} of process {task}"))?;
-            let Some(kind) = socket.as_ref().and_then(|socket| Kind::of(socket).ok()) else { continue };
+            let socket =
+                socket.with_context(|| format!("read socket {descriptor} of process {task}"))?;
+            let Some(kind) = socket.as_ref().and_then(|socket| Kind::of(socket).ok()) else {
+                continue;
+            };
             sockets.extend(socket.map(|socket| (pid, descriptor, kind, read(&socket, kind))));
         }
     }
-    let netns = File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")?;
+    let netns = File::open(format!("/proc/{init}/ns/net"))
+        .context("open the container's network namespace")?;
     let kinds: BTreeSet<Kind> = sockets.iter().map(|(_, _, kind, _)| *kind).collect();
     let new = in_netns(netns.as_fd(), || new_ones(&kinds))?;
     let differing = |(pid, descriptor, kind, options): (i32, i32, Kind, Options)| {
@@ -60,7 +65,8 @@ pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Socket>> {
     Ok(sockets.into_iter().filter_map(differing).collect())
 }
 
-/// Sets the options of the sockets of restored tasks, where they differ. Gives what could not be set, in words.
+/// Sets the options of the sockets of restored tasks, where they differ. Gives what could not be
+/// set, in words.
 ///
 /// # Errors
 /// When that is an option that guards its socket.
@@ -81,12 +87,14 @@ pub fn restore(payload: &Path, sockets: &[Socket]) -> Result<Vec<String>> {
 }
 
 fn restore_one(task: i32, wanted: &Socket) -> Result<Vec<String>> {
-    let socket = multicast::socket(&Process::open(task)?, wanted.descriptor)?.context("it is not there")?;
+    let socket =
+        multicast::socket(&Process::open(task)?, wanted.descriptor)?.context("it is not there")?;
     let mut missed = Vec::new();
     // In the table's order, for some options set others.
     for option in Kind::of(&socket)?.options() {
         let Some(value) = wanted.options.get(option.name) else { continue };
-        match restore_option(&socket, option, value).with_context(|| format!("set {}", option.name)) {
+        match restore_option(&socket, option, value).with_context(|| format!("set {}", option.name))
+        {
             Err(e) if option.guards() => return Err(e),
             Err(e) => missed.push(format!("{e:#}")),
             Ok(()) => {}
@@ -138,7 +146,11 @@ mod tests {
     #[test]
     fn only_what_a_new_socket_does_not_have_is_recorded() {
         let new = Options::from([("IP_TTL", vec![64, 0, 0, 0]), ("IP_TOS", vec![0; 4])]);
-        let socket = Options::from([("IP_TTL", vec![33, 0, 0, 0]), ("IP_TOS", vec![0; 4]), ("IP_OPTIONS", vec![7])]);
+        let socket = Options::from([
+            ("IP_TTL", vec![33, 0, 0, 0]),
+            ("IP_TOS", vec![0; 4]),
+            ("IP_OPTIONS", vec![7]),
+        ]);
         let found = differing(socket, &new);
         let expected = [("IP_OPTIONS", "07"), ("IP_TTL", "21000000")];
         assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());

@@ -1,9 +1,10 @@
 //! Timers in descriptors (timerfd).
 //!
-//! CRIU (4.2, timerfd.c) saves what /proc/PID/fdinfo shows, and restores the time that was left. Two kinds do not come
-//! back as they were. One that repeats and has expired is shown with no time left until its next expiration, and to set no
-//! time is to switch a timer off: it would never expire again. And one that was set to a time of day (systemd's
-//! `OnCalendar=`) would come late by the time for which the container did not run.
+//! CRIU (4.2, timerfd.c) saves what /proc/PID/fdinfo shows, and restores the time that was left.
+//! Two kinds do not come back as they were. One that repeats and has expired is shown with no time
+//! left until its next expiration, and to set no time is to switch a timer off: it would never
+//! expire again. And one that was set to a time of day (systemd's `OnCalendar=`) would come late by
+//! the time for which the container did not run.
 //!
 //! So both are read once more when all tasks stand still, and set from that before they go on.
 
@@ -18,8 +19,8 @@ use crate::resources::cgroup;
 use crate::sys::process::{Process, number_inside};
 use crate::sys::timerfd::{self, Timer};
 
-/// How often a timer is read that seems to be off. Between its expiration and the interrupt that counts it the kernel shows
-/// the same of one that is not.
+/// How often a timer is read that seems to be off. Between its expiration and the interrupt that
+/// counts it the kernel shows the same of one that is not.
 const LOOKS: u32 = 3;
 /// How long to wait between.
 const INTERRUPT: Duration = Duration::from_millis(1);
@@ -87,7 +88,9 @@ pub fn of_tasks(payload: &Path) -> Result<Vec<TimerFd>> {
     let mut found = Vec::new();
     for task in cgroup::tasks(payload)? {
         // What has ended has none.
-        let (Some(pid), Ok(timers)) = (number_inside(task), timerfd::timers(task)) else { continue };
+        let (Some(pid), Ok(timers)) = (number_inside(task), timerfd::timers(task)) else {
+            continue;
+        };
         if timers.is_empty() {
             continue;
         }
@@ -116,7 +119,8 @@ fn settled(process: &Process, number: i32) -> Result<Timer> {
     Ok(timer)
 }
 
-/// Sets the timers of restored tasks. Without a record of them (`recorded`), those that CRIU has left standing start anew.
+/// Sets the timers of restored tasks. Without a record of them (`recorded`), those that CRIU has
+/// left standing start anew.
 pub fn set(payload: &Path, recorded: Option<&[TimerFd]>) -> Result<()> {
     let mut errors = ErrorList::default();
     for task in cgroup::tasks(payload)? {
@@ -130,17 +134,22 @@ pub fn set(payload: &Path, recorded: Option<&[TimerFd]>) -> Result<()> {
 }
 
 fn set_recorded(task: i32, timers: &[TimerFd]) -> Result<()> {
-    let Some(inside) = number_inside(task).filter(|pid| timers.iter().any(|t| t.pid == *pid)) else { return Ok(()) };
+    let Some(inside) = number_inside(task).filter(|pid| timers.iter().any(|t| t.pid == *pid))
+    else {
+        return Ok(());
+    };
     let process = Process::open(task)?;
     for timer in timers.iter().filter(|timer| timer.pid == inside) {
-        let set = timerfd::set(&process, timer.descriptor, &timer.to_be_set(timerfd::now(timer.clock)?));
+        let set =
+            timerfd::set(&process, timer.descriptor, &timer.to_be_set(timerfd::now(timer.clock)?));
         set.with_context(|| format!("set timer {}", timer.descriptor))?;
     }
     Ok(())
 }
 
 fn start_standing(task: i32) -> Result<()> {
-    let standing: Vec<(i32, Timer)> = timerfd::timers(task)?.into_iter().filter(|(_, t)| stands_still(t)).collect();
+    let standing: Vec<(i32, Timer)> =
+        timerfd::timers(task)?.into_iter().filter(|(_, t)| stands_still(t)).collect();
     if standing.is_empty() {
         return Ok(());
     }
@@ -152,7 +161,8 @@ fn start_standing(task: i32) -> Result<()> {
     Ok(())
 }
 
-/// What is shown of a timer that was switched off, and for a moment of one that is about to be counted.
+/// What is shown of a timer that was switched off, and for a moment of one that is about to be
+/// counted.
 fn seems_off(timer: &Timer) -> bool {
     timer.ticks == 0 && timer.value.is_zero() && !timer.interval.is_zero()
 }
@@ -170,7 +180,13 @@ mod tests {
     const NOON: Duration = Duration::from_secs(1_790_000_000);
 
     fn every_second() -> Timer {
-        Timer { clock: libc::CLOCK_MONOTONIC, flags: 0, ticks: 0, value: SECOND / 2, interval: SECOND }
+        Timer {
+            clock: libc::CLOCK_MONOTONIC,
+            flags: 0,
+            ticks: 0,
+            value: SECOND / 2,
+            interval: SECOND,
+        }
     }
 
     #[test]
@@ -179,7 +195,10 @@ mod tests {
         assert!(stands_still(&expired) && !seems_off(&expired));
         let off = Timer { ticks: 0, ..expired };
         assert!(!stands_still(&off) && seems_off(&off));
-        assert!(!stands_still(&Timer { interval: Duration::ZERO, ..expired }), "it was to expire once");
+        assert!(
+            !stands_still(&Timer { interval: Duration::ZERO, ..expired }),
+            "it was to expire once"
+        );
         assert!(!stands_still(&every_second()), "it goes on by itself");
     }
 
@@ -194,8 +213,14 @@ mod tests {
     #[test]
     fn a_time_of_day_stays_and_others_wait() {
         let absolute = libc::TFD_TIMER_ABSTIME;
-        let set = |timer: &Timer| TimerFd::of(7, 3, timer, NOON).unwrap().to_be_set(NOON + 60 * SECOND);
-        let once = Timer { clock: libc::CLOCK_REALTIME, flags: absolute, interval: Duration::ZERO, ..every_second() };
+        let set =
+            |timer: &Timer| TimerFd::of(7, 3, timer, NOON).unwrap().to_be_set(NOON + 60 * SECOND);
+        let once = Timer {
+            clock: libc::CLOCK_REALTIME,
+            flags: absolute,
+            interval: Duration::ZERO,
+            ..every_second()
+        };
         assert_eq!(set(&once), Timer { value: NOON + SECOND / 2, ..once });
         let from_then_on = Timer { flags: 0, interval: SECOND, ..once };
         assert_eq!(set(&from_then_on).value, SECOND / 2);
@@ -209,8 +234,10 @@ mod tests {
         struct File {
             timers: Vec<TimerFd>,
         }
-        let realtime = Timer { clock: libc::CLOCK_REALTIME, flags: libc::TFD_TIMER_ABSTIME, ..every_second() };
-        let timers = [every_second(), realtime].iter().filter_map(|t| TimerFd::of(7, 3, t, NOON)).collect();
+        let realtime =
+            Timer { clock: libc::CLOCK_REALTIME, flags: libc::TFD_TIMER_ABSTIME, ..every_second() };
+        let timers =
+            [every_second(), realtime].iter().filter_map(|t| TimerFd::of(7, 3, t, NOON)).collect();
         let file = File { timers };
         assert_eq!(toml::from_str::<File>(&toml::to_string(&file).unwrap()).unwrap(), file);
     }

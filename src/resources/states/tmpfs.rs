@@ -1,5 +1,5 @@
-//! What CRIU loses of files in a tmpfs: it saves them with tar, which keeps whole seconds and neither
-//! extended attributes nor ACLs nor capabilities.
+//! What CRIU loses of files in a tmpfs: it saves them with tar, which keeps whole seconds and
+//! neither extended attributes nor ACLs nor capabilities.
 //!
 //! It is read while all tasks stand still, and given back while they still do.
 
@@ -38,11 +38,13 @@ pub fn read(init: i32) -> Result<Vec<TmpfsFile>> {
     let table = mounts::table(init)?;
     let mut seen: BTreeSet<&str> = of_host.iter().map(|mount| mount.device.as_str()).collect();
     let mut found = Vec::new();
-    for mount in table.iter().filter(|mount| mount.kind == "tmpfs" && mount.root == Path::new("/")) {
+    for mount in table.iter().filter(|mount| mount.kind == "tmpfs" && mount.root == Path::new("/"))
+    {
         if !seen.insert(&mount.device) || is_behind_a_server(mount, &table) {
             continue;
         }
-        let entry = below(init, &mount.point).with_context(|| format!("open {}", mount.point.display()))?;
+        let entry =
+            below(init, &mount.point).with_context(|| format!("open {}", mount.point.display()))?;
         let facts = entry.facts()?;
         // What another mount hides CRIU does not see either.
         if facts.mount == 0 || u64::try_from(mount.id) == Ok(facts.mount) {
@@ -54,8 +56,11 @@ pub fn read(init: i32) -> Result<Vec<TmpfsFile>> {
 
 /// FUSE and the like on the way: whose server stands still does not answer.
 fn is_behind_a_server(mount: &mounts::Mount, table: &[mounts::Mount]) -> bool {
-    let served =
-        |kind: &str| ["fuse", "nfs", "cifs", "smb", "9p", "ceph", "afs", "autofs"].iter().any(|s| kind.starts_with(s));
+    let served = |kind: &str| {
+        ["fuse", "nfs", "cifs", "smb", "9p", "ceph", "afs", "autofs"]
+            .iter()
+            .any(|s| kind.starts_with(s))
+    };
     table.iter().any(|other| served(&other.kind) && mount.point.starts_with(&other.point))
 }
 
@@ -102,7 +107,8 @@ pub fn restore(init: i32, files: &[TmpfsFile]) -> Result<()> {
             }
             entry.set_modified(file.modified)
         });
-        let done = done.with_context(|| format!("{} in memory is not all as it was", file.path.display()));
+        let done =
+            done.with_context(|| format!("{} in memory is not all as it was", file.path.display()));
         outcome = outcome.and(done);
     }
     outcome

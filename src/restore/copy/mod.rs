@@ -1,10 +1,12 @@
 //! A checkpoint that is restored under another name: a copy, beside the original or in its place.
 //!
-//! Most of a restore asks the record what the container had of the host. So a copy gets a record of its own, as if the
-//! checkpoint had been one of the copy ([`record`]): its root, its ports, its mounts. What the record cannot say stands in
-//! CRIU's images, and CRIU is shown others: the host name, hardware addresses, addresses of IP with the routes and sockets
-//! that bear them ([`network`]). What the copy's own configuration says counts; what it does not say comes from the
-//! checkpoint, but for what there can be only once: hardware addresses, names of links, cgroups.
+//! Most of a restore asks the record what the container had of the host. So a copy gets a record of
+//! its own, as if the checkpoint had been one of the copy ([`record`]): its root, its ports, its
+//! mounts. What the record cannot say stands in CRIU's images, and CRIU is shown others: the host
+//! name, hardware addresses, addresses of IP with the routes and sockets that bear them
+//! ([`network`]). What the copy's own configuration says counts; what it does not say comes from
+//! the checkpoint, but for what there can be only once: hardware addresses, names of links,
+//! cgroups.
 
 mod network;
 mod record;
@@ -63,7 +65,8 @@ pub(super) struct Claim {
 }
 
 impl Copy {
-    /// The copy that a checkpoint becomes in a container of another name, and its record. None for the container's own.
+    /// The copy that a checkpoint becomes in a container of another name, and its record. None for
+    /// the container's own.
     pub fn of(
         record: &Record,
         defined: &Defined,
@@ -75,7 +78,8 @@ impl Copy {
             return Ok(None);
         }
         let mut interfaces = network::interfaces(record, defined, netlink)?;
-        let network = network::readdressed(images, &mut interfaces).context("read the container's addresses")?;
+        let network = network::readdressed(images, &mut interfaces)
+            .context("read the container's addresses")?;
         let adopted = record::adopted(record, defined, &interfaces)?;
         let mut copy = Copy {
             original: original.clone(),
@@ -107,25 +111,26 @@ impl Copy {
                 ));
             }
         }
-        notes.extend(
-            shared
-                .iter()
-                .map(|path| format!("{} is mounted in {original}, too, and both can write to it", path.display())),
-        );
-        notes.extend(
-            self.network
-                .lost
-                .iter()
-                .map(|ip| format!("routes by {ip} are left out: it cannot be reached from the new address")),
-        );
+        notes.extend(shared.iter().map(|path| {
+            format!("{} is mounted in {original}, too, and both can write to it", path.display())
+        }));
+        notes.extend(self.network.lost.iter().map(|ip| {
+            format!("routes by {ip} are left out: it cannot be reached from the new address")
+        }));
         notes
     }
 
     /// What it takes for itself on the network.
     pub fn claims(&self) -> Vec<Claim> {
         let claims = self.interfaces.iter().map(|interface| {
-            let own = self.network.after.iter().filter(|a| Some(a.interface) == interface.index).map(|a| a.ip);
-            let of_the_link = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            let own = self
+                .network
+                .after
+                .iter()
+                .filter(|a| Some(a.interface) == interface.index)
+                .map(|a| a.ip);
+            let of_the_link =
+                |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
             Claim {
                 inside: interface.inside.clone(),
                 nic: interface.nic,
@@ -150,8 +155,9 @@ impl Copy {
         shown.put(self.network.images.iter().cloned());
         let ids = NamespaceIds::of_task(shown.dir(), images::root_of_tree(shown.dir())?)?;
         if let (Some(name), Some(utsns)) = (&self.hostname, ids.uts) {
-            let changed =
-                shown.change(&images::uts_file_name(utsns), |path, bytes| images::with_hostname(path, bytes, name));
+            let changed = shown.change(&images::uts_file_name(utsns), |path, bytes| {
+                images::with_hostname(path, bytes, name)
+            });
             match changed {
                 // It shares the host's.
                 Err(e) if e.is_not_found() => {}
@@ -178,15 +184,22 @@ impl Copy {
         for Claim { inside, mac, addresses, .. } in self.claims() {
             let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
             let mac = mac.map_or_else(String::new, |mac| format!("the hardware address {mac}"));
-            let has: Vec<String> = [mac].into_iter().filter(|mac| !mac.is_empty()).chain(addresses).collect();
+            let has: Vec<String> =
+                [mac].into_iter().filter(|mac| !mac.is_empty()).chain(addresses).collect();
             lines.push(format!("{inside} has {}", has.join(" and ")));
         }
         lines
     }
 }
 
-/// The failure for a container that is not defined. Where the checkpoint is another one's, the hint tells how to make it.
-pub(super) fn not_defined(error: definition::Error, name: &ContainerName, lxcpath: &LxcPath, images: &Path) -> Failure {
+/// The failure for a container that is not defined. Where the checkpoint is another one's, the hint
+/// tells how to make it.
+pub(super) fn not_defined(
+    error: definition::Error,
+    name: &ContainerName,
+    lxcpath: &LxcPath,
+    images: &Path,
+) -> Failure {
     let missing = matches!(error, definition::Error::NotDefined(_));
     let failure = crate::preflight::entry::not_defined(error);
     match Record::read(images) {
@@ -197,18 +210,31 @@ pub(super) fn not_defined(error: definition::Error, name: &ContainerName, lxcpat
     }
 }
 
-fn how_to_make(original: &Container, name: &ContainerName, lxcpath: &LxcPath, images: &Path) -> String {
+fn how_to_make(
+    original: &Container,
+    name: &ContainerName,
+    lxcpath: &LxcPath,
+    images: &Path,
+) -> String {
     let other = |option: &str, path: &Path| match path == Path::new(DEFAULT_LXCPATH) {
         true => String::new(),
         false => format!(" {option} {}", path.display()),
     };
     let from = other("-P", &original.lxcpath);
-    let to = if original.lxcpath == lxcpath.as_path() { String::new() } else { other("-p", lxcpath.as_path()) };
+    let to = if original.lxcpath == lxcpath.as_path() {
+        String::new()
+    } else {
+        other("-p", lxcpath.as_path())
+    };
     let of = &original.name;
     let make = format!("lxc-copy -n {of} -N {name}{from}{to}");
-    let restart = format!("lxc-restart -n {name} -D {}{}", images.display(), other("-P", lxcpath.as_path()));
-    let running =
-        container::find(&original.lxcpath.to_string_lossy(), of, container::Marks::root(Some(&original.rootfs)));
+    let restart =
+        format!("lxc-restart -n {name} -D {}{}", images.display(), other("-P", lxcpath.as_path()));
+    let running = container::find(
+        &original.lxcpath.to_string_lossy(),
+        of,
+        container::Marks::root(Some(&original.rootfs)),
+    );
     match running {
         Ok(Some(_)) => format!(
             "make it of {of}, suspended, so that the root is that of the checkpoint: lxc-checkpoint -n {of}{from} && {make} && \
@@ -227,29 +253,36 @@ pub(super) fn refuse_connections(original: &str, open: &[std::net::SocketAddr]) 
         1 => format!("a TCP connection with {first}"),
         number => format!("{number} TCP connections with others, as {first}"),
     };
-    Failure::msg(Exit::Refused, format!("it had {what}, which a copy of {original} cannot have, too"))
-        .hint("let the copy begin without: lxc-restart --tcp-close")
+    Failure::msg(
+        Exit::Refused,
+        format!("it had {what}, which a copy of {original} cannot have, too"),
+    )
+    .hint("let the copy begin without: lxc-restart --tcp-close")
 }
 
 /// The ports of a copy: their names and hardware addresses are its own.
 fn own_ports(ports: &[Port], interfaces: &[Interface]) -> Vec<Port> {
     let own = ports.iter().map(|port| {
         let interface = interfaces.iter().find(|i| i.inside == port.inside);
-        let host = interface.and_then(|i| i.host.clone()).filter(|host| *host != port.host).unwrap_or_default();
+        let host = interface
+            .and_then(|i| i.host.clone())
+            .filter(|host| *host != port.host)
+            .unwrap_or_default();
         let mac_inside = interface.and_then(|i| i.mac);
         Port { host, host_index: 0, mac_host: None, mac_inside, ..port.clone() }
     });
     own.collect()
 }
 
-/// The other interfaces of a copy: upon which of the host's they sit, or which of the host's they are, its own
-/// configuration says.
+/// The other interfaces of a copy: upon which of the host's they sit, or which of the host's they
+/// are, its own configuration says.
 fn own_devices(recorded: &[Device], defined: &Defined) -> Vec<Device> {
     let configured = interfaces::of_config(&defined.config);
-    let own = recorded.iter().map(|device| match configured.iter().find(|c| c.inside == device.inside) {
-        Some(other) => Device { from: other.from.clone(), ..device.clone() },
-        None => device.clone(),
-    });
+    let own =
+        recorded.iter().map(|device| match configured.iter().find(|c| c.inside == device.inside) {
+            Some(other) => Device { from: other.from.clone(), ..device.clone() },
+            None => device.clone(),
+        });
     own.collect()
 }
 
@@ -260,11 +293,13 @@ pub(super) fn refuse_root_in_use(record: &Record, defined: &Defined) -> crate::e
         return Ok(());
     }
     let lxcpath = original.lxcpath.to_string_lossy();
-    match container::find(&lxcpath, &original.name, container::Marks::root(Some(&original.rootfs)))? {
+    match container::find(&lxcpath, &original.name, container::Marks::root(Some(&original.rootfs)))?
+    {
         None => Ok(()),
         Some(_) => {
             let text = format!("its root is that of {}, which is running", original.name);
-            Err(Failure::msg(Exit::Refused, text).hint("give it a root of its own: lxc.rootfs.path"))
+            Err(Failure::msg(Exit::Refused, text)
+                .hint("give it a root of its own: lxc.rootfs.path"))
         }
     }
 }

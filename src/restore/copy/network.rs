@@ -1,4 +1,5 @@
-//! The interfaces of a copy: what its configuration says of them, and what they cannot share with the original.
+//! The interfaces of a copy: what its configuration says of them, and what they cannot share with
+//! the original.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,7 +15,8 @@ use crate::resources::network::interfaces::Origin;
 use crate::store::record::Record;
 use crate::sys::netlink::{Mac, Netlink};
 
-/// How LXC's own hardware addresses begin (`lxc.net.0.hwaddr = 00:16:3e:xx:xx:xx` in its default.conf).
+/// How LXC's own hardware addresses begin (`lxc.net.0.hwaddr = 00:16:3e:xx:xx:xx` in its
+/// default.conf).
 const LXC_MAC: &str = "00:16:3e:xx:xx:xx";
 
 /// An interface of a copy.
@@ -37,23 +39,35 @@ pub(super) struct Interface {
 }
 
 /// The interfaces of a record as the configuration wants them.
-pub(super) fn interfaces(record: &Record, defined: &Defined, netlink: &mut Netlink) -> Result<Vec<Interface>> {
+pub(super) fn interfaces(
+    record: &Record,
+    defined: &Defined,
+    netlink: &mut Netlink,
+) -> Result<Vec<Interface>> {
     let config = &defined.config;
     let mut bridges = BTreeMap::new();
-    let asked = |nic: &&Nic| nic.ipv4_gateway == Some(Gateway::Auto) || nic.ipv6_gateway == Some(Gateway::Auto);
+    let asked = |nic: &&Nic| {
+        nic.ipv4_gateway == Some(Gateway::Auto) || nic.ipv6_gateway == Some(Gateway::Auto)
+    };
     for link in config.nics().iter().filter(asked).filter_map(|nic| nic.link.as_deref()) {
         // One that is missing is told with the rest of the plan.
         if let Ok(found) = netlink.link(link) {
-            let addresses = netlink.addresses(found.index).with_context(|| format!("list the addresses of {link}"))?;
+            let addresses = netlink
+                .addresses(found.index)
+                .with_context(|| format!("list the addresses of {link}"))?;
             bridges.insert(link, addresses);
         }
     }
-    let of_link =
-        |name: &str, family: Family| bridges.get(name)?.iter().map(|(ip, _)| *ip).find(|ip| Family::of(*ip) == family);
-    let own = |inside: &str| planned(inside, nic_of(config, inside), &of_link, seed(&defined.dir(), inside));
+    let of_link = |name: &str, family: Family| {
+        bridges.get(name)?.iter().map(|(ip, _)| *ip).find(|ip| Family::of(*ip) == family)
+    };
+    let own = |inside: &str| {
+        planned(inside, nic_of(config, inside), &of_link, seed(&defined.dir(), inside))
+    };
     let ports = record.ports.iter().map(|port| {
         let mut interface = own(&port.inside);
-        interface.bridge = nic_of(config, &port.inside).map_or_else(|| port.bridge.clone(), |nic| nic.link.clone());
+        interface.bridge = nic_of(config, &port.inside)
+            .map_or_else(|| port.bridge.clone(), |nic| nic.link.clone());
         interface
     });
     let mut interfaces: Vec<Interface> = ports.collect();
@@ -76,15 +90,22 @@ fn nic_of<'a>(config: &'a Config, inside: &str) -> Option<&'a Nic> {
     })
 }
 
-/// The digits of an interface's hardware address come from its container: it has the same one whenever it is restored from
-/// the same checkpoint, and nobody on the network has to learn another.
+/// The digits of an interface's hardware address come from its container: it has the same one
+/// whenever it is restored from the same checkpoint, and nobody on the network has to learn
+/// another.
 fn seed(dir: &Path, inside: &str) -> u64 {
     let sum = Sha256::digest(dir.join(inside).as_os_str().as_encoded_bytes());
     sum.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-fn planned(inside: &str, nic: Option<&Nic>, of_link: &impl Fn(&str, Family) -> Option<IpAddr>, seed: u64) -> Interface {
-    let template = nic.and_then(|nic| nic.hwaddr.as_ref()).map_or(LXC_MAC, |address| address.as_str());
+fn planned(
+    inside: &str,
+    nic: Option<&Nic>,
+    of_link: &impl Fn(&str, Family) -> Option<IpAddr>,
+    seed: u64,
+) -> Interface {
+    let template =
+        nic.and_then(|nic| nic.hwaddr.as_ref()).map_or(LXC_MAC, |address| address.as_str());
     let mut interface = Interface {
         inside: inside.to_owned(),
         index: None,
@@ -107,8 +128,12 @@ fn planned(inside: &str, nic: Option<&Nic>, of_link: &impl Fn(&str, Family) -> O
     interface
 }
 
-/// A gateway's address; within, none for a route without one. Without, where the bridge has no address to go by.
-fn gateway<A: Into<IpAddr>>(gateway: Gateway<A>, of_link: impl FnOnce() -> Option<IpAddr>) -> Option<Option<IpAddr>> {
+/// A gateway's address; within, none for a route without one. Without, where the bridge has no
+/// address to go by.
+fn gateway<A: Into<IpAddr>>(
+    gateway: Gateway<A>,
+    of_link: impl FnOnce() -> Option<IpAddr>,
+) -> Option<Option<IpAddr>> {
     match gateway {
         Gateway::Address(ip) => Some(Some(ip.into())),
         Gateway::Dev => Some(None),
@@ -138,7 +163,10 @@ fn made_of(template: &str, mut seed: u64) -> Mac {
 }
 
 /// What becomes of the addresses of a checkpoint; the interfaces learn their indexes.
-pub(super) fn readdressed(dir: &Path, interfaces: &mut [Interface]) -> Result<Readdressed, images::Error> {
+pub(super) fn readdressed(
+    dir: &Path,
+    interfaces: &mut [Interface],
+) -> Result<Readdressed, images::Error> {
     let Some(netns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.net else {
         return Ok(Readdressed::default());
     };
@@ -167,13 +195,16 @@ mod tests {
     use super::*;
 
     fn config(lines: &str) -> Config {
-        let text = format!("lxc.rootfs.path = /r\nlxc.net.0.type = veth\nlxc.net.0.link = br0\n{lines}");
+        let text =
+            format!("lxc.rootfs.path = /r\nlxc.net.0.type = veth\nlxc.net.0.link = br0\n{lines}");
         Config::parse(Path::new("/c"), text.as_bytes()).unwrap()
     }
 
     fn planned_of(lines: &str) -> Interface {
         let config = config(lines);
-        let of_link = |link: &str, family| (link == "br0" && family == Family::V4).then(|| [10, 0, 0, 1].into());
+        let of_link = |link: &str, family| {
+            (link == "br0" && family == Family::V4).then(|| [10, 0, 0, 1].into())
+        };
         planned("eth0", nic_of(&config, "eth0"), &of_link, 0x1234_5678)
     }
 
@@ -187,12 +218,17 @@ mod tests {
         ] {
             assert_eq!(planned_of(lines).mac.unwrap().to_string(), mac, "{lines}");
         }
-        assert_eq!(made_of("xx:00:00:00:00:00", 0x11), Mac([0x10, 0, 0, 0, 0, 0]), "no address of a group");
+        assert_eq!(
+            made_of("xx:00:00:00:00:00", 0x11),
+            Mac([0x10, 0, 0, 0, 0, 0]),
+            "no address of a group"
+        );
     }
 
     #[test]
     fn each_interface_of_each_container_has_its_own() {
-        let seeds = [("/var/lib/lxc/a", "eth0"), ("/var/lib/lxc/a", "eth1"), ("/var/lib/lxc/b", "eth0")];
+        let seeds =
+            [("/var/lib/lxc/a", "eth0"), ("/var/lib/lxc/a", "eth1"), ("/var/lib/lxc/b", "eth0")];
         let macs = seeds.map(|(dir, inside)| made_of(LXC_MAC, seed(Path::new(dir), inside)));
         assert!(macs[0] != macs[1] && macs[1] != macs[2] && macs[2] != macs[0], "{macs:?}");
         assert_eq!(macs[0], made_of(LXC_MAC, seed(Path::new("/var/lib/lxc/a"), "eth0")));
@@ -201,16 +237,23 @@ mod tests {
     #[test]
     fn addresses_and_gateways_are_the_configurations_if_it_has_any() {
         let none = planned_of("lxc.net.0.veth.pair = vethcopy\n");
-        assert_eq!((none.nets.len(), none.gateways.len(), none.host.as_deref()), (0, 0, Some("vethcopy")));
+        assert_eq!(
+            (none.nets.len(), none.gateways.len(), none.host.as_deref()),
+            (0, 0, Some("vethcopy"))
+        );
         let some = planned_of(
             "lxc.net.0.ipv4.address = 10.0.0.7/24\nlxc.net.0.ipv4.gateway = auto\n\
              lxc.net.0.ipv6.address = fd00::7/64\nlxc.net.0.ipv6.gateway = auto\n",
         );
-        let nets: Vec<String> = some.nets.iter().map(|n| format!("{}/{}", n.ip, n.prefix)).collect();
+        let nets: Vec<String> =
+            some.nets.iter().map(|n| format!("{}/{}", n.ip, n.prefix)).collect();
         assert_eq!(nets, ["10.0.0.7/24", "fd00::7/64"]);
         // The bridge has no address of IPv6.
         assert_eq!(some.gateways, [(Family::V4, Some([10, 0, 0, 1].into()))]);
         let dev = planned_of("lxc.net.0.ipv4.gateway = dev\nlxc.net.0.ipv6.gateway = fd00::1\n");
-        assert_eq!(dev.gateways, [(Family::V4, None), (Family::V6, Some("fd00::1".parse().unwrap()))]);
+        assert_eq!(
+            dev.gateways,
+            [(Family::V4, None), (Family::V6, Some("fd00::1".parse().unwrap()))]
+        );
     }
 }

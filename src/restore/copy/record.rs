@@ -17,7 +17,8 @@ use crate::store::record::{Container, Record};
 /// Keys of the configuration of which a copy has its own.
 const OWN: &[&str] = &["lxc.rootfs.path", "lxc.uts.name"];
 /// The same, of an interface.
-const OWN_OF_NIC: &[&str] = &["hwaddr", "ipv4.address", "ipv4.gateway", "ipv6.address", "ipv6.gateway"];
+const OWN_OF_NIC: &[&str] =
+    &["hwaddr", "ipv4.address", "ipv4.gateway", "ipv6.address", "ipv6.gateway"];
 /// Their values are paths of the host, or begin with one.
 const FSTAB: &str = "lxc.mount.fstab";
 const ENTRY: &str = "lxc.mount.entry";
@@ -32,9 +33,16 @@ pub(super) struct Adopted {
 }
 
 /// Makes it.
-pub(super) fn adopted(record: &Record, defined: &Defined, interfaces: &[Interface]) -> Result<Adopted> {
+pub(super) fn adopted(
+    record: &Record,
+    defined: &Defined,
+    interfaces: &[Interface],
+) -> Result<Adopted> {
     let moved = Moved {
-        from: [record.container.rootfs.clone(), record.container.lxcpath.join(&record.container.name)],
+        from: [
+            record.container.rootfs.clone(),
+            record.container.lxcpath.join(&record.container.name),
+        ],
         to: [defined.rootfs.clone(), defined.dir()],
     };
     let entries = defined.config.mount_entries().context("read the mounts of its configuration")?;
@@ -61,8 +69,14 @@ pub(super) fn adopted(record: &Record, defined: &Defined, interfaces: &[Interfac
     };
     let ports = own_ports(&record.ports, interfaces);
     let devices = own_devices(&record.devices, defined);
-    let profile = record.profile.as_ref().map(|p| p.renamed(defined.name.as_str(), defined.lxcpath.as_path()));
-    Ok(Adopted { record: Record { container, ports, devices, externals, profile, ..record.clone() }, shared })
+    let profile = record
+        .profile
+        .as_ref()
+        .map(|p| p.renamed(defined.name.as_str(), defined.lxcpath.as_path()));
+    Ok(Adopted {
+        record: Record { container, ports, devices, externals, profile, ..record.clone() },
+        shared,
+    })
 }
 
 /// What of the original's lies elsewhere in the copy: its root, and its directory.
@@ -75,23 +89,28 @@ struct Moved {
 impl Moved {
     fn path(&self, path: &Path) -> Option<PathBuf> {
         let mut places = self.from.iter().zip(&self.to);
-        places.find_map(|(from, to)| Some(to.join(path.strip_prefix(from).ok()?).components().collect()))
+        places.find_map(|(from, to)| {
+            Some(to.join(path.strip_prefix(from).ok()?).components().collect())
+        })
     }
 
     /// The same of a text that may be a path.
     fn text(&self, text: &str) -> String {
-        self.path(Path::new(text)).map_or_else(|| text.to_owned(), |path| path.to_string_lossy().into_owned())
+        self.path(Path::new(text))
+            .map_or_else(|| text.to_owned(), |path| path.to_string_lossy().into_owned())
     }
 }
 
 /// Where a mount is in the container.
 fn point_of(entry: &MountEntry, moved: &Moved) -> PathBuf {
     let target = &entry.target;
-    let below = target.strip_prefix(&moved.to[0]).or_else(|_| target.strip_prefix("/")).unwrap_or(target);
+    let below =
+        target.strip_prefix(&moved.to[0]).or_else(|_| target.strip_prefix("/")).unwrap_or(target);
     Path::new("/").join(below)
 }
 
-/// What the copy mounts there: what its configuration says, or else what lies at the same place of its own directory.
+/// What the copy mounts there: what its configuration says, or else what lies at the same place of
+/// its own directory.
 fn source_of(external: &External, entry: Option<&MountEntry>, moved: &Moved) -> Result<PathBuf> {
     let there = |path: &Path| match fs::canonicalize(path) {
         Ok(path) => Ok(Some(path)),
@@ -113,7 +132,8 @@ fn source_of(external: &External, entry: Option<&MountEntry>, moved: &Moved) -> 
     Ok(own.unwrap_or_else(|| external.source.clone()))
 }
 
-/// The original's configuration at the checkpoint, with what a copy has for itself as its own configuration says it.
+/// The original's configuration at the checkpoint, with what a copy has for itself as its own
+/// configuration says it.
 fn config_of(then: &str, now: &str, moved: &Moved) -> String {
     let mut text = String::new();
     for line in then.lines().filter(|line| !is_own(key_of(line))) {
@@ -135,7 +155,8 @@ fn adapted(line: &str, now: &str, moved: &Moved) -> String {
             let (source, rest) = value().split_once([' ', '\t']).unwrap_or((value(), ""));
             let same_place = |other: &&str| {
                 let other = other.split_once('=').map_or("", |(_, value)| value.trim());
-                key_of(line) == ENTRY && other.split_once([' ', '\t']).is_some_and(|(_, r)| r.trim() == rest.trim())
+                key_of(line) == ENTRY
+                    && other.split_once([' ', '\t']).is_some_and(|(_, r)| r.trim() == rest.trim())
             };
             match now.lines().filter(|other| key_of(other) == ENTRY).find(same_place) {
                 Some(other) => other.to_owned(),
@@ -195,9 +216,14 @@ mod tests {
             lines
         };
         assert_eq!(sorted(&config_of(then, now, &moved())), sorted(now));
-        let other = now.replace("lxc.idmap = u 0 100000 9", "lxc.idmap = u 0 200000 9").replace("veth", "phys");
+        let other = now
+            .replace("lxc.idmap = u 0 100000 9", "lxc.idmap = u 0 200000 9")
+            .replace("veth", "phys");
         let adapted = config_of(then, &other, &moved());
-        assert!(adapted.contains("lxc.idmap = u 0 100000 9") && adapted.contains("type = veth"), "{adapted}");
+        assert!(
+            adapted.contains("lxc.idmap = u 0 100000 9") && adapted.contains("type = veth"),
+            "{adapted}"
+        );
     }
 
     #[test]
@@ -209,7 +235,8 @@ mod tests {
             path
         };
         let (old, new, elsewhere) = (dir("web/data"), dir("copy/data"), dir("elsewhere"));
-        let moved = Moved { from: [dir("web/rootfs"), dir("web")], to: [dir("copy/rootfs"), dir("copy")] };
+        let moved =
+            Moved { from: [dir("web/rootfs"), dir("web")], to: [dir("copy/rootfs"), dir("copy")] };
         let external = |source: &Path| External {
             key: "data_0".into(),
             point: "/data".into(),
@@ -219,7 +246,8 @@ mod tests {
         };
         let entry = |text: &str| {
             let text = format!("lxc.rootfs.path = /r\nlxc.mount.entry = {text}\n");
-            let config = crate::lxc::config::Config::parse(Path::new("/c"), text.as_bytes()).unwrap();
+            let config =
+                crate::lxc::config::Config::parse(Path::new("/c"), text.as_bytes()).unwrap();
             config.mount_entries().unwrap().remove(0)
         };
         assert_eq!(source_of(&external(&old), None, &moved).unwrap(), new);
@@ -228,7 +256,12 @@ mod tests {
         assert_eq!(point_of(&said, &moved), Path::new("/data"));
         assert_eq!(source_of(&external(&old), Some(&said), &moved).unwrap(), elsewhere);
         let gone = entry("/nowhere data none bind");
-        assert!(source_of(&external(&old), Some(&gone), &moved).unwrap_err().to_string().contains("/nowhere"));
+        assert!(
+            source_of(&external(&old), Some(&gone), &moved)
+                .unwrap_err()
+                .to_string()
+                .contains("/nowhere")
+        );
         let optional = entry("/nowhere data none bind,optional");
         assert_eq!(source_of(&external(&old), Some(&optional), &moved).unwrap(), new);
     }

@@ -1,7 +1,8 @@
 //! Files that were open at the checkpoint, and have gone or changed since.
 //!
-//! CRIU opens each of them again by its path and gives up where type, permissions or size differ (files-reg.c,
-//! `open_path`), in the middle of a restore. The same comparison costs nothing beforehand.
+//! CRIU opens each of them again by its path and gives up where type, permissions or size differ
+//! (files-reg.c, `open_path`), in the middle of a restore. The same comparison costs nothing
+//! beforehand.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -20,11 +21,14 @@ const MOST_NAMED: usize = 3;
 
 /// Compares the files of a checkpoint with those below `root` and the sources of its bind mounts.
 ///
-/// A file of the same size with another content is none that CRIU would find: databases write in place. Memory of the past on
-/// top of it destroys it. It is known by the time of its last write, to the nanosecond; what a container that went on has
-/// mapped shared and writable is not, and is doubted.
+/// A file of the same size with another content is none that CRIU would find: databases write in
+/// place. Memory of the past on top of it destroys it. It is known by the time of its last write,
+/// to the nanosecond; what a container that went on has mapped shared and writable is not, and is
+/// doubted.
 pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Vec<Reason>> {
-    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else { return Ok(Vec::new()) };
+    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else {
+        return Ok(Vec::new());
+    };
     let mounts = match images::mounts(dir, mntns) {
         Ok(mounts) => mounts,
         // It was in the host's mount namespace.
@@ -45,8 +49,10 @@ pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
             Compared::Changed(how) => wrong.push(how),
             Compared::Same(found) if path.is_regular() && matches!(place, Place::Root(_)) => {
                 let name = path.path.display().to_string();
-                // A log that its writer only appends to, of which CRIU leaves the size out, goes with any memory.
-                let is_log = path.size.is_none() && record.is_some_and(|record| record.left_running);
+                // A log that its writer only appends to, of which CRIU leaves the size out, goes
+                // with any memory.
+                let is_log =
+                    path.size.is_none() && record.is_some_and(|record| record.left_running);
                 if !is_log && record.is_some_and(|record| found.written > record.last_write()) {
                     written.push(name);
                 } else if through_memory.contains(&file.id) {
@@ -62,8 +68,9 @@ pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
     }
     if !written.is_empty() {
         let files = named(written, "were, too");
-        reasons
-            .push(Reason::doubtful(format!("{files} was written to since, and what is in memory may not go with it")));
+        reasons.push(Reason::doubtful(format!(
+            "{files} was written to since, and what is in memory may not go with it"
+        )));
     }
     if !mapped.is_empty() {
         let files = named(mapped, "are, too");
@@ -74,8 +81,9 @@ pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
     Ok(reasons)
 }
 
-/// The files that a container which went on could write to without a trace: a page that is mapped and already dirty takes
-/// what is written to it, and the file's time stays until the page is written out.
+/// The files that a container which went on could write to without a trace: a page that is mapped
+/// and already dirty takes what is written to it, and the file's time stays until the page is
+/// written out.
 fn written_through_memory(dir: &Path, record: Option<&Record>) -> Result<BTreeSet<u32>> {
     if !record.is_some_and(|record| record.left_running) {
         return Ok(BTreeSet::new());
@@ -115,7 +123,8 @@ enum Place {
     Host(PathBuf),
 }
 
-/// What lies in a file system that CRIU makes afresh (a tmpfs, proc) cannot be looked at, and need not be.
+/// What lies in a file system that CRIU makes afresh (a tmpfs, proc) cannot be looked at, and need
+/// not be.
 fn place_of(file: &PathFile, mounts: &[Mount], record: Option<&Record>) -> Option<Place> {
     let mount = mounts.iter().find(|m| Some(m.id) == file.mount)?;
     if let Some(key) = &mount.external {
@@ -127,10 +136,16 @@ fn place_of(file: &PathFile, mounts: &[Mount], record: Option<&Record>) -> Optio
         }
         // A file that is mounted by itself has nothing below it.
         let empty = below.as_os_str().is_empty();
-        return Some(Place::Host(if empty { external.source.clone() } else { external.source.join(below) }));
+        return Some(Place::Host(if empty {
+            external.source.clone()
+        } else {
+            external.source.join(below)
+        }));
     }
-    // Below another mount there is nothing of it in the root: it was opened before that was mounted.
-    let covered = mounts.iter().any(|m| m.point != Path::new("/") && file.path.starts_with(&m.point));
+    // Below another mount there is nothing of it in the root: it was opened before that was
+    // mounted.
+    let covered =
+        mounts.iter().any(|m| m.point != Path::new("/") && file.path.starts_with(&m.point));
     (mount.point == Path::new("/") && !covered).then(|| Place::Root(file.path.clone()))
 }
 
@@ -152,16 +167,27 @@ fn compare(file: &PathFile, place: &Place, root: &Below) -> Result<Compared> {
     }
     let found = match found {
         Ok(found) => found,
-        Err(e) if matches!(e.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory) => {
+        Err(e)
+            if matches!(
+                e.kind(),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+            ) =>
+        {
             return Ok(Compared::Changed(format!("{path}, which was open, is gone")));
         }
         Err(e) => return Err(e).with_context(|| format!("inspect {path} in the container")),
     };
     if let Some(mode) = file.mode.filter(|mode| *mode != found.mode) {
-        return Ok(Compared::Changed(format!("{path}, which was open, had mode {mode:o} and has {:o}", found.mode)));
+        return Ok(Compared::Changed(format!(
+            "{path}, which was open, had mode {mode:o} and has {:o}",
+            found.mode
+        )));
     }
     if let Some(size) = file.size.filter(|size| file.is_regular() && *size != found.size) {
-        return Ok(Compared::Changed(format!("{path}, which was open, had {size} bytes and has {}", found.size)));
+        return Ok(Compared::Changed(format!(
+            "{path}, which was open, had {size} bytes and has {}",
+            found.size
+        )));
     }
     Ok(Compared::Same(found))
 }
@@ -193,7 +219,8 @@ mod tests {
                 fs::create_dir_all(at.parent().unwrap()).unwrap();
                 fs::File::create(&at).unwrap().set_len(path.size.unwrap_or(0)).unwrap();
             }
-            fs::set_permissions(&at, fs::Permissions::from_mode(path.mode.unwrap() & 0o7777)).unwrap();
+            fs::set_permissions(&at, fs::Permissions::from_mode(path.mode.unwrap() & 0o7777))
+                .unwrap();
         }
         top
     }
@@ -212,16 +239,21 @@ mod tests {
         let root = root();
         let weigh = |created: u64, left_running: bool| {
             let still_ns = Some(i64::try_from(created).unwrap() * 1_000_000_000);
-            let record = Record { created, still_ns, left_running, ..crate::store::record::tests::sample() };
+            let record =
+                Record { created, still_ns, left_running, ..crate::store::record::tests::sample() };
             let reasons = changed(&images(), root.path(), Some(&record)).unwrap();
             reasons.into_iter().map(|r| (r.text, r.weight)).collect::<Vec<_>>()
         };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+        let now =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         assert_eq!(weigh(now + 1, false), []);
         for left_running in [false, true] {
             let told = weigh(now - 60, left_running);
             assert_eq!(told.len(), 1, "{told:?}");
-            assert!(told[0].0.contains("/bin/witness") && told[0].0.contains(" was written to since"), "{told:?}");
+            assert!(
+                told[0].0.contains("/bin/witness") && told[0].0.contains(" was written to since"),
+                "{told:?}"
+            );
             assert_eq!(told[0].1, Weight::Doubtful);
         }
     }
@@ -236,16 +268,27 @@ mod tests {
             if let FileKind::Path(path) = path.kind {
                 let at_file = root.path().join(path.path.strip_prefix("/").unwrap());
                 if at_file.is_file() {
-                    fs::File::options().write(true).open(&at_file).unwrap().set_modified(at).unwrap();
+                    fs::File::options()
+                        .write(true)
+                        .open(&at_file)
+                        .unwrap()
+                        .set_modified(at)
+                        .unwrap();
                 }
             }
         }
         let still = i64::try_from(second).unwrap() * 1_000_000_000 + i64::from(nanoseconds);
         let told = |still_ns| {
-            let record = Record { created: second, still_ns, ..crate::store::record::tests::sample() };
+            let record =
+                Record { created: second, still_ns, ..crate::store::record::tests::sample() };
             changed(&images(), root.path(), Some(&record)).unwrap().len()
         };
-        assert_eq!([told(Some(still)), told(Some(still - 1)), told(None)], [0, 1, 0], "{}", witness.display());
+        assert_eq!(
+            [told(Some(still)), told(Some(still - 1)), told(None)],
+            [0, 1, 0],
+            "{}",
+            witness.display()
+        );
     }
 
     #[test]
@@ -255,7 +298,11 @@ mod tests {
         let witness = root.path().join("bin/witness");
         let mode = fs::metadata(&witness).unwrap().permissions();
         fs::write(&witness, "another").unwrap();
-        assert!(told(root.path()).starts_with("/bin/witness, which was open, had "), "{}", told(root.path()));
+        assert!(
+            told(root.path()).starts_with("/bin/witness, which was open, had "),
+            "{}",
+            told(root.path())
+        );
         assert!(told(root.path()).ends_with(" bytes and has 7"));
         fs::remove_file(&witness).unwrap();
         assert_eq!(told(root.path()), "/bin/witness, which was open, is gone");
@@ -270,8 +317,16 @@ mod tests {
         }
         fs::create_dir(&witness).unwrap();
         fs::set_permissions(&witness, mode).unwrap();
-        assert!(told(root.path()).contains("had mode 100755 and has 40755"), "{}", told(root.path()));
+        assert!(
+            told(root.path()).contains("had mode 100755 and has 40755"),
+            "{}",
+            told(root.path())
+        );
         fs::remove_dir_all(root.path().join("bin")).unwrap();
-        assert!(told(root.path()).contains("/bin/busybox, which was open, is gone"), "{}", told(root.path()));
+        assert!(
+            told(root.path()).contains("/bin/busybox, which was open, is gone"),
+            "{}",
+            told(root.path())
+        );
     }
 }

@@ -1,7 +1,8 @@
 //! Symbolic links on the way to what CRIU makes, binds or mounts upon in the root.
 //!
-//! The paths of the images had none when they were written: whoever has put one there since turns CRIU elsewhere. CRIU follows
-//! none ([`links`](crate::restore::links)) and would give up in the middle; here it is told beforehand, and why.
+//! The paths of the images had none when they were written: whoever has put one there since turns
+//! CRIU elsewhere. CRIU follows none ([`links`](crate::restore::links)) and would give up in the
+//! middle; here it is told beforehand, and why.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -19,8 +20,12 @@ pub(super) fn in_the_way(dir: &Path, root: &Path, record: Option<&Record>) -> Re
     let inside = Below::open(root).with_context(|| format!("open the root {}", root.display()))?;
     let mut found = BTreeSet::new();
     for (what, path) in ways(dir)? {
-        let link = inside.link_on(&path).with_context(|| format!("inspect {} in the root", path.display()))?;
-        found.extend(link.map(|link| format!("{what}, and on the way there {} is a symbolic link", link.display())));
+        let link = inside
+            .link_on(&path)
+            .with_context(|| format!("inspect {} in the root", path.display()))?;
+        found.extend(link.map(|link| {
+            format!("{what}, and on the way there {} is a symbolic link", link.display())
+        }));
     }
     for external in record.iter().flat_map(|r| &r.externals) {
         let source = external.source.display();
@@ -28,7 +33,9 @@ pub(super) fn in_the_way(dir: &Path, root: &Path, record: Option<&Record>) -> Re
         match link {
             Ok(Some(link)) => {
                 let (point, link) = (external.point.display(), link.display());
-                found.insert(format!("{source} was mounted on {point}, and {link} is a symbolic link by now"));
+                found.insert(format!(
+                    "{source} was mounted on {point}, and {link} is a symbolic link by now"
+                ));
             }
             Ok(None) => {}
             // That it is gone is told elsewhere.
@@ -49,11 +56,14 @@ fn ways(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
             // A path of the container, as it is in the root's file system.
             let begin = mount.root.strip_prefix(&root.root).ok()?;
             let below = path.strip_prefix(&mount.point).ok()?;
-            (mount.device == root.device && mount.external.is_none()).then(|| Path::new("/").join(begin).join(below))
+            (mount.device == root.device && mount.external.is_none())
+                .then(|| Path::new("/").join(begin).join(below))
         };
         for mount in mounts.iter().filter(|m| m.id != root.id) {
             let point = mount.point.display();
-            if let Some(path) = mounts.iter().find(|m| m.id == mount.parent).and_then(|on| within(on, &mount.point)) {
+            if let Some(path) =
+                mounts.iter().find(|m| m.id == mount.parent).and_then(|on| within(on, &mount.point))
+            {
                 ways.push((format!("something was mounted on {point}"), path));
             }
             if let Some(path) = within(mount, &mount.point) {
@@ -63,7 +73,10 @@ fn ways(dir: &Path) -> Result<Vec<(String, PathBuf)>> {
         for ghost in &ghosts {
             let on = mounts.iter().find(|m| Some(m.id) == ghost.mount);
             if let Some(path) = on.and_then(|on| within(on, &ghost.path)) {
-                ways.push((format!("{}, which was open and deleted, is made again", ghost.path.display()), path));
+                ways.push((
+                    format!("{}, which was open and deleted, is made again", ghost.path.display()),
+                    path,
+                ));
             }
         }
     }

@@ -1,8 +1,10 @@
-//! Whether a checkpoint can be restarted here and now: all that can be known before anything is touched.
+//! Whether a checkpoint can be restarted here and now: all that can be known before anything is
+//! touched.
 //!
-//! CRIU would find most of this, too, but late, one at a time, and in its own words; some of it nobody would find: a
-//! configuration or root that is not the one of the checkpoint any more. All reasons are told at once. Those that are
-//! no certain failure can be passed over with `--force`, and are then told as notes.
+//! CRIU would find most of this, too, but late, one at a time, and in its own words; some of it
+//! nobody would find: a configuration or root that is not the one of the checkpoint any more. All
+//! reasons are told at once. Those that are no certain failure can be passed over with `--force`,
+//! and are then told as notes.
 
 mod config;
 mod files;
@@ -86,7 +88,8 @@ impl Reason {
 }
 
 impl Subject<'_> {
-    /// What speaks against it whatever is in the root and on the network: machine, kernel, CRIU, configuration.
+    /// What speaks against it whatever is in the root and on the network: machine, kernel, CRIU,
+    /// configuration.
     pub fn of_definition(&self) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = self.of_machine()?;
         if let Some(record) = self.record {
@@ -102,7 +105,8 @@ impl Subject<'_> {
         if let Some(record) = self.record {
             reasons.extend(network::taken(&record.ports, netlink)?);
             if let Some(copy) = self.copy {
-                let neighbours = neighbours::all(netlink).context("check the addresses on the bridges")?;
+                let neighbours =
+                    neighbours::all(netlink).context("check the addresses on the bridges")?;
                 reasons.extend(network::claimed(&copy.claims(), &neighbours));
             }
         }
@@ -133,36 +137,43 @@ impl Subject<'_> {
         Ok(reasons)
     }
 
-    /// A profile that the kernel does not know is missed by CRIU when the tasks are about to run; then it hangs.
+    /// A profile that the kernel does not know is missed by CRIU when the tasks are about to run;
+    /// then it hangs.
     fn missing_profiles(&self) -> anyhow::Result<Vec<Reason>> {
         let Some(loaded) = apparmor::loaded() else { return Ok(Vec::new()) };
         // That one is loaded with the container. Of a copy the images still name the original's.
         let made_up = self.record.and_then(|record| record.profile.as_ref()).is_some();
         let of_init = self.record.and_then(|record| Label::parse(record.init.label.as_deref()?));
         let labels = images::labels(self.images)?;
-        let mut missing: Vec<&str> = labels.iter().filter_map(|l| Label::parse(l)).map(|l| l.profile).collect();
+        let mut missing: Vec<&str> =
+            labels.iter().filter_map(|l| Label::parse(l)).map(|l| l.profile).collect();
         missing.retain(|name| !loaded.iter().any(|l| l == name));
         missing.retain(|name| !(made_up && of_init.is_some_and(|label| label.profile == *name)));
         missing.dedup();
         let made_up_by_lxc = format!("lxc-{}_<", self.defined.name);
         let reason = |name: &str| {
             let why = match name.starts_with(&made_up_by_lxc) {
-                true => "LXC makes it up at a start, and a checkpoint without a record does not have it",
+                true => {
+                    "LXC makes it up at a start, and a checkpoint without a record does not have it"
+                }
                 false => "apparmor_parser -r does it",
             };
-            Reason::certain(format!("the AppArmor profile '{name}' of its processes is not loaded here ({why})"))
+            Reason::certain(format!(
+                "the AppArmor profile '{name}' of its processes is not loaded here ({why})"
+            ))
         };
         Ok(missing.into_iter().map(reason).collect())
     }
 
-    /// What in the root speaks against it: another one, or mount points and files that CRIU would find missing or changed.
-    /// `mounted` leads into it.
+    /// What in the root speaks against it: another one, or mount points and files that CRIU would
+    /// find missing or changed. `mounted` leads into it.
     pub fn of_root(&self, root: &Root, mounted: &Path) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = Vec::new();
         if let Some(copy) = self.copy
             && copy::shares_the_root(&copy.original, self.defined)
         {
-            reasons.push(Reason::doubtful(format!("its root is that of {}, too", copy.original.name)));
+            reasons
+                .push(Reason::doubtful(format!("its root is that of {}, too", copy.original.name)));
         }
         // Of a directory another mount namespace may be meant.
         let inode = match root.directory() {
@@ -173,7 +184,9 @@ impl Subject<'_> {
             && inode.is_some_and(|inode| inode != record.container.rootfs_inode)
         {
             let path = self.defined.rootfs.display();
-            reasons.push(Reason::doubtful(format!("its root {path} is not the one of the checkpoint")));
+            reasons.push(Reason::doubtful(format!(
+                "its root {path} is not the one of the checkpoint"
+            )));
         }
         reasons.extend(links::in_the_way(self.images, mounted, self.record)?);
         reasons.extend(mounts::missing(self.images, mounted, self.record)?);
@@ -198,13 +211,17 @@ impl Subject<'_> {
     }
 }
 
-/// Refuses for these reasons what is [`called`](Subject::called) so. What is passed over, with `force` all that may be, is
-/// given back, to be told as notes.
+/// Refuses for these reasons what is [`called`](Subject::called) so. What is passed over, with
+/// `force` all that may be, is given back, to be told as notes.
 pub(super) fn judge(called: &str, reasons: Vec<Reason>, force: bool) -> Result<Vec<String>> {
-    let counts = |r: &Reason| r.weight == Weight::Certain || (r.weight == Weight::Doubtful && !force);
+    let counts =
+        |r: &Reason| r.weight == Weight::Certain || (r.weight == Weight::Doubtful && !force);
     let (against, passed): (Vec<Reason>, Vec<Reason>) = reasons.into_iter().partition(counts);
     if against.is_empty() {
-        return Ok(passed.into_iter().map(|r| format!("going ahead although {}", r.text)).collect());
+        return Ok(passed
+            .into_iter()
+            .map(|r| format!("going ahead although {}", r.text))
+            .collect());
     }
     let mut told: Vec<&str> = against.iter().take(MOST_TOLD).map(|r| r.text.as_str()).collect();
     let more = format!("and {} more reasons", against.len().saturating_sub(MOST_TOLD));
@@ -223,7 +240,11 @@ pub(super) fn judge(called: &str, reasons: Vec<Reason>, force: bool) -> Result<V
 fn newer_criu(recorded: &str, here: &Version) -> Option<Reason> {
     let theirs = Version::parse(&format!("Version: {recorded}"))?;
     let newer = (theirs.major, theirs.minor) > (here.major, here.minor);
-    newer.then(|| Reason::doubtful(format!("CRIU {theirs} wrote it, which is newer than the {here} that is here")))
+    newer.then(|| {
+        Reason::doubtful(format!(
+            "CRIU {theirs} wrote it, which is newer than the {here} that is here"
+        ))
+    })
 }
 
 /// Tasks get their labels back from the security module that they had.
@@ -234,10 +255,14 @@ fn missing_lsm(lsm: Lsm) -> Option<Reason> {
         Lsm::None | Lsm::Other(_) => return None,
     };
     // Where securityfs is not mounted the module's own parameters tell.
-    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").is_ok_and(|t| t.trim() == "Y");
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled")
+        .is_ok_and(|t| t.trim() == "Y");
     let there = Path::new(sign).exists() || (lsm == Lsm::Apparmor && enabled);
-    (!there)
-        .then(|| Reason::doubtful(format!("its processes were confined by {name}, which this kernel does not have")))
+    (!there).then(|| {
+        Reason::doubtful(format!(
+            "its processes were confined by {name}, which this kernel does not have"
+        ))
+    })
 }
 
 #[cfg(test)]
@@ -247,9 +272,13 @@ mod tests {
     #[test]
     fn only_a_newer_criu_is_in_the_way() {
         let here = Version::new(4, 1, 0);
-        for (recorded, newer) in
-            [("3.19", false), ("4.1.2", false), ("4.2", true), ("5.0.0 (git v5)", true), ("?", false)]
-        {
+        for (recorded, newer) in [
+            ("3.19", false),
+            ("4.1.2", false),
+            ("4.2", true),
+            ("5.0.0 (git v5)", true),
+            ("?", false),
+        ] {
             assert_eq!(newer_criu(recorded, &here).is_some(), newer, "{recorded}");
         }
     }
@@ -266,9 +295,19 @@ mod tests {
             "the checkpoint in /c cannot be used here: the bridge is another; its file is gone"
         );
         assert!(told.hint.is_none() && told.exit == Exit::BadCheckpoint);
-        assert!(judge(dir, vec![doubt.clone()], false).unwrap_err().hint.is_some_and(|h| h.contains("--force")));
-        assert_eq!(judge(dir, vec![doubt.clone()], true).unwrap(), ["going ahead although the bridge is another"]);
-        assert!(!judge(dir, vec![doubt, certain], true).unwrap_err().to_string().contains("bridge"));
+        assert!(
+            judge(dir, vec![doubt.clone()], false)
+                .unwrap_err()
+                .hint
+                .is_some_and(|h| h.contains("--force"))
+        );
+        assert_eq!(
+            judge(dir, vec![doubt.clone()], true).unwrap(),
+            ["going ahead although the bridge is another"]
+        );
+        assert!(
+            !judge(dir, vec![doubt, certain], true).unwrap_err().to_string().contains("bridge")
+        );
         let many = judge(dir, vec![Reason::certain("x"); 9], false).unwrap_err().to_string();
         assert!(many.ends_with("x; x; and 4 more reasons"), "{many}");
     }

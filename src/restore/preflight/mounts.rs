@@ -1,7 +1,8 @@
 //! What was mounted from the host, and where it was mounted: both have to be there.
 //!
-//! CRIU makes neither and gives up in the middle. LXC makes mount points only where `create=` says so, and passes over a
-//! source that is missing where `optional` says so; but that was at the start, and programs have files open there.
+//! CRIU makes neither and gives up in the middle. LXC makes mount points only where `create=` says
+//! so, and passes over a source that is missing where `optional` says so; but that was at the
+//! start, and programs have files open there.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -17,7 +18,9 @@ use crate::sys::in_root::Below;
 
 /// Compares the mounts of a checkpoint with what is there, in the root and on the host.
 pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Result<Vec<Reason>> {
-    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else { return Ok(Vec::new()) };
+    let Some(mntns) = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.mnt else {
+        return Ok(Vec::new());
+    };
     let mounts = match images::mounts(dir, mntns) {
         Ok(mounts) => mounts,
         // It was in the host's mount namespace.
@@ -32,7 +35,9 @@ pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
         match inside.look(&mount.point) {
             Ok(_) => {}
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                reasons.push(Reason::certain(format!("{point}, on which something was mounted, is gone")));
+                reasons.push(Reason::certain(format!(
+                    "{point}, on which something was mounted, is gone"
+                )));
             }
             Err(e) => return Err(e).with_context(|| format!("inspect {point} in the container")),
         }
@@ -49,12 +54,17 @@ pub(super) fn missing(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
 }
 
 /// What is at an external's source now, if it is not what was there at the checkpoint.
-fn changed(external: &External, host: &[crate::resources::mounts::Mount]) -> Result<Option<Reason>> {
+fn changed(
+    external: &External,
+    host: &[crate::resources::mounts::Mount],
+) -> Result<Option<Reason>> {
     let (source, point) = (external.source.display(), external.point.display());
     let now = match Identity::of(&external.source, host) {
         Ok(now) => now,
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Some(Reason::certain(format!("{source}, which was mounted on {point}, is gone"))));
+            return Ok(Some(Reason::certain(format!(
+                "{source}, which was mounted on {point}, is gone"
+            ))));
         }
         Err(e) => return Err(e).with_context(|| format!("stat {source}")),
     };
@@ -64,7 +74,9 @@ fn changed(external: &External, host: &[crate::resources::mounts::Mount]) -> Res
         None => return Ok(None),
         Some(Difference::Kind) => {
             let was = then.kind.in_words();
-            Reason::certain(format!("{source}, which was mounted on {point}, was a {was} and is a {is} now"))
+            Reason::certain(format!(
+                "{source}, which was mounted on {point}, was a {was} and is a {is} now"
+            ))
         }
         Some(Difference::FileSystem) => Reason::doubtful(format!(
             "{source}, which was mounted on {point}, is on another file system now ({}; it was {})",

@@ -30,8 +30,10 @@ fn taken_by(port: &Port, links: &[Link], heard: &[(Mac, u32)]) -> Option<Reason>
     // The old port of this very container may linger for a moment.
     let another = |l: &&Link| l.name != port.host;
     let behind = || {
-        let mut ports =
-            heard.iter().filter(|(m, _)| *m == mac).filter_map(|(_, i)| links.iter().find(|l| l.index == *i));
+        let mut ports = heard
+            .iter()
+            .filter(|(m, _)| *m == mac)
+            .filter_map(|(_, i)| links.iter().find(|l| l.index == *i));
         ports.find(|l| local(l) && another(l))
     };
     let inside = &port.inside;
@@ -42,7 +44,10 @@ fn taken_by(port: &Port, links: &[Link], heard: &[(Mac, u32)]) -> Option<Reason>
         )));
     }
     let link = behind()?;
-    Some(Reason::doubtful(format!("{mac}, the hardware address of its {inside}, is in use behind {}", link.name)))
+    Some(Reason::doubtful(format!(
+        "{mac}, the hardware address of its {inside}, is in use behind {}",
+        link.name
+    )))
 }
 
 /// What a copy claims for itself on a bridge, and one of its neighbours there has.
@@ -53,13 +58,19 @@ pub(super) fn claimed(claims: &[Claim], neighbours: &[Neighbour]) -> Vec<Reason>
         for other in neighbours.iter().filter(|n| claim.bridge.as_ref() == Some(&n.bridge)) {
             let Neighbour { who, bridge, .. } = other;
             if let Some(mac) = mac.filter(|mac| other.mac == Some(*mac)) {
-                reasons.push(format!("{mac}, the hardware address of its {inside}, is that of {who} on {bridge}"));
+                reasons.push(format!(
+                    "{mac}, the hardware address of its {inside}, is that of {who} on {bridge}"
+                ));
             }
             for ip in claim.addresses.iter().filter(|ip| other.addresses.contains(ip)) {
                 let family = if ip.is_ipv4() { "ipv4" } else { "ipv6" };
-                let remedy = claim.nic.map(|nic| format!(" (lxc.net.{nic}.{family}.address gives it another)"));
+                let remedy = claim
+                    .nic
+                    .map(|nic| format!(" (lxc.net.{nic}.{family}.address gives it another)"));
                 let remedy = remedy.unwrap_or_default();
-                reasons.push(format!("{ip}, the address of its {inside}, is that of {who} on {bridge}{remedy}"));
+                reasons.push(format!(
+                    "{ip}, the address of its {inside}, is that of {who} on {bridge}{remedy}"
+                ));
             }
         }
     }
@@ -87,7 +98,10 @@ mod tests {
             addresses: vec![ip.into()],
         };
         let told = |neighbour| -> Vec<String> {
-            claimed(std::slice::from_ref(&claim), &[neighbour]).into_iter().map(|r| r.text).collect()
+            claimed(std::slice::from_ref(&claim), &[neighbour])
+                .into_iter()
+                .map(|r| r.text)
+                .collect()
         };
         assert_eq!(told(neighbour("br1", mac, [10, 0, 0, 5])), [""; 0]);
         assert_eq!(told(neighbour("br0", Mac([4; 6]), [10, 0, 0, 6])), [""; 0]);
@@ -103,7 +117,8 @@ mod tests {
     #[test]
     fn an_address_is_taken_only_by_somebody_else_on_this_host() {
         let mac = Mac([0x9e, 0, 0, 0, 0, 1]);
-        let port = Port { mac_inside: Some(mac), host: "vethOLD".into(), ..Port::unrecorded("eth0") };
+        let port =
+            Port { mac_inside: Some(mac), host: "vethOLD".into(), ..Port::unrecorded("eth0") };
         let link = |index, name: &str, kind: Option<&str>, mac| Link {
             index,
             name: name.into(),
@@ -111,13 +126,23 @@ mod tests {
             mac,
             ..Link::default()
         };
-        let links =
-            [link(2, "eth0", None, None), link(3, "vethOLD", Some("veth"), None), link(4, "vethX", Some("veth"), None)];
+        let links = [
+            link(2, "eth0", None, None),
+            link(3, "vethOLD", Some("veth"), None),
+            link(4, "vethX", Some("veth"), None),
+        ];
         assert_eq!(taken_by(&port, &links, &[]), None);
-        assert_eq!(taken_by(&port, &links, &[(mac, 2), (mac, 3), (mac, 9), (Mac([1; 6]), 4)]), None);
+        assert_eq!(
+            taken_by(&port, &links, &[(mac, 2), (mac, 3), (mac, 9), (Mac([1; 6]), 4)]),
+            None
+        );
         let told = taken_by(&port, &links, &[(mac, 2), (mac, 4)]).unwrap().text;
-        assert_eq!(told, "9e:00:00:00:00:01, the hardware address of its eth0, is in use behind vethX");
-        let told = taken_by(&port, &[link(7, "macvlan0", Some("macvlan"), Some(mac))], &[]).unwrap().text;
+        assert_eq!(
+            told,
+            "9e:00:00:00:00:01, the hardware address of its eth0, is in use behind vethX"
+        );
+        let told =
+            taken_by(&port, &[link(7, "macvlan0", Some("macvlan"), Some(mac))], &[]).unwrap().text;
         assert!(told.ends_with("is that of macvlan0"), "{told}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a checkpoint holds, read from its images and its record, and which checkpoints there are.
 //!
-//! Nothing here trusts what it reads: an image that is damaged or was made by hand is named as a problem, and the rest
-//! is told all the same.
+//! Nothing here trusts what it reads: an image that is damaged or was made by hand is named as a
+//! problem, and the rest is told all the same.
 
 mod open;
 mod text;
@@ -178,8 +178,14 @@ impl Contents {
             by: By::of(dir, record.as_ref()),
             sockets: open.sockets(&processes),
             processes,
-            interfaces: ids.net.map(|n| interfaces(dir, n, record.as_ref(), &mut problems)).unwrap_or_default(),
-            mounts: ids.mnt.map(|n| mounts(dir, n, record.as_ref(), &mut problems)).unwrap_or_default(),
+            interfaces: ids
+                .net
+                .map(|n| interfaces(dir, n, record.as_ref(), &mut problems))
+                .unwrap_or_default(),
+            mounts: ids
+                .mnt
+                .map(|n| mounts(dir, n, record.as_ref(), &mut problems))
+                .unwrap_or_default(),
             container: record.map(|r| Container {
                 name: r.container.name,
                 lxcpath: r.container.lxcpath,
@@ -206,7 +212,9 @@ pub(crate) fn measure(dir: &Path) -> Result<(u64, usize)> {
         if layout::is_image(&name) {
             let path = dir.join(&name);
             size = size.saturating_add(
-                fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?.size(),
+                fs::symlink_metadata(&path)
+                    .with_context(|| format!("stat {}", path.display()))?
+                    .size(),
             );
             count += 1;
         }
@@ -242,13 +250,16 @@ impl By {
     /// `(00.000035) Running on HOST Linux RELEASE … MACHINE`.
     fn of_log(dir: &Path) -> By {
         let mut bytes = Vec::new();
-        let read = files::open_file(&dir.join(DUMP_LOG)).and_then(|f| f.take(LOG_HEAD).read_to_end(&mut bytes));
+        let read = files::open_file(&dir.join(DUMP_LOG))
+            .and_then(|f| f.take(LOG_HEAD).read_to_end(&mut bytes));
         if read.is_err() {
             return By::default();
         }
         let text = String::from_utf8_lossy(&bytes);
-        let after = |key: &str| text.lines().find_map(|l| l.split_once(key)).map(|(_, rest)| rest.trim());
-        let running: Vec<&str> = after("Running on ").map(|l| l.split(' ').collect()).unwrap_or_default();
+        let after =
+            |key: &str| text.lines().find_map(|l| l.split_once(key)).map(|(_, rest)| rest.trim());
+        let running: Vec<&str> =
+            after("Running on ").map(|l| l.split(' ').collect()).unwrap_or_default();
         By {
             criu: after("Version: ").and_then(|v| v.split(' ').next()).map(str::to_owned),
             kernel: running.get(2).map(|s| (*s).to_owned()),
@@ -280,13 +291,19 @@ fn processes(dir: &Path, open: &open::Open, problems: &mut Vec<String>) -> Vec<P
     found
 }
 
-fn interfaces(dir: &Path, netns: u32, record: Option<&Record>, problems: &mut Vec<String>) -> Vec<Interface> {
+fn interfaces(
+    dir: &Path,
+    netns: u32,
+    record: Option<&Record>,
+    problems: &mut Vec<String>,
+) -> Vec<Interface> {
     let found = match images::interfaces(dir, netns) {
         // It was in the host's network.
         Err(e) if e.is_not_found() => Vec::new(),
         found => keep(problems, found.map_err(Into::into)).unwrap_or_default(),
     };
-    let addresses = keep(problems, images::addresses(dir, netns).map_err(Into::into)).unwrap_or_default();
+    let addresses =
+        keep(problems, images::addresses(dir, netns).map_err(Into::into)).unwrap_or_default();
     let port = |name: &str| record.and_then(|r| r.ports.iter().find(|p| p.inside == name));
     found
         .into_iter()
@@ -304,7 +321,12 @@ fn interfaces(dir: &Path, netns: u32, record: Option<&Record>, problems: &mut Ve
         .collect()
 }
 
-fn mounts(dir: &Path, mntns: u32, record: Option<&Record>, problems: &mut Vec<String>) -> Vec<Mount> {
+fn mounts(
+    dir: &Path,
+    mntns: u32,
+    record: Option<&Record>,
+    problems: &mut Vec<String>,
+) -> Vec<Mount> {
     let mut found = match images::mounts(dir, mntns) {
         // It was in the host's mount namespace.
         Err(e) if e.is_not_found() => Vec::new(),
@@ -317,6 +339,10 @@ fn mounts(dir: &Path, mntns: u32, record: Option<&Record>, problems: &mut Vec<St
     };
     found
         .into_iter()
-        .map(|m| Mount { from_host: m.external.as_deref().map(source), point: m.point, kind: m.kind })
+        .map(|m| Mount {
+            from_host: m.external.as_deref().map(source),
+            point: m.point,
+            kind: m.kind,
+        })
         .collect()
 }

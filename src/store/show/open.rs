@@ -55,7 +55,13 @@ impl Open {
     }
 
     /// What a process had open. A zombie has nothing, and no images that would tell so.
-    pub(super) fn of_process(&self, dir: &Path, pid: u32, zombie: bool, problems: &mut Vec<String>) -> Vec<Descriptor> {
+    pub(super) fn of_process(
+        &self,
+        dir: &Path,
+        pid: u32,
+        zombie: bool,
+        problems: &mut Vec<String>,
+    ) -> Vec<Descriptor> {
         let table = match NamespaceIds::of_task(dir, pid) {
             Ok(ids) => ids.files,
             Err(e) if zombie && e.is_not_found() => None,
@@ -65,9 +71,13 @@ impl Open {
             }
         };
         let Some(table) = table else { return Vec::new() };
-        let mut found = keep(problems, images::descriptors(dir, table).map_err(Into::into)).unwrap_or_default();
+        let mut found =
+            keep(problems, images::descriptors(dir, table).map_err(Into::into)).unwrap_or_default();
         found.sort_by_key(|d| d.fd);
-        found.into_iter().map(|d| Descriptor { fd: d.fd, what: self.in_words(d.file), file: d.file }).collect()
+        found
+            .into_iter()
+            .map(|d| Descriptor { fd: d.fd, what: self.in_words(d.file), file: d.file })
+            .collect()
     }
 
     fn in_words(&self, file: u32) -> String {
@@ -75,7 +85,11 @@ impl Open {
             Some(FileKind::Path(path)) => path.path.display().to_string(),
             Some(FileKind::Inet(inet)) => {
                 let socket = inet_socket(file, inet);
-                let remote = if socket.remote.is_empty() { String::new() } else { format!(" to {}", socket.remote) };
+                let remote = if socket.remote.is_empty() {
+                    String::new()
+                } else {
+                    format!(" to {}", socket.remote)
+                };
                 format!("{} {}{remote} ({})", socket.kind, socket.local, socket.state)
             }
             Some(FileKind::Unix(unix)) => {
@@ -109,7 +123,8 @@ impl Open {
 }
 
 fn inet_socket(file: u32, inet: &InetSocket) -> Socket {
-    let text = |address: Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
+    let text =
+        |address: Option<std::net::SocketAddr>| address.map(|a| a.to_string()).unwrap_or_default();
     Socket {
         kind: inet.protocol.to_owned(),
         state: inet.state.to_owned(),

@@ -14,7 +14,13 @@ impl fmt::Display for Contents {
         writeln!(f, "checkpoint  {}", self.directory.display())?;
         match &self.container {
             Some(c) => {
-                writeln!(f, "container   {} in {}, root {}", c.name, c.lxcpath.display(), c.rootfs.display())?;
+                writeln!(
+                    f,
+                    "container   {} in {}, root {}",
+                    c.name,
+                    c.lxcpath.display(),
+                    c.rootfs.display()
+                )?;
             }
             None => writeln!(f, "container   not recorded: this is not a checkpoint of lxc-cr")?,
         }
@@ -34,16 +40,27 @@ impl fmt::Display for Contents {
         }
         writeln!(f, "\nsockets ({})", self.sockets.len())?;
         for s in &self.sockets {
-            let remote = if s.remote.is_empty() { String::new() } else { format!(" to {}", s.remote) };
+            let remote =
+                if s.remote.is_empty() { String::new() } else { format!(" to {}", s.remote) };
             let pids: Vec<String> = s.pids.iter().map(u32::to_string).collect();
-            let of = if pids.is_empty() { "no process".to_owned() } else { format!("process {}", pids.join(", ")) };
+            let of = if pids.is_empty() {
+                "no process".to_owned()
+            } else {
+                format!("process {}", pids.join(", "))
+            };
             writeln!(f, "  {} {} {}{remote}, of {of}", s.kind, s.state, shown(&s.local))?;
         }
         writeln!(f, "\nnetwork")?;
         for i in &self.interfaces {
             let mac = i.mac.as_ref().map(|m| format!(" {m}")).unwrap_or_default();
             let bridge = i.bridge.as_ref().map(|b| format!(" on {b}")).unwrap_or_default();
-            writeln!(f, "  {}{mac}{bridge}, MTU {}: {}", shown(&i.name), i.mtu, i.addresses.join(", "))?;
+            writeln!(
+                f,
+                "  {}{mac}{bridge}, MTU {}: {}",
+                shown(&i.name),
+                i.mtu,
+                i.addresses.join(", ")
+            )?;
         }
         writeln!(f, "\nmounts ({})", self.mounts.len())?;
         for m in &self.mounts {
@@ -106,7 +123,8 @@ impl fmt::Display for Line<'_> {
 
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let said = |name: &str, version: &Option<String>| version.as_ref().map(|v| format!("{name} {v}"));
+        let said =
+            |name: &str, version: &Option<String>| version.as_ref().map(|v| format!("{name} {v}"));
         let parts: Vec<String> = [
             said("lxc-cr", &self.lxc_cr),
             said("CRIU", &self.criu),
@@ -117,6 +135,10 @@ impl fmt::Display for By {
         .into_iter()
         .flatten()
         .collect();
-        f.write_str(&shown(&if parts.is_empty() { "an unknown program".to_owned() } else { parts.join(", ") }))
+        f.write_str(&shown(&if parts.is_empty() {
+            "an unknown program".to_owned()
+        } else {
+            parts.join(", ")
+        }))
     }
 }

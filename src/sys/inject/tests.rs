@@ -74,7 +74,9 @@ fn a_child_that_sleeps_sleeps_on_as_long_as_it_wanted() {
     let child = Child::run(|| {
         let (start, time) = (Instant::now(), libc::timespec { tv_sec: 0, tv_nsec: 600_000_000 });
         // SAFETY: both structures live through the call.
-        let slept = unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, std::ptr::null_mut::<()>()) };
+        let slept = unsafe {
+            libc::syscall(libc::SYS_nanosleep, &raw const time, std::ptr::null_mut::<()>())
+        };
         if slept == 0 { milliseconds(start) } else { 0 }
     });
     child.wait_in(libc::SYS_nanosleep);
@@ -108,8 +110,11 @@ fn a_child_that_waits_for_a_futex_waits_on_until_its_time_is_over() {
         let (start, word) = (Instant::now(), 0u32);
         let time = libc::timespec { tv_sec: 0, tv_nsec: 500_000_000 };
         // SAFETY: the word and the time live through the call.
-        let waited = unsafe { libc::syscall(libc::SYS_futex, &raw const word, libc::FUTEX_WAIT, 0, &raw const time) };
-        let is_timeout = waited < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT);
+        let waited = unsafe {
+            libc::syscall(libc::SYS_futex, &raw const word, libc::FUTEX_WAIT, 0, &raw const time)
+        };
+        let is_timeout =
+            waited < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ETIMEDOUT);
         if is_timeout { milliseconds(start) } else { 0 }
     });
     child.wait_in(libc::SYS_futex);
@@ -134,19 +139,29 @@ fn a_child_that_waits_with_another_mask_has_both_masks_as_before() {
             if libc::syscall(libc::SYS_ppoll, fds, 0, &raw const time, &raw const none, 8) != 0 {
                 return 0;
             }
-            libc::syscall(libc::SYS_rt_sigprocmask, set, std::ptr::null_mut::<u64>(), &raw mut mask, 8);
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                set,
+                std::ptr::null_mut::<u64>(),
+                &raw mut mask,
+                8,
+            );
         }
         mask
     });
     child.wait_in(libc::SYS_ppoll);
     set_and_read_death_signal(child.pid);
     // SIGKILL and SIGSTOP cannot be blocked.
-    assert_eq!(child.result(), u64::MAX & !(1 << (libc::SIGKILL - 1)) & !(1 << (libc::SIGSTOP - 1)));
+    assert_eq!(
+        child.result(),
+        u64::MAX & !(1 << (libc::SIGKILL - 1)) & !(1 << (libc::SIGSTOP - 1))
+    );
 }
 
 #[test]
 fn a_child_that_computes_computes_the_same() {
-    let work = || (0..40_000_000u64).fold(1u64, |sum, n| sum.rotate_left(5) ^ n.wrapping_mul(sum | 1));
+    let work =
+        || (0..40_000_000u64).fold(1u64, |sum, n| sum.rotate_left(5) ^ n.wrapping_mul(sum | 1));
     let child = Child::run(work);
     for _ in 0..50 {
         // It may have ended.

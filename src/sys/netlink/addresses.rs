@@ -21,7 +21,12 @@ impl Netlink {
     }
 
     /// Takes an address from a link; says whether it was there.
-    pub fn remove_address(&mut self, index: u32, address: IpAddr, prefix: u8) -> Result<bool, Error> {
+    pub fn remove_address(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+    ) -> Result<bool, Error> {
         match self.change(RouteNetlinkMessage::DelAddress(message(index, address, prefix)), 0) {
             Ok(()) => Ok(true),
             Err(e) if e.errno() == Some(libc::EADDRNOTAVAIL) => Ok(false),
@@ -36,7 +41,9 @@ impl Netlink {
             let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
             if message.header.index == index {
                 found.extend(message.attributes.iter().filter_map(|a| match a {
-                    AddressAttribute::Address(address) => Some((*address, message.header.prefix_len)),
+                    AddressAttribute::Address(address) => {
+                        Some((*address, message.header.prefix_len))
+                    }
                     _ => None,
                 }));
             }
@@ -84,7 +91,8 @@ impl Netlink {
 
 fn message(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.family =
+        if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
     message.header.prefix_len = prefix;
     message.header.index = index;
     message.attributes.push(AddressAttribute::Address(address));

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rtnetlink::packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask,
-    LinkMessage,
+    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridgePort, InfoPortData, LinkAttribute,
+    LinkExtentMask, LinkMessage,
 };
 use rtnetlink::packet_route::neighbour::{NeighbourAttribute, NeighbourMessage};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -128,7 +128,8 @@ pub struct Vlan {
 }
 
 impl Netlink {
-    /// The hardware addresses that bridges know of, each with the index of the port behind which it is.
+    /// The hardware addresses that bridges know of, each with the index of the port behind which it
+    /// is.
     pub fn heard(&mut self) -> Result<Vec<(Mac, u32)>, Error> {
         let mut query = NeighbourMessage::default();
         query.header.family = AddressFamily::Bridge;
@@ -136,11 +137,14 @@ impl Netlink {
         for answer in self.dump(RouteNetlinkMessage::GetNeighbour(query))? {
             let RouteNetlinkMessage::NewNeighbour(message) = answer else { continue };
             let mac = message.attributes.iter().find_map(|a| match a {
-                NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+                NeighbourAttribute::LinkLayerAddress(bytes) => {
+                    bytes.as_slice().try_into().ok().map(Mac)
+                }
                 _ => None,
             });
             // Without a bridge it is a link's own filter, as macvlan and hardware have.
-            let bridge = message.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Controller(_)));
+            let bridge =
+                message.attributes.iter().any(|a| matches!(a, NeighbourAttribute::Controller(_)));
             if let Some(mac) = mac.filter(|_| bridge) {
                 found.push((mac, message.header.ifindex));
             }
@@ -155,7 +159,9 @@ impl Netlink {
 
     /// Sets those settings of a bridge port that are given.
     pub fn set_port_settings(&mut self, index: u32, settings: &PortSettings) -> Result<(), Error> {
-        let port = LinkBridgePort::new(index).set_port_data(InfoPortData::BridgePort(settings.write())).build();
+        let port = LinkBridgePort::new(index)
+            .set_port_data(InfoPortData::BridgePort(settings.write()))
+            .build();
         // Only RTM_NEWLINK reads a port's settings; RTM_SETLINK ignores them without a word
         // (net/core/rtnetlink.c, rtnl_changelink and do_setlink).
         self.change(RouteNetlinkMessage::NewLink(port), 0)
@@ -182,7 +188,12 @@ impl Netlink {
     }
 
     /// Gives a bridge port exactly the VLANs `want`, when it has `have` now.
-    pub fn set_port_vlans(&mut self, index: u32, have: &[Vlan], want: &[Vlan]) -> Result<(), Error> {
+    pub fn set_port_vlans(
+        &mut self,
+        index: u32,
+        have: &[Vlan],
+        want: &[Vlan],
+    ) -> Result<(), Error> {
         if have == want {
             return Ok(());
         }
@@ -195,7 +206,8 @@ impl Netlink {
             self.change(RouteNetlinkMessage::SetLink(message.build()), 0)?;
         }
         let wanted: BTreeSet<u16> = want.iter().flat_map(|v| v.first..=v.last).collect();
-        let surplus: Vec<u16> = have.iter().flat_map(|v| v.first..=v.last).filter(|v| !wanted.contains(v)).collect();
+        let surplus: Vec<u16> =
+            have.iter().flat_map(|v| v.first..=v.last).filter(|v| !wanted.contains(v)).collect();
         if surplus.is_empty() {
             return Ok(());
         }
@@ -245,16 +257,34 @@ mod tests {
 
     #[test]
     fn only_what_differs_is_set() {
-        let want = PortSettings { cost: Some(2), isolated: Some(true), hairpin: Some(false), ..Default::default() };
-        let now = PortSettings { cost: Some(2), isolated: Some(false), learning: Some(true), ..Default::default() };
+        let want = PortSettings {
+            cost: Some(2),
+            isolated: Some(true),
+            hairpin: Some(false),
+            ..Default::default()
+        };
+        let now = PortSettings {
+            cost: Some(2),
+            isolated: Some(false),
+            learning: Some(true),
+            ..Default::default()
+        };
         let change = want.beyond(&now);
-        assert_eq!(change, PortSettings { isolated: Some(true), hairpin: Some(false), ..Default::default() });
+        assert_eq!(
+            change,
+            PortSettings { isolated: Some(true), hairpin: Some(false), ..Default::default() }
+        );
         assert!(want.beyond(&want).is_empty());
     }
 
     #[test]
     fn settings_are_read_as_they_are_written() {
-        let settings = PortSettings { cost: Some(7), mcast_router: Some(2), mab: Some(true), ..Default::default() };
+        let settings = PortSettings {
+            cost: Some(7),
+            mcast_router: Some(2),
+            mab: Some(true),
+            ..Default::default()
+        };
         assert_eq!(PortSettings::read(&settings.write()), settings);
     }
 

@@ -1,10 +1,13 @@
-//! Who is connected to whom by unix sockets, and who waits to be accepted: sock_diag(7), which the crates of rtnetlink do not speak.
+//! Who is connected to whom by unix sockets, and who waits to be accepted: sock_diag(7), which the
+//! crates of rtnetlink do not speak.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::sockopt::ReceiveTimeout;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, setsockopt, socket,
+};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::{ANSWER_LIMIT, Error};
@@ -18,7 +21,8 @@ const UDIAG_SHOW_ICONS: u32 = 8;
 const UDIAG_SHOW_RQLEN: u32 = 16;
 /// linux/unix_diag.h: the attribute with the inode of the other end.
 const UNIX_DIAG_PEER: u16 = 2;
-/// The inodes of the other ends of connections that wait, and two lengths: received, and sent but not yet read.
+/// The inodes of the other ends of connections that wait, and two lengths: received, and sent but
+/// not yet read.
 const UNIX_DIAG_ICONS: u16 = 3;
 const UNIX_DIAG_RQLEN: u16 = 4;
 /// linux/netlink.h.
@@ -40,7 +44,8 @@ const TCP_KEY: usize = 100;
 /// Of all states, listening alone: the kernel then need not look through its table of connections.
 const LISTENING: u32 = 1 << 10;
 
-/// The connected unix sockets of this thread's network namespace: the inode of each, and of its other end.
+/// The connected unix sockets of this thread's network namespace: the inode of each, and of its
+/// other end.
 ///
 /// # Errors
 /// When the kernel cannot list them (`unix_diag` is a module).
@@ -57,8 +62,8 @@ pub fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
     Ok(peers)
 }
 
-/// The listening unix sockets of this thread's network namespace with a connection that no process has accepted and on
-/// which something was sent already.
+/// The listening unix sockets of this thread's network namespace with a connection that no process
+/// has accepted and on which something was sent already.
 ///
 /// # Errors
 /// Those of [`unix_peers`].
@@ -66,15 +71,25 @@ pub fn unix_requests() -> Result<Vec<u32>, Error> {
     let mut waiting = Vec::new();
     let mut sent = BTreeSet::new();
     ask(&unix_question(UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN), |message| {
-        let (Some(inode), Some(attributes)) = (u32_at(message, 4), message.get(UNIX_MESSAGE..)) else { return };
+        let (Some(inode), Some(attributes)) = (u32_at(message, 4), message.get(UNIX_MESSAGE..))
+        else {
+            return;
+        };
         if let Some(clients) = attribute(attributes, UNIX_DIAG_ICONS) {
-            waiting.extend(clients.chunks_exact(4).filter_map(|client| Some((inode, u32_at(client, 0)?))));
-        } else if attribute(attributes, UNIX_DIAG_RQLEN).and_then(|lengths| u32_at(lengths, 4)) > Some(0) {
+            waiting.extend(
+                clients.chunks_exact(4).filter_map(|client| Some((inode, u32_at(client, 0)?))),
+            );
+        } else if attribute(attributes, UNIX_DIAG_RQLEN).and_then(|lengths| u32_at(lengths, 4))
+            > Some(0)
+        {
             sent.insert(inode);
         }
     })?;
-    let listeners: BTreeSet<u32> =
-        waiting.into_iter().filter(|(_, client)| sent.contains(client)).map(|(listener, _)| listener).collect();
+    let listeners: BTreeSet<u32> = waiting
+        .into_iter()
+        .filter(|(_, client)| sent.contains(client))
+        .map(|(listener, _)| listener)
+        .collect();
     Ok(listeners.into_iter().collect())
 }
 
@@ -88,8 +103,8 @@ fn unix_question(show: u32) -> Vec<u8> {
     question
 }
 
-/// The listening TCP sockets of this thread's network namespace: the inode of each, and how many connections wait to be
-/// accepted.
+/// The listening TCP sockets of this thread's network namespace: the inode of each, and how many
+/// connections wait to be accepted.
 ///
 /// # Errors
 /// When the kernel cannot list them (`inet_diag` and `tcp_diag` are modules).
@@ -101,7 +116,9 @@ pub fn tcp_listeners() -> Result<Vec<(u32, u32)>, Error> {
         question.extend(LISTENING.to_ne_bytes());
         question.extend([0; 48]);
         ask(&question, |message| {
-            if let (Some(queue), Some(inode)) = (u32_at(message, INET_QUEUE), u32_at(message, INET_INODE)) {
+            if let (Some(queue), Some(inode)) =
+                (u32_at(message, INET_QUEUE), u32_at(message, INET_INODE))
+            {
                 listeners.push((inode, queue));
             }
         })?;
@@ -109,8 +126,8 @@ pub fn tcp_listeners() -> Result<Vec<(u32, u32)>, Error> {
     Ok(listeners)
 }
 
-/// The keys (`TCP_MD5SIG`) of TCP sockets of this thread's network namespace: the inode of each socket, and of each key
-/// the peers that it is for, its length and a checksum of it.
+/// The keys (`TCP_MD5SIG`) of TCP sockets of this thread's network namespace: the inode of each
+/// socket, and of each key the peers that it is for, its length and a checksum of it.
 ///
 /// # Errors
 /// When the kernel cannot list them (`inet_diag` and `tcp_diag` are modules).
@@ -121,7 +138,9 @@ pub fn tcp_keys() -> Result<Vec<(u32, String)>, Error> {
         question.extend(u32::MAX.to_ne_bytes());
         question.extend([0; 48]);
         ask(&question, |message| {
-            let found = message.get(INET_MESSAGE..).and_then(|attributes| attribute(attributes, INET_DIAG_MD5SIG));
+            let found = message
+                .get(INET_MESSAGE..)
+                .and_then(|attributes| attribute(attributes, INET_DIAG_MD5SIG));
             if let (Some(found), Some(inode)) = (found, u32_at(message, INET_INODE)) {
                 let mut shown: Vec<String> = found.chunks_exact(TCP_KEY).map(shown_key).collect();
                 shown.sort_unstable();
@@ -135,21 +154,33 @@ pub fn tcp_keys() -> Result<Vec<(u32, String)>, Error> {
 /// A `struct tcp_diag_md5sig`: family, length of the prefix, length of the key, address, key.
 fn shown_key(key: &[u8]) -> String {
     let address = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let (family, prefix) = (key.first().copied().unwrap_or_default(), key.get(1).copied().unwrap_or_default());
+    let (family, prefix) =
+        (key.first().copied().unwrap_or_default(), key.get(1).copied().unwrap_or_default());
     let length = usize::from(u16_at(key, 2).unwrap_or_default());
     let secret = key.get(20..20 + length).unwrap_or_default();
     let sum: String = blake3::hash(secret).to_hex().chars().take(8).collect();
-    format!("family {family} {}/{prefix} {length} bytes {sum}", address(key.get(4..20).unwrap_or_default()))
+    format!(
+        "family {family} {}/{prefix} {length} bytes {sum}",
+        address(key.get(4..20).unwrap_or_default())
+    )
 }
 
 /// Asks for all sockets of a kind, and hands each answer over.
 fn ask(question: &[u8], mut answer: impl FnMut(&[u8])) -> Result<(), Error> {
     let setup = |what: &'static str| move |e: nix::errno::Errno| Error::Setup(what, e.into());
-    let fd: OwnedFd =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkSockDiag)
-            .map_err(setup("open a sock_diag socket"))?;
-    setsockopt(&fd, ReceiveTimeout, &TimeVal::seconds(i64::try_from(ANSWER_LIMIT.as_secs()).unwrap_or(1)))
-        .map_err(setup("set a time limit"))?;
+    let fd: OwnedFd = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkSockDiag,
+    )
+    .map_err(setup("open a sock_diag socket"))?;
+    setsockopt(
+        &fd,
+        ReceiveTimeout,
+        &TimeVal::seconds(i64::try_from(ANSWER_LIMIT.as_secs()).unwrap_or(1)),
+    )
+    .map_err(setup("set a time limit"))?;
     let mut request = Vec::with_capacity(HEADER + question.len());
     request.extend(u32::try_from(HEADER + question.len()).unwrap_or_default().to_ne_bytes());
     request.extend(SOCK_DIAG_BY_FAMILY.to_ne_bytes());
@@ -231,7 +262,10 @@ mod tests {
             u32::try_from(meta.ino()).unwrap()
         };
         let peers = unix_peers().unwrap();
-        assert!(peers.contains(&(inode(&one), inode(&other))) && peers.contains(&(inode(&other), inode(&one))));
+        assert!(
+            peers.contains(&(inode(&one), inode(&other)))
+                && peers.contains(&(inode(&other), inode(&one)))
+        );
     }
 
     #[test]

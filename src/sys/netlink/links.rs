@@ -5,8 +5,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage, LinkXdp, State,
+    InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoVeth, LinkAttribute, LinkExtentMask,
+    LinkFlags, LinkInfo, LinkMessage, LinkXdp, State,
 };
 use rtnetlink::packet_route::nsid::{NsidAttribute, NsidMessage};
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -31,10 +31,11 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it is set up (not whether it has a carrier).
     pub up: bool,
-    /// Whether it can carry packets: up, with a carrier, and its queue at work (IFLA_OPERSTATE up, or a kind of link
-    /// that knows no such state).
+    /// Whether it can carry packets: up, with a carrier, and its queue at work (IFLA_OPERSTATE up,
+    /// or a kind of link that knows no such state).
     pub running: bool,
-    /// Whether there is a carrier (IFF_LOWER_UP): the kernel has then begun to set its queue to work.
+    /// Whether there is a carrier (IFF_LOWER_UP): the kernel has then begun to set its queue to
+    /// work.
     pub carrier: bool,
     /// The index of the bridge (bond, VRF, …) that it is a port of.
     pub controller: Option<u32>,
@@ -103,7 +104,8 @@ pub struct NewMacvlan<'a> {
     pub netns: BorrowedFd<'a>,
 }
 
-/// `XDP_FLAGS_SKB_MODE`, include/uapi/linux/if_link.h: by the kernel's own means, which each kind of link has.
+/// `XDP_FLAGS_SKB_MODE`, include/uapi/linux/if_link.h: by the kernel's own means, which each kind
+/// of link has.
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 
 impl Netlink {
@@ -134,8 +136,8 @@ impl Netlink {
 
     /// The id by which this namespace knows another one; none if nothing here refers to it.
     ///
-    /// The kernel gives a namespace an id when it first describes a link whose other end lies there:
-    /// list the links first, then ask.
+    /// The kernel gives a namespace an id when it first describes a link whose other end lies
+    /// there: list the links first, then ask.
     pub fn netns_id(&mut self, netns: BorrowedFd<'_>) -> Result<Option<i32>, Error> {
         let mut query = NsidMessage::default();
         // A file descriptor is never negative.
@@ -160,10 +162,19 @@ impl Netlink {
         self.set(LinkUnspec::new_with_index(index).controller(controller.unwrap_or(0)))
     }
 
-    /// As [`Netlink::set_controller`], and gives the link this hardware address in the same step: the kernel sets it
-    /// before the controller (net/core/rtnetlink.c, do_setlink).
-    pub fn set_mac_and_controller(&mut self, index: u32, mac: Mac, controller: Option<u32>) -> Result<(), Error> {
-        self.set(LinkUnspec::new_with_index(index).address(mac.0.to_vec()).controller(controller.unwrap_or(0)))
+    /// As [`Netlink::set_controller`], and gives the link this hardware address in the same step:
+    /// the kernel sets it before the controller (net/core/rtnetlink.c, do_setlink).
+    pub fn set_mac_and_controller(
+        &mut self,
+        index: u32,
+        mac: Mac,
+        controller: Option<u32>,
+    ) -> Result<(), Error> {
+        self.set(
+            LinkUnspec::new_with_index(index)
+                .address(mac.0.to_vec())
+                .controller(controller.unwrap_or(0)),
+        )
     }
 
     /// Gives a link this hardware address.
@@ -196,7 +207,8 @@ impl Netlink {
         self.set(LinkUnspec::new_with_index(index).mtu(mtu))
     }
 
-    /// Has a program decide on what arrives at a link ([`crate::sys::bpf::load_drop_all`]), or nobody.
+    /// Has a program decide on what arrives at a link ([`crate::sys::bpf::load_drop_all`]), or
+    /// nobody.
     pub fn set_gate(&mut self, index: u32, program: Option<BorrowedFd<'_>>) -> Result<(), Error> {
         // -1 is the kernel's word for "none".
         let fd = program.map_or(-1, |p| p.as_raw_fd());
@@ -220,7 +232,8 @@ impl Netlink {
         self.create(link.set_info_data(mode).build())
     }
 
-    /// Moves a link into another namespace under this name, and there gives it this index, if it is told.
+    /// Moves a link into another namespace under this name, and there gives it this index, if it is
+    /// told.
     pub fn move_link(
         &mut self,
         index: u32,
@@ -246,7 +259,8 @@ impl Netlink {
 
     /// Makes a bridge and sets it up; gives its index.
     pub fn create_bridge(&mut self, name: &str) -> Result<u32, Error> {
-        let bridge = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge).name(name).up();
+        let bridge =
+            LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Bridge).name(name).up();
         self.create(bridge.build())?;
         Ok(self.link(name)?.index)
     }
@@ -287,7 +301,8 @@ fn lean_query() -> LinkMessage {
 
 fn veth_message(new: &NewVeth<'_>, host_index: Option<u32>) -> LinkMessage {
     let mut inner = LinkUnspec::new_with_name(&new.inner_name);
-    let mut host = LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth).name(&*new.host_name);
+    let mut host =
+        LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(InfoKind::Veth).name(&*new.host_name);
     if let Some(mtu) = new.mtu {
         inner = inner.mtu(mtu);
         host = host.mtu(mtu);
@@ -343,22 +358,29 @@ fn link_of(message: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(bytes) => link.mac = bytes.try_into().ok().map(Mac),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::OperState(state) => link.running = matches!(state, State::Up | State::Unknown),
+            LinkAttribute::OperState(state) => {
+                link.running = matches!(state, State::Up | State::Unknown)
+            }
             LinkAttribute::Controller(index) => link.controller = Some(index).filter(|i| *i != 0),
             // 0 says that the other end is in a namespace that we may not know.
             LinkAttribute::Link(index) => link.peer_index = Some(index).filter(|i| *i != 0),
             LinkAttribute::LinkNetNsId(id) => link.peer_netns = Some(id).filter(|id| *id >= 0),
             LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::TxQueueLen(length) => link.txqueuelen = Some(length),
-            LinkAttribute::NumTxQueues(send) => link.queues = Some((send, link.queues.map_or(1, |(_, r)| r))),
-            LinkAttribute::NumRxQueues(receive) => link.queues = Some((link.queues.map_or(1, |(s, _)| s), receive)),
+            LinkAttribute::NumTxQueues(send) => {
+                link.queues = Some((send, link.queues.map_or(1, |(_, r)| r)))
+            }
+            LinkAttribute::NumRxQueues(receive) => {
+                link.queues = Some((link.queues.map_or(1, |(s, _)| s), receive))
+            }
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
                         LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
                         LinkInfo::Data(InfoData::MacVlan(data)) => {
-                            let mode =
-                                |i: &InfoMacVlan| if let InfoMacVlan::Mode(m) = i { Some((*m).into()) } else { None };
+                            let mode = |i: &InfoMacVlan| {
+                                if let InfoMacVlan::Mode(m) = i { Some((*m).into()) } else { None }
+                            };
                             link.macvlan_mode = data.iter().find_map(mode);
                         }
                         LinkInfo::PortData(InfoPortData::BridgePort(port)) => {

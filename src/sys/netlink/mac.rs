@@ -30,8 +30,10 @@ impl FromStr for Mac {
         let mut bytes = [0; 6];
         let mut parts = text.split(':');
         for byte in &mut bytes {
-            let part =
-                parts.next().filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit())).ok_or_else(wrong)?;
+            let part = parts
+                .next()
+                .filter(|p| p.len() == 2 && p.bytes().all(|b| b.is_ascii_hexdigit()))
+                .ok_or_else(wrong)?;
             *byte = u8::from_str_radix(part, 16).map_err(|_| wrong())?;
         }
         if parts.next().is_some() { Err(wrong()) } else { Ok(Mac(bytes)) }
@@ -61,7 +63,14 @@ mod tests {
         let mac = Mac([0, 0x16, 0x3e, 0xff, 1, 0xa0]);
         assert_eq!(mac.to_string(), "00:16:3e:ff:01:a0");
         assert_eq!("00:16:3E:ff:01:A0".parse(), Ok(mac));
-        for wrong in ["", "00:16:3e:ff:01", "00:16:3e:ff:01:a0:1", "0:16:3e:ff:01:a0", "00:16:3e:ff:01:+a", "no"] {
+        for wrong in [
+            "",
+            "00:16:3e:ff:01",
+            "00:16:3e:ff:01:a0:1",
+            "0:16:3e:ff:01:a0",
+            "00:16:3e:ff:01:+a",
+            "no",
+        ] {
             assert_eq!(wrong.parse::<Mac>(), Err(NotAMac(wrong.to_owned())), "{wrong}");
         }
     }

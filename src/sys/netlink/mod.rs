@@ -5,10 +5,10 @@
 //! process that forks later finds nothing running. It is cheap (well under a millisecond), so it is
 //! opened where it is needed and not handed around between namespaces.
 //!
-//! Three traps of the crates below are closed here, in `request` and `answer`: the connection must be
-//! spawned or every request waits for ever; a connection that died ends its answers like one that
-//! succeeded; and a dump that the kernel calls inconsistent (a link came or went meanwhile) is given
-//! to the caller as if it were whole.
+//! Three traps of the crates below are closed here, in `request` and `answer`: the connection must
+//! be spawned or every request waits for ever; a connection that died ends its answers like one
+//! that succeeded; and a dump that the kernel calls inconsistent (a link came or went meanwhile) is
+//! given to the caller as if it were whole.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,7 +17,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::Handle;
-use rtnetlink::packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 
 mod addresses;
@@ -158,7 +160,10 @@ impl Netlink {
     }
 }
 
-async fn answer(handle: &mut Handle, request: NetlinkMessage<RouteNetlinkMessage>) -> Result<Answer, Error> {
+async fn answer(
+    handle: &mut Handle,
+    request: NetlinkMessage<RouteNetlinkMessage>,
+) -> Result<Answer, Error> {
     let broken = || Error::Setup("netlink socket", io::ErrorKind::BrokenPipe.into());
     let wants_ack = request.header.flags & (NLM_F_ACK | NLM_F_DUMP) != 0;
     let mut stream = handle.request(request).map_err(|_| broken())?;
@@ -175,7 +180,9 @@ async fn answer(handle: &mut Handle, request: NetlinkMessage<RouteNetlinkMessage
                 Some(code) => return Err(Error::from_errno(code.get().abs())),
                 None => whole = true,
             },
-            NetlinkPayload::Done(done) if done.code != 0 => return Err(Error::from_errno(done.code.abs())),
+            NetlinkPayload::Done(done) if done.code != 0 => {
+                return Err(Error::from_errno(done.code.abs()));
+            }
             NetlinkPayload::Done(_) => whole = true,
             // A part was lost for want of buffer space: the same cure as for an inconsistent list.
             NetlinkPayload::Overrun(_) => (answer.interrupted, whole) = (true, true),
@@ -188,14 +195,19 @@ async fn answer(handle: &mut Handle, request: NetlinkMessage<RouteNetlinkMessage
 /// Runs `f` in another network namespace, on a thread of its own: `setns` changes the calling
 /// thread only, and a thread that came back by a second `setns` could fail half-way.
 pub fn in_netns<T: Send>(netns: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) -> Result<T, Error> {
-    let enter =
-        || setns(netns, CloneFlags::CLONE_NEWNET).map_err(|e| Error::Setup("enter the network namespace", e.into()));
+    let enter = || {
+        setns(netns, CloneFlags::CLONE_NEWNET)
+            .map_err(|e| Error::Setup("enter the network namespace", e.into()))
+    };
     on_a_thread(enter, f)
 }
 
 /// Runs `f` in a new network namespace that nobody else is in; it goes when `f` is done.
 pub fn in_new_netns<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, Error> {
-    let enter = || unshare(CloneFlags::CLONE_NEWNET).map_err(|e| Error::Setup("make a network namespace", e.into()));
+    let enter = || {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|e| Error::Setup("make a network namespace", e.into()))
+    };
     on_a_thread(enter, f)
 }
 

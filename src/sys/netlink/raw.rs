@@ -1,6 +1,7 @@
-//! Messages of netlink byte for byte: what the kernel describes is kept as it is and given back to it later, whatever
-//! attributes a newer kernel adds. For tables that have to come back whole (addresses, routes, neighbours, queueing,
-//! tracked connections), where parsing into types would drop what the types do not know.
+//! Messages of netlink byte for byte: what the kernel describes is kept as it is and given back to
+//! it later, whatever attributes a newer kernel adds. For tables that have to come back whole
+//! (addresses, routes, neighbours, queueing, tracked connections), where parsing into types would
+//! drop what the types do not know.
 //!
 //! A [`Socket`] belongs to the network namespace of the thread that opened it.
 
@@ -62,8 +63,8 @@ impl Protocol {
     }
 }
 
-/// A message without its `nlmsghdr`: its type, then a header whose size the type decides, then attributes. In a file it
-/// is hexadecimal digits.
+/// A message without its `nlmsghdr`: its type, then a header whose size the type decides, then
+/// attributes. In a file it is hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     kind: u16,
@@ -135,8 +136,13 @@ impl Message {
         push(&mut self.payload, kind, value);
     }
 
-    /// The same with other attributes: each as `change` makes it, without those for which it gives none.
-    pub fn changed(&self, header: usize, change: impl FnMut(u16, &[u8]) -> Option<Vec<u8>>) -> Message {
+    /// The same with other attributes: each as `change` makes it, without those for which it gives
+    /// none.
+    pub fn changed(
+        &self,
+        header: usize,
+        change: impl FnMut(u16, &[u8]) -> Option<Vec<u8>>,
+    ) -> Message {
         let head = self.payload.get(..header).unwrap_or(&self.payload);
         let mut payload = head.to_vec();
         payload.extend(changed(self.payload.get(header..).unwrap_or_default(), change));
@@ -164,7 +170,8 @@ pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).into_iter().find(|(k, _)| *k == kind).map(|(_, value)| value)
 }
 
-/// Attributes as `change` makes them, without those for which it gives none; flags of types are kept.
+/// Attributes as `change` makes them, without those for which it gives none; flags of types are
+/// kept.
 pub fn changed(mut bytes: &[u8], mut change: impl FnMut(u16, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
     let mut made = Vec::new();
     while let Some((kind, value, rest)) = next(bytes) {
@@ -218,7 +225,8 @@ impl Socket {
         // SAFETY: the kernel has just given us this descriptor.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         let limit = TimeVal::seconds(i64::try_from(ANSWER_LIMIT.as_secs()).unwrap_or(1));
-        let set = setsockopt(&fd, ReceiveTimeout, &limit).and_then(|()| setsockopt(&fd, SendTimeout, &limit));
+        let set = setsockopt(&fd, ReceiveTimeout, &limit)
+            .and_then(|()| setsockopt(&fd, SendTimeout, &limit));
         set.map_err(|e| Error::Setup("netlink socket", e.into()))?;
         Ok(Socket { fd, sequence: 0, buffer: vec![0; BUFFER] })
     }
@@ -250,7 +258,8 @@ impl Socket {
         bytes.extend(self.sequence.to_ne_bytes());
         bytes.extend([0; 4]);
         bytes.extend(&message.payload);
-        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(|e| Error::Kernel(e.into()))?;
+        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty())
+            .map_err(|e| Error::Kernel(e.into()))?;
         Ok(())
     }
 
@@ -306,7 +315,9 @@ impl<'de> Deserialize<'de> for Message {
         };
         let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
         match bytes.as_deref() {
-            Some([a, b, payload @ ..]) => Ok(Message { kind: u16::from_ne_bytes([*a, *b]), payload: payload.to_vec() }),
+            Some([a, b, payload @ ..]) => {
+                Ok(Message { kind: u16::from_ne_bytes([*a, *b]), payload: payload.to_vec() })
+            }
             _ => Err(D::Error::custom("a netlink message is not written in hexadecimal digits")),
         }
     }

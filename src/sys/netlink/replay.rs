@@ -1,6 +1,8 @@
 //! Addresses, routes and rules that the kernel has told of once, told to it again.
 
-use rtnetlink::packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkDeserializable, NetlinkHeader};
+use rtnetlink::packet_core::{
+    NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkDeserializable, NetlinkHeader,
+};
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags};
 use rtnetlink::packet_route::route::RouteFlags;
 use rtnetlink::packet_route::rule::RuleAttribute;
@@ -25,15 +27,16 @@ impl Described {
         let mut parsed = RouteNetlinkMessage::deserialize(&header, message.get(HEADER..)?).ok()?;
         match &mut parsed {
             RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::NewRule(_) => {}
-            // The others tell a state, and the kernel refuses them (net/ipv4/fib_frontend.c, rtm_to_fib_config).
+            // The others tell a state, and the kernel refuses them (net/ipv4/fib_frontend.c,
+            // rtm_to_fib_config).
             RouteNetlinkMessage::NewRoute(route) => route.header.flags &= RouteFlags::Onlink,
             _ => return None,
         }
         Some(Described(parsed))
     }
 
-    /// Of a rule for all packets, its priority and its table. The first rule of all names no priority: it has 0, which
-    /// cannot be given to a new one.
+    /// Of a rule for all packets, its priority and its table. The first rule of all names no
+    /// priority: it has 0, which cannot be given to a new one.
     pub fn rule_for_all(&self) -> Option<(u32, u32)> {
         let RouteNetlinkMessage::NewRule(rule) = &self.0 else { return None };
         let (mut priority, mut table) = (0, rule.header.table.into());
@@ -48,8 +51,8 @@ impl Described {
     }
 }
 
-/// An address of IPv6 that is not looked for, where it would be otherwise. One for which the kernel was still looking is
-/// looked for again.
+/// An address of IPv6 that is not looked for, where it would be otherwise. One for which the kernel
+/// was still looking is looked for again.
 fn settled(message: &RouteNetlinkMessage) -> Option<RouteNetlinkMessage> {
     let RouteNetlinkMessage::NewAddress(address) = message else { return None };
     let open = AddressHeaderFlags::Nodad | AddressHeaderFlags::Tentative;
@@ -69,12 +72,14 @@ fn settled(message: &RouteNetlinkMessage) -> Option<RouteNetlinkMessage> {
 impl Netlink {
     /// Makes it as it was; fine if it is there.
     ///
-    /// For duplicates of an IPv6 address nobody looks (RFC 4862): that was done in its first life, and until it is done
-    /// again, for a second or two, no socket can be bound to it. The mark that says so goes again.
+    /// For duplicates of an IPv6 address nobody looks (RFC 4862): that was done in its first life,
+    /// and until it is done again, for a second or two, no socket can be bound to it. The mark that
+    /// says so goes again.
     pub fn replay(&mut self, described: &Described) -> Result<(), Error> {
         let wanted = &described.0;
         let settled = settled(wanted);
-        let made = self.change(settled.as_ref().unwrap_or(wanted).clone(), NLM_F_CREATE | NLM_F_EXCL);
+        let made =
+            self.change(settled.as_ref().unwrap_or(wanted).clone(), NLM_F_CREATE | NLM_F_EXCL);
         match (made, settled) {
             (Err(Error::Exists), _) => Ok(()),
             (Ok(()), Some(_)) => self.change(wanted.clone(), NLM_F_CREATE | NLM_F_REPLACE),

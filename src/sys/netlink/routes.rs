@@ -13,14 +13,15 @@ const MAIN: u32 = 254;
 /// RT_TABLE_LOCAL: the kernel fills it from the addresses.
 const LOCAL: u32 = 255;
 
-/// A route: an `rtmsg` with its attributes (linux/rtnetlink.h), in a file as hexadecimal digits. It names its interface
-/// by the index.
+/// A route: an `rtmsg` with its attributes (linux/rtnetlink.h), in a file as hexadecimal digits. It
+/// names its interface by the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route(RouteMessage);
 
 impl Netlink {
-    /// The routes of the tables that policy rules lead to: all but `main`, which CRIU keeps (`ip route save`), and
-    /// `local`. Those by nexthop objects and those that end cannot be given back to the kernel as it describes them.
+    /// The routes of the tables that policy rules lead to: all but `main`, which CRIU keeps (`ip
+    /// route save`), and `local`. Those by nexthop objects and those that end cannot be given back
+    /// to the kernel as it describes them.
     pub fn policy_routes(&mut self) -> Result<Vec<Route>, Error> {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -42,7 +43,8 @@ impl Netlink {
     /// Adds a route; fine if it is there.
     pub fn add_route(&mut self, route: &Route) -> Result<(), Error> {
         let mut message = route.0.clone();
-        // The others tell a state, and the kernel refuses them here (net/ipv4/fib_frontend.c, rtm_to_fib_config).
+        // The others tell a state, and the kernel refuses them here (net/ipv4/fib_frontend.c,
+        // rtm_to_fib_config).
         message.header.flags &= RouteFlags::Onlink;
         match self.change(RouteNetlinkMessage::NewRoute(message), NLM_F_CREATE | NLM_F_EXCL) {
             Err(Error::Exists) => Ok(()),
@@ -84,8 +86,11 @@ impl<'de> Deserialize<'de> for Route {
             _ => None,
         };
         let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(byte).collect();
-        let bytes = bytes.ok_or_else(|| D::Error::custom("a route is not written in hexadecimal digits"))?;
-        RouteMessage::parse(bytes.as_slice()).map(Route).map_err(|e| D::Error::custom(format!("a route: {e}")))
+        let bytes = bytes
+            .ok_or_else(|| D::Error::custom("a route is not written in hexadecimal digits"))?;
+        RouteMessage::parse(bytes.as_slice())
+            .map(Route)
+            .map_err(|e| D::Error::custom(format!("a route: {e}")))
     }
 }
 
@@ -106,7 +111,10 @@ mod tests {
         message.attributes = vec![RouteAttribute::Table(4711), RouteAttribute::Oif(2)];
         let kept = Kept { routes: vec![Route(message)] };
         let text = toml::to_string(&kept).unwrap();
-        assert_eq!(text, "routes = [\"02180000000000000000000008000f00671200000800040002000000\"]\n");
+        assert_eq!(
+            text,
+            "routes = [\"02180000000000000000000008000f00671200000800040002000000\"]\n"
+        );
         assert_eq!(toml::from_str::<Kept>(&text).unwrap(), kept);
         for wrong in ["0g", "021", "02", "ä"] {
             assert!(toml::from_str::<Kept>(&format!("routes = [\"{wrong}\"]")).is_err(), "{wrong}");

@@ -29,7 +29,8 @@ pub enum Untrusted {
         /// Its owner.
         uid: u32,
     },
-    /// A directory on the way belongs to the container's root, as whom a user of this host may act, too.
+    /// A directory on the way belongs to the container's root, as whom a user of this host may act,
+    /// too.
     #[error(
         "{} could be replaced: {} belongs to the container's root, user {uid}, as whom {user} may act, too",
         path.display(),
@@ -104,9 +105,10 @@ fn by_acl(acl: bool) -> &'static str {
 
 /// The root of a user namespace, as the host sees it.
 ///
-/// `lxc-create` gives it the directory of a container with `lxc.idmap` (lxccontainer.c, `do_create_container_dir`): it
-/// could change names there, but inside the container there is no way to that directory. A user of the host whose own
-/// range of ids it is in has one, unless a directory above is closed to all but root.
+/// `lxc-create` gives it the directory of a container with `lxc.idmap` (lxccontainer.c,
+/// `do_create_container_dir`): it could change names there, but inside the container there is no
+/// way to that directory. A user of the host whose own range of ids it is in has one, unless a
+/// directory above is closed to all but root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Guest {
     /// User id on the host.
@@ -143,8 +145,13 @@ pub(super) struct Level {
 impl Level {
     pub fn of(fd: impl AsFd, at: PathBuf, kind: Kind, shut: bool) -> io::Result<Level> {
         let stat = fstat(&fd)?;
-        // Nobody whom an ACL names may write where its mask does not let them, and the mask is seen as the group's bits.
-        let named = if kind != Kind::Link && stat.st_mode & 0o020 != 0 { acl::writers(&fd)? } else { Vec::new() };
+        // Nobody whom an ACL names may write where its mask does not let them, and the mask is seen
+        // as the group's bits.
+        let named = if kind != Kind::Link && stat.st_mode & 0o020 != 0 {
+            acl::writers(&fd)?
+        } else {
+            Vec::new()
+        };
         Ok(Level { at, kind, uid: stat.st_uid, gid: stat.st_gid, mode: stat.st_mode, named, shut })
     }
 
@@ -183,7 +190,13 @@ impl Level {
             if !self.shut
                 && let Some(user) = user_who_may_be(self.uid)
             {
-                return Err(Untrusted::Shared { path: path.to_owned(), at: at(), uid: self.uid, gid: self.gid, user });
+                return Err(Untrusted::Shared {
+                    path: path.to_owned(),
+                    at: at(),
+                    uid: self.uid,
+                    gid: self.gid,
+                    user,
+                });
             }
         }
         let is_sticky = self.mode & STICKY != 0;
@@ -203,7 +216,8 @@ impl Level {
             return Err(Untrusted::OwnedFile { path, uid: self.uid });
         }
         let by_mode = (self.mode & 0o020 != 0 && self.gid != 0) || self.mode & 0o002 != 0;
-        let by_acl = !self.named.iter().all(|named| self.is_one_of_ours(*named, &is_ours, &|gid| gid == 0));
+        let by_acl =
+            !self.named.iter().all(|named| self.is_one_of_ours(*named, &is_ours, &|gid| gid == 0));
         // Of a device, as of /dev/null, nothing is read that anybody has written.
         if (by_mode || by_acl) && FileType::from_raw_mode(self.mode) == FileType::RegularFile {
             return Err(Untrusted::WritableFile { path, mode: self.mode & 0o7777, acl: !by_mode });
@@ -211,7 +225,12 @@ impl Level {
         Ok(())
     }
 
-    fn is_one_of_ours(&self, named: Named, user: &dyn Fn(u32) -> bool, group: &dyn Fn(u32) -> bool) -> bool {
+    fn is_one_of_ours(
+        &self,
+        named: Named,
+        user: &dyn Fn(u32) -> bool,
+        group: &dyn Fn(u32) -> bool,
+    ) -> bool {
         match named {
             Named::User(uid) => user(uid),
             Named::Group(gid) => group(gid),
@@ -223,7 +242,12 @@ impl Level {
     }
 
     fn is_writable(&self, path: &Path, acl: bool) -> Untrusted {
-        Untrusted::Writable { path: path.to_owned(), at: self.at.clone(), mode: self.mode & 0o7777, acl }
+        Untrusted::Writable {
+            path: path.to_owned(),
+            at: self.at.clone(),
+            mode: self.mode & 0o7777,
+            acl,
+        }
     }
 }
 
@@ -241,7 +265,9 @@ fn user_who_may_be(uid: u32) -> Option<String> {
         Err(_) => None,
     };
     match (read(SUBORDINATE), read(USERS)) {
-        (Some(ranges), Some(users)) => owner_of_range(&ranges, uid).or_else(|| user_of_id(&users, uid)),
+        (Some(ranges), Some(users)) => {
+            owner_of_range(&ranges, uid).or_else(|| user_of_id(&users, uid))
+        }
         _ => Some("another user".to_owned()),
     }
 }
@@ -269,7 +295,15 @@ mod tests {
     use super::*;
 
     fn directory(uid: u32, gid: u32, mode: u32, named: &[Named]) -> Level {
-        Level { at: "/d".into(), kind: Kind::Directory, uid, gid, mode, named: named.to_vec(), shut: false }
+        Level {
+            at: "/d".into(),
+            kind: Kind::Directory,
+            uid,
+            gid,
+            mode,
+            named: named.to_vec(),
+            shut: false,
+        }
     }
 
     #[test]
@@ -278,7 +312,13 @@ mod tests {
         let guest = Some(Guest { uid: 4_000_000_000, gid: 4_000_000_001 });
         let judge = |level: Level| level.judge(path, guest);
         judge(directory(0, 0, 0o770, &[])).unwrap();
-        judge(directory(0, 0, 0o770, &[Named::User(0), Named::Group(0), Named::User(4_000_000_000)])).unwrap();
+        judge(directory(
+            0,
+            0,
+            0o770,
+            &[Named::User(0), Named::Group(0), Named::User(4_000_000_000)],
+        ))
+        .unwrap();
         for named in [Named::User(1234), Named::Group(1234), Named::User(4_000_000_001)] {
             let error = judge(directory(0, 0, 0o770, &[named])).unwrap_err().to_string();
             assert!(error.contains("others can write to /d (mode 770, by its ACL)"), "{error}");
@@ -297,7 +337,8 @@ mod tests {
         assert_eq!(owner_of_range(ranges, 165_536 + 65_536), None);
         assert_eq!(owner_of_range(ranges, 300_000).as_deref(), Some("1001"));
         assert_eq!(
-            user_of_id("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n", 1000).as_deref(),
+            user_of_id("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n", 1000)
+                .as_deref(),
             Some("alice")
         );
         assert_eq!(user_of_id("alice:x:1000:1000::/:/bin/sh\n", 1001), None);
@@ -305,9 +346,13 @@ mod tests {
 
     #[test]
     fn a_closed_directory_above_keeps_all_others_out() {
-        for (mode, gid, shut) in
-            [(0o700, 5, true), (0o710, 0, true), (0o710, 5, false), (0o711, 0, false), (0o755, 0, false)]
-        {
+        for (mode, gid, shut) in [
+            (0o700, 5, true),
+            (0o710, 0, true),
+            (0o710, 5, false),
+            (0o711, 0, false),
+            (0o755, 0, false),
+        ] {
             assert_eq!(directory(0, gid, mode, &[]).is_shut(), shut, "{mode:o}");
         }
         assert!(!directory(4_000_000_000, 0, 0o700, &[]).is_shut());

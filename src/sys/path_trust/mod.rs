@@ -1,9 +1,10 @@
 //! Whether somebody else than root could put another thing in place of a path.
 //!
-//! What root opens, writes, renames and hands to CRIU by its path is only as good as every directory on the way
-//! there. So the way is walked link by link and descriptor by descriptor: each level is opened in the one above, judged
-//! by what its descriptor says, and held. A way on which only root can change a name stays as it is; what is opened or
-//! made at its end is opened or made in the directory that is held, whatever has the path by then.
+//! What root opens, writes, renames and hands to CRIU by its path is only as good as every
+//! directory on the way there. So the way is walked link by link and descriptor by descriptor: each
+//! level is opened in the one above, judged by what its descriptor says, and held. A way on which
+//! only root can change a name stays as it is; what is opened or made at its end is opened or made
+//! in the directory that is held, whatever has the path by then.
 
 mod level;
 
@@ -28,10 +29,11 @@ const MAX_LINKS: usize = 40;
 /// The mode of the directories that are made here.
 const PRIVATE: u32 = 0o700;
 
-/// Walks an absolute path. What is at its end may be anything, or nothing yet; a symbolic link there is followed, if
-/// root made it.
+/// Walks an absolute path. What is at its end may be anything, or nothing yet; a symbolic link
+/// there is followed, if root made it.
 ///
-/// Directories of the group root may be writable by it: `lxc-create` makes a container's directory so (mode 0770).
+/// Directories of the group root may be writable by it: `lxc-create` makes a container's directory
+/// so (mode 0770).
 ///
 /// # Errors
 /// The first place at which somebody else could turn the path elsewhere.
@@ -59,8 +61,8 @@ pub fn reach_name(guest: Option<Guest>, path: &Path) -> Result<Way, Untrusted> {
     Way::walk(path, false, &mut |level| level.judge(path, guest))
 }
 
-/// Opens a file to be read that nobody but root can have written or put there; none where there is none. What is read is
-/// what was judged.
+/// Opens a file to be read that nobody but root can have written or put there; none where there is
+/// none. What is read is what was judged.
 pub fn open_own(guest: Option<Guest>, path: &Path) -> Result<Option<File>, Untrusted> {
     let way = reach(guest, path)?;
     if !way.missing.is_empty() {
@@ -72,9 +74,14 @@ pub fn open_own(guest: Option<Guest>, path: &Path) -> Result<Option<File>, Untru
     Ok(Some(file))
 }
 
-/// Opens a file, or makes it, where only root, or the container's root, can have put it; one that is there must be theirs.
-/// Of its content nothing is said.
-pub fn open_or_make(guest: Option<Guest>, path: &Path, flags: OFlags, mode: u32) -> Result<File, Untrusted> {
+/// Opens a file, or makes it, where only root, or the container's root, can have put it; one that
+/// is there must be theirs. Of its content nothing is said.
+pub fn open_or_make(
+    guest: Option<Guest>,
+    path: &Path,
+    flags: OFlags,
+    mode: u32,
+) -> Result<File, Untrusted> {
     let way = reach(guest, path)?;
     let failed = |source| Untrusted::Io { at: path.to_owned(), source };
     let file = match way.missing.as_slice() {
@@ -85,19 +92,25 @@ pub fn open_or_make(guest: Option<Guest>, path: &Path, flags: OFlags, mode: u32)
     let file = file.map_err(failed)?;
     let stat = fstat(&file).map_err(|e| failed(e.into()))?;
     let (uid, kind) = (stat.st_uid, FileType::from_raw_mode(stat.st_mode));
-    match kind == FileType::RegularFile && !is_ours(uid) && guest.is_none_or(|guest| guest.uid != uid) {
+    match kind == FileType::RegularFile
+        && !is_ours(uid)
+        && guest.is_none_or(|guest| guest.uid != uid)
+    {
         true => Err(Untrusted::OwnedFile { path: path.to_owned(), uid }),
         false => Ok(file),
     }
 }
 
-/// As [`check`] for a file that is to be made: the directory that it goes to must be there. Made by somebody else later, it
-/// would be his.
+/// As [`check`] for a file that is to be made: the directory that it goes to must be there. Made by
+/// somebody else later, it would be his.
 pub fn check_new(path: &Path) -> Result<(), Untrusted> {
     let way = reach(None, path)?;
     match way.missing.len() {
         0 | 1 => Ok(()),
-        _ => Err(Untrusted::Io { at: path.parent().unwrap_or(path).to_owned(), source: Errno::NOENT.into() }),
+        _ => Err(Untrusted::Io {
+            at: path.parent().unwrap_or(path).to_owned(),
+            source: Errno::NOENT.into(),
+        }),
     }
 }
 
@@ -111,7 +124,8 @@ pub fn check_file(guest: Option<Guest>, path: &Path) -> Result<(), Untrusted> {
     Level::of(way.held(), way.path(), Kind::File, false).map_err(failed)?.judge(path, guest)
 }
 
-/// Opens a file to be read, whoever could have written it: that is judged by [`Source::judge`], once it is known who may.
+/// Opens a file to be read, whoever could have written it: that is judged by [`Source::judge`],
+/// once it is known who may.
 pub fn open(path: &Path) -> io::Result<(File, Source)> {
     let path = std::path::absolute(path)?;
     let mut levels = Vec::new();
@@ -125,8 +139,8 @@ pub fn open(path: &Path) -> io::Result<(File, Source)> {
     Ok((file, Source { path, levels }))
 }
 
-/// Where a file that was read came from: the directories and links on the way to it and the file itself, as they were on
-/// the descriptors over which it was opened.
+/// Where a file that was read came from: the directories and links on the way to it and the file
+/// itself, as they were on the descriptors over which it was opened.
 #[derive(Clone, Debug)]
 pub struct Source {
     path: PathBuf,
@@ -149,7 +163,8 @@ struct Step {
     shut: bool,
 }
 
-/// A path that was walked: the directories on it, each held by a descriptor that was opened in the one above.
+/// A path that was walked: the directories on it, each held by a descriptor that was opened in the
+/// one above.
 #[derive(Debug)]
 pub struct Way {
     /// From `/` down.
@@ -173,8 +188,11 @@ impl Way {
         let anywhere = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = openat(CWD, "/", anywhere | OFlags::DIRECTORY, Mode::empty())
             .map_err(|e| failed(Path::new("/"))(e.into()))?;
-        let mut way =
-            Way { steps: vec![Step { dir: root, name: OsString::new(), shut: false }], end: None, missing: Vec::new() };
+        let mut way = Way {
+            steps: vec![Step { dir: root, name: OsString::new(), shut: false }],
+            end: None,
+            missing: Vec::new(),
+        };
         let mut ahead: VecDeque<OsString> = path.components().filter_map(name_of).collect();
         let mut links = 0;
         while let Some(name) = ahead.pop_front() {
@@ -189,7 +207,8 @@ impl Way {
                 continue;
             }
             let (dir, shut) = way.last();
-            let level = Level::of(dir, here.clone(), Kind::Directory, shut).map_err(failed(&here))?;
+            let level =
+                Level::of(dir, here.clone(), Kind::Directory, shut).map_err(failed(&here))?;
             judge(&level)?;
             let next = here.join(&name);
             let opened = match openat(dir, &name, anywhere, Mode::empty()) {
@@ -205,17 +224,27 @@ impl Way {
             match FileType::from_raw_mode(stat.st_mode) {
                 FileType::Directory => way.steps.push(Step { dir: opened, name, shut }),
                 FileType::Symlink if follow || !ahead.is_empty() => {
-                    judge(&Level::of(&opened, next.clone(), Kind::Link, shut).map_err(failed(&next))?)?;
+                    judge(
+                        &Level::of(&opened, next.clone(), Kind::Link, shut)
+                            .map_err(failed(&next))?,
+                    )?;
                     links += 1;
                     if links > MAX_LINKS {
                         return Err(failed(&next)(Errno::LOOP.into()));
                     }
-                    let target = readlinkat(&opened, "", Vec::new()).map_err(|e| failed(&next)(e.into()))?;
+                    let target =
+                        readlinkat(&opened, "", Vec::new()).map_err(|e| failed(&next)(e.into()))?;
                     let target: &Path = Path::new(OsStr::from_bytes(target.as_bytes()));
                     if target.is_absolute() {
                         way.steps.truncate(1);
                     }
-                    for part in target.components().filter_map(name_of).collect::<Vec<_>>().into_iter().rev() {
+                    for part in target
+                        .components()
+                        .filter_map(name_of)
+                        .collect::<Vec<_>>()
+                        .into_iter()
+                        .rev()
+                    {
                         ahead.push_front(part);
                     }
                 }
@@ -264,7 +293,8 @@ impl Way {
         if self.missing.len() > 1 {
             return Err(Errno::NOENT.into());
         }
-        Ok(openat(self.directory(), name, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode))?.into())
+        Ok(openat(self.directory(), name, flags | OFlags::CLOEXEC, Mode::from_raw_mode(mode))?
+            .into())
     }
 
     /// Whether others, too, can make names in the directory that is held last, as in `/tmp`.
@@ -282,8 +312,8 @@ impl Way {
         self.end.as_ref().map_or(self.directory(), |(_, fd)| fd.as_fd())
     }
 
-    /// Makes the directories that are missing, each with the mode 0700, and looks at each again once it is open: if
-    /// somebody was faster, it is theirs, and refused.
+    /// Makes the directories that are missing, each with the mode 0700, and looks at each again
+    /// once it is open: if somebody was faster, it is theirs, and refused.
     pub fn make_missing(mut self) -> Result<Way, Untrusted> {
         for name in std::mem::take(&mut self.missing) {
             let at = self.directory_path().join(&name);

@@ -56,7 +56,10 @@ fn what_another_user_owns_is_not_trusted() {
     assert!(matches!(check(&theirs.join("x")), Err(Untrusted::Owner { uid: THEIRS, .. })));
     let guest = |uid| Some(Guest { uid, gid: THEIRS });
     check_of(guest(THEIRS), &theirs.join("x")).unwrap();
-    assert!(matches!(check_of(guest(THEIRS + 1), &theirs.join("x")), Err(Untrusted::Owner { uid: THEIRS, .. })));
+    assert!(matches!(
+        check_of(guest(THEIRS + 1), &theirs.join("x")),
+        Err(Untrusted::Owner { uid: THEIRS, .. })
+    ));
     let link = top.path().join("link");
     symlink("/", &link).unwrap();
     std::os::unix::fs::lchown(&link, Some(THEIRS), None).unwrap();
@@ -80,7 +83,11 @@ fn what_is_missing_is_made_level_by_level() {
     let way = way.make_missing().unwrap();
     assert_eq!(way.path(), top.path().canonicalize().unwrap().join("a/b/c"));
     for made in ["a", "a/b", "a/b/c"] {
-        assert_eq!(fs::metadata(top.path().join(made)).unwrap().permissions().mode() & 0o777, 0o700, "{made}");
+        assert_eq!(
+            fs::metadata(top.path().join(made)).unwrap().permissions().mode() & 0o777,
+            0o700,
+            "{made}"
+        );
     }
     // Where the path leads by now does not matter to who holds the directory.
     fs::rename(top.path().join("a"), top.path().join("away")).unwrap();
@@ -144,7 +151,8 @@ fn a_log_is_opened_where_nobody_else_can_have_put_it() {
         assert!(matches!(open("link"), Err(Untrusted::Owner { .. })));
         std::os::unix::fs::chown(path("log"), Some(THEIRS), None).unwrap();
         assert!(matches!(open("log"), Err(Untrusted::OwnedFile { .. })));
-        open_or_make(Some(Guest { uid: THEIRS, gid: THEIRS }), &path("log"), OFlags::RDWR, 0).unwrap();
+        open_or_make(Some(Guest { uid: THEIRS, gid: THEIRS }), &path("log"), OFlags::RDWR, 0)
+            .unwrap();
     }
     check_new(&path("new")).unwrap();
     assert!(check_new(&path("missing/new")).is_err());

@@ -1,8 +1,9 @@
 //! The options that are read and set, in the order in which they are set.
 //!
-//! Left out is what cannot be read (`SO_ATTACH_REUSEPORT_EBPF`, an interface of `IP_MULTICAST_IF` without an address), what
-//! is no state of its owner's (`SO_INCOMING_CPU` and `SO_TXREHASH` of a connection, `TCP_QUICKACK`), and what CRIU saves
-//! together with the socket's place in the network (names, devices, buffers and their contents, `IP_HDRINCL`).
+//! Left out is what cannot be read (`SO_ATTACH_REUSEPORT_EBPF`, an interface of `IP_MULTICAST_IF`
+//! without an address), what is no state of its owner's (`SO_INCOMING_CPU` and `SO_TXREHASH` of a
+//! connection, `TCP_QUICKACK`), and what CRIU saves together with the socket's place in the network
+//! (names, devices, buffers and their contents, `IP_HDRINCL`).
 
 use super::{Of, SocketOption};
 
@@ -18,7 +19,12 @@ const PACKET: libc::c_int = 263;
 const NETLINK: libc::c_int = 270;
 const UNIX: libc::c_int = libc::AF_UNIX;
 
-const fn option(name: &'static str, level: libc::c_int, number: libc::c_int, of: Of) -> SocketOption {
+const fn option(
+    name: &'static str,
+    level: libc::c_int,
+    number: libc::c_int,
+    of: Of,
+) -> SocketOption {
     SocketOption { name, level, number, of }
 }
 

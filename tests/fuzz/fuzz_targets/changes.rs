@@ -1,4 +1,5 @@
-//! Any bytes as an image that is changed before CRIU sees it: what comes out can be read again, and is what was asked for.
+//! Any bytes as an image that is changed before CRIU sees it: what comes out can be read again, and
+//! is what was asked for.
 #![no_main]
 
 use std::fs;
@@ -93,7 +94,8 @@ fn mm_image(file: u32) -> Vec<u8> {
     [head.map(u32::to_le_bytes).concat(), message].concat()
 }
 
-/// As addresses, and as routes of both families, behind the magic number that chance hardly ever hits.
+/// As addresses, and as routes of both families, behind the magic number that chance hardly ever
+/// hits.
 fn addresses(dir: &Path, data: &[u8]) {
     let mut shown = Shown::of(dir);
     for (name, magic) in [("ifaddr", 0x4736_1222_u32), ("route", 0x4531_1224), ("route6", 0x4531_1224)] {

@@ -1,4 +1,5 @@
-//! Any bytes as a container's configuration: reading it, asking it and printing it must neither panic nor hang.
+//! Any bytes as a container's configuration: reading it, asking it and printing it must neither
+//! panic nor hang.
 #![no_main]
 
 use std::os::unix::ffi::OsStrExt;

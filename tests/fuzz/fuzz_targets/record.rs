@@ -1,4 +1,5 @@
-//! Any bytes as a record: what is read must be safe to act upon, and be read the same after it was written.
+//! Any bytes as a record: what is read must be safe to act upon, and be read the same after it was
+//! written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -80,8 +80,8 @@ fuzz_target!(|data: &[u8]| {
     server.set_state(State::Running);
     let Ok(address) = SocketAddr::from_abstract_name(socket_name("/lxc-cr", &name)) else { return };
     let Ok(mut stream) = UnixStream::connect_addr(&address) else { return };
-    // In two halves, so that every cut of a request is tried. Below the socket's buffer, or this thread would wait
-    // for itself.
+    // In two halves, so that every cut of a request is tried. Below the socket's buffer, or this
+    // thread would wait for itself.
     let data = &data[..data.len().min(16384)];
     let (first, second) = data.split_at(data.len() / 2);
     for part in [first, second] {
@@ -93,7 +93,8 @@ fuzz_target!(|data: &[u8]| {
     drop(server);
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer);
-    // A header alone, or with exactly the payload that it announces (a waiting client may have got a message).
+    // A header alone, or with exactly the payload that it announces (a waiting client may have got
+    // a message).
     if let Some(bytes) = answer.first_chunk() {
         let announced = usize::try_from(Header::decode(bytes).datalen).expect("no negative length");
         assert_eq!(answer.len(), 16 + announced);

@@ -1,8 +1,9 @@
 //! Processes that have what CRIU cannot dump.
 //!
-//! `culprit serve` reads lines from the fifo `/tmp/culprit.in`: `make KIND [ARGUMENT]` starts a process of its own session that
-//! makes it and waits for ever; `end` ends those processes and cleans up. The answer to each is the file `/tmp/culprit`: `KIND PID`,
-//! `KIND unavailable: WHY` where the kernel does not offer it here, or `ended`.
+//! `culprit serve` reads lines from the fifo `/tmp/culprit.in`: `make KIND [ARGUMENT]` starts a
+//! process of its own session that makes it and waits for ever; `end` ends those processes and
+//! cleans up. The answer to each is the file `/tmp/culprit`: `KIND PID`, `KIND unavailable: WHY`
+//! where the kernel does not offer it here, or `ended`.
 //!
 //! A program of its own, static, for the container has no libraries.
 
@@ -108,8 +109,8 @@ fn keep(file: impl IntoRawFd) {
     let _ = file.into_raw_fd();
 }
 
-/// No culprit: a connection within the container, whose round trips are counted in a file, and a socket that listens at
-/// one address only.
+/// No culprit: a connection within the container, whose round trips are counted in a file, and a
+/// socket that listens at one address only.
 fn tcp_within(address: &str) -> Made {
     let echo = |listener: TcpListener| {
         thread::spawn(move || {
@@ -437,7 +438,8 @@ fn make(kind: &str, argument: &str) -> Made {
             fs::remove_dir(&format!("/tmp/source-{kind}"))
         }
         "sharing" => {
-            // As systemd gives units their own piece of /run/systemd/propagate: slaves of one group with other roots.
+            // As systemd gives units their own piece of /run/systemd/propagate: slaves of one group
+            // with other roots.
             const BIND: u64 = 4096;
             const RECURSIVE: u64 = 16384;
             const SLAVE: u64 = 1 << 19;

@@ -1,4 +1,5 @@
-//! A process that has all kinds of states and, once `/tmp/unusual.go` is there, changes each of them.
+//! A process that has all kinds of states and, once `/tmp/unusual.go` is there, changes each of
+//! them.
 
 use std::ffi::{CString, c_int, c_long, c_void};
 use std::fs::{self, File, OpenOptions};

@@ -41,7 +41,10 @@ impl<'w> Rig<'w> {
     /// Makes the container. The file system of our state must have been limited.
     pub fn new(world: &'w World) -> Rig<'w> {
         let images = world.images("small");
-        Run::new("mount").args(["-t", "tmpfs", "-o", &format!("size={SIZE},mode=700"), "tmpfs"]).arg(&images).ok();
+        Run::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={SIZE},mode=700"), "tmpfs"])
+            .arg(&images)
+            .ok();
         let (container, scratch) = (world.container(), world.images("scratch"));
         // Leaves what stays after the first use.
         container.start();
@@ -84,7 +87,8 @@ impl<'w> Rig<'w> {
     fn try_run(&mut self, case: Case) -> Outcome {
         self.prepare(case.command);
         // Of a container that has just stopped some things are still about to go.
-        let before = if case.command == Command::Restart { self.stopped.clone() } else { self.host() };
+        let before =
+            if case.command == Command::Restart { self.stopped.clone() } else { self.host() };
         let init = (case.command != Command::Restart).then(|| self.container.init_pid());
         let Some(inflicted) = self.disturb(case, init) else {
             // Then nothing has disturbed a restart, and the next one needs a checkpoint of its own.
@@ -97,7 +101,10 @@ impl<'w> Rig<'w> {
         }
         self.recover();
         let outcome = self.judge(case, &before);
-        let left = fs::read_dir(&self.images).unwrap().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+        let left = fs::read_dir(&self.images)
+            .unwrap()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned());
         let left: Vec<String> = left.filter(|name| name != "c" && name != "c.failed.log").collect();
         assert!(left.is_empty(), "left behind: {left:?}");
         outcome
@@ -107,26 +114,33 @@ impl<'w> Rig<'w> {
     fn disturb(&mut self, case: Case, init: Option<u32>) -> Option<Inflicted> {
         let limited = case.fault == Fault::TimeLimit;
         let images = self.images.clone();
-        // What cannot be inflicted is told when the command has come to its end: it would disturb the cases to come.
+        // What cannot be inflicted is told when the command has come to its end: it would disturb
+        // the cases to come.
         let inflict = |ours, started, criu, init| {
-            let target = Target { command: case.command, ours, started, criu, init, images: &images };
+            let target =
+                Target { command: case.command, ours, started, criu, init, images: &images };
             catch_unwind(AssertUnwindSafe(|| inflict(case.fault, &target)))
         };
         let started = Instant::now();
         let inflicted = match case.moment {
             Moment::Action(action) => {
                 let gate = Gate::at(&self.scratch.join("gate"), action);
-                let mut command = self.spawn(self.command(case.command, Some(&gate.script), limited));
+                let mut command =
+                    self.spawn(self.command(case.command, Some(&gate.script), limited));
                 let inflicted = gate.wait(&command).map_or(Ok(None), |stopped| {
-                    let inflicted = inflict(&command, started, Some(stopped.criu), init.or(stopped.init));
-                    stopped.release(inflicted.as_ref().ok().and_then(Option::as_ref).map_or(0, |i| i.status));
+                    let inflicted =
+                        inflict(&command, started, Some(stopped.criu), init.or(stopped.init));
+                    stopped.release(
+                        inflicted.as_ref().ok().and_then(Option::as_ref).map_or(0, |i| i.status),
+                    );
                     inflicted
                 });
                 self.end(&mut command);
                 inflicted
             }
             Moment::Step(number) => {
-                let mut traced = Traced::start(self.saying(self.command(case.command, None, limited)));
+                let mut traced =
+                    Traced::start(self.saying(self.command(case.command, None, limited)));
                 let mut inflicted = Ok(None);
                 if traced.run_to_step(number) {
                     let ours = traced.child();
@@ -139,7 +153,9 @@ impl<'w> Rig<'w> {
             }
             Moment::After(microseconds) => {
                 let mut command = self.spawn(self.command(case.command, None, limited));
-                thread::sleep(Duration::from_micros(microseconds).saturating_sub(started.elapsed()));
+                thread::sleep(
+                    Duration::from_micros(microseconds).saturating_sub(started.elapsed()),
+                );
                 let inflicted = inflict(&command, started, criu_of(command.id()), init);
                 self.end(&mut command);
                 inflicted
@@ -155,7 +171,8 @@ impl<'w> Rig<'w> {
             Command::Restart => self.container.ours("lxc-restart"),
         };
         let run = run.arg("-D").arg(self.images.join("c"));
-        let run = if limited { run.arg("--timeout").arg(TIME_LIMIT.as_secs().to_string()) } else { run };
+        let run =
+            if limited { run.arg("--timeout").arg(TIME_LIMIT.as_secs().to_string()) } else { run };
         match script {
             Some(script) => run.arg("-A").arg(script),
             None => run,
@@ -185,19 +202,23 @@ impl<'w> Rig<'w> {
         assert!(in_time, "the command hangs; it said: {}", self.said());
     }
 
-    /// A monitor that a killed lxc-restart had just started goes on without it, and may have yet to take the lock.
+    /// A monitor that a killed lxc-restart had just started goes on without it, and may have yet to
+    /// take the lock.
     fn let_the_monitor_come_to_it(&self) {
         let program = Path::new(PROGRAMS).join("lxc-restart");
         let lives = || {
             let mut all = fs::read_dir("/proc").unwrap().flatten();
-            all.any(|process| fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == program))
+            all.any(|process| {
+                fs::read_link(process.path().join("exe")).is_ok_and(|exe| exe == program)
+            })
         };
         let done = || (self.container.state() == "RUNNING" || !lives()).then_some(());
-        wait_for("the monitor to come to an end", LIMIT, done).unwrap_or_else(|e| panic!("{e}; said: {}", self.said()));
+        wait_for("the monitor to come to an end", LIMIT, done)
+            .unwrap_or_else(|e| panic!("{e}; said: {}", self.said()));
     }
 
-    /// `lxc-cr recover`, as soon as nobody is at work any more; once more it has nothing to do. (The monitor that a
-    /// killed lxc-restart had just started may take the lock in between.)
+    /// `lxc-cr recover`, as soon as nobody is at work any more; once more it has nothing to do.
+    /// (The monitor that a killed lxc-restart had just started may take the lock in between.)
     fn recover(&self) {
         let recover = || {
             let told = wait_for("the container to be free", LIMIT, || {
@@ -209,7 +230,11 @@ impl<'w> Rig<'w> {
         let told = recover();
         assert!(told.success(), "{told}; the command said: {}", self.said());
         // Nobody may come by for a long time: CRIU's next action has seen to that.
-        assert!(!told.stdout.contains("is not a checkpoint any more"), "{told}; the command said: {}", self.said());
+        assert!(
+            !told.stdout.contains("is not a checkpoint any more"),
+            "{told}; the command said: {}",
+            self.said()
+        );
         let again = recover();
         assert!(again.success() && again.stdout.is_empty(), "a second time: {again}, after {told}");
     }
@@ -229,7 +254,11 @@ impl<'w> Rig<'w> {
                 command => {
                     self.assert_host(before);
                     let outdated = command == Command::Suspend && self.images.join("c").exists();
-                    assert!(!outdated, "runs on, and a checkpoint tells of a stop; said: {}", self.said());
+                    assert!(
+                        !outdated,
+                        "runs on, and a checkpoint tells of a stop; said: {}",
+                        self.said()
+                    );
                     return Outcome::Held("runs on");
                 }
             }
@@ -239,7 +268,11 @@ impl<'w> Rig<'w> {
         if !usable {
             self.client = None;
             self.suspended = false;
-            assert!(case.fault.is_deadly(), "neither runs nor has a checkpoint; the command said: {}", self.said());
+            assert!(
+                case.fault.is_deadly(),
+                "neither runs nor has a checkpoint; the command said: {}",
+                self.said()
+            );
             self.prepare(Command::Checkpoint);
             return Outcome::Ended;
         }
@@ -249,9 +282,9 @@ impl<'w> Rig<'w> {
         Outcome::Held("its checkpoint restarts")
     }
 
-    /// The container goes on where it was, on its connection. What ends an init that talks to the world ends its
-    /// connections, too, whoever is at work: `fresh` lets the client connect anew where that is so. Says whether it was on
-    /// the old one.
+    /// The container goes on where it was, on its connection. What ends an init that talks to the
+    /// world ends its connections, too, whoever is at work: `fresh` lets the client connect anew
+    /// where that is so. Says whether it was on the old one.
     fn assert_well(&mut self, fresh: bool) -> bool {
         let (mut witness, before) = self.client.take().unwrap();
         let on_old = catch_unwind(AssertUnwindSafe(|| witness.assert_goes_on_from(&before)));
@@ -268,7 +301,11 @@ impl<'w> Rig<'w> {
         };
         let veth = self.container.veth();
         let bridge = fs::read_link(format!("/sys/class/net/{veth}/master")).ok();
-        assert!(bridge.is_some_and(|path| path.ends_with(BRIDGE)), "{veth} is not on {BRIDGE}; said: {}", self.said());
+        assert!(
+            bridge.is_some_and(|path| path.ends_with(BRIDGE)),
+            "{veth} is not on {BRIDGE}; said: {}",
+            self.said()
+        );
         self.client = Some((witness, now));
         was_on_old
     }
@@ -316,7 +353,8 @@ impl<'w> Rig<'w> {
     fn empty(&self) {
         for entry in fs::read_dir(&self.images).unwrap().flatten() {
             let is_dir = entry.file_type().unwrap().is_dir();
-            if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }.unwrap();
+            if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) }
+                .unwrap();
         }
     }
 
@@ -358,5 +396,7 @@ fn text_of(panic: &(dyn std::any::Any + Send)) -> String {
 fn criu_of(command: u32) -> Option<u32> {
     let children = fs::read_to_string(format!("/proc/{command}/task/{command}/children")).ok()?;
     let mut pids = children.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok());
-    pids.find(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "criu"))
+    pids.find(|pid| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "criu")
+    })
 }

@@ -53,7 +53,9 @@ impl Gate {
     /// Waits until the script stands still; none if the command ends before.
     pub fn wait(&self, command: &Child) -> Option<Stopped> {
         // Without a reader a FIFO that is opened like this is an error.
-        let open = || File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.fifo).ok();
+        let open = || {
+            File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.fifo).ok()
+        };
         let gate = wait_for("the action", LIMIT, || {
             open().map(Some).or_else(|| ends_within(command, Duration::ZERO).then_some(None))
         })

@@ -1,5 +1,5 @@
-//! Makes a fault happen, and takes it back where that is a matter of the host: afterwards the disk has space again and
-//! the bridge is there, as an administrator would see to it.
+//! Makes a fault happen, and takes it back where that is a matter of the host: afterwards the disk
+//! has space again and the bridge is there, as an administrator would see to it.
 
 use std::fs;
 use std::path::Path;
@@ -64,16 +64,23 @@ pub fn inflict(fault: Fault, target: &Target<'_>) -> Option<Inflicted> {
         Fault::Interrupted => kill(pid(target.ours.id()), Signal::SIGINT).unwrap(),
         Fault::TimeLimit => {
             // The limit itself is what is waited for.
-            thread::sleep((TIME_LIMIT + Duration::from_millis(100)).saturating_sub(target.started.elapsed()));
+            thread::sleep(
+                (TIME_LIMIT + Duration::from_millis(100)).saturating_sub(target.started.elapsed()),
+            );
         }
         Fault::DiskFull => inflicted.full = Some(fill(target.images)),
         Fault::StateFull => inflicted.full = Some(fill(Path::new(STATE))),
         Fault::BridgeDeleted => {
-            inflicted.bridge =
-                Some(fs::read_to_string(format!("/sys/class/net/{BRIDGE}/address")).unwrap().trim().to_owned());
+            inflicted.bridge = Some(
+                fs::read_to_string(format!("/sys/class/net/{BRIDGE}/address"))
+                    .unwrap()
+                    .trim()
+                    .to_owned(),
+            );
             Run::new("ip").args(["link", "delete", BRIDGE]).ok();
         }
-        // Its end is not waited for: it comes when CRIU, who traces the container's other tasks, lets go of them.
+        // Its end is not waited for: it comes when CRIU, who traces the container's other tasks,
+        // lets go of them.
         Fault::InitDies => drop(kill(pid(target.init?), Signal::SIGKILL)),
         Fault::MonitorDies => {
             let monitor = match target.command {
@@ -107,12 +114,14 @@ fn make_bridge(address: &str) {
     Run::new("ip").args(["-batch", "-"]).input(commands).ok();
 }
 
-/// Gives the file system of our state a size that it can be filled to; once, before the first look at the host.
+/// Gives the file system of our state a size that it can be filled to; once, before the first look
+/// at the host.
 pub fn limit_state() {
     Run::new("mount").args(["-o", &format!("remount,size={SIZE}"), STATE]).ok();
 }
 
-/// A tmpfs is full when its size is what is used of it. What is written to it meanwhile makes that too small a size.
+/// A tmpfs is full when its size is what is used of it. What is written to it meanwhile makes that
+/// too small a size.
 fn fill(place: &Path) -> String {
     let name = place.to_str().unwrap().to_owned();
     let full = || {
@@ -133,7 +142,9 @@ fn kill_and_wait(process: u32, signal: Signal) {
     // A zombie has ended; somebody else collects it.
     let ended = || {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-        stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X'])).then_some(())
+        stat.rsplit_once(')')
+            .is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))
+            .then_some(())
     };
     wait_for("a killed process to end", GONE_LIMIT, ended).unwrap();
 }

@@ -1,9 +1,10 @@
-//! Faults: a command is stopped at an exact moment, something goes wrong there, and it goes on. Afterwards the container
-//! must run as before, or its checkpoint must bring it back; and `lxc-cr recover` leaves no trace on the host.
+//! Faults: a command is stopped at an exact moment, something goes wrong there, and it goes on.
+//! Afterwards the container must run as before, or its checkpoint must bring it back; and `lxc-cr
+//! recover` leaves no trace on the host.
 //!
-//! There are two kinds of moments. CRIU's actions: a user's action script stops there until it is told what its own
-//! end is to be. And the steps of our own commands, which are their system calls that change anything: the command is
-//! traced, and stops before the n-th.
+//! There are two kinds of moments. CRIU's actions: a user's action script stops there until it is
+//! told what its own end is to be. And the steps of our own commands, which are their system calls
+//! that change anything: the command is traced, and stops before the n-th.
 
 pub mod case;
 pub mod gate;
@@ -152,8 +153,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// Whether it may cost the container its connections: the kernel lets go of what a killed CRIU has traced, and no
-    /// action of CRIU's comes between its dump of sockets and its last one.
+    /// Whether it may cost the container its connections: the kernel lets go of what a killed CRIU
+    /// has traced, and no action of CRIU's comes between its dump of sockets and its last one.
     pub fn may_cut_off(self) -> bool {
         let dumps = self.command != Command::Restart;
         self.fault == Fault::CriuKilled && dumps && !matches!(self.moment, Moment::Action(_))
@@ -174,7 +175,11 @@ pub fn at_actions() -> Vec<Case> {
             for fault in FAULTS {
                 // There is no init yet.
                 if (*action, *fault) != ("pre-restore", Fault::InitDies) {
-                    cases.push(Case { command: *command, moment: Moment::Action(action), fault: *fault });
+                    cases.push(Case {
+                        command: *command,
+                        moment: Moment::Action(action),
+                        fault: *fault,
+                    });
                 }
             }
         }
@@ -187,10 +192,11 @@ pub fn at_actions() -> Vec<Case> {
 pub enum Outcome {
     /// The container runs, or runs again, and nothing was lost.
     Held(&'static str),
-    /// The container runs on, but for its connections: CRIU was killed while it had their sockets in repair mode and its
-    /// tasks could not be kept frozen.
+    /// The container runs on, but for its connections: CRIU was killed while it had their sockets
+    /// in repair mode and its tasks could not be kept frozen.
     CutOff,
-    /// The fault has ended the container before there was a checkpoint of it: nothing is left of it, and it starts anew.
+    /// The fault has ended the container before there was a checkpoint of it: nothing is left of
+    /// it, and it starts anew.
     Ended,
     /// The moment did not come.
     NotReached,

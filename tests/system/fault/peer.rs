@@ -1,7 +1,8 @@
 //! LXC's own `lxc-checkpoint` under the same faults: what ours is measured against.
 //!
-//! It has nothing like `lxc-cr recover`, no lock and no journal; so after a fault only this is asked: does the container
-//! run and answer on its connection, or else, does its checkpoint bring it back?
+//! It has nothing like `lxc-cr recover`, no lock and no journal; so after a fault only this is
+//! asked: does the container run and answer on its connection, or else, does its checkpoint bring
+//! it back?
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -41,17 +42,23 @@ impl<'w> Peer<'w> {
     /// Makes the container.
     pub fn new(world: &'w World) -> Peer<'w> {
         let images = world.images("peer");
-        Run::new("mount").args(["-t", "tmpfs", "-o", &format!("size={SIZE},mode=700"), "tmpfs"]).arg(&images).ok();
+        Run::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={SIZE},mode=700"), "tmpfs"])
+            .arg(&images)
+            .ok();
         Peer { container: world.container(), images, scratch: world.images("peer-scratch") }
     }
 
     /// Runs a case at one of CRIU's actions.
     pub fn run(&self, case: Case) -> Outcome {
-        let outcome = catch_unwind(AssertUnwindSafe(|| self.try_run(case))).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default();
-            Outcome::Lost(text.lines().next().unwrap_or_default().to_owned())
-        });
+        let outcome =
+            catch_unwind(AssertUnwindSafe(|| self.try_run(case))).unwrap_or_else(|panic| {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text
+                    .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                    .unwrap_or_default();
+                Outcome::Lost(text.lines().next().unwrap_or_default().to_owned())
+            });
         self.clear_away();
         outcome
     }
@@ -85,7 +92,8 @@ impl<'w> Peer<'w> {
                 };
                 let inflicted = inflict(case.fault, &target);
                 if case.fault == Fault::TimeLimit {
-                    // It has no time limit: it is ended by timeout(1), as a user's script would do it.
+                    // It has no time limit: it is ended by timeout(1), as a user's script would do
+                    // it.
                     let _ = kill(pid(command.id()), Signal::SIGTERM);
                 }
                 stopped.release(inflicted.as_ref().map_or(0, |i| i.status));
@@ -106,12 +114,17 @@ impl<'w> Peer<'w> {
     fn judge(&self, case: Case, mut witness: Witness, before: &Status) -> Outcome {
         let deadly = case.fault.is_deadly();
         // The end of a container is heard of by its monitor a little later.
-        let told =
-            wait_for("a state", LIMIT, || Some(self.container.state()).filter(|s| s == "RUNNING" || s == "STOPPED"));
+        let told = wait_for("a state", LIMIT, || {
+            Some(self.container.state()).filter(|s| s == "RUNNING" || s == "STOPPED")
+        });
         let running = told.unwrap_or_else(|e| panic!("{e}")) == "RUNNING" && self.init_lives();
         if running {
             self.assert_well(&mut witness, before, deadly);
-            return Outcome::Held(if case.command == Command::Restart { "runs again" } else { "runs on" });
+            return Outcome::Held(if case.command == Command::Restart {
+                "runs again"
+            } else {
+                "runs on"
+            });
         }
         self.container.wait_state("STOPPED");
         if !self.images.join("c/inventory.img").exists() && deadly {
@@ -119,7 +132,10 @@ impl<'w> Peer<'w> {
             return Outcome::Held("ended by the fault itself, starts anew");
         }
         let told: Output = self.container.stock_checkpoint(self.words(&["-r"], None));
-        assert!(told.success() && self.container.state() == "RUNNING", "neither runs nor can be restored");
+        assert!(
+            told.success() && self.container.state() == "RUNNING",
+            "neither runs nor can be restored"
+        );
         self.assert_well(&mut witness, before, deadly);
         Outcome::Held("its checkpoint restarts")
     }
@@ -151,7 +167,9 @@ impl<'w> Peer<'w> {
     fn words(&self, what: &[&str], script: Option<&Path>) -> Vec<std::ffi::OsString> {
         let mut words: Vec<std::ffi::OsString> = what.iter().map(Into::into).collect();
         words.extend(["-D".into(), self.images.join("c").into_os_string()]);
-        words.extend(script.into_iter().flat_map(|script| ["-A".into(), script.as_os_str().to_owned()]));
+        words.extend(
+            script.into_iter().flat_map(|script| ["-A".into(), script.as_os_str().to_owned()]),
+        );
         words
     }
 
@@ -174,7 +192,14 @@ impl<'w> Peer<'w> {
             let of = |kind| name.starts_with(&format!("lxc.{kind}.{}", self.container.name()));
             of("payload") || of("monitor")
         };
-        let groups = || fs::read_dir(&root).unwrap().flatten().map(|e| e.path()).filter(ours).collect::<Vec<_>>();
+        let groups = || {
+            fs::read_dir(&root)
+                .unwrap()
+                .flatten()
+                .map(|e| e.path())
+                .filter(ours)
+                .collect::<Vec<_>>()
+        };
         let _ = wait_for("its tasks to end", LIMIT, || {
             for group in groups() {
                 let _ = fs::write(group.join("cgroup.freeze"), "0");

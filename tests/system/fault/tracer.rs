@@ -1,7 +1,8 @@
-//! A command of ours that is stopped before the n-th of its steps: the system calls that change anything.
+//! A command of ours that is stopped before the n-th of its steps: the system calls that change
+//! anything.
 //!
-//! It is traced by ptrace(2) from its start, with its threads and, for a restart, the monitor that it becomes. Other
-//! programs, CRIU above all, are let go as soon as they begin.
+//! It is traced by ptrace(2) from its start, with its threads and, for a restart, the monitor that
+//! it becomes. Other programs, CRIU above all, are let go as soon as they begin.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -52,7 +53,8 @@ const STEPS: &[(i64, &str)] = &[
 ];
 
 /// What a task is stopped for when it has made another.
-const NEW_TASK: [i32; 3] = [libc::PTRACE_EVENT_CLONE, libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK];
+const NEW_TASK: [i32; 3] =
+    [libc::PTRACE_EVENT_CLONE, libc::PTRACE_EVENT_FORK, libc::PTRACE_EVENT_VFORK];
 
 /// A command under trace.
 #[derive(Debug)]
@@ -80,7 +82,8 @@ impl Traced {
             | Options::PTRACE_O_TRACEEXEC;
         ptrace::seize(pid, options).unwrap();
         child.stdin.take().unwrap().write_all(b"go\n").unwrap();
-        let mut traced = Traced { child, tasks: BTreeSet::from([pid]), at_step: None, steps: Vec::new() };
+        let mut traced =
+            Traced { child, tasks: BTreeSet::from([pid]), at_step: None, steps: Vec::new() };
         traced.run_until_ours();
         traced
     }
@@ -146,7 +149,10 @@ impl Traced {
 
     /// The next event. The command's own end is told, but left for whoever waits for it.
     fn wait(&self, whom: Id<'_>) -> nix::Result<WaitStatus> {
-        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WSTOPPED | WaitPidFlag::__WALL | WaitPidFlag::WNOWAIT;
+        let peek = WaitPidFlag::WEXITED
+            | WaitPidFlag::WSTOPPED
+            | WaitPidFlag::__WALL
+            | WaitPidFlag::WNOWAIT;
         let status = waitid(whom, peek)?;
         let task = status.pid().ok_or(Errno::ECHILD)?;
         let is_end = matches!(status, WaitStatus::Exited(..) | WaitStatus::Signaled(..));
@@ -177,7 +183,9 @@ impl Traced {
                     ptrace::cont(task, Some(signal).filter(|s| *s != Signal::SIGTRAP)).unwrap()
                 }
                 WaitStatus::PtraceEvent(task, ..) => ptrace::cont(task, None).unwrap(),
-                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => panic!("the command did not start: {status:?}"),
+                WaitStatus::Exited(..) | WaitStatus::Signaled(..) => {
+                    panic!("the command did not start: {status:?}")
+                }
                 _ => {}
             }
         }
@@ -208,7 +216,8 @@ impl Traced {
                 }
                 WaitStatus::PtraceEvent(task, _, event) => {
                     self.tasks.insert(task);
-                    // A new task announces itself by a stop of its own, before or after this; it may be killed before that.
+                    // A new task announces itself by a stop of its own, before or after this; it
+                    // may be killed before that.
                     if NEW_TASK.contains(&event)
                         && let Ok(new) = ptrace::getevent(task)
                     {
@@ -218,7 +227,8 @@ impl Traced {
                 }
                 WaitStatus::Stopped(task, signal) => {
                     self.tasks.insert(task);
-                    let signal = Some(signal).filter(|s| *s != Signal::SIGTRAP && *s != Signal::SIGSTOP);
+                    let signal =
+                        Some(signal).filter(|s| *s != Signal::SIGTRAP && *s != Signal::SIGSTOP);
                     let _ = ptrace::syscall(task, signal);
                 }
                 WaitStatus::Exited(task, _) | WaitStatus::Signaled(task, ..) => {
@@ -243,7 +253,8 @@ fn step_of(task: Pid) -> Option<String> {
     let entry = unsafe { info.u.entry };
     let number = entry.nr.cast_signed();
     if number == libc::SYS_openat {
-        let creates = entry.args[2] & u64::from((libc::O_CREAT | libc::O_TRUNC).cast_unsigned()) != 0;
+        let creates =
+            entry.args[2] & u64::from((libc::O_CREAT | libc::O_TRUNC).cast_unsigned()) != 0;
         return creates.then(|| "create".to_owned());
     }
     STEPS.iter().find(|(step, _)| *step == number).map(|(_, name)| (*name).to_owned())

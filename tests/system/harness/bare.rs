@@ -1,4 +1,5 @@
-//! CRIU by itself on the container of the recipe, without LXC's or our programs: what those are measured against.
+//! CRIU by itself on the container of the recipe, without LXC's or our programs: what those are
+//! measured against.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +18,20 @@ use super::run::{Output, Run, wait_for};
 const GONE_LIMIT: Duration = Duration::from_secs(10);
 
 /// What dump and restore must both be told.
-const BOTH: &[&str] =
-    &["-v4", "--tcp-established", "--file-locks", "--link-remap", "--enable-fs", "all", "--manage-cgroups=full"];
+const BOTH: &[&str] = &[
+    "-v4",
+    "--tcp-established",
+    "--file-locks",
+    "--link-remap",
+    "--enable-fs",
+    "all",
+    "--manage-cgroups=full",
+];
 
-/// Leaves the network to our action script, as under our own commands, but with nobody for it to ask.
-pub const WITH_OUR_SCRIPT: &[&str] = &["--network-lock", "skip", "--action-script", "/opt/lxc-cr/lxc-cr-action"];
+/// Leaves the network to our action script, as under our own commands, but with nobody for it to
+/// ask.
+pub const WITH_OUR_SCRIPT: &[&str] =
+    &["--network-lock", "skip", "--action-script", "/opt/lxc-cr/lxc-cr-action"];
 
 /// Images of a container and what a restore must know of it.
 #[derive(Debug)]
@@ -44,7 +54,8 @@ pub struct Restored {
     pub restore: Output,
 }
 
-/// Dumps a running container into `images`; it is stopped afterwards, and LXC has cleaned up after it.
+/// Dumps a running container into `images`; it is stopped afterwards, and LXC has cleaned up after
+/// it.
 pub fn dump(container: &Container, images: &Path) -> Dumped {
     dump_with(container, images, &[])
 }
@@ -66,8 +77,8 @@ pub fn dump_leaving_running(container: &Container, images: &Path, more: &[&str])
     criu("dump", images).args(["-t", &container.init_pid().to_string(), "-R"]).args(more).ok()
 }
 
-/// Restores as a child of this process: LXC's init dies with its parent, and CRIU brings that back, too. The root
-/// must be a mount point; it is one in a mount namespace that goes with CRIU.
+/// Restores as a child of this process: LXC's init dies with its parent, and CRIU brings that back,
+/// too. The root must be a mount point; it is one in a mount namespace that goes with CRIU.
 pub fn restore(dumped: &Dumped) -> Restored {
     restore_veth(dumped, &format!("{}@{BRIDGE}", dumped.veth), &[])
 }
@@ -101,5 +112,10 @@ impl Drop for Restored {
 }
 
 fn criu(action: &str, images: &Path) -> Run {
-    Run::new("criu").arg(action).args(BOTH).arg("-D").arg(images).args(["-o", &format!("{action}.log")])
+    Run::new("criu")
+        .arg(action)
+        .args(BOTH)
+        .arg("-D")
+        .arg(images)
+        .args(["-o", &format!("{action}.log")])
 }

@@ -1,7 +1,9 @@
-//! The cgroups of a run: directories of its own in the machine's hierarchies, and what the test host shows of them.
+//! The cgroups of a run: directories of its own in the machine's hierarchies, and what the test
+//! host shows of them.
 //!
-//! The default test host has cgroup2 alone. With `LXC_CR_TEST_CGROUP=hybrid` it has what the machine has: the v1
-//! hierarchies beside it, as hosts with LXC 5 and 6 can have. LXC 7 does not start containers there.
+//! The default test host has cgroup2 alone. With `LXC_CR_TEST_CGROUP=hybrid` it has what the
+//! machine has: the v1 hierarchies beside it, as hosts with LXC 5 and 6 can have. LXC 7 does not
+//! start containers there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,22 +80,33 @@ impl Cgroups {
     /// Finds the places, and removes what runs that were killed have left there.
     pub fn prepare() -> Result<Cgroups, String> {
         let name = format!("{PREFIX}{}", std::process::id());
-        let own = fs::read_to_string("/proc/self/cgroup").map_err(|e| format!("read /proc/self/cgroup: {e}"))?;
+        let own = fs::read_to_string("/proc/self/cgroup")
+            .map_err(|e| format!("read /proc/self/cgroup: {e}"))?;
         let mut places = Vec::new();
         for (kind, mount, options) in mounts() {
             for line in own.lines() {
                 let mut fields = line.splitn(3, ':').skip(1);
-                let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+                let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+                    continue;
+                };
                 let here = match kind.as_str() {
                     "cgroup2" => controllers.is_empty(),
-                    _ => !controllers.is_empty() && controllers.split(',').all(|c| options.split(',').any(|o| o == c)),
+                    _ => {
+                        !controllers.is_empty()
+                            && controllers.split(',').all(|c| options.split(',').any(|o| o == c))
+                    }
                 };
                 if here {
-                    // Below our own on v1, whose limits stay in force. Below the root on cgroup2, for only there are
-                    // the controllers that can be handed on.
-                    let own = if controllers.is_empty() { "" } else { path.trim_start_matches('/') };
+                    // Below our own on v1, whose limits stay in force. Below the root on cgroup2,
+                    // for only there are the controllers that can be handed on.
+                    let own =
+                        if controllers.is_empty() { "" } else { path.trim_start_matches('/') };
                     let above = mount.join(own);
-                    places.push(Place { controllers: controllers.to_owned(), dir: above.join(&name), above });
+                    places.push(Place {
+                        controllers: controllers.to_owned(),
+                        dir: above.join(&name),
+                        above,
+                    });
                 }
             }
         }
@@ -109,9 +122,9 @@ impl Cgroups {
         Ok(Cgroups { unified, legacy, take_back })
     }
 
-    /// Makes the directories and goes there. A cgroup namespace of its own keeps runs apart. The processes sit in
-    /// `init.scope` below its cgroup2 root: LXC, which takes pid 1's cgroup for its base, cuts that name off, and the
-    /// root is free to hand on its controllers.
+    /// Makes the directories and goes there. A cgroup namespace of its own keeps runs apart. The
+    /// processes sit in `init.scope` below its cgroup2 root: LXC, which takes pid 1's cgroup for
+    /// its base, cuts that name off, and the root is free to hand on its controllers.
     pub fn enter(&self) -> Result<(), String> {
         let scope = self.unified.dir.join("init.scope");
         fs::create_dir_all(&scope).map_err(|e| format!("make {}: {e}", scope.display()))?;
@@ -125,7 +138,8 @@ impl Cgroups {
             // A new cpuset is empty.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 if let Ok(value) = fs::read_to_string(above.join(file)) {
-                    fs::write(dir.join(file), value).map_err(|e| format!("set {file} of {}: {e}", dir.display()))?;
+                    fs::write(dir.join(file), value)
+                        .map_err(|e| format!("set {file} of {}: {e}", dir.display()))?;
                 }
             }
             enter(dir)?;
@@ -187,17 +201,22 @@ fn mounts() -> Vec<(String, PathBuf, String)> {
         let (mount, kind) = line.split_once(" - ")?;
         let kind: Vec<&str> = kind.split(' ').collect();
         let is_cgroup = ["cgroup", "cgroup2"].contains(kind.first()?);
-        is_cgroup.then_some((kind[0].to_owned(), mount.split(' ').nth(4)?.into(), (*kind.last()?).to_owned()))
+        is_cgroup.then_some((
+            kind[0].to_owned(),
+            mount.split(' ').nth(4)?.into(),
+            (*kind.last()?).to_owned(),
+        ))
     };
     text.lines().filter_map(mount).collect()
 }
 
-/// On a hybrid machine nobody manages the cgroup2 tree, and what its root does not hand on is missing below: without
-/// any controller LXC's own checkpoint fails.
+/// On a hybrid machine nobody manages the cgroup2 tree, and what its root does not hand on is
+/// missing below: without any controller LXC's own checkpoint fails.
 fn hand_on_controllers(tree: &Path) -> Option<(PathBuf, String)> {
     let control = tree.join("cgroup.subtree_control");
     let offered = fs::read_to_string(tree.join("cgroup.controllers")).ok()?;
-    let signed = |sign| offered.split_whitespace().map(|c| format!("{sign}{c} ")).collect::<String>();
+    let signed =
+        |sign| offered.split_whitespace().map(|c| format!("{sign}{c} ")).collect::<String>();
     let unmanaged = fs::read_to_string(&control).ok()?.trim().is_empty();
     (unmanaged && fs::write(&control, signed('+')).is_ok()).then(|| (control.clone(), signed('-')))
 }
@@ -217,7 +236,8 @@ pub fn of_a_dead_run(name: &str) -> bool {
     pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
-/// Removes a cgroup with all below it. Errors are left to the caller's next look: a populated one stays.
+/// Removes a cgroup with all below it. Errors are left to the caller's next look: a populated one
+/// stays.
 fn remove_tree(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

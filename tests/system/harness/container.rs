@@ -1,4 +1,5 @@
-//! The container of the recipe: busybox, its configuration in the old spelling, the witness running in it.
+//! The container of the recipe: busybox, its configuration in the old spelling, the witness running
+//! in it.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -18,16 +19,20 @@ const TENTATIVE: u32 = 0x40;
 const STATE_LIMIT: Duration = Duration::from_secs(20);
 /// What of busybox the container offers; all of it is in `/bin`.
 const APPLETS: &[&str] = &[
-    "sh", "cat", "date", "df", "echo", "env", "false", "free", "grep", "halt", "head", "hostname", "id", "ifconfig",
-    "init", "ip", "kill", "ln", "logger", "ls", "mkdir", "mount", "nc", "ping", "poweroff", "ps", "pwd", "readlink",
-    "reboot", "rm", "route", "sed", "sleep", "sort", "stat", "syslogd", "tail", "test", "top", "touch", "true",
-    "umount", "uname", "wc", "wget",
+    "sh", "cat", "date", "df", "echo", "env", "false", "free", "grep", "halt", "head", "hostname",
+    "id", "ifconfig", "init", "ip", "kill", "ln", "logger", "ls", "mkdir", "mount", "nc", "ping",
+    "poweroff", "ps", "pwd", "readlink", "reboot", "rm", "route", "sed", "sleep", "sort", "stat",
+    "syslogd", "tail", "test", "top", "touch", "true", "umount", "uname", "wc", "wget",
 ];
-const DIRECTORIES: &[&str] =
-    &["bin", "sbin", "etc", "dev/pts", "dev/shm", "proc", "sys", "tmp", "root", "var/log", "var/run", "mnt"];
+const DIRECTORIES: &[&str] = &[
+    "bin", "sbin", "etc", "dev/pts", "dev/shm", "proc", "sys", "tmp", "root", "var/log", "var/run",
+    "mnt",
+];
 /// `once`, not `respawn`: a witness that dies must be missed.
-const INITTAB: &str = "::once:/bin/syslogd -n -O /var/log/messages\n::once:/bin/witness MEBIBYTES\n";
-/// The recipe's. It was written for LXC without `lxc.autodev`, whose `/dev` of its own has no `shm`: so `create=dir`.
+const INITTAB: &str =
+    "::once:/bin/syslogd -n -O /var/log/messages\n::once:/bin/witness MEBIBYTES\n";
+/// The recipe's. It was written for LXC without `lxc.autodev`, whose `/dev` of its own has no
+/// `shm`: so `create=dir`.
 const FSTAB: &str = "\
 devpts dev/pts devpts defaults 0 0
 proc proc proc defaults 0 0
@@ -68,8 +73,8 @@ impl<'w> Container<'w> {
         self
     }
 
-    /// Writes the configuration: the recipe's with `more` lines in its spelling as `config.legacy`, and what
-    /// `lxc-update-config` makes of it as `config`.
+    /// Writes the configuration: the recipe's with `more` lines in its spelling as `config.legacy`,
+    /// and what `lxc-update-config` makes of it as `config`.
     pub fn configure(self, more: &str) -> Self {
         let (dir, name, address) = (self.dir(), &self.name, self.address);
         let text = format!(
@@ -141,7 +146,9 @@ lxc.rootfs = {dir}/rootfs
         let path = self.dir().join("config");
         let text = fs::read_to_string(&path).unwrap();
         // An empty value does not take back what came before; the console's must go.
-        let kept = text.lines().filter(|l| !lines.contains("lxc.console.path") || !l.starts_with("lxc.console.path"));
+        let kept = text
+            .lines()
+            .filter(|l| !lines.contains("lxc.console.path") || !l.starts_with("lxc.console.path"));
         let kept: Vec<&str> = kept.collect();
         fs::write(&path, format!("{}\n{lines}", kept.join("\n"))).unwrap();
     }
@@ -153,8 +160,9 @@ lxc.rootfs = {dir}/rootfs
 
     /// Waits until `lxc-info` tells this state.
     pub fn wait_state(&self, state: &str) {
-        let reached =
-            wait_for(&format!("{} to be {state}", self.name), STATE_LIMIT, || (self.state() == state).then_some(()));
+        let reached = wait_for(&format!("{} to be {state}", self.name), STATE_LIMIT, || {
+            (self.state() == state).then_some(())
+        });
         reached.unwrap_or_else(|e| panic!("{e}; it is {}", self.state()));
     }
 
@@ -179,7 +187,8 @@ lxc.rootfs = {dir}/rootfs
         let inside = format!("/proc/{}/root/sys/class/net/eth0/iflink", self.init_pid());
         let index = fs::read_to_string(&inside).unwrap_or_else(|e| panic!("{inside}: {e}"));
         let links = fs::read_dir("/sys/class/net").unwrap().flatten();
-        let found = links.filter(|l| fs::read_to_string(l.path().join("ifindex")).is_ok_and(|i| i == index));
+        let found = links
+            .filter(|l| fs::read_to_string(l.path().join("ifindex")).is_ok_and(|i| i == index));
         let names: Vec<_> = found.map(|l| l.file_name().to_string_lossy().into_owned()).collect();
         assert_eq!(names.len(), 1, "ports with index {index}: {names:?}");
         names.concat()
@@ -187,25 +196,37 @@ lxc.rootfs = {dir}/rootfs
 
     /// Waits until its syslogd has written a line with this text.
     pub fn wait_syslog(&self, text: &str) {
-        let read = || fs::read_to_string(self.rootfs().join("var/log/messages")).unwrap_or_default();
-        let written = wait_for(&format!("'{text}' in the syslog"), STATE_LIMIT, || read().contains(text).then_some(()));
+        let read =
+            || fs::read_to_string(self.rootfs().join("var/log/messages")).unwrap_or_default();
+        let written = wait_for(&format!("'{text}' in the syslog"), STATE_LIMIT, || {
+            read().contains(text).then_some(())
+        });
         written.unwrap_or_else(|e| panic!("{e}:\n{}", read()));
     }
 
-    /// Waits until the kernel has looked for duplicates of its addresses of IPv6, a second or two after its start: until
-    /// then they cannot be used, and their routes are missing.
+    /// Waits until the kernel has looked for duplicates of its addresses of IPv6, a second or two
+    /// after its start: until then they cannot be used, and their routes are missing.
     pub fn wait_settled(&self) {
         let path = format!("/proc/{}/net/if_inet6", self.init_pid());
         let tentative = |line: &str| {
-            let flags = line.split_whitespace().nth(4).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+            let flags = line
+                .split_whitespace()
+                .nth(4)
+                .and_then(|flags| u32::from_str_radix(flags, 16).ok());
             flags.unwrap_or_default() & TENTATIVE != 0
         };
-        let settled = || (!fs::read_to_string(&path).unwrap_or_default().lines().any(tentative)).then_some(());
-        wait_for("its addresses to be settled", STATE_LIMIT, settled).unwrap_or_else(|e| panic!("{e}"));
+        let settled = || {
+            (!fs::read_to_string(&path).unwrap_or_default().lines().any(tentative)).then_some(())
+        };
+        wait_for("its addresses to be settled", STATE_LIMIT, settled)
+            .unwrap_or_else(|e| panic!("{e}"));
     }
 
     /// Runs LXC's own `lxc-checkpoint` on it.
-    pub fn stock_checkpoint<A: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Output {
+    pub fn stock_checkpoint<A: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Output {
         stock(self.lxc("lxc-checkpoint").args(arguments))
     }
 
@@ -227,8 +248,9 @@ pub fn stock(checkpoint: Run) -> Output {
     with_processes_in_the_root_cgroup(|| checkpoint.output())
 }
 
-/// What LXC's own `lxc-checkpoint` needs: it moves to the root of the cgroup tree, which is forbidden in a cgroup
-/// namespace whose root hands on controllers, and LXC makes it do so whenever it can: it cannot while it is used.
+/// What LXC's own `lxc-checkpoint` needs: it moves to the root of the cgroup tree, which is
+/// forbidden in a cgroup namespace whose root hands on controllers, and LXC makes it do so whenever
+/// it can: it cannot while it is used.
 pub fn with_processes_in_the_root_cgroup<T>(work: impl FnOnce() -> T) -> T {
     let root = cgroups::unified();
     let scope = root.join("init.scope");

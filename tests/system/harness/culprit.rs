@@ -32,8 +32,8 @@ impl Culprits {
         Culprits { tmp }
     }
 
-    /// Starts a process that has something of this kind; its number in the container. None where the kernel does not
-    /// offer it here.
+    /// Starts a process that has something of this kind; its number in the container. None where
+    /// the kernel does not offer it here.
     pub fn make(&self, kind: &str) -> Option<i32> {
         let told = self.ask(&format!("make {kind}"));
         match told.rsplit_once(' ').and_then(|(_, pid)| pid.parse().ok()) {
@@ -54,7 +54,9 @@ impl Culprits {
         let answer = self.tmp.join("culprit");
         let _ = fs::remove_file(&answer);
         fs::write(self.tmp.join("culprit.in"), format!("{line}\n")).unwrap();
-        wait_for(&format!("the culprit to answer '{line}'"), LIMIT, || fs::read_to_string(&answer).ok())
-            .unwrap_or_else(|e| panic!("{e}"))
+        wait_for(&format!("the culprit to answer '{line}'"), LIMIT, || {
+            fs::read_to_string(&answer).ok()
+        })
+        .unwrap_or_else(|e| panic!("{e}"))
     }
 }

@@ -1,12 +1,14 @@
-//! The way into the test host: a Debian root with LXC and CRIU in namespaces of its own, entered once, before any
-//! thread exists.
+//! The way into the test host: a Debian root with LXC and CRIU in namespaces of its own, entered
+//! once, before any thread exists.
 //!
-//! Four processes: the one that was started stays outside and cleans up; its child enters a cgroup of its own and makes
-//! the namespaces; its child is pid 1 there, builds the file system and collects orphans; its child returns from
-//! [`enter`]. Each dies with its parent, and everything in the host dies with pid 1.
+//! Four processes: the one that was started stays outside and cleans up; its child enters a cgroup
+//! of its own and makes the namespaces; its child is pid 1 there, builds the file system and
+//! collects orphans; its child returns from [`enter`]. Each dies with its parent, and everything in
+//! the host dies with pid 1.
 //!
-//! `/` is an overlay over the cached root, thrown away at the end. Containers and images must not lie on it (CRIU
-//! and overlayfs disagree about devices): they have `/srv/disk` (a plain directory) and `/srv/shm` (a tmpfs).
+//! `/` is an overlay over the cached root, thrown away at the end. Containers and images must not
+//! lie on it (CRIU and overlayfs disagree about devices): they have `/srv/disk` (a plain directory)
+//! and `/srv/shm` (a tmpfs).
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -18,7 +20,9 @@ use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigHandler, SigSet, SigmaskHow, Signal, kill, signal as handle, sigprocmask};
+use nix::sys::signal::{
+    SigHandler, SigSet, SigmaskHow, Signal, kill, signal as handle, sigprocmask,
+};
 use nix::sys::statfs::{OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, wait, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, fork, geteuid, pivot_root, sethostname};
@@ -46,11 +50,13 @@ pub const WORKLOADS_ROOT: &str = "/opt/workloads";
 pub const OPENRC_ROOT: &str = "/opt/openrc";
 /// The static init that does what it is told, see `tests/system/hostile/`.
 pub const HOSTILE: &str = "/opt/hostile";
-/// Those with the servers of each group of `tests/system/program/list.txt`, if they were made; read-only.
+/// Those with the servers of each group of `tests/system/program/list.txt`, if they were made;
+/// read-only.
 pub const PROGRAM_ROOTS: &str = "/opt/programs";
 /// The static program with kernel objects, see `tests/system/object/`.
 pub const OBJECT: &str = "/opt/object";
-/// Names the LXC of the test host in the environment: 5, 6, 7, or `stock`, Debian 13's with its own CRIU.
+/// Names the LXC of the test host in the environment: 5, 6, 7, or `stock`, Debian 13's with its own
+/// CRIU.
 const LXC_VERSION: &str = "LXC_CR_TEST_LXC";
 /// The static culprit, see `culprit.rs`.
 pub const CULPRIT: &str = "/opt/culprit";
@@ -62,7 +68,8 @@ pub const BRIDGE_ADDRESS: &str = "10.99.0.1/24";
 /// Where the machine's kernel has AppArmor in force.
 pub const APPARMOR: &str = "/sys/kernel/security/apparmor";
 
-/// Names the host's kind in the environment: `clean` has private mounts and none of [`KERNEL_FILE_SYSTEMS`].
+/// Names the host's kind in the environment: `clean` has private mounts and none of
+/// [`KERNEL_FILE_SYSTEMS`].
 const HOST_KIND: &str = "LXC_CR_TEST_HOST";
 /// What systemd mounts on a host, as far as the kernel has it: the kind, where, and the options.
 const KERNEL_FILE_SYSTEMS: &[(&str, &str, &str)] = &[
@@ -101,8 +108,8 @@ struct Outside {
     object: PathBuf,
 }
 
-/// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans up and exits
-/// with its exit code.
+/// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans
+/// up and exits with its exit code.
 pub fn enter() -> Result<(), Unavailable> {
     let outside = prepare()?;
     let threads = fs::read_dir("/proc/self/task").map_err(unavailable)?.count();
@@ -113,7 +120,8 @@ pub fn enter() -> Result<(), Unavailable> {
         watched.add(signal);
     }
     let before = watched.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(unavailable)?;
-    // A shell's background job ignores the keyboard's signals; the containers must not inherit that.
+    // A shell's background job ignores the keyboard's signals; the containers must not inherit
+    // that.
     for signal in [Signal::SIGINT, Signal::SIGQUIT] {
         // SAFETY: the default disposition runs no code of ours.
         unsafe { handle(signal, SigHandler::SigDfl) }.map_err(unavailable)?;
@@ -165,10 +173,14 @@ fn prepare() -> Result<Outside, Unavailable> {
     let root = cached_root(&["--lxc", &lxc, "--path"])?;
     if !root.join("usr").is_dir() {
         let path = root.display();
-        return Err(Unavailable(format!("no test host in '{path}': run packaging/test-host.sh --lxc {lxc}")));
+        return Err(Unavailable(format!(
+            "no test host in '{path}': run packaging/test-host.sh --lxc {lxc}"
+        )));
     }
-    let state =
-        programs().parent().map(|target| target.join("system")).ok_or_else(|| unavailable("no target directory"))?;
+    let state = programs()
+        .parent()
+        .map(|target| target.join("system"))
+        .ok_or_else(|| unavailable("no target directory"))?;
     remove_stale(&state);
     let name = format!("lxc-cr-{}", std::process::id());
     let run = state.join(&name);
@@ -229,7 +241,9 @@ fn link_programs() -> Result<(), Unavailable> {
             }
             // Another test program may do the same at this moment.
             let new = dir.join(format!("{name}.{}", std::process::id()));
-            fs::hard_link(dir.join(program), &new).and_then(|()| fs::rename(&new, &link)).map_err(unavailable)?;
+            fs::hard_link(dir.join(program), &new)
+                .and_then(|()| fs::rename(&new, &link))
+                .map_err(unavailable)?;
             let _ = fs::remove_file(&new);
         }
     }
@@ -307,9 +321,11 @@ fn build(outside: &Outside) -> Result<(), String> {
     let bind = |source: &Path, inside: &str, read_only: bool| {
         let target = root.join(inside.trim_start_matches('/'));
         let failed = |e| format!("bind {} on {}: {e}", source.display(), target.display());
-        let made = if source.is_dir() { fs::create_dir_all(&target) } else { fs::write(&target, "") };
+        let made =
+            if source.is_dir() { fs::create_dir_all(&target) } else { fs::write(&target, "") };
         made.map_err(|e| format!("make {}: {e}", target.display()))?;
-        mount(Some(source), &target, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE).map_err(failed)?;
+        mount(Some(source), &target, NONE, MsFlags::MS_BIND | MsFlags::MS_REC, NONE)
+            .map_err(failed)?;
         if read_only {
             let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
             mount(NONE, &target, NONE, flags, NONE).map_err(failed)?;
@@ -317,17 +333,22 @@ fn build(outside: &Outside) -> Result<(), String> {
         Ok::<(), String>(())
     };
 
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).map_err(|e| format!("make / private: {e}"))?;
+    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
+        .map_err(|e| format!("make / private: {e}"))?;
     put("tmpfs", "stage", &stage, MsFlags::empty(), "mode=755")?;
     for dir in ["upper", "work", "root"] {
         fs::create_dir(stage.join(dir)).map_err(|e| format!("make {dir}: {e}"))?;
     }
-    let layers =
-        format!("lowerdir={},upperdir={s}/upper,workdir={s}/work", outside.root.display(), s = stage.display());
+    let layers = format!(
+        "lowerdir={},upperdir={s}/upper,workdir={s}/work",
+        outside.root.display(),
+        s = stage.display()
+    );
     put("overlay", "root", &root, MsFlags::empty(), &layers)?;
     bind(Path::new("/dev"), "/dev", false)?;
     put("proc", "proc", &root.join("proc"), MsFlags::empty(), "")?;
-    // A fresh sysfs shows the network namespace of whoever mounts it: LXC looks for the bridge there.
+    // A fresh sysfs shows the network namespace of whoever mounts it: LXC looks for the bridge
+    // there.
     put("sysfs", "sysfs", &root.join("sys"), MsFlags::empty(), "")?;
     if is_clean() && Path::new(APPARMOR).exists() {
         put("securityfs", "securityfs", &root.join("sys/kernel/security"), MsFlags::empty(), "")?;
@@ -341,17 +362,34 @@ fn build(outside: &Outside) -> Result<(), String> {
     for dir in ["run/lock", &SHM[1..], &DISK[1..]] {
         fs::create_dir_all(root.join(dir)).map_err(|e| format!("make {dir}: {e}"))?;
     }
-    put("tmpfs", "tmpfs", &root.join(&SHM[1..]), MsFlags::empty(), &format!("mode=755,size={SHM_SIZE}"))?;
-    let kind = statfs(&outside.run).map_err(|e| format!("statfs {}: {e}", outside.run.display()))?.filesystem_type();
+    put(
+        "tmpfs",
+        "tmpfs",
+        &root.join(&SHM[1..]),
+        MsFlags::empty(),
+        &format!("mode=755,size={SHM_SIZE}"),
+    )?;
+    let kind = statfs(&outside.run)
+        .map_err(|e| format!("statfs {}: {e}", outside.run.display()))?
+        .filesystem_type();
     let plain = ![OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC].contains(&kind);
     if !plain {
-        eprintln!("test host: no plain file system below {}: {DISK} is a tmpfs, too", outside.state.display());
+        eprintln!(
+            "test host: no plain file system below {}: {DISK} is a tmpfs, too",
+            outside.state.display()
+        );
     }
     for (name, place) in [("disk", DISK), ("lxc", DEFAULT_LXCPATH)] {
         if plain {
             bind(&outside.run.join(name), place, false)?;
         } else {
-            put("tmpfs", "tmpfs", &root.join(&place[1..]), MsFlags::empty(), &format!("mode=755,size={SHM_SIZE}"))?;
+            put(
+                "tmpfs",
+                "tmpfs",
+                &root.join(&place[1..]),
+                MsFlags::empty(),
+                &format!("mode=755,size={SHM_SIZE}"),
+            )?;
         }
     }
     bind(&outside.state.join("logs"), LOGS, false)?;
@@ -383,7 +421,8 @@ fn is_clean() -> bool {
     std::env::var(HOST_KIND).is_ok_and(|kind| kind == "clean")
 }
 
-/// As systemd does. The directories below /dev are the machine's and stay: each host with systemd has them.
+/// As systemd does. The directories below /dev are the machine's and stay: each host with systemd
+/// has them.
 fn mount_kernel_file_systems(root: &Path) -> Result<(), String> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RELATIME;
     for (kind, place, options) in KERNEL_FILE_SYSTEMS {
@@ -432,5 +471,10 @@ pub fn become_program(arguments: &[String]) -> std::io::Error {
         [program, rest @ ..] => (program.as_str(), rest),
     };
     let path = format!("{PROGRAMS}:{}", super::run::PATH);
-    Command::new(program).args(rest).env("PATH", path).env("HOME", "/root").env("LC_ALL", "C.UTF-8").exec()
+    Command::new(program)
+        .args(rest)
+        .env("PATH", path)
+        .env("HOME", "/root")
+        .env("LC_ALL", "C.UTF-8")
+        .exec()
 }

@@ -28,9 +28,14 @@ pub struct Waiting<'g> {
 impl Gate {
     /// Makes it in a directory, not armed.
     pub fn make(dir: &Path) -> Gate {
-        let gate = Gate { script: dir.join("wait.sh"), fifo: dir.join("fifo"), armed: dir.join("armed") };
+        let gate =
+            Gate { script: dir.join("wait.sh"), fifo: dir.join("fifo"), armed: dir.join("armed") };
         Run::new("mkfifo").arg(&gate.fifo).ok();
-        let wait = format!("#!/bin/sh\n[ ! -e {} ] || read line < {}\n", gate.armed.display(), gate.fifo.display());
+        let wait = format!(
+            "#!/bin/sh\n[ ! -e {} ] || read line < {}\n",
+            gate.armed.display(),
+            gate.fifo.display()
+        );
         fs::write(&gate.script, wait).unwrap();
         fs::set_permissions(&gate.script, fs::Permissions::from_mode(0o755)).unwrap();
         gate
@@ -50,7 +55,9 @@ impl Gate {
     /// Waits for somebody to come.
     pub fn wait(&self) -> Waiting<'_> {
         // A fifo can only be opened like this where somebody reads.
-        let open = || File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.fifo).ok();
+        let open = || {
+            File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.fifo).ok()
+        };
         Waiting { gate: self, held: wait_for("somebody in the gate", LIMIT, open).unwrap() }
     }
 }

@@ -31,7 +31,8 @@ impl<'w> Hostile<'w> {
     /// Makes one that will do this at its start.
     pub fn make(world: &'w World, name: &str, id_mapped: bool, plan: &[String]) -> Hostile<'w> {
         let container = world.container_named(name);
-        let (shared, victim) = (world.images(&format!("{name}-shared")), world.images(&format!("{name}-victim")));
+        let (shared, victim) =
+            (world.images(&format!("{name}-shared")), world.images(&format!("{name}-victim")));
         for dir in ["etc", "sub", "d"] {
             fs::create_dir_all(shared.join(dir)).unwrap();
             fs::create_dir_all(victim.join(dir)).unwrap();
@@ -70,7 +71,11 @@ impl<'w> Hostile<'w> {
         if id_mapped {
             config += &format!("lxc.idmap = u 0 {GUEST} 65536\nlxc.idmap = g 0 {GUEST} 65536\n");
             let owner = format!("{GUEST}:{GUEST}");
-            Run::new("chown").args(["-R", &owner]).arg(self.container.rootfs()).arg(&self.shared).ok();
+            Run::new("chown")
+                .args(["-R", &owner])
+                .arg(self.container.rootfs())
+                .arg(&self.shared)
+                .ok();
             Run::new("chown").arg(format!("{GUEST}:0")).arg(&dir).ok();
         }
         fs::write(dir.join("config"), config).unwrap();
@@ -85,7 +90,8 @@ impl<'w> Hostile<'w> {
     /// Lets it do one more thing.
     pub fn go_on(&self, step: &str) -> Vec<String> {
         let before = self.answer().iter().filter(|line| *line == "ready").count();
-        fs::write(self.container.rootfs().join("more"), format!("{}\n", self.fill_in(step))).unwrap();
+        fs::write(self.container.rootfs().join("more"), format!("{}\n", self.fill_in(step)))
+            .unwrap();
         self.wait_ready(before + 1)
     }
 
@@ -99,8 +105,8 @@ impl<'w> Hostile<'w> {
             let lines = self.answer();
             (lines.iter().filter(|line| *line == "ready").count() >= times).then_some(lines)
         };
-        let lines =
-            wait_for("the hostile init to do it", LIMIT, done).unwrap_or_else(|e| panic!("{e}: {:?}", self.answer()));
+        let lines = wait_for("the hostile init to do it", LIMIT, done)
+            .unwrap_or_else(|e| panic!("{e}: {:?}", self.answer()));
         lines.into_iter().filter(|line| line != "ready").collect()
     }
 }
@@ -130,7 +136,8 @@ impl HostTree {
     /// All of it, but what is below these.
     pub fn take(without: &[&Path]) -> HostTree {
         let mut found = BTreeMap::new();
-        let skipped: Vec<&Path> = ALIVE.iter().chain(LARGE).map(Path::new).chain(without.iter().copied()).collect();
+        let skipped: Vec<&Path> =
+            ALIVE.iter().chain(LARGE).map(Path::new).chain(without.iter().copied()).collect();
         look(Path::new("/"), &skipped, &mut found);
         HostTree(found)
     }
@@ -148,12 +155,18 @@ impl HostTree {
         for (path, now) in &self.0 {
             match since.0.get(path) {
                 None => told.push(format!("{} is new: {now}", path.display())),
-                Some(then) if then != now => told.push(format!("{} was {then} and is {now}", path.display())),
+                Some(then) if then != now => {
+                    told.push(format!("{} was {then} and is {now}", path.display()))
+                }
                 Some(_) => {}
             }
         }
         told.extend(
-            since.0.keys().filter(|path| !self.0.contains_key(*path)).map(|path| format!("{} is gone", path.display())),
+            since
+                .0
+                .keys()
+                .filter(|path| !self.0.contains_key(*path))
+                .map(|path| format!("{} is gone", path.display())),
         );
         told
     }

@@ -30,7 +30,17 @@ const COUNTED: &str = "file /dev/shm/witness: ";
 pub fn differences(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let line = |found: inspect::Difference| {
         let told = |value: Option<String>| value.unwrap_or_else(|| "nothing".to_owned());
-        format!("{}: {}: {} -> {}", found.subject, found.state.name, told(found.before), told(found.after))
+        format!(
+            "{}: {}: {} -> {}",
+            found.subject,
+            found.state.name,
+            told(found.before),
+            told(found.after)
+        )
     };
-    inspect::compare(before, after).into_iter().map(line).filter(|line| !line.starts_with(COUNTED)).collect()
+    inspect::compare(before, after)
+        .into_iter()
+        .map(line)
+        .filter(|line| !line.starts_with(COUNTED))
+        .collect()
 }

@@ -1,4 +1,5 @@
-//! What `make install` puts below a prefix, as far as containers name it; and `lxc-cr`, which finds it by its own place.
+//! What `make install` puts below a prefix, as far as containers name it; and `lxc-cr`, which finds
+//! it by its own place.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -33,14 +34,21 @@ impl Installed {
         let installed = Installed(prefix.to_owned());
         let data = prefix.join("share/lxc-cr");
         let hooks = prefix.join("libexec/lxc-cr");
-        for dir in [&installed.0.join("bin"), &data.join("systemd"), &prefix.join("libexec"), &installed.config("")] {
+        for dir in [
+            &installed.0.join("bin"),
+            &data.join("systemd"),
+            &prefix.join("libexec"),
+            &installed.config(""),
+        ] {
             fs::create_dir_all(dir).unwrap();
         }
         symlink(PROGRAMS, &hooks).unwrap();
         // A link would lead it to where it was built.
         fs::copy(Path::new(PROGRAMS).join("lxc-cr"), installed.lxc_cr()).unwrap();
         for (name, text) in CONFIG {
-            let text = text.replace("@DATADIR@", &data.to_string_lossy()).replace("@LIBEXECDIR@", PROGRAMS);
+            let text = text
+                .replace("@DATADIR@", &data.to_string_lossy())
+                .replace("@LIBEXECDIR@", PROGRAMS);
             fs::write(installed.config(name), text).unwrap();
         }
         fs::create_dir_all(data.join("programs")).unwrap();

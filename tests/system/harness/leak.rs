@@ -12,7 +12,8 @@ use lxc_cr::rollback::lock::STATE_ROOT;
 use super::cgroups;
 use super::run::{Run, wait_for};
 
-/// Some things go after their cause: a veth when its namespace is taken apart, a monitor after its last client.
+/// Some things go after their cause: a veth when its namespace is taken apart, a monitor after its
+/// last client.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// What stays after the first use, rightly.
@@ -38,7 +39,8 @@ const EXPECTED: &[&str] = &[
 pub struct Snapshot(BTreeSet<String>);
 
 impl Snapshot {
-    /// Looks at mounts, links, firewall rules, cgroups, processes and the files in the places for state.
+    /// Looks at mounts, links, firewall rules, cgroups, processes and the files in the places for
+    /// state.
     pub fn take() -> Snapshot {
         let mut found = BTreeSet::new();
         for line in fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
@@ -48,14 +50,21 @@ impl Snapshot {
         }
         for entry in fs::read_dir("/sys/class/net").into_iter().flatten().flatten() {
             let port = fs::read_link(entry.path().join("master")).ok();
-            let port = port.and_then(|p| Some(format!(" on {}", p.file_name()?.to_str()?))).unwrap_or_default();
+            let port = port
+                .and_then(|p| Some(format!(" on {}", p.file_name()?.to_str()?)))
+                .unwrap_or_default();
             found.insert(format!("link {}{port}", entry.file_name().display()));
         }
         for line in Run::new("nft").args(["list", "ruleset"]).output().stdout.lines() {
             found.insert(format!("nft {line}"));
         }
         for root in cgroups::roots() {
-            let hierarchy = root.file_name().filter(|_| cgroups::is_hybrid()).unwrap_or_default().display().to_string();
+            let hierarchy = root
+                .file_name()
+                .filter(|_| cgroups::is_hybrid())
+                .unwrap_or_default()
+                .display()
+                .to_string();
             tree(&root, &mut |path, kind| {
                 if kind.is_dir() {
                     let path = path.strip_prefix(&root).unwrap_or(path).display();
@@ -64,7 +73,8 @@ impl Snapshot {
             });
         }
         processes(&mut found);
-        for place in ["/run", "/tmp", "/srv", "/var/lib/lxc", "/var/cache/lxc", "/var/log", "/etc"] {
+        for place in ["/run", "/tmp", "/srv", "/var/lib/lxc", "/var/cache/lxc", "/var/log", "/etc"]
+        {
             tree(Path::new(place), &mut |path, _| {
                 if !path.starts_with(super::enter::LOGS) {
                     found.insert(format!("file {}", path.display()));
@@ -73,9 +83,9 @@ impl Snapshot {
         }
         found.retain(|line| {
             !stays_of_ours(line)
-                && !EXPECTED
-                    .iter()
-                    .any(|e| line.strip_prefix(e).is_some_and(|r| r.is_empty() || r.starts_with(['/', ' '])))
+                && !EXPECTED.iter().any(|e| {
+                    line.strip_prefix(e).is_some_and(|r| r.is_empty() || r.starts_with(['/', ' ']))
+                })
         });
         Snapshot(found)
     }
@@ -90,7 +100,9 @@ impl Snapshot {
         let dir = dir.to_string_lossy();
         self.0.retain(|line| {
             let path = line.strip_prefix("file ").or_else(|| line.strip_prefix("content "));
-            !path.and_then(|path| path.strip_prefix(&*dir)).is_some_and(|r| r.is_empty() || r.starts_with(['/', ' ']))
+            !path
+                .and_then(|path| path.strip_prefix(&*dir))
+                .is_some_and(|r| r.is_empty() || r.starts_with(['/', ' ']))
         });
         self
     }
@@ -101,26 +113,35 @@ impl Snapshot {
         self
     }
 
-    /// The same and how each file below a directory is: one that is written to or replaced is told as another one. Not
-    /// those of a container's root, which it may write to at any time, and LXC's log of it.
+    /// The same and how each file below a directory is: one that is written to or replaced is told
+    /// as another one. Not those of a container's root, which it may write to at any time, and
+    /// LXC's log of it.
     pub fn with_contents_of(mut self, dir: &Path) -> Snapshot {
         tree(dir, &mut |path, kind| {
             let Ok(meta) = path.symlink_metadata() else { return };
-            let below_root = path.strip_prefix(dir).is_ok_and(|below| below.iter().any(|name| name == "rootfs"));
+            let below_root =
+                path.strip_prefix(dir).is_ok_and(|below| below.iter().any(|name| name == "rootfs"));
             if below_root || path.ends_with("lxc.log") {
                 return;
             }
             // A directory is written to by whoever makes a file in it, for a moment only, too.
-            let written =
-                if kind.is_dir() { (0, 0, 0) } else { (meta.size().cast_signed(), meta.mtime(), meta.mtime_nsec()) };
+            let written = if kind.is_dir() {
+                (0, 0, 0)
+            } else {
+                (meta.size().cast_signed(), meta.mtime(), meta.mtime_nsec())
+            };
             let (mode, owner) = (meta.mode(), (meta.uid(), meta.gid()));
             let inode = meta.ino();
-            self.0.insert(format!("content {} {inode} {mode:o} {owner:?} {written:?}", path.display()));
+            self.0.insert(format!(
+                "content {} {inode} {mode:o} {owner:?} {written:?}",
+                path.display()
+            ));
         });
         self
     }
 
-    /// What is too many now and what is missing, but for the files below a directory; waits until there is nothing.
+    /// What is too many now and what is missing, but for the files below a directory; waits until
+    /// there is nothing.
     pub fn differences_without(&self, dir: &Path) -> Result<(), String> {
         self.wait_until(|| Snapshot::take().without(dir))
     }
@@ -158,7 +179,9 @@ fn tree(dir: &Path, visit: &mut dyn FnMut(&Path, fs::FileType)) {
 /// All processes but pid 1 and ourselves.
 fn processes(found: &mut BTreeSet<String>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else {
+            continue;
+        };
         if pid == 1 || pid == std::process::id() {
             continue;
         }
@@ -171,11 +194,13 @@ fn processes(found: &mut BTreeSet<String>) {
     }
 }
 
-/// What stays of our own state: a container's directory with its lock, which must not vanish while somebody waits for
-/// it, and with whose it is; and what version the programs have that we run. A journal, a socket, a note that stay are
-/// leaks.
+/// What stays of our own state: a container's directory with its lock, which must not vanish while
+/// somebody waits for it, and with whose it is; and what version the programs have that we run. A
+/// journal, a socket, a note that stay are leaks.
 fn stays_of_ours(line: &str) -> bool {
-    let Some(path) = line.strip_prefix("file ").and_then(|path| Path::new(path).strip_prefix(STATE_ROOT).ok()) else {
+    let Some(path) =
+        line.strip_prefix("file ").and_then(|path| Path::new(path).strip_prefix(STATE_ROOT).ok())
+    else {
         return false;
     };
     let names: Vec<_> = path.iter().filter_map(OsStr::to_str).collect();

@@ -1,8 +1,9 @@
 //! A host that systemd boots, with LXC's units of Debian and ours.
 //!
-//! It is the test host once more: its file system with another /etc, in pid, mount and cgroup namespaces of its own, whose
-//! first process is systemd, and with shared mounts, as on any host with systemd. The network is the test host's, which
-//! stays: a connection into it outlives a reboot.
+//! It is the test host once more: its file system with another /etc, in pid, mount and cgroup
+//! namespaces of its own, whose first process is systemd, and with shared mounts, as on any host
+//! with systemd. The network is the test host's, which stays: a connection into it outlives a
+//! reboot.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -23,7 +24,8 @@ const UNITS: &[(&str, &str)] = &[
     ("lxc@.service.d/lxc-cr.conf", include_str!("../../../packaging/systemd/lxc@.conf")),
 ];
 /// What would put its hands on the machine's terminals, or only takes time.
-const MASKED: &[&str] = &["getty.target", "console-getty.service", "ldconfig.service", "systemd-sysctl.service"];
+const MASKED: &[&str] =
+    &["getty.target", "console-getty.service", "ldconfig.service", "systemd-sysctl.service"];
 
 /// The cgroup that is the booted host's root.
 pub const CGROUP: &str = "booted";
@@ -56,7 +58,11 @@ impl Machine {
         }
         fs::write(etc.join("machine-id"), "0123456789abcdef0123456789abcdef\n").unwrap();
         fs::write(etc.join("default/lxc-net"), "USE_LXC_BRIDGE=false\n").unwrap();
-        fs::write(etc.join("lxc/lxc.conf"), format!("lxc.lxcpath = {}\n", world.lxcpath().display())).unwrap();
+        fs::write(
+            etc.join("lxc/lxc.conf"),
+            format!("lxc.lxcpath = {}\n", world.lxcpath().display()),
+        )
+        .unwrap();
         fs::write(etc.join("lxc/lxc-cr.toml"), "suspend = true\n").unwrap();
         for (name, text) in UNITS {
             fs::write(units.join(name), text.replace("@BINDIR@", PROGRAMS)).unwrap();
@@ -65,7 +71,11 @@ impl Machine {
             }
         }
         for name in in_units {
-            symlink("/usr/lib/systemd/system/lxc@.service", wanted.join(format!("lxc@{name}.service"))).unwrap();
+            symlink(
+                "/usr/lib/systemd/system/lxc@.service",
+                wanted.join(format!("lxc@{name}.service")),
+            )
+            .unwrap();
         }
         symlink("/usr/lib/systemd/system/multi-user.target", units.join("default.target")).unwrap();
         for unit in MASKED {
@@ -92,9 +102,13 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin {SYSTEMD} --system --show-st
     /// Boots it, and waits until all units are started.
     pub fn boot(&self) -> Host {
         let host = self.start();
-        let is_up = || host.command("systemctl", &["is-active", "multi-user.target"]).success().then_some(());
+        let is_up = || {
+            host.command("systemctl", &["is-active", "multi-user.target"]).success().then_some(())
+        };
         let up = wait_for("the host to be up", LIMIT, is_up);
-        up.unwrap_or_else(|e| panic!("{e}\n{}\n{}", host.command("systemctl", &["list-jobs"]), self.journal(&[])));
+        up.unwrap_or_else(|e| {
+            panic!("{e}\n{}\n{}", host.command("systemctl", &["list-jobs"]), self.journal(&[]))
+        });
         host
     }
 
@@ -119,7 +133,11 @@ exec env -i container=other PATH=/usr/sbin:/usr/bin {SYSTEMD} --system --show-st
 
     /// What its journal shows, also when it is off.
     pub fn journal(&self, which: &[&str]) -> String {
-        let told = Run::new("journalctl").arg("-D").arg(self.dir.join("log/journal")).arg("--no-pager").args(which);
+        let told = Run::new("journalctl")
+            .arg("-D")
+            .arg(self.dir.join("log/journal"))
+            .arg("--no-pager")
+            .args(which);
         told.output().stdout
     }
 }
@@ -181,7 +199,8 @@ impl Drop for Host {
         // Its pid 1 goes with it, and all that is in its pid namespace.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
-        let gone = wait_for("its cgroups to be empty", LIMIT, || remove_tree(&self.cgroup).then_some(()));
+        let gone =
+            wait_for("its cgroups to be empty", LIMIT, || remove_tree(&self.cgroup).then_some(()));
         if let Err(e) = gone {
             eprintln!("{e}");
         }

@@ -1,5 +1,5 @@
-//! The test host and what tests, demo and bench do in it: containers, the witness in them, commands with a time
-//! limit, and the check that nothing is left behind.
+//! The test host and what tests, demo and bench do in it: containers, the witness in them, commands
+//! with a time limit, and the check that nothing is left behind.
 //!
 //! Used by several programs, none of which uses all of it.
 #![allow(dead_code, unused_imports)]

@@ -1,5 +1,6 @@
-//! What is mounted in a container, in words that a restore must not change: each mount with all that the kernel says of
-//! it, and instead of the numbers that it gives out anew, what they stand for.
+//! What is mounted in a container, in words that a restore must not change: each mount with all
+//! that the kernel says of it, and instead of the numbers that it gives out anew, what they stand
+//! for.
 
 use std::fs;
 
@@ -33,7 +34,10 @@ impl<'a> Mount<'a> {
 /// The mounts of a process's mount namespace, sorted.
 pub fn of(pid: u32) -> Vec<String> {
     let path = format!("/proc/{pid}/mountinfo");
-    describe(&fs::read_to_string(&path).unwrap(), &fs::read_to_string("/proc/self/mountinfo").unwrap())
+    describe(
+        &fs::read_to_string(&path).unwrap(),
+        &fs::read_to_string("/proc/self/mountinfo").unwrap(),
+    )
 }
 
 /// The same by the text of a container's mountinfo and of its host's.
@@ -57,17 +61,19 @@ pub fn describe(inside: &str, host: &str) -> Vec<String> {
                         "" => format!("shares with {}", members(&inside, group)),
                         points => format!("shares with the host's {points}"),
                     },
-                    Some(("master", group)) => match (members(&inside, group).as_str(), members(&host, group).as_str())
-                    {
-                        ("", points) => format!("receives from the host's {points}"),
-                        (points, _) => format!("receives from {points}"),
-                    },
+                    Some(("master", group)) => {
+                        match (members(&inside, group).as_str(), members(&host, group).as_str()) {
+                            ("", points) => format!("receives from the host's {points}"),
+                            (points, _) => format!("receives from {points}"),
+                        }
+                    }
                     _ => (*field).to_owned(),
                 });
             }
             let device = if mount.device.starts_with("0:") { "0:*" } else { mount.device };
             let mut file_system = mount.file_system.clone();
-            // What is said to be mounted is a word; CRIU says the kind of a cgroup2, LXC says "none".
+            // What is said to be mounted is a word; CRIU says the kind of a cgroup2, LXC says
+            // "none".
             if file_system[0] == "cgroup2" {
                 file_system[1] = "cgroup2";
             }
@@ -76,8 +82,13 @@ pub fn describe(inside: &str, host: &str) -> Vec<String> {
             if is_terminal {
                 file_system.pop();
             }
-            let (root, point, options) = (if is_terminal { "/N" } else { mount.root }, mount.point, mount.options);
-            format!("{point} on {upon}: {device} {root} {options} {} [{}]", file_system.join(" "), groups.join("; "))
+            let (root, point, options) =
+                (if is_terminal { "/N" } else { mount.root }, mount.point, mount.options);
+            format!(
+                "{point} on {upon}: {device} {root} {options} {} [{}]",
+                file_system.join(" "),
+                groups.join("; ")
+            )
         })
         .collect();
     words.sort();
@@ -87,7 +98,11 @@ pub fn describe(inside: &str, host: &str) -> Vec<String> {
 /// What differs, one line each.
 pub fn differences(before: &[String], after: &[String]) -> Vec<String> {
     let only = |these: &[String], those: &[String], sign: &str| -> Vec<String> {
-        these.iter().filter(|line| !those.contains(line)).map(|line| format!("{sign} {line}")).collect()
+        these
+            .iter()
+            .filter(|line| !those.contains(line))
+            .map(|line| format!("{sign} {line}"))
+            .collect()
     };
     [only(before, after, "-"), only(after, before, "+")].concat()
 }

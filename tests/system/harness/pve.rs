@@ -1,8 +1,9 @@
-//! A host like one of Proxmox VE: its hooks and network script in our own words (`tests/system/pve`), and containers
-//! whose configuration is written as its `update_lxc_config` writes it.
+//! A host like one of Proxmox VE: its hooks and network script in our own words
+//! (`tests/system/pve`), and containers whose configuration is written as its `update_lxc_config`
+//! writes it.
 //!
-//! The root of such a container, its mount points and the devices that it is given are mounted by hooks in the mount
-//! namespace of its monitor; the host sees an empty directory.
+//! The root of such a container, its mount points and the devices that it is given are mounted by
+//! hooks in the mount namespace of its monitor; the host sees an empty directory.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -86,7 +87,10 @@ fn make_vlan_bridge() -> bool {
     ] {
         assert!(ip(words.clone()), "{words}");
     }
-    Run::new("bridge").args(["vlan", "add", "dev", VLAN_BRIDGE, "vid", VLAN, "self"]).output().success()
+    Run::new("bridge")
+        .args(["vlan", "add", "dev", VLAN_BRIDGE, "vid", VLAN, "self"])
+        .output()
+        .success()
 }
 
 impl Drop for Host {
@@ -213,10 +217,18 @@ impl<'w> Guest<'w> {
             address = self.address,
         );
         if !controllers().contains(&"memory".to_owned()) {
-            text = text.lines().filter(|l| !l.contains("memory.max")).map(|l| format!("{l}\n")).collect();
+            text = text
+                .lines()
+                .filter(|l| !l.contains("memory.max"))
+                .map(|l| format!("{l}\n"))
+                .collect();
         }
         if !controllers().contains(&"pids".to_owned()) {
-            text = text.lines().filter(|l| !l.contains("pids.max")).map(|l| format!("{l}\n")).collect();
+            text = text
+                .lines()
+                .filter(|l| !l.contains("pids.max"))
+                .map(|l| format!("{l}\n"))
+                .collect();
             text += "lxc.cgroup2.cgroup.max.descendants = 30\n";
         }
         text + wish.raw
@@ -231,8 +243,10 @@ impl<'w> Guest<'w> {
     pub fn start(&self, wish: &Wish<'_>) {
         let text = fs::read_to_string(self.definition()).unwrap();
         let current = text.lines().take_while(|line| !line.starts_with('['));
-        let raw: String =
-            current.filter(|line| line.starts_with("lxc.")).map(|line| line.replacen(": ", " = ", 1) + "\n").collect();
+        let raw: String = current
+            .filter(|line| line.starts_with("lxc."))
+            .map(|line| line.replacen(": ", " = ", 1) + "\n")
+            .collect();
         fs::write(self.container.dir().join("config"), self.config(wish) + &raw).unwrap();
         self.container.start();
     }
@@ -255,11 +269,13 @@ impl<'w> Guest<'w> {
     /// `pct resume`, which stays until the container ends.
     pub fn resume(&self) -> Child {
         let id = self.id.to_string();
-        let child = Run::ours("lxc-checkpoint").args(["-n", &id, "-r", "--foreground", "-D", DUMP]).spawn();
+        let child =
+            Run::ours("lxc-checkpoint").args(["-n", &id, "-r", "--foreground", "-D", DUMP]).spawn();
         let mut child = child;
         let running = wait_for("it to run again", LIMIT, || {
             if let Ok(Some(status)) = child.try_wait() {
-                let again = Run::ours("lxc-checkpoint").args(["-n", &id, "-r", "-d", "-D", DUMP]).output();
+                let again =
+                    Run::ours("lxc-checkpoint").args(["-n", &id, "-r", "-d", "-D", DUMP]).output();
                 panic!("pct resume: {status}; once more: {again}");
             }
             (self.container.state() == "RUNNING").then_some(())
@@ -276,8 +292,8 @@ impl<'w> Guest<'w> {
         }
     }
 
-    /// What must be equal before and after: its mounts, its cgroups with their limits, what devices it may open, its
-    /// network inside and on the host.
+    /// What must be equal before and after: its mounts, its cgroups with their limits, what devices
+    /// it may open, its network inside and on the host.
     pub fn state(&self) -> String {
         let init = self.container.init_pid();
         let mut state = Vec::new();
@@ -294,13 +310,21 @@ impl<'w> Guest<'w> {
             state.push(format!("cgroup {} {} {:o}", dir.display(), meta.uid(), meta.mode()));
             for entry in fs::read_dir(&dir).unwrap().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
-                if [".max", ".descendants", ".subtree_control", ".procs"].iter().any(|end| name.ends_with(end)) {
+                if [".max", ".descendants", ".subtree_control", ".procs"]
+                    .iter()
+                    .any(|end| name.ends_with(end))
+                {
                     let meta = entry.metadata().unwrap();
                     let value = match name.as_str() {
                         "cgroup.procs" => String::new(),
                         _ => fs::read_to_string(entry.path()).unwrap_or_default(),
                     };
-                    state.push(format!("cgroup {name} {} {:o} {}", meta.uid(), meta.mode(), value.trim()));
+                    state.push(format!(
+                        "cgroup {name} {} {:o} {}",
+                        meta.uid(),
+                        meta.mode(),
+                        value.trim()
+                    ));
                 }
             }
         }
@@ -317,17 +341,27 @@ impl<'w> Guest<'w> {
             let name = link.file_name().to_string_lossy().into_owned();
             if name.contains(&self.id.to_string()) {
                 let master = fs::read_link(link.path().join("master")).ok();
-                let master = master.and_then(|m| Some(m.file_name()?.to_string_lossy().into_owned()));
+                let master =
+                    master.and_then(|m| Some(m.file_name()?.to_string_lossy().into_owned()));
                 let six = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
                 let six = fs::read_to_string(six).unwrap_or_default();
                 let mtu = fs::read_to_string(link.path().join("mtu")).unwrap();
-                state.push(format!("link {name} {master:?} mtu {} no-ipv6 {}", mtu.trim(), six.trim()));
+                state.push(format!(
+                    "link {name} {master:?} mtu {} no-ipv6 {}",
+                    mtu.trim(),
+                    six.trim()
+                ));
             }
         }
-        for command in
-            ["ip addr show eth0 | grep -v valid_lft | sed 's/@if[0-9]*//; s/ tentative//'", "ip route", "hostname"]
-        {
-            state.push(format!("inside {command}: {}", self.container.exec(["sh", "-c", command]).stdout.trim()));
+        for command in [
+            "ip addr show eth0 | grep -v valid_lft | sed 's/@if[0-9]*//; s/ tentative//'",
+            "ip route",
+            "hostname",
+        ] {
+            state.push(format!(
+                "inside {command}: {}",
+                self.container.exec(["sh", "-c", command]).stdout.trim()
+            ));
         }
         state.sort();
         state.join("\n")

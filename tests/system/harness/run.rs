@@ -21,7 +21,8 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at a condition that nothing announces.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
-/// In the environment: how many times slower than others this machine is, one that is emulated above all.
+/// In the environment: how many times slower than others this machine is, one that is emulated
+/// above all.
 pub const SLOW: &str = "LXC_CR_SLOW";
 
 /// A time limit as it is on this machine.
@@ -31,7 +32,11 @@ pub fn patient(limit: Duration) -> Duration {
 }
 
 /// Looks until `condition` holds, at most for `limit`.
-pub fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> Result<T, String> {
+pub fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> Option<T>,
+) -> Result<T, String> {
     let (started, limit) = (Instant::now(), patient(limit));
     loop {
         if let Some(value) = condition() {
@@ -72,7 +77,10 @@ impl Run {
     }
 
     /// Adds arguments.
-    pub fn args<A: AsRef<std::ffi::OsStr>>(mut self, arguments: impl IntoIterator<Item = A>) -> Run {
+    pub fn args<A: AsRef<std::ffi::OsStr>>(
+        mut self,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Run {
         self.command.args(arguments);
         self
     }
@@ -108,7 +116,8 @@ impl Run {
 
     /// The same with a standard input.
     pub fn spawn_with(mut self, input: Stdio) -> Child {
-        let command = self.command.process_group(0).stdin(input).stdout(Stdio::null()).stderr(Stdio::null());
+        let command =
+            self.command.process_group(0).stdin(input).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
     }
 
@@ -117,7 +126,8 @@ impl Run {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);
         let stream = || Stdio::from(writer.try_clone().unwrap());
-        let command = self.command.process_group(0).stdin(Stdio::null()).stdout(stream()).stderr(stream());
+        let command =
+            self.command.process_group(0).stdin(Stdio::null()).stdout(stream()).stderr(stream());
         command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
     }
 
@@ -134,8 +144,8 @@ impl Run {
         command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
     }
 
-    /// Runs it to its end and captures both streams, in files: a daemon that it leaves behind cannot hold us up
-    /// by keeping one open.
+    /// Runs it to its end and captures both streams, in files: a daemon that it leaves behind
+    /// cannot hold us up by keeping one open.
     pub fn output(mut self) -> Output {
         let mut files = [scratch(), scratch(), scratch()];
         let [input, stdout, stderr] = &mut files;
@@ -143,8 +153,13 @@ impl Run {
             input.write_all(text.as_bytes()).and_then(|()| input.rewind()).unwrap();
         }
         let stream = |file: &File| Stdio::from(file.try_clone().unwrap());
-        self.command.process_group(0).stdin(stream(input)).stdout(stream(stdout)).stderr(stream(stderr));
-        let words: Vec<_> = self.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        self.command
+            .process_group(0)
+            .stdin(stream(input))
+            .stdout(stream(stdout))
+            .stderr(stream(stderr));
+        let words: Vec<_> =
+            self.words().iter().map(|word| word.to_string_lossy().into_owned()).collect();
         let line = words.join(" ");
         let started = Instant::now();
         let mut child = self.command.spawn().unwrap_or_else(|e| panic!("start {line}: {e}"));
@@ -234,6 +249,13 @@ impl fmt::Display for Output {
             (true, Some(code)) => format!("exit code {code}"),
             (true, None) => format!("ended by signal {}", self.status.signal().unwrap_or_default()),
         };
-        write!(f, "$ {}\n{}{}[{end} after {:.3} s]", self.line, self.stdout, self.stderr, self.took.as_secs_f64())
+        write!(
+            f,
+            "$ {}\n{}{}[{end} after {:.3} s]",
+            self.line,
+            self.stdout,
+            self.stderr,
+            self.took.as_secs_f64()
+        )
     }
 }

@@ -1,12 +1,13 @@
-//! What is seen of a container, as `key → value`, and how it differs from what was seen before: the same, but for what
-//! has to differ.
+//! What is seen of a container, as `key → value`, and how it differs from what was seen before: the
+//! same, but for what has to differ.
 
 use std::collections::BTreeMap;
 
 /// What was seen.
 pub type Seen = BTreeMap<String, String>;
 
-/// What is not the same after a restart: keys that begin like this, of their lines those that begin like that, and why.
+/// What is not the same after a restart: keys that begin like this, of their lines those that begin
+/// like that, and why.
 const DIFFERS: &[(&str, &str, &str)] = &[
     ("clock/", "", "time goes on: looked at by itself"),
     ("/proc/sys/kernel/ns_last_pid", "", "the next pid: whoever forks changes it"),
@@ -18,25 +19,40 @@ const DIFFERS: &[(&str, &str, &str)] = &[
     ("proc/self/status", "FDSize:", "how many descriptors the kernel has room for"),
     ("proc/1/status", "FDSize:", "how many descriptors the kernel has room for"),
     ("init/status", "FDSize:", "how many descriptors the kernel has room for"),
-    ("init/status", "SigBlk:", "busybox init blocks signals but while it waits for one; CRIU wakes it"),
-    ("proc/1/status", "SigBlk:", "busybox init blocks signals but while it waits for one; CRIU wakes it"),
+    (
+        "init/status",
+        "SigBlk:",
+        "busybox init blocks signals but while it waits for one; CRIU wakes it",
+    ),
+    (
+        "proc/1/status",
+        "SigBlk:",
+        "busybox init blocks signals but while it waits for one; CRIU wakes it",
+    ),
 ];
 
 /// What is not as it was: the key, what is gone, and what is new.
 pub fn differences(before: &Seen, after: &Seen) -> Vec<String> {
     let mut found = Vec::new();
     for key in before.keys().chain(after.keys().filter(|k| !before.contains_key(*k))) {
-        let may_differ: Vec<&str> = DIFFERS.iter().filter(|d| key.starts_with(d.0)).map(|d| d.1).collect();
+        let may_differ: Vec<&str> =
+            DIFFERS.iter().filter(|d| key.starts_with(d.0)).map(|d| d.1).collect();
         let show = |seen: &Seen| {
             let text = seen.get(key).map(|value| comparable(key, value))?;
-            Some(text.lines().filter(|l| !may_differ.iter().any(|m| l.starts_with(m))).collect::<Vec<_>>().join("\n"))
+            Some(
+                text.lines()
+                    .filter(|l| !may_differ.iter().any(|m| l.starts_with(m)))
+                    .collect::<Vec<_>>()
+                    .join("\n"),
+            )
         };
         let (was, is) = (show(before), show(after));
         if was != is {
             let lines = |text: Option<String>| text.unwrap_or_else(|| "(nothing)".to_owned());
             let (was, is) = (lines(was), lines(is));
-            let only =
-                |a: &str, b: &str| a.lines().filter(|l| !b.lines().any(|m| m == *l)).collect::<Vec<_>>().join(" | ");
+            let only = |a: &str, b: &str| {
+                a.lines().filter(|l| !b.lines().any(|m| m == *l)).collect::<Vec<_>>().join(" | ")
+            };
             found.push(format!("{key}: {} → {}", only(&was, &is), only(&is, &was)));
         }
     }
@@ -55,7 +71,11 @@ fn comparable(key: &str, value: &str) -> String {
     }
     if key.ends_with("/status") {
         let counted = ["Vm", "Rss", "voluntary", "nonvoluntary", "SigQ", "State"];
-        return value.lines().filter(|l| !counted.iter().any(|c| l.starts_with(c))).collect::<Vec<_>>().join("\n");
+        return value
+            .lines()
+            .filter(|l| !counted.iter().any(|c| l.starts_with(c)))
+            .collect::<Vec<_>>()
+            .join("\n");
     }
     if key.starts_with("net/") {
         let mut lines: Vec<&str> = value.lines().collect();
@@ -78,7 +98,8 @@ fn mount(line: &str) -> String {
         _ => field.to_owned(),
     });
     // What is said to be mounted is a word; CRIU says the kind of a cgroup2, LXC says "none".
-    let rest =
-        rest.map(|field| if line.contains(" - cgroup2 ") && field == "none" { "cgroup2".to_owned() } else { field });
+    let rest = rest.map(|field| {
+        if line.contains(" - cgroup2 ") && field == "none" { "cgroup2".to_owned() } else { field }
+    });
     std::iter::once(device.to_owned()).chain(rest).collect::<Vec<_>>().join(" ")
 }

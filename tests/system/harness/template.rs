@@ -1,5 +1,5 @@
-//! A Debian container as `lxc-create -t download` leaves it: LXC's own configuration, and a root with systemd. The
-//! template's image needs a network; the root is debootstrap's.
+//! A Debian container as `lxc-create -t download` leaves it: LXC's own configuration, and a root
+//! with systemd. The template's image needs a network; the root is debootstrap's.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -26,10 +26,15 @@ const UNITS: &[(&str, &str)] = &[
         "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=ip addr add ADDRESS/24 dev eth0\n\
          ExecStart=ip link set eth0 up\n",
     ),
-    ("witness.service", "[Unit]\nAfter=address.service\n[Service]\nExecStart=/usr/local/bin/witness 64\n"),
+    (
+        "witness.service",
+        "[Unit]\nAfter=address.service\n[Service]\nExecStart=/usr/local/bin/witness 64\n",
+    ),
 ];
-/// Services whose processes are other users': without an id map the root of this host cannot read their limits.
-const OF_OTHERS: &[&str] = &["dbus.service", "dbus.socket", "systemd-logind.service", "systemd-timesyncd.service"];
+/// Services whose processes are other users': without an id map the root of this host cannot read
+/// their limits.
+const OF_OTHERS: &[&str] =
+    &["dbus.service", "dbus.socket", "systemd-logind.service", "systemd-timesyncd.service"];
 
 /// The container.
 #[derive(Debug)]
@@ -60,14 +65,18 @@ impl<'w> Template<'w> {
     }
 
     fn make(world: &'w World, name: &'static str, number: u8, ids: &str) -> Template<'w> {
-        assert!(Path::new(SYSTEMD_ROOT).join("usr").exists(), "no root of it: run packaging/test-host.sh --systemd");
+        assert!(
+            Path::new(SYSTEMD_ROOT).join("usr").exists(),
+            "no root of it: run packaging/test-host.sh --systemd"
+        );
         let container = Template { world, name, address: Ipv4Addr::new(10, 99, 0, number) };
         fs::create_dir_all(container.dir()).unwrap();
         let root = container.root();
         Run::new("cp").args(["-a", SYSTEMD_ROOT]).arg(&root).limit(LIMIT).ok();
         fs::write(root.join("etc/machine-id"), "").unwrap();
         fs::copy(WITNESS, root.join("usr/local/bin/witness")).unwrap();
-        fs::set_permissions(root.join("usr/local/bin/witness"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(root.join("usr/local/bin/witness"), fs::Permissions::from_mode(0o755))
+            .unwrap();
         let wanted = container.units().join("multi-user.target.wants");
         fs::create_dir_all(&wanted).unwrap();
         for (unit, text) in UNITS {
@@ -139,7 +148,8 @@ lxc.net.0.hwaddr = 00:16:3e:00:99:{number:02x}
         self.world.lxc_cr(subcommand, self.name)
     }
 
-    /// Waits until systemd in it is up: "running", or "degraded" where this kernel has not all that Debian's units want.
+    /// Waits until systemd in it is up: "running", or "degraded" where this kernel has not all that
+    /// Debian's units want.
     pub fn wait_up(&self, host: &Host) -> String {
         let ask = || {
             let attach = self.lxc("lxc-attach").args(["--", "systemctl", "is-system-running"]);

@@ -28,8 +28,8 @@ const REQUIRED: &[&str] = &["CI", "LXC_CR_REQUIRE_SYSTEM"];
 /// A name and what happens; a panic is a failure.
 pub type Story = (&'static str, fn(&World));
 
-/// The whole program: enters the host and runs the stories that the arguments choose, one by one: the second list on a
-/// host with cgroup v1.
+/// The whole program: enters the host and runs the stories that the arguments choose, one by one:
+/// the second list on a host with cgroup v1.
 pub fn run(on_unified: &'static [Story], on_hybrid: &'static [Story]) -> ExitCode {
     let stories = if cgroups::is_asked_to_be_hybrid() { on_hybrid } else { on_unified };
     let raw: Vec<String> = std::env::args().collect();
@@ -57,7 +57,8 @@ pub fn run(on_unified: &'static [Story], on_hybrid: &'static [Story]) -> ExitCod
         }
     };
     if arguments.list {
-        return libtest_mimic::run(&arguments, stories.iter().map(trial(None)).collect()).exit_code();
+        return libtest_mimic::run(&arguments, stories.iter().map(trial(None)).collect())
+            .exit_code();
     }
     let unavailable = enter::enter().err().map(|e| e.0);
     match &unavailable {
@@ -118,7 +119,8 @@ fn run_one(name: &'static str) -> Result<Completion, Failed> {
     if !told.success() {
         wrong.push(told.to_string());
     }
-    // Removes what the trial could not when it was killed; all is gone already if it ended by itself.
+    // Removes what the trial could not when it was killed; all is gone already if it ended by
+    // itself.
     if let Err(left) = World::new(name).end() {
         wrong.push(left);
     }
@@ -148,7 +150,9 @@ fn last_error(dir: &Path) -> Option<String> {
         if path.is_dir() {
             found = last_error(&path).or(found);
         } else if path.file_name().is_some_and(|n| n != "output.log") {
-            let text = fs::read(&path).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default();
+            let text = fs::read(&path)
+                .map(|b| String::from_utf8_lossy(&b).into_owned())
+                .unwrap_or_default();
             let line = text.lines().rfind(|l| l.contains("Error (") || l.contains(" ERROR "));
             found = line.map(str::to_owned).or(found);
         }

@@ -17,20 +17,31 @@ const START_LIMIT: Duration = Duration::from_secs(20);
 /// An answer of a running container, retransmissions after an interruption included.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-/// Builds a program for containers unless that source was built already: `witness`, `culprit` or `object`. Runs outside
-/// the test host, which has no compiler.
+/// Builds a program for containers unless that source was built already: `witness`, `culprit` or
+/// `object`. Runs outside the test host, which has no compiler.
 pub fn build(name: &str, state: &Path) -> Result<PathBuf, String> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system").join(name).join("main.rs");
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/system").join(name).join("main.rs");
     let program = state.join(name);
     let age = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    let files = fs::read_dir(source.with_file_name("")).map_err(|e| format!("read {}: {e}", source.display()))?;
+    let files = fs::read_dir(source.with_file_name(""))
+        .map_err(|e| format!("read {}: {e}", source.display()))?;
     let written = files.flatten().filter_map(|file| age(&file.path())).max();
     if age(&program).is_some_and(|built| written.is_some_and(|written| written < built)) {
         return Ok(program);
     }
     let new = state.join(format!("{name}.{}", std::process::id()));
     let compiler = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let options = ["--edition", "2024", "-O", "-C", "target-feature=+crt-static", "-C", "strip=symbols", "-o"];
+    let options = [
+        "--edition",
+        "2024",
+        "-O",
+        "-C",
+        "target-feature=+crt-static",
+        "-C",
+        "strip=symbols",
+        "-o",
+    ];
     let told = Command::new(compiler).args(options).arg(&new).arg(&source).output();
     let told = told.map_err(|e| format!("start rustc for the {name}: {e}"))?;
     if !told.status.success() {
@@ -84,8 +95,15 @@ impl Witness {
     /// Asserts that the other end does not know the connection any more.
     pub fn assert_closed(&mut self) {
         let mut line = String::new();
-        let told = self.stream.get_mut().write_all(b"anybody there?\n").and_then(|()| self.stream.read_line(&mut line));
-        assert!(told.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset), "{told:?} {line}");
+        let told = self
+            .stream
+            .get_mut()
+            .write_all(b"anybody there?\n")
+            .and_then(|()| self.stream.read_line(&mut line));
+        assert!(
+            told.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionReset),
+            "{told:?} {line}"
+        );
     }
 
     /// Sends a line and asserts that it comes back; how long that took.
@@ -96,8 +114,8 @@ impl Witness {
         started.elapsed()
     }
 
-    /// Waits until all that moves has moved since `before`, and asserts that it is the same service: nothing was
-    /// lost, nothing began anew.
+    /// Waits until all that moves has moved since `before`, and asserts that it is the same
+    /// service: nothing was lost, nothing began anew.
     pub fn assert_goes_on_from(&mut self, before: &Status) -> Status {
         let mut now = self.status();
         let moved = wait_for("the witness to move", ANSWER_LIMIT, || {
@@ -117,7 +135,8 @@ impl Witness {
         Status(self.ask("status"))
     }
 
-    /// All that it can see of its confinement and its surroundings, see `tests/system/witness/probe.rs`.
+    /// All that it can see of its confinement and its surroundings, see
+    /// `tests/system/witness/probe.rs`.
     pub fn probe(&mut self) -> BTreeMap<String, String> {
         self.ask("probe")
             .into_iter()
@@ -133,7 +152,8 @@ impl Witness {
             if line == "end" {
                 return values;
             }
-            let (key, value) = line.split_once('=').unwrap_or_else(|| panic!("not a status line: {line}"));
+            let (key, value) =
+                line.split_once('=').unwrap_or_else(|| panic!("not a status line: {line}"));
             values.insert(key.to_owned(), value.to_owned());
         }
     }
@@ -156,7 +176,11 @@ impl Status {
 
     /// Asserts that all it holds is well: true at any time.
     pub fn assert_sound(&self) {
-        assert_eq!(self.get("locks"), format!("flock held, posix held by {}", self.get("pid")), "{self:?}");
+        assert_eq!(
+            self.get("locks"),
+            format!("flock held, posix held by {}", self.get("pid")),
+            "{self:?}"
+        );
         assert_eq!(self.get("wrong_answers"), "0", "{self:?}");
         assert_eq!(self.get("deleted_is_gone"), "true", "{self:?}");
         assert_eq!(self.get("syslog"), "ok", "{self:?}");

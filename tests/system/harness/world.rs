@@ -146,7 +146,11 @@ impl World {
         }
         for entry in fs::read_dir(&self.lxcpath).into_iter().flatten().flatten() {
             let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
-            let removed = if is_dir { fs::remove_dir_all(entry.path()) } else { fs::remove_file(entry.path()) };
+            let removed = if is_dir {
+                fs::remove_dir_all(entry.path())
+            } else {
+                fs::remove_file(entry.path())
+            };
             if let Err(error) = removed {
                 eprintln!("remove {}: {error}", entry.path().display());
             }
@@ -158,8 +162,11 @@ impl World {
 
     /// What nobody but the trial or a command in it can have left.
     fn left_behind(&self) -> Vec<String> {
-        let mut left: Vec<_> =
-            self.mounts().iter().map(|point| format!("left behind: mount on {}", point.display())).collect();
+        let mut left: Vec<_> = self
+            .mounts()
+            .iter()
+            .map(|point| format!("left behind: mount on {}", point.display()))
+            .collect();
         find_scraps(&self.lxcpath, &mut left);
         left
     }
@@ -167,7 +174,8 @@ impl World {
     /// The mount points below the container path, the last one first.
     fn mounts(&self) -> Vec<PathBuf> {
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-        let points = mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+        let points =
+            mounts.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
         points.filter(|point| *point != self.lxcpath && point.starts_with(&self.lxcpath)).collect()
     }
 
@@ -176,7 +184,11 @@ impl World {
     }
 
     fn in_lxcpath(&self, run: Run) -> Run {
-        if self.lxcpath == Path::new(DEFAULT_LXCPATH) { run } else { run.arg("-P").arg(&self.lxcpath) }
+        if self.lxcpath == Path::new(DEFAULT_LXCPATH) {
+            run
+        } else {
+            run.arg("-P").arg(&self.lxcpath)
+        }
     }
 }
 
@@ -184,7 +196,8 @@ impl Drop for World {
     fn drop(&mut self) {
         let left = self.clear().join("\n");
         if std::thread::panicking() {
-            // The trial has failed already; another panic would end the program before it can say so.
+            // The trial has failed already; another panic would end the program before it can say
+            // so.
             eprintln!("{left}");
         } else {
             assert!(left.is_empty(), "{left}");
@@ -192,18 +205,20 @@ impl Drop for World {
     }
 }
 
-/// How an entry is called that a command of ours makes for a time: a file to be put in another one's place, images that
-/// are not complete.
+/// How an entry is called that a command of ours makes for a time: a file to be put in another
+/// one's place, images that are not complete.
 fn is_of_a_command_at_work(name: &OsStr) -> bool {
     name.as_bytes().starts_with(b".lxc-cr-") || name.as_bytes().ends_with(b".partial")
 }
 
-/// Names the entries below a directory that a command has left half made; a container's root is its own.
+/// Names the entries below a directory that a command has left half made; a container's root is its
+/// own.
 fn find_scraps(dir: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if is_of_a_command_at_work(&entry.file_name()) {
             found.push(format!("left behind: file {}", entry.path().display()));
-        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "rootfs" {
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "rootfs"
+        {
             find_scraps(&entry.path(), found);
         }
     }
@@ -219,7 +234,8 @@ fn keep_logs(from: &Path, to: &Path) {
         if path.is_dir() {
             keep_logs(&path, &to.join(entry.file_name()));
         } else if path.extension().is_some_and(|e| e == "log") {
-            let _ = fs::create_dir_all(to).and_then(|()| fs::copy(&path, to.join(entry.file_name())));
+            let _ =
+                fs::create_dir_all(to).and_then(|()| fs::copy(&path, to.join(entry.file_name())));
         }
     }
 }

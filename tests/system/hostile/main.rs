@@ -1,9 +1,10 @@
 //! A container's init that does what it is told, and stays as it then is.
 //!
-//! `/plan` has a step a line: a verb and its arguments, `%XX` for bytes that would part them. `task` begins another process,
-//! which does the steps up to the next `task`; what is opened stays open. When all is done, `/answer` has a line for each
-//! step that failed, and `ready` as the last. A line written to the fifo `/more` is another step, done by init; the answer
-//! to it follows in `/answer`.
+//! `/plan` has a step a line: a verb and its arguments, `%XX` for bytes that would part them.
+//! `task` begins another process, which does the steps up to the next `task`; what is opened stays
+//! open. When all is done, `/answer` has a line for each step that failed, and `ready` as the last.
+//! A line written to the fifo `/more` is another step, done by init; the answer to it follows in
+//! `/answer`.
 //!
 //! A program of its own, static, for the container has no libraries.
 

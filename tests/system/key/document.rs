@@ -30,7 +30,8 @@ pub fn page(outcomes: &[(&Row, Outcome)], versions: &str) -> String {
     page += "| key | tried with | what becomes of it |\n|---|---|---|\n";
     for (row, outcome) in outcomes {
         let keys: Vec<String> = row.keys.iter().map(|key| format!("`{key}`")).collect();
-        let _ = writeln!(page, "| {} | {} | {} |", keys.join(" "), tried(row), in_words(row, outcome));
+        let _ =
+            writeln!(page, "| {} | {} | {} |", keys.join(" "), tried(row), in_words(row, outcome));
     }
     page
 }
@@ -42,7 +43,8 @@ pub fn counts(outcomes: &[(&Row, Outcome)]) -> String {
         *counts.entry(outcome.kind()).or_default() += 1;
     }
     let keys: usize = outcomes.iter().map(|(row, _)| row.keys.len()).sum();
-    let counts: Vec<String> = counts.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
+    let counts: Vec<String> =
+        counts.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
     format!("{} trials of {keys} keys: {}.", outcomes.len(), counts.join(", "))
 }
 
@@ -50,8 +52,10 @@ pub fn counts(outcomes: &[(&Row, Outcome)]) -> String {
 fn tried(row: &Row) -> String {
     let values = row.lines.lines().filter_map(|line| {
         let (key, value) = line.split_once('=')?;
-        let of_row =
-            row.keys.iter().any(|k| key.trim().starts_with(k.trim_end_matches(".N")) || is_nic_key(k, key.trim()));
+        let of_row = row
+            .keys
+            .iter()
+            .any(|k| key.trim().starts_with(k.trim_end_matches(".N")) || is_nic_key(k, key.trim()));
         of_row.then(|| format!("`{}`", value.trim().replace("$DIR", "…").replace('|', "\\|")))
     });
     values.collect::<Vec<_>>().join(" ")
@@ -80,6 +84,7 @@ fn in_words(row: &Row, outcome: &Outcome) -> String {
 /// Without the program's and the container's name, and what a message begins with.
 fn reason(words: &str) -> &str {
     let words = words.lines().next().unwrap_or_default();
-    let starts = ["lxc-checkpoint: ", "key: ", "note: ", "warning: ", "it cannot be checkpointed: "];
+    let starts =
+        ["lxc-checkpoint: ", "key: ", "note: ", "warning: ", "it cannot be checkpointed: "];
     starts.iter().fold(words, |words, start| words.strip_prefix(start).unwrap_or(words))
 }

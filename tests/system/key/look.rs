@@ -1,4 +1,5 @@
-//! All that the host sees of a container: its init, its links and theirs on the host, its cgroups, what LXC's tools say.
+//! All that the host sees of a container: its init, its links and theirs on the host, its cgroups,
+//! what LXC's tools say.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -30,8 +31,18 @@ const FILES: &[&str] = &[
 const LINKS: &[&str] = &["exe", "cwd"];
 const NAMESPACES: &[&str] = &["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 /// Settings of a cgroup: the ends of their files' names.
-const SETTINGS: &[&str] =
-    &[".max", ".min", ".high", ".low", ".weight", ".depth", ".descendants", ".subtree_control", ".type", ".freeze"];
+const SETTINGS: &[&str] = &[
+    ".max",
+    ".min",
+    ".high",
+    ".low",
+    ".weight",
+    ".depth",
+    ".descendants",
+    ".subtree_control",
+    ".type",
+    ".freeze",
+];
 /// What of links, addresses and routes the kernel gives out anew.
 const GIVEN_OUT: &[&str] = &[
     "ifindex",
@@ -61,7 +72,10 @@ pub fn look(container: &Container, keys: &[&str]) -> Seen {
     let columns = "NAME,STATE,AUTOSTART,GROUPS,IPV4,IPV6,UNPRIVILEGED";
     let path = container.dir();
     let path = path.parent().unwrap().to_string_lossy().into_owned();
-    seen.insert("lxc-ls".into(), Run::new("lxc-ls").args(["-P", &path, "-f", "-F", columns]).output().stdout);
+    seen.insert(
+        "lxc-ls".into(),
+        Run::new("lxc-ls").args(["-P", &path, "-f", "-F", columns]).output().stdout,
+    );
     seen
 }
 
@@ -77,11 +91,14 @@ fn of_init(init: u32, seen: &mut Seen) {
                     .iter()
                     .any(|k| l.starts_with(k))
         };
-        seen.insert(format!("init/{file}"), text.lines().filter(own).collect::<Vec<_>>().join("\n"));
+        seen.insert(
+            format!("init/{file}"),
+            text.lines().filter(own).collect::<Vec<_>>().join("\n"),
+        );
     }
     for link in LINKS {
-        let target =
-            fs::read_link(format!("{proc}/{link}")).map_or_else(|e| e.to_string(), |p| p.display().to_string());
+        let target = fs::read_link(format!("{proc}/{link}"))
+            .map_or_else(|e| e.to_string(), |p| p.display().to_string());
         seen.insert(format!("init/{link}"), target);
     }
     for name in NAMESPACES {
@@ -90,9 +107,13 @@ fn of_init(init: u32, seen: &mut Seen) {
         seen.insert(format!("namespace/{name}"), whose.to_owned());
     }
     let stat = fs::read_to_string(format!("{proc}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
+    let fields: Vec<&str> =
+        stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ').collect();
     for (name, at) in [("priority", 15), ("nice", 16), ("rt_priority", 37), ("policy", 38)] {
-        seen.insert(format!("init/stat/{name}"), fields.get(at).copied().unwrap_or_default().to_owned());
+        seen.insert(
+            format!("init/stat/{name}"),
+            fields.get(at).copied().unwrap_or_default().to_owned(),
+        );
     }
     seen.insert("init/core scheduling".into(), core_cookie(init));
 }
@@ -112,8 +133,11 @@ fn core_cookie(pid: u32) -> String {
 /// The process that watches over it.
 fn of_monitor(init: u32, seen: &mut Seen) {
     let status = fs::read_to_string(format!("/proc/{init}/status")).unwrap_or_default();
-    let Some(monitor) = status.lines().find_map(|l| l.strip_prefix("PPid:")).map(str::trim) else { return };
-    let read = |file: &str| fs::read_to_string(format!("/proc/{monitor}/{file}")).unwrap_or_default();
+    let Some(monitor) = status.lines().find_map(|l| l.strip_prefix("PPid:")).map(str::trim) else {
+        return;
+    };
+    let read =
+        |file: &str| fs::read_to_string(format!("/proc/{monitor}/{file}")).unwrap_or_default();
     seen.insert("monitor/title".into(), read("cmdline").replace('\0', " ").trim().to_owned());
     seen.insert("monitor/cgroup".into(), read("cgroup"));
     let uid = read("status").lines().find(|l| l.starts_with("Uid:")).unwrap_or_default().to_owned();
@@ -152,7 +176,8 @@ fn comparable(json: &str) -> String {
     strip(&mut value);
     // Those of the test host itself: a bridge takes the lowest address of its ports.
     let own = |object: &&Value| !["lo", BRIDGE].iter().any(|name| object["ifname"] == *name);
-    let mut lines: Vec<String> = value.as_array().into_iter().flatten().filter(own).map(Value::to_string).collect();
+    let mut lines: Vec<String> =
+        value.as_array().into_iter().flatten().filter(own).map(Value::to_string).collect();
     lines.sort_unstable();
     lines.join("\n")
 }

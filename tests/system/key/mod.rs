@@ -1,5 +1,5 @@
-//! Every key of lxc.container.conf(5), through a checkpoint and a restart: what it made is there again, or the
-//! checkpoint is refused beforehand, or the difference is named beforehand.
+//! Every key of lxc.container.conf(5), through a checkpoint and a restart: what it made is there
+//! again, or the checkpoint is refused beforehand, or the difference is named beforehand.
 //!
 //! | file | its story |
 //! |---|---|
@@ -17,9 +17,9 @@ pub mod trial;
 
 /// One trial of one key, or of a few that only make sense together.
 ///
-/// The scripts are of sh(1). They have NAME, LXCPATH, DIR (the container's directory), ROOTFS and, of a running container,
-/// INIT; `lx lxc-info …` is a command of LXC on it, `inside …` a command in it. A hook that is `$DIR/hook` appends its
-/// arguments and LXC's variables to `$DIR/notes`.
+/// The scripts are of sh(1). They have NAME, LXCPATH, DIR (the container's directory), ROOTFS and,
+/// of a running container, INIT; `lx lxc-info …` is a command of LXC on it, `inside …` a command in
+/// it. A hook that is `$DIR/hook` appends its arguments and LXC's variables to `$DIR/notes`.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
     /// The keys that it tries.
@@ -28,10 +28,11 @@ pub struct Row {
     pub lines: &'static str,
     /// What has to be there before the container is started.
     pub make: &'static str,
-    /// What is to be seen of the running container besides what is always looked at. Run on one that LXC has started
-    /// and on one that was restored: both print the same.
+    /// What is to be seen of the running container besides what is always looked at. Run on one
+    /// that LXC has started and on one that was restored: both print the same.
     pub probe: &'static str,
-    /// How the container is ended; what that prints, and what the hooks note then, is the same, too.
+    /// How the container is ended; what that prints, and what the hooks note then, is the same,
+    /// too.
     pub end: &'static str,
     /// Whether the witness runs in it: then all that it sees from inside is compared.
     pub witness: bool,
@@ -50,7 +51,8 @@ pub enum Expected {
     Same,
     /// Refused before the container is touched, with these words.
     Refused(&'static str),
-    /// These things differ (keys of what is seen begin like this), and these words say so before the container stops.
+    /// These things differ (keys of what is seen begin like this), and these words say so before
+    /// the container stops.
     #[expect(dead_code, reason = "no row is expected to differ yet")]
     Named(&'static [&'static str], &'static str),
     /// LXC does not start such a container on this test host, for this reason.

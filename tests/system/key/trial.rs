@@ -1,4 +1,5 @@
-//! One row: a life of the container under LXC alone, then one with two checkpoints and restarts in it.
+//! One row: a life of the container under LXC alone, then one with two checkpoints and restarts in
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -123,7 +124,8 @@ struct Life {
 }
 
 impl Life {
-    /// In the form in which it is compared; what ran at the beginning only if it has to be the same.
+    /// In the form in which it is compared; what ran at the beginning only if it has to be the
+    /// same.
     fn seen(&self, row: &Row) -> Seen {
         let mut seen = Seen::new();
         seen.insert("probe".into(), self.probe.clone());
@@ -155,10 +157,9 @@ impl<'w> Subject<'w> {
             return Err(made.stderr);
         }
         let filled = |text: &str| {
-            subject
-                .environment
-                .iter()
-                .fold(text.to_owned(), |text, (name, value)| text.replace(&format!("${name}"), value))
+            subject.environment.iter().fold(text.to_owned(), |text, (name, value)| {
+                text.replace(&format!("${name}"), value)
+            })
         };
         subject.container.append_config(&filled(row.lines));
         Ok(subject)
@@ -175,11 +176,12 @@ impl<'w> Subject<'w> {
     fn take_notes(&self) -> String {
         let text = fs::read_to_string(self.notes()).unwrap_or_default();
         self.forget_notes();
-        // LXC lets variables of network scripts and of namespaces leak into later hooks; CRIU gives each container a
-        // time namespace, and LXC tells of it, too.
+        // LXC lets variables of network scripts and of namespaces leak into later hooks; CRIU gives
+        // each container a time namespace, and LXC tells of it, too.
         let leaks = ["LXC_NET_TYPE=", "LXC_NET_PARENT=", "LXC_NET_PEER=", "LXC_TIME_NS="];
-        let kept =
-            text.lines().filter(|l| !leaks.iter().any(|leak| l.starts_with(leak)) && !l.ends_with("_NS=NAMESPACE"));
+        let kept = text.lines().filter(|l| {
+            !leaks.iter().any(|leak| l.starts_with(leak)) && !l.ends_with("_NS=NAMESPACE")
+        });
         kept.map(|l| l.replace(" time:NAMESPACE", "") + "\n").collect()
     }
 
@@ -196,7 +198,8 @@ impl<'w> Subject<'w> {
         self.forget_notes();
         let log = self.container.dir().join("lxc.log");
         let _ = fs::remove_file(&log);
-        let started = self.container.lxc("lxc-start").args(["-d", "-o", &log.to_string_lossy()]).output();
+        let started =
+            self.container.lxc("lxc-start").args(["-d", "-o", &log.to_string_lossy()]).output();
         if started.success() {
             self.container.wait_state("RUNNING");
             return Ok(());
@@ -250,7 +253,13 @@ impl<'w> Subject<'w> {
     }
 
     /// Nothing was touched: it runs, and all is as it was.
-    fn refused(&self, check: &Output, checkpoint: &Output, before: &Seen, witness: Option<&mut Witness>) -> Outcome {
+    fn refused(
+        &self,
+        check: &Output,
+        checkpoint: &Output,
+        before: &Seen,
+        witness: Option<&mut Witness>,
+    ) -> Outcome {
         let after = self.see(witness);
         let differ = differences(before, &after);
         if self.container.state() != "RUNNING" || !differ.is_empty() {

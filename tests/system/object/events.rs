@@ -36,7 +36,8 @@ pub fn inotify() -> Made {
     }))
 }
 
-/// A level, an edge and a single shot; and a descriptor that is only known by the number it was added under.
+/// A level, an edge and a single shot; and a descriptor that is only known by the number it was
+/// added under.
 pub fn epoll() -> Made {
     const ADD: c_int = 1;
     const MODIFY: c_int = 3;
@@ -117,7 +118,8 @@ pub fn eventfds() -> Made {
     }))
 }
 
-/// Signals that pend, of both sorts and with their values, for the process and for one of its threads; a signalfd.
+/// Signals that pend, of both sorts and with their values, for the process and for one of its
+/// threads; a signalfd.
 pub fn signals() -> Made {
     const SIGUSR1: c_int = 10;
     const REAL_TIME: c_int = 40;

@@ -1,10 +1,13 @@
-//! A program that has kernel objects of one kind, and says over TCP whether they are as it made them.
+//! A program that has kernel objects of one kind, and says over TCP whether they are as it made
+//! them.
 //!
-//! `object KIND PORT [ARGUMENT]` makes them and listens; each line `check` is answered by `ok …` or `wrong …`. A check looks
-//! at what the one before has left (a signal that pends, a descriptor on its way, an event that was not read), uses it,
-//! and leaves the same again: so between two checks there is always something that a checkpoint could lose.
+//! `object KIND PORT [ARGUMENT]` makes them and listens; each line `check` is answered by `ok …` or
+//! `wrong …`. A check looks at what the one before has left (a signal that pends, a descriptor on
+//! its way, an event that was not read), uses it, and leaves the same again: so between two checks
+//! there is always something that a checkpoint could lose.
 //!
-//! A program of its own, static, for not every container has libraries; and without crates, so that rustc alone builds it.
+//! A program of its own, static, for not every container has libraries; and without crates, so that
+//! rustc alone builds it.
 
 mod events;
 mod files;

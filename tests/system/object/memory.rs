@@ -112,7 +112,8 @@ pub fn shared() -> Made {
     }))
 }
 
-/// System V: a segment, a semaphore, a queue with a message in it; and a memfd that was only written to.
+/// System V: a segment, a semaphore, a queue with a message in it; and a memfd that was only
+/// written to.
 pub fn sysv() -> Made {
     const CREATE: c_int = 0o1600;
     const PRIVATE_KEY: c_int = 0;

@@ -42,7 +42,8 @@ fn message(pieces: &mut [usize; 2], control: &mut [u64; 3]) -> Message {
     Message { name: ptr::null_mut(), name_length: 0, pieces, number: 1, control, control_length: 24, flags: 0 }
 }
 
-/// A stream, datagrams and packets with something on their way, a descriptor among it; a listening one with a name.
+/// A stream, datagrams and packets with something on their way, a descriptor among it; a listening
+/// one with a name.
 pub fn unix() -> Made {
     const UNIX: c_int = 1;
     const PACKETS: c_int = 5;
@@ -172,7 +173,8 @@ unsafe fn socket6(port: u16) -> c_int {
     }
 }
 
-/// An option: its name, the socket that has it (an index into those of [`options`]), level, number and an unusual value.
+/// An option: its name, the socket that has it (an index into those of [`options`]), level, number
+/// and an unusual value.
 type SocketOption = (&'static str, usize, c_int, c_int, c_int);
 
 const UDP4: usize = 0;
@@ -200,7 +202,8 @@ const OPTIONS: &[SocketOption] = &[
     ("NETLINK_GET_STRICT_CHK", KERNEL, 270, 12, 1),
 ];
 
-/// Sockets of many kinds with options that a new one does not have, and a TCP connection whose congestion control was chosen.
+/// Sockets of many kinds with options that a new one does not have, and a TCP connection whose
+/// congestion control was chosen.
 pub fn options() -> Made {
     const DATAGRAM: c_int = 2;
     const RAW: c_int = 3;

@@ -110,7 +110,8 @@ fn set_alarm(timer: &std::fs::File, at: Duration, repeats: bool) -> std::io::Res
     Ok(())
 }
 
-/// Alarms at a time of day. One is due this many seconds after a check: the next one wants it to have come.
+/// Alarms at a time of day. One is due this many seconds after a check: the next one wants it to
+/// have come.
 pub fn alarms(seconds: &str) -> Made {
     const TOLERANCE: Duration = Duration::from_millis(500);
     let seconds = Duration::from_secs(seconds.parse().map_err(std::io::Error::other)?);

@@ -24,12 +24,18 @@ fn once(guest: &Guest<'_>, client: &Client) -> Result<(), String> {
     let told = match client {
         Client::None => return Ok(()),
         Client::Runs(line) => guest.shell(&format!("{{ {line}; }} </dev/null")),
-        Client::Connects { kind, port, text, pattern } => guest.exec([CLIENT, "once", kind, port, text, pattern]),
+        Client::Connects { kind, port, text, pattern } => {
+            guest.exec([CLIENT, "once", kind, port, text, pattern])
+        }
     };
     if told.success() {
         return Ok(());
     }
-    let end = if told.in_time { format!("status {}", told.status.code().unwrap_or(-1)) } else { "no end".to_owned() };
+    let end = if told.in_time {
+        format!("status {}", told.status.code().unwrap_or(-1))
+    } else {
+        "no end".to_owned()
+    };
     let words = [told.stdout.trim(), told.stderr.trim(), &end].join(" ");
     Err(words.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect())
 }
@@ -45,15 +51,30 @@ impl Held {
         Ok(Held { id: program.unit.replace(['@', '.'], "-"), answers: 1 })
     }
 
-    /// Begins what goes on over the restart, shortly before: servers close connections that are idle.
+    /// Begins what goes on over the restart, shortly before: servers close connections that are
+    /// idle.
     pub fn hold(&self, guest: &Guest<'_>, program: &Program) -> Result<(), String> {
         if let Client::Connects { kind, port, text, pattern } = &program.client
             && program.client.holds()
         {
             let (id, unit) = (self.id.as_str(), format!("--unit=client-{}", self.id));
-            let fifo = format!("mkdir -p /run/client && rm -f /run/client/{id}* && mkfifo /run/client/{id}");
+            let fifo = format!(
+                "mkdir -p /run/client && rm -f /run/client/{id}* && mkfifo /run/client/{id}"
+            );
             guest.shell(&fifo).ok_or_words()?;
-            let run = ["systemd-run", "-q", "--collect", &unit, CLIENT, "hold", id, kind, port, text, pattern];
+            let run = [
+                "systemd-run",
+                "-q",
+                "--collect",
+                &unit,
+                CLIENT,
+                "hold",
+                id,
+                kind,
+                port,
+                text,
+                pattern,
+            ];
             guest.exec(run).ok_or_words()?;
             self.wait(guest)?;
         }
@@ -65,7 +86,9 @@ impl Held {
         if program.client.holds() {
             self.answers += 1;
             // Nobody may be there to read it.
-            guest.shell(&format!("timeout 5 sh -c 'echo go > /run/client/{}'", self.id)).ok_or_words()?;
+            guest
+                .shell(&format!("timeout 5 sh -c 'echo go > /run/client/{}'", self.id))
+                .ok_or_words()?;
             self.wait(guest).map_err(|e| format!("its connection: {e}"))?;
         }
         once(guest, &program.client).map_err(|e| format!("a new request: {e}"))

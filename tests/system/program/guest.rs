@@ -1,4 +1,5 @@
-//! The container: unprivileged, with systemd, as the download template writes its configuration, and then prepared.
+//! The container: unprivileged, with systemd, as the download template writes its configuration,
+//! and then prepared.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -59,15 +60,21 @@ lxc.net.0.ipv4.address = {ADDRESS}/24
 
     /// `lxc-cr prepare`, as it was installed.
     pub fn prepare(&self) -> Output {
-        let run =
-            Run::new(&self.installed.lxc_cr().to_string_lossy()).arg("prepare").arg("-P").arg(self.world.lxcpath());
+        let run = Run::new(&self.installed.lxc_cr().to_string_lossy())
+            .arg("prepare")
+            .arg("-P")
+            .arg(self.world.lxcpath());
         run.args(["-n", NAME]).output()
     }
 
     /// Starts it, and waits until systemd is up.
     pub fn start(&self) {
         let log = self.world.logs().join("lxc.log");
-        self.world.lxc("lxc-start", NAME).args(["-o", &log.to_string_lossy(), "-l", "INFO"]).limit(LIMIT).ok();
+        self.world
+            .lxc("lxc-start", NAME)
+            .args(["-o", &log.to_string_lossy(), "-l", "INFO"])
+            .limit(LIMIT)
+            .ok();
         self.wait_until_up();
     }
 

@@ -49,7 +49,9 @@ impl Client {
 impl Program {
     fn parse(line: &'static str) -> Program {
         let fields: Vec<&'static str> = line.splitn(6, " | ").collect();
-        let [_, name, packages, unit, ports, client] = fields[..] else { panic!("a server: {line}") };
+        let [_, name, packages, unit, ports, client] = fields[..] else {
+            panic!("a server: {line}")
+        };
         Program { name, packages, unit, ports, client: Client::parse(client) }
     }
 
@@ -62,14 +64,17 @@ impl Program {
 
     /// Whether both can run at the same time.
     fn goes_with(&self, other: &Program) -> bool {
-        self.ports == "-" || !self.ports.split(' ').any(|port| other.ports.split(' ').any(|taken| taken == port))
+        self.ports == "-"
+            || !self.ports.split(' ').any(|port| other.ports.split(' ').any(|taken| taken == port))
     }
 }
 
 /// The servers of a group.
 pub fn of(group: &str) -> Vec<Program> {
     let lines = LIST.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let among = |line: &&str| line.split(" | ").next().is_some_and(|groups| groups.split(' ').any(|g| g == group));
+    let among = |line: &&str| {
+        line.split(" | ").next().is_some_and(|groups| groups.split(' ').any(|g| g == group))
+    };
     lines.filter(among).map(Program::parse).filter(|program| program.name != TOOLS).collect()
 }
 
@@ -77,7 +82,9 @@ pub fn of(group: &str) -> Vec<Program> {
 pub fn batches(programs: Vec<Program>, most: usize) -> Vec<Vec<Program>> {
     let mut batches: Vec<Vec<Program>> = Vec::new();
     for program in programs {
-        let free = |batch: &&mut Vec<Program>| batch.len() < most && batch.iter().all(|p| p.goes_with(&program));
+        let free = |batch: &&mut Vec<Program>| {
+            batch.len() < most && batch.iter().all(|p| p.goes_with(&program))
+        };
         match batches.iter_mut().find(free) {
             Some(batch) => batch.push(program),
             None => batches.push(vec![program]),

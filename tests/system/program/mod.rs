@@ -1,7 +1,8 @@
 //! Servers as Debian packages them, in a container that `lxc-cr prepare` alone has made ready.
 //!
-//! One container with all servers of a group boots once; a [`trial`] starts some of them, has a client at each,
-//! suspends the container, brings it back, and compares. What goes wrong for several at once is tried with each alone.
+//! One container with all servers of a group boots once; a [`trial`] starts some of them, has a
+//! client at each, suspends the container, brings it back, and compares. What goes wrong for
+//! several at once is tried with each alone.
 //!
 //! | file | its story |
 //! |---|---|

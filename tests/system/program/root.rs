@@ -1,5 +1,5 @@
-//! The root of the container: what packaging/test-host.sh has made, given to the ids of an id map, with what a server
-//! needs that has no default configuration.
+//! The root of the container: what packaging/test-host.sh has made, given to the ids of an id map,
+//! with what a server needs that has no default configuration.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,10 @@ const UNITS: &str = "etc/systemd/system";
 /// Servers that Debian leaves to be configured, each as its manual has it.
 const WRITTEN: &[(&str, &str)] = &[
     ("etc/hostname", "programs\n"),
-    ("etc/hosts", "127.0.0.1 localhost\n10.99.0.70 programs.example programs\n::1 localhost ip6-localhost\n"),
+    (
+        "etc/hosts",
+        "127.0.0.1 localhost\n10.99.0.70 programs.example programs\n::1 localhost ip6-localhost\n",
+    ),
     ("etc/machine-id", ""),
     ("srv/x.php", "<?php echo 6 * 7, \"\\n\";\n"),
     ("srv/app.js", "require('http').createServer((q, a) => a.end('hello\\n')).listen(3000);\n"),
@@ -56,7 +59,10 @@ const WRITTEN: &[(&str, &str)] = &[
 ];
 const SERVICES: &[(&str, &str)] = &[
     ("node-app", "/usr/bin/node /srv/app.js"),
-    ("uwsgi-app", "/usr/bin/uwsgi-core --plugin python3 --http-socket 127.0.0.1:3001 --wsgi-file /srv/app.py --master"),
+    (
+        "uwsgi-app",
+        "/usr/bin/uwsgi-core --plugin python3 --http-socket 127.0.0.1:3001 --wsgi-file /srv/app.py --master",
+    ),
     ("gunicorn-app", "/usr/bin/gunicorn --chdir /srv --bind 127.0.0.1:3002 app:application"),
     ("stunnel-app", "/usr/bin/stunnel4 /etc/stunnel/app.conf"),
     ("dropbear-app", "/usr/sbin/dropbear -F -E -R -p 2222"),
@@ -74,7 +80,8 @@ const KEYS: &[(&str, &str)] = &[
     ("usr/sbin/corosync", "corosync-keygen -l"),
 ];
 /// What would wait for a network that does not come, or go out to one.
-const MASKED: &[&str] = &["systemd-networkd-wait-online.service", "systemd-networkd.service", "apt-daily.timer"];
+const MASKED: &[&str] =
+    &["systemd-networkd-wait-online.service", "systemd-networkd.service", "apt-daily.timer"];
 
 /// Makes the root of a group.
 pub fn make(group: &str, root: &Path) {

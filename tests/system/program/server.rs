@@ -17,7 +17,17 @@ pub struct Unit(String);
 
 impl Unit {
     pub fn look(guest: &Guest<'_>, program: &Program) -> Unit {
-        let show = ["systemctl", "show", "-p", "ActiveState", "-p", "MainPID", "-p", "NRestarts", program.unit];
+        let show = [
+            "systemctl",
+            "show",
+            "-p",
+            "ActiveState",
+            "-p",
+            "MainPID",
+            "-p",
+            "NRestarts",
+            program.unit,
+        ];
         Unit(guest.exec(show).stdout.trim().replace('\n', " "))
     }
 
@@ -49,14 +59,30 @@ pub struct Journal(Vec<String>);
 
 impl Journal {
     pub fn read(guest: &Guest<'_>, program: &Program) -> Journal {
-        let read = ["journalctl", "-b", "--no-pager", "-q", "-o", "cat", "-p", "warning", "-u", program.unit];
+        let read = [
+            "journalctl",
+            "-b",
+            "--no-pager",
+            "-q",
+            "-o",
+            "cat",
+            "-p",
+            "warning",
+            "-u",
+            program.unit,
+        ];
         Journal(guest.exec(read).stdout.lines().map(str::to_owned).collect())
     }
 
     /// What has been said since, and never before.
     pub fn new_since(&self, before: &Journal) -> Vec<String> {
         let known: Vec<String> = before.0.iter().map(|line| shape(line)).collect();
-        self.0.iter().skip(before.0.len()).filter(|line| !known.contains(&shape(line))).cloned().collect()
+        self.0
+            .iter()
+            .skip(before.0.len())
+            .filter(|line| !known.contains(&shape(line)))
+            .cloned()
+            .collect()
     }
 }
 
@@ -75,8 +101,11 @@ impl LogFiles {
     pub fn complaints(&self, guest: &Guest<'_>) -> Vec<String> {
         let mut told = Vec::new();
         for (path, (inode, size)) in LogFiles::look(guest).0 {
-            let before =
-                self.0.get(&path).filter(|(old, length)| *old == inode && *length <= size).map_or(0, |(_, l)| *l);
+            let before = self
+                .0
+                .get(&path)
+                .filter(|(old, length)| *old == inode && *length <= size)
+                .map_or(0, |(_, l)| *l);
             let (old, new) = read_parts(&path, before);
             let known: Vec<String> = old.lines().map(shape).collect();
             let complains = |line: &&str| {

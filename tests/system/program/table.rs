@@ -39,7 +39,8 @@ impl Table {
     /// One line.
     pub fn counts(&self) -> String {
         let of = |class: &&str| self.0.values().filter(|outcome| outcome.class() == *class).count();
-        let counts: Vec<String> = CLASSES.iter().map(|class| format!("{class} {}", of(class))).collect();
+        let counts: Vec<String> =
+            CLASSES.iter().map(|class| format!("{class} {}", of(class))).collect();
         format!("{} servers: {}", self.0.len(), counts.join(", "))
     }
 
@@ -48,13 +49,21 @@ impl Table {
     }
 
     pub fn document(&self, programs: &[Program], versions: &str) -> String {
-        let mut text =
-            include_str!("programs.md.in").replace("@VERSIONS@", versions).replace("@COUNTS@", &self.counts());
+        let mut text = include_str!("programs.md.in")
+            .replace("@VERSIONS@", versions)
+            .replace("@COUNTS@", &self.counts());
         for program in programs {
             let Some(outcome) = self.0.get(program.name) else { continue };
             let remark: String = outcome.remark().replace('|', "/").chars().take(300).collect();
             let package = program.packages.split(' ').next().unwrap_or_default();
-            writeln!(text, "| {} | `{package}` | {} | {} |", program.name, outcome.class(), remark.trim()).unwrap();
+            writeln!(
+                text,
+                "| {} | `{package}` | {} | {} |",
+                program.name,
+                outcome.class(),
+                remark.trim()
+            )
+            .unwrap();
         }
         text
     }

@@ -1,4 +1,5 @@
-//! What is done with servers: started, suspended, brought back, looked at; at once, after a while, and a second time.
+//! What is done with servers: started, suspended, brought back, looked at; at once, after a while,
+//! and a second time.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -29,8 +30,8 @@ enum Verdict {
     All(Outcome),
 }
 
-/// Tries servers that run beside each other. What comes of all of them is tried again with those that it may be, until it
-/// is known whose it is.
+/// Tries servers that run beside each other. What comes of all of them is tried again with those
+/// that it may be, until it is known whose it is.
 pub fn run(guest: &Guest<'_>, batch: &[Program], care: Care) -> Vec<Outcome> {
     let outcome = match attempt(guest, batch, care) {
         Verdict::Each(outcomes) => return outcomes,
@@ -41,7 +42,9 @@ pub fn run(guest: &Guest<'_>, batch: &[Program], care: Care) -> Vec<Outcome> {
     }
     let is_named = |program: &Program| outcome.remark().contains(program.unit);
     let (one, other): (Vec<Program>, Vec<Program>) = match &outcome {
-        Outcome::Refused(_) if batch.iter().any(is_named) => batch.iter().cloned().partition(is_named),
+        Outcome::Refused(_) if batch.iter().any(is_named) => {
+            batch.iter().cloned().partition(is_named)
+        }
         _ => (batch[..batch.len() / 2].to_vec(), batch[batch.len() / 2..].to_vec()),
     };
     let mut known: Vec<(&str, Outcome)> = Vec::new();
@@ -50,13 +53,18 @@ pub fn run(guest: &Guest<'_>, batch: &[Program], care: Care) -> Vec<Outcome> {
             Vec::new()
         } else if part.len() == batch.len() {
             // All were named: each by itself.
-            part.iter().flat_map(|program| run(guest, std::slice::from_ref(program), care)).collect()
+            part.iter()
+                .flat_map(|program| run(guest, std::slice::from_ref(program), care))
+                .collect()
         } else {
             run(guest, &part, care)
         };
         known.extend(part.iter().map(|p| p.name).zip(outcomes));
     }
-    batch.iter().map(|p| known.iter().find(|(name, _)| *name == p.name).unwrap().1.clone()).collect()
+    batch
+        .iter()
+        .map(|p| known.iter().find(|(name, _)| *name == p.name).unwrap().1.clone())
+        .collect()
 }
 
 /// A server that runs, and how it did before.
@@ -122,18 +130,36 @@ fn start(guest: &Guest<'_>, program: &Program, at: usize) -> Result<Started, Str
     let mut unit = Unit::look(guest, program);
     wait_for("it to be active", START_LIMIT, || {
         unit = Unit::look(guest, program);
-        (!unit.words().contains("ActiveState=activating") && !unit.words().contains("ActiveState=inactive"))
-            .then_some(())
+        (!unit.words().contains("ActiveState=activating")
+            && !unit.words().contains("ActiveState=inactive"))
+        .then_some(())
     })
     .map_err(|e| format!("{e}: {}", unit.words()))?;
     if !unit.is_active() {
-        let log =
-            guest.exec(["journalctl", "-b", "-q", "--no-pager", "-o", "cat", "-n", "4", "-u", program.unit]).stdout;
+        let log = guest
+            .exec([
+                "journalctl",
+                "-b",
+                "-q",
+                "--no-pager",
+                "-o",
+                "cat",
+                "-n",
+                "4",
+                "-u",
+                program.unit,
+            ])
+            .stdout;
         return Err(log.trim().replace('\n', "; "));
     }
     let held = Held::wait_served(guest, program)?;
     // A main process of a forking unit may be found late.
-    Ok(Started { at, unit: Unit::look(guest, program), journal: Journal::read(guest, program), held })
+    Ok(Started {
+        at,
+        unit: Unit::look(guest, program),
+        journal: Journal::read(guest, program),
+        held,
+    })
 }
 
 fn cycles(guest: &Guest<'_>, batch: &[Program], started: &mut [Started], care: Care) -> Verdict {
@@ -200,6 +226,10 @@ fn of_a_failed_checkpoint(guest: &Guest<'_>, told: &Output) -> Outcome {
 
 /// What a command has said, on one line.
 fn words(told: &Output) -> String {
-    let said = told.stderr.replace("lxc-checkpoint: ", "").replace("lxc-restart: ", "").replace("programs: ", "");
+    let said = told
+        .stderr
+        .replace("lxc-checkpoint: ", "")
+        .replace("lxc-restart: ", "")
+        .replace("programs: ", "");
     said.lines().map(str::trim).filter(|l| !l.starts_with("log:")).collect::<Vec<_>>().join("; ")
 }

@@ -1,5 +1,6 @@
-//! Profiles of AppArmor. They can be tried only on a kernel that has it in force: `make test-vm`. On another one a container
-//! whose configuration names a profile has none, and comes back all the same.
+//! Profiles of AppArmor. They can be tried only on a kernel that has it in force: `make test-vm`.
+//! On another one a container whose configuration names a profile has none, and comes back all the
+//! same.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +11,8 @@ use crate::harness::container::Container;
 use crate::harness::enter::APPARMOR;
 use crate::harness::run::Run;
 
-/// LXC lets a container have no profile of another name than `lxc-…` (abstractions/lxc/start-container).
+/// LXC lets a container have no profile of another name than `lxc-…`
+/// (abstractions/lxc/start-container).
 const OWN: &str = "lxc-of-a-trial";
 
 fn is_in_force() -> bool {
@@ -19,7 +21,8 @@ fn is_in_force() -> bool {
 
 /// The label of a container's init.
 fn label(container: &Container<'_>) -> String {
-    let label = fs::read_to_string(format!("/proc/{}/attr/current", container.init_pid())).unwrap_or_default();
+    let label = fs::read_to_string(format!("/proc/{}/attr/current", container.init_pid()))
+        .unwrap_or_default();
     label.trim_end_matches(['\n', '\0']).to_owned()
 }
 
@@ -27,9 +30,15 @@ fn label(container: &Container<'_>) -> String {
 fn loaded(container: &Container<'_>) -> Vec<String> {
     let own = format!("lxc-{}_<", container.name());
     let profiles = fs::read_to_string(format!("{APPARMOR}/profiles")).unwrap_or_default();
-    let namespaces = fs::read_dir(format!("{APPARMOR}/policy/namespaces")).into_iter().flatten().flatten();
+    let namespaces =
+        fs::read_dir(format!("{APPARMOR}/policy/namespaces")).into_iter().flatten().flatten();
     let namespaces = namespaces.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    profiles.lines().map(str::to_owned).chain(namespaces).filter(|name| name.starts_with(&own)).collect()
+    profiles
+        .lines()
+        .map(str::to_owned)
+        .chain(namespaces)
+        .filter(|name| name.starts_with(&own))
+        .collect()
 }
 
 /// What Debian and Ubuntu have in /etc/lxc/default.conf: LXC makes up a profile for each container.
@@ -39,7 +48,11 @@ pub fn a_profile_that_lxc_has_made_up_comes_back(world: &World) {
     container.start();
     let before = label(&container);
     let own = loaded(&container);
-    assert_eq!(before.starts_with(&format!("lxc-{}_<", container.name())), is_in_force(), "{before}");
+    assert_eq!(
+        before.starts_with(&format!("lxc-{}_<", container.name())),
+        is_in_force(),
+        "{before}"
+    );
     assert_eq!(own.len(), if is_in_force() { 2 } else { 0 }, "{own:?}");
     let mut witness = container.witness();
     let mut status = witness.status();
@@ -56,7 +69,8 @@ pub fn a_profile_that_lxc_has_made_up_comes_back(world: &World) {
     container.ours("lxc-checkpoint").ok();
     let copy = copy_of(world, &container, "copy");
     copy.ours("lxc-restart").arg("-D").arg(container.dir().join("dump")).arg("--tcp-close").ok();
-    let of_the_copy = |text: &str| text.replace(&format!("lxc-{}_<", container.name()), "lxc-copy_<");
+    let of_the_copy =
+        |text: &str| text.replace(&format!("lxc-{}_<", container.name()), "lxc-copy_<");
     assert_eq!(label(&copy), of_the_copy(&before));
     assert_eq!(loaded(&copy), own.iter().map(|name| of_the_copy(name)).collect::<Vec<_>>());
     copy.witness().status().assert_sound();
@@ -67,7 +81,8 @@ pub fn a_profile_that_lxc_has_made_up_comes_back(world: &World) {
     assert!(!copy.dir().join("apparmor").exists());
 }
 
-/// A profile of the administrator's that is not there any more: refused beforehand, and told if it goes meanwhile.
+/// A profile of the administrator's that is not there any more: refused beforehand, and told if it
+/// goes meanwhile.
 pub fn a_profile_that_is_missing_is_named(world: &World) {
     let container = world.container();
     container.append_config(&format!("lxc.apparmor.profile = {OWN}\n"));
@@ -79,7 +94,8 @@ pub fn a_profile_that_is_missing_is_named(world: &World) {
         container.kill();
         return;
     }
-    let rules = "file,\nnetwork,\ncapability,\nmount,\numount,\npivot_root,\nptrace,\nsignal,\nunix,\n";
+    let rules =
+        "file,\nnetwork,\ncapability,\nmount,\numount,\npivot_root,\nptrace,\nsignal,\nunix,\n";
     let text = format!("profile {OWN} flags=(attach_disconnected,mediate_deleted) {{\n{rules}}}\n");
     let file = world.lxcpath().join(OWN);
     fs::write(&file, text).unwrap();

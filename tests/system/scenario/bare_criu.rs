@@ -1,4 +1,5 @@
-//! CRIU by itself on the container of the recipe: it can be done here, and the harness sees what comes back.
+//! CRIU by itself on the container of the recipe: it can be done here, and the harness sees what
+//! comes back.
 
 use crate::harness::bare;
 use crate::harness::world::World;

@@ -12,21 +12,26 @@ use crate::harness::machine::{CGROUP, Host, LIMIT, Machine};
 use crate::harness::run::wait_for;
 use crate::scenario::suspend::{marker, prepared};
 
-/// Three come back as they were, one of them in a unit of its own; two cannot, boot, and the journal says why. What the
-/// check says to do for one of them helps.
+/// Three come back as they were, one of them in a unit of its own; two cannot, boot, and the
+/// journal says why. What the check says to do for one of them helps.
 pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     if Machine::is_missing() {
         return;
     }
     let (one, two) = (with_mac(world, "one", "").memory(16), with_mac(world, "two", ""));
-    let (in_unit, cannot) = (with_mac(world, "in-unit", "lxc.start.auto = 0\n"), with_mac(world, "cannot", ""));
+    let (in_unit, cannot) =
+        (with_mac(world, "in-unit", "lxc.start.auto = 0\n"), with_mac(world, "cannot", ""));
     let at_journal = with_mac(world, "at-journal", "lxc.start.auto = 0\n");
     let culprits = Culprits::put_into(&cannot);
     let machine = Machine::install(world, &["in-unit", "at-journal"]);
     // As without our drop-in, which comes before by its name.
     let own = machine.dir.join("etc/systemd/system/lxc@at-journal.service.d");
     fs::create_dir(&own).unwrap();
-    fs::write(own.join("made-as-debian.conf"), "[Service]\nStandardOutput=journal\nStandardError=inherit\n").unwrap();
+    fs::write(
+        own.join("made-as-debian.conf"),
+        "[Service]\nStandardOutput=journal\nStandardError=inherit\n",
+    )
+    .unwrap();
 
     let host = machine.boot();
     let mut connections = [&one, &two, &in_unit].map(Container::witness);
@@ -44,7 +49,11 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     assert!(why.contains("not suspended: it cannot be checkpointed: process "), "{why}");
     for container in [&cannot, &at_journal] {
         let goodbye = fs::read_to_string(container.rootfs().join("var/log/messages")).unwrap();
-        assert!(goodbye.contains("syslogd exiting"), "{} was not shut down cleanly: {goodbye}", container.name());
+        assert!(
+            goodbye.contains("syslogd exiting"),
+            "{} was not shut down cleanly: {goodbye}",
+            container.name()
+        );
     }
     connections.iter_mut().for_each(|witness| witness.send("said while all was off"));
 
@@ -76,9 +85,11 @@ pub fn a_host_with_systemd_goes_down_and_comes_back(world: &World) {
     assert!(marker(&one).exists() && marker(&at_journal).exists());
 }
 
-/// A prepared container with a hardware address that outlives a boot: others go on sending to the one that they know.
+/// A prepared container with a hardware address that outlives a boot: others go on sending to the
+/// one that they know.
 fn with_mac<'w>(world: &'w World, name: &str, more: &str) -> Container<'w> {
-    let number = name.bytes().fold(0u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let number =
+        name.bytes().fold(0u16, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let [high, low] = number.to_be_bytes();
     prepared(world, name, &format!("lxc.network.hwaddr = 00:16:3e:00:{high:02x}:{low:02x}\n{more}"))
 }
@@ -88,13 +99,15 @@ fn remedy(host: &Host, container: &Container) -> String {
     let lxcpath = container.dir().parent().unwrap().to_string_lossy().into_owned();
     let program = format!("{PROGRAMS}/lxc-cr");
     let told = host.command(&program, &["check", "--json", "-P", &lxcpath, "-n", container.name()]);
-    let json: serde_json::Value = serde_json::from_str(&told.stdout).unwrap_or_else(|e| panic!("{e}: {told}"));
+    let json: serde_json::Value =
+        serde_json::from_str(&told.stdout).unwrap_or_else(|e| panic!("{e}: {told}"));
     assert_eq!(json["findings"].as_array().map(Vec::len), Some(1), "{json:#}");
     json["findings"][0]["remedy"].as_str().unwrap().split_once(": ").unwrap().1.to_owned()
 }
 
-/// Each is suspended or runs, never between, whatever comes in the middle: at boot and at shutdown, a second shutdown,
-/// one that waits for nobody, and both units stopped. What was suspended is there after the next boot.
+/// Each is suspended or runs, never between, whatever comes in the middle: at boot and at shutdown,
+/// a second shutdown, one that waits for nobody, and both units stopped. What was suspended is
+/// there after the next boot.
 pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     if Machine::is_missing() {
         return;
@@ -131,9 +144,15 @@ pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     assert_all_are("STOPPED", &all);
     host.run("systemctl", &["stop", "lxc-cr-resume.service"]);
     gate.arm();
-    host.run("systemctl", &["start", "--no-block", "lxc-cr-resume.service", "lxc-cr-suspend.service"]);
+    host.run(
+        "systemctl",
+        &["start", "--no-block", "lxc-cr-resume.service", "lxc-cr-suspend.service"],
+    );
     let waiting = gate.wait();
-    host.run("systemctl", &["stop", "--no-block", "lxc-cr-resume.service", "lxc-cr-suspend.service"]);
+    host.run(
+        "systemctl",
+        &["stop", "--no-block", "lxc-cr-resume.service", "lxc-cr-suspend.service"],
+    );
     host.wait_until("lxc-cr-resume.service", "deactivating");
     waiting.let_through();
     host.wait_until("lxc-cr-resume.service", "failed");
@@ -165,7 +184,8 @@ pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     let suspended = all.map(|container| marker(container).exists());
     let host = machine.boot();
     assert_all_are("RUNNING", &all);
-    for ((container, witness), (before, suspended)) in all.iter().zip(&mut witnesses).zip(before.iter().zip(suspended))
+    for ((container, witness), (before, suspended)) in
+        all.iter().zip(&mut witnesses).zip(before.iter().zip(suspended))
     {
         if suspended {
             witness.assert_goes_on_from(before);

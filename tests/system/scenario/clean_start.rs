@@ -9,19 +9,30 @@ use crate::harness::container::Container;
 use crate::harness::run::Run;
 
 /// Lines of /proc/PID/status that a caller decides on, where nobody resets them.
-const STATUS: &[&str] =
-    &["Umask", "NoNewPrivs", "Seccomp", "CapBnd", "Cpus_allowed", "SigIgn", "SigBlk", "THP_enabled"];
+const STATUS: &[&str] = &[
+    "Umask",
+    "NoNewPrivs",
+    "Seccomp",
+    "CapBnd",
+    "Cpus_allowed",
+    "SigIgn",
+    "SigBlk",
+    "THP_enabled",
+];
 /// Files of /proc/PID that the caller decides on likewise.
-const FILES: &[&str] = &["limits", "oom_score_adj", "coredump_filter", "personality", "timerslack_ns", "environ"];
+const FILES: &[&str] =
+    &["limits", "oom_score_adj", "coredump_filter", "personality", "timerslack_ns", "environ"];
 /// Fields of /proc/PID/stat, by their numbers in proc(5).
-const STAT: &[(usize, &str)] = &[(7, "terminal"), (18, "priority"), (19, "nice"), (40, "real-time"), (41, "policy")];
+const STAT: &[(usize, &str)] =
+    &[(7, "terminal"), (18, "priority"), (19, "nice"), (40, "real-time"), (41, "policy")];
 
 /// All that a process may have inherited.
 type State = BTreeMap<String, String>;
 
 fn state_of(pid: u32) -> State {
     let proc = Path::new("/proc").join(pid.to_string());
-    let read = |file: &str| fs::read(proc.join(file)).map(|b| String::from_utf8_lossy(&b).into_owned());
+    let read =
+        |file: &str| fs::read(proc.join(file)).map(|b| String::from_utf8_lossy(&b).into_owned());
     let mut state = State::new();
     for file in FILES {
         state.insert((*file).to_owned(), read(file).unwrap_or_default());
@@ -38,8 +49,14 @@ fn state_of(pid: u32) -> State {
     for (number, name) in STAT {
         state.insert((*name).to_owned(), fields[number - 3].to_owned());
     }
-    state.insert("directory".to_owned(), fs::read_link(proc.join("cwd")).unwrap().display().to_string());
-    state.insert("I/O priority".to_owned(), Run::new("ionice").args(["-p", &pid.to_string()]).ok().stdout);
+    state.insert(
+        "directory".to_owned(),
+        fs::read_link(proc.join("cwd")).unwrap().display().to_string(),
+    );
+    state.insert(
+        "I/O priority".to_owned(),
+        Run::new("ionice").args(["-p", &pid.to_string()]).ok().stdout,
+    );
     let open = fs::read_dir(proc.join("fd")).unwrap().flatten().map(|entry| {
         let what = fs::read_link(entry.path()).unwrap().display().to_string();
         // Sockets and pipes are others each time.
@@ -71,10 +88,15 @@ fn wrapped(run: &Run, lock: &Path) -> Run {
         exec nice -n 7 ionice -c 3 taskset -c 0 choom -n 500 -- setarch -R \"$@\"",
         lock = lock.display()
     );
-    Run::new("flock").arg(lock).args(["sh", "-c", &script, "sh"]).args(run.words()).env("TMPDIR", "/nonexistent")
+    Run::new("flock")
+        .arg(lock)
+        .args(["sh", "-c", &script, "sh"])
+        .args(run.words())
+        .env("TMPDIR", "/nonexistent")
 }
 
-/// The same after a plain restart and after one from the oddest of shells; and the lock of `flock` is free again.
+/// The same after a plain restart and after one from the oddest of shells; and the lock of `flock`
+/// is free again.
 pub fn nothing_of_the_caller_is_inherited(world: &World) {
     let container = world.container();
     container.start();
@@ -112,10 +134,16 @@ pub fn a_restriction_for_good_is_refused(world: &World) {
     let before = witness.status();
     // It does no harm to a checkpoint.
     Run::new("setpriv").arg("--no-new-privs").args(container.ours("lxc-checkpoint").words()).ok();
-    for (option, word) in [("--no-new-privs", "no_new_privs"), ("--bounding-set=-sys_ptrace", "capabilities")] {
-        let told = Run::new("setpriv").arg(option).args(container.ours("lxc-restart").words()).output();
+    for (option, word) in
+        [("--no-new-privs", "no_new_privs"), ("--bounding-set=-sys_ptrace", "capabilities")]
+    {
+        let told =
+            Run::new("setpriv").arg(option).args(container.ours("lxc-restart").words()).output();
         told.assert_code(4);
-        assert!(told.stderr.contains(word) && told.stderr.contains("hint: run it from a root shell"), "{told}");
+        assert!(
+            told.stderr.contains(word) && told.stderr.contains("hint: run it from a root shell"),
+            "{told}"
+        );
         assert_eq!(container.state(), "STOPPED");
     }
     container.ours("lxc-restart").ok();

@@ -33,7 +33,8 @@ const CASES: &[Case] = cases![
     "unset",
 ];
 
-/// Where the cases find what they include: relative to the root of the source, where the unit tests run.
+/// Where the cases find what they include: relative to the root of the source, where the unit tests
+/// run.
 const SOURCE: &str = "tests/system/config_cases/";
 
 macro_rules! included {
@@ -67,7 +68,8 @@ const SERVED: &[&str] = &[
     "lxc.seccomp.profile",
 ];
 
-/// Lines and keys of the cases that LXC understands as we do from this version on; an older one is not asked.
+/// Lines and keys of the cases that LXC understands as we do from this version on; an older one is
+/// not asked.
 const NEWER: &[(&str, u32)] = &[
     ("lxc.environment.runtime", 7),
     ("lxc.environment.hooks", 7),
@@ -87,8 +89,17 @@ struct Case {
 pub fn read_as_lxc_reads_them(world: &World) {
     let mut wrong = Vec::new();
     let mut with_a_value = 0;
-    let version: u32 = Run::new("lxc-info").arg("--version").ok().stdout.split('.').next().unwrap().parse().unwrap();
-    let known = |line: &&str| !NEWER.iter().any(|(key, since)| version < *since && line.starts_with(key));
+    let version: u32 = Run::new("lxc-info")
+        .arg("--version")
+        .ok()
+        .stdout
+        .split('.')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let known =
+        |line: &&str| !NEWER.iter().any(|(key, since)| version < *since && line.starts_with(key));
     let sources = world.images("cases");
     let here = |text: &str| text.replace(SOURCE, &format!("{}/", sources.display()));
     for (name, text) in INCLUDED {
@@ -97,7 +108,8 @@ pub fn read_as_lxc_reads_them(world: &World) {
         fs::write(file, here(text)).unwrap();
     }
     for case in CASES {
-        let text: String = case.text.lines().filter(known).map(|line| format!("{line}\n")).collect();
+        let text: String =
+            case.text.lines().filter(known).map(|line| format!("{line}\n")).collect();
         let text = here(&text);
         let dir = world.lxcpath().join(case.name);
         fs::create_dir(&dir).unwrap();
@@ -130,7 +142,8 @@ fn asked(world: &World, name: &str, key: &str) -> String {
     told.stdout.strip_suffix('\n').unwrap_or(&told.stdout).to_owned()
 }
 
-/// A running container: LXC's monitor and ours, for the same container restored, give the same answers.
+/// A running container: LXC's monitor and ours, for the same container restored, give the same
+/// answers.
 pub fn served_as_lxcs_monitor_serves_them(world: &World) {
     let seccomp = world.images("served").join("seccomp");
     fs::write(&seccomp, "2\ndenylist\nkexec_load errno 1\n").unwrap();

@@ -60,20 +60,28 @@ fn suspend_and_restart(container: &Container<'_>) {
     container.ours("lxc-restart").ok();
 }
 
-/// Shells on the console and on a tty go on, with their variables, their terminals, and their keys. Twice.
+/// Shells on the console and on a tty go on, with their variables, their terminals, and their keys.
+/// Twice.
 pub fn shells_on_them_go_on(world: &World) {
     // Both in the container's own devpts and, without lxc.pty.max, where LXC finds one.
     for more in ["lxc.pty.max = 64\n", ""] {
         let container = with_terminals(world, more);
-        at(&container, 0).line("WHERE=console; busybox stty intr q").line("echo at $WHERE").see("at console");
-        at(&container, 1).line("WHERE=tty; busybox stty rows 33 columns 77").line("echo at $WHERE").see("at tty");
+        at(&container, 0)
+            .line("WHERE=console; busybox stty intr q")
+            .line("echo at $WHERE")
+            .see("at console");
+        at(&container, 1)
+            .line("WHERE=tty; busybox stty rows 33 columns 77")
+            .line("echo at $WHERE")
+            .see("at tty");
         let before = settings(&container);
         for _ in 0..2 {
             suspend_and_restart(&container);
             at(&container, 0).line("echo still at $WHERE").see("still at console");
             let mut tty = at(&container, 1);
             tty.line("echo still at $WHERE").see("still at tty");
-            // It is the shell's controlling terminal: a key interrupts what it runs, and /dev/tty leads to it.
+            // It is the shell's controlling terminal: a key interrupts what it runs, and /dev/tty
+            // leads to it.
             tty.line("sh -c 'echo re''ady; exec cat'").see("\nready").press("\x03").see(PROMPT);
             tty.line("echo left with $?").see("left with 130");
             tty.line("echo through > /dev/tty").see("\nthrough");
@@ -85,16 +93,19 @@ pub fn shells_on_them_go_on(world: &World) {
 
 /// What the terminals have been set to, and whose they are.
 fn settings(container: &Container<'_>) -> Vec<String> {
-    let script = "for t in console tty1; do busybox stty -a < /dev/$t; stat -c '%a %u %g' /dev/$t; done";
+    let script =
+        "for t in console tty1; do busybox stty -a < /dev/$t; stat -c '%a %u %g' /dev/$t; done";
     container.exec(["/bin/sh", "-c", script]).stdout.lines().map(str::to_owned).collect()
 }
 
-/// A shell that has its terminal from init, and one at a terminal of the container's own (a login over the network),
-/// for both of which `/dev/tty` has to be found out.
+/// A shell that has its terminal from init, and one at a terminal of the container's own (a login
+/// over the network), for both of which `/dev/tty` has to be found out.
 pub fn other_shells_go_on_beside_them(world: &World) {
-    let inittab = format!("{}::respawn:busybox telnetd -F -l /bin/sh\n", INITTAB.replace("console::", "::"));
+    let inittab =
+        format!("{}::respawn:busybox telnetd -F -l /bin/sh\n", INITTAB.replace("console::", "::"));
     let container = with_inittab(world, "lxc.pty.max = 64\n", &inittab);
-    let stream = wait_for("telnetd", LIMIT, || TcpStream::connect((container.address(), 23)).ok()).unwrap();
+    let stream =
+        wait_for("telnetd", LIMIT, || TcpStream::connect((container.address(), 23)).ok()).unwrap();
     let mut login = Terminal::over(stream);
     login.see(PROMPT).line("WHERE=login").see(PROMPT).line("echo at $WHERE").see("at login");
     at(&container, 0).line("WHERE=init").line("echo at $WHERE").see("at init");
@@ -104,7 +115,11 @@ pub fn other_shells_go_on_beside_them(world: &World) {
         let mut console = at(&container, 0);
         console.line("echo still at $WHERE").see("still at init");
         for terminal in [&mut login, &mut console] {
-            terminal.line("sh -c 'echo re''ady; exec cat'").see("\nready").press("\x03").see(PROMPT);
+            terminal
+                .line("sh -c 'echo re''ady; exec cat'")
+                .see("\nready")
+                .press("\x03")
+                .see(PROMPT);
             terminal.line("echo through > /dev/tty").see("\nthrough");
         }
     }
@@ -116,7 +131,8 @@ pub fn lxc_console_works_on_them(world: &World) {
     let container = with_terminals(world, "");
     suspend_and_restart(&container);
     for number in ["1", "0"] {
-        let (mut terminal, mut console) = Terminal::of(container.lxc("lxc-console").args(["-t", number]));
+        let (mut terminal, mut console) =
+            Terminal::of(container.lxc("lxc-console").args(["-t", number]));
         terminal.see("Connected to tty").wait_until_taken().line("echo $((6 * 7))").see("42");
         terminal.line("busybox stty size").see("40 132");
         assert!(client(&container).tty(number.parse().unwrap()).unwrap().is_none(), "it is taken");
@@ -138,8 +154,10 @@ fn at_last(container: &Container<'_>, number: i32) -> Terminal {
 /// The console's output goes to its log and its ring buffer, as before.
 pub fn the_consoles_output_is_kept(world: &World) {
     let log = world.images("console").join("log");
-    let more =
-        format!("lxc.console.logfile = {}\nlxc.console.buffer.size = 4096\nlxc.console.size = 65536\n", log.display());
+    let more = format!(
+        "lxc.console.logfile = {}\nlxc.console.buffer.size = 4096\nlxc.console.size = 65536\n",
+        log.display()
+    );
     let container = with_terminals(world, &more);
     container.exec(["/bin/sh", "-c", "echo before > /dev/console"]).assert_code(0);
     suspend_and_restart(&container);
@@ -167,7 +185,10 @@ pub fn in_the_foreground_the_console_is_here(world: &World) {
 
 /// With an id map the terminals belong to the container's root.
 pub fn they_belong_to_the_containers_root(world: &World) {
-    let container = with_terminals(world, "lxc.pty.max = 64\nlxc.idmap = u 0 0 65536\nlxc.idmap = g 0 0 65536\n");
+    let container = with_terminals(
+        world,
+        "lxc.pty.max = 64\nlxc.idmap = u 0 0 65536\nlxc.idmap = g 0 0 65536\n",
+    );
     at(&container, 1).line("WHERE=tty").line("chown 7:8 /dev/tty1; echo at $WHERE").see("at tty");
     let before = settings(&container);
     suspend_and_restart(&container);

@@ -16,20 +16,23 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Where [`Culprits`] listens at the container's own address.
 const AT_ONE_ADDRESS: u16 = 7007;
 
-/// A definition with the root of `original` as it is now, an address of its own, and its own of what lay in the
-/// original's directory: as `lxc-copy` makes it.
+/// A definition with the root of `original` as it is now, an address of its own, and its own of
+/// what lay in the original's directory: as `lxc-copy` makes it.
 pub(super) fn copy_of<'w>(world: &'w World, original: &Container<'_>, name: &str) -> Container<'w> {
     let copy = world.container_named(name);
     fs::remove_dir_all(copy.rootfs()).unwrap();
     Run::new("cp").arg("-a").args([original.rootfs(), copy.rootfs()]).ok();
     let (old, new) = (original.dir(), copy.dir());
     for entry in fs::read_dir(&old).unwrap().flatten() {
-        if !["rootfs", "config", "config.legacy", "dump"].contains(&&*entry.file_name().to_string_lossy()) {
+        if !["rootfs", "config", "config.legacy", "dump"]
+            .contains(&&*entry.file_name().to_string_lossy())
+        {
             Run::new("cp").arg("-a").args([&entry.path(), &new]).ok();
         }
     }
     let text = fs::read_to_string(old.join("config")).unwrap();
-    let text = text.replace(&format!("lxc.uts.name = {}", original.name()), &format!("lxc.uts.name = {name}"));
+    let text = text
+        .replace(&format!("lxc.uts.name = {}", original.name()), &format!("lxc.uts.name = {name}"));
     let text = text.replace(&*old.to_string_lossy(), &new.to_string_lossy());
     let text = text.replace(&original.address().to_string(), &copy.address().to_string());
     fs::write(new.join("config"), text).unwrap();
@@ -59,11 +62,13 @@ fn ip(container: &Container<'_>, arguments: &str) -> String {
     Run::new("nsenter").args([netns.as_str(), "ip"]).args(arguments.split(' ')).ok().stdout
 }
 
-/// Waits until the connection within the container has made more round trips than `before`; how many.
+/// Waits until the connection within the container has made more round trips than `before`; how
+/// many.
 fn trips_within(container: &Container<'_>, before: u64) -> u64 {
     let file = container.rootfs().join("tmp/within");
     let trips = || fs::read_to_string(&file).ok()?.parse().ok().filter(|trips| *trips > before);
-    wait_for(&format!("a round trip within {}", container.name()), LIMIT, trips).unwrap_or_else(|e| panic!("{e}"))
+    wait_for(&format!("a round trip within {}", container.name()), LIMIT, trips)
+        .unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Whether somebody answers at one address of the container.
@@ -77,7 +82,8 @@ fn answers_at(address: Ipv4Addr) {
     assert_eq!(&back, b"echo");
 }
 
-/// Two copies of a container that goes on: each is another container in all that can be seen, with the same processes.
+/// Two copies of a container that goes on: each is another container in all that can be seen, with
+/// the same processes.
 pub fn run_beside_their_original(world: &World) {
     let original = world.container();
     fs::create_dir(original.dir().join("data")).unwrap();
@@ -99,7 +105,11 @@ pub fn run_beside_their_original(world: &World) {
     original.ours("lxc-restart").ok();
     let before = witness.assert_goes_on_from(&before);
 
-    refused(&restart(&first, &images).output(), 4, &["TCP connection", "10.99.0.1:", "--tcp-close"]);
+    refused(
+        &restart(&first, &images).output(),
+        4,
+        &["TCP connection", "10.99.0.1:", "--tcp-close"],
+    );
     assert_eq!(first.state(), "STOPPED");
     for copy in [&first, &second] {
         restart(copy, &images).arg("--tcp-close").ok();
@@ -122,14 +132,23 @@ pub fn run_beside_their_original(world: &World) {
         assert_eq!(container.exec(["/bin/hostname"]).stdout.trim(), container.name());
         assert_eq!(container.exec(["/bin/pwd"]).stdout.trim(), "/");
         let own = container.address().to_string();
-        assert!(ip(container, "-o -4 addr show eth0").contains(&format!("inet {own}/24 ")), "{own}");
+        assert!(
+            ip(container, "-o -4 addr show eth0").contains(&format!("inet {own}/24 ")),
+            "{own}"
+        );
         let routes = ip(container, "-4 route");
-        assert!(routes.contains(&format!("src {own}")) && routes.contains("default via 10.99.0.1 "), "{routes}");
+        assert!(
+            routes.contains(&format!("src {own}")) && routes.contains("default via 10.99.0.1 "),
+            "{routes}"
+        );
         assert_eq!(ip(container, "-o -6 addr show eth0 scope link").lines().count(), 1);
         assert!(Path::new(&format!("/sys/fs/cgroup/lxc.payload.{}", container.name())).is_dir());
     }
     let macs = all.map(mac);
-    assert!(macs[1..].iter().all(|mac| mac.starts_with("00:16:3e:")) && macs[1] != macs[2], "{macs:?}");
+    assert!(
+        macs[1..].iter().all(|mac| mac.starts_with("00:16:3e:")) && macs[1] != macs[2],
+        "{macs:?}"
+    );
     let veths = all.map(Container::veth);
     assert!(veths[0] != veths[1] && veths[1] != veths[2] && veths[2] != veths[0], "{veths:?}");
     let theirs = |copy: &Container<'_>| copy.exec(["/bin/cat", "/mnt/whose"]).stdout;
@@ -153,9 +172,14 @@ pub fn run_beside_their_original(world: &World) {
 
     // From the same moment again.
     second.kill();
-    // It has written to its log since the first time, maybe in the second in which the checkpoint was made.
+    // It has written to its log since the first time, maybe in the second in which the checkpoint
+    // was made.
     Run::new("touch").args(["-d", "+1 minute"]).arg(second.rootfs().join("var/log/messages")).ok();
-    refused(&restart(&second, &images).arg("--tcp-close").output(), 9, &["/var/log/messages was written to since"]);
+    refused(
+        &restart(&second, &images).arg("--tcp-close").output(),
+        9,
+        &["/var/log/messages was written to since"],
+    );
     restart(&second, &images).args(["--tcp-close", "--force"]).ok();
     second.witness().echo("once more");
     witness.assert_goes_on_from(&before);
@@ -164,7 +188,9 @@ pub fn run_beside_their_original(world: &World) {
 
 /// With an id map; the original is gone.
 pub fn of_an_unprivileged_container_run(world: &World) {
-    let original = world.container().configure("lxc.id_map = u 0 100000 65536\nlxc.id_map = g 0 100000 65536\n");
+    let original = world
+        .container()
+        .configure("lxc.id_map = u 0 100000 65536\nlxc.id_map = g 0 100000 65536\n");
     Run::new("chown").args(["-R", "100000:100000"]).arg(original.rootfs()).ok();
     original.start();
     let witness = original.witness();
@@ -202,20 +228,43 @@ pub fn that_cannot_be_are_refused(world: &World) {
     };
     let [own, theirs] = [&copy, &original].map(|c| c.address().to_string());
 
-    let told =
-        Run::ours("lxc-restart").arg("-P").arg(world.lxcpath()).args(["-n", "nobody", "-D"]).arg(&images).output();
-    refused(&told, 3, &["no container of this name", "lxc-copy -n test-lxc-1 -N nobody", "lxc-restart -n nobody"]);
+    let told = Run::ours("lxc-restart")
+        .arg("-P")
+        .arg(world.lxcpath())
+        .args(["-n", "nobody", "-D"])
+        .arg(&images)
+        .output();
+    refused(
+        &told,
+        3,
+        &["no container of this name", "lxc-copy -n test-lxc-1 -N nobody", "lxc-restart -n nobody"],
+    );
 
     original.ours("lxc-restart").ok();
     with(&own, &theirs);
     let told = restart(&copy, &images).output();
     refused(&told, 9, &[&theirs, "is that of test-lxc-1 on br0", "lxc.net.0.ipv4.address"]);
-    with("lxc.net.0.name = eth0", &format!("lxc.net.0.name = eth0\nlxc.net.0.hwaddr = {}", mac(&original)));
-    refused(&restart(&copy, &images).output(), 9, &[&mac(&original), "is that of test-lxc-1 on br0"]);
+    with(
+        "lxc.net.0.name = eth0",
+        &format!("lxc.net.0.name = eth0\nlxc.net.0.hwaddr = {}", mac(&original)),
+    );
+    refused(
+        &restart(&copy, &images).output(),
+        9,
+        &[&mac(&original), "is that of test-lxc-1 on br0"],
+    );
     with(&copy.rootfs().to_string_lossy(), &original.rootfs().to_string_lossy());
-    refused(&restart(&copy, &images).arg("--force").output(), 4, &["its root is that of test-lxc-1, which is running"]);
+    refused(
+        &restart(&copy, &images).arg("--force").output(),
+        4,
+        &["its root is that of test-lxc-1, which is running"],
+    );
     with("lxc.net.0.flags", "lxc.mount.entry = /nowhere tmp none bind\nlxc.net.0.flags");
-    refused(&restart(&copy, &images).output(), 9, &["the configuration has changed", "lxc.mount.entry"]);
+    refused(
+        &restart(&copy, &images).output(),
+        9,
+        &["the configuration has changed", "lxc.mount.entry"],
+    );
     assert_eq!([original.state(), copy.state()], ["RUNNING", "STOPPED"]);
     original.witness().echo("undisturbed");
 

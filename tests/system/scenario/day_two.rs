@@ -29,7 +29,8 @@ fn flip_a_bit(path: &Path) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A checkpoint at rest is whole until a bit of it changes; then it is named, and all others are verified all the same.
+/// A checkpoint at rest is whole until a bit of it changes; then it is named, and all others are
+/// verified all the same.
 pub fn verify_finds_a_changed_bit(world: &World) {
     let container = world.container();
     container.start();
@@ -53,7 +54,8 @@ pub fn verify_finds_a_changed_bit(world: &World) {
     let outcomes = in_shelf().arg("--json").output();
     outcomes.assert_code(9);
     let outcomes: serde_json::Value = serde_json::from_str(&outcomes.stdout).unwrap();
-    let results: Vec<_> = outcomes["checkpoints"].as_array().unwrap().iter().map(|o| o["result"].clone()).collect();
+    let results: Vec<_> =
+        outcomes["checkpoints"].as_array().unwrap().iter().map(|o| o["result"].clone()).collect();
     assert_eq!(results, ["damaged", "whole"]);
 
     // What is named and is not there.
@@ -74,7 +76,8 @@ fn states(container: &Container<'_>) -> BTreeMap<String, String> {
     rows.iter().map(|row| (last(text(&row["directory"])), text(&row["state"]))).collect()
 }
 
-/// A container's checkpoints are a list: each has its time, some a label; a restart takes one of them; old ones go.
+/// A container's checkpoints are a list: each has its time, some a label; a restart takes one of
+/// them; old ones go.
 pub fn checkpoints_are_a_list(world: &World) {
     let container = world.container();
     container.start();
@@ -87,7 +90,8 @@ pub fn checkpoints_are_a_list(world: &World) {
     container.ours("lxc-checkpoint").args(["--keep", "--label", "good"]).ok();
     let before = witness.assert_goes_on_from(&before);
     let names = || -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(&list).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut names: Vec<_> =
+            fs::read_dir(&list).unwrap().map(|e| e.unwrap().file_name()).collect();
         names.sort();
         names.into_iter().map(|name| name.into_string().unwrap()).collect()
     };
@@ -99,16 +103,25 @@ pub fn checkpoints_are_a_list(world: &World) {
     let labels: Vec<_> = rows.iter().filter_map(|row| row["label"].as_str()).collect();
     assert_eq!((rows.len(), labels), (4, vec!["good"]));
     for row in rows {
-        assert!(row["frozen_us"].as_u64().unwrap() > 0 && row["processes"].as_u64().unwrap() >= 3, "{row}");
+        assert!(
+            row["frozen_us"].as_u64().unwrap() > 0 && row["processes"].as_u64().unwrap() >= 3,
+            "{row}"
+        );
     }
 
     // Which are kept, and why; then they go. What has a label stays.
     let planned = container.lxc_cr("prune").args(["--dry-run", "--keep-last", "1"]).ok().stdout;
     assert_eq!(planned.matches(": would remove ").count(), 3, "{planned}");
-    assert!(planned.contains("(last, label good)") && planned.contains("3 would be removed ("), "{planned}");
+    assert!(
+        planned.contains("(last, label good)") && planned.contains("3 would be removed ("),
+        "{planned}"
+    );
     assert_eq!(names(), all);
     let untouched = container.lxc_cr("prune").ok().stdout;
-    assert!(untouched.contains("nothing to remove, 4 kept") && untouched.contains("--keep-last"), "{untouched}");
+    assert!(
+        untouched.contains("nothing to remove, 4 kept") && untouched.contains("--keep-last"),
+        "{untouched}"
+    );
     {
         let _settings = Settings::with("keep_last = 2\n");
         let pruned = json(container.lxc_cr("prune"));
@@ -132,11 +145,14 @@ pub fn checkpoints_are_a_list(world: &World) {
     // Not suspended, and told so.
     let refused = container.ours("lxc-restart").output();
     refused.assert_code(3);
-    assert!(refused.stderr.contains("it is not suspended") && refused.stderr.contains("--at latest"), "{refused}");
+    assert!(
+        refused.stderr.contains("it is not suspended") && refused.stderr.contains("--at latest"),
+        "{refused}"
+    );
 }
 
-/// Checkpoints on another disk are known; while it is not mounted they are said to be so, and its mount point is not
-/// filled.
+/// Checkpoints on another disk are known; while it is not mounted they are said to be so, and its
+/// mount point is not filled.
 pub fn a_disk_that_is_not_mounted_is_named_and_not_filled(world: &World) {
     let container = world.container();
     container.start();
@@ -170,7 +186,8 @@ pub fn a_disk_that_is_not_mounted_is_named_and_not_filled(world: &World) {
     container.kill();
 }
 
-/// What a suspended container would be lost with is not removed by mistake; what is not there is said not to be there.
+/// What a suspended container would be lost with is not removed by mistake; what is not there is
+/// said not to be there.
 pub fn the_only_state_of_a_container_is_not_removed_by_mistake(world: &World) {
     let container = world.container();
     container.start();
@@ -181,7 +198,10 @@ pub fn the_only_state_of_a_container_is_not_removed_by_mistake(world: &World) {
     for what in [container.name().to_owned(), container.dir().join("dump").display().to_string()] {
         let refused = lxc_cr(world, "remove").arg(&what).output();
         refused.assert_code(4);
-        assert!(refused.stderr.contains("this is its only state") && refused.stderr.contains("--force"), "{refused}");
+        assert!(
+            refused.stderr.contains("this is its only state") && refused.stderr.contains("--force"),
+            "{refused}"
+        );
     }
     container.ours("lxc-restart").ok();
     witness.assert_goes_on_from(&before);
@@ -201,7 +221,8 @@ pub fn the_only_state_of_a_container_is_not_removed_by_mistake(world: &World) {
 
 /// Containers and checkpoints of each, for which `list` and `prune` must be fast.
 const MANY: (usize, usize) = (50, 20);
-/// What an optimised program may take of a processor for a list of all, and for a plan of what goes.
+/// What an optimised program may take of a processor for a list of all, and for a plan of what
+/// goes.
 const LIST_LIMIT: Duration = Duration::from_millis(500);
 const PRUNE_LIMIT: Duration = Duration::from_secs(1);
 /// How many times slower a program without optimisations may be.
@@ -209,7 +230,11 @@ const UNOPTIMISED: u32 = 12;
 
 /// The time that a command has had a processor for: other tests do not make that longer.
 fn processor_time(command: Run) -> Duration {
-    let told = Run::new("sh").args(["-c", "\"$@\" >/dev/null; times", "sh"]).args(command.words()).ok().stdout;
+    let told = Run::new("sh")
+        .args(["-c", "\"$@\" >/dev/null; times", "sh"])
+        .args(command.words())
+        .ok()
+        .stdout;
     // Of the shell, then of its children, each for the user and in the kernel: "0m1.20s 0m0.10s".
     let part = |text: &str| {
         let (minutes, seconds) = text.trim_end_matches('s').split_once('m').unwrap();
@@ -224,9 +249,11 @@ pub fn a_thousand_checkpoints_are_listed_at_once(world: &World) {
     let container = world.container();
     container.start();
     container.ours("lxc-checkpoint").arg("--keep").ok();
-    let made = fs::read_dir(container.dir().join("checkpoints")).unwrap().next().unwrap().unwrap().path();
+    let made =
+        fs::read_dir(container.dir().join("checkpoints")).unwrap().next().unwrap().unwrap().path();
     let record = fs::read_to_string(made.join("lxc-cr.toml")).unwrap();
-    let created: u64 = record.lines().find_map(|line| line.strip_prefix("created = ")).unwrap().parse().unwrap();
+    let created: u64 =
+        record.lines().find_map(|line| line.strip_prefix("created = ")).unwrap().parse().unwrap();
     for number in 0..MANY.0 {
         let name = format!("many{number}");
         let own = world.lxcpath().join(&name);
@@ -245,14 +272,20 @@ pub fn a_thousand_checkpoints_are_listed_at_once(world: &World) {
                 &format!("created = {}", created - which as u64 * 3600),
                 1,
             );
-            let text = text.replace(&format!("name = \"{}\"", container.name()), &format!("name = \"{name}\""));
+            let text = text.replace(
+                &format!("name = \"{}\"", container.name()),
+                &format!("name = \"{name}\""),
+            );
             fs::write(dir.join("lxc-cr.toml"), text).unwrap();
         }
     }
     let times = if cfg!(debug_assertions) { UNOPTIMISED } else { 1 };
     let list = || lxc_cr(world, "list");
     let listed = list().ok();
-    assert_eq!(listed.stdout.lines().filter(|line| line.starts_with("many")).count(), MANY.0 * MANY.1);
+    assert_eq!(
+        listed.stdout.lines().filter(|line| line.starts_with("many")).count(),
+        MANY.0 * MANY.1
+    );
     let took = processor_time(list());
     assert!(took < patient(LIST_LIMIT * times), "list took {took:?}");
     let plan = || lxc_cr(world, "prune").args(["--all", "--dry-run", "--keep-last", "3"]);
@@ -262,8 +295,8 @@ pub fn a_thousand_checkpoints_are_listed_at_once(world: &World) {
     container.kill();
 }
 
-/// One vocabulary for all that is suspended: what `lxc-checkpoint` stopped is resumed, what `lxc-cr suspend` suspended is
-/// restored, and a start in between is noticed.
+/// One vocabulary for all that is suspended: what `lxc-checkpoint` stopped is resumed, what `lxc-cr
+/// suspend` suspended is restored, and a start in between is noticed.
 pub fn what_is_suspended_is_said_to_be_so(world: &World) {
     let container = prepared(world, "web", "");
     container.start();
@@ -325,12 +358,19 @@ pub fn the_next_shutdown_is_rehearsed(world: &World) {
     }
     let checked = lxc_cr(world, "check").arg("--all").output();
     checked.assert_code(4);
-    for text in ["good can be checkpointed\n", "blocked cannot be checkpointed: there is 1 blocker\n  blocker: "] {
+    for text in [
+        "good can be checkpointed\n",
+        "blocked cannot be checkpointed: there is 1 blocker\n  blocker: ",
+    ] {
         assert!(checked.stdout.contains(text), "{text}: {checked}");
     }
     let rows = lxc_cr(world, "check").args(["--all", "--json"]).output();
     let rows: serde_json::Value = serde_json::from_str(&rows.stdout).unwrap();
-    assert_eq!(rows["containers"].as_array().unwrap().iter().filter(|row| row["blocked"] == true).count(), 1, "{rows}");
+    assert_eq!(
+        rows["containers"].as_array().unwrap().iter().filter(|row| row["blocked"] == true).count(),
+        1,
+        "{rows}"
+    );
     assert_eq!([&good, &blocked, &unnoticed].map(|container| container.init_pid()), before);
     [&good, &blocked, &unnoticed].iter().for_each(|container| container.kill());
 }
@@ -339,10 +379,17 @@ const JSON: &str = include_str!("../../../docs/json.md");
 
 /// The fields that a section of docs/json.md has, each with whether it may be missing.
 fn documented(section: &str) -> BTreeMap<String, bool> {
-    let text = JSON.split(&format!("\n## {section}\n")).nth(1).unwrap_or_else(|| panic!("{section} is not documented"));
+    let text = JSON
+        .split(&format!("\n## {section}\n"))
+        .nth(1)
+        .unwrap_or_else(|| panic!("{section} is not documented"));
     let text = text.split("\n## ").next().unwrap();
     let mut fields = BTreeMap::new();
-    for cell in text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once(" |")).map(|(cell, _)| cell) {
+    for cell in text
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once(" |"))
+        .map(|(cell, _)| cell)
+    {
         for field in cell.split(", `") {
             let (name, rest) = field.split_once('`').unwrap();
             fields.insert(name.to_owned(), rest == "?");
@@ -386,7 +433,8 @@ pub fn json_is_as_documented(world: &World) {
     let rehearsed = json(container.lxc_cr("suspend").arg("--dry-run"));
     let pruned = json(container.lxc_cr("prune").args(["--dry-run", "--keep-last", "1"]));
     let removed = json(lxc_cr(world, "remove").arg(made["directory"].as_str().unwrap()));
-    let shown = json(lxc_cr(world, "show").arg(listed["checkpoints"][1]["directory"].as_str().unwrap()));
+    let shown =
+        json(lxc_cr(world, "show").arg(listed["checkpoints"][1]["directory"].as_str().unwrap()));
     for (section, value) in [
         ("lxc-checkpoint", &made),
         ("lxc-cr list", &listed),
@@ -410,14 +458,23 @@ pub fn json_is_as_documented(world: &World) {
         }
         assert_eq!(value["version"], 1, "{section}");
     }
-    assert_eq!((&shown["version"], shown["size_bytes"].is_u64()), (&serde_json::json!(1), true), "{shown:#}");
+    assert_eq!(
+        (&shown["version"], shown["size_bytes"].is_u64()),
+        (&serde_json::json!(1), true),
+        "{shown:#}"
+    );
     let time = listed["checkpoints"][0]["created"].as_str().unwrap();
     assert!(time.len() >= 20 && time.as_bytes()[10] == b'T', "{time}");
 
     let metrics = world.lxcpath().join("lxc_cr.prom");
     lxc_cr(world, "list").arg("--prometheus").arg(&metrics).ok();
     let text = fs::read_to_string(&metrics).unwrap();
-    let line = |name: &str| text.lines().any(|line| line.starts_with(&format!("{name}{{container=\"web\",")));
-    assert!(line("lxc_cr_checkpoint_frozen_seconds") && line("lxc_cr_checkpoint_size_bytes"), "{text}");
+    let line = |name: &str| {
+        text.lines().any(|line| line.starts_with(&format!("{name}{{container=\"web\",")))
+    };
+    assert!(
+        line("lxc_cr_checkpoint_frozen_seconds") && line("lxc_cr_checkpoint_size_bytes"),
+        "{text}"
+    );
     container.kill();
 }

@@ -34,8 +34,8 @@ fn allowed(container: &Container) -> String {
     told.stdout.lines().collect::<Vec<_>>().join(", ")
 }
 
-/// Rules of the configuration, and those that were added and taken back since, are in force after a restart; LXC's
-/// tools change them on a restored container, and that survives, too.
+/// Rules of the configuration, and those that were added and taken back since, are in force after a
+/// restart; LXC's tools change them on a restored container, and that survives, too.
 pub fn are_in_force_again(world: &World) {
     let container = world.container().configure(
         "lxc.cgroup2.devices.deny = a\n\
@@ -78,7 +78,8 @@ pub fn are_in_force_again(world: &World) {
     container.kill();
 }
 
-/// A container without rules may do what it could, and gets its first rule as one that LXC has started.
+/// A container without rules may do what it could, and gets its first rule as one that LXC has
+/// started.
 pub fn that_are_none_stay_none(world: &World) {
     let container = world.container();
     std::os::unix::fs::symlink("busybox", container.rootfs().join("bin/mknod")).unwrap();
@@ -106,13 +107,20 @@ pub fn hold_from_the_first_instruction_on(world: &World) {
     let text = fs::read_to_string(&inittab).unwrap();
     fs::write(&inittab, text + "::once:/bin/sh /bin/attacker\n").unwrap();
     container.start();
-    let tried = || fs::metadata(container.rootfs().join("var/tried")).map(|m| m.len()).unwrap_or_default();
+    let tried =
+        || fs::metadata(container.rootfs().join("var/tried")).map(|m| m.len()).unwrap_or_default();
     for _ in 0..3 {
         container.ours("lxc-checkpoint").ok();
         let before = tried();
         container.ours("lxc-restart").ok();
-        wait_for("the attacker to go on", Duration::from_secs(10), || (tried() > before + 20).then_some(())).unwrap();
-        assert!(!container.rootfs().join("var/opened").exists(), "a device that is denied was opened");
+        wait_for("the attacker to go on", Duration::from_secs(10), || {
+            (tried() > before + 20).then_some(())
+        })
+        .unwrap();
+        assert!(
+            !container.rootfs().join("var/opened").exists(),
+            "a device that is denied was opened"
+        );
     }
     container.kill();
 }

@@ -16,7 +16,8 @@ struct Attack {
     before: &'static [&'static str],
     /// And, where it goes on, after that.
     after: &'static [&'static str],
-    /// What its host's others do to the shared directory, while it is stopped: they put a link to `@VICTIM` there.
+    /// What its host's others do to the shared directory, while it is stopped: they put a link to
+    /// `@VICTIM` there.
     meanwhile: Option<&'static str>,
     /// What the refusal says, if nothing but refusing is right.
     told: &'static str,
@@ -34,13 +35,26 @@ const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "a-directory-of-the-victim",
-        before: &["mkdir /a/sub", "chmod /a/sub", "open /a/sub", "rmdir /a/sub", "rmdir /a", "symlink @VICTIM /a"],
+        before: &[
+            "mkdir /a/sub",
+            "chmod /a/sub",
+            "open /a/sub",
+            "rmdir /a/sub",
+            "rmdir /a",
+            "symlink @VICTIM /a",
+        ],
         told: "/a",
         ..NONE
     },
     Attack {
         name: "a-directory-by-magic",
-        before: &["mkdir /a/new", "open /a/new", "rmdir /a/new", "rmdir /a", "symlink /proc/1/root@VICTIM /a"],
+        before: &[
+            "mkdir /a/new",
+            "open /a/new",
+            "rmdir /a/new",
+            "rmdir /a",
+            "symlink /proc/1/root@VICTIM /a",
+        ],
         told: "/a",
         ..NONE
     },
@@ -60,7 +74,14 @@ const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "b-file",
-        before: &["mkdir /b/d", "create /b/d/f", "unlink /b/d/f", "rmdir /b/d", "rmdir /b", "symlink @VICTIM /b"],
+        before: &[
+            "mkdir /b/d",
+            "create /b/d/f",
+            "unlink /b/d/f",
+            "rmdir /b/d",
+            "rmdir /b",
+            "symlink @VICTIM /b",
+        ],
         told: "/b",
         ..NONE
     },
@@ -107,7 +128,14 @@ const ATTACKS: &[Attack] = &[
     },
     Attack {
         name: "b-socket",
-        before: &["mkdir /b/d", "stream /b/d/s", "unlink /b/d/s", "rmdir /b/d", "rmdir /b", "symlink @VICTIM /b"],
+        before: &[
+            "mkdir /b/d",
+            "stream /b/d/s",
+            "unlink /b/d/s",
+            "rmdir /b/d",
+            "rmdir /b",
+            "symlink @VICTIM /b",
+        ],
         ..NONE
     },
     Attack {
@@ -181,7 +209,8 @@ fn attempt(world: &World, attack: &Attack, id_mapped: bool) {
     let own = [container.dir(), images.clone(), hostile.shared.clone()];
     let own: Vec<&Path> = own.iter().map(AsRef::as_ref).collect();
     let parents = [world.lxcpath().join("images/checkpoints")];
-    let without: Vec<&Path> = own.iter().copied().chain(parents.iter().map(AsRef::as_ref)).collect();
+    let without: Vec<&Path> =
+        own.iter().copied().chain(parents.iter().map(AsRef::as_ref)).collect();
 
     let before = HostTree::take(&without);
     let goes_on = !attack.after.is_empty();
@@ -205,7 +234,10 @@ fn attempt(world: &World, attack: &Attack, id_mapped: bool) {
     assert_eq!(after.changes(&before), Vec::<String>::new(), "{name}: {answers:#?}");
     let last: &Output = answers.last().unwrap();
     let forged = |line: &str| line.starts_with("hint: forged") || line.starts_with("now: forged");
-    assert!(!last.stderr.lines().any(forged) && !last.stderr.contains('\u{202e}'), "{name}: {last}");
+    assert!(
+        !last.stderr.lines().any(forged) && !last.stderr.contains('\u{202e}'),
+        "{name}: {last}"
+    );
     if !attack.told.is_empty() {
         assert!(!last.success() && last.stderr.contains(attack.told), "{name}: {answers:#?}");
     }

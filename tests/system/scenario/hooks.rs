@@ -47,7 +47,9 @@ fn whole_life(world: &World, version: u32) {
     let init = container.init_pid();
     let noted = note_of_running(&container);
     let veth = container.veth();
-    for part in [format!("pid = {init}\n"), format!("host = \"{veth}\""), format!("bridge = \"{BRIDGE}\"")] {
+    for part in
+        [format!("pid = {init}\n"), format!("host = \"{veth}\""), format!("bridge = \"{BRIDGE}\"")]
+    {
         assert!(noted.contains(&part), "{part} in {noted}");
     }
 
@@ -105,7 +107,8 @@ pub fn a_mount_of_somebody_else_stays(world: &World) {
     Run::new("umount").arg(&root).ok();
 }
 
-/// What is mounted below the root is seen in the container, and is still mounted on the host afterwards.
+/// What is mounted below the root is seen in the container, and is still mounted on the host
+/// afterwards.
 pub fn mounts_below_the_root_are_kept(world: &World) {
     let container = world.container().configure(&lines(0));
     let below = container.rootfs().join("mnt");
@@ -124,9 +127,11 @@ pub fn mounts_below_the_root_are_kept(world: &World) {
 /// The message stands in LXC's log, with the remedy.
 pub fn a_missing_bridge_is_named(world: &World) {
     for version in [0, 1] {
-        let container = world.container().configure(&format!("{}lxc.network.link = br-none\n", lines(version)));
+        let container =
+            world.container().configure(&format!("{}lxc.network.link = br-none\n", lines(version)));
         let log = container.dir().join("lxc.log");
-        let started = container.lxc("lxc-start").args(["-d", "-l", "DEBUG", "-o"]).arg(&log).output();
+        let started =
+            container.lxc("lxc-start").args(["-d", "-l", "DEBUG", "-o"]).arg(&log).output();
         assert!(!started.success(), "{started}");
         let log = fs::read_to_string(log).unwrap();
         let name = container.name();
@@ -143,7 +148,8 @@ pub fn a_missing_bridge_is_named(world: &World) {
     }
 }
 
-/// While `lxc-restart` holds the container, nobody else starts it; a checkpoint does not matter, a dead one neither.
+/// While `lxc-restart` holds the container, nobody else starts it; a checkpoint does not matter, a
+/// dead one neither.
 pub fn a_start_is_refused_during_a_restart(world: &World) {
     let container = world.container().configure(&lines(1));
     let state = state(&container);
@@ -157,13 +163,17 @@ pub fn a_start_is_refused_during_a_restart(world: &World) {
     lock.lock().unwrap();
     let held_by = |what: &str, pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        let start_time = stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().to_owned();
+        let start_time =
+            stat.rsplit_once(')').unwrap().1.split_whitespace().nth(19).unwrap().to_owned();
         fs::write(state.join("lock"), format!("{what} (pid {pid})\n{start_time}\n")).unwrap();
     };
     held_by("lxc-restart", other.id());
     let refused = by_hand(&container, "pre-start", 1);
     refused.assert_code(1);
-    assert!(refused.stderr.contains(": the container is being restored: lxc-restart (pid "), "{refused}");
+    assert!(
+        refused.stderr.contains(": the container is being restored: lxc-restart (pid "),
+        "{refused}"
+    );
     assert!(refused.stderr.contains(": hint: wait until"), "{refused}");
     assert_eq!(mounts_of_root(&container), 0);
 
@@ -248,7 +258,8 @@ lxc.network.script.down = {PROGRAMS}/lxc-cr-net-down --bridge {BRIDGE}
     }
 }
 
-/// The samples of `lxc-config/` are containers that LXC starts, and the old spelling says what the new one says.
+/// The samples of `lxc-config/` are containers that LXC starts, and the old spelling says what the
+/// new one says.
 pub fn the_samples_start(world: &World) {
     let container = world.container();
     let (name, dir) = (container.name(), container.dir());
@@ -262,7 +273,11 @@ pub fn the_samples_start(world: &World) {
                 .replace("/var/lib/lxc/test-lxc", &dir.to_string_lossy())
                 .replace("= test-lxc", &format!("= {name}"))
         };
-        fs::write(dir.join("lxc-cr.conf"), fill_in(include_str!("../../../lxc-config/lxc-cr.conf.in"))).unwrap();
+        fs::write(
+            dir.join("lxc-cr.conf"),
+            fill_in(include_str!("../../../lxc-config/lxc-cr.conf.in")),
+        )
+        .unwrap();
         fs::write(dir.join("config"), fill_in(shown)).unwrap();
         let ours = Config::load(&dir.join("config")).unwrap();
         Run::new("lxc-update-config").arg("-c").arg(dir.join("config")).ok();
@@ -285,7 +300,8 @@ pub fn the_samples_start(world: &World) {
     }
 }
 
-/// A checkpoint and a restart take back what the hooks did, and leave nothing behind when the container ends.
+/// A checkpoint and a restart take back what the hooks did, and leave nothing behind when the
+/// container ends.
 pub fn ours_through_a_checkpoint(world: &World) {
     for version in [0, 1] {
         let container = world.container().configure(&lines(version));
@@ -320,7 +336,11 @@ pub fn wrong_use_is_explained(world: &World) {
         ),
         ("pre-start", &["web", "lxc", "post-stop"], "LXC runs it as 'lxc post-stop'"),
         ("post-stop", &[], "lxc-cr[post-stop]: this program is run by LXC as a hook, not by hand"),
-        ("net-up", &["--brigde", "br0", "web", "net", "up", "veth", "v"], "are no arguments of this script"),
+        (
+            "net-up",
+            &["--brigde", "br0", "web", "net", "up", "veth", "v"],
+            "are no arguments of this script",
+        ),
     ];
     for (program, words, text) in cases {
         let told = Run::ours(&format!("lxc-cr-{program}")).args(words).output();
@@ -344,7 +364,10 @@ fn by_hand(container: &Container, program: &str, version: u32) -> Output {
     run = run.env("LXC_HOOK_TYPE", kind).env("LXC_HOOK_SECTION", section);
     if net.is_some() {
         run = run.args(["veth", BRIDGE, "vethNone"]);
-        run = run.env("LXC_NET_TYPE", "veth").env("LXC_NET_PARENT", BRIDGE).env("LXC_NET_PEER", "vethNone");
+        run = run
+            .env("LXC_NET_TYPE", "veth")
+            .env("LXC_NET_PARENT", BRIDGE)
+            .env("LXC_NET_PEER", "vethNone");
     }
     if let Some(pid) = pid_if_any(container) {
         run = run.env("LXC_PID", &pid.to_string());
@@ -371,7 +394,10 @@ fn pid_if_any(container: &Container) -> Option<u32> {
 fn mounts_of_root(container: &Container) -> usize {
     let root = container.rootfs();
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    table.lines().filter(|line| line.split(' ').nth(4).is_some_and(|point| root.as_os_str() == point)).count()
+    table
+        .lines()
+        .filter(|line| line.split(' ').nth(4).is_some_and(|point| root.as_os_str() == point))
+        .count()
 }
 
 /// The container's state directory.

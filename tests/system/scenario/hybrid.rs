@@ -1,5 +1,6 @@
-//! Hosts with the hierarchies of cgroup v1 beside cgroup2, on which LXC 5 and 6 put a container into all of them.
-//! (`make test-lxc`; the test host of LXC 7, which does not start containers there, has cgroup2 alone.)
+//! Hosts with the hierarchies of cgroup v1 beside cgroup2, on which LXC 5 and 6 put a container
+//! into all of them. (`make test-lxc`; the test host of LXC 7, which does not start containers
+//! there, has cgroup2 alone.)
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -29,13 +30,15 @@ const COUNTS: &[&str] = &[
     "self_freezing",
 ];
 
-/// Every file of the container's cgroups in every hierarchy: owner, mode, and what is in it if that is a setting.
+/// Every file of the container's cgroups in every hierarchy: owner, mode, and what is in it if that
+/// is a setting.
 fn trees(container: &Container) -> BTreeMap<PathBuf, String> {
     let mut found = BTreeMap::new();
     let payload = format!("lxc.payload.{}", container.name());
     let mut left: Vec<PathBuf> = cgroups::roots().iter().map(|root| root.join(&payload)).collect();
     while let Some(path) = left.pop() {
-        let meta = fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let meta =
+            fs::symlink_metadata(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let mut text = format!("{:o} {} {}", meta.mode(), meta.uid(), meta.gid());
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if meta.is_dir() {
@@ -74,8 +77,8 @@ fn assert_differences(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<PathB
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// It is in a cgroup of each hierarchy, as LXC names them, with the limits of its configuration and those that were
-/// set since; its monitor, too.
+/// It is in a cgroup of each hierarchy, as LXC names them, with the limits of its configuration and
+/// those that were set since; its monitor, too.
 pub fn it_is_in_every_hierarchy_again(world: &World) {
     let container = world.container().configure(
         "lxc.cgroup.memory.limit_in_bytes = 512M\nlxc.cgroup.memory.memsw.limit_in_bytes = 1G\n\
@@ -86,7 +89,10 @@ pub fn it_is_in_every_hierarchy_again(world: &World) {
     let mut witness = container.witness();
     let mut status = witness.status();
     let (of_init, of_monitor) = (places(container.init_pid()), places(monitor(&container)));
-    assert!(of_init.len() > 5 && of_init.iter().all(|p| p.ends_with(&format!("/lxc.payload.{}", container.name()))));
+    assert!(
+        of_init.len() > 5
+            && of_init.iter().all(|p| p.ends_with(&format!("/lxc.payload.{}", container.name())))
+    );
     for pids in ["300", "200"] {
         container.lxc("lxc-cgroup").args(["pids.max", pids]).ok();
         container.lxc("lxc-cgroup").args(["memory.limit_in_bytes", "256M"]).ok();
@@ -94,9 +100,16 @@ pub fn it_is_in_every_hierarchy_again(world: &World) {
         container.ours("lxc-checkpoint").ok();
         container.ours("lxc-restart").ok();
         assert_differences(&before, &trees(&container));
-        assert_eq!((places(container.init_pid()), places(monitor(&container))), (of_init.clone(), of_monitor.clone()));
-        let asked = |file: &str| container.lxc("lxc-cgroup").arg(file).ok().stdout.trim().to_owned();
-        assert_eq!((asked("pids.max").as_str(), asked("memory.limit_in_bytes").as_str()), (pids, "268435456"));
+        assert_eq!(
+            (places(container.init_pid()), places(monitor(&container))),
+            (of_init.clone(), of_monitor.clone())
+        );
+        let asked =
+            |file: &str| container.lxc("lxc-cgroup").arg(file).ok().stdout.trim().to_owned();
+        assert_eq!(
+            (asked("pids.max").as_str(), asked("memory.limit_in_bytes").as_str()),
+            (pids, "268435456")
+        );
         let attached = container.exec(["/bin/cat", "/proc/self/cgroup"]).stdout;
         assert!(attached.lines().all(|l| l.ends_with(":/") || l == "0::/.lxc"), "{attached}");
         status = witness.assert_goes_on_from(&status);
@@ -114,7 +127,8 @@ pub fn it_is_in_every_hierarchy_again(world: &World) {
     fs::remove_dir(&taken).unwrap();
 }
 
-/// Devices that are allowed by the configuration and since; also where the container has cgroups of its own below.
+/// Devices that are allowed by the configuration and since; also where the container has cgroups of
+/// its own below.
 pub fn device_rules_are_in_force_again(world: &World) {
     const TRIED: &str = "\
 for device in null zero full random; do
@@ -171,12 +185,22 @@ pub fn a_frozen_container_comes_back_frozen(world: &World) {
     let before = witness.status();
     container.lxc("lxc-freeze").ok();
     let told = container.ours("lxc-checkpoint").ok();
-    assert!(told.stderr.contains("the container is frozen") && !told.stderr.contains("state D"), "{told}");
+    assert!(
+        told.stderr.contains("the container is frozen") && !told.stderr.contains("state D"),
+        "{told}"
+    );
     container.ours("lxc-restart").ok();
-    let freezer = cgroups::legacy("freezer").join(format!("lxc.payload.{}/freezer.state", container.name()));
-    assert_eq!((container.state().as_str(), fs::read_to_string(&freezer).unwrap().trim()), ("FROZEN", "FROZEN"));
+    let freezer =
+        cgroups::legacy("freezer").join(format!("lxc.payload.{}/freezer.state", container.name()));
+    assert_eq!(
+        (container.state().as_str(), fs::read_to_string(&freezer).unwrap().trim()),
+        ("FROZEN", "FROZEN")
+    );
     container.lxc("lxc-unfreeze").ok();
-    assert_eq!((container.state().as_str(), fs::read_to_string(&freezer).unwrap().trim()), ("RUNNING", "THAWED"));
+    assert_eq!(
+        (container.state().as_str(), fs::read_to_string(&freezer).unwrap().trim()),
+        ("RUNNING", "THAWED")
+    );
     witness.assert_goes_on_from(&before);
     // A frozen one is killed, too.
     container.lxc("lxc-freeze").ok();
@@ -217,11 +241,17 @@ pub fn limits_that_cannot_be_had_are_refused(world: &World) {
     let text = fs::read_to_string(&record).unwrap();
     let line = "\"pids.max\" = \"400\"\n";
     assert!(text.contains(line), "{text}");
-    fs::write(&record, text.replace("controllers = [\"pids\"]", "controllers = [\"nowhere\"]")).unwrap();
+    fs::write(&record, text.replace("controllers = [\"pids\"]", "controllers = [\"nowhere\"]"))
+        .unwrap();
     let told = container.ours("lxc-restart").output();
     told.assert_code(4);
-    assert!(told.stderr.contains("this host cannot limit it as before: pids.max = 400\n"), "{told}");
     assert!(
-        cgroups::roots().iter().all(|root| !Path::new(root).join(format!("lxc.payload.{}", container.name())).exists())
+        told.stderr.contains("this host cannot limit it as before: pids.max = 400\n"),
+        "{told}"
+    );
+    assert!(
+        cgroups::roots().iter().all(|root| !Path::new(root)
+            .join(format!("lxc.payload.{}", container.name()))
+            .exists())
     );
 }

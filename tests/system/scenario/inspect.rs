@@ -1,5 +1,5 @@
-//! `lxc-cr inspect`: what the kernel keeps of a container is the same after a checkpoint and a restore; and what is not is
-//! named.
+//! `lxc-cr inspect`: what the kernel keeps of a container is the same after a checkpoint and a
+//! restore; and what is not is named.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,9 @@ fn snapshot(container: &Container, arguments: &[&str], file: &str) -> PathBuf {
 
 /// Mounts, files in memory, networks and cgroups are compared in `inspected.rs`.
 fn is_of_processes(line: &str) -> bool {
-    ["process ", "thread ", "descriptor ", "memory of ", "IPC: ", "key "].iter().any(|of| line.starts_with(of))
+    ["process ", "thread ", "descriptor ", "memory of ", "IPC: ", "key "]
+        .iter()
+        .any(|of| line.starts_with(of))
 }
 
 /// The differences from a snapshot: a line each, none if nothing differs.
@@ -40,7 +42,13 @@ pub fn nothing_differs_after_a_restore(world: &World) {
     let before = snapshot(&container, &[], "before.json");
     let text = fs::read_to_string(&before).unwrap();
     assert!(!text.contains("\"unread\""), "{text}");
-    for state in ["capabilities.effective", "socket.so-keepalive", "timerfd.interval", "area.rights", "ipc.limit-sem"] {
+    for state in [
+        "capabilities.effective",
+        "socket.so-keepalive",
+        "timerfd.interval",
+        "area.rights",
+        "ipc.limit-sem",
+    ] {
         assert!(text.contains(&format!("\"{state}\"")), "{state}");
     }
     assert_eq!(differences(&container, &[], &before), [""; 0]);
@@ -49,7 +57,9 @@ pub fn nothing_differs_after_a_restore(world: &World) {
         container.ours("lxc-restart").ok();
         let mut seen = differences(&container, &[], &before);
         // CRIU (4.2) leaves its own setting on the connection to the witness.
-        seen.retain(|line| !line.contains(": socket.so-reuseport-connected (bearable): 0 before, 1 now"));
+        seen.retain(|line| {
+            !line.contains(": socket.so-reuseport-connected (bearable): 0 before, 1 now")
+        });
         assert_eq!(seen, [""; 0]);
     }
     container.lxc("lxc-unfreeze").ok();
@@ -72,7 +82,10 @@ pub fn a_change_is_named(world: &World) {
     let seen = differences(&container, &[], &before);
     let named = |state: &str, now: &str| {
         let line = seen.iter().find(|line| line.contains(&format!(": {state} (bearable): ")));
-        assert!(line.is_some_and(|line| line.starts_with("process 1: ") && line.ends_with(now)), "{seen:?}");
+        assert!(
+            line.is_some_and(|line| line.starts_with("process 1: ") && line.ends_with(now)),
+            "{seen:?}"
+        );
     };
     named("oom-score-adj", "77 now");
     named("coredump-filter", "00000001 now");
@@ -81,14 +94,18 @@ pub fn a_change_is_named(world: &World) {
     // A process more, with its descriptors, is one line.
     let inside = container.exec(["sh", "-c", "sleep 1000 > /dev/null 2>&1 & echo $!"]);
     let pid = inside.stdout.trim().to_owned();
-    let child =
-        || differences(&container, &[], &before).into_iter().find(|line| line.contains(&format!("process {pid}: ")));
+    let child = || {
+        differences(&container, &[], &before)
+            .into_iter()
+            .find(|line| line.contains(&format!("process {pid}: ")))
+    };
     wait_for("the new process to be named", std::time::Duration::from_secs(10), child)
         .unwrap_or_else(|e| panic!("{e}"));
     container.kill();
 }
 
-/// What CRIU (4.2) loses of systemd's connections; and what systemd does in the moment before it is frozen again.
+/// What CRIU (4.2) loses of systemd's connections; and what systemd does in the moment before it is
+/// frozen again.
 const KNOWN_IN_SYSTEMD: &[&str] = &[
     "peer-credentials",
     "peer-pid",
@@ -114,8 +131,10 @@ pub fn nothing_differs_in_systemd(world: &World) {
     debian.ours("lxc-checkpoint").ok();
     debian.ours("lxc-restart").ok();
     let seen = inspect(&["--against", &before.to_string_lossy()]);
-    let is_new = |line: &&str| !KNOWN_IN_SYSTEMD.iter().any(|state| line.contains(&format!(": {state} (")));
-    let seen: Vec<&str> = seen.stdout.lines().filter(|line| is_of_processes(line)).filter(is_new).collect();
+    let is_new =
+        |line: &&str| !KNOWN_IN_SYSTEMD.iter().any(|state| line.contains(&format!(": {state} (")));
+    let seen: Vec<&str> =
+        seen.stdout.lines().filter(|line| is_of_processes(line)).filter(is_new).collect();
     assert_eq!(seen, [""; 0]);
     run("lxc-unfreeze", &[]);
     debian.lxc("lxc-stop").arg("-k").ok();
@@ -241,13 +260,15 @@ pub fn each_change_is_named(world: &World) {
     fs::write(container.rootfs().join("tmp/unusual.go"), "").unwrap();
     let done = container.rootfs().join("tmp/unusual.done");
     let limit = std::time::Duration::from_secs(10);
-    wait_for("all to be changed", limit, || done.exists().then_some(())).unwrap_or_else(|e| panic!("{e}"));
+    wait_for("all to be changed", limit, || done.exists().then_some(()))
+        .unwrap_or_else(|e| panic!("{e}"));
     container.lxc("lxc-freeze").ok();
     let read = differences(&container, &[], &before);
     container.lxc("lxc-unfreeze").ok();
     let asked = differences(&container, &["--ask"], &asked);
     for (lines, states) in [(read, CHANGED), (asked, CHANGED_ASKED)] {
-        let is_named = |state: &&&str| lines.iter().any(|line| line.contains(&format!(": {state} (")));
+        let is_named =
+            |state: &&&str| lines.iter().any(|line| line.contains(&format!(": {state} (")));
         let missing: Vec<_> = states.iter().filter(|state| !is_named(state)).collect();
         assert!(missing.is_empty(), "not named: {missing:?}\n{}", lines.join("\n"));
         println!("    {} states changed, {} differences", states.len(), lines.len());

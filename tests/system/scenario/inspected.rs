@@ -1,5 +1,5 @@
-//! The inspector on real containers: it finds no difference where there is none, and what CRIU loses
-//! of a network or of files in memory is there again.
+//! The inspector on real containers: it finds no difference where there is none, and what CRIU
+//! loses of a network or of files in memory is there again.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
@@ -44,13 +44,14 @@ pub fn a_healthy_container_shows_no_difference(world: &World) {
     }
 }
 
-/// Files in a tmpfs keep what tar does not save: nanoseconds, extended attributes, ACLs, capabilities.
+/// Files in a tmpfs keep what tar does not save: nanoseconds, extended attributes, ACLs,
+/// capabilities.
 pub fn files_in_memory_are_as_they_were(world: &World) {
     /// A program may bind to ports below 1024; a user of number 1000 may read and write.
     const CAPABILITY: [u8; 20] = [0, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     const ACL: [u8; 44] = [
-        2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 6, 0, 232, 3, 0, 0, 4, 0, 5, 0, 255, 255, 255, 255, 16, 0, 7,
-        0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255,
+        2, 0, 0, 0, 1, 0, 7, 0, 255, 255, 255, 255, 2, 0, 6, 0, 232, 3, 0, 0, 4, 0, 5, 0, 255, 255,
+        255, 255, 16, 0, 7, 0, 255, 255, 255, 255, 32, 0, 5, 0, 255, 255, 255, 255,
     ];
     let container = world.container();
     container.start();
@@ -123,7 +124,8 @@ pub fn routes_without_a_carrier_come_back(world: &World) {
     );
 }
 
-/// Addresses and routes that a router has announced, or a DHCP server lent, end when they would have.
+/// Addresses and routes that a router has announced, or a DHCP server lent, end when they would
+/// have.
 pub fn lifetimes_go_on(world: &World) {
     assert_network_comes_back(
         world,
@@ -175,16 +177,24 @@ pub fn rules_that_no_tool_can_save_stand_in_the_way(world: &World) {
     container.start();
     in_network(
         &container,
-        &["iptables -A INPUT -m comment --comment x -j DROP", "nft rename chain ip filter INPUT input"],
+        &[
+            "iptables -A INPUT -m comment --comment x -j DROP",
+            "nft rename chain ip filter INPUT input",
+        ],
     );
     // What iptables does not know makes its tool leave the table out.
     in_network(
         &container,
-        &["nft add rule ip filter input tcp dport 7001 meta mark set 5 fib daddr type local accept"],
+        &[
+            "nft add rule ip filter input tcp dport 7001 meta mark set 5 fib daddr type local accept",
+        ],
     );
     let told = container.ours("lxc-checkpoint").output();
     told.assert_code(4);
-    assert!(told.stderr.contains("the table filter (ip) of nftables has rules with extensions"), "{told}");
+    assert!(
+        told.stderr.contains("the table filter (ip) of nftables has rules with extensions"),
+        "{told}"
+    );
     assert_eq!(container.state(), "RUNNING");
     container.kill();
 }
@@ -203,7 +213,8 @@ pub fn a_connection_through_nat_goes_on(world: &World) {
             "nft add rule ip nat in tcp dport 7001 redirect to :7000",
         ],
     );
-    let stream = TcpStream::connect_timeout(&(container.address(), 7001).into(), patient(LIMIT)).unwrap();
+    let stream =
+        TcpStream::connect_timeout(&(container.address(), 7001).into(), patient(LIMIT)).unwrap();
     stream.set_read_timeout(Some(patient(LIMIT))).unwrap();
     let mut stream = BufReader::new(stream);
     let mut echo = |word: &str| {

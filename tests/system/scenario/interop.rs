@@ -1,4 +1,5 @@
-//! LXC's own `lxc-checkpoint` and ours on the same container, and the story of LXC's own test of it.
+//! LXC's own `lxc-checkpoint` and ours on the same container, and the story of LXC's own test of
+//! it.
 
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,8 @@ pub fn lxcs_tool_and_ours_take_turns(world: &World) {
     let mut witness = container.witness();
     let dir = world.images("turns");
     let images = |name: &str| dir.join(name);
-    let of_ours = |name: &str| container.ours("lxc-checkpoint").arg("-s").arg("-D").arg(images(name)).ok();
+    let of_ours =
+        |name: &str| container.ours("lxc-checkpoint").arg("-s").arg("-D").arg(images(name)).ok();
     let of_lxcs = |name: &str| {
         let told = container.stock_checkpoint([Path::new("-s"), Path::new("-D"), &images(name)]);
         assert!(told.success(), "{told}");
@@ -31,7 +33,8 @@ pub fn lxcs_tool_and_ours_take_turns(world: &World) {
         told
     };
     type Step<'a> = &'a dyn Fn(&str) -> Output;
-    // Last, LXC's tool dumps what we have restored. What LXC's has restored it cannot dump itself (lxc#4643).
+    // Last, LXC's tool dumps what we have restored. What LXC's has restored it cannot dump itself
+    // (lxc#4643).
     let rounds: [(&str, Step, Step); 4] = [
         ("ours-lxcs", &of_ours, &by_lxcs),
         ("ours-ours", &of_ours, &by_ours),
@@ -49,14 +52,20 @@ pub fn lxcs_tool_and_ours_take_turns(world: &World) {
     container.kill();
 }
 
-/// `lxc-test-checkpoint-restore` of LXC's sources, with our commands first in PATH: a container as LXC's busybox
-/// template makes it, with that test's lines. After that it is as confined as before, and on its bridge.
+/// `lxc-test-checkpoint-restore` of LXC's sources, with our commands first in PATH: a container as
+/// LXC's busybox template makes it, with that test's lines. After that it is as confined as before,
+/// and on its bridge.
 pub fn the_story_of_lxcs_own_test(world: &World) {
     let _bridge = Bridge::make("lxcbr0");
     let name = "lxc-test-criu";
     let path = format!("/opt/lxc-cr:{PATH}");
     let run = |program: &str, arguments: &[&str]| {
-        Run::new(program).env("PATH", &path).arg("-P").arg(world.lxcpath()).args(["-n", name]).args(arguments)
+        Run::new(program)
+            .env("PATH", &path)
+            .arg("-P")
+            .arg(world.lxcpath())
+            .args(["-n", name])
+            .args(arguments)
     };
     run("lxc-create", &["-t", "busybox"]).ok();
     let config = world.lxcpath().join(name).join("config");
@@ -82,7 +91,8 @@ pub fn the_story_of_lxcs_own_test(world: &World) {
         run("lxc-wait", &["-s", "STOPPED"]).ok();
         let told = run("lxc-checkpoint", &["-v", "-r", "-D", &images]).ok();
         assert!(
-            !told.stdout.contains("Error (criu/action-scripts") && !told.stderr.contains("action script"),
+            !told.stdout.contains("Error (criu/action-scripts")
+                && !told.stderr.contains("action script"),
             "{told}"
         );
         assert_eq!(run("lxc-info", &["-s", "-H"]).ok().stdout.trim(), "RUNNING");
@@ -107,7 +117,8 @@ fn mounts(pid: &str) -> Vec<String> {
 
 /// Whether it may not open its own /dev/null: with such rules, LXC denies all devices.
 fn denied(pid: &str) -> bool {
-    let told = Run::new("nsenter").args(["-t", pid, "-a", "/bin/sh", "-c", "exec < /dev/null"]).output();
+    let told =
+        Run::new("nsenter").args(["-t", pid, "-a", "/bin/sh", "-c", "exec < /dev/null"]).output();
     !told.success()
 }
 

@@ -12,7 +12,8 @@ use crate::harness::container::Container;
 use crate::harness::run::{Output, Run, wait_for};
 use crate::harness::{World, cgroups};
 
-/// More than a command may take that finds what a killed one has left: its usual time, and two seconds.
+/// More than a command may take that finds what a killed one has left: its usual time, and two
+/// seconds.
 const AT_ONCE: Duration = Duration::from_secs(4);
 /// For a killed process to be gone.
 const GONE: Duration = Duration::from_secs(10);
@@ -20,7 +21,11 @@ const GONE: Duration = Duration::from_secs(10);
 /// A user's action script that does something at one action.
 fn script(world: &World, name: &str, action: &str, does: &str) -> PathBuf {
     let path = world.images(name).join("script.sh");
-    fs::write(&path, format!("#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != {action} ] || {{ {does}; }}\n")).unwrap();
+    fs::write(
+        &path,
+        format!("#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != {action} ] || {{ {does}; }}\n"),
+    )
+    .unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
@@ -46,13 +51,14 @@ fn assert_nothing_left(world: &World, container: &Container) {
     let lock = Path::new(STATE_ROOT).join(key).join("lock");
     for process in fs::read_dir("/proc").unwrap().flatten() {
         let open = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
-        let holds = open.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|file| file == lock));
+        let holds =
+            open.into_iter().any(|fd| fs::read_link(fd.path()).is_ok_and(|file| file == lock));
         assert!(!holds, "{} holds the lock", process.path().display());
     }
 }
 
-/// CRIU is killed while it has a child that is stopped, and with it the command or not: nobody holds the lock, and the
-/// next command works at once.
+/// CRIU is killed while it has a child that is stopped, and with it the command or not: nobody
+/// holds the lock, and the next command works at once.
 pub fn what_criu_started_ends_with_it(world: &World) {
     let container = world.container();
     container.start();
@@ -81,7 +87,8 @@ pub fn what_criu_started_ends_with_it(world: &World) {
         before = witness.assert_goes_on_from(&before);
     }
     container.ours("lxc-checkpoint").ok();
-    let script = script(world, "restart", "post-restore", &format!("{stopped}; {ours}; kill -9 $PPID"));
+    let script =
+        script(world, "restart", "post-restore", &format!("{stopped}; {ours}; kill -9 $PPID"));
     container.ours("lxc-restart").arg("-A").arg(&script).output();
     let next = container.ours("lxc-restart").ok();
     assert!(next.took < AT_ONCE, "{next}");
@@ -121,7 +128,8 @@ pub fn a_stopped_criu_goes_on(world: &World) {
 /// Kills CRIU and the monitor that started it.
 const KILL_BOTH: &str = "read -r _ _ _ ours _ < /proc/$PPID/stat; kill -9 $ours $PPID";
 
-/// A restart is cut short, its cgroups go, and LXC starts the container: what the restart has left is not taken for that.
+/// A restart is cut short, its cgroups go, and LXC starts the container: what the restart has left
+/// is not taken for that.
 pub fn a_stale_journal_ends_no_healthy_container(world: &World) {
     let container = world.container();
     container.start();
@@ -160,7 +168,8 @@ pub fn a_stale_journal_ends_no_healthy_container(world: &World) {
     container.kill();
 }
 
-/// A restart of what was suspended is cut short: what is to be resumed at boot is that again, unless it may have run.
+/// A restart of what was suspended is cut short: what is to be resumed at boot is that again,
+/// unless it may have run.
 pub fn a_mark_that_was_struck_out_comes_back(world: &World) {
     let container = prepared(world, "marked", "");
     container.start();
@@ -185,8 +194,8 @@ pub fn a_mark_that_was_struck_out_comes_back(world: &World) {
     container.kill();
 }
 
-/// A process inside is frozen in a cgroup of the container's own: that is found beforehand, and where it was not seen, the
-/// limit holds, all goes on, and what was frozen is frozen.
+/// A process inside is frozen in a cgroup of the container's own: that is found beforehand, and
+/// where it was not seen, the limit holds, all goes on, and what was frozen is frozen.
 pub fn what_is_frozen_inside_holds_nobody_up(world: &World) {
     let container = world.container();
     container.start();
@@ -209,7 +218,10 @@ pub fn what_is_frozen_inside_holds_nobody_up(world: &World) {
     assert!(refused.stderr.contains("cgroup inside is frozen"), "{refused}");
     let told = container.ours("lxc-checkpoint").args(["--force", "--timeout", "2"]).output();
     told.assert_code(7);
-    assert!(told.stderr.contains("running as before") && told.took < Duration::from_secs(6), "{told}");
+    assert!(
+        told.stderr.contains("running as before") && told.took < Duration::from_secs(6),
+        "{told}"
+    );
     wait_for("it to be frozen again", GONE, || frozen().then_some(())).unwrap();
     before = witness.assert_goes_on_from(&before);
     assert_nothing_left(world, &container);

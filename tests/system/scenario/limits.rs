@@ -1,4 +1,5 @@
-//! Limits of cgroup2: those of the configuration, those that were changed since, and those of the container's own.
+//! Limits of cgroup2: those of the configuration, those that were changed since, and those of the
+//! container's own.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::harness::container::Container;
 use crate::harness::{World, cgroups};
 
-/// A limit of a controller that may be there, and three values for it. Which controllers cgroup2 has differs.
+/// A limit of a controller that may be there, and three values for it. Which controllers cgroup2
+/// has differs.
 const LIMITS: &[(&str, [&str; 3])] = &[
     ("pids.max", ["500", "400", "300"]),
     ("memory.max", ["1073741824", "805306368", "536870912"]),
@@ -17,8 +19,12 @@ const LIMITS: &[(&str, [&str; 3])] = &[
 
 fn limit_here() -> (&'static str, [&'static str; 3]) {
     let controllers = fs::read_to_string(cgroups::unified().join("cgroup.controllers")).unwrap();
-    let here = |name: &str| controllers.split_whitespace().any(|c| name.starts_with(&format!("{c}.")));
-    *LIMITS.iter().find(|(name, _)| here(name)).expect("cgroup2 has none of the controllers that are known here")
+    let here =
+        |name: &str| controllers.split_whitespace().any(|c| name.starts_with(&format!("{c}.")));
+    *LIMITS
+        .iter()
+        .find(|(name, _)| here(name))
+        .expect("cgroup2 has none of the controllers that are known here")
 }
 
 fn payload(container: &Container) -> PathBuf {
@@ -46,7 +52,17 @@ fn tree(container: &Container) -> BTreeMap<PathBuf, String> {
             }
             continue;
         }
-        let set = [".max", ".min", ".high", ".low", ".weight", ".depth", ".descendants", ".subtree_control", ".type"];
+        let set = [
+            ".max",
+            ".min",
+            ".high",
+            ".low",
+            ".weight",
+            ".depth",
+            ".descendants",
+            ".subtree_control",
+            ".type",
+        ];
         if set.iter().any(|end| name.ends_with(end)) {
             text += &format!(" {}", fs::read_to_string(&path).unwrap_or_default());
         }
@@ -58,15 +74,19 @@ fn tree(container: &Container) -> BTreeMap<PathBuf, String> {
 /// A value of the configuration, then one that `lxc-cgroup` has set, through two rounds.
 pub fn survive(world: &World) {
     let (limit, values) = limit_here();
-    let container = world
-        .container()
-        .configure(&format!("lxc.cgroup2.{limit} = {}\nlxc.cgroup2.cgroup.max.descendants = 12\n", values[0]));
+    let container = world.container().configure(&format!(
+        "lxc.cgroup2.{limit} = {}\nlxc.cgroup2.cgroup.max.descendants = 12\n",
+        values[0]
+    ));
     container.start();
     for round in values {
         container.lxc("lxc-cgroup").args([limit, round]).ok();
         let before = tree(&container);
         assert_eq!(
-            (value(&container, limit).as_str(), value(&container, "cgroup.max.descendants").as_str()),
+            (
+                value(&container, limit).as_str(),
+                value(&container, "cgroup.max.descendants").as_str()
+            ),
             (round, "12")
         );
         container.ours("lxc-checkpoint").ok();
@@ -82,7 +102,8 @@ pub fn survive(world: &World) {
     container.kill();
 }
 
-/// What the container has made of its own cgroup: directories without tasks, controllers handed on, limits.
+/// What the container has made of its own cgroup: directories without tasks, controllers handed on,
+/// limits.
 pub fn of_the_containers_own_cgroups_survive(world: &World) {
     let (limit, values) = limit_here();
     let (controller, _) = limit.split_once('.').unwrap();
@@ -113,7 +134,8 @@ pub fn of_the_containers_own_cgroups_survive(world: &World) {
     container.kill();
 }
 
-/// Services start and end while a checkpoint begins: what comes back is what there was when all stood still.
+/// Services start and end while a checkpoint begins: what comes back is what there was when all
+/// stood still.
 pub fn of_cgroups_that_come_and_go_meanwhile_survive(world: &World) {
     let container = world.container().configure("lxc.mount.auto = cgroup:rw\n");
     container.start();
@@ -148,11 +170,17 @@ pub fn that_cannot_be_had_are_refused(world: &World) {
     let text = fs::read_to_string(&record).unwrap();
     let line = "\"cgroup.max.depth\" = \"9\"\n";
     assert!(text.contains(line), "{text}");
-    fs::write(&record, text.replace(line, &format!("{line}\"nowhere.max\" = \"5\"\n\"nowhere.high\" = \"max\"\n")))
-        .unwrap();
+    fs::write(
+        &record,
+        text.replace(line, &format!("{line}\"nowhere.max\" = \"5\"\n\"nowhere.high\" = \"max\"\n")),
+    )
+    .unwrap();
     let told = container.ours("lxc-restart").output();
     told.assert_code(4);
-    assert!(told.stderr.contains("this host cannot limit it as before: nowhere.max = 5\n"), "{told}");
+    assert!(
+        told.stderr.contains("this host cannot limit it as before: nowhere.max = 5\n"),
+        "{told}"
+    );
     assert_eq!(container.state(), "STOPPED");
     // A share is no limit: it is told, and that is all.
     fs::write(&record, text.replace(line, &format!("{line}\"nowhere.weight\" = \"5\"\n"))).unwrap();

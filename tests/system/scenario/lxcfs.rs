@@ -1,5 +1,5 @@
-//! lxcfs, which Debian installs beside LXC: a file system of a process of the host (FUSE), of which every container has
-//! pieces upon its /proc and /sys.
+//! lxcfs, which Debian installs beside LXC: a file system of a process of the host (FUSE), of which
+//! every container has pieces upon its /proc and /sys.
 
 use std::fs;
 use std::path::Path;
@@ -15,7 +15,8 @@ use crate::harness::run::{Run, wait_for};
 /// Where it is: LXC's hook looks nowhere else.
 const MOUNTED: &str = "/var/lib/lxcfs";
 const CONFIG: &str = "/usr/share/lxc/config/common.conf.d/00-lxcfs.conf";
-/// A process in the container that holds one of its files open, and waits for ever. (One that sleeps is woken by the restart.)
+/// A process in the container that holds one of its files open, and waits for ever. (One that
+/// sleeps is woken by the restart.)
 const HOLDER: &str = "::once:/bin/sh -c 'exec nc -l -p 7009 3< /proc/uptime'\n";
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -47,18 +48,24 @@ impl Drop for Lxcfs {
 fn points(container: &Container<'_>) -> Vec<String> {
     let table = fs::read_to_string(format!("/proc/{}/mountinfo", container.init_pid())).unwrap();
     let lxcfs = table.lines().filter(|line| line.contains(" - fuse.lxcfs "));
-    let mut points: Vec<_> = lxcfs.filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect();
+    let mut points: Vec<_> =
+        lxcfs.filter_map(|line| line.split(' ').nth(4)).map(str::to_owned).collect();
     points.sort_unstable();
     points
 }
 
-/// How long the container says that it runs: with lxcfs since its own start, without it the machine's.
+/// How long the container says that it runs: with lxcfs since its own start, without it the
+/// machine's.
 fn uptime(container: &Container<'_>) -> f64 {
     let told = container.exec(["/bin/cat", "/proc/uptime"]).stdout;
-    told.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("an uptime: {told}"))
+    told.split(' ')
+        .next()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_else(|| panic!("an uptime: {told}"))
 }
 
-/// All of it is there again, for the process that has a piece open, too; and without it a restart says what is missing.
+/// All of it is there again, for the process that has a piece open, too; and without it a restart
+/// says what is missing.
 pub fn is_there_again(world: &World) {
     let lxcfs = Lxcfs::mount();
     let container = world.container();
@@ -71,7 +78,9 @@ pub fn is_there_again(world: &World) {
     let mut witness = container.witness();
     let mut status = witness.status();
     let holds = || {
-        let open = container.exec(["/bin/sh", "-c", "for fd in /proc/[0-9]*/fd/3; do readlink $fd; done"]).stdout;
+        let open = container
+            .exec(["/bin/sh", "-c", "for fd in /proc/[0-9]*/fd/3; do readlink $fd; done"])
+            .stdout;
         open.lines().any(|path| path == "/proc/uptime").then_some(())
     };
     wait_for("a process to open one of its files", LIMIT, holds).unwrap();

@@ -29,11 +29,15 @@ pub fn pages_are_made_ready_beside_criu(world: &World) {
     let before = witness.status();
     container.ours("lxc-checkpoint").ok();
     container.ours("lxc-restart").ok();
-    // Each page that was not there was a fault of the task's own, before anything has asked the witness.
+    // Each page that was not there was a fault of the task's own, before anything has asked the
+    // witness.
     let faults = faults(&container, before.get("pid"));
     witness.assert_goes_on_from(&before);
     let pages = MEMORY as u64 * MIB / 4096;
-    assert!(faults < pages / 4 * 3, "{faults} faults for {pages} pages (it takes two processors and one memory node)");
+    assert!(
+        faults < pages / 4 * 3,
+        "{faults} faults for {pages} pages (it takes two processors and one memory node)"
+    );
     container.kill();
 }
 
@@ -42,7 +46,8 @@ pub fn pages_that_tasks_share_stay_shared(world: &World) {
     let container = world.container();
     let (root, inittab) = (container.rootfs(), container.rootfs().join("etc/inittab"));
     fs::write(root.join("bin/sharers"), SHARERS).unwrap();
-    fs::write(&inittab, fs::read_to_string(&inittab).unwrap() + "::once:/bin/sh /bin/sharers\n").unwrap();
+    fs::write(&inittab, fs::read_to_string(&inittab).unwrap() + "::once:/bin/sh /bin/sharers\n")
+        .unwrap();
     container.start();
     let _witness = container.witness();
     let told = wait_for("the sharers", patient(Duration::from_secs(30)), || {
@@ -57,12 +62,15 @@ pub fn pages_that_tasks_share_stay_shared(world: &World) {
     container.ours("lxc-checkpoint").ok();
     container.ours("lxc-restart").ok();
     let after = shared_by_all();
-    assert!(after.iter().all(|bytes| *bytes > 32 * MIB), "shared before: {before:?}, and now: {after:?}");
+    assert!(
+        after.iter().all(|bytes| *bytes > 32 * MIB),
+        "shared before: {before:?}, and now: {after:?}"
+    );
     container.kill();
 }
 
-/// A disk that has lost what it was given: while the images are in the host's memory nothing is wrong with them, and
-/// later it is seen, before anything runs.
+/// A disk that has lost what it was given: while the images are in the host's memory nothing is
+/// wrong with them, and later it is seen, before anything runs.
 pub fn a_disk_that_has_gone_bad_is_seen_once_it_is_read(world: &World) {
     let container = world.container().memory(16);
     container.start();
@@ -77,7 +85,8 @@ pub fn a_disk_that_has_gone_bad_is_seen_once_it_is_read(world: &World) {
     container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(&images).ok();
 
     // The witness's.
-    let of_memory = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("pages-");
+    let of_memory =
+        |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("pages-");
     let found = fs::read_dir(&images).unwrap().map(|entry| entry.unwrap().path()).filter(of_memory);
     let pages = found.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
     assert_ne!(
@@ -91,9 +100,11 @@ pub fn a_disk_that_has_gone_bad_is_seen_once_it_is_read(world: &World) {
     container.kill();
 
     let file = fs::File::open(&pages).unwrap();
-    nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
+    nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+        .unwrap();
     drop(file);
-    // The first time reads it, so that it is in memory as the disk has it. (It has written to files since.)
+    // The first time reads it, so that it is in memory as the disk has it. (It has written to files
+    // since.)
     for _ in 0..2 {
         let told = container.ours("lxc-restart").arg("--force").arg("-D").arg(&images).output();
         told.assert_code(9);
@@ -113,10 +124,16 @@ fn go_bad(backing: &Path, image: &Path) {
     let wanted = image.chunks_exact(BLOCK).skip(image.len() / BLOCK / 2).find(is_random).unwrap();
     let at = disk.chunks_exact(BLOCK).position(|block| block == wanted).unwrap() * BLOCK;
     disk[at] ^= 1;
-    fs::OpenOptions::new().write(true).open(backing).unwrap().write_all_at(&disk[at..=at], at as u64).unwrap();
+    fs::OpenOptions::new()
+        .write(true)
+        .open(backing)
+        .unwrap()
+        .write_all_at(&disk[at..=at], at as u64)
+        .unwrap();
 }
 
-/// How many pages a process of the container's has had to wait for, without the disk (proc(5), `minflt`).
+/// How many pages a process of the container's has had to wait for, without the disk (proc(5),
+/// `minflt`).
 fn faults(container: &Container<'_>, pid: &str) -> u64 {
     let stat = container.exec(["/bin/busybox", "cat", &format!("/proc/{pid}/stat")]).stdout;
     stat.rsplit_once(')').unwrap().1.split_ascii_whitespace().nth(7).unwrap().parse().unwrap()

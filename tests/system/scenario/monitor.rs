@@ -8,7 +8,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use crate::harness::World;
 use crate::harness::run::{Run, wait_for};
 
-/// More than this at rest and somebody will ask what it is for, in KiB; of a debug build nobody asks.
+/// More than this at rest and somebody will ask what it is for, in KiB; of a debug build nobody
+/// asks.
 const MONITOR_LIMIT: u64 = if cfg!(debug_assertions) { 16 } else { 5 } * 1024;
 /// More than this at any moment, of any process of ours.
 const PEAK_LIMIT: u64 = if cfg!(debug_assertions) { 64 } else { 20 } * 1024;
@@ -29,7 +30,10 @@ pub fn all_of_lxcs_tools_work_on_it(world: &World) {
     container.exec(["/bin/true"]).assert_code(0);
     container.exec(["/bin/false"]).assert_code(1);
     let cgroup = container.exec(["/bin/cat", "/proc/self/cgroup"]).stdout;
-    assert!(cgroup.lines().any(|l| l.starts_with("0::/.lxc")), "attached outside of the cgroup: {cgroup}");
+    assert!(
+        cgroup.lines().any(|l| l.starts_with("0::/.lxc")),
+        "attached outside of the cgroup: {cgroup}"
+    );
     container.lxc("lxc-freeze").ok();
     assert_eq!(container.state(), "FROZEN");
     container.lxc("lxc-unfreeze").ok();
@@ -101,7 +105,11 @@ pub fn what_a_killed_monitor_held_is_cleared_away(world: &World) {
     container.ours("lxc-restart").ok();
     let monitor = monitor_of(container.init_pid());
     let veth = container.veth();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(monitor as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(monitor as i32),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
     container.wait_state("STOPPED");
 
     container.ours("lxc-restart").ok();
@@ -114,8 +122,9 @@ pub fn what_a_killed_monitor_held_is_cleared_away(world: &World) {
 /// What lxc-info and lxc-ls say, but for pids and counts.
 fn told(container: &crate::harness::container::Container) -> Vec<String> {
     let info = container.lxc("lxc-info").ok().stdout;
-    let counted =
-        |l: &&str| !["PID", "CPU use", "BlkIO use", "Memory use", "KMem use"].iter().any(|c| l.starts_with(c));
+    let counted = |l: &&str| {
+        !["PID", "CPU use", "BlkIO use", "Memory use", "KMem use"].iter().any(|c| l.starts_with(c))
+    };
     info.lines().filter(counted).filter(|l| !l.contains("bytes")).map(str::to_owned).collect()
 }
 

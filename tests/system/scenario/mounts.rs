@@ -1,4 +1,5 @@
-//! Mounts of a container whose configuration is LXC's own, on a host whose mounts are shared, as systemd makes them.
+//! Mounts of a container whose configuration is LXC's own, on a host whose mounts are shared, as
+//! systemd makes them.
 
 use std::fs;
 
@@ -24,8 +25,8 @@ pub fn of_lxcs_common_configuration_come_back_with_an_id_map(world: &World) {
     come_back(world, as_lxc_creates(world, world.container(), SHIFT, ""));
 }
 
-/// Each kernel file system of the host's that can be bound into a container, and several pieces of one file system of
-/// which some lie in the root's own.
+/// Each kernel file system of the host's that can be bound into a container, and several pieces of
+/// one file system of which some lie in the root's own.
 pub fn that_the_host_shares_come_back(world: &World) {
     come_back(world, as_lxc_creates(world, world.container(), 0, &binds(world)));
 }
@@ -68,9 +69,15 @@ fn binds(world: &World) -> String {
     text
 }
 
-/// The configuration that `lxc-create -t download` writes, with an address and what a distribution's init mounts. Of a host that has AppArmor in force the
-/// profile would be made up for it; here there is none.
-fn as_lxc_creates<'w>(world: &World, container: Container<'w>, shift: u32, more: &str) -> Container<'w> {
+/// The configuration that `lxc-create -t download` writes, with an address and what a
+/// distribution's init mounts. Of a host that has AppArmor in force the profile would be made up
+/// for it; here there is none.
+fn as_lxc_creates<'w>(
+    world: &World,
+    container: Container<'w>,
+    shift: u32,
+    more: &str,
+) -> Container<'w> {
     let (name, address) = (container.name(), container.address());
     let users = match shift {
         0 => String::new(),
@@ -127,8 +134,10 @@ fn come_back(world: &World, container: Container<'_>) {
     container.ours("lxc-checkpoint").ok();
     let copy = copy_of(world, &container, "copied");
     copy.ours("lxc-restart").arg("-D").arg(container.dir().join("dump")).arg("--tcp-close").ok();
-    let theirs =
-        of(copy.init_pid()).into_iter().map(|line| line.replace("copied", container.name())).collect::<Vec<_>>();
+    let theirs = of(copy.init_pid())
+        .into_iter()
+        .map(|line| line.replace("copied", container.name()))
+        .collect::<Vec<_>>();
     let wrong = differences(&before, &theirs);
     assert!(wrong.is_empty(), "the copy:\n{}", wrong.join("\n"));
     copy.kill();
@@ -137,7 +146,8 @@ fn come_back(world: &World, container: Container<'_>) {
     container.stop();
 }
 
-/// What was shared by the host when the container was dumped is private now: that is told, and all else is as before.
+/// What was shared by the host when the container was dumped is private now: that is told, and all
+/// else is as before.
 pub fn of_what_is_private_now_receive_nothing(world: &World) {
     let host = world.images("host");
     Run::new("mount").args(["-t", "tmpfs", "host"]).arg(&host).ok();
@@ -152,7 +162,10 @@ pub fn of_what_is_private_now_receive_nothing(world: &World) {
     container.ours("lxc-checkpoint").ok();
     Run::new("mount").arg("--make-private").arg(&host).ok();
     let told = container.ours("lxc-restart").ok();
-    assert!(told.stderr.contains(&format!("{}/slave is on a private mount now", host.display())), "{told}");
+    assert!(
+        told.stderr.contains(&format!("{}/slave is on a private mount now", host.display())),
+        "{told}"
+    );
     let after = witness.assert_goes_on_from(&before);
     fs::write(host.join("slave/file"), "dear").unwrap();
     assert_eq!(container.exec(["/bin/cat", "/mnt/slave/file"]).stdout, "dear");

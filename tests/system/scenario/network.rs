@@ -1,4 +1,5 @@
-//! What a container has set in its network is there after a restart, with and without a user namespace.
+//! What a container has set in its network is there after a restart, with and without a user
+//! namespace.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,9 +20,11 @@ pub fn its_settings_come_back(world: &World) {
     changed_settings_come_back(&world.container());
 }
 
-/// An identity map: the container has a user namespace of its own, but no root has to be shifted for it.
+/// An identity map: the container has a user namespace of its own, but no root has to be shifted
+/// for it.
 pub fn its_settings_come_back_with_a_user_namespace(world: &World) {
-    let container = world.container().configure("lxc.id_map = u 0 0 65536\nlxc.id_map = g 0 0 65536\n");
+    let container =
+        world.container().configure("lxc.id_map = u 0 0 65536\nlxc.id_map = g 0 0 65536\n");
     changed_settings_come_back(&container);
 }
 
@@ -61,14 +64,16 @@ fn go_on_within(container: &Container<'_>) {
     let trips = || fs::read_to_string(&file).ok()?.parse::<u64>().ok();
     let before = trips();
     let more = || (trips() > before).then_some(());
-    wait_for("round trips within the container", TRIP_LIMIT, more).unwrap_or_else(|e| panic!("{e}"));
+    wait_for("round trips within the container", TRIP_LIMIT, more)
+        .unwrap_or_else(|e| panic!("{e}"));
 }
 
 fn changed_settings_come_back(container: &Container<'_>) {
     let within = Culprits::put_into(container);
     container.start();
     let mut witness = container.witness();
-    // The first is the same for the namespace's default and for the interface, the others differ from it.
+    // The first is the same for the namespace's default and for the interface, the others differ
+    // from it.
     for (setting, value) in [
         ("net/ipv4/conf/default/rp_filter", "2"),
         ("net/ipv4/conf/eth0/rp_filter", "2"),
@@ -95,7 +100,8 @@ fn changed_settings_come_back(container: &Container<'_>) {
     }
     let before = Network::of(container);
     let link_local = ip(container, "-o -6 addr show dev eth0 scope link");
-    let link_local = link_local.split_whitespace().nth(3).and_then(|a| a.split('/').next()).unwrap().to_owned();
+    let link_local =
+        link_local.split_whitespace().nth(3).and_then(|a| a.split('/').next()).unwrap().to_owned();
     within.make(&format!("tcp-within {link_local}%eth0")).unwrap();
     let told = container.lxc_cr("check").output();
     assert!(told.stdout.contains("has a TCP connection at a link-local address of IPv6"), "{told}");
@@ -123,7 +129,9 @@ impl Network {
         container.wait_settled();
         let settings = in_network(container, |proc_sys| {
             let mut settings = BTreeMap::new();
-            for interface in SETTINGS.iter().flat_map(|dir| fs::read_dir(proc_sys.join(dir)).unwrap()) {
+            for interface in
+                SETTINGS.iter().flat_map(|dir| fs::read_dir(proc_sys.join(dir)).unwrap())
+            {
                 for setting in fs::read_dir(interface.unwrap().path()).unwrap() {
                     let path = setting.unwrap().path();
                     // Some can only be written, or read only once they are set.
@@ -134,7 +142,14 @@ impl Network {
             }
             settings
         });
-        let tables = ["-o link", "-o addr", "route show table all", "-6 route show table all", "rule", "-6 rule"];
+        let tables = [
+            "-o link",
+            "-o addr",
+            "route show table all",
+            "-6 route show table all",
+            "rule",
+            "-6 rule",
+        ];
         let tables = tables.iter().flat_map(|what| {
             let text = ip(container, what);
             let mut lines: Vec<String> = text.lines().map(without_what_may_change).collect();
@@ -167,7 +182,8 @@ fn ip(container: &Container<'_>, arguments: &str) -> String {
     Run::new("nsenter").args([netns.as_str(), "ip"]).args(arguments.split(' ')).ok().stdout
 }
 
-/// Calls `f` with the `/proc/sys` of the container's network: it shows each thread that of its own namespace.
+/// Calls `f` with the `/proc/sys` of the container's network: it shows each thread that of its own
+/// namespace.
 fn in_network<T: Send>(container: &Container<'_>, f: impl FnOnce(&Path) -> T + Send) -> T {
     let netns = fs::File::open(format!("/proc/{}/ns/net", container.init_pid())).unwrap();
     std::thread::scope(|scope| {

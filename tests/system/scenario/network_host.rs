@@ -1,4 +1,5 @@
-//! The host's side of a container's network after a restart: what LXC, the administrator and scripts made there.
+//! The host's side of a container's network after a restart: what LXC, the administrator and
+//! scripts made there.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -70,15 +71,24 @@ pub fn what_an_administrator_gave_a_port_comes_back(world: &World) {
     assert!(!left.contains("203.0.113"), "{left}");
 }
 
-/// `veth.mode = router`: no bridge, the host routes to the container and answers for it on its link.
+/// `veth.mode = router`: no bridge, the host routes to the container and answers for it on its
+/// link.
 pub fn a_routed_container_comes_back(world: &World) {
     // An uplink with a carrier: when it loses that, the kernel forgets for whom it answers.
-    host(&["ip link add uplink type veth peer name cable", "ip link set uplink master br0 up", "ip link set cable up"]);
+    host(&[
+        "ip link add uplink type veth peer name cable",
+        "ip link set uplink master br0 up",
+        "ip link set cable up",
+    ]);
     let state = || fs::read_to_string(format!("/sys/class/net/{BRIDGE}/operstate")).unwrap();
-    wait_for("the uplink's carrier", Duration::from_secs(10), || (state().trim() == "up").then_some(())).unwrap();
-    for (link, more) in
-        [(true, "lxc.net.0.l2proxy = 1\nlxc.net.0.ipv4.gateway = auto\n"), (false, "lxc.net.0.ipv4.gateway = dev\n")]
-    {
+    wait_for("the uplink's carrier", Duration::from_secs(10), || {
+        (state().trim() == "up").then_some(())
+    })
+    .unwrap();
+    for (link, more) in [
+        (true, "lxc.net.0.l2proxy = 1\nlxc.net.0.ipv4.gateway = auto\n"),
+        (false, "lxc.net.0.ipv4.gateway = dev\n"),
+    ] {
         let container = routed(world, link, more);
         container.start();
         let mut witness = Witness::connect([10, 97, 0, 5].into());
@@ -87,7 +97,8 @@ pub fn a_routed_container_comes_back(world: &World) {
         assert!(before.contains("10.97.0.5 ") && before.contains("fd00:97::5 "), "{before}");
         assert_eq!(
             link,
-            before.contains("proxy 10.97.0.5 dev br0") || before.contains("10.97.0.5 dev br0 proxy"),
+            before.contains("proxy 10.97.0.5 dev br0")
+                || before.contains("10.97.0.5 dev br0 proxy"),
             "{before}"
         );
         for _ in 0..2 {
@@ -99,7 +110,11 @@ pub fn a_routed_container_comes_back(world: &World) {
             status = witness.assert_goes_on_from(&status);
             assert_same(&before, &of_host(END));
         }
-        container.ours("lxc-checkpoint").arg("-D").arg(world.images(if link { "with" } else { "without" })).ok();
+        container
+            .ours("lxc-checkpoint")
+            .arg("-D")
+            .arg(world.images(if link { "with" } else { "without" }))
+            .ok();
         witness.assert_goes_on_from(&status);
         assert_same(&before, &of_host(END));
         container.kill();
@@ -109,15 +124,22 @@ pub fn a_routed_container_comes_back(world: &World) {
     host(&["ip link del uplink"]);
 }
 
-/// A bridge that `script.up` makes and `script.down` removes is there after a restart, and gone after the end.
+/// A bridge that `script.up` makes and `script.down` removes is there after a restart, and gone
+/// after the end.
 pub fn what_a_script_makes_is_made_again(world: &World) {
     let container = world.container();
     let dir = world.images("scripts");
     let log = dir.join("log");
     let script = |name: &str, body: &str| {
         let path = dir.join(name);
-        fs::write(&path, format!("#!/bin/sh\nset -e\necho \"$* type=$LXC_NET_TYPE\" >> {}\n{body}\n", log.display()))
-            .unwrap();
+        fs::write(
+            &path,
+            format!(
+                "#!/bin/sh\nset -e\necho \"$* type=$LXC_NET_TYPE\" >> {}\n{body}\n",
+                log.display()
+            ),
+        )
+        .unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
     };
@@ -131,7 +153,8 @@ pub fn what_a_script_makes_is_made_again(world: &World) {
     );
     let down = script("down", "ip link del fwbr7");
     let config = container.dir().join("config");
-    let text = fs::read_to_string(&config).unwrap().replace(&format!("lxc.net.0.link = {BRIDGE}\n"), "");
+    let text =
+        fs::read_to_string(&config).unwrap().replace(&format!("lxc.net.0.link = {BRIDGE}\n"), "");
     let lines = format!(
         "lxc.net.0.veth.pair = {END}\nlxc.net.0.script.up = {}\nlxc.net.0.script.down = {}\n",
         up.display(),
@@ -169,9 +192,12 @@ pub fn what_a_script_makes_is_made_again(world: &World) {
 
 /// A container whose pair is routed, with or without a link.
 fn routed<'w>(world: &'w World, link: bool, more: &str) -> Container<'w> {
-    for setting in
-        ["ipv4/conf/br0/forwarding", "ipv6/conf/all/forwarding", "ipv6/conf/br0/proxy_ndp", "ipv6/conf/br0/forwarding"]
-    {
+    for setting in [
+        "ipv4/conf/br0/forwarding",
+        "ipv6/conf/all/forwarding",
+        "ipv6/conf/br0/proxy_ndp",
+        "ipv6/conf/br0/forwarding",
+    ] {
         fs::write(format!("/proc/sys/net/{setting}"), "1").unwrap();
     }
     let container = world.container();
@@ -193,9 +219,11 @@ fn host(commands: &[&str]) {
     }
 }
 
-/// All that can be seen of a link on the host, a line each, and what others have for the sake of its container.
+/// All that can be seen of a link on the host, a line each, and what others have for the sake of
+/// its container.
 fn of_host(end: &str) -> String {
-    let settled = || (!Run::new("ip").args(["-o", "addr"]).ok().stdout.contains("tentative")).then_some(());
+    let settled =
+        || (!Run::new("ip").args(["-o", "addr"]).ok().stdout.contains("tentative")).then_some(());
     wait_for("the host's addresses to be settled", Duration::from_secs(10), settled).unwrap();
     let mut lines = Vec::new();
     for command in [
@@ -229,7 +257,11 @@ fn of_host(end: &str) -> String {
         for entry in fs::read_dir(format!("/proc/sys/net/{dir}/{end}")).unwrap() {
             let path = entry.unwrap().path();
             if let Ok(value) = fs::read_to_string(&path) {
-                lines.push(format!("{dir} {}={}", path.file_name().unwrap().display(), value.trim()));
+                lines.push(format!(
+                    "{dir} {}={}",
+                    path.file_name().unwrap().display(),
+                    value.trim()
+                ));
             }
         }
     }
@@ -246,7 +278,9 @@ fn is_learned(line: &str) -> bool {
 /// Without the indices of links, the numbers of ports and of actions, and timers.
 fn steady(line: &str) -> String {
     let mut words: Vec<&str> = line.split_whitespace().collect();
-    words.retain(|word| !word.ends_with(':') || !word[..word.len() - 1].bytes().all(|b| b.is_ascii_digit()));
+    words.retain(|word| {
+        !word.ends_with(':') || !word[..word.len() - 1].bytes().all(|b| b.is_ascii_digit())
+    });
     let mut kept = Vec::new();
     let mut skip = 0;
     for word in words {
@@ -274,7 +308,13 @@ fn steady(line: &str) -> String {
 }
 
 fn assert_same(before: &str, after: &str) {
-    let gone: Vec<&str> = before.lines().filter(|line| !after.lines().any(|l| l == *line)).collect();
+    let gone: Vec<&str> =
+        before.lines().filter(|line| !after.lines().any(|l| l == *line)).collect();
     let new: Vec<&str> = after.lines().filter(|line| !before.lines().any(|l| l == *line)).collect();
-    assert!(gone.is_empty() && new.is_empty(), "gone:\n{}\nnew:\n{}", gone.join("\n"), new.join("\n"));
+    assert!(
+        gone.is_empty() && new.is_empty(),
+        "gone:\n{}\nnew:\n{}",
+        gone.join("\n"),
+        new.join("\n")
+    );
 }

@@ -1,4 +1,5 @@
-//! What else happens to a checkpoint: other programs at work, users who change their minds, commands that die.
+//! What else happens to a checkpoint: other programs at work, users who change their minds,
+//! commands that die.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -23,7 +24,8 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// The action script as CRIU is given it by others.
 const ACTION: &str = "/opt/lxc-cr/lxc-cr-action";
 
-/// LXC's monitor was killed and its container lives on: it is found in /proc, and has a monitor after the restart.
+/// LXC's monitor was killed and its container lives on: it is found in /proc, and has a monitor
+/// after the restart.
 pub fn a_container_whose_monitor_is_gone_is_found(world: &World) {
     let container = world.container();
     let mut witness = start_and_kill_the_monitor(&container);
@@ -44,7 +46,8 @@ pub fn a_container_whose_monitor_is_gone_is_found(world: &World) {
     }
 }
 
-/// Nobody but us is there to remove the payload cgroup of a container that we stop and that has no monitor.
+/// Nobody but us is there to remove the payload cgroup of a container that we stop and that has no
+/// monitor.
 pub fn a_container_whose_monitor_is_gone_leaves_no_cgroup(world: &World) {
     let container = world.container();
     start_and_kill_the_monitor(&container);
@@ -68,7 +71,8 @@ pub fn start_and_kill_the_monitor(container: &Container) -> Witness {
     let init = container.init_pid();
     let monitor = parent_of(init);
     kill(pid(monitor), Signal::SIGKILL).unwrap();
-    wait_for("the monitor to be gone", LIMIT, || (parent_of(init) != monitor).then_some(())).unwrap();
+    wait_for("the monitor to be gone", LIMIT, || (parent_of(init) != monitor).then_some(()))
+        .unwrap();
     assert_eq!(container.state(), "STOPPED", "LXC does not see it any more");
     witness.assert_goes_on_from(&before);
     witness
@@ -77,7 +81,12 @@ pub fn start_and_kill_the_monitor(container: &Container) -> Witness {
 /// The first process of the payload cgroup: LXC cannot be asked.
 pub fn init_by_hand(container: &Container) -> u32 {
     let file = cgroups::unified().join(format!("lxc.payload.{}/cgroup.procs", container.name()));
-    fs::read_to_string(&file).unwrap().lines().map(|line| line.parse::<u32>().unwrap()).min().unwrap()
+    fs::read_to_string(&file)
+        .unwrap()
+        .lines()
+        .map(|line| line.parse::<u32>().unwrap())
+        .min()
+        .unwrap()
 }
 
 /// `criu --action-script`, without any command of ours.
@@ -109,7 +118,8 @@ pub fn bare_criu_with_our_action_script_keeps_the_network(world: &World) {
     witness.assert_goes_on_from(&before);
 }
 
-/// LXC's own `lxc-checkpoint -A`, then our `lxc-restart` of what it made, which has no record of ours.
+/// LXC's own `lxc-checkpoint -A`, then our `lxc-restart` of what it made, which has no record of
+/// ours.
 pub fn lxcs_own_checkpoint_with_our_action_script(world: &World) {
     let container = world.container();
     container.start();
@@ -117,7 +127,13 @@ pub fn lxcs_own_checkpoint_with_our_action_script(world: &World) {
     let before = witness.status();
     let dir = world.images("stock");
     let images = dir.join("c");
-    let told = container.stock_checkpoint([Path::new("-s"), Path::new("-D"), &images, "-A".as_ref(), ACTION.as_ref()]);
+    let told = container.stock_checkpoint([
+        Path::new("-s"),
+        Path::new("-D"),
+        &images,
+        "-A".as_ref(),
+        ACTION.as_ref(),
+    ]);
     assert!(told.success(), "{told}");
     container.wait_state("STOPPED");
     assert!(images.join("lxc-cr-ports.toml").exists());
@@ -158,7 +174,8 @@ pub fn a_reboot_inside_starts_it_afresh(world: &World) {
     container.kill();
 }
 
-/// It starts by the configuration that it was restarted with, and a hook that fails at its end does not keep it down.
+/// It starts by the configuration that it was restarted with, and a hook that fails at its end does
+/// not keep it down.
 pub fn a_reboot_inside_goes_by_the_same_configuration(world: &World) {
     let container = world.container();
     container.start();
@@ -180,7 +197,8 @@ pub fn a_reboot_inside_goes_by_the_same_configuration(world: &World) {
     container.kill();
 }
 
-/// What LXC's monitor starts after a reboot hears signals as before: `lxc-stop` asks it to halt by one.
+/// What LXC's monitor starts after a reboot hears signals as before: `lxc-stop` asks it to halt by
+/// one.
 pub fn an_init_started_afresh_hears_signals(world: &World) {
     let container = world.container();
     container.start();
@@ -196,11 +214,13 @@ pub fn an_init_started_afresh_hears_signals(world: &World) {
     container.stop();
 }
 
-/// busybox's init blocks its signals, but for the time in which it waits for them (`sigtimedwait`): when it is at rest.
+/// busybox's init blocks its signals, but for the time in which it waits for them (`sigtimedwait`):
+/// when it is at rest.
 fn wait_to_hear_signals(init: u32) {
     let status = || fs::read_to_string(format!("/proc/{init}/status")).unwrap();
     let blocks_none = || status().lines().any(|l| l == "SigBlk:\t0000000000000000").then_some(());
-    wait_for("an init that hears signals", LIMIT, blocks_none).unwrap_or_else(|e| panic!("{e}: {}", status()));
+    wait_for("an init that hears signals", LIMIT, blocks_none)
+        .unwrap_or_else(|e| panic!("{e}: {}", status()));
 }
 
 /// `--dry-run` of both commands.
@@ -232,9 +252,13 @@ pub fn dry_run_prints_and_changes_nothing(world: &World) {
     let before = witness.assert_goes_on_from(&before);
 
     container.ours("lxc-checkpoint").ok();
-    let (files, images, links) = (names(&container.dir()), names(&dump), names(Path::new("/sys/class/net")));
+    let (files, images, links) =
+        (names(&container.dir()), names(&dump), names(Path::new("/sys/class/net")));
     let told = container.ours("lxc-restart").arg("--dry-run").ok();
-    for part in [format!("{veth} is made for eth0 and joins br0 at the end"), format!("{} restore ", criu())] {
+    for part in [
+        format!("{veth} is made for eth0 and joins br0 at the end"),
+        format!("{} restore ", criu()),
+    ] {
         assert!(told.stdout.contains(&part), "'{part}' is missing: {told}");
     }
     assert_eq!(told.stderr, "");
@@ -260,7 +284,8 @@ pub fn verbose_shows_crius_log(world: &World) {
     container.kill();
 }
 
-/// The same where the checkpoint gets its name while CRIU still writes its log, and where it replaces another.
+/// The same where the checkpoint gets its name while CRIU still writes its log, and where it
+/// replaces another.
 pub fn verbose_shows_crius_log_of_a_suspended_container(world: &World) {
     let container = world.container();
     container.start();
@@ -314,21 +339,33 @@ pub fn a_time_limit_leaves_it_running(world: &World) {
     });
 }
 
-/// A user's action script that never ends does not hold the container longer than the limit and a moment.
+/// A user's action script that never ends does not hold the container longer than the limit and a
+/// moment.
 pub fn a_script_that_never_ends_is_ended(world: &World) {
     let container = world.container();
     container.start();
     let mut witness = container.witness();
     let mut before = witness.status();
-    // It may have become another program. What it takes back it takes back, even if that takes longer.
+    // It may have become another program. What it takes back it takes back, even if that takes
+    // longer.
     for (action, never) in [("network-lock", "sleep 600"), ("post-dump", "exec sleep 600")] {
-        let (script, done) = (world.images(action).join("script.sh"), world.images(action).join("taken-back"));
-        let back =
-            format!("[ \"$CRTOOLS_SCRIPT_ACTION\" != network-unlock ] || {{ sleep 4; echo > {}; }}", done.display());
-        let text = format!("#!/bin/sh\nif [ \"$CRTOOLS_SCRIPT_ACTION\" = {action} ]; then {never}; fi\n{back}\n");
+        let (script, done) =
+            (world.images(action).join("script.sh"), world.images(action).join("taken-back"));
+        let back = format!(
+            "[ \"$CRTOOLS_SCRIPT_ACTION\" != network-unlock ] || {{ sleep 4; echo > {}; }}",
+            done.display()
+        );
+        let text = format!(
+            "#!/bin/sh\nif [ \"$CRTOOLS_SCRIPT_ACTION\" = {action} ]; then {never}; fi\n{back}\n"
+        );
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        let told = container.ours("lxc-checkpoint").args(["--timeout", "1", "-A"]).arg(&script).limit(LIMIT).output();
+        let told = container
+            .ours("lxc-checkpoint")
+            .args(["--timeout", "1", "-A"])
+            .arg(&script)
+            .limit(LIMIT)
+            .output();
         told.assert_code(7);
         assert!(told.stderr.contains("running as before"), "{action}: {told}");
         before = witness.assert_goes_on_from(&before);
@@ -337,21 +374,26 @@ pub fn a_script_that_never_ends_is_ended(world: &World) {
     container.kill();
 }
 
-/// Where the container has died and its images are complete, the command that is told brings it back.
+/// Where the container has died and its images are complete, the command that is told brings it
+/// back.
 pub fn one_that_dies_in_the_middle_may_come_back(world: &World) {
     let container = world.container();
     container.start();
     let mut witness = container.witness();
     let before = witness.status();
     let script = world.images("deadly").join("script.sh");
-    let text =
-        "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != post-dump ] || { kill -9 \"$CRTOOLS_INIT_PID\"; sleep 4; }\n";
+    let text = "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != post-dump ] || { kill -9 \"$CRTOOLS_INIT_PID\"; sleep 4; }\n";
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let told = container.ours("lxc-checkpoint").arg("-A").arg(&script).output();
     told.assert_code(6);
     assert!(told.stderr.contains("has ended; what was written is in"), "{told}");
-    let command = told.stderr.lines().find_map(|line| line.split_once("it may come back from there: ")).unwrap().1;
+    let command = told
+        .stderr
+        .lines()
+        .find_map(|line| line.split_once("it may come back from there: "))
+        .unwrap()
+        .1;
     assert_eq!(container.state(), "STOPPED");
     Run::new("sh").args(["-c", &format!("PATH={PROGRAMS}:$PATH; {command}")]).ok();
     witness.assert_goes_on_from(&before);
@@ -359,8 +401,15 @@ pub fn one_that_dies_in_the_middle_may_come_back(world: &World) {
     fs::remove_dir_all(container.dir().join("dump.partial")).unwrap();
 }
 
-/// Something happens while CRIU waits in the user's action script, first before, then after the network is locked.
-fn given_up(world: &World, more: &[&str], code: i32, words: &[&str], mut happens: impl FnMut(&Child)) {
+/// Something happens while CRIU waits in the user's action script, first before, then after the
+/// network is locked.
+fn given_up(
+    world: &World,
+    more: &[&str],
+    code: i32,
+    words: &[&str],
+    mut happens: impl FnMut(&Child),
+) {
     let container = world.container();
     container.start();
     let mut witness = container.witness();
@@ -370,7 +419,8 @@ fn given_up(world: &World, more: &[&str], code: i32, words: &[&str], mut happens
     for action in ["pre-dump", "post-dump"] {
         let gate = Gate::at(world, action);
         let said = world.images(action).join("said");
-        let mut command = saying(container.ours("lxc-checkpoint").args(more).arg("-A").arg(&gate.script), &said);
+        let mut command =
+            saying(container.ours("lxc-checkpoint").args(more).arg("-A").arg(&gate.script), &said);
         let open = gate.wait_reached();
         happens(&command);
         Gate::release(open);
@@ -381,7 +431,11 @@ fn given_up(world: &World, more: &[&str], code: i32, words: &[&str], mut happens
             assert!(said.contains(word), "{action}: '{word}' is missing: {said}");
         }
 
-        assert_eq!((container.state().as_str(), container.init_pid()), ("RUNNING", init), "{action}");
+        assert_eq!(
+            (container.state().as_str(), container.init_pid()),
+            ("RUNNING", init),
+            "{action}"
+        );
         before = witness.assert_goes_on_from(&before);
         assert_eq!(bridge_of(&veth).as_deref(), Some(BRIDGE), "{action}");
         let mut now = names(&container.dir());
@@ -394,8 +448,9 @@ fn given_up(world: &World, more: &[&str], code: i32, words: &[&str], mut happens
     container.kill();
 }
 
-/// `lxc-checkpoint` is killed while its CRIU waits in the user's action script: CRIU finds nobody who would complete
-/// the checkpoint, and the container is still running. The next command undoes the rest.
+/// `lxc-checkpoint` is killed while its CRIU waits in the user's action script: CRIU finds nobody
+/// who would complete the checkpoint, and the container is still running. The next command undoes
+/// the rest.
 pub fn killed_in_the_middle(world: &World) {
     let container = world.container();
     container.start();
@@ -413,16 +468,24 @@ pub fn killed_in_the_middle(world: &World) {
         Gate::release(open);
 
         wait_for("criu to be gone", LIMIT, || (!runs("criu")).then_some(())).unwrap();
-        assert_eq!((container.state().as_str(), container.init_pid()), ("RUNNING", init), "{action}");
+        assert_eq!(
+            (container.state().as_str(), container.init_pid()),
+            ("RUNNING", init),
+            "{action}"
+        );
         assert_eq!(bridge_of(&veth).as_deref(), Some(BRIDGE), "{action}");
         let cost = fs::read_to_string(format!("/sys/class/net/{veth}/brport/path_cost")).unwrap();
         assert_eq!(cost.trim(), "77", "{action}");
         before = witness.assert_goes_on_from(&before);
         assert!(!container.dir().join("dump").exists(), "{action}: no checkpoint was completed");
 
-        let told = container.ours("lxc-checkpoint").arg("-D").arg(world.images(action).join("c")).ok();
+        let told =
+            container.ours("lxc-checkpoint").arg("-D").arg(world.images(action).join("c")).ok();
         assert!(told.stderr.contains("cut short"), "{action}: {told}");
-        assert!(!container.dir().join("dump.partial").exists(), "{action}: what the killed one left is gone");
+        assert!(
+            !container.dir().join("dump.partial").exists(),
+            "{action}: what the killed one left is gone"
+        );
         before = witness.assert_goes_on_from(&before);
     }
     let told = container.ours("lxc-checkpoint").ok();
@@ -432,8 +495,8 @@ pub fn killed_in_the_middle(world: &World) {
     container.kill();
 }
 
-/// The half of `lxc-restart` that becomes the monitor is killed while CRIU is shown an image that was changed for it:
-/// what it was shown was in memory, and is gone with it.
+/// The half of `lxc-restart` that becomes the monitor is killed while CRIU is shown an image that
+/// was changed for it: what it was shown was in memory, and is gone with it.
 pub fn an_image_that_was_shown_is_recovered(world: &World) {
     let container = world.container();
     container.start();
@@ -441,9 +504,13 @@ pub fn an_image_that_was_shown_is_recovered(world: &World) {
     container.ours("lxc-checkpoint").ok();
     let gate = Gate::at(world, "post-restore");
     // The connection is closed by an image that says so.
-    let mut command = container.ours("lxc-restart").args(["--tcp-close", "-A"]).arg(&gate.script).spawn();
+    let mut command =
+        container.ours("lxc-restart").args(["--tcp-close", "-A"]).arg(&gate.script).spawn();
     let open = gate.wait_reached();
-    let processes = fs::read_dir("/proc").unwrap().flatten().filter_map(|p| p.file_name().to_str()?.parse().ok());
+    let processes = fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .filter_map(|p| p.file_name().to_str()?.parse().ok());
     let criu = processes.into_iter().find(|pid| name_of(*pid).as_deref() == Some("criu")).unwrap();
     kill(pid(parent_of(criu)), Signal::SIGKILL).unwrap();
     Gate::release(open);
@@ -466,8 +533,10 @@ impl Gate {
         let dir = world.images(action);
         let (script, fifo) = (dir.join("wait.sh"), dir.join("gate"));
         Run::new("mkfifo").arg(&fifo).ok();
-        let text =
-            format!("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = {action} ] && read line < {}\nexit 0\n", fifo.display());
+        let text = format!(
+            "#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = {action} ] && read line < {}\nexit 0\n",
+            fifo.display()
+        );
         fs::write(&script, text).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
         Gate { script, fifo }
@@ -476,7 +545,9 @@ impl Gate {
     /// Waits until the script waits.
     fn wait_reached(&self) -> File {
         // Without a reader a FIFO that is opened like this is an error.
-        let open = || File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.fifo).ok();
+        let open = || {
+            File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&self.fifo).ok()
+        };
         wait_for("the action script to come to the gate", LIMIT, open).unwrap()
     }
 
@@ -532,7 +603,8 @@ fn bridge_of(link: &str) -> Option<String> {
     Some(path.file_name()?.to_string_lossy().into_owned())
 }
 
-/// A reader that goes (`| head -1`), a terminal that has gone: what is said then is lost, and nothing else.
+/// A reader that goes (`| head -1`), a terminal that has gone: what is said then is lost, and
+/// nothing else.
 pub fn who_does_not_listen_any_more(world: &World) {
     let container = world.container();
     container.start();

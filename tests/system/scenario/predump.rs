@@ -1,4 +1,5 @@
-//! Copies of memory that are taken while the container runs, so that it stands still for a shorter time.
+//! Copies of memory that are taken while the container runs, so that it stands still for a shorter
+//! time.
 
 use std::fs;
 use std::path::Path;
@@ -9,8 +10,8 @@ use crate::harness::run::Run;
 /// Mebibytes that do not change.
 const MEMORY: u64 = 32;
 
-/// Two copies, each of what has changed, and the checkpoint that builds on them. Where the kernel cannot tell what has
-/// changed, the copy is refused and the container is still running.
+/// Two copies, each of what has changed, and the checkpoint that builds on them. Where the kernel
+/// cannot tell what has changed, the copy is refused and the container is still running.
 pub fn a_checkpoint_builds_on_copies_of_memory(world: &World) {
     let container = world.container().memory(MEMORY as usize);
     container.start();
@@ -31,11 +32,19 @@ pub fn a_checkpoint_builds_on_copies_of_memory(world: &World) {
     copied.assert_code(0);
     assert!(mebibytes(&dir("first")) >= MEMORY);
     let after = |name: &str| vec!["--predump-dir".to_owned(), format!("../{name}")];
-    container.ours("lxc-checkpoint").args(["-p", "-D"]).arg(dir("second")).args(after("first")).ok();
+    container
+        .ours("lxc-checkpoint")
+        .args(["-p", "-D"])
+        .arg(dir("second"))
+        .args(after("first"))
+        .ok();
     let before = witness.assert_goes_on_from(&before);
     container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(dir("last")).args(after("second")).ok();
     for name in ["second", "last"] {
-        assert!(mebibytes(&dir(name)) < MEMORY / 2, "{name} holds what an earlier copy holds already");
+        assert!(
+            mebibytes(&dir(name)) < MEMORY / 2,
+            "{name} holds what an earlier copy holds already"
+        );
     }
 
     container.ours("lxc-restart").arg("-D").arg(dir("last")).ok();
@@ -43,14 +52,21 @@ pub fn a_checkpoint_builds_on_copies_of_memory(world: &World) {
 
     // Without one of its parts it is no checkpoint.
     fs::rename(dir("first"), dir("moved")).unwrap();
-    let refused = container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
+    let refused =
+        container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
     refused.assert_code(9);
     assert!(refused.stderr.contains("first"), "{refused}");
     // Another copy in the place of one is not that one.
     fs::rename(dir("moved"), dir("first")).unwrap();
     fs::rename(dir("second"), dir("moved")).unwrap();
-    container.ours("lxc-checkpoint").args(["-p", "-D"]).arg(dir("second")).args(after("first")).ok();
-    let refused = container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
+    container
+        .ours("lxc-checkpoint")
+        .args(["-p", "-D"])
+        .arg(dir("second"))
+        .args(after("first"))
+        .ok();
+    let refused =
+        container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
     refused.assert_code(9);
     assert!(refused.stderr.contains("another one is there now"), "{refused}");
     fs::remove_dir_all(dir("second")).unwrap();
@@ -60,7 +76,8 @@ pub fn a_checkpoint_builds_on_copies_of_memory(world: &World) {
     let mut bytes = fs::read(&pages).unwrap();
     bytes[4096] ^= 1;
     fs::write(&pages, bytes).unwrap();
-    let refused = container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
+    let refused =
+        container.ours("lxc-restart").arg("-D").arg(dir("last")).arg("--replace").output();
     refused.assert_code(9);
     assert!(refused.stderr.contains("checksum"), "{refused}");
     let _ = before;
@@ -73,5 +90,6 @@ fn kernel_tracks_memory() -> bool {
 }
 
 fn mebibytes(dir: &Path) -> u64 {
-    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>() >> 20
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>()
+        >> 20
 }

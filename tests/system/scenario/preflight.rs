@@ -1,4 +1,5 @@
-//! What `lxc-cr check` finds, and that it is right: CRIU fails on each blocker, and on nothing that is none.
+//! What `lxc-cr check` finds, and that it is right: CRIU fails on each blocker, and on nothing that
+//! is none.
 
 use std::fs;
 use std::io::Write;
@@ -121,7 +122,8 @@ fn has(finding: &Value, key: &str, words: &str) -> bool {
     finding[key].as_str().is_some_and(|text| text.contains(words))
 }
 
-/// Each kind: check names the process, the checkpoint is refused and touches nothing, and CRIU by force fails.
+/// Each kind: check names the process, the checkpoint is refused and touches nothing, and CRIU by
+/// force fails.
 fn assert_blocked(world: &World, cases: &[Case]) {
     limit_of_deleted_files(1);
     let container = world.container();
@@ -136,7 +138,10 @@ fn assert_blocked(world: &World, cases: &[Case]) {
         let Some(pid) = culprits.make(kind) else { continue };
         let (code, findings) = check(&container);
         assert_eq!(code, 4, "{kind}: {findings:#?}");
-        let found = findings.iter().find(|f| has(f, "what", words)).unwrap_or_else(|| panic!("{kind}: {findings:#?}"));
+        let found = findings
+            .iter()
+            .find(|f| has(f, "what", words))
+            .unwrap_or_else(|| panic!("{kind}: {findings:#?}"));
         assert_eq!(found["severity"], "blocker", "{found:#}");
         assert!(!found["remedy"].as_str().unwrap().is_empty(), "{found:#}");
         if found["where"]["mount"].is_null() || !found["where"]["pid"].is_null() {
@@ -146,10 +151,14 @@ fn assert_blocked(world: &World, cases: &[Case]) {
 
         let refused = container.ours("lxc-checkpoint").arg("-D").arg(&images).output();
         refused.assert_code(4);
-        assert!(refused.stderr.contains("cannot be checkpointed") && refused.stderr.contains(words), "{refused}");
+        assert!(
+            refused.stderr.contains("cannot be checkpointed") && refused.stderr.contains(words),
+            "{refused}"
+        );
         assert!(!images.exists() && !images.with_extension("partial").exists());
 
-        let forced = container.ours("lxc-checkpoint").arg("--force").arg("-D").arg(&images).output();
+        let forced =
+            container.ours("lxc-checkpoint").arg("--force").arg("-D").arg(&images).output();
         forced.assert_code(5);
         assert!(forced.stderr.contains(criu), "{kind}: not '{criu}': {forced}");
         culprits.end();
@@ -220,7 +229,11 @@ pub fn names_the_other_end_of_a_unix_socket(world: &World) {
     let (code, findings) = check(&container);
     assert_eq!(code, 4, "{findings:#?}");
     assert!(has(&findings[0], "what", &format!("process {}", std::process::id())), "{findings:#?}");
-    let forced = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(world.images("d").join("c")).output();
+    let forced = container
+        .ours("lxc-checkpoint")
+        .args(["--force", "-D"])
+        .arg(world.images("d").join("c"))
+        .output();
     forced.assert_code(5);
     drop(stream);
     culprits.end();
@@ -234,7 +247,8 @@ pub fn names_attached_processes(world: &World) {
     container.start();
     Run::new("mkfifo").arg(container.rootfs().join("tmp/gate")).ok();
     let mut child = container.lxc("lxc-attach").args(["--", "/bin/cat", "/tmp/gate"]).spawn();
-    let mut gate = fs::OpenOptions::new().write(true).open(container.rootfs().join("tmp/gate")).unwrap();
+    let mut gate =
+        fs::OpenOptions::new().write(true).open(container.rootfs().join("tmp/gate")).unwrap();
     let (code, findings) = check(&container);
     assert_eq!((code, findings.len()), (0, 1), "{findings:#?}");
     assert_eq!(findings[0]["severity"], "warning");
@@ -242,7 +256,10 @@ pub fn names_attached_processes(world: &World) {
     let pid = findings[0]["where"]["pid"].as_i64().unwrap();
     assert!(has(&findings[0], "remedy", &format!("kill {pid}")), "{findings:#?}");
     let told = container.ours("lxc-checkpoint").arg("-D").arg(world.images("d").join("c")).ok();
-    assert!(told.stderr.contains("from outside") && told.stderr.contains(&pid.to_string()), "{told}");
+    assert!(
+        told.stderr.contains("from outside") && told.stderr.contains(&pid.to_string()),
+        "{told}"
+    );
     gate.write_all(b"x\n").unwrap();
     drop(gate);
     assert!(child.wait().unwrap().success());
@@ -252,8 +269,15 @@ pub fn names_attached_processes(world: &World) {
     container.exec(["/bin/sh", "-c", "/bin/cat /tmp/gate & exit 0"]).assert_code(0);
     let (code, findings) = check(&container);
     assert_eq!(code, 4, "{findings:#?}");
-    assert!(has(&findings[0], "what", "left behind") && findings[0]["where"]["command"] == "cat", "{findings:#?}");
-    let forced = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(world.images("d").join("e")).output();
+    assert!(
+        has(&findings[0], "what", "left behind") && findings[0]["where"]["command"] == "cat",
+        "{findings:#?}"
+    );
+    let forced = container
+        .ours("lxc-checkpoint")
+        .args(["--force", "-D"])
+        .arg(world.images("d").join("e"))
+        .output();
     forced.assert_code(5);
     assert!(forced.stderr.contains("outside of its pid namespace"), "{forced}");
     let kill = findings[0]["where"]["pid"].to_string();
@@ -261,13 +285,17 @@ pub fn names_attached_processes(world: &World) {
     container.kill();
 }
 
-/// Init has the streams of a unit of systemd's, as `lxc-start` leaves them to it where there is no console: CRIU does not
-/// even find that socket, for it is of the host's network.
+/// Init has the streams of a unit of systemd's, as `lxc-start` leaves them to it where there is no
+/// console: CRIU does not even find that socket, for it is of the host's network.
 pub fn names_streams_of_a_unit(world: &World) {
     let container = world.container();
     let (ours, journal) = UnixStream::pair().unwrap();
     let mut command = Command::new("lxc-start");
-    command.args(["-F", "-C", "-n", container.name(), "-P"]).arg(world.lxcpath()).env_clear().env("PATH", PATH);
+    command
+        .args(["-F", "-C", "-n", container.name(), "-P"])
+        .arg(world.lxcpath())
+        .env_clear()
+        .env("PATH", PATH);
     let streams = (ours.try_clone().unwrap(), ours);
     command.stdin(Stdio::null()).stdout(OwnedFd::from(streams.0)).stderr(OwnedFd::from(streams.1));
     let mut started = command.spawn().unwrap();
@@ -275,12 +303,19 @@ pub fn names_streams_of_a_unit(world: &World) {
     container.wait_state("RUNNING");
     container.witness();
     let (code, findings) = check(&container);
-    let forced = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(world.images("d").join("c")).output();
+    let forced = container
+        .ours("lxc-checkpoint")
+        .args(["--force", "-D"])
+        .arg(world.images("d").join("c"))
+        .output();
     container.kill();
     started.wait().unwrap();
     drop(journal);
     forced.assert_code(5);
-    assert!(forced.stderr.contains("a unix socket is connected to a process outside the container"), "{forced}");
+    assert!(
+        forced.stderr.contains("a unix socket is connected to a process outside the container"),
+        "{forced}"
+    );
     assert_eq!((code, findings.len()), (4, 1), "{findings:#?}");
     assert!(has(&findings[0], "what", "standard output"), "{findings:#?}");
     assert!(has(&findings[0], "remedy", "StandardOutput=null"), "{findings:#?}");
@@ -301,7 +336,9 @@ pub fn names_interfaces(world: &World) {
     let container = world.container();
     container.start();
     let init = container.init_pid().to_string();
-    let ip = |line: &str| Run::new("nsenter").args(["-t", &init, "-n", "ip"]).args(line.split(' ')).output();
+    let ip = |line: &str| {
+        Run::new("nsenter").args(["-t", &init, "-n", "ip"]).args(line.split(' ')).output()
+    };
     for (line, name, criu) in [
         ("link add x0 type vxlan id 4 dstport 4789 dev eth0", "x0", "Unsupported link"),
         ("link add i0 type ifb", "i0", "Unsupported link"),
@@ -314,8 +351,11 @@ pub fn names_interfaces(world: &World) {
         let (code, findings) = check(&container);
         assert_eq!((code, findings.len()), (4, 1), "{findings:#?}");
         assert_eq!(findings[0]["where"]["interface"], name);
-        let forced =
-            container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(world.images("d").join(name)).output();
+        let forced = container
+            .ours("lxc-checkpoint")
+            .args(["--force", "-D"])
+            .arg(world.images("d").join(name))
+            .output();
         forced.assert_code(5);
         assert!(forced.stderr.contains(criu), "{forced}");
         assert!(ip(&format!("link del {name}")).success());
@@ -345,7 +385,10 @@ pub fn names_a_place_that_is_too_small(world: &World) {
     let left = fs::read_dir(&small).unwrap().count();
     Run::new("umount").arg(&small).ok();
     told.assert_code(4);
-    assert!(told.stdout.contains("there is room for 4.0 MiB") && told.stdout.contains("-D DIR"), "{told}");
+    assert!(
+        told.stdout.contains("there is room for 4.0 MiB") && told.stdout.contains("-D DIR"),
+        "{told}"
+    );
     refused.assert_code(4);
     assert_eq!(left, 0);
     assert_healthy(&container);
@@ -358,14 +401,19 @@ pub fn names_what_the_host_has_unmounted(world: &World) {
     Run::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&lent).ok();
     fs::create_dir(lent.join("piece")).unwrap();
     let container = world.container();
-    container.append_config(&format!("lxc.mount.entry = {}/piece mnt none bind 0 0\n", lent.display()));
+    container
+        .append_config(&format!("lxc.mount.entry = {}/piece mnt none bind 0 0\n", lent.display()));
     container.start();
     assert_healthy(&container);
     Run::new("umount").arg("-l").arg(&lent).ok();
     let (code, findings) = check(&container);
     assert_eq!((code, findings.len()), (4, 1), "{findings:#?}");
     assert_eq!(findings[0]["where"]["mount"], "/mnt");
-    let forced = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(world.images("d").join("c")).output();
+    let forced = container
+        .ours("lxc-checkpoint")
+        .args(["--force", "-D"])
+        .arg(world.images("d").join("c"))
+        .output();
     forced.assert_code(5);
     assert!(forced.stderr.contains("proper root mount"), "{forced}");
     container.kill();
@@ -392,7 +440,10 @@ pub fn names_what_cannot_be_restored(world: &World) {
         // Whatever is asked, it is not stopped; a checkpoint of one that goes on may be had.
         let forced = container.ours("lxc-checkpoint").arg("--force").output();
         forced.assert_code(4);
-        assert!(forced.stderr.contains("could not be restored") && !forced.stderr.contains("--force"), "{forced}");
+        assert!(
+            forced.stderr.contains("could not be restored") && !forced.stderr.contains("--force"),
+            "{forced}"
+        );
         assert_eq!(container.state(), "RUNNING");
         let images = world.images("lost").join(kinds[0]);
         container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(&images).ok();
@@ -420,8 +471,15 @@ pub fn names_what_would_be_lost(world: &World) {
         let Some(pid) = culprits.make(kind) else { continue };
         let (code, findings) = check(&container);
         let blocks = severity == "blocker";
-        assert_eq!((code, findings.len()), (if blocks { 4 } else { 0 }, 1), "{kind}: {findings:#?}");
-        assert!(has(&findings[0], "what", words) && findings[0]["severity"] == severity, "{findings:#?}");
+        assert_eq!(
+            (code, findings.len()),
+            (if blocks { 4 } else { 0 }, 1),
+            "{kind}: {findings:#?}"
+        );
+        assert!(
+            has(&findings[0], "what", words) && findings[0]["severity"] == severity,
+            "{findings:#?}"
+        );
         assert!(findings[0]["where"]["pid_inside"] == pid, "{pid}: {findings:#?}");
         if blocks {
             assert_eq!(findings[0]["fails"], "restore", "{findings:#?}");
@@ -462,7 +520,8 @@ pub fn names_what_the_host_lacks(world: &World) {
             fs::rename(place, format!("{place}.away")).unwrap();
         }
         let (code, findings) = check(&container);
-        let forced = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(images(program)).output();
+        let forced =
+            container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(images(program)).output();
         for place in &places {
             fs::rename(format!("{place}.away"), place).unwrap();
         }
@@ -475,7 +534,8 @@ pub fn names_what_the_host_lacks(world: &World) {
     container.kill();
 }
 
-/// As soon as `lxc-start` has returned its init is not yet what it will be: that is waited for, not refused.
+/// As soon as `lxc-start` has returned its init is not yet what it will be: that is waited for, not
+/// refused.
 pub fn waits_for_one_that_has_just_been_started(world: &World) {
     let container = world.container();
     container.append_config("lxc.console.path =\nlxc.tty.max = 1\n");

@@ -1,4 +1,5 @@
-//! `lxc-cr prepare`: what it makes of a container, by what LXC and our other commands can do with it then.
+//! `lxc-cr prepare`: what it makes of a container, by what LXC and our other commands can do with
+//! it then.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -12,12 +13,15 @@ use crate::harness::witness::Witness;
 
 /// `lxc-cr prepare` of an installation.
 fn prepare(world: &World, installed: &Installed, name: &str, arguments: &[&str]) -> Output {
-    let run = Run::new(&installed.lxc_cr().to_string_lossy()).arg("prepare").arg("-P").arg(world.lxcpath());
+    let run = Run::new(&installed.lxc_cr().to_string_lossy())
+        .arg("prepare")
+        .arg("-P")
+        .arg(world.lxcpath());
     run.args(["-n", name]).args(arguments).output()
 }
 
-/// Five commands and no editor: an unprivileged container as debootstrap made it. Then `--undo` gives the same bytes, and
-/// a container that starts as before.
+/// Five commands and no editor: an unprivileged container as debootstrap made it. Then `--undo`
+/// gives the same bytes, and a container that starts as before.
 pub fn makes_a_fresh_debian_ready_and_is_undone(world: &World) {
     let (installed, debian) = (world.installed(), Debian::fresh(world, SHIFT, &id_map()));
     let config = debian.config();
@@ -27,7 +31,10 @@ pub fn makes_a_fresh_debian_ready_and_is_undone(world: &World) {
     let shown = prepare(world, &installed, NAME, &["--dry-run"]);
     let line = format!("+lxc.include = {}\n", installed.config("lxc-cr-systemd.conf").display());
     let words = "nothing was changed (systemd, with an id map)";
-    assert!(shown.success() && shown.stdout.contains(&line) && shown.stdout.contains(words), "{shown}");
+    assert!(
+        shown.success() && shown.stdout.contains(&line) && shown.stdout.contains(words),
+        "{shown}"
+    );
     assert_eq!(read(), before, "by a dry run");
 
     let told = prepare(world, &installed, NAME, &[]);
@@ -49,7 +56,8 @@ pub fn makes_a_fresh_debian_ready_and_is_undone(world: &World) {
     debian.systemctl(["restart", "shut-in-1"]);
     debian.lxc("lxc-stop").ok();
 
-    let mount_points = ["etc/systemd/system/service.d", "etc/systemd/system.conf.d", "etc/systemd/user.conf.d"];
+    let mount_points =
+        ["etc/systemd/system/service.d", "etc/systemd/system.conf.d", "etc/systemd/user.conf.d"];
     let made = |dir: &&str| debian.root().join(dir).exists();
     assert!(mount_points.iter().all(made), "LXC makes what is mounted upon");
     prepare(world, &installed, NAME, &["--undo"]).assert_code(0);
@@ -68,10 +76,17 @@ pub fn leaves_what_was_edited_since(world: &World) {
     let (name, config) = (container.name(), container.dir().join("config"));
     let before = fs::read_to_string(&config).unwrap();
     prepare(world, &installed, name, &[]).assert_code(0);
-    fs::write(&config, format!("# mine\n{}lxc.start.auto = 1\n", fs::read_to_string(&config).unwrap())).unwrap();
+    fs::write(
+        &config,
+        format!("# mine\n{}lxc.start.auto = 1\n", fs::read_to_string(&config).unwrap()),
+    )
+    .unwrap();
     let undone = prepare(world, &installed, name, &["--undo"]);
     assert!(undone.success() && undone.stdout.contains("was edited since"), "{undone}");
-    assert_eq!(fs::read_to_string(&config).unwrap(), format!("# mine\n{before}lxc.start.auto = 1\n"));
+    assert_eq!(
+        fs::read_to_string(&config).unwrap(),
+        format!("# mine\n{before}lxc.start.auto = 1\n")
+    );
 
     prepare(world, &installed, name, &[]).assert_code(0);
     let text = fs::read_to_string(&config).unwrap().replace("lxc-cr.conf", "./lxc-cr.conf");
@@ -84,7 +99,8 @@ pub fn leaves_what_was_edited_since(world: &World) {
     container.kill();
 }
 
-/// A network script and a hook that insist on their arguments get them, whatever version their container has.
+/// A network script and a hook that insist on their arguments get them, whatever version their
+/// container has.
 pub fn leaves_hooks_their_arguments(world: &World) {
     let installed = world.installed();
     let script = |name: &str, insists: &str| {
@@ -158,10 +174,13 @@ pub fn refuses_what_it_must_not_change(world: &World) {
     let built = world.lxc_cr("prepare", &name).output();
     assert!(built.code() == 1 && built.stderr.contains("is not installed"), "{built}");
 
-    // A root that leads elsewhere: nothing is made there, by us or by the LXC that is told to mount.
+    // A root that leads elsewhere: nothing is made there, by us or by the LXC that is told to
+    // mount.
     let root = container.rootfs();
     let outside = world.images("outside");
-    for (link, target) in [("sbin/init", "/usr/lib/systemd/systemd"), ("etc/systemd", outside.to_str().unwrap())] {
+    for (link, target) in
+        [("sbin/init", "/usr/lib/systemd/systemd"), ("etc/systemd", outside.to_str().unwrap())]
+    {
         let _ = fs::remove_file(root.join(link));
         symlink(target, root.join(link)).unwrap();
     }
@@ -179,19 +198,28 @@ pub fn refuses_what_it_must_not_change(world: &World) {
     fs::remove_file(kept).unwrap();
 }
 
-/// The bridge is there at once, and after a boot by whoever looks after the network; then all is as before.
+/// The bridge is there at once, and after a boot by whoever looks after the network; then all is as
+/// before.
 pub fn sets_up_the_host(_: &World) {
-    let host = |arguments: &[&str]| Run::ours("lxc-cr").args(["prepare", "--host"]).args(arguments).output();
+    let host = |arguments: &[&str]| {
+        Run::ours("lxc-cr").args(["prepare", "--host"]).args(arguments).output()
+    };
     let bridge = ["--bridge", "br7", "--address", "10.77.0.1/24"];
     let ids = fs::read_to_string("/etc/subuid").unwrap_or_default();
     fs::create_dir("/run/NetworkManager").unwrap();
     let told = host(&bridge);
     assert!(told.success() && told.stdout.contains("warning: there is no bridge br7"), "{told}");
     assert!(told.stdout.contains("set up the bridge br7 with 10.77.0.1/24"), "{told}");
-    assert!(!Path::new("/sys/class/net/br7").exists() && !Path::new("/etc/NetworkManager").exists(), "only looked at");
+    assert!(
+        !Path::new("/sys/class/net/br7").exists() && !Path::new("/etc/NetworkManager").exists(),
+        "only looked at"
+    );
 
     let told = host(&[&["--apply"], &bridge[..]].concat());
-    assert!(told.success() && told.stdout.ends_with("this host has what checkpoints need\n"), "{told}");
+    assert!(
+        told.success() && told.stdout.ends_with("this host has what checkpoints need\n"),
+        "{told}"
+    );
     Run::new("ping").args(["-c", "1", "-W", "5", "10.77.0.1"]).ok();
     let file = Path::new("/etc/NetworkManager/system-connections/lxc-cr-br7.nmconnection");
     assert_eq!(fs::metadata(file).unwrap().mode() & 0o7777, 0o600);
@@ -199,7 +227,9 @@ pub fn sets_up_the_host(_: &World) {
     assert!(again.success() && !again.stdout.contains("br7"), "{again}");
     let json = host(&["--json", "--bridge", "br7"]);
     assert!(
-        json.success() && json.stdout.contains("\"ready\": true") && json.stdout.contains("\"changes\": []"),
+        json.success()
+            && json.stdout.contains("\"ready\": true")
+            && json.stdout.contains("\"changes\": []"),
         "{json}"
     );
 
@@ -210,10 +240,15 @@ pub fn sets_up_the_host(_: &World) {
     assert!(refused.stderr.contains("the host's default route goes over br7"), "{refused}");
 
     // A bridge that is in use stays, and the rest is undone.
-    Run::new("ip").args(["link", "add", "port7", "master", "br7", "type", "veth", "peer", "name", "peer7"]).ok();
+    Run::new("ip")
+        .args(["link", "add", "port7", "master", "br7", "type", "veth", "peer", "name", "peer7"])
+        .ok();
     let undone = host(&["--undo"]);
     undone.assert_code(8);
-    assert!(undone.stderr.contains("br7 stays up until a reboot: it has ports (port7)"), "{undone}");
+    assert!(
+        undone.stderr.contains("br7 stays up until a reboot: it has ports (port7)"),
+        "{undone}"
+    );
     assert!(!Path::new("/etc/NetworkManager").exists());
     assert_eq!(fs::read_to_string("/etc/subuid").unwrap_or_default(), ids);
     Run::new("ip").args(["link", "del", "port7"]).ok();

@@ -1,5 +1,5 @@
-//! What a process in the container sees of its confinement and its surroundings, before and after: the same, but for
-//! what has to differ.
+//! What a process in the container sees of its confinement and its surroundings, before and after:
+//! the same, but for what has to differ.
 
 use std::fs;
 
@@ -66,8 +66,14 @@ pub fn under_device_rules(world: &World) {
         rules,
         |_| (),
         |seen| {
-            assert_eq!((seen["dev/zero/read"].as_str(), seen["dev/urandom/read"].as_str()), ("error 1", "opened"));
-            assert_eq!((seen["mknod/60000/7:0"].as_str(), seen["mknod/20000/1:5"].as_str()), ("0", "error 1"));
+            assert_eq!(
+                (seen["dev/zero/read"].as_str(), seen["dev/urandom/read"].as_str()),
+                ("error 1", "opened")
+            );
+            assert_eq!(
+                (seen["mknod/60000/7:0"].as_str(), seen["mknod/20000/1:5"].as_str()),
+                ("0", "error 1")
+            );
         },
     );
 }
@@ -89,7 +95,8 @@ pub fn without_some_capabilities(world: &World) {
 
 /// Only some capabilities left.
 pub fn with_few_capabilities(world: &World) {
-    let keep = "lxc.cap.keep = chown dac_override fowner kill setgid setuid net_bind_service sys_chroot\n";
+    let keep =
+        "lxc.cap.keep = chown dac_override fowner kill setgid setuid net_bind_service sys_chroot\n";
     assert_seen_the_same(
         world,
         keep,
@@ -104,7 +111,8 @@ pub fn with_few_capabilities(world: &World) {
 pub fn under_a_seccomp_profile(world: &World) {
     let prepare = |container: &Container| {
         let profile = container.dir().join("seccomp.conf");
-        fs::write(&profile, "2\ndenylist\n[all]\nkeyctl errno 38\nbpf errno 1\nsyslog errno 77\n").unwrap();
+        fs::write(&profile, "2\ndenylist\n[all]\nkeyctl errno 38\nbpf errno 1\nsyslog errno 77\n")
+            .unwrap();
         let config = container.dir().join("config");
         let text = fs::read_to_string(&config).unwrap();
         fs::write(&config, format!("{text}lxc.seccomp.profile = {}\n", profile.display())).unwrap();
@@ -112,7 +120,10 @@ pub fn under_a_seccomp_profile(world: &World) {
     assert_seen_the_same(world, "lxc.no_new_privs = 1\n", prepare, |seen| {
         assert_eq!(line(seen, "proc/self/status", "Seccomp:"), "2");
         assert_eq!(line(seen, "proc/self/status", "NoNewPrivs:"), "1");
-        assert_eq!((seen["call/syslog"].as_str(), seen["call/keyctl"].as_str()), ("error 77", "error 38"));
+        assert_eq!(
+            (seen["call/syslog"].as_str(), seen["call/keyctl"].as_str()),
+            ("error 77", "error 38")
+        );
     });
 }
 
@@ -141,11 +152,17 @@ pub fn under_limits_and_settings(world: &World) {
 /// Read-only kernel files, as LXC's own templates mount them.
 pub fn with_masked_kernel_files(world: &World) {
     let prepare = |container: &Container| {
-        fs::write(container.dir().join("fstab"), "tmpfs dev/shm tmpfs defaults,create=dir 0 0\n").unwrap();
+        fs::write(container.dir().join("fstab"), "tmpfs dev/shm tmpfs defaults,create=dir 0 0\n")
+            .unwrap();
     };
-    assert_seen_the_same(world, "lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed\n", prepare, |seen| {
-        assert_eq!(seen["write//proc/sys/vm/swappiness"], "error 30");
-    });
+    assert_seen_the_same(
+        world,
+        "lxc.mount.auto = proc:mixed sys:mixed cgroup:mixed\n",
+        prepare,
+        |seen| {
+            assert_eq!(seen["write//proc/sys/vm/swappiness"], "error 30");
+        },
+    );
 }
 
 /// Binds from the host and more, through links, read-only and not, of one thing several times.
@@ -170,7 +187,10 @@ pub fn in_a_user_namespace(world: &World) {
         "lxc.idmap = u 0 0 65536\nlxc.idmap = g 0 0 65536\n",
         |_| (),
         |seen| {
-            assert_eq!(seen["proc/self/uid_map"].split_whitespace().collect::<Vec<_>>(), ["0", "0", "65536"]);
+            assert_eq!(
+                seen["proc/self/uid_map"].split_whitespace().collect::<Vec<_>>(),
+                ["0", "0", "65536"]
+            );
             assert_eq!(seen["mknod/20000/1:3"], "error 1");
         },
     );

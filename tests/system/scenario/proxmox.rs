@@ -11,11 +11,17 @@ use crate::harness::run::Run;
 use crate::harness::witness::Witness;
 use crate::harness::{Snapshot, World};
 
-/// Suspends and resumes it again and again; each time all has to be as before, and at the end nothing is left.
+/// Suspends and resumes it again and again; each time all has to be as before, and at the end
+/// nothing is left.
 fn goes_on(world: &World, host: &Host, wish: &Wish<'_>, cycles: u32) {
     // PVE names no other path to LXC's tools.
     let world = &World::in_default_lxcpath(world.name());
-    let look = || Snapshot::take().without(world.lxcpath()).without(Path::new("/var/lib/vz")).without(&volumes());
+    let look = || {
+        Snapshot::take()
+            .without(world.lxcpath())
+            .without(Path::new("/var/lib/vz"))
+            .without(&volumes())
+    };
     let wish = &Wish { vlan: wish.vlan && host.vlans, ..wish.clone() };
     let guest = Guest::make(world, wish);
     // Once stopped, for what LXC itself leaves behind.
@@ -75,15 +81,26 @@ pub fn mount_points_and_devices_come_back(world: &World) {
 
 /// A VLAN on a bridge that knows them, with trunks and a rate limit.
 pub fn vlans_and_rates_come_back(world: &World) {
-    goes_on(world, &Host::make(), &Wish { vlan: true, net: ",tag=30,trunks=40;50,rate=10", ..Wish::new(105) }, 2);
+    goes_on(
+        world,
+        &Host::make(),
+        &Wish { vlan: true, net: ",tag=30,trunks=40;50,rate=10", ..Wish::new(105) },
+        2,
+    );
 }
 
 /// The firewall's bridge, which post-stop removes.
 pub fn the_firewalls_bridge_is_made_again(world: &World) {
-    goes_on(world, &Host::make(), &Wish { vlan: true, net: ",firewall=1,tag=30", ..Wish::new(106) }, 2);
+    goes_on(
+        world,
+        &Host::make(),
+        &Wish { vlan: true, net: ",firewall=1,tag=30", ..Wish::new(106) },
+        2,
+    );
 }
 
-/// `lxc-cr prepare` changes what PVE writes the configuration of, and no snapshot; `--undo` gives the same bytes.
+/// `lxc-cr prepare` changes what PVE writes the configuration of, and no snapshot; `--undo` gives
+/// the same bytes.
 pub fn a_container_is_prepared_in_its_definition(world: &World) {
     let (world, _host) = (&World::in_default_lxcpath(world.name()), Host::make());
     let (installed, wish) = (world.installed(), Wish::new(107));
@@ -106,13 +123,20 @@ pub fn a_container_is_prepared_in_its_definition(world: &World) {
     let line = format!("lxc.include: {}\n", installed.config("lxc-cr.conf").display());
     let shown = prepare(&["--dry-run"]);
     let diff = format!("+++ {}\n", path.display());
-    assert!(shown.success() && shown.stdout.contains(&diff) && shown.stdout.contains(&format!("+{line}")), "{shown}");
+    assert!(
+        shown.success()
+            && shown.stdout.contains(&diff)
+            && shown.stdout.contains(&format!("+{line}")),
+        "{shown}"
+    );
     assert_eq!(look(), before, "by a dry run");
 
     prepare(&[]).assert_code(0);
     let (text, inode) = look();
-    let ours =
-        text.strip_prefix(&current).and_then(|rest| rest.strip_suffix(snapshot)).unwrap_or_else(|| panic!("{text}"));
+    let ours = text
+        .strip_prefix(&current)
+        .and_then(|rest| rest.strip_suffix(snapshot))
+        .unwrap_or_else(|| panic!("{text}"));
     assert!(ours.starts_with(&line) && !ours.contains('#'), "{ours}");
     assert_eq!(inode, before.1, "it is written in place");
     let again = prepare(&[]);
@@ -137,23 +161,33 @@ pub fn a_container_is_prepared_in_its_definition(world: &World) {
     prepare(&["--undo"]).assert_code(0);
     assert_eq!(look(), before);
     let shown = prepare(&["--dry-run"]);
-    assert!(shown.stdout.contains(&format!("+{line}")), "it counts what the next start will say: {shown}");
+    assert!(
+        shown.stdout.contains(&format!("+{line}")),
+        "it counts what the next start will say: {shown}"
+    );
     guest.stop(Some(resumed));
     guest.start(&wish);
     guest.stop(None);
 }
 
-/// The hook script of `docs/proxmox.md`: it suspends when the host goes down, and resumes in place of a start.
+/// The hook script of `docs/proxmox.md`: it suspends when the host goes down, and resumes in place
+/// of a start.
 pub fn the_hook_script_suspends_and_resumes(world: &World) {
     let (world, _host) = (&World::in_default_lxcpath(world.name()), Host::make());
     let guest = Guest::make(world, &Wish::new(108));
     let page = include_str!("../../../docs/proxmox.md");
-    let lines = page.lines().skip_while(|line| *line != "    #!/bin/sh").take_while(|line| !line.starts_with("Then "));
-    let text: String = lines.map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
+    let lines = page
+        .lines()
+        .skip_while(|line| *line != "    #!/bin/sh")
+        .take_while(|line| !line.starts_with("Then "));
+    let text: String =
+        lines.map(|line| format!("{}\n", line.strip_prefix("    ").unwrap_or(line))).collect();
     let bin = world.images("bin");
     fs::write(bin.join("hook"), text).unwrap();
     let path = format!("{}:{PROGRAMS}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display());
-    let hook = |phase: &str| Run::new("sh").arg(bin.join("hook")).args(["108", phase]).env("PATH", &path).output();
+    let hook = |phase: &str| {
+        Run::new("sh").arg(bin.join("hook")).args(["108", phase]).env("PATH", &path).output()
+    };
     let host_is = |state: &str| {
         fs::write(bin.join("systemctl"), format!("#!/bin/sh\necho {state}\n")).unwrap();
         fs::set_permissions(bin.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -1,7 +1,7 @@
 //! Local users who try to get in: what is refused, and what nobody wins however fast he is.
 //!
-//! An attacker is a thread with another user's credentials that changes names as fast as it can while root's commands
-//! run. `make test-races` lets each go on for a minute.
+//! An attacker is a thread with another user's credentials that changes names as fast as it can
+//! while root's commands run. `make test-races` lets each go on for a minute.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -130,7 +130,12 @@ pub fn nobody_swaps_the_images(world: &World) {
             assert!(matches!(told.code(), 0 | 1 | 4), "{told}");
             if told.success() {
                 let meta = fs::symlink_metadata(target).unwrap();
-                assert_eq!((meta.uid(), meta.mode() & 0o7777, meta.is_dir()), (0, 0o700, true), "{}", target.display());
+                assert_eq!(
+                    (meta.uid(), meta.mode() & 0o7777, meta.is_dir()),
+                    (0, 0o700, true),
+                    "{}",
+                    target.display()
+                );
                 fs::remove_dir_all(target).unwrap();
                 made += 1;
             }
@@ -140,7 +145,11 @@ pub fn nobody_swaps_the_images(world: &World) {
         find_stolen(&open, false, &mut stolen);
         assert!(stolen.is_empty(), "in directories of others: {stolen:?}");
     });
-    println!("images: {} swaps, {} commands, {made} checkpoints, 0 wins", attacker.end(), 2 * times);
+    println!(
+        "images: {} swaps, {} commands, {made} checkpoints, 0 wins",
+        attacker.end(),
+        2 * times
+    );
     assert_eq!(fs::read_dir(victim.parent().unwrap()).unwrap().count(), 1);
     assert_eq!(container.state(), "RUNNING");
     witness.assert_goes_on_from(&before);
@@ -148,7 +157,8 @@ pub fn nobody_swaps_the_images(world: &World) {
     container.kill();
 }
 
-/// One round: a directory where the images' is about to be made, a link, an exchange. What fails fails.
+/// One round: a directory where the images' is about to be made, a link, an exchange. What fails
+/// fails.
 fn swap_names(top: &Path, victim: &Path) {
     let back = top.join("back");
     let _ = fs::create_dir(&back);
@@ -172,12 +182,14 @@ fn swap_names(top: &Path, victim: &Path) {
     let _ = fs::remove_dir_all(&back);
 }
 
-/// A directory that is missing above the images is made for nobody: it may be that of a disk that is not mounted.
+/// A directory that is missing above the images is made for nobody: it may be that of a disk that
+/// is not mounted.
 pub fn a_missing_directory_is_not_made(world: &World) {
     let container = world.container();
     container.start();
     let disk = world.images("disk");
-    let told = container.ours("lxc-checkpoint").arg("-D").arg(disk.join("backups/web/one")).output();
+    let told =
+        container.ours("lxc-checkpoint").arg("-D").arg(disk.join("backups/web/one")).output();
     told.assert_code(4);
     let above = disk.join("backups/web");
     assert!(told.stderr.contains(&format!("there is no directory {}", above.display())), "{told}");
@@ -186,7 +198,11 @@ pub fn a_missing_directory_is_not_made(world: &World) {
     Run::new("sh").args(["-c", remedy]).ok();
     container.ours("lxc-checkpoint").arg("-D").arg(above.join("one")).ok();
     // In its own directory nothing is missing by mistake.
-    container.ours("lxc-checkpoint").arg("-D").arg(container.dir().join("checkpoints/today/one")).ok();
+    container
+        .ours("lxc-checkpoint")
+        .arg("-D")
+        .arg(container.dir().join("checkpoints/today/one"))
+        .ok();
     container.kill();
 }
 
@@ -226,15 +242,16 @@ fn first_with_root(dev: u64, inode: u64) -> Option<u32> {
     fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let pid = entry.file_name().to_str()?.parse().ok()?;
         let status = fs::read_to_string(entry.path().join("status")).ok()?;
-        let is_first =
-            status.lines().any(|line| line.starts_with("NSpid:") && line.split_whitespace().nth(2) == Some("1"));
+        let is_first = status
+            .lines()
+            .any(|line| line.starts_with("NSpid:") && line.split_whitespace().nth(2) == Some("1"));
         let root = fs::metadata(entry.path().join("root")).ok()?;
         (is_first && (root.dev(), root.ino()) == (dev, inode)).then_some(pid)
     })
 }
 
-/// Another program of root's, as in a container that shares the host's network, takes the address of a stopped container
-/// and names the init of one that runs.
+/// Another program of root's, as in a container that shares the host's network, takes the address
+/// of a stopped container and names the init of one that runs.
 pub fn nobody_names_the_init_of_another(world: &World) {
     let (stopped, running) = (world.container(), world.container());
     running.start();
@@ -272,7 +289,8 @@ fn name_this_init(listener: &UnixListener, init: u32, end: &AtomicBool) -> u32 {
     let mut lies = 0;
     while !end.load(Ordering::Relaxed) {
         let Ok((mut stream, _)) = listener.accept() else {
-            let mut fds = [libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+            let mut fds =
+                [libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
             // SAFETY: one entry, which lives through the call.
             unsafe { libc::poll(fds.as_mut_ptr(), 1, 50) };
             continue;
@@ -288,7 +306,8 @@ fn name_this_init(listener: &UnixListener, init: u32, end: &AtomicBool) -> u32 {
     lies
 }
 
-/// The container's directory is its root's, and a user of the host is that root: he swaps the configuration.
+/// The container's directory is its root's, and a user of the host is that root: he swaps the
+/// configuration.
 pub fn nobody_swaps_the_configuration(world: &World) {
     let container = unprivileged(world);
     let owned = world.images("victim").join("owned");
@@ -307,7 +326,8 @@ pub fn nobody_swaps_the_configuration(world: &World) {
     let (mut done, mut refused) = (0, 0);
     let mut is_running = true;
     let mut attempt = || {
-        let told = container.ours(if is_running { "lxc-checkpoint" } else { "lxc-restart" }).output();
+        let told =
+            container.ours(if is_running { "lxc-checkpoint" } else { "lxc-restart" }).output();
         match told.code() {
             0 => {
                 done += 1;
@@ -337,7 +357,9 @@ pub fn nobody_swaps_the_configuration(world: &World) {
 
 /// As `lxc-create` makes one with an id map.
 fn unprivileged<'w>(world: &'w World) -> Container<'w> {
-    let container = world.container().configure("lxc.id_map = u 0 100000 65536\nlxc.id_map = g 0 100000 65536\n");
+    let container = world
+        .container()
+        .configure("lxc.id_map = u 0 100000 65536\nlxc.id_map = g 0 100000 65536\n");
     Run::new("chown").args(["-R", "100000:100000"]).arg(container.rootfs()).ok();
     Run::new("chown").arg("100000:0").arg(container.dir()).ok();
     fs::set_permissions(container.dir(), fs::Permissions::from_mode(0o770)).unwrap();
@@ -348,7 +370,8 @@ fn give_back(container: &Container<'_>) {
     Run::new("chown").arg("0:0").arg(container.dir()).ok();
 }
 
-/// That directory is trusted only as long as nobody of the host can act as the container's root; the remedy works.
+/// That directory is trusted only as long as nobody of the host can act as the container's root;
+/// the remedy works.
 pub fn a_directory_that_a_user_can_change_is_refused(world: &World) {
     const RANGES: &str = "/etc/subuid";
     let container = unprivileged(world);
@@ -358,17 +381,22 @@ pub fn a_directory_that_a_user_can_change_is_refused(world: &World) {
     let kept = fs::read(RANGES).ok();
     fs::write(RANGES, "root:200000:65536\nalice:100000:65536\n").unwrap();
     let told = container.ours("lxc-checkpoint").output();
-    let remedied = told.stderr.lines().find_map(|line| line.split_once("give it to root: ")).map(|(_, remedy)| {
-        Run::new("sh").args(["-c", remedy]).ok();
-        container.ours("lxc-checkpoint").ok();
-        container.ours("lxc-restart").ok()
-    });
+    let remedied = told.stderr.lines().find_map(|line| line.split_once("give it to root: ")).map(
+        |(_, remedy)| {
+            Run::new("sh").args(["-c", remedy]).ok();
+            container.ours("lxc-checkpoint").ok();
+            container.ours("lxc-restart").ok()
+        },
+    );
     match kept {
         Some(text) => fs::write(RANGES, text).unwrap(),
         None => fs::remove_file(RANGES).unwrap(),
     }
     told.assert_code(4);
-    assert!(told.stderr.contains("the container's root, user 100000, as whom alice may act, too"), "{told}");
+    assert!(
+        told.stderr.contains("the container's root, user 100000, as whom alice may act, too"),
+        "{told}"
+    );
     assert!(remedied.is_some(), "{told}");
     witness.assert_goes_on_from(&before);
     container.kill();
@@ -383,7 +411,10 @@ pub fn an_acl_lets_others_write(world: &World) {
     let refused = |what: &Path| {
         let told = container.ours("lxc-checkpoint").output();
         told.assert_code(4);
-        assert!(told.stderr.contains("by its ACL") && told.stderr.contains(&*what.to_string_lossy()), "{told}");
+        assert!(
+            told.stderr.contains("by its ACL") && told.stderr.contains(&*what.to_string_lossy()),
+            "{told}"
+        );
     };
     for what in [&config, &container.dir()] {
         let mode = fs::metadata(what).unwrap().permissions();
@@ -401,9 +432,13 @@ pub fn an_acl_lets_others_write(world: &World) {
 /// `user::rwx user:UID:rwx group::r-x mask::rwx other::r-x` as the kernel keeps it.
 fn acl_for(uid: u32) -> Vec<u8> {
     let mut bytes = 2_u32.to_le_bytes().to_vec();
-    for (tag, permissions, id) in
-        [(1_u16, 7_u16, u32::MAX), (2, 7, uid), (4, 5, u32::MAX), (0x10, 7, u32::MAX), (0x20, 5, u32::MAX)]
-    {
+    for (tag, permissions, id) in [
+        (1_u16, 7_u16, u32::MAX),
+        (2, 7, uid),
+        (4, 5, u32::MAX),
+        (0x10, 7, u32::MAX),
+        (0x20, 5, u32::MAX),
+    ] {
         bytes.extend(tag.to_le_bytes());
         bytes.extend(permissions.to_le_bytes());
         bytes.extend(id.to_le_bytes());
@@ -433,5 +468,9 @@ fn in_full_tmp(run: &Run, options: &str, fill: &str) -> Output {
     let script = format!(
         "mount -t tmpfs -o mode=1777,{options} full /tmp; {fill}; (echo x > /tmp/one) 2>/dev/null && exit 99; exec \"$@\""
     );
-    Run::new("unshare").args(["--mount", "sh", "-c", &script, "sh"]).args(run.words()).env("TMPDIR", "/tmp").output()
+    Run::new("unshare")
+        .args(["--mount", "sh", "-c", &script, "sh"])
+        .args(run.words())
+        .env("TMPDIR", "/tmp")
+        .output()
 }

@@ -33,10 +33,14 @@ impl Tried {
     fn assert_refused(&self, code: i32, words: &[&str]) {
         self.assert_unchanged(code, words);
         let output = &self.output;
-        let program = Path::new(output.line.split(' ').next().unwrap()).file_name().unwrap().to_string_lossy();
+        let program = Path::new(output.line.split(' ').next().unwrap())
+            .file_name()
+            .unwrap()
+            .to_string_lossy();
         let first = output.stderr.lines().next().unwrap_or_default();
         assert!(code == 2 || first.starts_with(&format!("{program}: ")), "{output}");
-        let errors = output.stderr.lines().filter(|l| l.starts_with(&format!("{program}: "))).count();
+        let errors =
+            output.stderr.lines().filter(|l| l.starts_with(&format!("{program}: "))).count();
         assert!(errors <= 1, "more than one message: {output}");
         assert_eq!(output.stdout, "", "{output}");
     }
@@ -49,8 +53,8 @@ fn tried_with(run: Run, look: impl Fn() -> Snapshot) -> Tried {
     Tried { output, changes: before.wait_until(look) }
 }
 
-/// Runs a command and looks at the host and into the world's files before and after it. For a trial that has to put
-/// something right before it may fail.
+/// Runs a command and looks at the host and into the world's files before and after it. For a trial
+/// that has to put something right before it may fail.
 fn tried(world: &World, run: Run) -> Tried {
     tried_with(run, || Snapshot::take().with_contents_of(world.lxcpath()))
 }
@@ -69,11 +73,14 @@ impl Quiet {
     }
 
     fn wait(&self) {
-        self.0.wait_until(|| Snapshot::take().without_files()).unwrap_or_else(|left| panic!("{left}"));
+        self.0
+            .wait_until(|| Snapshot::take().without_files())
+            .unwrap_or_else(|left| panic!("{left}"));
     }
 }
 
-/// Any program can take a name of the kind that LXC's command sockets have; without listening it does not even answer.
+/// Any program can take a name of the kind that LXC's command sockets have; without listening it
+/// does not even answer.
 pub fn of_an_address_that_is_taken(world: &World) {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
     let container = world.container();
@@ -83,8 +90,10 @@ pub fn of_an_address_that_is_taken(world: &World) {
     let before = witness.status();
     container.ours("lxc-checkpoint").ok();
     quiet.wait();
-    let name = lxc_cr::lxc::protocol::socket_name(&world.lxcpath().to_string_lossy(), container.name());
-    let thief = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let name =
+        lxc_cr::lxc::protocol::socket_name(&world.lxcpath().to_string_lossy(), container.name());
+    let thief =
+        socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(thief.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).unwrap()).unwrap();
     let words = ["another program has the address of its command socket", &format!("@{name}")];
     refused(world, container.ours("lxc-restart"), 10, &words);
@@ -123,13 +132,23 @@ pub fn of_containers_that_cannot_be_meant(world: &World) {
             refused(world, world.ours(program, name), 2, &[]);
         }
         refused(world, Run::ours(program), 2, &["-n NAME"]);
-        refused(world, Run::ours(program).args(["-n", "x", "-P", "relative"]), 2, &["not absolute"]);
+        refused(
+            world,
+            Run::ours(program).args(["-n", "x", "-P", "relative"]),
+            2,
+            &["not absolute"],
+        );
         refused(world, container.ours(program).arg("--no-such-option"), 2, &["--no-such-option"]);
     }
     refused(world, container.ours("lxc-checkpoint"), 3, &["not running", "lxc-start"]);
     refused(world, container.ours("lxc-restart"), 3, &["it is not suspended", "dump", "lxc-start"]);
     let elsewhere = container.ours("lxc-restart").args(["-D", "old"]);
-    refused(world, elsewhere, 9, &[&format!("{}, nor /", container.dir().join("old").display()), "lxc-cr list"]);
+    refused(
+        world,
+        elsewhere,
+        9,
+        &[&format!("{}, nor /", container.dir().join("old").display()), "lxc-cr list"],
+    );
     container.start();
     container.ours("lxc-checkpoint").ok();
     container.ours("lxc-restart").ok();
@@ -151,7 +170,8 @@ pub fn of_hosts_that_cannot_do_it(world: &World) {
         Run::new("setpriv").args(["--reuid=65534", "--regid=65534", "--clear-groups"]).args(words)
     };
     for program in ["lxc-checkpoint", "lxc-restart"] {
-        tried(world, as_nobody(container.ours(program))).assert_unchanged(1, &["only root", "sudo"]);
+        tried(world, as_nobody(container.ours(program)))
+            .assert_unchanged(1, &["only root", "sudo"]);
     }
 
     let old = world.lxcpath().join("images/criu");
@@ -167,7 +187,8 @@ pub fn of_hosts_that_cannot_do_it(world: &World) {
             told
         };
         with("criu = \"/no/criu\"\n").assert_refused(4, &["criu is not installed", "/no/criu"]);
-        with(&format!("criu = \"{}\"\n", old.display())).assert_refused(4, &["3.11", "or newer is needed"]);
+        with(&format!("criu = \"{}\"\n", old.display()))
+            .assert_refused(4, &["3.11", "or newer is needed"]);
         with("brigde = 1\n").assert_refused(1, &["lxc-cr.toml", "brigde"]);
     };
     refused_by_settings("lxc-checkpoint");
@@ -227,7 +248,8 @@ pub fn of_directories_that_are_not_right(world: &World) {
     refused(world, restore(&dir.join("nowhere")), 9, &["nowhere"]);
     let other = world.container();
     let foreign = other.ours("lxc-restart").arg("-D").arg(&good);
-    let words = [&format!("the checkpoint of {} in {}", container.name(), good.display()), "is gone"];
+    let words =
+        [&format!("the checkpoint of {} in {}", container.name(), good.display()), "is gone"];
     refused(world, foreign, 9, &words);
 
     let pages = good.join("pages-1.img");
@@ -235,7 +257,8 @@ pub fn of_directories_that_are_not_right(world: &World) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&pages, &bytes).unwrap();
-    // It is seen beside CRIU, which is stopped for it: CRIU's log, which the message names, and its figures stay.
+    // It is seen beside CRIU, which is stopped for it: CRIU's log, which the message names, and its
+    // figures stay.
     let told = tried_with(restore(&good), || {
         let host = Snapshot::take().with_contents_of(world.lxcpath());
         host.without(&good.join("restore.log")).without(&good.join("stats-restore"))
@@ -261,7 +284,8 @@ pub fn of_a_full_disk(world: &World) {
     let small = world.images("small");
     Run::new("mount").args(["-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs"]).arg(&small).ok();
     // It is seen beforehand; this is about what happens if it is not.
-    let run = container.ours("lxc-checkpoint").args(["-q", "--force", "-s", "-D"]).arg(small.join("c"));
+    let run =
+        container.ours("lxc-checkpoint").args(["-q", "--force", "-s", "-D"]).arg(small.join("c"));
     // All that it leaves is below it.
     let told = tried_with(run, || Snapshot::take().without(&small));
     let left: Vec<_> = fs::read_dir(&small).unwrap().flatten().map(|e| e.file_name()).collect();
@@ -272,21 +296,31 @@ pub fn of_a_full_disk(world: &World) {
     container.kill();
 }
 
-/// Not even CRIU's log has room; or nothing can be made at all. Each is said, and nothing is left to be undone.
+/// Not even CRIU's log has room; or nothing can be made at all. Each is said, and nothing is left
+/// to be undone.
 pub fn of_a_place_without_room(world: &World) {
     let container = world.container();
     container.start();
     let place = world.images("place");
-    for (options, code, words) in
-        [("size=48k,mode=700", 5, "the disk is full"), ("size=1m,mode=700,ro", 4, "Read-only file system")]
-    {
+    for (options, code, words) in [
+        ("size=48k,mode=700", 5, "the disk is full"),
+        ("size=1m,mode=700,ro", 4, "Read-only file system"),
+    ] {
         Run::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&place).ok();
-        let told = container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(place.join("c")).output();
+        let told =
+            container.ours("lxc-checkpoint").args(["--force", "-D"]).arg(place.join("c")).output();
         Run::new("umount").arg(&place).ok();
         told.assert_code(code);
         assert!(told.stderr.contains(words) && told.stderr.contains("running as before"), "{told}");
-        let next = container.ours("lxc-checkpoint").args(["--dry-run", "-D"]).arg(world.images("other").join("c")).ok();
-        assert!(!next.stderr.contains("interrupted") && !next.stderr.contains("cut short"), "{told}\n{next}");
+        let next = container
+            .ours("lxc-checkpoint")
+            .args(["--dry-run", "-D"])
+            .arg(world.images("other").join("c"))
+            .ok();
+        assert!(
+            !next.stderr.contains("interrupted") && !next.stderr.contains("cut short"),
+            "{told}\n{next}"
+        );
     }
     container.kill();
 }
@@ -333,15 +367,34 @@ pub fn of_a_second_operation_at_the_same_time(world: &World) {
     Run::new("mkfifo").arg(&gate).ok();
     fs::write(
         &script,
-        format!("#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = pre-dump ] && read line < {}\nexit 0\n", gate.display()),
+        format!(
+            "#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION = pre-dump ] && read line < {}\nexit 0\n",
+            gate.display()
+        ),
     )
     .unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    let mut first = container.ours("lxc-checkpoint").arg("-A").arg(&script).arg("-D").arg(dir.join("c")).spawn();
+    let mut first = container
+        .ours("lxc-checkpoint")
+        .arg("-A")
+        .arg(&script)
+        .arg("-D")
+        .arg(dir.join("c"))
+        .spawn();
     // Opening the gate for writing waits until the script has come to it.
     let mut open_gate = fs::OpenOptions::new().write(true).open(&gate).unwrap();
-    refused(world, container.ours("lxc-checkpoint"), 10, &["lxc-checkpoint (pid ", "holds this container"]);
-    refused(world, container.ours("lxc-restart").arg("-D").arg(&dir), 10, &["holds this container"]);
+    refused(
+        world,
+        container.ours("lxc-checkpoint"),
+        10,
+        &["lxc-checkpoint (pid ", "holds this container"],
+    );
+    refused(
+        world,
+        container.ours("lxc-restart").arg("-D").arg(&dir),
+        10,
+        &["holds this container"],
+    );
     std::io::Write::write_all(&mut open_gate, b"go\n").unwrap();
     assert!(first.wait().unwrap().success());
     witness.assert_goes_on_from(&before);
@@ -381,13 +434,28 @@ pub fn of_directories_that_would_be_lost(world: &World) {
     refused(world, checkpoint("kept").arg("--overwrite"), 4, &["child builds on"]);
     fs::remove_dir_all(dir("child")).unwrap();
     // What it would itself build on.
-    refused(world, checkpoint("kept").args(["--overwrite", "--predump-dir", "../kept"]), 4, &["take its place"]);
+    refused(
+        world,
+        checkpoint("kept").args(["--overwrite", "--predump-dir", "../kept"]),
+        4,
+        &["take its place"],
+    );
     refused(world, checkpoint("new").args(["--predump-dir", "../gone"]), 4, &["gone", "../NAME"]);
-    refused(world, checkpoint("new").args(["--predump-dir", "kept"]), 4, &["new.partial/kept", "../NAME"]);
+    refused(
+        world,
+        checkpoint("new").args(["--predump-dir", "kept"]),
+        4,
+        &["new.partial/kept", "../NAME"],
+    );
     // What somebody else could have put there.
     fs::create_dir_all("/tmp/theirs/copy").unwrap();
     fs::set_permissions("/tmp/theirs", fs::Permissions::from_mode(0o777)).unwrap();
-    refused(world, checkpoint("new").args(["--predump-dir", "/tmp/theirs/copy"]), 4, &["/tmp/theirs"]);
+    refused(
+        world,
+        checkpoint("new").args(["--predump-dir", "/tmp/theirs/copy"]),
+        4,
+        &["/tmp/theirs"],
+    );
     fs::remove_dir_all("/tmp/theirs").unwrap();
     // Another file system.
     private("mounted");
@@ -396,7 +464,12 @@ pub fn of_directories_that_would_be_lost(world: &World) {
     Run::new("umount").arg(dir("mounted")).ok();
 
     // A slash at the end is as good as none.
-    container.ours("lxc-checkpoint").arg("--overwrite").arg("-D").arg(format!("{}/", dir("kept").display())).ok();
+    container
+        .ours("lxc-checkpoint")
+        .arg("--overwrite")
+        .arg("-D")
+        .arg(format!("{}/", dir("kept").display()))
+        .ok();
     witness.assert_goes_on_from(&before);
     container.kill();
 }

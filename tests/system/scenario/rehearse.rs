@@ -1,4 +1,5 @@
-//! A restore is rehearsed beside the container: what would not come back goes on, and nothing else notices.
+//! A restore is rehearsed beside the container: what would not come back goes on, and nothing else
+//! notices.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -28,8 +29,8 @@ fn assert_good(told: &Output, name: &str) {
     differs.for_each(|line| assert!(borne.iter().any(|text| line.contains(text)), "{told}"));
 }
 
-/// It was checkpointed, stopped, and could not be restored: a file of /proc of one of its threads is open. No rule beforehand is
-/// asked.
+/// It was checkpointed, stopped, and could not be restored: a file of /proc of one of its threads
+/// is open. No rule beforehand is asked.
 pub fn what_does_not_come_back_goes_on(world: &World) {
     let container = world.container();
     let within = Culprits::put_into(&container);
@@ -41,8 +42,14 @@ pub fn what_does_not_come_back_goes_on(world: &World) {
     for force in [vec!["--skip-preflight"], vec!["--skip-preflight", "--force"]] {
         let told = container.ours("lxc-checkpoint").args(&force).output();
         told.assert_code(5);
-        assert!(told.stderr.contains("rehearsed beside it, fails: ") && told.stderr.contains("/task/"), "{told}");
-        assert!(told.stderr.contains("running as before") && told.stderr.contains("hint: take away"), "{told}");
+        assert!(
+            told.stderr.contains("rehearsed beside it, fails: ") && told.stderr.contains("/task/"),
+            "{told}"
+        );
+        assert!(
+            told.stderr.contains("running as before") && told.stderr.contains("hint: take away"),
+            "{told}"
+        );
         let log = container.dir().join("dump.failed.log");
         assert!(fs::read_to_string(log).unwrap().contains("Restoring FAILED"), "{told}");
     }
@@ -90,7 +97,10 @@ pub fn debian_without_a_false_alarm(world: &World) {
     debian.start();
     let images = world.images("debian").join("c").to_string_lossy().into_owned();
     for _ in 0..2 {
-        let told = debian.ours("lxc-checkpoint").args(["-D", &images, "--rehearse=auto", "--overwrite"]).ok();
+        let told = debian
+            .ours("lxc-checkpoint")
+            .args(["-D", &images, "--rehearse=auto", "--overwrite"])
+            .ok();
         assert!(told.stdout.contains(", rehearsed in "), "{told}");
     }
     debian.ours("lxc-checkpoint").ok();
@@ -103,8 +113,14 @@ fn files(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).unwrap().flatten() {
         let (path, meta) = (entry.path(), entry.metadata().unwrap());
-        let (inode, times) = (meta.ino(), (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()));
-        found.push(format!("{} {inode} {} {:o} {times:?}", path.display(), meta.size(), meta.mode()));
+        let (inode, times) =
+            (meta.ino(), (meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()));
+        found.push(format!(
+            "{} {inode} {} {:o} {times:?}",
+            path.display(),
+            meta.size(),
+            meta.mode()
+        ));
         if meta.is_dir() {
             found.extend(files(&path));
         }
@@ -113,8 +129,8 @@ fn files(dir: &Path) -> Vec<String> {
     found
 }
 
-/// Its root and what it has mounted of the host: deleted files, sockets with a name, files that are open for writing; small
-/// ones and one that no memory could hold.
+/// Its root and what it has mounted of the host: deleted files, sockets with a name, files that are
+/// open for writing; small ones and one that no memory could hold.
 pub fn keeps_the_host_and_its_files_as_they_are(world: &World) {
     let container = world.container();
     let shared = container.dir().join("shared");
@@ -148,7 +164,11 @@ pub fn keeps_the_host_and_its_files_as_they_are(world: &World) {
     let tmp = container.rootfs().join("tmp");
     let look = || {
         let mut found = files(&shared);
-        found.extend(files(&container.rootfs()).into_iter().filter(|f| !f.starts_with(&*tmp.to_string_lossy())));
+        found.extend(
+            files(&container.rootfs())
+                .into_iter()
+                .filter(|f| !f.starts_with(&*tmp.to_string_lossy())),
+        );
         found
     };
     let (files_before, host) = (look(), Snapshot::take());
@@ -180,8 +200,8 @@ pub fn interfaces_of_the_host_stay_where_they_are(world: &World) {
     }
 }
 
-/// The command is killed while the twin is made, restored, and ended: the next one finds the container running, and
-/// clears away all that is left.
+/// The command is killed while the twin is made, restored, and ended: the next one finds the
+/// container running, and clears away all that is left.
 pub fn killed_at_any_step_leaves_nothing(world: &World) {
     let container = world.container();
     container.start();
@@ -190,7 +210,9 @@ pub fn killed_at_any_step_leaves_nothing(world: &World) {
     let (init, host) = (container.init_pid(), Snapshot::take());
     let key = lock::key(world.lxcpath(), container.name());
     let cgroup = |name: &str| cgroups::unified().join(format!("lxc-cr.{key}.{name}"));
-    let tasks = || fs::read_to_string(cgroup("twin").join("cgroup.procs")).unwrap_or_default().lines().count();
+    let tasks = || {
+        fs::read_to_string(cgroup("twin").join("cgroup.procs")).unwrap_or_default().lines().count()
+    };
     let log = container.dir().join("dump.partial/restore.log");
     let logged = |text: &str| fs::read_to_string(&log).is_ok_and(|log| log.contains(text));
     let steps: [(&str, &dyn Fn() -> bool); 6] = [
@@ -203,7 +225,8 @@ pub fn killed_at_any_step_leaves_nothing(world: &World) {
     ];
     for (step, reached) in steps {
         let mut command = container.ours("lxc-checkpoint").arg("--rehearse").spawn();
-        wait_for(step, STEP, || (reached() || command.try_wait().unwrap().is_some()).then_some(())).unwrap();
+        wait_for(step, STEP, || (reached() || command.try_wait().unwrap().is_some()).then_some(()))
+            .unwrap();
         let pid = nix::unistd::Pid::from_raw(command.id().cast_signed());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
         command.wait().unwrap();
@@ -227,7 +250,8 @@ pub fn killed_at_any_step_leaves_nothing(world: &World) {
     container.kill();
 }
 
-/// One with much memory is only rehearsed on demand, and it says so; one with the host's network never.
+/// One with much memory is only rehearsed on demand, and it says so; one with the host's network
+/// never.
 pub fn says_when_it_is_left_out(world: &World) {
     let container = world.container().memory(300);
     container.start();

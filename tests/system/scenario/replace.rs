@@ -1,4 +1,5 @@
-//! `lxc-restart --replace`: a container that runs goes back to a checkpoint, and is not lost for a bad one.
+//! `lxc-restart --replace`: a container that runs goes back to a checkpoint, and is not lost for a
+//! bad one.
 
 use std::fs;
 use std::path::Path;
@@ -45,7 +46,10 @@ pub fn only_by_a_checkpoint_that_is_good(world: &World) {
         before = witness.assert_goes_on_from(&before);
     }
     let refused = replace(&damaged).output();
-    assert!(refused.stderr.contains(&format!("{} is running as before", container.name())), "{refused}");
+    assert!(
+        refused.stderr.contains(&format!("{} is running as before", container.name())),
+        "{refused}"
+    );
 
     let planned = replace(&good).arg("--dry-run").ok();
     assert!(planned.stderr.contains("it would be stopped first"), "{planned}");
@@ -65,10 +69,12 @@ pub fn only_by_a_checkpoint_that_is_good(world: &World) {
     container.kill();
 }
 
-/// A program in the root is another one by now. That is seen in the root that the container has: an overlay, or what a hook may
-/// have put into its place.
+/// A program in the root is another one by now. That is seen in the root that the container has: an
+/// overlay, or what a hook may have put into its place.
 pub fn not_where_the_root_has_changed(world: &World) {
-    for (name, what) in [("overlay", "lxc.rootfs.path = overlay:DIR/rootfs:DIR/delta\n"), ("hook", HOOK)] {
+    for (name, what) in
+        [("overlay", "lxc.rootfs.path = overlay:DIR/rootfs:DIR/delta\n"), ("hook", HOOK)]
+    {
         let container = world.container_named(name);
         container.append_config(&what.replace("DIR", &container.dir().display().to_string()));
         container.start();
@@ -77,10 +83,17 @@ pub fn not_where_the_root_has_changed(world: &World) {
         container.ours("lxc-checkpoint").arg("-D").arg(&images).ok();
         let before = witness.status();
         container.exec(["/bin/busybox", "chmod", "700", "/bin/witness"]).assert_code(0);
-        let refused = container.ours("lxc-restart").arg("--replace").arg("-D").arg(&images).output();
+        let refused =
+            container.ours("lxc-restart").arg("--replace").arg("-D").arg(&images).output();
         refused.assert_code(9);
-        assert!(refused.stderr.contains("/bin/witness, which was open, had mode 100755 and has 100700"), "{refused}");
-        assert!(refused.stderr.contains(&format!("{} is running as before", container.name())), "{refused}");
+        assert!(
+            refused.stderr.contains("/bin/witness, which was open, had mode 100755 and has 100700"),
+            "{refused}"
+        );
+        assert!(
+            refused.stderr.contains(&format!("{} is running as before", container.name())),
+            "{refused}"
+        );
         witness.assert_goes_on_from(&before);
         container.exec(["/bin/busybox", "chmod", "755", "/bin/witness"]).assert_code(0);
         container.ours("lxc-restart").arg("--replace").arg("-D").arg(&images).ok();

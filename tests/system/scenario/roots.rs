@@ -39,8 +39,8 @@ pub fn a_block_device_comes_back(world: &World) {
     Run::new("losetup").args(["-d", device.trim()]).ok();
 }
 
-/// Where LXC's monitor has died the container is found by its root all the same: nobody starts a second one upon it, and
-/// it goes to disk and comes back.
+/// Where LXC's monitor has died the container is found by its root all the same: nobody starts a
+/// second one upon it, and it goes to disk and comes back.
 pub fn a_container_without_a_monitor_is_found_by_its_root(world: &World) {
     for kind in ["overlay", "loop", "dir"] {
         let container = world.container();
@@ -66,7 +66,8 @@ pub fn a_container_without_a_monitor_is_found_by_its_root(world: &World) {
     }
 }
 
-/// Twice suspended, with a deleted file open (the witness has one); then a reboot, by which LXC mounts it anew.
+/// Twice suspended, with a deleted file open (the witness has one); then a reboot, by which LXC
+/// mounts it anew.
 fn goes_on(container: &Container<'_>, root: &str) {
     container.append_config(&format!("lxc.rootfs.path = {root}\n"));
     container.start();
@@ -113,7 +114,8 @@ fn loop_device_of(image: &Path) -> Option<PathBuf> {
     devices.into_iter().find(holds)
 }
 
-/// A failed restart leaves neither a mount nor a loop device, and names what is wrong with the root.
+/// A failed restart leaves neither a mount nor a loop device, and names what is wrong with the
+/// root.
 pub fn one_that_cannot_be_mounted_is_told(world: &World) {
     let container = world.container();
     let image = image_of(&container);
@@ -126,7 +128,10 @@ pub fn one_that_cannot_be_mounted_is_told(world: &World) {
     fs::write(&image, "no file system").unwrap();
     let told = container.ours("lxc-restart").output();
     told.assert_code(9);
-    assert!(told.stderr.contains(&format!("mount the image {} as its root", image.display())), "{told}");
+    assert!(
+        told.stderr.contains(&format!("mount the image {} as its root", image.display())),
+        "{told}"
+    );
     assert_eq!(loop_device_of(&image), None);
     // Another one in its place: doubtful.
     fs::copy(&away, &image).unwrap();
@@ -156,7 +161,8 @@ pub fn one_of_a_kind_that_only_lxc_mounts_is_refused(world: &World) {
     container.kill();
 }
 
-/// What LXC was asked to mount and is gone at the restart: all of it is named, and nothing is touched.
+/// What LXC was asked to mount and is gone at the restart: all of it is named, and nothing is
+/// touched.
 pub fn mounts_that_are_gone_are_named(world: &World) {
     let shared = world.images("shared");
     fs::write(shared.join("file"), "dear").unwrap();
@@ -204,9 +210,14 @@ pub fn later_mounts_pass_as_before(world: &World) {
     ));
     container.start();
     container.witness();
-    let mount = |place: &str| Run::new("mount").args(["-t", "tmpfs", "passed"]).arg(host.join(place)).ok();
-    let passed_in =
-        |place: &str| container.exec(["/bin/cat", "/proc/mounts"]).stdout.contains(&format!("passed /mnt/{place} "));
+    let mount =
+        |place: &str| Run::new("mount").args(["-t", "tmpfs", "passed"]).arg(host.join(place)).ok();
+    let passed_in = |place: &str| {
+        container
+            .exec(["/bin/cat", "/proc/mounts"])
+            .stdout
+            .contains(&format!("passed /mnt/{place} "))
+    };
     mount("slave/early");
     for _ in 0..2 {
         assert!(passed_in("slave/early"));

@@ -1,5 +1,5 @@
-//! What a container has mounted from the host, and the host has changed: it is known beforehand, and nothing else is
-//! mounted in silence.
+//! What a container has mounted from the host, and the host has changed: it is known beforehand,
+//! and nothing else is mounted in silence.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,10 +43,14 @@ impl<'w> Bound<'w> {
 
 fn says(told: &Output, code: i32, words: &str) {
     told.assert_code(code);
-    assert!(told.stderr.contains(words) || told.stdout.contains(words), "'{words}' is missing: {told}");
+    assert!(
+        told.stderr.contains(words) || told.stdout.contains(words),
+        "'{words}' is missing: {told}"
+    );
 }
 
-/// A file that was replaced while the container ran is the new one after a restart, as is said before.
+/// A file that was replaced while the container ran is the new one after a restart, as is said
+/// before.
 pub fn that_were_replaced_are_named(world: &World) {
     let bound = Bound::start(world);
     let container = &bound.container;
@@ -54,9 +58,16 @@ pub fn that_were_replaced_are_named(world: &World) {
     let before = witness.status();
     bound.replace_file("second");
     assert_eq!(bound.reads("resolv.conf"), "first");
-    says(&container.lxc_cr("check").output(), 0, "was replaced on the host since the container was started");
+    says(
+        &container.lxc_cr("check").output(),
+        0,
+        "was replaced on the host since the container was started",
+    );
     let told = container.ours("lxc-checkpoint").ok();
-    assert!(told.stderr.contains("after a restore the container sees the file that is there now"), "{told}");
+    assert!(
+        told.stderr.contains("after a restore the container sees the file that is there now"),
+        "{told}"
+    );
     container.ours("lxc-restart").ok();
     let status = witness.assert_goes_on_from(&before);
     assert_eq!(bound.reads("resolv.conf"), "second");
@@ -84,14 +95,22 @@ pub fn that_are_others_at_a_restart_are_refused(world: &World) {
     container.ours("lxc-checkpoint").ok();
     let data = bound.dir.join("data");
     Run::new("mount").args(["-t", "tmpfs", "another"]).arg(&data).ok();
-    says(&container.ours("lxc-restart").output(), 9, "is on another file system now (tmpfs; it was ");
+    says(
+        &container.ours("lxc-restart").output(),
+        9,
+        "is on another file system now (tmpfs; it was ",
+    );
     Run::new("umount").arg(&data).ok();
     fs::rename(&data, bound.dir.join("away")).unwrap();
     fs::create_dir(&data).unwrap();
     says(&container.ours("lxc-restart").output(), 9, "is another directory now");
     fs::remove_dir(&data).unwrap();
     fs::write(&data, "").unwrap();
-    says(&container.ours("lxc-restart").arg("--force").output(), 9, "was a directory and is a file now");
+    says(
+        &container.ours("lxc-restart").arg("--force").output(),
+        9,
+        "was a directory and is a file now",
+    );
     fs::remove_file(&data).unwrap();
     fs::rename(bound.dir.join("away"), &data).unwrap();
     container.ours("lxc-restart").ok();
@@ -107,7 +126,11 @@ pub fn that_are_hidden_stand_in_the_way(world: &World) {
     let before = witness.status();
     // A mount below would reach the container, one above only hides.
     Run::new("mount").args(["-t", "tmpfs", "over"]).arg(&bound.dir).ok();
-    says(&bound.container.ours("lxc-checkpoint").output(), 4, "which the host has hidden under a mount on");
+    says(
+        &bound.container.ours("lxc-checkpoint").output(),
+        4,
+        "which the host has hidden under a mount on",
+    );
     Run::new("umount").arg(&bound.dir).ok();
     bound.container.ours("lxc-checkpoint").ok();
     bound.container.ours("lxc-restart").ok();
@@ -131,7 +154,11 @@ pub fn of_which_criu_saves_too_little(world: &World) {
     within("mount -o remount,bind,nosymfollow /mnt/plain");
     for (fill, clear, words) in [
         ("echo x > /mnt/ram/file", "rm /mnt/ram/file", "there are files in the ramfs on /mnt/ram"),
-        ("mkdir /mnt/huge/dir", "rmdir /mnt/huge/dir", "there are files in the hugetlbfs on /mnt/huge"),
+        (
+            "mkdir /mnt/huge/dir",
+            "rmdir /mnt/huge/dir",
+            "there are files in the hugetlbfs on /mnt/huge",
+        ),
         ("mount -t tracefs tracefs /mnt", "umount /mnt", "a tracefs is mounted on /mnt"),
     ] {
         within(fill);
@@ -139,7 +166,10 @@ pub fn of_which_criu_saves_too_little(world: &World) {
         within(clear);
     }
     let before = of(container.init_pid());
-    assert!(before.iter().any(|line| line.starts_with("/mnt/plain ") && line.contains("nosymfollow")), "{before:#?}");
+    assert!(
+        before.iter().any(|line| line.starts_with("/mnt/plain ") && line.contains("nosymfollow")),
+        "{before:#?}"
+    );
     for _ in 0..2 {
         container.ours("lxc-checkpoint").ok();
         container.ours("lxc-restart").ok();
@@ -162,9 +192,14 @@ pub fn with_an_id_map_of_their_own_stand_in_the_way(world: &World) {
     Run::new("chown").args(["-R", "100000:100000"]).arg(container.rootfs()).ok();
     container.start();
     container.witness();
-    let id_mapped = fs::read_to_string(format!("/proc/{}/mountinfo", container.init_pid())).unwrap();
+    let id_mapped =
+        fs::read_to_string(format!("/proc/{}/mountinfo", container.init_pid())).unwrap();
     assert!(id_mapped.contains("idmapped"), "{id_mapped}");
-    says(&container.ours("lxc-checkpoint").output(), 4, "/mnt/share is mounted with an id map of its own");
+    says(
+        &container.ours("lxc-checkpoint").output(),
+        4,
+        "/mnt/share is mounted with an id map of its own",
+    );
     container.kill();
 }
 
@@ -180,10 +215,12 @@ pub fn that_hooks_have_mounted_stand_in_the_way(world: &World) {
         Run::new("chmod").arg("755").arg(&path).ok();
         path
     };
-    let mounts = hook("mount-hook", &format!("mount -o loop {} $LXC_ROOTFS_MOUNT/mnt", image.display()));
+    let mounts =
+        hook("mount-hook", &format!("mount -o loop {} $LXC_ROOTFS_MOUNT/mnt", image.display()));
     let plain = fs::read_to_string(container.dir().join("config")).unwrap();
     let with = |line: &str, path: &Path| {
-        fs::write(container.dir().join("config"), format!("{plain}{line} = {}\n", path.display())).unwrap();
+        fs::write(container.dir().join("config"), format!("{plain}{line} = {}\n", path.display()))
+            .unwrap();
     };
     with("lxc.hook.mount", &mounts);
     container.start();
@@ -193,15 +230,23 @@ pub fn that_hooks_have_mounted_stand_in_the_way(world: &World) {
 
     let root = container.dir().join("other-root");
     Run::new("cp").arg("-a").args([&container.rootfs(), &root]).ok();
-    let binds = hook("pre-mount", &format!("mount --bind {} {}", root.display(), container.rootfs().display()));
+    let binds = hook(
+        "pre-mount",
+        &format!("mount --bind {} {}", root.display(), container.rootfs().display()),
+    );
     with("lxc.hook.pre-mount", &binds);
     container.start();
     container.witness();
-    says(&container.ours("lxc-checkpoint").output(), 4, "was mounted by a hook (lxc.hook.pre-mount)");
+    says(
+        &container.ours("lxc-checkpoint").output(),
+        4,
+        "was mounted by a hook (lxc.hook.pre-mount)",
+    );
     container.kill();
 }
 
-/// A container's directory that is a link, an LXC path with `..` in it, a checkpoint's directory behind a link.
+/// A container's directory that is a link, an LXC path with `..` in it, a checkpoint's directory
+/// behind a link.
 pub fn are_found_behind_links(world: &World) {
     let container = world.container();
     let elsewhere = world.images("elsewhere");

@@ -1,5 +1,5 @@
-//! States of processes and sockets that CRIU does not bring back as they were: a program sets them to something unusual
-//! (`tests/system/object/`) and says of each whether it is still that.
+//! States of processes and sockets that CRIU does not bring back as they were: a program sets them
+//! to something unusual (`tests/system/object/`) and says of each whether it is still that.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -40,7 +40,11 @@ impl Object {
     /// As soon as it listens.
     fn connect(container: &Container) -> Object {
         let connected = wait_for("the object to listen", LIMIT, || {
-            TcpStream::connect_timeout(&(container.address(), PORT).into(), Duration::from_millis(500)).ok()
+            TcpStream::connect_timeout(
+                &(container.address(), PORT).into(),
+                Duration::from_millis(500),
+            )
+            .ok()
         });
         let stream = connected.unwrap_or_else(|e| panic!("{e}"));
         stream.set_read_timeout(Some(patient(LIMIT))).unwrap();
@@ -72,8 +76,8 @@ fn assert_comes_back(world: &World, configuration: &str, kind: &str, argument: &
     container.kill();
 }
 
-/// Timers that are set to a time of day come at that time, however long the container was stopped; at once if it passed
-/// meanwhile.
+/// Timers that are set to a time of day come at that time, however long the container was stopped;
+/// at once if it passed meanwhile.
 pub fn alarms_come_at_their_time_of_day(world: &World) {
     const STOP: Duration = Duration::from_secs(4);
     let container = world.container();
@@ -120,7 +124,11 @@ pub fn guards_that_cannot_be_restored_fail_the_restore(world: &World) {
     fs::write(&record, text.replace("PR_SET_MDWE", "PR_SET_SOMETHING")).unwrap();
     let failed = container.ours("lxc-restart").arg("-D").arg(&images).output();
     failed.assert_code(5);
-    assert!(failed.stderr.contains("PR_SET_SOMETHING is not known") && failed.stderr.contains("as before"), "{failed}");
+    assert!(
+        failed.stderr.contains("PR_SET_SOMETHING is not known")
+            && failed.stderr.contains("as before"),
+        "{failed}"
+    );
     assert_eq!(container.state(), "STOPPED");
     fs::write(&record, text).unwrap();
     container.ours("lxc-restart").arg("-D").arg(&images).ok();

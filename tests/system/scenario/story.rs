@@ -19,7 +19,8 @@ pub fn suspended_container_comes_back_with_its_connection(world: &World) {
 
     for round in 1..=3 {
         // The old spelling and the new one are read alike.
-        let more: Vec<&Path> = if round == 1 { vec![Path::new("--rcfile"), &legacy] } else { vec![] };
+        let more: Vec<&Path> =
+            if round == 1 { vec![Path::new("--rcfile"), &legacy] } else { vec![] };
         container.ours("lxc-checkpoint").args(&more).ok();
         assert_eq!(container.state(), "STOPPED");
         assert!(container.dir().join("dump/lxc-cr.toml").exists());
@@ -42,7 +43,12 @@ pub fn a_terminal_shows_the_phases_with_sizes_and_times(world: &World) {
     container.start();
     drop(container.witness());
     for (command, phase, next, end) in [
-        ("lxc-checkpoint", "dumping the memory … ", "letting go of the processes … ", "the container is stopped"),
+        (
+            "lxc-checkpoint",
+            "dumping the memory … ",
+            "letting go of the processes … ",
+            "the container is stopped",
+        ),
         ("lxc-restart", "restoring the memory … ", "resuming the processes … ", "running again"),
     ] {
         let (mut terminal, mut command) = Terminal::of(container.ours(command));
@@ -53,7 +59,8 @@ pub fn a_terminal_shows_the_phases_with_sizes_and_times(world: &World) {
     container.kill();
 }
 
-/// With `-D`, as LXC's own tool: the container is still running, its port is back on the bridge as it was.
+/// With `-D`, as LXC's own tool: the container is still running, its port is back on the bridge as
+/// it was.
 pub fn a_container_left_running_is_as_before(world: &World) {
     let container = world.container();
     container.start();
@@ -69,8 +76,14 @@ pub fn a_container_left_running_is_as_before(world: &World) {
     witness.assert_goes_on_from(&before);
     assert_eq!((container.veth(), container.init_pid()), (veth.clone(), init));
     assert_eq!(bridge_of(&veth).as_deref(), Some("br0"));
-    assert_eq!(fs::read_to_string(format!("/sys/class/net/{veth}/brport/hairpin_mode")).unwrap().trim(), "1");
-    assert_eq!(fs::read_to_string(format!("/sys/class/net/{veth}/brport/path_cost")).unwrap().trim(), "77");
+    assert_eq!(
+        fs::read_to_string(format!("/sys/class/net/{veth}/brport/hairpin_mode")).unwrap().trim(),
+        "1"
+    );
+    assert_eq!(
+        fs::read_to_string(format!("/sys/class/net/{veth}/brport/path_cost")).unwrap().trim(),
+        "77"
+    );
     container.kill();
 }
 
@@ -85,7 +98,10 @@ pub fn the_port_is_off_the_bridge_while_the_container_stands_still(world: &World
     let script = world.lxcpath().join("images/watch.sh");
     fs::write(
         &script,
-        format!("#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION $(ls /sys/class/net/br0/brif | wc -l) >> {}\n", log.display()),
+        format!(
+            "#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION $(ls /sys/class/net/br0/brif | wc -l) >> {}\n",
+            log.display()
+        ),
     )
     .unwrap();
     fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
@@ -96,7 +112,10 @@ pub fn the_port_is_off_the_bridge_while_the_container_stands_still(world: &World
 
     let text = fs::read_to_string(&log).unwrap();
     let ports = |action: &str| -> Vec<&str> {
-        text.lines().filter_map(|l| l.strip_prefix(action)).filter_map(|l| l.strip_prefix(' ')).collect()
+        text.lines()
+            .filter_map(|l| l.strip_prefix(action))
+            .filter_map(|l| l.strip_prefix(' '))
+            .collect()
     };
     assert_eq!(ports("pre-dump"), ["1"], "{text}");
     assert_eq!(ports("post-dump"), ["0"], "{text}");
@@ -139,7 +158,8 @@ pub fn the_host_side_gets_the_asked_name(world: &World) {
     container.kill();
 }
 
-/// Interfaces, bind mounts from the host (one through a symbolic link, one read-only), `lxc.autodev = 0`.
+/// Interfaces, bind mounts from the host (one through a symbolic link, one read-only), `lxc.autodev
+/// = 0`.
 pub fn what_the_host_lends_is_there_again(world: &World) {
     let shared = world.lxcpath().join("images/shared");
     fs::create_dir_all(&shared).unwrap();
@@ -159,10 +179,14 @@ pub fn what_the_host_lends_is_there_again(world: &World) {
     let before = witness.status();
     let seen = |file: &str| container.exec(["/bin/cat", file]).stdout;
     let network = || {
-        // `eth0@if26`: the index of the host's end may change. M-DOWN: ip looks that index up among the container's.
+        // `eth0@if26`: the index of the host's end may change. M-DOWN: ip looks that index up among
+        // the container's.
         let text = container.exec(["/bin/ip", "-o", "link"]).stdout.replace(",M-DOWN", "");
         text.lines()
-            .map(|l| l.split_once('@').map_or(l.to_owned(), |(a, b)| format!("{a}{}", &b[b.find(':').unwrap()..])))
+            .map(|l| {
+                l.split_once('@')
+                    .map_or(l.to_owned(), |(a, b)| format!("{a}{}", &b[b.find(':').unwrap()..]))
+            })
             .collect::<Vec<_>>()
     };
     let before_network = network();
@@ -173,7 +197,11 @@ pub fn what_the_host_lends_is_there_again(world: &World) {
         container.ours("lxc-restart").ok();
         assert_eq!(seen("/mnt/letter"), "dear");
         assert_eq!(seen("/data/letter"), "dear");
-        assert_ne!(container.exec(["/bin/touch", "/mnt/new"]).code(), 0, "the bind mount was read-only");
+        assert_ne!(
+            container.exec(["/bin/touch", "/mnt/new"]).code(),
+            0,
+            "the bind mount was read-only"
+        );
         assert_eq!(container.exec(["/bin/touch", "/data/new"]).code(), 0);
         assert_eq!(network(), before_network);
     }
@@ -219,7 +247,10 @@ pub fn the_command_returns_or_stays_as_asked(world: &World) {
     container.wait_state("RUNNING");
     let monitor = fs::read_to_string(&pidfile).unwrap();
     let title = fs::read_to_string(format!("/proc/{}/cmdline", monitor.trim())).unwrap();
-    assert_eq!(title, format!("[lxc monitor] {} {}\0", world.lxcpath().display(), container.name()));
+    assert_eq!(
+        title,
+        format!("[lxc monitor] {} {}\0", world.lxcpath().display(), container.name())
+    );
     container.stop();
     assert!(child.wait().unwrap().success());
     assert!(!pidfile.exists());

@@ -55,7 +55,8 @@ pub fn marker(container: &Container) -> PathBuf {
     container.dir().join("dump/lxc-cr.resume")
 }
 
-/// What `lxc-cr list` and `lxc-cr show` say of its checkpoint, to people and to programs: all four the same.
+/// What `lxc-cr list` and `lxc-cr show` say of its checkpoint, to people and to programs: all four
+/// the same.
 fn is_told_to_be_resumed(container: &Container) -> bool {
     let json = |subcommand| -> serde_json::Value {
         serde_json::from_str(&container.lxc_cr(subcommand).arg("--json").ok().stdout).unwrap()
@@ -72,11 +73,17 @@ fn is_told_to_be_resumed(container: &Container) -> bool {
 
 /// The names with which lines begin, in their order.
 fn order(output: &Output) -> Vec<&str> {
-    output.stdout.lines().filter_map(|l| l.split_once(": ")).map(|(name, _)| name).filter(|n| *n != "hint").collect()
+    output
+        .stdout
+        .lines()
+        .filter_map(|l| l.split_once(": "))
+        .map(|(name, _)| name)
+        .filter(|n| *n != "hint")
+        .collect()
 }
 
-/// Those that can go to the disk and come back as they were; one that cannot is shut down and boots. Nobody else is
-/// touched.
+/// Those that can go to the disk and come back as they were; one that cannot is shut down and
+/// boots. Nobody else is touched.
 pub fn all_come_back_as_they_were(world: &World) {
     let _settings = Settings::with("suspend = true\n[container.stays]\nsuspend = false\n");
     let early = prepared(world, "early", "lxc.start.order = 1\n").memory(16);
@@ -91,7 +98,8 @@ pub fn all_come_back_as_they_were(world: &World) {
         container.start();
     }
     culprits.make("uts").unwrap();
-    let mut connections: Vec<_> = [&early, &late, &middle, &not_at_boot].map(|c| (c.witness(), c)).into();
+    let mut connections: Vec<_> =
+        [&early, &late, &middle, &not_at_boot].map(|c| (c.witness(), c)).into();
     let before: Vec<_> = connections.iter_mut().map(|(witness, _)| witness.status()).collect();
     let stayed = stays.init_pid();
 
@@ -153,7 +161,11 @@ pub fn all_come_back_as_they_were(world: &World) {
 pub fn groups_and_delays_are_those_of_lxc(world: &World) {
     let _settings = Settings::with("suspend = true\n");
     let plain = prepared(world, "plain", "");
-    let onboot = prepared(world, "onboot", "lxc.start.order = 9\nlxc.start.delay = 1\nlxc.group = onboot other\n");
+    let onboot = prepared(
+        world,
+        "onboot",
+        "lxc.start.order = 9\nlxc.start.delay = 1\nlxc.group = onboot other\n",
+    );
     let foreign = prepared(world, "foreign", "lxc.group = onboot2\n");
     for container in [&plain, &onboot, &foreign] {
         container.start();
@@ -184,7 +196,10 @@ pub fn nothing_stale_comes_back(world: &World) {
     let told = resume().output();
     told.assert_code(3);
     assert!(told.stderr.contains("it is not suspended"), "{told}");
-    assert_eq!((order(&all(world, "resume").ok()), container.state()), (vec![], "STOPPED".to_owned()));
+    assert_eq!(
+        (order(&all(world, "resume").ok()), container.state()),
+        (vec![], "STOPPED".to_owned())
+    );
 
     // A start that fails before anything of it runs has changed nothing.
     container.start();
@@ -243,7 +258,9 @@ pub fn what_cannot_be_resumed_boots(world: &World) {
         for text in ["fails: not resumed: ", reason, "now: it was started afresh"] {
             assert!(told.stdout.contains(text), "{text}: {told}");
         }
-        assert!(!marker(&container).exists() && container.dir().join("dump/inventory.img").exists());
+        assert!(
+            !marker(&container).exists() && container.dir().join("dump/inventory.img").exists()
+        );
         container.wait_state("RUNNING");
         container.witness().echo("afresh");
     }
@@ -252,20 +269,26 @@ pub fn what_cannot_be_resumed_boots(world: &World) {
 
 fn damage(images: &Path) {
     let pages = fs::read_dir(images).unwrap().flatten().map(|e| e.path());
-    let pages =
-        pages.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("pages-"))).max().unwrap();
+    let pages = pages
+        .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("pages-")))
+        .max()
+        .unwrap();
     let mut bytes = fs::read(&pages).unwrap();
     bytes[0] ^= 1;
     fs::write(&pages, bytes).unwrap();
 }
 
-/// The next shutdown comes while the last one's containers come back; and somebody interrupts a suspension.
+/// The next shutdown comes while the last one's containers come back; and somebody interrupts a
+/// suspension.
 pub fn a_shutdown_in_the_middle_loses_nothing(world: &World) {
     let _settings = Settings::with("suspend = true\n");
     let gate = Gate::make(&world.images("gate"));
     let first = prepared(world, "first", "lxc.start.order = 1\n");
-    let second =
-        prepared(world, "second", &format!("lxc.start.order = 2\nlxc.hook.pre-start = {}\n", gate.script().display()));
+    let second = prepared(
+        world,
+        "second",
+        &format!("lxc.start.order = 2\nlxc.hook.pre-start = {}\n", gate.script().display()),
+    );
     let third = prepared(world, "third", "lxc.start.order = 3\n");
     let containers = [&first, &second, &third];
     for container in &containers {
@@ -292,14 +315,21 @@ pub fn a_shutdown_in_the_middle_loses_nothing(world: &World) {
         witness.assert_goes_on_from(before);
     }
 
-    // Interrupted, the suspension leaves each of them suspended or running, and the next one completes it.
+    // Interrupted, the suspension leaves each of them suspended or running, and the next one
+    // completes it.
     let mut suspend = all(world, "suspend").args(["--jobs", "1"]).spawn();
-    wait_for("the third one to be suspended", LIMIT, || marker(&third).exists().then_some(())).unwrap();
+    wait_for("the third one to be suspended", LIMIT, || marker(&third).exists().then_some(()))
+        .unwrap();
     kill(Pid::from_raw(suspend.id().cast_signed()), Signal::SIGTERM).unwrap();
     assert!(!suspend.wait().unwrap().success());
     assert_eq!(third.state(), "STOPPED");
     for container in containers {
-        assert_eq!(marker(container).exists(), container.state() == "STOPPED", "{}", container.name());
+        assert_eq!(
+            marker(container).exists(),
+            container.state() == "STOPPED",
+            "{}",
+            container.name()
+        );
     }
     assert_eq!(first.state(), "RUNNING");
 
@@ -328,7 +358,8 @@ fn half_done(containers: &[&Container; 3]) -> bool {
 /// Twenty at once and one after the other.
 pub fn many_go_side_by_side(world: &World) {
     let _settings = Settings::with("suspend = true\n");
-    let containers: Vec<_> = (1..=20).map(|n| prepared(world, &format!("many-{n:02}"), "").memory(8)).collect();
+    let containers: Vec<_> =
+        (1..=20).map(|n| prepared(world, &format!("many-{n:02}"), "").memory(8)).collect();
     for container in &containers {
         container.start();
     }
@@ -339,20 +370,29 @@ pub fn many_go_side_by_side(world: &World) {
         for subcommand in ["suspend", "resume"] {
             let told = all(world, subcommand).args(["--jobs", jobs]).ok();
             assert_eq!(order(&told).len(), containers.len(), "{told}");
-            println!("{} containers, {subcommand} --jobs {jobs}: {:.2} s", containers.len(), told.took.as_secs_f64());
+            println!(
+                "{} containers, {subcommand} --jobs {jobs}: {:.2} s",
+                containers.len(),
+                told.took.as_secs_f64()
+            );
             *total += told.took.as_secs_f64();
         }
     }
-    println!("side by side in {:.0} % of the time that they take one after the other", 100.0 * took[1] / took[0]);
+    println!(
+        "side by side in {:.0} % of the time that they take one after the other",
+        100.0 * took[1] / took[0]
+    );
     for (witness, before) in witnesses.iter_mut().zip(&before) {
         witness.assert_goes_on_from(before);
     }
-    // What is left of it is the processors' work, and others may have them: only the direction is certain.
+    // What is left of it is the processors' work, and others may have them: only the direction is
+    // certain.
     assert!(took[1] < took[0], "{took:?}");
     containers.iter().for_each(Container::kill);
 }
 
-/// What `journalctl CONTAINER_NAME=…` shows: a life with a suspension in it, and why one was not suspended.
+/// What `journalctl CONTAINER_NAME=…` shows: a life with a suspension in it, and why one was not
+/// suspended.
 pub fn the_journal_tells_of_each_container(world: &World) {
     let _settings = Settings::with("suspend = true\n");
     let hooks = format!(
@@ -375,7 +415,8 @@ pub fn the_journal_tells_of_each_container(world: &World) {
     let entries = journal.read();
     let shown = |name: &str| -> Vec<String> {
         let of = entries.iter().filter(|e| e.get("CONTAINER_NAME").is_some_and(|n| n == name));
-        of.map(|e| format!("{} {}: {}", e["PRIORITY"], e["SYSLOG_IDENTIFIER"], e["MESSAGE"])).collect()
+        of.map(|e| format!("{} {}: {}", e["PRIORITY"], e["SYSLOG_IDENTIFIER"], e["MESSAGE"]))
+            .collect()
     };
     let of_kept = shown("kept");
     for begin in [
@@ -390,7 +431,10 @@ pub fn the_journal_tells_of_each_container(world: &World) {
     }
     let of_blocked = shown("told-why");
     let why = of_blocked.iter().find(|line| line.starts_with("3 lxc-cr: not suspended: ")).unwrap();
-    assert!(why.contains("a uts namespace of its own") && why.contains("now: it was shut down"), "{of_blocked:#?}");
+    assert!(
+        why.contains("a uts namespace of its own") && why.contains("now: it was shut down"),
+        "{of_blocked:#?}"
+    );
     let path = world.lxcpath().to_string_lossy().into_owned();
     assert!(entries.iter().all(|e| e.get("LXC_PATH").is_none_or(|p| *p == path)), "{entries:#?}");
     kept.kill();
@@ -431,7 +475,8 @@ impl Drop for Journal {
     }
 }
 
-/// Asked for by name, what cannot be suspended is still running; at the end of the host it is shut down.
+/// Asked for by name, what cannot be suspended is still running; at the end of the host it is shut
+/// down.
 pub fn what_cannot_be_suspended_keeps_running(world: &World) {
     let container = world.container();
     container.start();
@@ -441,7 +486,8 @@ pub fn what_cannot_be_suspended_keeps_running(world: &World) {
     told.assert_code(4);
     let name = container.name();
     assert!(
-        told.stderr.contains("lxc-cr prepare") && told.stderr.contains(&format!("now: {name} is running")),
+        told.stderr.contains("lxc-cr prepare")
+            && told.stderr.contains(&format!("now: {name} is running")),
         "{told}"
     );
     assert_eq!(container.state(), "RUNNING");

@@ -1,4 +1,5 @@
-//! A Debian container with systemd, as debootstrap makes it and with our two includes in its configuration.
+//! A Debian container with systemd, as debootstrap makes it and with our two includes in its
+//! configuration.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -52,8 +53,8 @@ pub fn without_privileges_goes_on(world: &World) {
     goes_on(&Debian::make(world, SHIFT, &id_map(), &world.installed()));
 }
 
-/// Without one. systemd loads no eBPF programs then; and on this host, whose root cannot read the limits of other users'
-/// processes, all run as root.
+/// Without one. systemd loads no eBPF programs then; and on this host, whose root cannot read the
+/// limits of other users' processes, all run as root.
 pub fn with_privileges_goes_on(world: &World) {
     let installed = world.installed();
     let profile = format!("lxc.seccomp.profile = {}\n", installed.profile().display());
@@ -91,12 +92,14 @@ fn goes_on(debian: &Debian<'_>) {
         debian.systemctl(["is-active", "shut-in-1", "shut-in-2", "cron"]);
         let said = format!("said in round {round}");
         if debian.has_bus() {
-            let told = debian.exec(["systemd-run", "--quiet", "--wait", "--pipe", "echo", &said]).ok();
+            let told =
+                debian.exec(["systemd-run", "--quiet", "--wait", "--pipe", "echo", &said]).ok();
             assert_eq!(told.stdout.trim(), said);
         }
         debian.exec(["sh", "-c", &format!("echo {said} | systemd-cat -t trial")]).ok();
         wait_for("the journal", LIMIT, || {
-            let journal = debian.exec(["journalctl", "-b", "--no-pager", "-t", "trial"]).ok().stdout;
+            let journal =
+                debian.exec(["journalctl", "-b", "--no-pager", "-t", "trial"]).ok().stdout;
             journal.contains(&said).then_some(())
         })
         .unwrap();
@@ -126,7 +129,10 @@ impl<'w> Debian<'w> {
 
     /// As debootstrap and a short configuration make it.
     pub fn fresh(world: &'w World, shift: u32, more: &str) -> Debian<'w> {
-        assert!(Path::new(SYSTEMD_ROOT).join("usr").exists(), "no root of it: run packaging/test-host.sh --systemd");
+        assert!(
+            Path::new(SYSTEMD_ROOT).join("usr").exists(),
+            "no root of it: run packaging/test-host.sh --systemd"
+        );
         let debian = Debian { world };
         let dir = world.lxcpath().join(NAME);
         fs::create_dir_all(&dir).unwrap();
@@ -184,14 +190,18 @@ lxc.net.0.ipv4.address = {ADDRESS}/24
 
     /// Leaves out the services whose processes are other users'.
     pub fn only_roots_tasks(&self) {
-        for unit in ["dbus.service", "dbus.socket", "systemd-logind.service", "systemd-timesyncd.service"] {
+        for unit in
+            ["dbus.service", "dbus.socket", "systemd-logind.service", "systemd-timesyncd.service"]
+        {
             symlink("/dev/null", self.root().join("etc/systemd/system").join(unit)).unwrap();
         }
     }
 
     /// Starts it, and waits until systemd says that it is up.
     pub fn start(&self) {
-        self.lxc("lxc-start").args(["-o", &self.world.logs().join("lxc.log").to_string_lossy(), "-l", "DEBUG"]).ok();
+        self.lxc("lxc-start")
+            .args(["-o", &self.world.logs().join("lxc.log").to_string_lossy(), "-l", "DEBUG"])
+            .ok();
         wait_for("systemd to be up", LIMIT, || {
             let state = self.exec(["systemctl", "is-system-running"]).output().stdout;
             ["running", "degraded"].contains(&state.trim()).then_some(())
@@ -215,12 +225,16 @@ lxc.net.0.ipv4.address = {ADDRESS}/24
         self.exec(std::iter::once("systemctl").chain(arguments)).ok();
     }
 
-    /// "running", or "degraded" where a kernel of this host has not all that Debian's units want, and which those are.
+    /// "running", or "degraded" where a kernel of this host has not all that Debian's units want,
+    /// and which those are.
     pub fn system_state(&self) -> String {
         let state = self.exec(["systemctl", "is-system-running"]).output().stdout;
-        let failed =
-            self.exec(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"]).ok().stdout;
-        let mut units: Vec<&str> = failed.lines().filter_map(|l| l.split_whitespace().next()).collect();
+        let failed = self
+            .exec(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"])
+            .ok()
+            .stdout;
+        let mut units: Vec<&str> =
+            failed.lines().filter_map(|l| l.split_whitespace().next()).collect();
         units.sort_unstable();
         format!("{} {}", state.trim(), units.join(" "))
     }
@@ -231,7 +245,8 @@ lxc.net.0.ipv4.address = {ADDRESS}/24
 
     /// What is wrong, by the journal.
     fn complaints(&self) -> Vec<String> {
-        let journal = self.exec(["journalctl", "-b", "--no-pager", "-p", "err", "-o", "cat"]).ok().stdout;
+        let journal =
+            self.exec(["journalctl", "-b", "--no-pager", "-p", "err", "-o", "cat"]).ok().stdout;
         journal.lines().map(str::to_owned).collect()
     }
 
@@ -252,7 +267,8 @@ lxc.net.0.ipv4.address = {ADDRESS}/24
             fields.iter().sum::<u64>()
         };
         let (ticks_before, count) = (ticks(), self.ticks());
-        wait_for("two seconds of its timer", LIMIT, || (self.ticks() >= count + 2).then_some(())).unwrap();
+        wait_for("two seconds of its timer", LIMIT, || (self.ticks() >= count + 2).then_some(()))
+            .unwrap();
         let used = ticks() - ticks_before;
         // A unit is started in each of them.
         assert!(used < 30, "PID 1 used {used} ticks in two seconds");

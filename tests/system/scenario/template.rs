@@ -1,5 +1,5 @@
-//! Containers as a user has them: LXC's own configuration, as its download template writes it, and a root with systemd,
-//! made ready by `lxc-cr prepare` alone, on a host that systemd has booted.
+//! Containers as a user has them: LXC's own configuration, as its download template writes it, and
+//! a root with systemd, made ready by `lxc-cr prepare` alone, on a host that systemd has booted.
 
 use crate::harness::World;
 use crate::harness::machine::{Host, Machine};
@@ -7,8 +7,8 @@ use crate::harness::mounts::{describe, differences};
 use crate::harness::run::Run;
 use crate::harness::template::Template;
 
-/// One is started by `lxc@.service`, with an id map, the other by hand. Each is suspended, resumed and checkpointed
-/// again, and has the same mounts each time, with what they receive from the host.
+/// One is started by `lxc@.service`, with an id map, the other by hand. Each is suspended, resumed
+/// and checkpointed again, and has the same mounts each time, with what they receive from the host.
 pub fn of_lxc_come_back_on_a_host_with_systemd(world: &World) {
     if Machine::is_missing() {
         return;
@@ -18,7 +18,9 @@ pub fn of_lxc_come_back_on_a_host_with_systemd(world: &World) {
     let machine = Machine::install(world, &[in_unit.name()]);
     let installed = world.installed();
     for container in [&in_unit, &by_hand] {
-        let prepare = Run::new(&installed.lxc_cr().to_string_lossy()).args(["prepare", "-P"]).arg(world.lxcpath());
+        let prepare = Run::new(&installed.lxc_cr().to_string_lossy())
+            .args(["prepare", "-P"])
+            .arg(world.lxcpath());
         prepare.args(["-n", container.name()]).ok();
     }
     let host = machine.boot();
@@ -39,7 +41,10 @@ fn comes_back(host: &Host, container: &Template<'_>) {
     let mut witness = container.witness();
     let state = container.wait_up(host);
     let before = mounts(host, container);
-    assert!(before.iter().any(|line| line.contains("receives from the host's")), "{name}: {before:#?}");
+    assert!(
+        before.iter().any(|line| line.contains("receives from the host's")),
+        "{name}: {before:#?}"
+    );
     let mut status = witness.status();
     for how in ["suspend", "checkpoint"] {
         let told = lxc_cr("check");

@@ -1,7 +1,8 @@
-//! Each of LXC's tools on a container that LXC has started, and on the same one restored by us: what they say and how
-//! they end is the same.
+//! Each of LXC's tools on a container that LXC has started, and on the same one restored by us:
+//! what they say and how they end is the same.
 //!
-//! `packaging/test-tools.sh` runs it with each supported LXC and makes of it the table in `tests/system/TOOLS.md`.
+//! `packaging/test-tools.sh` runs it with each supported LXC and makes of it the table in
+//! `tests/system/TOOLS.md`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -30,7 +31,17 @@ const ON_A_RUNNING_ONE: &[&[&str]] = &[
     &["lxc-info"],
     &["lxc-info", "-s", "-H"],
     &["lxc-info", "-i", "-H"],
-    &["lxc-info", "-c", "lxc.uts.name", "-c", "lxc.net.0.type", "-c", "lxc.net.0.link", "-c", "lxc.rootfs.path"],
+    &[
+        "lxc-info",
+        "-c",
+        "lxc.uts.name",
+        "-c",
+        "lxc.net.0.type",
+        "-c",
+        "lxc.net.0.link",
+        "-c",
+        "lxc.rootfs.path",
+    ],
     &["lxc-info", "-c", "lxc.nothing.at.all"],
     &["lxc-attach", "--", "/bin/echo", "hello"],
     &["lxc-attach", "--", "/bin/sh", "-c", "exit 7"],
@@ -109,7 +120,12 @@ pub fn checkpoint_it_the_same(world: &World) {
     let dump = |number: u32| {
         let init = container.init_pid();
         let images = world.images("stock").join(number.to_string());
-        let told = container.stock_checkpoint(["-s".as_ref(), "-v".as_ref(), "-D".as_ref(), images.as_os_str()]);
+        let told = container.stock_checkpoint([
+            "-s".as_ref(),
+            "-v".as_ref(),
+            "-D".as_ref(),
+            images.as_os_str(),
+        ]);
         container.wait_state("STOPPED");
         Answers::from([("lxc-checkpoint -s".to_owned(), comparable(&told, &container, init))])
     };
@@ -126,7 +142,8 @@ pub fn end_it_the_same(world: &World) {
     // Two digits: to `lxc-autostart -g` a group is any that begins so.
     let make = |number: usize| {
         // What busybox's init takes for a reboot.
-        let more = format!("lxc.start.auto = 1\nlxc.group = end-{number:02}\nlxc.rebootsignal = 15\n");
+        let more =
+            format!("lxc.start.auto = 1\nlxc.group = end-{number:02}\nlxc.rebootsignal = 15\n");
         world.container().configure(&more)
     };
     let containers: Vec<_> = (0..2 * ENDS.len()).map(make).collect();
@@ -136,12 +153,15 @@ pub fn end_it_the_same(world: &World) {
         threads.into_iter().map(|t| t.join().unwrap()).collect()
     });
     world.of_all("lxc-monitor").arg("-Q").ok();
-    let (restored, started): (Vec<_>, Vec<_>) = answers.into_iter().enumerate().partition(|(n, _)| n % 2 == 1);
-    let all = |answers: Vec<(usize, Answer)>| answers.into_iter().map(|(_, answer)| answer).collect();
+    let (restored, started): (Vec<_>, Vec<_>) =
+        answers.into_iter().enumerate().partition(|(n, _)| n % 2 == 1);
+    let all =
+        |answers: Vec<(usize, Answer)>| answers.into_iter().map(|(_, answer)| answer).collect();
     assert_same("ends", &all(started), &all(restored));
 }
 
-/// Starts a container, ends it, and tells what was seen of it; one with an odd number is restored meanwhile.
+/// Starts a container, ends it, and tells what was seen of it; one with an odd number is restored
+/// meanwhile.
 fn end(world: &World, number: usize, container: &Container) -> Answer {
     let (words, state) = ENDS[number / 2];
     container.start();
@@ -165,7 +185,8 @@ fn end(world: &World, number: usize, container: &Container) -> Answer {
     wait_for("the end", LIMIT, || {
         let asked = |what| ask(container, what, number % 2 == 1);
         let is = |state: &str| asked("-s").is_some_and(|told| told == state);
-        let has_new_init = || asked("-p").and_then(|pid| pid.parse().ok()).is_some_and(|pid: u32| pid != init);
+        let has_new_init =
+            || asked("-p").and_then(|pid| pid.parse().ok()).is_some_and(|pid: u32| pid != init);
         match state {
             "gone" => (!container.dir().exists()).then_some(()),
             // Between its two lives it has no init.
@@ -181,9 +202,9 @@ fn end(world: &World, number: usize, container: &Container) -> Answer {
     (words.join(" "), comparable(&told, container, init) + &states)
 }
 
-/// What `lxc-info` tells. A monitor of LXC that starts its container afresh forgets a question that it has accepted but not
-/// read yet, and leaves the connection open (`lxc_mainloop_close`, and the process stays): whoever asked waits for ever, and
-/// has to ask again. Ours answers.
+/// What `lxc-info` tells. A monitor of LXC that starts its container afresh forgets a question that
+/// it has accepted but not read yet, and leaves the connection open (`lxc_mainloop_close`, and the
+/// process stays): whoever asked waits for ever, and has to ask again. Ours answers.
 fn ask(container: &Container, what: &str, restored: bool) -> Option<String> {
     let told = container.lxc("lxc-info").args([what, "-H"]).limit(ANSWER_LIMIT).output();
     assert!(told.in_time || !restored, "{told}");
@@ -201,18 +222,23 @@ fn answers(world: &World, container: &Container) -> Answers {
             of_one => container.lxc(of_one),
         };
         let told = run.args(&words[1..]).output();
-        answers.insert(format!("{number:02} {}", words.join(" ")), comparable(&told, container, init));
+        answers
+            .insert(format!("{number:02} {}", words.join(" ")), comparable(&told, container, init));
     }
     answers.insert("lxc-top".to_owned(), top(world, container));
     answers
 }
 
-/// Exit code and words, without what has to differ: pids, counts, names of veth ends, times and lines of LXC's source.
+/// Exit code and words, without what has to differ: pids, counts, names of veth ends, times and
+/// lines of LXC's source.
 fn comparable(told: &Output, container: &Container, init: u32) -> String {
     let mut lines = vec![format!("exit code {}", told.code())];
     for line in told.stdout.lines().chain(told.stderr.lines()) {
         let label = line.split_once(':').map_or("", |(label, _)| label);
-        let counted = label.ends_with("bytes") || label.ends_with(" use") || label == "PID" || label == "Link";
+        let counted = label.ends_with("bytes")
+            || label.ends_with(" use")
+            || label == "PID"
+            || label == "Link";
         let line = if counted { format!("{label}: …") } else { line.to_owned() };
         lines.push(line.replace(container.name(), "NAME").replace(&init.to_string(), "INIT"));
     }
@@ -221,9 +247,11 @@ fn comparable(told: &Output, container: &Container, init: u32) -> String {
 
 /// `lxc-top` goes on until it is ended; its first picture is looked at. It wants a terminal.
 fn top(world: &World, container: &Container) -> String {
-    let terminal =
-        nix::pty::openpty(Some(&nix::pty::Winsize { ws_row: 25, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }), None)
-            .unwrap();
+    let terminal = nix::pty::openpty(
+        Some(&nix::pty::Winsize { ws_row: 25, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }),
+        None,
+    )
+    .unwrap();
     let mut child = start(world.of_all("lxc-top").args(["-d", "1"]))
         .stdin(terminal.slave.try_clone().unwrap())
         .stdout(terminal.slave)
@@ -246,7 +274,12 @@ fn top(world: &World, container: &Container) -> String {
 fn start(run: Run) -> Command {
     let words = run.words();
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).env_clear().env("PATH", PATH).env("TERM", "dumb").stderr(Stdio::null());
+    command
+        .args(&words[1..])
+        .env_clear()
+        .env("PATH", PATH)
+        .env("TERM", "dumb")
+        .stderr(Stdio::null());
     command
 }
 
@@ -262,7 +295,11 @@ impl Monitored {
     fn start(container: &Container) -> Monitored {
         let output = tempfile::tempfile().unwrap();
         let output_too = output.try_clone().unwrap();
-        let child = start(container.lxc("lxc-monitor")).stdin(Stdio::null()).stdout(output_too).spawn().unwrap();
+        let child = start(container.lxc("lxc-monitor"))
+            .stdin(Stdio::null())
+            .stdout(output_too)
+            .spawn()
+            .unwrap();
         let monitored = Monitored { child, output, name: container.name().to_owned() };
         wait_for("lxc-monitor to hear", LIMIT, || {
             container.lxc("lxc-freeze").ok();

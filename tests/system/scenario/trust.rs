@@ -38,7 +38,8 @@ fn suspended<'w>(world: &'w World) -> (Container<'w>, PathBuf) {
     (container, images)
 }
 
-/// The container has run in between, as far as a file says that is as large as it was: memory of the past does not go with it.
+/// The container has run in between, as far as a file says that is as large as it was: memory of
+/// the past does not go with it.
 pub fn what_was_written_since_is_told(world: &World) {
     let container = world.container();
     container.start();
@@ -50,18 +51,30 @@ pub fn what_was_written_since_is_told(world: &World) {
     let told = container.ours("lxc-restart").output();
     refused(&told, 9, &["/bin/witness was written to since", "--force"]);
     let told = container.ours("lxc-restart").arg("--force").ok();
-    assert!(told.stderr.contains("going ahead although /bin/witness was written to since"), "{told}");
+    assert!(
+        told.stderr.contains("going ahead although /bin/witness was written to since"),
+        "{told}"
+    );
     let before = witness.assert_goes_on_from(&before);
 
     // One that goes on writes to its files, and whoever goes back knows that.
-    container.ours("lxc-checkpoint").arg("--leave-running").arg("-D").arg(world.images("back")).ok();
+    container
+        .ours("lxc-checkpoint")
+        .arg("--leave-running")
+        .arg("-D")
+        .arg(world.images("back"))
+        .ok();
     Run::new("touch").args(["-d", "+1 hour"]).arg(&program).ok();
     witness.assert_goes_on_from(&before);
-    let back = || container.ours("lxc-restart").arg("--replace").arg("-D").arg(world.images("back"));
+    let back =
+        || container.ours("lxc-restart").arg("--replace").arg("-D").arg(world.images("back"));
     let told = back().output();
     refused(&told, 9, &["/bin/witness was written to since", "--force"]);
     let told = back().arg("--force").ok();
-    assert!(told.stderr.contains("going ahead although /bin/witness was written to since"), "{told}");
+    assert!(
+        told.stderr.contains("going ahead although /bin/witness was written to since"),
+        "{told}"
+    );
     container.kill();
 }
 
@@ -75,7 +88,8 @@ pub fn checkpoints_are_listed_shown_and_removed(world: &World) {
     container.stock_checkpoint(["-D", &dir.join("lxcs").to_string_lossy()]);
     fs::create_dir(dir.join("two.partial")).unwrap();
 
-    let listed: serde_json::Value = serde_json::from_str(&lxc_cr(world, "list").arg("--json").ok().stdout).unwrap();
+    let listed: serde_json::Value =
+        serde_json::from_str(&lxc_cr(world, "list").arg("--json").ok().stdout).unwrap();
     let state_of = |name: &str| {
         let entry = listed["checkpoints"]
             .as_array()
@@ -86,9 +100,15 @@ pub fn checkpoints_are_listed_shown_and_removed(world: &World) {
         assert_eq!(entry["container"], container.name(), "{entry}");
         entry["state"].as_str().unwrap().to_owned()
     };
-    assert_eq!([state_of("one"), state_of("lxcs"), state_of("two.partial")], ["complete", "without-record", "partial"]);
+    assert_eq!(
+        [state_of("one"), state_of("lxcs"), state_of("two.partial")],
+        ["complete", "without-record", "partial"]
+    );
     let words = lxc_cr(world, "list").ok().stdout;
-    assert!(words.contains("one") && words.contains("without record") && words.contains("half-written"), "{words}");
+    assert!(
+        words.contains("one") && words.contains("without record") && words.contains("half-written"),
+        "{words}"
+    );
 
     for name in ["one", "lxcs"] {
         let shown = lxc_cr(world, "show").arg(dir.join(name)).ok().stdout;
@@ -103,7 +123,11 @@ pub fn checkpoints_are_listed_shown_and_removed(world: &World) {
     lxc_cr(world, "show").arg(dir.join("lxcs")).output().assert_code(9);
 
     fs::write(dir.join("lxcs/letter"), "mine").unwrap();
-    refused(&lxc_cr(world, "remove").arg(dir.join("lxcs")).output(), 4, &["letter", "left as it is"]);
+    refused(
+        &lxc_cr(world, "remove").arg(dir.join("lxcs")).output(),
+        4,
+        &["letter", "left as it is"],
+    );
     refused(&lxc_cr(world, "remove").arg(container.rootfs()).output(), 4, &["no checkpoint"]);
     assert!(dir.join("lxcs/letter").exists() && container.rootfs().join("bin/busybox").exists());
     fs::remove_file(dir.join("lxcs/letter")).unwrap();
@@ -124,7 +148,11 @@ pub fn what_has_changed_is_named_before_a_restart(world: &World) {
     let aside = container.dir().join("witness");
     Run::new("cp").arg("-p").args([&program, &aside]).ok();
     fs::write(&program, [content.as_slice(), b"more"].concat()).unwrap();
-    refused(&restart(&container, &images).output(), 9, &["/bin/witness, which was open, had", "bytes and has"]);
+    refused(
+        &restart(&container, &images).output(),
+        9,
+        &["/bin/witness, which was open, had", "bytes and has"],
+    );
     fs::remove_file(&program).unwrap();
     refused(&restart(&container, &images).output(), 9, &["/bin/witness, which was open, is gone"]);
     Run::new("cp").arg("-p").args([&aside, &program]).ok();
@@ -133,9 +161,20 @@ pub fn what_has_changed_is_named_before_a_restart(world: &World) {
     let config = container.dir().join("config");
     let text = fs::read_to_string(&config).unwrap();
     fs::write(&config, text.replace("10.99.0.11/24", "10.99.0.111/24")).unwrap();
-    refused(&restart(&container, &images).output(), 9, &["the configuration has changed", "10.99.0.111/24", "--force"]);
-    let forced = container.ours("lxc-checkpoint").args(["-r", "--force", "--dry-run", "-D"]).arg(&images).ok();
-    assert!(forced.stderr.contains("going ahead although the configuration has changed"), "{forced}");
+    refused(
+        &restart(&container, &images).output(),
+        9,
+        &["the configuration has changed", "10.99.0.111/24", "--force"],
+    );
+    let forced = container
+        .ours("lxc-checkpoint")
+        .args(["-r", "--force", "--dry-run", "-D"])
+        .arg(&images)
+        .ok();
+    assert!(
+        forced.stderr.contains("going ahead although the configuration has changed"),
+        "{forced}"
+    );
     fs::write(&config, &text).unwrap();
 
     let root = container.rootfs();
@@ -170,14 +209,20 @@ pub fn what_has_changed_is_named_before_a_restart(world: &World) {
     container.kill();
 }
 
-/// Links and directories of others in the way: nothing is followed, and what they lead to is as it was.
+/// Links and directories of others in the way: nothing is followed, and what they lead to is as it
+/// was.
 pub fn nobody_gets_in(world: &World) {
     let (container, images) = suspended(world);
     let victim = world.images("victim").join("shadow");
     fs::write(&victim, VICTIM).unwrap();
     let whole = |what: &str| assert_eq!(fs::read_to_string(&victim).unwrap(), VICTIM, "{what}");
     for entry in fs::read_dir(&images).unwrap().flatten() {
-        assert_eq!(entry.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{}", entry.path().display());
+        assert_eq!(
+            entry.metadata().unwrap().permissions().mode() & 0o777,
+            0o600,
+            "{}",
+            entry.path().display()
+        );
     }
     assert_eq!(fs::metadata(&images).unwrap().permissions().mode() & 0o777, 0o700);
 
@@ -206,11 +251,16 @@ pub fn nobody_gets_in(world: &World) {
     let record = images.join("lxc-cr.toml");
     let text = fs::read_to_string(&record).unwrap();
     for (from, to, word) in [
-        (format!("name = \"{}\"", container.name()), "name = \"../../etc\"".to_owned(), "no name of a container"),
+        (
+            format!("name = \"{}\"", container.name()),
+            "name = \"../../etc\"".to_owned(),
+            "no name of a container",
+        ),
         ("rootfs = \"".to_owned(), "rootfs = \"/srv/../".to_owned(), "not a plain path"),
         (
             "[container]".to_owned(),
-            "[[host_files]]\nmount_id = 1\ninode = 2\npath = \"/etc/shadow\"\n\n[container]".to_owned(),
+            "[[host_files]]\nmount_id = 1\ninode = 2\npath = \"/etc/shadow\"\n\n[container]"
+                .to_owned(),
             "/etc/shadow",
         ),
     ] {
@@ -240,7 +290,13 @@ pub fn nobody_gets_in(world: &World) {
     }
     let log = world.images("d").join("log");
     symlink(&victim, &log).unwrap();
-    container.ours("lxc-checkpoint").arg("-o").arg(&log).args(["-l", "DEBUG", "-D"]).arg(&next).output();
+    container
+        .ours("lxc-checkpoint")
+        .arg("-o")
+        .arg(&log)
+        .args(["-l", "DEBUG", "-D"])
+        .arg(&next)
+        .output();
     whole("the log");
 
     // On the way.
@@ -251,7 +307,11 @@ pub fn nobody_gets_in(world: &World) {
     assert_eq!(fs::read_dir(&open).unwrap().count(), 0);
     let config = container.dir().join("config");
     fs::set_permissions(&config, fs::Permissions::from_mode(0o666)).unwrap();
-    refused(&container.ours("lxc-checkpoint").arg("-D").arg(world.images("d").join("x")).output(), 4, &["config"]);
+    refused(
+        &container.ours("lxc-checkpoint").arg("-D").arg(world.images("d").join("x")).output(),
+        4,
+        &["config"],
+    );
     fs::set_permissions(&config, fs::Permissions::from_mode(0o644)).unwrap();
 
     // In the configuration.
@@ -267,7 +327,9 @@ pub fn nobody_gets_in(world: &World) {
 
 /// The directory that `lxc-create` makes for a container with an id map belongs to its root.
 pub fn a_directory_of_an_unprivileged_container_is_trusted(world: &World) {
-    let container = world.container().configure("lxc.id_map = u 0 100000 65536\nlxc.id_map = g 0 100000 65536\n");
+    let container = world
+        .container()
+        .configure("lxc.id_map = u 0 100000 65536\nlxc.id_map = g 0 100000 65536\n");
     Run::new("chown").args(["-R", "100000:100000"]).arg(container.rootfs()).ok();
     Run::new("chown").arg("100000:0").arg(container.dir()).ok();
     fs::set_permissions(container.dir(), fs::Permissions::from_mode(0o770)).unwrap();
@@ -278,7 +340,11 @@ pub fn a_directory_of_an_unprivileged_container_is_trusted(world: &World) {
     container.ours("lxc-restart").ok();
     witness.assert_goes_on_from(&before);
     let images = container.dir().join("dump");
-    assert_eq!(fs::metadata(&images).unwrap().permissions().mode() & 0o777, 0o700, "lent for the restore only");
+    assert_eq!(
+        fs::metadata(&images).unwrap().permissions().mode() & 0o777,
+        0o700,
+        "lent for the restore only"
+    );
     container.kill();
     Run::new("chown").arg("0:0").arg(container.dir()).ok();
 }

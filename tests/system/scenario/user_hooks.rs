@@ -11,7 +11,8 @@ use lxc_cr::lxc::name::{ContainerName, LxcPath};
 
 use crate::harness::World;
 
-/// Writes down its directory, arguments and variables. Numbers of processes and descriptors differ from run to run.
+/// Writes down its directory, arguments and variables. Numbers of processes and descriptors differ
+/// from run to run.
 const PROBE: &str = "#!/bin/sh
 { echo \"in $PWD: $*\"; env | grep ^LXC_ | sort; } |
     sed -e 's|/proc/[0-9]*/fd/[0-9]*|NAMESPACE|g' -e 's|^LXC_PID=[0-9][0-9]*$|LXC_PID=PID|' >> NOTES
@@ -25,18 +26,21 @@ fn probe(world: &World) -> (String, PathBuf) {
     (probe.to_string_lossy().into_owned(), notes)
 }
 
-/// What was noted, without the variables of network scripts and of namespaces that LXC lets leak into later hooks, and
-/// without the time namespace, which CRIU gives a container that had none: LXC would tell of it, too.
+/// What was noted, without the variables of network scripts and of namespaces that LXC lets leak
+/// into later hooks, and without the time namespace, which CRIU gives a container that had none:
+/// LXC would tell of it, too.
 fn take(notes: &PathBuf) -> String {
     let text = fs::read_to_string(notes).unwrap();
     fs::remove_file(notes).unwrap();
     let mut kept = String::new();
     for call in text.split_inclusive("in /").filter(|c| *c != "in /") {
         let of_net = call.contains("LXC_HOOK_SECTION=net");
-        let post_stop = call.contains("lxc post-stop\n") || call.contains("LXC_HOOK_TYPE=post-stop");
+        let post_stop =
+            call.contains("lxc post-stop\n") || call.contains("LXC_HOOK_TYPE=post-stop");
         for line in call.split_inclusive('\n') {
             let name = line.split('=').next().unwrap_or_default();
-            let leaked_net = !of_net && ["LXC_NET_TYPE", "LXC_NET_PARENT", "LXC_NET_PEER"].contains(&name);
+            let leaked_net =
+                !of_net && ["LXC_NET_TYPE", "LXC_NET_PARENT", "LXC_NET_PEER"].contains(&name);
             let leaked_namespace = (post_stop && name.ends_with("_NS")) || name == "LXC_TIME_NS";
             if !leaked_net && !leaked_namespace {
                 kept.push_str(&line.replace(" time:NAMESPACE", ""));
@@ -74,7 +78,8 @@ lxc.network.script.down = {probe} own
         let name = ContainerName::new(container.name()).unwrap();
         let defined = Defined::load(&name, &LxcPath::new(world.lxcpath()).unwrap(), None).unwrap();
         hook::run_all(HookKind::PreStart, &hook::Context::new(&defined)).unwrap();
-        let at_end = || hook::Context::new(&defined).with_pid(init).with_namespaces(namespaces.clone());
+        let at_end =
+            || hook::Context::new(&defined).with_pid(init).with_namespaces(namespaces.clone());
         let nic = &defined.config.nics()[0];
         hook::run_net_script(nic, hook::Direction::Down, Some("vethProbe"), &at_end()).unwrap();
         hook::run_all(HookKind::Stop, &at_end().with_target(hook::Target::Stop)).unwrap();

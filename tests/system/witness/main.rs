@@ -1,7 +1,8 @@
 //! A service that uses what a checkpoint must carry over, and says on request how all of it does.
 //!
-//! Built by `rustc` alone into one static program: it runs in a container that has no library. A line `status` is
-//! answered with lines `key=value` and a line `end`; any other line comes back as it is.
+//! Built by `rustc` alone into one static program: it runs in a container that has no library. A
+//! line `status` is answered with lines `key=value` and a line `end`; any other line comes back as
+//! it is.
 
 mod probe;
 
@@ -65,7 +66,8 @@ fn checked(result: c_int) -> io::Result<c_int> {
 fn shared_counter() -> io::Result<&'static AtomicU64> {
     let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(SHARED)?;
     file.set_len(4096)?;
-    // SAFETY: a new mapping (PROT_READ|PROT_WRITE, MAP_SHARED) of a file of that length, which nothing unmaps.
+    // SAFETY: a new mapping (PROT_READ|PROT_WRITE, MAP_SHARED) of a file of that length, which
+    // nothing unmaps.
     let at = unsafe { mmap(std::ptr::null_mut(), 4096, 3, 1, file.as_raw_fd(), 0) };
     if at as isize == -1 {
         return Err(io::Error::last_os_error());
@@ -169,7 +171,8 @@ impl Service {
         Ok(service)
     }
 
-    /// Bytes go to another process and back through two pipes; that process counts them in the shared memory.
+    /// Bytes go to another process and back through two pipes; that process counts them in the
+    /// shared memory.
     fn play_ball(self: Arc<Self>) -> io::Result<()> {
         let mut partner = Command::new(env::current_exe()?).arg("--partner").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let (mut out, mut back) = (partner.stdin.take().unwrap(), partner.stdout.take().unwrap());

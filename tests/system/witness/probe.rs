@@ -1,6 +1,8 @@
-//! All that a process in the container can see of its confinement and its surroundings, as lines `key=value`.
+//! All that a process in the container can see of its confinement and its surroundings, as lines
+//! `key=value`.
 //!
-//! Nothing here changes anything that stays. What is tried is undone, or told as the error that it gives.
+//! Nothing here changes anything that stays. What is tried is undone, or told as the error that it
+//! gives.
 
 use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong};
 use std::fs::{self, File, OpenOptions};
@@ -40,8 +42,8 @@ const NODES: &[(u32, u64, u64)] = &[
     (0o020_000, 1, 3), (0o020_000, 1, 5), (0o020_000, 1, 7), (0o020_000, 5, 0), (0o020_000, 10, 229), (0o060_000, 8, 0),
     (0o060_000, 7, 0), (0o010_000, 0, 0),
 ];
-/// System calls that a capability, a seccomp profile or a namespace may forbid, with arguments that do no harm. (Numbers of
-/// x86-64.)
+/// System calls that a capability, a seccomp profile or a namespace may forbid, with arguments that
+/// do no harm. (Numbers of x86-64.)
 #[cfg(target_arch = "x86_64")]
 const CALLS: &[(&str, c_long, [c_ulong; 5])] = &[
     ("bpf", 321, [0, 0, 0, 0, 0]),
@@ -89,7 +91,8 @@ pub fn all() -> String {
             let path = format!("/proc/{process}/fd/{number}");
             say(format!("proc/{process}/fd/{number}"), target(&path));
         }
-        // Of `stat`: state … session, tty, flags, nice, threads, policy and priority; not what is counted.
+        // Of `stat`: state … session, tty, flags, nice, threads, policy and priority; not what is
+        // counted.
         let stat = content(&format!("/proc/{process}/stat"));
         let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         for (name, at) in [("ppid", 1), ("pgrp", 2), ("session", 3), ("tty", 4), ("priority", 15), ("nice", 16), ("threads", 17), ("exit_signal", 35), ("rt_priority", 37), ("policy", 38), ("start_time", 19)] {
@@ -176,7 +179,8 @@ pub fn all() -> String {
         let (bounding, ambient) = unsafe { (prctl(23, capability, 0, 0, 0), prctl(47, 1, capability, 0, 0)) };
         say(format!("capability/{capability}"), format!("{bounding} {ambient}"));
     }
-    // The session keyring: nobody else's secrets must be in reach. (KEYCTL_DESCRIBE of KEY_SPEC_SESSION_KEYRING.)
+    // The session keyring: nobody else's secrets must be in reach. (KEYCTL_DESCRIBE of
+    // KEY_SPEC_SESSION_KEYRING.)
     #[cfg(target_arch = "x86_64")]
     {
         let mut text = [0_u8; 256];

@@ -35,13 +35,15 @@ pub fn put(root: &Path, kind: Kind, ids: &[u16]) {
         match kind {
             Kind::Systemd | Kind::SystemdPrivileged => {
                 let unit = format!("{name}.service");
-                fs::write(root.join(UNITS).join(&unit), format!("[Service]\nExecStart={script}\n")).unwrap();
+                fs::write(root.join(UNITS).join(&unit), format!("[Service]\nExecStart={script}\n"))
+                    .unwrap();
                 symlink(format!("../{unit}"), root.join(WANTED).join(unit)).unwrap();
             }
             Kind::Sysvinit => writeln!(inittab, "r{id}:2345:once:{script}").unwrap(),
             Kind::Openrc => {
-                let service =
-                    format!("#!/sbin/openrc-run\ncommand={script}\ncommand_background=yes\npidfile=/run/{name}.pid\n");
+                let service = format!(
+                    "#!/sbin/openrc-run\ncommand={script}\ncommand_background=yes\npidfile=/run/{name}.pid\n"
+                );
                 put_executable(&root.join(OPENRC).join(&name), &service);
                 symlink(format!("/{OPENRC}/{name}"), root.join(OPENRC_DEFAULT).join(name)).unwrap();
             }
@@ -74,8 +76,8 @@ pub fn clear(root: &Path) {
         for entry in fs::read_dir(root.join(place)).into_iter().flatten().flatten() {
             let (name, path) = (entry.file_name(), entry.path());
             let name = name.to_string_lossy();
-            let is_masked =
-                OF_OTHERS.contains(&&*name) && fs::read_link(&path).is_ok_and(|to| to == Path::new("/dev/null"));
+            let is_masked = OF_OTHERS.contains(&&*name)
+                && fs::read_link(&path).is_ok_and(|to| to == Path::new("/dev/null"));
             if is_masked || name.starts_with("row-") {
                 let is_dir = entry.file_type().is_ok_and(|t| t.is_dir());
                 if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) }.unwrap();
@@ -84,7 +86,8 @@ pub fn clear(root: &Path) {
     }
     let inittab = root.join(INITTAB);
     let old = fs::read_to_string(&inittab).unwrap();
-    let kept: String = old.lines().filter(|l| !l.contains("/row-")).map(|l| format!("{l}\n")).collect();
+    let kept: String =
+        old.lines().filter(|l| !l.contains("/row-")).map(|l| format!("{l}\n")).collect();
     fs::write(inittab, kept).unwrap();
 }
 

@@ -40,11 +40,18 @@ pub struct Guest<'w> {
 
 impl<'w> Guest<'w> {
     /// Makes it; the roots that all of a sort use are made when the first is.
-    pub fn make(world: &'w World, installed: &Installed, kind: Kind, rows: &'w [Row], tool: Tool) -> Guest<'w> {
+    pub fn make(
+        world: &'w World,
+        installed: &Installed,
+        kind: Kind,
+        rows: &'w [Row],
+        tool: Tool,
+    ) -> Guest<'w> {
         if kind == Kind::Recipe {
             return Guest::of_the_recipe(world, rows);
         }
-        let guest = Guest { world, kind, name: kind.debian().name.to_owned(), address: ADDRESS, rows };
+        let guest =
+            Guest { world, kind, name: kind.debian().name.to_owned(), address: ADDRESS, rows };
         if !guest.root().exists() {
             fs::create_dir_all(guest.dir()).unwrap();
             root::make(kind.debian(), &guest.root());
@@ -84,11 +91,14 @@ impl<'w> Guest<'w> {
         }
         writeln!(text, "lxc.include = {}", installed.config("lxc-cr.conf").display()).unwrap();
         if self.kind.is_systemd() {
-            writeln!(text, "lxc.include = {}", installed.config("lxc-cr-systemd.conf").display()).unwrap();
+            writeln!(text, "lxc.include = {}", installed.config("lxc-cr-systemd.conf").display())
+                .unwrap();
         }
         if Path::new(APPARMOR).exists() {
-            // As Debian's default.conf has it: LXC's own profile lets systemd mount nothing for its services.
-            writeln!(text, "lxc.apparmor.profile = generated\nlxc.apparmor.allow_nesting = 1").unwrap();
+            // As Debian's default.conf has it: LXC's own profile lets systemd mount nothing for its
+            // services.
+            writeln!(text, "lxc.apparmor.profile = generated\nlxc.apparmor.allow_nesting = 1")
+                .unwrap();
         }
         if self.rows.iter().all(|row| row.name != IO_URING) {
             writeln!(text, "lxc.seccomp.profile = {}", installed.profile().display()).unwrap();
@@ -96,13 +106,20 @@ impl<'w> Guest<'w> {
         match self.kind {
             Kind::Program | Kind::ProgramPrivileged => {
                 // An init mounts that.
-                writeln!(text, "lxc.mount.entry = tmpfs dev/shm tmpfs mode=1777,create=dir 0 0").unwrap();
+                writeln!(text, "lxc.mount.entry = tmpfs dev/shm tmpfs mode=1777,create=dir 0 0")
+                    .unwrap();
                 writeln!(text, "lxc.init.cmd = /{ROWS}/row-0").unwrap();
             }
-            _ => self.kind.init().into_iter().for_each(|init| writeln!(text, "lxc.init.cmd = {init}").unwrap()),
+            _ => self
+                .kind
+                .init()
+                .into_iter()
+                .for_each(|init| writeln!(text, "lxc.init.cmd = {init}").unwrap()),
         }
         let console = match tool {
-            Tool::Ours => format!("lxc.console.logfile = {}", self.dir().join("console.log").display()),
+            Tool::Ours => {
+                format!("lxc.console.logfile = {}", self.dir().join("console.log").display())
+            }
             // What LXC's manual asks for: its tool fails where there are terminals.
             Tool::Lxcs => "lxc.console.path = none\nlxc.tty.max = 0".to_owned(),
         };
@@ -135,7 +152,9 @@ lxc.net.0.ipv4.address = {}/24
         for (port, row) in self.ports() {
             let id = port - PORT;
             let line = match row.program {
-                Program::Object(kind, argument) => format!("exec /{ROWS}/object {kind} {port} {argument}"),
+                Program::Object(kind, argument) => {
+                    format!("exec /{ROWS}/object {kind} {port} {argument}")
+                }
                 Program::Line(line) => format!("PORT={port}\n{line}"),
                 Program::Server(_) if self.kind.starts_servers() => continue,
                 // Two rows may be clients of the same one.
@@ -159,7 +178,8 @@ lxc.net.0.ipv4.address = {}/24
 
     /// Where the client of each row finds its program.
     pub fn places(&self) -> Vec<(Row, Place)> {
-        let place = |port| Place { address: self.address, address6: ADDRESS6, port, root: self.root() };
+        let place =
+            |port| Place { address: self.address, address6: ADDRESS6, port, root: self.root() };
         self.ports().map(|(port, row)| (*row, place(port))).collect()
     }
 

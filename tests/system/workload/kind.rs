@@ -60,8 +60,12 @@ impl Kind {
             Kind::Program => "a program of Debian 13 as init (`lxc.init.cmd`), with an id map",
             Kind::ProgramPrivileged => "the same without an id map",
             Kind::Execute => "the first of these, run by `lxc-execute`",
-            Kind::Recipe => "the recipe's container: busybox, its init and its syslogd, without an id map",
-            Kind::Systemd => "Debian 13 with systemd, its servers started by its units, with an id map",
+            Kind::Recipe => {
+                "the recipe's container: busybox, its init and its syslogd, without an id map"
+            }
+            Kind::Systemd => {
+                "Debian 13 with systemd, its servers started by its units, with an id map"
+            }
             Kind::SystemdPrivileged => {
                 "the same without an id map; rows whose programs are root's alone in a container of their own"
             }

@@ -4,7 +4,11 @@ use super::client::{http, lines, memcached, network, postgres, redis, ssh};
 use super::{Program, Row};
 use Program::{Line, Object, Server};
 
-const fn row(name: &'static str, program: Program, client: fn(&super::Place) -> super::Finish) -> Row {
+const fn row(
+    name: &'static str,
+    program: Program,
+    client: fn(&super::Place) -> super::Finish,
+) -> Row {
     Row { name, program, client }
 }
 
@@ -13,8 +17,7 @@ const fn object(name: &'static str, kind: &'static str, argument: &'static str) 
 }
 
 const NGINX: &str = "exec nginx -g 'daemon off;'";
-const REDIS: &str =
-    "exec setpriv --reuid=redis --regid=redis --clear-groups redis-server /etc/redis/redis.conf --daemonize no";
+const REDIS: &str = "exec setpriv --reuid=redis --regid=redis --clear-groups redis-server /etc/redis/redis.conf --daemonize no";
 const POSTGRES: &str = "install -d -o postgres -g postgres /run/postgresql
 exec setpriv --reuid=postgres --regid=postgres --init-groups /usr/lib/postgresql/17/bin/postgres \\
     -D /var/lib/postgresql/17/main -c config_file=/etc/postgresql/17/main/postgresql.conf";
@@ -66,8 +69,8 @@ pub const ROWS: &[Row] = &[
 const LARGE: &str = "4 GiB of memory";
 /// Refused wherever it runs.
 pub const IO_URING: &str = "Node.js without such a seccomp profile";
-/// Rows that are not for systems that boot, where all are in one container: what is refused, and memory of a size that is
-/// copied often enough.
+/// Rows that are not for systems that boot, where all are in one container: what is refused, and
+/// memory of a size that is copied often enough.
 const ALONE: &[&str] = &[IO_URING, SEMAPHORE, LARGE];
 /// Refused as well.
 pub const SEMAPHORE: &str = "eventfd, a semaphore";

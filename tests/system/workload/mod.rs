@@ -1,8 +1,9 @@
-//! What people run in containers, in containers of every kind: a checkpoint and a restart in the middle of what a client
-//! on the host does with it, by our commands and by LXC's own `lxc-checkpoint`.
+//! What people run in containers, in containers of every kind: a checkpoint and a restart in the
+//! middle of what a client on the host does with it, by our commands and by LXC's own
+//! `lxc-checkpoint`.
 //!
-//! A [`Row`] is a program and what a client does with it; a [`Kind`] is a sort of container; a [`Guest`] is such a
-//! container with the programs of some rows; a [`trial`] is the story of one.
+//! A [`Row`] is a program and what a client does with it; a [`Kind`] is a sort of container; a
+//! [`Guest`] is such a container with the programs of some rows; a [`trial`] is the story of one.
 
 pub mod boot;
 pub mod client;

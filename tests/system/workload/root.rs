@@ -18,9 +18,12 @@ pub struct Debian {
     is_shifted: bool,
 }
 
-pub const UNPRIVILEGED: Debian = Debian { name: "workload", made_of: WORKLOADS_ROOT, is_shifted: true };
-pub const PRIVILEGED: Debian = Debian { name: "workload-p", made_of: WORKLOADS_ROOT, is_shifted: false };
-pub const WITH_OPENRC: Debian = Debian { name: "workload-o", made_of: OPENRC_ROOT, is_shifted: true };
+pub const UNPRIVILEGED: Debian =
+    Debian { name: "workload", made_of: WORKLOADS_ROOT, is_shifted: true };
+pub const PRIVILEGED: Debian =
+    Debian { name: "workload-p", made_of: WORKLOADS_ROOT, is_shifted: false };
+pub const WITH_OPENRC: Debian =
+    Debian { name: "workload-o", made_of: OPENRC_ROOT, is_shifted: true };
 
 /// Where the programs of rows are in the container.
 pub const ROWS: &str = "usr/local/lib/rows";
@@ -41,12 +44,17 @@ const ADDED: &[(&str, &str)] = &[
 /// What takes the place of others.
 const WRITTEN: &[(&str, &str)] = &[
     // Debian's listens on addresses of the loopback, and on no other one beside them.
-    ("etc/memcached.conf", "-d\n-u memcache\n-p 11211\n-l 0.0.0.0\n-P /var/run/memcached/memcached.pid\n"),
+    (
+        "etc/memcached.conf",
+        "-d\n-u memcache\n-p 11211\n-l 0.0.0.0\n-P /var/run/memcached/memcached.pid\n",
+    ),
     ("etc/hosts", "127.0.0.1 localhost workload workload-p workload-o\n"),
     ("etc/machine-id", ""),
 ];
-const PROGRAMS: &[(&str, &str)] =
-    &[("server.py", include_str!("programs/server.py")), ("server.js", include_str!("programs/server.js"))];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("server.py", include_str!("programs/server.py")),
+    ("server.js", include_str!("programs/server.js")),
+];
 /// What a client downloads: its numbers say where it is.
 pub const BIG_FILE: &str = "var/www/html/big";
 pub const BIG_WORDS: u64 = 8 << 20;
@@ -60,7 +68,11 @@ pub fn make(debian: &Debian, root: &Path) {
         let path = root.join(path);
         // Of what sshd is told twice, the first counts; the others take the last.
         let old = fs::read_to_string(&path).unwrap_or_default();
-        fs::write(&path, if path.ends_with("sshd_config") { format!("{text}{old}") } else { old + text }).unwrap();
+        fs::write(
+            &path,
+            if path.ends_with("sshd_config") { format!("{text}{old}") } else { old + text },
+        )
+        .unwrap();
     }
     for (path, text) in WRITTEN {
         fs::write(root.join(path), text).unwrap();
@@ -76,17 +88,23 @@ pub fn make(debian: &Debian, root: &Path) {
     let words: Vec<u8> = (0..BIG_WORDS).flat_map(u64::to_le_bytes).collect();
     fs::write(root.join(BIG_FILE), words).unwrap();
     let key = "/root/.ssh/id_ed25519";
-    Run::new("chroot").arg(root).args(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key]).ok();
+    Run::new("chroot")
+        .arg(root)
+        .args(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key])
+        .ok();
     let ssh = root.join("root/.ssh");
     fs::copy(ssh.join("id_ed25519.pub"), ssh.join("authorized_keys")).unwrap();
     // Nothing of the network is to be waited for.
-    for unit in ["systemd-networkd-wait-online.service", "apt-daily.timer", "apt-daily-upgrade.timer"] {
+    for unit in
+        ["systemd-networkd-wait-online.service", "apt-daily.timer", "apt-daily-upgrade.timer"]
+    {
         let _ = symlink("/dev/null", root.join("etc/systemd/system").join(unit));
     }
     // No terminal is there.
     let inittab = root.join("etc/inittab");
     let old = fs::read_to_string(&inittab).unwrap();
-    let kept: String = old.lines().filter(|l| !l.contains("getty")).map(|l| format!("{l}\n")).collect();
+    let kept: String =
+        old.lines().filter(|l| !l.contains("getty")).map(|l| format!("{l}\n")).collect();
     fs::write(inittab, kept).unwrap();
     if debian.is_shifted {
         shift_owners(root);

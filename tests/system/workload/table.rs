@@ -10,7 +10,8 @@ use super::kind::KINDS;
 use super::list::{IO_URING, ROWS, SEMAPHORE};
 use super::{Kind, Outcome, Tool};
 
-/// A refusal that is right: part of the preflight's words, where it may be, and who says that it cannot be done.
+/// A refusal that is right: part of the preflight's words, where it may be, and who says that it
+/// cannot be done.
 pub struct Refusal {
     pub words: &'static str,
     pub of: fn(Kind, &str) -> bool,
@@ -55,7 +56,8 @@ impl Refusal {
     }
 }
 
-/// What came of each row in each kind: the numbers of both in their lists, and whether it is LXC's tool's.
+/// What came of each row in each kind: the numbers of both in their lists, and whether it is LXC's
+/// tool's.
 #[derive(Default)]
 pub struct Table(BTreeMap<(usize, usize, bool), Outcome>);
 
@@ -69,7 +71,8 @@ struct Kept {
 }
 
 impl Table {
-    /// What runs before have kept there; nothing, if there is no such file. Rows and kinds that are no more are left out.
+    /// What runs before have kept there; nothing, if there is no such file. Rows and kinds that are
+    /// no more are left out.
     pub fn load(path: &Path) -> Table {
         let mut table = Table::default();
         for line in fs::read_to_string(path).unwrap_or_default().lines() {
@@ -87,7 +90,8 @@ impl Table {
         let line = |((row, kind, is_lxcs), outcome): (&(usize, usize, bool), &Outcome)| {
             let (row, kind) = (ROWS[*row].name.to_owned(), KINDS[*kind].name().to_owned());
             let tool = if *is_lxcs { Tool::Lxcs } else { Tool::Ours };
-            serde_json::to_string(&Kept { kind, row, tool, outcome: outcome.clone() }).unwrap() + "\n"
+            serde_json::to_string(&Kept { kind, row, tool, outcome: outcome.clone() }).unwrap()
+                + "\n"
         };
         fs::write(path, self.0.iter().map(line).collect::<String>()).unwrap();
     }
@@ -108,12 +112,19 @@ impl Table {
                 blockers.iter().any(|b| Refusal::of(b, KINDS[*kind], ROWS[*row].name).is_none())
             }
         });
-        wrong.map(|((row, kind, _), o)| format!("{}, {}: {o:?}", ROWS[*row].name, KINDS[*kind].name())).collect()
+        wrong
+            .map(|((row, kind, _), o)| {
+                format!("{}, {}: {o:?}", ROWS[*row].name, KINDS[*kind].name())
+            })
+            .collect()
     }
 
     /// The table with what a reader must know of it, as it stands in tests/system/WORKLOADS.md.
     pub fn document(&self, versions: &str) -> String {
-        let kinds: String = KINDS.iter().map(|kind| format!("* *{}*: {}\n", kind.name(), kind.explained())).collect();
+        let kinds: String = KINDS
+            .iter()
+            .map(|kind| format!("* *{}*: {}\n", kind.name(), kind.explained()))
+            .collect();
         format!(
             "# What people run, in containers of every kind
 
@@ -156,7 +167,8 @@ impl Reasons {
         for reason in why {
             // A refusal that is known stands there once, of whichever process it was met first.
             let known = REFUSALS.iter().find(|r| reason.contains(r.words));
-            let told = known.map_or_else(|| general(reason), |r| format!("{} ({})", general(reason), r.source));
+            let told = known
+                .map_or_else(|| general(reason), |r| format!("{} ({})", general(reason), r.source));
             let is_it = |old: &&String| known.map_or(**old == told, |r| old.contains(r.source));
             let number = self.0.iter().position(|old| is_it(&old));
             numbers.insert(number.unwrap_or_else(|| {
@@ -174,20 +186,28 @@ impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut reasons = Reasons::default();
         write!(f, "| ours / LXC's |")?;
-        let kinds: Vec<usize> = (0..KINDS.len()).filter(|k| self.0.keys().any(|key| key.1 == *k)).collect();
+        let kinds: Vec<usize> =
+            (0..KINDS.len()).filter(|k| self.0.keys().any(|key| key.1 == *k)).collect();
         for kind in &kinds {
             write!(f, " {} |", KINDS[*kind].name())?;
         }
         writeln!(f, "\n|---|{}", "---|".repeat(kinds.len()))?;
-        for (number, row) in ROWS.iter().enumerate().filter(|(number, _)| self.0.keys().any(|key| key.0 == *number)) {
+        for (number, row) in
+            ROWS.iter().enumerate().filter(|(number, _)| self.0.keys().any(|key| key.0 == *number))
+        {
             write!(f, "| {} |", row.name)?;
             for kind in &kinds {
-                let mut cell = |lxcs: bool| self.0.get(&(number, *kind, lxcs)).map(|outcome| reasons.cell(outcome));
+                let mut cell = |lxcs: bool| {
+                    self.0.get(&(number, *kind, lxcs)).map(|outcome| reasons.cell(outcome))
+                };
                 match (cell(false), cell(true)) {
                     (None, None) => write!(f, " |")?,
-                    (ours, lxcs) => {
-                        write!(f, " {} / {} |", ours.as_deref().unwrap_or("-"), lxcs.as_deref().unwrap_or("-"))?
-                    }
+                    (ours, lxcs) => write!(
+                        f,
+                        " {} / {} |",
+                        ours.as_deref().unwrap_or("-"),
+                        lxcs.as_deref().unwrap_or("-")
+                    )?,
                 }
             }
             writeln!(f)?;

@@ -7,7 +7,8 @@ use lxc_cr::criu::log::{Operation, summarise};
 
 use crate::harness::run::Output;
 
-/// How our commands begin a refusal; one blocker follows on the line, several on lines of their own.
+/// How our commands begin a refusal; one blocker follows on the line, several on lines of their
+/// own.
 const REFUSAL: &str = "it cannot be checkpointed:";
 
 /// What our preflight says stands in the way.
@@ -15,7 +16,9 @@ pub fn blockers(told: &Output) -> Vec<String> {
     let Some((_, rest)) = told.stderr.split_once(REFUSAL) else { return vec![failure(told)] };
     match rest.split_once('\n') {
         Some(("", lines)) => {
-            let one = |line: &str| line.strip_prefix("  ").filter(|l| !l.starts_with(' ')).map(str::to_owned);
+            let one = |line: &str| {
+                line.strip_prefix("  ").filter(|l| !l.starts_with(' ')).map(str::to_owned)
+            };
             lines.lines().filter_map(one).collect()
         }
         Some((one, _)) => vec![one.trim().to_owned()],
@@ -32,8 +35,8 @@ pub fn failure(told: &Output) -> String {
     line.split_once(": ").map_or(line, |(_, why)| why).to_owned()
 }
 
-/// LXC's tool says that CRIU has failed, and no more: the line of CRIU's newest log that tells the reason, or the first
-/// error in it that is none that it always has.
+/// LXC's tool says that CRIU has failed, and no more: the line of CRIU's newest log that tells the
+/// reason, or the first error in it that is none that it always has.
 pub fn criu_error(images: &Path, operation: Operation) -> Option<String> {
     let mut logs: Vec<_> = fs::read_dir(images).ok()?.flatten().map(|e| e.path()).collect();
     logs.retain(|path| path.extension().is_some_and(|e| e == "log"));

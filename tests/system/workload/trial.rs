@@ -18,7 +18,13 @@ use crate::harness::run::Output;
 const REFUSED: i32 = 4;
 
 /// How each of the rows came out in one container of that kind.
-pub fn run(world: &World, installed: &Installed, kind: Kind, rows: &[Row], tool: Tool) -> Vec<Outcome> {
+pub fn run(
+    world: &World,
+    installed: &Installed,
+    kind: Kind,
+    rows: &[Row],
+    tool: Tool,
+) -> Vec<Outcome> {
     let images = world.images(&format!("{tool:?}").to_lowercase());
     // A root is made only once.
     drop(Guest::make(world, installed, kind, rows, tool));
@@ -30,7 +36,8 @@ pub fn run(world: &World, installed: &Installed, kind: Kind, rows: &[Row], tool:
         guest.kill();
         outcomes.unwrap_or_else(|why| rows.iter().map(|_| Outcome::Failed(why.clone())).collect())
     });
-    let mut outcomes = told.unwrap_or_else(|why| rows.iter().map(|_| Outcome::Failed(why.clone())).collect());
+    let mut outcomes =
+        told.unwrap_or_else(|why| rows.iter().map(|_| Outcome::Failed(why.clone())).collect());
     fs::remove_dir_all(&images).unwrap();
     let left = before.differences_without(world.lxcpath());
     // What LXC's tool leaves is its own affair.
@@ -55,10 +62,14 @@ fn try_run(guest: &Guest<'_>, images: &Path, tool: Tool) -> Vec<Outcome> {
 }
 
 /// Does all of it at the same time: no client waits until another one has.
-fn side_by_side<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Result<R, String>> {
+fn side_by_side<T: Send, R: Send>(
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<Result<R, String>> {
     thread::scope(|scope| {
         let work = &work;
-        let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(move || caught(|| work(item)))).collect();
+        let threads: Vec<_> =
+            items.into_iter().map(|item| scope.spawn(move || caught(|| work(item)))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     })
 }
@@ -75,8 +86,11 @@ fn turn(guest: &Guest<'_>, images: &Path, tool: Tool) -> Result<(), Outcome> {
             succeeded("lxc-restart", &guest.ours("lxc-restart"), told::failure)?;
         }
         Tool::Lxcs => {
-            let why =
-                |operation| move |told: &_| told::criu_error(images, operation).unwrap_or_else(|| told::failure(told));
+            let why = |operation| {
+                move |told: &_| {
+                    told::criu_error(images, operation).unwrap_or_else(|| told::failure(told))
+                }
+            };
             succeeded("dump", &guest.stock("-s", images), why(Operation::Dump))?;
             guest.wait_state("STOPPED");
             succeeded("restore", &guest.stock("-r", images), why(Operation::Restore))?;
@@ -103,14 +117,28 @@ fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// Beside the logs of other trials, for whoever wants to know more.
-fn keep_logs(world: &World, kind: Kind, rows: &[Row], tool: Tool, images: &Path, guest: &Guest<'_>) {
+fn keep_logs(
+    world: &World,
+    kind: Kind,
+    rows: &[Row],
+    tool: Tool,
+    images: &Path,
+    guest: &Guest<'_>,
+) {
     let row = if let [row] = rows { row.name } else { "all" };
     let to = world.logs().join(format!("{kind:?}-{tool:?}-{}", row.replace(['/', ' '], "-")));
     let dump = guest.dump_dir();
-    for dir in [images, &dump, &dump.with_file_name("dump.partial"), dump.parent().unwrap_or(&dump), &guest.logs()] {
+    for dir in [
+        images,
+        &dump,
+        &dump.with_file_name("dump.partial"),
+        dump.parent().unwrap_or(&dump),
+        &guest.logs(),
+    ] {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|e| e == "log") {
-                let _ = fs::create_dir_all(&to).and_then(|()| fs::copy(entry.path(), to.join(entry.file_name())));
+                let _ = fs::create_dir_all(&to)
+                    .and_then(|()| fs::copy(entry.path(), to.join(entry.file_name())));
             }
         }
     }

@@ -29,7 +29,9 @@ fn silence_after_a_part_of_a_request_is_borne_for_a_while() {
     let monitor = Monitor::start();
     let header = Header { code: 7, datalen: 9, value: 0 }.encode();
     let mut partly: Vec<UnixStream> = Vec::new();
-    for sent in [&[][..], &header[..1], &header[..15], &header[..], &[&header[..], b"lxc.ar"].concat()] {
+    for sent in
+        [&[][..], &header[..1], &header[..15], &header[..], &[&header[..], b"lxc.ar"].concat()]
+    {
         let mut stream = monitor.connect();
         stream.write_all(sent).unwrap();
         partly.push(stream);
@@ -52,7 +54,8 @@ fn silence_after_a_part_of_a_request_is_borne_for_a_while() {
 fn a_request_may_come_byte_by_byte() {
     let monitor = Monitor::start();
     let mut stream = monitor.connect();
-    let request = [&Header { code: 7, datalen: 13, value: 0 }.encode()[..], b"lxc.uts.name\0"].concat();
+    let request =
+        [&Header { code: 7, datalen: 13, value: 0 }.encode()[..], b"lxc.uts.name\0"].concat();
     for byte in request {
         stream.write_all(&[byte]).unwrap();
         monitor.with(|_, _| ());
@@ -80,15 +83,18 @@ fn ten_thousand_random_requests_leave_it_serving() {
     let mut random = Random(0x5eed);
     for i in 0..10_000u32 {
         let mut stream = monitor.connect();
-        let code = if random.below(8) == 0 { random.next() as i32 } else { random.below(29) as i32 };
+        let code =
+            if random.below(8) == 0 { random.next() as i32 } else { random.below(29) as i32 };
         let announced = match random.below(6) {
             0 => random.next() as i32,
             1 => [96, 80, 40, 32, 24][random.below(5) as usize],
             2 => 0,
             _ => random.below(300) as i32,
         };
-        let mut bytes = Header { code, datalen: announced, value: random.next() as i32 }.encode().to_vec();
-        let sent = if random.below(4) == 0 { random.below(300) } else { announced.clamp(0, 9000) as u64 };
+        let mut bytes =
+            Header { code, datalen: announced, value: random.next() as i32 }.encode().to_vec();
+        let sent =
+            if random.below(4) == 0 { random.below(300) } else { announced.clamp(0, 9000) as u64 };
         bytes.extend((0..sent).map(|_| random.next() as u8));
         if random.below(10) == 0 {
             bytes.truncate(random.below(17) as usize);
@@ -187,7 +193,8 @@ fn another_user_is_denied_and_can_t_crowd_out_root() {
 fn stranger() {
     let Ok(lxcpath) = std::env::var(STRANGER) else { return };
     let name = SocketAddr::from_abstract_name(socket_name(&lxcpath, "made-up")).unwrap();
-    let flood: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect_addr(&name).unwrap()).collect();
+    let flood: Vec<UnixStream> =
+        (0..40).map(|_| UnixStream::connect_addr(&name).unwrap()).collect();
     for code in 0..30 {
         let mut stream = UnixStream::connect_addr(&name).unwrap();
         let payload = if code % 2 == 0 { &[][..] } else { &b"lxc.uts.name\0"[..] };
@@ -199,7 +206,8 @@ fn stranger() {
     }
     let open = flood.iter().filter(|s| silent(s)).count();
     assert!(open <= MAX_STRANGERS, "{open} connections of strangers are kept");
-    // The client does not trust a socket of another user, should the tests run as one who is not root.
+    // The client does not trust a socket of another user, should the tests run as one who is not
+    // root.
     let mine = Client::new(&lxcpath, "made-up").state();
     assert!(matches!(mine, Err(ClientError::Denied | ClientError::Protocol(_))), "{mine:?}");
 }

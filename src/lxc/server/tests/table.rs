@@ -25,8 +25,14 @@ fn the_client_s_verbs_are_answered() {
 fn cgroup_paths_depend_on_the_controller() {
     let monitor = Monitor::start();
     let client = monitor.client();
-    assert_eq!(client.cgroup(Some("memory")).unwrap().as_deref(), Some("lxc.payload.made-up/inner"));
-    assert_eq!(client.limit_cgroup(Some("freezer")).unwrap().as_deref(), Some("lxc.payload.made-up"));
+    assert_eq!(
+        client.cgroup(Some("memory")).unwrap().as_deref(),
+        Some("lxc.payload.made-up/inner")
+    );
+    assert_eq!(
+        client.limit_cgroup(Some("freezer")).unwrap().as_deref(),
+        Some("lxc.payload.made-up")
+    );
     assert_eq!(client.cgroup(Some("nonsense")).unwrap(), None);
     assert_eq!(client.cgroup(None).unwrap(), None, "the hierarchy has controllers");
     monitor.with(|_, made_up| made_up.controllers.clear());
@@ -96,8 +102,14 @@ fn a_hybrid_host_has_no_cgroup2_answers() {
     let monitor = Monitor::start();
     monitor.with(|_, made_up| made_up.layout = Layout::Hybrid);
     assert!(monitor.client().limit_cgroup2_fd().unwrap().is_none());
-    for (number, errno) in [(15, Errno::ENOENT), (16, Errno::ENOENT), (17, Errno::EINVAL), (20, Errno::EINVAL)] {
-        assert_eq!(monitor.raw(number, -1, &[]).1.unwrap().code, -(errno as i32), "command {number}");
+    for (number, errno) in
+        [(15, Errno::ENOENT), (16, Errno::ENOENT), (17, Errno::EINVAL), (20, Errno::EINVAL)]
+    {
+        assert_eq!(
+            monitor.raw(number, -1, &[]).1.unwrap().code,
+            -(errno as i32),
+            "command {number}"
+        );
     }
 }
 
@@ -110,7 +122,10 @@ fn a_hybrid_host_tells_of_each_hierarchy() {
     });
     let client = monitor.client();
     for controller in [Some("cpuacct"), Some("name=systemd"), None] {
-        assert_eq!(client.limit_cgroup(controller).unwrap().as_deref(), Some("/lxc.payload.made-up"));
+        assert_eq!(
+            client.limit_cgroup(controller).unwrap().as_deref(),
+            Some("/lxc.payload.made-up")
+        );
     }
     let (mut stream, header, fds) = monitor.raw(23, 0, &[0; 96]);
     assert_eq!((header.unwrap().code, fds.len()), (0, 3));
@@ -120,8 +135,13 @@ fn a_hybrid_host_tells_of_each_hierarchy() {
     assert_eq!((ctx.layout, ctx.utilities, ctx.fds.len()), (1, 0, 3));
     // A client that knows which kind it wants.
     let wanted = |kind: HierarchyKind, controller: &str| {
-        let request =
-            CgroupFd { layout: 0, utilities: 0, kind: kind as i32, fd: -1, controller: controller.to_owned() };
+        let request = CgroupFd {
+            layout: 0,
+            utilities: 0,
+            kind: kind as i32,
+            fd: -1,
+            controller: controller.to_owned(),
+        };
         monitor.raw(25, 0, &request.encode()).1.unwrap().code
     };
     assert_eq!(wanted(HierarchyKind::V1, "cpu"), 0);
@@ -162,8 +182,14 @@ fn a_controller_s_cgroup_comes_as_descriptor() {
         let mut payload = [0; 80];
         stream.read_exact(&mut payload).unwrap();
         let answer = CgroupFd::decode(&payload);
-        assert_eq!((answer.layout, answer.kind, answer.controller.as_str()), (2, HierarchyKind::V2 as i32, "memory"));
-        let table = [(ask(0, "nonsense"), Errno::ENOENT), (ask(HierarchyKind::V1 as i32, "memory"), Errno::EINVAL)];
+        assert_eq!(
+            (answer.layout, answer.kind, answer.controller.as_str()),
+            (2, HierarchyKind::V2 as i32, "memory")
+        );
+        let table = [
+            (ask(0, "nonsense"), Errno::ENOENT),
+            (ask(HierarchyKind::V1 as i32, "memory"), Errno::EINVAL),
+        ];
         for (request, errno) in table {
             assert_eq!(monitor.raw(number, 0, &request.encode()).1.unwrap().code, -(errno as i32));
         }
@@ -217,7 +243,10 @@ fn ttys_are_lent_until_the_client_closes() {
     assert_eq!((first.1, first.2, first.3), (0, 1, 1));
     assert_eq!((second.1, second.2, second.3), (0, 2, 1));
     let refused = -(Errno::EBADF as i32);
-    assert_eq!((none.1, none.3, lend(2).1, lend(9).1, lend(-2).1), (refused, 0, refused, refused, refused));
+    assert_eq!(
+        (none.1, none.3, lend(2).1, lend(9).1, lend(-2).1),
+        (refused, 0, refused, refused, refused)
+    );
     assert_eq!(monitor.with(|_, made_up| made_up.lent.clone()), [1, 2]);
     drop(first);
     monitor.until(|s| s.held_count() == 1);
@@ -253,7 +282,11 @@ fn state_clients_are_told_what_they_wait_for() {
     let limit = Duration::from_secs(5);
     let mut wanted = [0; State::COUNT];
     wanted[State::Running.index()] = 1;
-    assert_eq!(client.add_state_client(&wanted).unwrap().wait(limit).unwrap(), State::Running, "it is so already");
+    assert_eq!(
+        client.add_state_client(&wanted).unwrap().wait(limit).unwrap(),
+        State::Running,
+        "it is so already"
+    );
     wanted[State::Running.index()] = 2;
     let mut reboot = client.add_state_client(&wanted).unwrap();
     assert_eq!(reboot.now(), None, "2 waits for the next time");
@@ -282,7 +315,10 @@ fn a_final_stop_is_the_end_of_the_connection() {
     let mut stopped = client.add_state_client(&[1, 0, 0, 0, 0, 0, 0, 0]).unwrap();
     monitor.with(|s, _| s.end());
     assert_eq!(client.state().unwrap(), State::Stopped, "refused");
-    assert!(matches!(stopped.wait(Duration::from_millis(30)), Err(ClientError::Timeout(_))), "post-stop may run");
+    assert!(
+        matches!(stopped.wait(Duration::from_millis(30)), Err(ClientError::Timeout(_))),
+        "post-stop may run"
+    );
     drop(monitor);
     assert_eq!(stopped.wait(Duration::from_secs(5)).unwrap(), State::Stopped);
 }
@@ -316,14 +352,20 @@ fn lxc_monitor_is_told_by_its_fifo() {
 #[test]
 fn a_name_is_served_once() {
     let monitor = Monitor::start();
-    assert!(matches!(Server::bind(&format!("{}/", monitor.lxcpath()), "made-up"), Err(Error::AlreadyRunning)));
+    assert!(matches!(
+        Server::bind(&format!("{}/", monitor.lxcpath()), "made-up"),
+        Err(Error::AlreadyRunning)
+    ));
     let long = "n".repeat(200);
     let server = Server::bind(monitor.lxcpath(), &long).unwrap();
     assert!(matches!(Server::bind(monitor.lxcpath(), &long), Err(Error::AlreadyRunning)), "hashed");
     let socket = server.listener().unwrap().try_clone_to_owned().unwrap();
     drop(server);
     let server = Server::adopt(socket, monitor.lxcpath(), &long).unwrap();
-    assert!(matches!(Server::bind(monitor.lxcpath(), &long), Err(Error::AlreadyRunning)), "taken over");
+    assert!(
+        matches!(Server::bind(monitor.lxcpath(), &long), Err(Error::AlreadyRunning)),
+        "taken over"
+    );
     drop(server);
     Server::bind(monitor.lxcpath(), &long).unwrap();
 }

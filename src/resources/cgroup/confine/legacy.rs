@@ -22,7 +22,10 @@ pub(super) struct Legacy {
 impl Legacy {
     /// As it was at the checkpoint.
     pub fn of_tree(tree: &Tree) -> Legacy {
-        Legacy { controller: tree.controllers.first().cloned().unwrap_or_default(), directories: confined(tree) }
+        Legacy {
+            controller: tree.controllers.first().cloned().unwrap_or_default(),
+            directories: confined(tree),
+        }
     }
 
     /// As the `lxc.cgroup.*` lines of the configuration say.
@@ -34,13 +37,23 @@ impl Legacy {
         let mut found: Vec<Legacy> = Vec::new();
         for (name, value) in settings::of_config(items) {
             let controller = name.split('.').next().unwrap_or_default();
-            match found.iter_mut().find(|l| l.controller == controller).and_then(|l| l.directories.first_mut()) {
+            match found
+                .iter_mut()
+                .find(|l| l.controller == controller)
+                .and_then(|l| l.directories.first_mut())
+            {
                 Some(top) => drop(top.limits.insert(name, value)),
-                None => found.push(on_top(controller, Limits::from([(name.clone(), value)]), Vec::new())),
+                None => found.push(on_top(
+                    controller,
+                    Limits::from([(name.clone(), value)]),
+                    Vec::new(),
+                )),
             }
         }
         let devices = Policy::configured_of_v1(items)?;
-        found.extend(devices.map(|policy| on_top("devices", Limits::new(), vec![Program::Rules(policy)])));
+        found.extend(
+            devices.map(|policy| on_top("devices", Limits::new(), vec![Program::Rules(policy)])),
+        );
         Ok(found)
     }
 
@@ -81,7 +94,10 @@ impl Legacy {
         let mut notes = Vec::new();
         let Some(top) = self.of(payload) else { return Ok(notes) };
         for confined in &self.directories {
-            notes.extend(settings::apply(&cgroup::directory(top, &confined.path)?, &confined.limits)?);
+            notes.extend(settings::apply(
+                &cgroup::directory(top, &confined.path)?,
+                &confined.limits,
+            )?);
         }
         for (path, policy) in self.policies() {
             devices::narrow(&cgroup::directory(top, path)?, policy)?;

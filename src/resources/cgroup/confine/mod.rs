@@ -1,9 +1,10 @@
 //! What holds a container's cgroups back: limits, and the device programs on them.
 //!
-//! CRIU is born in the payload cgroup, has to open and make devices there, and needs more memory and processes than
-//! the container. So all of it is put in force when CRIU has done its part, while the restored tasks still stand
-//! still. Controllers can only be handed on by a cgroup without tasks; so CRIU moves aside when init has gone to its
-//! place, and before it makes the other tasks.
+//! CRIU is born in the payload cgroup, has to open and make devices there, and needs more memory
+//! and processes than the container. So all of it is put in force when CRIU has done its part,
+//! while the restored tasks still stand still. Controllers can only be handed on by a cgroup
+//! without tasks; so CRIU moves aside when init has gone to its place, and before it makes the
+//! other tasks.
 //!
 //! On a hybrid host v1's hierarchies hold it back, too (`legacy`).
 
@@ -52,7 +53,11 @@ pub struct Confinement {
 
 impl Confinement {
     /// As it was at the checkpoint, or, where nobody has recorded it, as the configuration says.
-    pub fn new(unified: Option<&Tree>, legacy: &[Tree], config: &Config) -> Result<Confinement, NoRule> {
+    pub fn new(
+        unified: Option<&Tree>,
+        legacy: &[Tree],
+        config: &Config,
+    ) -> Result<Confinement, NoRule> {
         let devices_at_start = Policy::at_start(config.cgroup2_items())?;
         let recorded = unified.is_some() || !legacy.is_empty();
         let legacy = match recorded {
@@ -65,7 +70,10 @@ impl Confinement {
             None => vec![Confined {
                 path: PathBuf::new(),
                 limits: settings::of_config(config.cgroup2_items()),
-                devices: Policy::configured(config.cgroup2_items())?.map(Program::Rules).into_iter().collect(),
+                devices: Policy::configured(config.cgroup2_items())?
+                    .map(Program::Rules)
+                    .into_iter()
+                    .collect(),
             }],
         };
         let inner = unified.map(|tree| tree.inner.clone()).unwrap_or_default();
@@ -76,8 +84,13 @@ impl Confinement {
     pub fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
         let top = self.directories.iter().find(|c| c.path.as_os_str().is_empty());
         let unified = payload.iter().find(|c| c.hierarchy.is_unified());
-        let missing = top.zip(unified).map(|(top, cgroup)| settings::missing(&cgroup.dir, &top.limits));
-        missing.into_iter().flatten().chain(self.legacy.iter().flat_map(|l| l.missing(payload))).collect()
+        let missing =
+            top.zip(unified).map(|(top, cgroup)| settings::missing(&cgroup.dir, &top.limits));
+        missing
+            .into_iter()
+            .flatten()
+            .chain(self.legacy.iter().flat_map(|l| l.missing(payload)))
+            .collect()
     }
 
     /// Prepares payload cgroups that are new, before there is anything below them.
@@ -85,11 +98,13 @@ impl Confinement {
         self.legacy.iter().try_for_each(|legacy| legacy.prepare(payload))
     }
 
-    /// Makes the directories what they were, while there is nobody but CRIU's init in them, at its place. CRIU's other
-    /// processes, which are where its tasks begin, move aside where they are in the way.
+    /// Makes the directories what they were, while there is nobody but CRIU's init in them, at its
+    /// place. CRIU's other processes, which are where its tasks begin, move aside where they are in
+    /// the way.
     pub fn set_structure(&self, payload: &Path) -> Result<()> {
         // What is above the place where they are is no concern of theirs.
-        let concerns_criu = |c: &Confined| c.path.starts_with(&self.inner) && settings::has_structure(&c.limits);
+        let concerns_criu =
+            |c: &Confined| c.path.starts_with(&self.inner) && settings::has_structure(&c.limits);
         if self.directories.iter().any(concerns_criu) {
             let home = payload.join(&self.inner);
             let aside = home.join(ASIDE);
@@ -104,7 +119,10 @@ impl Confinement {
             }
         }
         for confined in &self.directories {
-            settings::set_structure(&cgroup::directory(payload, &confined.path)?, &confined.limits)?;
+            settings::set_structure(
+                &cgroup::directory(payload, &confined.path)?,
+                &confined.limits,
+            )?;
         }
         Ok(())
     }
@@ -120,7 +138,9 @@ impl Confinement {
         for legacy in &self.legacy {
             in_force.notes.extend(legacy.apply(payload)?);
         }
-        let Some(unified) = payload.iter().find(|c| c.hierarchy.is_unified()) else { return Ok(in_force) };
+        let Some(unified) = payload.iter().find(|c| c.hierarchy.is_unified()) else {
+            return Ok(in_force);
+        };
         for confined in &self.directories {
             let dir = cgroup::directory(&unified.dir, &confined.path)?;
             in_force.notes.extend(settings::apply(&dir, &confined.limits)?);
@@ -137,7 +157,11 @@ impl Confinement {
 /// The directories of a tree on which there is something.
 fn confined(tree: &Tree) -> Vec<Confined> {
     let all = tree.directories.iter();
-    let all = all.map(|d| Confined { path: d.path.clone(), limits: d.limits.clone(), devices: d.devices.clone() });
+    let all = all.map(|d| Confined {
+        path: d.path.clone(),
+        limits: d.limits.clone(),
+        devices: d.devices.clone(),
+    });
     all.filter(|c| !c.limits.is_empty() || !c.devices.is_empty()).collect()
 }
 
@@ -157,7 +181,8 @@ impl InForce {
     }
 }
 
-/// Reads the device rules of a running container's cgroups into its tree; returns what the user should know.
+/// Reads the device rules of a running container's cgroups into its tree; returns what the user
+/// should know.
 ///
 /// # Errors
 /// When there is a program that nobody could put in force again.

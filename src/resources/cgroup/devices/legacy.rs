@@ -1,8 +1,10 @@
-//! The device rules of cgroup v1: files of the `devices` hierarchy, where LXC 5 and 6 put them on a hybrid host.
+//! The device rules of cgroup v1: files of the `devices` hierarchy, where LXC 5 and 6 put them on a
+//! hybrid host.
 //!
-//! The kernel takes "nothing but this" for a cgroup without others below it only, and CRIU has to open and make
-//! devices while it restores. So a new cgroup is first one where nothing is allowed but every device by name, and
-//! the list is narrowed in the end; what is below it loses what it loses.
+//! The kernel takes "nothing but this" for a cgroup without others below it only, and CRIU has to
+//! open and make devices while it restores. So a new cgroup is first one where nothing is allowed
+//! but every device by name, and the list is narrowed in the end; what is below it loses what it
+//! loses.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -12,13 +14,14 @@ use anyhow::{Context, Result};
 
 use super::Policy;
 
-/// What `devices.list` says where all is allowed, whatever was denied: the kernel does not show that.
+/// What `devices.list` says where all is allowed, whatever was denied: the kernel does not show
+/// that.
 const ALL: &str = "a *:* rwm";
 /// Every device, by name.
 const EVERYTHING: [&str; 2] = ["b *:* rwm", "c *:* rwm"];
 
-/// The rules in force on a cgroup; none where there are none. `configured` are those of the container's configuration,
-/// for what the kernel does not show.
+/// The rules in force on a cgroup; none where there are none. `configured` are those of the
+/// container's configuration, for what the kernel does not show.
 pub fn read(dir: &Path, configured: Option<Policy>) -> Result<Option<Policy>> {
     let path = dir.join("devices.list");
     let what = || format!("read {}", path.display());
@@ -51,6 +54,9 @@ pub fn narrow(dir: &Path, policy: &Policy) -> Result<()> {
 
 fn write(dir: &Path, file: &str, line: &str) -> Result<()> {
     let path = dir.join(file);
-    let written = OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(line.as_bytes()));
-    written.map_err(|e: io::Error| anyhow::Error::new(e).context(format!("write '{line}' to {}", path.display())))
+    let written =
+        OpenOptions::new().write(true).open(&path).and_then(|mut f| f.write_all(line.as_bytes()));
+    written.map_err(|e: io::Error| {
+        anyhow::Error::new(e).context(format!("write '{line}' to {}", path.display()))
+    })
 }

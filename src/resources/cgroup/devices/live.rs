@@ -12,7 +12,8 @@ use super::{Policy, program};
 use crate::lxc::protocol::DeviceItem;
 use crate::sys::bpf::{self, Instruction};
 
-/// A call of a kernel function, and a load of something that lives outside the program (include/uapi/linux/bpf.h).
+/// A call of a kernel function, and a load of something that lives outside the program
+/// (include/uapi/linux/bpf.h).
 const CALL: u8 = 0x85;
 const LOAD_WIDE: u8 = 0x18;
 /// Registers that a program may name; the kernel's own ones come with its hardening.
@@ -33,17 +34,23 @@ pub enum Program {
     },
 }
 
-/// The device programs on a cgroup directory; `None` stands for one that cannot be read or taken elsewhere.
+/// The device programs on a cgroup directory; `None` stands for one that cannot be read or taken
+/// elsewhere.
 pub fn read(dir: &Path) -> Result<Vec<Option<Program>>> {
     let what = || format!("read the device programs of cgroup {}", dir.display());
     let cgroup = File::open(dir).with_context(what)?;
     let programs = match bpf::programs_of(cgroup.as_fd()) {
         Ok(programs) => programs,
         // A kernel without such programs has none.
-        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => return Ok(Vec::new()),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) => {
+            return Ok(Vec::new());
+        }
         Err(e) => return Err(e).with_context(what),
     };
-    programs.iter().map(|p| Ok(understand(&bpf::instructions_of(p.as_fd()).with_context(what)?))).collect()
+    programs
+        .iter()
+        .map(|p| Ok(understand(&bpf::instructions_of(p.as_fd()).with_context(what)?)))
+        .collect()
 }
 
 fn understand(instructions: &[Instruction]) -> Option<Program> {
@@ -51,7 +58,9 @@ fn understand(instructions: &[Instruction]) -> Option<Program> {
         return Some(Program::Rules(policy));
     }
     let foreign = |i: &Instruction| {
-        [CALL, LOAD_WIDE].contains(&i.code) || i.registers >> 4 > MAX_REGISTER || i.registers & 15 > MAX_REGISTER
+        [CALL, LOAD_WIDE].contains(&i.code)
+            || i.registers >> 4 > MAX_REGISTER
+            || i.registers & 15 > MAX_REGISTER
     };
     let whole = !instructions.is_empty() && !instructions.iter().any(foreign);
     whole.then(|| Program::Instructions { instructions: instructions.iter().map(digits).collect() })
@@ -86,7 +95,8 @@ impl Program {
     }
 }
 
-/// Puts programs on a cgroup directory, one after the other. They are gone when the directory is removed.
+/// Puts programs on a cgroup directory, one after the other. They are gone when the directory is
+/// removed.
 pub fn attach(dir: &Path, programs: &[Program]) -> Result<Vec<OwnedFd>> {
     if programs.is_empty() {
         return Ok(Vec::new());
@@ -112,10 +122,16 @@ pub struct Attached {
 }
 
 impl Attached {
-    /// Takes charge of what [`attach`] has put on a cgroup. `otherwise` is the policy that requests change where no
-    /// program of rules is in force.
-    pub fn new(dir: &Path, programs: &[Program], attached: Vec<OwnedFd>, otherwise: Policy) -> Result<Attached> {
-        let cgroup = File::open(dir).with_context(|| format!("open cgroup {}", dir.display()))?.into();
+    /// Takes charge of what [`attach`] has put on a cgroup. `otherwise` is the policy that requests
+    /// change where no program of rules is in force.
+    pub fn new(
+        dir: &Path,
+        programs: &[Program],
+        attached: Vec<OwnedFd>,
+        otherwise: Policy,
+    ) -> Result<Attached> {
+        let cgroup =
+            File::open(dir).with_context(|| format!("open cgroup {}", dir.display()))?.into();
         let mut rules = programs.iter().zip(attached).filter_map(|(program, fd)| match program {
             Program::Rules(policy) => Some((policy.clone(), fd)),
             Program::Instructions { .. } => None,
@@ -126,8 +142,8 @@ impl Attached {
         })
     }
 
-    /// Does what `lxc-device` or `lxc-cgroup` asks. There is no moment without a program, and after a failure the old
-    /// one is in force.
+    /// Does what `lxc-device` or `lxc-cgroup` asks. There is no moment without a program, and after
+    /// a failure the old one is in force.
     pub fn request(&mut self, item: &DeviceItem) -> io::Result<()> {
         let mut policy = self.policy.clone();
         if !policy.request(item) && self.program.is_some() {
@@ -170,14 +186,18 @@ mod tests {
         let both = Both {
             devices: vec![
                 Program::Rules(rules),
-                Program::Instructions { instructions: "b700000000000001950000000000000".to_owned() + "0" },
+                Program::Instructions {
+                    instructions: "b700000000000001950000000000000".to_owned() + "0",
+                },
             ],
         };
         let text = toml::to_string(&both).unwrap();
         assert!(text.contains("rules = [\"b *:* rm\"]"), "{text}");
         assert_eq!(toml::from_str::<Both>(&text).unwrap(), both);
         for wrong in ["b7", "zz00000000000001"] {
-            assert!(Program::Instructions { instructions: wrong.to_owned() }.instructions().is_err());
+            assert!(
+                Program::Instructions { instructions: wrong.to_owned() }.instructions().is_err()
+            );
         }
     }
 }

@@ -1,8 +1,9 @@
 //! Which devices a container may open and make, as liblxc has it.
 //!
-//! cgroup2 has no file for it. liblxc makes an eBPF program of the `lxc.cgroup2.devices.*` lines and puts it on the
-//! payload cgroup, where neither CRIU nor LXC's own restore looks for it. We read it off there, keep it as rules, and
-//! put it on the new cgroup before the container runs again.
+//! cgroup2 has no file for it. liblxc makes an eBPF program of the `lxc.cgroup2.devices.*` lines
+//! and puts it on the payload cgroup, where neither CRIU nor LXC's own restore looks for it. We
+//! read it off there, keep it as rules, and put it on the new cgroup before the container runs
+//! again.
 //!
 //! | file | its story |
 //! |---|---|
@@ -80,8 +81,9 @@ pub struct Policy {
 pub struct NoRule(String);
 
 impl Policy {
-    /// What the configuration's `lxc.cgroup2.devices.*` lines make, in their order; none if LXC puts no program on
-    /// the cgroup for them (cgfsng.c, `cgfsng_devices_activate`: when they name no device).
+    /// What the configuration's `lxc.cgroup2.devices.*` lines make, in their order; none if LXC
+    /// puts no program on the cgroup for them (cgfsng.c, `cgfsng_devices_activate`: when they name
+    /// no device).
     pub fn configured(items: &[(String, String)]) -> Result<Option<Policy>, NoRule> {
         let (policy, named) = Policy::of_items(items, Policy::default())?;
         Ok(named.then_some(policy))
@@ -92,7 +94,8 @@ impl Policy {
         Policy::of_items(items, Policy::default()).map(|(policy, _)| policy)
     }
 
-    /// What the `lxc.cgroup.devices.*` lines make of a new cgroup of v1, where all is allowed; none if there are none.
+    /// What the `lxc.cgroup.devices.*` lines make of a new cgroup of v1, where all is allowed; none
+    /// if there are none.
     pub fn configured_of_v1(items: &[(String, String)]) -> Result<Option<Policy>, NoRule> {
         let all = Policy { allow_by_default: true, rules: Vec::new() };
         let (policy, _) = Policy::of_items(items, all.clone())?;
@@ -124,8 +127,8 @@ impl Policy {
         Ok((policy, named))
     }
 
-    /// What a rule changes. One that says what holds anyway counts for nothing, but for taking back its opposite
-    /// (cgroup2_devices.c, `bpf_list_add_device`). Says whether anything was changed.
+    /// What a rule changes. One that says what holds anyway counts for nothing, but for taking back
+    /// its opposite (cgroup2_devices.c, `bpf_list_add_device`). Says whether anything was changed.
     fn change(&mut self, rule: Rule, allow: bool) -> bool {
         let known = self.rules.iter().position(|r| *r == rule);
         match (allow == self.allow_by_default, known) {
@@ -154,7 +157,10 @@ impl Policy {
         };
         let number = |n: i32| u32::try_from(n).ok();
         let access = Access::of_letters(&item.access).unwrap_or_default();
-        self.change(Rule { kind, major: number(item.major), minor: number(item.minor), access }, item.allow)
+        self.change(
+            Rule { kind, major: number(item.major), minor: number(item.minor), access },
+            item.allow,
+        )
     }
 }
 
@@ -182,13 +188,17 @@ impl FromStr for Rule {
     fn from_str(text: &str) -> Result<Rule, NoRule> {
         let wrong = || NoRule(text.to_owned());
         let (kind, rest) = text.split_once(|c: char| c.is_ascii_whitespace()).ok_or_else(wrong)?;
-        let (numbers, access) = rest.split_once(|c: char| c.is_ascii_whitespace()).ok_or_else(wrong)?;
+        let (numbers, access) =
+            rest.split_once(|c: char| c.is_ascii_whitespace()).ok_or_else(wrong)?;
         let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
         let number = |text: &str| match text {
             "*" => Ok(None),
-            _ if text.bytes().all(|b| b.is_ascii_digit()) => {
-                text.parse::<i32>().ok().and_then(|n| u32::try_from(n).ok()).map(Some).ok_or_else(wrong)
-            }
+            _ if text.bytes().all(|b| b.is_ascii_digit()) => text
+                .parse::<i32>()
+                .ok()
+                .and_then(|n| u32::try_from(n).ok())
+                .map(Some)
+                .ok_or_else(wrong),
             _ => Err(wrong()),
         };
         let kind = match kind {
@@ -214,7 +224,10 @@ impl fmt::Display for Rule {
         let number = |n: Option<u32>| n.map_or_else(|| "*".to_owned(), |n| n.to_string());
         write!(f, "{kind} {}:{} ", number(self.major), number(self.minor))?;
         let Access { read, write, make } = self.access;
-        [(read, "r"), (write, "w"), (make, "m")].iter().filter(|(on, _)| *on).try_for_each(|(_, l)| f.write_str(l))
+        [(read, "r"), (write, "w"), (make, "m")]
+            .iter()
+            .filter(|(on, _)| *on)
+            .try_for_each(|(_, l)| f.write_str(l))
     }
 }
 
@@ -236,7 +249,12 @@ impl From<Rule> for String {
 fn of_path(text: &str) -> Result<Rule, NoRule> {
     let wrong = || NoRule(text.to_owned());
     let (path, rest) = text.split_once(' ').ok_or_else(wrong)?;
-    let letters = rest.trim_start_matches(' ').split(' ').next().filter(|l| !l.is_empty()).ok_or_else(wrong)?;
+    let letters = rest
+        .trim_start_matches(' ')
+        .split(' ')
+        .next()
+        .filter(|l| !l.is_empty())
+        .ok_or_else(wrong)?;
     let access = Access::of_letters(letters.get(..3).unwrap_or(letters)).ok_or_else(wrong)?;
     let (kind, number) = device_at(Path::new(path)).map_err(|e| NoRule(format!("{text}: {e}")))?;
     Ok(Rule { kind, major: Some(libc::major(number)), minor: Some(libc::minor(number)), access })
@@ -270,12 +288,16 @@ mod tests {
     #[test]
     fn lines_count_in_their_order() {
         let made = |lines: &[&str]| Policy::configured(&items(lines)).unwrap();
-        let policy = made(&["deny = a", "allow = c 1:3 rwm", "allow = c *:* m", "allow = b 8:* r"]).unwrap();
+        let policy =
+            made(&["deny = a", "allow = c 1:3 rwm", "allow = c *:* m", "allow = b 8:* r"]).unwrap();
         assert!(!policy.allow_by_default);
         assert_eq!(rules(&policy), ["c 1:3 rwm", "c *:* m", "b 8:* r"]);
 
-        // A denial where all is denied takes back what it names, letter by letter, and nothing else.
-        let policy = made(&["allow = c 1:3 rwm", "deny = c 1:3 rw", "allow = c 1:5 r", "deny = c 1:5 r"]).unwrap();
+        // A denial where all is denied takes back what it names, letter by letter, and nothing
+        // else.
+        let policy =
+            made(&["allow = c 1:3 rwm", "deny = c 1:3 rw", "allow = c 1:5 r", "deny = c 1:5 r"])
+                .unwrap();
         assert_eq!(rules(&policy), ["c 1:3 rwm"]);
 
         let policy = made(&["allow = c 1:3 rwm", "allow = a", "deny = c 10:229 rwm"]).unwrap();
@@ -312,7 +334,17 @@ mod tests {
 
     #[test]
     fn what_liblxc_does_not_read_is_no_rule() {
-        for text in ["", "x 1:3 r", "c 1:3", "c 1 r", "c 1:-3 r", "c :3 r", "c 1:3 x", "c  1:3 r", "c 9999999999:1 r"] {
+        for text in [
+            "",
+            "x 1:3 r",
+            "c 1:3",
+            "c 1 r",
+            "c 1:-3 r",
+            "c :3 r",
+            "c 1:3 x",
+            "c  1:3 r",
+            "c 9999999999:1 r",
+        ] {
             assert!(text.parse::<Rule>().is_err(), "{text}");
         }
         let all: Rule = "a *:* rwm".parse().unwrap();

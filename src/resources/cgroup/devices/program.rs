@@ -1,9 +1,10 @@
 //! Rules as a program of the shape that liblxc's have (cgroup2_devices.c), and back.
 //!
-//! The kernel asks with one structure: `access << 16 | type`, major, minor (include/uapi/linux/bpf.h,
-//! `struct bpf_cgroup_dev_ctx`). The program loads them into registers and goes through the rules: a test for each
-//! part of the rule that is not "any" jumps on to the next rule; when all hold, the answer is given. The last two
-//! instructions give the answer for all that no rule speaks of.
+//! The kernel asks with one structure: `access << 16 | type`, major, minor
+//! (include/uapi/linux/bpf.h, `struct bpf_cgroup_dev_ctx`). The program loads them into registers
+//! and goes through the rules: a test for each part of the rule that is not "any" jumps on to the
+//! next rule; when all hold, the answer is given. The last two instructions give the answer for all
+//! that no rule speaks of.
 
 use super::{Access, Kind, Policy, Rule};
 use crate::sys::bpf::Instruction;
@@ -65,7 +66,8 @@ pub fn encode(policy: &Policy) -> Vec<Instruction> {
             tests.push(instruction(AND_32, SCRATCH, 0, 0, mask(rule.access)));
             tests.push(instruction(JUMP_UNLESS_SAME, SCRATCH, ACCESS, 0, 0));
         }
-        let mut is = |register, number| tests.push(instruction(JUMP_UNLESS_IS, register, 0, 0, number));
+        let mut is =
+            |register, number| tests.push(instruction(JUMP_UNLESS_IS, register, 0, 0, number));
         match rule.kind {
             Kind::All => {}
             Kind::Block => is(TYPE, BLOCK),
@@ -90,8 +92,8 @@ pub fn encode(policy: &Policy) -> Vec<Instruction> {
     program
 }
 
-/// The policy that a program stands for, if it has the shape of liblxc's and ours; the kernel's verifier may have
-/// taken out what is never reached.
+/// The policy that a program stands for, if it has the shape of liblxc's and ours; the kernel's
+/// verifier may have taken out what is never reached.
 pub fn decode(program: &[Instruction]) -> Option<Policy> {
     let mut reader = Reader { program, at: 0 };
     for expected in beginning() {
@@ -107,8 +109,8 @@ pub fn decode(program: &[Instruction]) -> Option<Policy> {
     if last != everything {
         return None;
     }
-    // liblxc's rules say all the same. If the last one says so, too, it is a rule for everything, behind which the
-    // verifier has taken out the answer for the rest.
+    // liblxc's rules say all the same. If the last one says so, too, it is a rule for everything,
+    // behind which the verifier has taken out the answer for the rest.
     let allow = found.first().map_or(!default, |(_, allow)| *allow);
     if found.iter().any(|(_, a)| *a != allow) {
         return None;
@@ -116,7 +118,10 @@ pub fn decode(program: &[Instruction]) -> Option<Policy> {
     if default == allow {
         found.push((last, allow));
     }
-    Some(Policy { allow_by_default: !allow, rules: found.into_iter().map(|(rule, _)| rule).collect() })
+    Some(Policy {
+        allow_by_default: !allow,
+        rules: found.into_iter().map(|(rule, _)| rule).collect(),
+    })
 }
 
 fn mask(access: Access) -> i32 {
@@ -132,8 +137,11 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// The next instruction, if it is one that is wanted here.
     fn take<T>(&mut self, wanted: impl FnOnce(Instruction) -> Option<T>) -> Option<T> {
-        // On some machines the verifier adds a move of a register to itself, to clear its upper half.
-        let clears = |i: &Instruction| i.code == MOVE_32 && i.immediate == 1 && i.registers >> 4 == i.registers & 15;
+        // On some machines the verifier adds a move of a register to itself, to clear its upper
+        // half.
+        let clears = |i: &Instruction| {
+            i.code == MOVE_32 && i.immediate == 1 && i.registers >> 4 == i.registers & 15
+        };
         let next = self.program.get(self.at..)?.iter().position(|i| !clears(i))? + self.at;
         let taken = wanted(*self.program.get(next)?)?;
         self.at = next + 1;
@@ -144,13 +152,18 @@ impl Reader<'_> {
     fn rule(&mut self) -> Option<(Rule, bool)> {
         let mut rule = Rule { kind: Kind::All, major: None, minor: None, access: Access::ALL };
         let mut targets = Vec::new();
-        if self.take(|i| (i == instruction(MOVE_32, SCRATCH, ACCESS, 0, 0)).then_some(())).is_some() {
+        if self.take(|i| (i == instruction(MOVE_32, SCRATCH, ACCESS, 0, 0)).then_some(())).is_some()
+        {
             let mask = self.take(|i| {
-                (i == instruction(AND_32, SCRATCH, 0, 0, i.immediate) && i.immediate & !7 == 0).then_some(i.immediate)
+                (i == instruction(AND_32, SCRATCH, 0, 0, i.immediate) && i.immediate & !7 == 0)
+                    .then_some(i.immediate)
             })?;
-            rule.access = Access { make: mask & MAKE != 0, read: mask & READ != 0, write: mask & WRITE != 0 };
-            let skips =
-                self.take(|i| (i == instruction(JUMP_UNLESS_SAME, SCRATCH, ACCESS, i.offset, 0)).then_some(i.offset))?;
+            rule.access =
+                Access { make: mask & MAKE != 0, read: mask & READ != 0, write: mask & WRITE != 0 };
+            let skips = self.take(|i| {
+                (i == instruction(JUMP_UNLESS_SAME, SCRATCH, ACCESS, i.offset, 0))
+                    .then_some(i.offset)
+            })?;
             targets.push(self.target(skips)?);
         }
         if let Some((number, target)) = self.test(TYPE) {

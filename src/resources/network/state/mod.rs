@@ -1,10 +1,11 @@
-//! What a link has beside what it is made with: names, settings, addresses, neighbours, routes, queueing, whoever made
-//! them (LXC, a script of the user's, the administrator).
+//! What a link has beside what it is made with: names, settings, addresses, neighbours, routes,
+//! queueing, whoever made them (LXC, a script of the user's, the administrator).
 //!
-//! The host's end of a veth pair goes with its container, and all of this with it. So it is read before the container is
-//! touched ([`Tables::read`], [`Tables::of_link`]), kept in the record message by message as the kernel described it, and
-//! given back to the kernel when the pair is made again ([`LinkState::put_back`]). The index of the link is the only thing
-//! in these messages that is another one then.
+//! The host's end of a veth pair goes with its container, and all of this with it. So it is read
+//! before the container is touched ([`Tables::read`], [`Tables::of_link`]), kept in the record
+//! message by message as the kernel described it, and given back to the kernel when the pair is
+//! made again ([`LinkState::put_back`]). The index of the link is the only thing in these messages
+//! that is another one then.
 
 mod nat;
 mod queueing;
@@ -20,7 +21,9 @@ use super::Elsewhere;
 use crate::error::ErrorList;
 use crate::resources::network::sysctl::{self, Sysctls};
 use crate::sys::netlink::Error;
-use crate::sys::netlink::raw::{self, CREATE, EXCLUSIVE, Message, Protocol, REPLACE, Socket, attributes, number_of};
+use crate::sys::netlink::raw::{
+    self, CREATE, EXCLUSIVE, Message, Protocol, REPLACE, Socket, attributes, number_of,
+};
 
 pub use routes::moved_route;
 pub use within::Within;
@@ -62,13 +65,19 @@ const IFLA_GRO_MAX_SIZE: u16 = 58;
 const IFLA_GSO_IPV4_MAX_SIZE: u16 = 63;
 const IFLA_GRO_IPV4_MAX_SIZE: u16 = 64;
 /// Limits of what is put together for a link, which can be changed.
-const LIMITS: [u16; 5] =
-    [IFLA_GSO_MAX_SEGS, IFLA_GSO_MAX_SIZE, IFLA_GRO_MAX_SIZE, IFLA_GSO_IPV4_MAX_SIZE, IFLA_GRO_IPV4_MAX_SIZE];
+const LIMITS: [u16; 5] = [
+    IFLA_GSO_MAX_SEGS,
+    IFLA_GSO_MAX_SIZE,
+    IFLA_GRO_MAX_SIZE,
+    IFLA_GSO_IPV4_MAX_SIZE,
+    IFLA_GRO_IPV4_MAX_SIZE,
+];
 /// `IFLA_XDP_PROG_ID`.
 const XDP_PROGRAM: u16 = 4;
 /// `RTEXT_FILTER_SKIP_STATS`.
 const SKIP_STATS: u32 = 1 << 3;
-/// Flags of a link that somebody sets: up, without ARP, promiscuous, all multicast, multicast, dynamic (linux/if.h).
+/// Flags of a link that somebody sets: up, without ARP, promiscuous, all multicast, multicast,
+/// dynamic (linux/if.h).
 const CHOSEN_FLAGS: u32 = 0x1 | 0x80 | 0x100 | 0x200 | 0x1000 | 0x8000;
 
 /// Families of addresses.
@@ -87,10 +96,12 @@ const NO_ARP: u8 = 0x40;
 const SELF: u8 = 0x02;
 const PROXY: u8 = 0x08;
 const EXTERNALLY_LEARNED: u8 = 0x10;
-/// `MDBA_MDB`, `MDBA_MDB_ENTRY`, `MDBA_MDB_ENTRY_INFO`, `MDBA_SET_ENTRY`, and the size of `br_mdb_entry`.
+/// `MDBA_MDB`, `MDBA_MDB_ENTRY`, `MDBA_MDB_ENTRY_INFO`, `MDBA_SET_ENTRY`, and the size of
+/// `br_mdb_entry`.
 const MDBA: u16 = 1;
 const MDB_ENTRY: usize = 28;
-/// Flags of an address: not to be looked for (IFA_F_NODAD), still being looked for (IFA_F_TENTATIVE).
+/// Flags of an address: not to be looked for (IFA_F_NODAD), still being looked for
+/// (IFA_F_TENTATIVE).
 const NODAD: u8 = 0x02;
 const TENTATIVE: u8 = 0x40;
 /// IFA_FLAGS, IFA_CACHEINFO.
@@ -121,13 +132,15 @@ pub struct LinkState {
     /// The number of a program of eBPF that decides on what arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub program: Option<u32>,
-    /// Its settings below `/proc/sys/net` that are not as those of a new link, with [`sysctl::LINK`] in place of its name.
+    /// Its settings below `/proc/sys/net` that are not as those of a new link, with
+    /// [`sysctl::LINK`] in place of its name.
     #[serde(default, skip_serializing_if = "Sysctls::is_empty")]
     pub settings: Sysctls,
     /// Its addresses.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Message>,
-    /// Its neighbours, those for whom it answers among them, that the kernel has not found by itself.
+    /// Its neighbours, those for whom it answers among them, that the kernel has not found by
+    /// itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<Message>,
     /// Hosts and groups behind it that somebody has told its bridge.
@@ -171,7 +184,9 @@ impl Tables {
             addresses: socket.dump(&Message::new(GET_ADDRESS, [0; ADDRESS]))?,
             neighbours: neighbours(&mut socket)?,
             behind: behind(&mut socket)?,
-            nexthops: unless_unknown(socket.dump(&Message::new(GET_NEXTHOP, [0; routes::NEXTHOP])))?,
+            nexthops: unless_unknown(
+                socket.dump(&Message::new(GET_NEXTHOP, [0; routes::NEXTHOP])),
+            )?,
             routes: socket.dump(&Message::new(GET_ROUTE, [0; routes::ROUTE]))?,
             queueing: queueing::read(&mut socket, links)?,
         })
@@ -185,7 +200,9 @@ impl Tables {
         let own_mac = link.attribute(LINK, 1);
         let names = link.attribute(LINK, IFLA_PROP_LIST).map(attributes).unwrap_or_default();
         let of_index = |m: &&Message| m.number(INDEX) == index;
-        let is_own = |m: &&Message| m.attribute(NEIGHBOUR, NDA_LLADDR) == own_mac && m.byte(STATE) == PERMANENT;
+        let is_own = |m: &&Message| {
+            m.attribute(NEIGHBOUR, NDA_LLADDR) == own_mac && m.byte(STATE) == PERMANENT
+        };
         let nexthops: Vec<Message> =
             self.nexthops.iter().filter(|m| routes::nexthop_is_over(m, index)).cloned().collect();
         let groups = self.nexthops.iter().filter(|m| routes::is_group_of(m, &nexthops)).cloned();
@@ -196,32 +213,49 @@ impl Tables {
             queues: number(IFLA_NUM_TX_QUEUES).zip(number(IFLA_NUM_RX_QUEUES)),
             alias: link.attribute(LINK, IFLA_IFALIAS).map(text),
             group: number(IFLA_GROUP).unwrap_or_default(),
-            names: names.iter().filter(|(kind, _)| *kind == IFLA_ALT_IFNAME).map(|(_, name)| text(name)).collect(),
+            names: names
+                .iter()
+                .filter(|(kind, _)| *kind == IFLA_ALT_IFNAME)
+                .map(|(_, name)| text(name))
+                .collect(),
             limits: LIMITS.iter().filter_map(|kind| Some((*kind, number(*kind)?))).collect(),
-            program: link.attribute(LINK, IFLA_XDP).and_then(|x| raw::attribute(x, XDP_PROGRAM)).and_then(number_of),
+            program: link
+                .attribute(LINK, IFLA_XDP)
+                .and_then(|x| raw::attribute(x, XDP_PROGRAM))
+                .and_then(number_of),
             settings: sysctl::of_link(name),
             addresses: self.addresses.iter().filter(of_index).cloned().collect(),
             neighbours: self.neighbours.iter().filter(of_index).cloned().collect(),
             behind: self.behind.iter().filter(|m| of_index(m) && !is_own(m)).cloned().collect(),
-            routes: self.routes.iter().filter(|m| routes::is_over(m, index, &nexthops)).cloned().collect(),
+            routes: self
+                .routes
+                .iter()
+                .filter(|m| routes::is_over(m, index, &nexthops))
+                .cloned()
+                .collect(),
             nexthops,
             queueing: self.queueing.iter().filter(of_index).cloned().collect(),
         })
     }
 
-    /// What other links have for the sake of these addresses: that they answer for them, and routes to the addresses
-    /// themselves over the loopback, by which packets for an ipvlan come back in.
+    /// What other links have for the sake of these addresses: that they answer for them, and routes
+    /// to the addresses themselves over the loopback, by which packets for an ipvlan come back in.
     pub fn for_the_sake_of(&self, addresses: &[IpAddr], but: &[u32]) -> Vec<Elsewhere> {
         let name = |index: u32| {
             let link = self.links.iter().find(|m| m.number(INDEX) == index)?;
-            Some(String::from_utf8_lossy(link.attribute(LINK, 3)?).trim_end_matches('\0').to_owned())
+            Some(
+                String::from_utf8_lossy(link.attribute(LINK, 3)?).trim_end_matches('\0').to_owned(),
+            )
         };
-        let proxies = self.neighbours.iter().filter(|m| m.byte(NEIGHBOUR_FLAGS) & PROXY != 0).filter_map(|m| {
-            let named = m.attribute(NEIGHBOUR, 1).and_then(routes::ip)?;
-            let index = m.number(INDEX);
-            let is_for_it = addresses.contains(&named) && !but.contains(&index);
-            is_for_it.then(|| Some(Elsewhere { link: name(index)?, message: m.clone() }))?
-        });
+        let proxies =
+            self.neighbours.iter().filter(|m| m.byte(NEIGHBOUR_FLAGS) & PROXY != 0).filter_map(
+                |m| {
+                    let named = m.attribute(NEIGHBOUR, 1).and_then(routes::ip)?;
+                    let index = m.number(INDEX);
+                    let is_for_it = addresses.contains(&named) && !but.contains(&index);
+                    is_for_it.then(|| Some(Elsewhere { link: name(index)?, message: m.clone() }))?
+                },
+            );
         let over_loopback = self.routes.iter().filter_map(|m| {
             let (to, index) = routes::host_route(m)?;
             let link = name(index).filter(|name| name == "lo")?;
@@ -244,11 +278,14 @@ fn neighbours(socket: &mut Socket) -> Result<Vec<Message>, Error> {
     let mut found = socket.dump(&question)?;
     // Those that the kernel has found by itself it finds again.
     found.retain(|m| {
-        let chosen = m.byte(STATE) & PERMANENT != 0 || m.byte(NEIGHBOUR_FLAGS) & EXTERNALLY_LEARNED != 0;
+        let chosen =
+            m.byte(STATE) & PERMANENT != 0 || m.byte(NEIGHBOUR_FLAGS) & EXTERNALLY_LEARNED != 0;
         m.byte(0) != BRIDGE && chosen
     });
     question.set_byte(NEIGHBOUR_FLAGS, PROXY);
-    found.extend(socket.dump(&question)?.into_iter().filter(|m| m.byte(NEIGHBOUR_FLAGS) & PROXY != 0));
+    found.extend(
+        socket.dump(&question)?.into_iter().filter(|m| m.byte(NEIGHBOUR_FLAGS) & PROXY != 0),
+    );
     Ok(found.iter().map(without_the_passing).collect())
 }
 
@@ -258,8 +295,11 @@ fn behind(socket: &mut Socket) -> Result<Vec<Message>, Error> {
     question.set_byte(0, BRIDGE);
     let mut hosts = socket.dump(&question)?;
     hosts.retain(|m| {
-        let chosen = m.byte(STATE) & (PERMANENT | NO_ARP) != 0 || m.byte(NEIGHBOUR_FLAGS) & EXTERNALLY_LEARNED != 0;
-        m.attribute(NEIGHBOUR, NDA_MASTER).is_some() && m.byte(NEIGHBOUR_FLAGS) & SELF == 0 && chosen
+        let chosen = m.byte(STATE) & (PERMANENT | NO_ARP) != 0
+            || m.byte(NEIGHBOUR_FLAGS) & EXTERNALLY_LEARNED != 0;
+        m.attribute(NEIGHBOUR, NDA_MASTER).is_some()
+            && m.byte(NEIGHBOUR_FLAGS) & SELF == 0
+            && chosen
     });
     let mut found: Vec<Message> = hosts.iter().map(without_the_passing).collect();
     let mut question = Message::new(GET_MDB, [0; MDB]);
@@ -285,7 +325,8 @@ fn without_the_passing(message: &Message) -> Message {
     message.changed(NEIGHBOUR, |kind, value| (!passing.contains(&kind)).then(|| value.to_vec()))
 }
 
-/// What [`LinkState::put_back`] works on: a link that was just made, in the namespace of this thread.
+/// What [`LinkState::put_back`] works on: a link that was just made, in the namespace of this
+/// thread.
 #[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
     /// Its index.
@@ -300,9 +341,9 @@ impl LinkState {
         self.flags & 1 != 0
     }
 
-    /// Gives a link all of it, but for neighbours and routes ([`LinkState::put_routes_back`]) and what its bridge has to know
-    /// ([`LinkState::tell_bridge`]). What it has already is
-    /// left as it is.
+    /// Gives a link all of it, but for neighbours and routes ([`LinkState::put_routes_back`]) and
+    /// what its bridge has to know ([`LinkState::tell_bridge`]). What it has already is left as it
+    /// is.
     ///
     /// # Errors
     /// All that the kernel has refused, each by what it is.
@@ -329,8 +370,9 @@ impl LinkState {
         errors.into_result()
     }
 
-    /// Gives a link its neighbours and routes, when it has a carrier: when it hears that there is none the kernel forgets
-    /// for whom the link answers, and it takes no nexthop behind such a link.
+    /// Gives a link its neighbours and routes, when it has a carrier: when it hears that there is
+    /// none the kernel forgets for whom the link answers, and it takes no nexthop behind such a
+    /// link.
     ///
     /// # Errors
     /// All that the kernel has refused.
@@ -346,12 +388,19 @@ impl LinkState {
         for neighbour in &self.neighbours {
             note("a neighbour", send(&mut socket, target.index, neighbour, REPLACE));
         }
-        routes::put_back(&mut socket, (self.index, target.index), &self.nexthops, &self.routes, &mut note);
+        routes::put_back(
+            &mut socket,
+            (self.index, target.index),
+            &self.nexthops,
+            &self.routes,
+            &mut note,
+        );
         errors.into_result()
     }
 
-    /// Gives a port that has joined its bridge what that has to know of hosts and groups behind it, and again the
-    /// neighbours: the kernel forgets them with each hardware address that it is given.
+    /// Gives a port that has joined its bridge what that has to know of hosts and groups behind it,
+    /// and again the neighbours: the kernel forgets them with each hardware address that it is
+    /// given.
     pub fn tell_bridge(&self, index: u32, bridge: u32) -> Result<(), Error> {
         if self.behind.is_empty() && self.neighbours.is_empty() {
             return Ok(());
@@ -414,17 +463,18 @@ fn set_flags(socket: &mut Socket, index: u32, flags: u32) -> Result<(), Error> {
     socket.change(&change, 0)
 }
 
-/// Nobody looks for duplicates of an IPv6 address again: that was done in its first life, and until it is done the
-/// address cannot be used.
+/// Nobody looks for duplicates of an IPv6 address again: that was done in its first life, and until
+/// it is done the address cannot be used.
 fn add_address(socket: &mut Socket, index: u32, address: &Message) -> Result<(), Error> {
     let settled = address.byte(0) == INET6 && address.byte(2) & (NODAD | TENTATIVE) == 0;
     let made = match settled {
         true => {
             let with = |value: u32| (value | u32::from(NODAD)).to_ne_bytes().to_vec();
-            let mut quick = address.changed(ADDRESS, |kind, value| match (kind, number_of(value)) {
-                (IFA_FLAGS, Some(flags)) => Some(with(flags)),
-                _ => Some(value.to_vec()),
-            });
+            let mut quick =
+                address.changed(ADDRESS, |kind, value| match (kind, number_of(value)) {
+                    (IFA_FLAGS, Some(flags)) => Some(with(flags)),
+                    _ => Some(value.to_vec()),
+                });
             quick.set_byte(2, address.byte(2) | NODAD);
             send(socket, index, &quick, EXCLUSIVE)
         }

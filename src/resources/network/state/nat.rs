@@ -28,11 +28,22 @@ const SEQUENCE_REPLY: u16 = 16;
 const ZONE: u16 = 18;
 const LABELS: u16 = 22;
 /// Those that are kept.
-const KEPT: [u16; 10] =
-    [ORIGINAL, REPLY, STATUS, PROTOINFO, TIMEOUT, MARK, SEQUENCE_ORIGINAL, SEQUENCE_REPLY, ZONE, LABELS];
+const KEPT: [u16; 10] = [
+    ORIGINAL,
+    REPLY,
+    STATUS,
+    PROTOINFO,
+    TIMEOUT,
+    MARK,
+    SEQUENCE_ORIGINAL,
+    SEQUENCE_REPLY,
+    ZONE,
+    LABELS,
+];
 /// Those that name it.
 const NAMES: [u16; 2] = [ORIGINAL, ZONE];
-/// Status bits (linux/netfilter/nf_conntrack_common.h): confirmed, its source is changed, its destination.
+/// Status bits (linux/netfilter/nf_conntrack_common.h): confirmed, its source is changed, its
+/// destination.
 const CONFIRMED: u32 = 0x8;
 const SOURCE_CHANGED: u32 = 0x10;
 const DESTINATION_CHANGED: u32 = 0x20;
@@ -53,7 +64,8 @@ const HIGHEST: [u16; 2] = [2, 5];
 const PORTS: u16 = 3;
 const LOWEST_PORT: u16 = 1;
 const HIGHEST_PORT: u16 = 2;
-/// `IP_CT_TCP_FLAG_BE_LIBERAL`: windows are not known any more, so any are right. Of TCP's flags: value and mask.
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: windows are not known any more, so any are right. Of TCP's flags:
+/// value and mask.
 const TCP: u16 = 1;
 const TCP_FLAGS: [u16; 2] = [4, 5];
 const LIBERAL: u8 = 0x08;
@@ -63,11 +75,14 @@ pub(super) fn read() -> Result<Vec<Message>, Error> {
     let mut socket = Socket::open(Protocol::Netfilter)?;
     let all = match socket.dump(&Message::new(GET, [0; HEADER])) {
         // A kernel without them.
-        Err(e) if matches!(e.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT)) => Vec::new(),
+        Err(e) if matches!(e.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP | libc::ENOENT)) => {
+            Vec::new()
+        }
         other => other?,
     };
     let through = |m: &&Message| status(m) & (SOURCE_CHANGED | DESTINATION_CHANGED) != 0;
-    let kept = |m: &Message| m.changed(HEADER, |kind, value| KEPT.contains(&kind).then(|| value.to_vec()));
+    let kept =
+        |m: &Message| m.changed(HEADER, |kind, value| KEPT.contains(&kind).then(|| value.to_vec()));
     Ok(all.iter().filter(through).map(kept).collect())
 }
 
@@ -78,7 +93,8 @@ pub(super) fn put_back(connections: &[Message], note: &mut dyn FnMut(&str, Resul
         Err(e) => return note("connections through NAT", Err(e)),
     };
     for connection in connections {
-        let name = connection.changed(HEADER, |kind, value| NAMES.contains(&kind).then(|| value.to_vec()));
+        let name =
+            connection.changed(HEADER, |kind, value| NAMES.contains(&kind).then(|| value.to_vec()));
         let gone = match socket.change(&name.of_kind(DELETE), 0) {
             Err(e) if e.errno() == Some(libc::ENOENT) => Ok(()),
             other => other,
@@ -93,7 +109,8 @@ fn status(connection: &Message) -> u32 {
     bytes.map_or(0, |bytes| u32::from_be_bytes(*bytes))
 }
 
-/// A connection as the kernel makes one with NAT: with the reply that there would be without, and what is changed.
+/// A connection as the kernel makes one with NAT: with the reply that there would be without, and
+/// what is changed.
 fn with_nat(connection: &Message) -> Message {
     let attribute = |kind| connection.attribute(HEADER, kind).unwrap_or_default();
     let (original, reply) = (attribute(ORIGINAL), attribute(REPLY));
@@ -103,8 +120,8 @@ fn with_nat(connection: &Message) -> Message {
         PROTOINFO => Some(liberal(value)),
         _ => Some(value.to_vec()),
     });
-    // Who is answered is who had asked, but for NAT: the answer goes to the changed source, and comes from the changed
-    // destination.
+    // Who is answered is who had asked, but for NAT: the answer goes to the changed source, and
+    // comes from the changed destination.
     if status(connection) & SOURCE_CHANGED != 0 {
         made.push(NAT_SOURCE | NESTED, &change(reply, DESTINATIONS, DESTINATION_PORT));
     }
@@ -114,7 +131,8 @@ fn with_nat(connection: &Message) -> Message {
     made
 }
 
-/// A tuple with both sides exchanged. (Of ICMP it is the same: the kernel inverts the type by itself.)
+/// A tuple with both sides exchanged. (Of ICMP it is the same: the kernel inverts the type by
+/// itself.)
 fn inverse(tuple: &[u8]) -> Vec<u8> {
     let exchange = |value: &[u8], pairs: &[(u16, u16)]| -> Vec<u8> {
         let mut made = Vec::new();
@@ -164,7 +182,9 @@ fn change(reply: &[u8], addresses: [u16; 2], port: u16) -> Vec<u8> {
 fn liberal(protocol: &[u8]) -> Vec<u8> {
     raw::changed(protocol, |kind, value| match kind {
         TCP => Some(raw::changed(value, |kind, flags| match flags {
-            [value, mask] if TCP_FLAGS.contains(&kind) => Some(vec![value | LIBERAL, mask | LIBERAL]),
+            [value, mask] if TCP_FLAGS.contains(&kind) => {
+                Some(vec![value | LIBERAL, mask | LIBERAL])
+            }
             other => Some(other.to_vec()),
         })),
         _ => Some(value.to_vec()),

@@ -1,8 +1,8 @@
 //! How packets queue at a link: qdiscs, classes, filters with their actions (tc(8)).
 //!
-//! The kernel describes them in nearly the words in which it wants to be told. The differences are here: of a qdisc of
-//! kind `htb` the version, of a policer the table that old kernels computed from, of an action its number, which may be
-//! another one's by now.
+//! The kernel describes them in nearly the words in which it wants to be told. The differences are
+//! here: of a qdisc of kind `htb` the version, of a policer the table that old kernels computed
+//! from, of an action its number, which may be another one's by now.
 
 use std::collections::BTreeSet;
 
@@ -38,21 +38,24 @@ const HTB_VERSION: u32 = 3;
 /// Kinds whose classes somebody makes; those of the others come with the qdisc.
 const WITH_CLASSES: [&str; 5] = ["htb", "hfsc", "drr", "qfq", "cbq"];
 const NEW_CLASS: u16 = 40;
-/// Of filters of kind `u32`: a table of hashes; the kernel makes the first of each list by itself, and numbers it from
-/// here on.
+/// Of filters of kind `u32`: a table of hashes; the kernel makes the first of each list by itself,
+/// and numbers it from here on.
 const TCA_U32_DIVISOR: u16 = 4;
 const TCA_U32_POLICE: u16 = 6;
 const TCA_U32_ACT: u16 = 7;
 const TCA_U32_PCNT: u16 = 9;
 const FIRST_TABLE: u32 = 0x8000_0000;
-/// Where each kind of filter has flags, and which of them somebody chooses: not in hardware, not in software.
+/// Where each kind of filter has flags, and which of them somebody chooses: not in hardware, not in
+/// software.
 const FILTER_FLAGS: [(&str, u16); 4] = [("u32", 11), ("matchall", 3), ("flower", 22), ("bpf", 9)];
 const CHOSEN_FLAGS: u32 = 3;
 /// The lists of actions of `matchall`, `flower`, `basic`, `fw`, `bpf`.
-const ACTIONS: [(&str, u16); 5] = [("matchall", 2), ("flower", 3), ("basic", 3), ("fw", 4), ("bpf", 1)];
+const ACTIONS: [(&str, u16); 5] =
+    [("matchall", 2), ("flower", 3), ("basic", 3), ("fw", 4), ("bpf", 1)];
 const TCA_ACT_KIND: u16 = 1;
 const TCA_ACT_OPTIONS: u16 = 2;
-/// The attribute in which a policer has its parameters, others theirs; both begin with the number of the action.
+/// The attribute in which a policer has its parameters, others theirs; both begin with the number
+/// of the action.
 const POLICER_PARAMETERS: u16 = 1;
 const PARAMETERS: u16 = 2;
 const POLICER_TABLE: u16 = 2;
@@ -69,11 +72,13 @@ pub(super) fn read(socket: &mut Socket, links: &[u32]) -> Result<Vec<Message>, E
     let known = |found: Result<Vec<Message>, Error>| super::unless_unknown(found);
     let mut found = Vec::new();
     let chosen = |m: &Message| links.contains(&m.number(INDEX)) && m.number(HANDLE) != 0;
-    let qdiscs: Vec<Message> = known(socket.dump(&question(GET_QDISC, 0, 0)))?.into_iter().filter(chosen).collect();
+    let qdiscs: Vec<Message> =
+        known(socket.dump(&question(GET_QDISC, 0, 0)))?.into_iter().filter(chosen).collect();
     for index in qdiscs.iter().map(|m| m.number(INDEX)).collect::<BTreeSet<_>>() {
         let own = qdiscs.iter().filter(|m| m.number(INDEX) == index);
         let classes = known(socket.dump(&question(GET_CLASS, index, 0)))?;
-        let ends: BTreeSet<u32> = own.clone().map(|m| m.number(HANDLE)).chain(INGRESS_ENDS).collect();
+        let ends: BTreeSet<u32> =
+            own.clone().map(|m| m.number(HANDLE)).chain(INGRESS_ENDS).collect();
         let ends = ends.into_iter().chain(classes.iter().map(|m| m.number(HANDLE)));
         let mut filters = Vec::new();
         for end in ends.collect::<BTreeSet<_>>() {
@@ -81,21 +86,29 @@ pub(super) fn read(socket: &mut Socket, links: &[u32]) -> Result<Vec<Message>, E
         }
         // A qdisc stands before what hangs on it.
         found.extend(own.cloned());
-        found.extend(parents_first(classes.into_iter().filter(|m| m.number(INDEX) == index).collect()));
+        found.extend(parents_first(
+            classes.into_iter().filter(|m| m.number(INDEX) == index).collect(),
+        ));
         found.extend(filters);
     }
-    let quiet = |m: &Message| m.changed(HEADER, |kind, value| (!COUNTERS.contains(&kind)).then(|| value.to_vec()));
+    let quiet = |m: &Message| {
+        m.changed(HEADER, |kind, value| (!COUNTERS.contains(&kind)).then(|| value.to_vec()))
+    };
     let mut quiet: Vec<Message> = found.iter().map(quiet).collect();
     quiet.dedup();
     Ok(quiet)
 }
 
-/// Each class after its parent: of one whose parent is not there yet the kernel makes a root, without a word.
+/// Each class after its parent: of one whose parent is not there yet the kernel makes a root,
+/// without a word.
 fn parents_first(mut classes: Vec<Message>) -> Vec<Message> {
     let mut sorted: Vec<Message> = Vec::new();
     while !classes.is_empty() {
-        let waits = |class: &Message, all: &[Message]| all.iter().any(|m| m.number(HANDLE) == class.number(PARENT));
-        let (later, now): (Vec<_>, Vec<_>) = classes.iter().cloned().partition(|class| waits(class, &classes));
+        let waits = |class: &Message, all: &[Message]| {
+            all.iter().any(|m| m.number(HANDLE) == class.number(PARENT))
+        };
+        let (later, now): (Vec<_>, Vec<_>) =
+            classes.iter().cloned().partition(|class| waits(class, &classes));
         if now.is_empty() {
             sorted.extend(later);
             return sorted;
@@ -178,12 +191,16 @@ fn tellable(message: &Message) -> Option<Message> {
 }
 
 fn with_options(message: &Message, options: &[u8]) -> Message {
-    message.changed(HEADER, |kind, value| Some(if kind == TCA_OPTIONS { options.to_vec() } else { value.to_vec() }))
+    message.changed(HEADER, |kind, value| {
+        Some(if kind == TCA_OPTIONS { options.to_vec() } else { value.to_vec() })
+    })
 }
 
 fn htb(kind: u16, value: &[u8]) -> Vec<u8> {
     match value {
-        [_, _, _, _, rest @ ..] if kind == TCA_HTB_INIT => [&HTB_VERSION.to_ne_bytes(), rest].concat(),
+        [_, _, _, _, rest @ ..] if kind == TCA_HTB_INIT => {
+            [&HTB_VERSION.to_ne_bytes(), rest].concat()
+        }
         _ => value.to_vec(),
     }
 }
@@ -196,7 +213,9 @@ fn filter(filter: &str, options: &[u8]) -> Vec<u8> {
         ("u32", TCA_U32_POLICE) => Some(policer(value)),
         ("u32", TCA_U32_ACT) => Some(actions(value)),
         _ if list == Some(kind) => Some(actions(value)),
-        _ if flags == Some(kind) => Some((raw::number_of(value)? & CHOSEN_FLAGS).to_ne_bytes().to_vec()),
+        _ if flags == Some(kind) => {
+            Some((raw::number_of(value)? & CHOSEN_FLAGS).to_ne_bytes().to_vec())
+        }
         _ => Some(value.to_vec()),
     })
 }
@@ -204,7 +223,8 @@ fn filter(filter: &str, options: &[u8]) -> Vec<u8> {
 /// A list of actions: each by its place in it.
 fn actions(list: &[u8]) -> Vec<u8> {
     changed(list, |_, action| {
-        let is_policer = raw::attribute(action, TCA_ACT_KIND).is_some_and(|kind| kind.starts_with(b"police"));
+        let is_policer =
+            raw::attribute(action, TCA_ACT_KIND).is_some_and(|kind| kind.starts_with(b"police"));
         Some(changed(action, |kind, value| match kind {
             TCA_ACT_KIND => Some(value.to_vec()),
             TCA_ACT_OPTIONS if is_policer => Some(policer(value)),
@@ -260,7 +280,8 @@ mod tests {
         qdisc.push(TCA_KIND, b"htb\0");
         qdisc.push(TCA_OPTIONS, &options);
         let told = tellable(&qdisc).unwrap();
-        let init = raw::attribute(told.attribute(HEADER, TCA_OPTIONS).unwrap(), TCA_HTB_INIT).unwrap();
+        let init =
+            raw::attribute(told.attribute(HEADER, TCA_OPTIONS).unwrap(), TCA_HTB_INIT).unwrap();
         assert_eq!(init, [3, 0, 0, 0, 10, 0, 0, 0]);
         assert_eq!(what(&told), "the qdisc of the kind htb");
 

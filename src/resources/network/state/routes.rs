@@ -49,8 +49,9 @@ const BY_KERNEL: u8 = 2;
 const HOP: usize = 8;
 const AF_INET: u8 = 2;
 
-/// Whether CRIU leaves a route of the main table to us, or knows nothing of its table and the older list of routes does not
-/// have it: those by nexthop objects, and those that end. Those that the kernel makes with an address it makes again.
+/// Whether CRIU leaves a route of the main table to us, or knows nothing of its table and the older
+/// list of routes does not have it: those by nexthop objects, and those that end. Those that the
+/// kernel makes with an address it makes again.
 pub(super) fn is_ours(route: &Message) -> bool {
     let by_kernel = route.byte(PROTOCOL) == BY_KERNEL;
     let is_route = route.number(FLAGS) & CLONED == 0 && !by_kernel;
@@ -74,7 +75,11 @@ pub(super) fn after(route: &Message, seconds: u32) -> Message {
 }
 
 /// A message with the addresses that have become others.
-pub(super) fn with_addresses(message: &Message, header: usize, moved: &dyn Fn(IpAddr) -> Option<IpAddr>) -> Message {
+pub(super) fn with_addresses(
+    message: &Message,
+    header: usize,
+    moved: &dyn Fn(IpAddr) -> Option<IpAddr>,
+) -> Message {
     message.changed(header, |_, value| match ip(value).and_then(moved) {
         Some(IpAddr::V4(ip)) => Some(ip.octets().to_vec()),
         Some(IpAddr::V6(ip)) => Some(ip.octets().to_vec()),
@@ -98,15 +103,18 @@ pub(super) fn nexthop_is_over(nexthop: &Message, index: u32) -> bool {
 
 /// Whether a nexthop is a group of which any of these is a member.
 pub(super) fn is_group_of(nexthop: &Message, members: &[Message]) -> bool {
-    let ids: Vec<u32> = members.iter().filter_map(|m| m.attribute_number(NEXTHOP, NHA_ID)).collect();
+    let ids: Vec<u32> =
+        members.iter().filter_map(|m| m.attribute_number(NEXTHOP, NHA_ID)).collect();
     let group = nexthop.attribute(NEXTHOP, NHA_GROUP).unwrap_or_default();
     group.chunks(MEMBER).filter_map(number_of).any(|id| ids.contains(&id))
 }
 
-/// Whether a route leads over this link, by itself or by one of these nexthops. Those that the kernel makes with an
-/// address it makes again.
+/// Whether a route leads over this link, by itself or by one of these nexthops. Those that the
+/// kernel makes with an address it makes again.
 pub(super) fn is_over(route: &Message, index: u32, nexthops: &[Message]) -> bool {
-    if route.number(FLAGS) & CLONED != 0 || (route.byte(TABLE), route.byte(PROTOCOL)) == (LOCAL, BY_KERNEL) {
+    if route.number(FLAGS) & CLONED != 0
+        || (route.byte(TABLE), route.byte(PROTOCOL)) == (LOCAL, BY_KERNEL)
+    {
         return false;
     }
     let by_id = route.attribute_number(ROUTE, RTA_NH_ID);
@@ -129,7 +137,9 @@ pub(super) fn host_route(route: &Message) -> Option<(IpAddr, u32)> {
 /// Each way of a route with several: the index of its link, and where it begins.
 fn hops(bytes: &[u8]) -> Vec<(u32, usize)> {
     let (mut found, mut at) = (Vec::new(), 0);
-    while let Some([a, b, _, _, rest @ ..]) = bytes.get(at..).and_then(|rest| rest.first_chunk::<HOP>()) {
+    while let Some([a, b, _, _, rest @ ..]) =
+        bytes.get(at..).and_then(|rest| rest.first_chunk::<HOP>())
+    {
         let length = usize::from(u16::from_ne_bytes([*a, *b]));
         found.push((u32::from_ne_bytes(*rest), at));
         if length < HOP {
@@ -142,14 +152,17 @@ fn hops(bytes: &[u8]) -> Vec<(u32, usize)> {
 
 /// A route to an address of the container as one to what has become of that.
 pub(super) fn readdressed(route: &Message, moved: &dyn Fn(IpAddr) -> Option<IpAddr>) -> Message {
-    route.changed(ROUTE, |kind, value| match ip(value).filter(|_| kind == RTA_DST).and_then(moved) {
-        Some(IpAddr::V4(ip)) => Some(ip.octets().to_vec()),
-        Some(IpAddr::V6(ip)) => Some(ip.octets().to_vec()),
-        None => Some(value.to_vec()),
+    route.changed(ROUTE, |kind, value| {
+        match ip(value).filter(|_| kind == RTA_DST).and_then(moved) {
+            Some(IpAddr::V4(ip)) => Some(ip.octets().to_vec()),
+            Some(IpAddr::V6(ip)) => Some(ip.octets().to_vec()),
+            None => Some(value.to_vec()),
+        }
     })
 }
 
-/// A route as it can be given to the kernel, over the link with index `to` where it was over that with index `from`.
+/// A route as it can be given to the kernel, over the link with index `to` where it was over that
+/// with index `from`.
 pub fn moved_route(route: &Message, from: u32, to: u32) -> Message {
     let by_id = route.attribute(ROUTE, RTA_NH_ID).is_some();
     let mut moved = route.changed(ROUTE, |kind, value| match kind {
@@ -184,8 +197,9 @@ pub(super) fn moved(route: &Message, index: u32) -> Option<Message> {
     Some(moved_route(route, route.attribute_number(ROUTE, RTA_OIF).unwrap_or_default(), index))
 }
 
-/// Gives the kernel nexthops and routes again, over a link that has another index now. A route may need a nexthop first,
-/// and that another route: what is refused is tried again as long as anything is taken.
+/// Gives the kernel nexthops and routes again, over a link that has another index now. A route may
+/// need a nexthop first, and that another route: what is refused is tried again as long as anything
+/// is taken.
 pub(super) fn put_back(
     socket: &mut Socket,
     (from, index): (u32, u32),
@@ -214,7 +228,8 @@ pub(super) fn put_back(
     }
 }
 
-/// A nexthop as it can be given to the kernel, behind the link with index `to` where it was behind that with index `from`.
+/// A nexthop as it can be given to the kernel, behind the link with index `to` where it was behind
+/// that with index `from`.
 pub(super) fn moved_nexthop(nexthop: &Message, from: u32, to: u32) -> Message {
     let is_group = nexthop.attribute(NEXTHOP, NHA_GROUP).is_some();
     let mut moved = nexthop.changed(NEXTHOP, |kind, value| match kind {
@@ -229,7 +244,8 @@ pub(super) fn moved_nexthop(nexthop: &Message, from: u32, to: u32) -> Message {
     moved
 }
 
-/// A group lives on without a member that is gone, and gets it back. One way among several is missing from the route that is there; routes of IPv4 that differ in their gateway alone are
+/// A group lives on without a member that is gone, and gets it back. One way among several is
+/// missing from the route that is there; routes of IPv4 that differ in their gateway alone are
 /// added after each other.
 fn how(route: &Message) -> u16 {
     if route.kind() != NEW_ROUTE {
@@ -281,15 +297,22 @@ mod tests {
     #[test]
     fn a_route_by_number_names_nothing_else() {
         let id = 54u32.to_ne_bytes();
-        let by_id = route(&[(RTA_NH_ID, &id), (RTA_GATEWAY, &[10, 0, 0, 9]), (RTA_OIF, &7u32.to_ne_bytes())]);
+        let by_id = route(&[
+            (RTA_NH_ID, &id),
+            (RTA_GATEWAY, &[10, 0, 0, 9]),
+            (RTA_OIF, &7u32.to_ne_bytes()),
+        ]);
         let mut nexthop = Message::new(104, [0; NEXTHOP]);
         nexthop.push(NHA_ID, &id);
         nexthop.push(NHA_OIF, &7u32.to_ne_bytes());
         assert!(is_over(&by_id, 7, std::slice::from_ref(&nexthop)) && !is_over(&by_id, 7, &[]));
-        let kinds: Vec<u16> = moved_route(&by_id, 7, 9).attributes(ROUTE).iter().map(|(k, _)| *k).collect();
+        let kinds: Vec<u16> =
+            moved_route(&by_id, 7, 9).attributes(ROUTE).iter().map(|(k, _)| *k).collect();
         assert_eq!(kinds, [RTA_NH_ID]);
         let mut group = Message::new(104, [0; NEXTHOP]);
         group.push(NHA_GROUP, &[&id[..], &[0; 4]].concat());
-        assert!(is_group_of(&group, &[nexthop.clone()]) && !is_group_of(&nexthop, &[nexthop.clone()]));
+        assert!(
+            is_group_of(&group, &[nexthop.clone()]) && !is_group_of(&nexthop, &[nexthop.clone()])
+        );
     }
 }

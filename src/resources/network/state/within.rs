@@ -1,6 +1,6 @@
-//! What a container's own network namespace has that CRIU does not save, or cannot restore: names and
-//! queues of its interfaces, neighbours, what its bridges know, nexthop objects and the routes by
-//! them, rules of IPv6, lifetimes, and connections through NAT.
+//! What a container's own network namespace has that CRIU does not save, or cannot restore: names
+//! and queues of its interfaces, neighbours, what its bridges know, nexthop objects and the routes
+//! by them, rules of IPv6, lifetimes, and connections through NAT.
 //!
 //! It is read while the container stands still ([`Within::read`]), kept in the record message by
 //! message, and given back when CRIU has restored interfaces, addresses and routes
@@ -25,7 +25,8 @@ const INET6: u8 = 10;
 /// `IFLA_IFNAME`, `IFLA_MASTER`.
 const IFNAME: u16 = 3;
 const MASTER: u16 = 10;
-/// Limits of what is put together that a new link has (linux/netdevice.h, `GSO_LEGACY_MAX_SIZE`, `GSO_MAX_SEGS`).
+/// Limits of what is put together that a new link has (linux/netdevice.h, `GSO_LEGACY_MAX_SIZE`,
+/// `GSO_MAX_SEGS`).
 const USUAL_LIMITS: [u32; 2] = [65536, 65535];
 /// `IFA_CACHEINFO`: preferred and valid lifetime come first, in seconds.
 const ADDRESS: usize = 8;
@@ -43,7 +44,8 @@ pub struct Within {
     /// Bridges of interfaces that are ports: number of the port, and of the bridge.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bridges: Vec<(u32, u32)>,
-    /// Addresses that end, and those of IPv6 for whose duplicates the kernel has looked: CRIU is to add these without.
+    /// Addresses that end, and those of IPv6 for whose duplicates the kernel has looked: CRIU is to
+    /// add these without.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Message>,
     /// Nexthop objects.
@@ -65,7 +67,8 @@ impl Within {
     pub fn read(netns: BorrowedFd<'_>) -> anyhow::Result<Option<Within>> {
         let found = in_netns(netns, read).context("enter the container's network namespace")?;
         let found = found.context("read the container's network")?;
-        let has_any = Within { read_at: 0, bridges: Vec::new(), ..found.clone() } != Within::default();
+        let has_any =
+            Within { read_at: 0, bridges: Vec::new(), ..found.clone() } != Within::default();
         Ok(has_any.then_some(found))
     }
 
@@ -79,7 +82,8 @@ impl Within {
         }
     }
 
-    /// The same for a copy with other addresses: `moved` says what has become of one. Its connections are the original's.
+    /// The same for a copy with other addresses: `moved` says what has become of one. Its
+    /// connections are the original's.
     pub fn readdressed(&self, moved: &dyn Fn(IpAddr) -> Option<IpAddr>) -> Within {
         let of = |messages: &[Message], header: usize| -> Vec<Message> {
             messages.iter().map(|message| routes::with_addresses(message, header, moved)).collect()
@@ -105,10 +109,13 @@ impl Within {
             self.give_link(&mut socket, link, &mut note);
         }
         let present = socket.dump(&Message::new(super::GET_ADDRESS, [0; ADDRESS]))?;
-        for address in self.addresses.iter().filter(|address| ends(address) || is_marked(address, &present)) {
+        for address in
+            self.addresses.iter().filter(|address| ends(address) || is_marked(address, &present))
+        {
             note("an address", socket.change(&after(address, elapsed), REPLACE));
         }
-        let routes: Vec<Message> = self.routes.iter().map(|route| routes::after(route, elapsed)).collect();
+        let routes: Vec<Message> =
+            self.routes.iter().map(|route| routes::after(route, elapsed)).collect();
         // The links have their numbers.
         routes::put_back(&mut socket, (0, 0), &self.nexthops, &routes, &mut note);
         for rule in &self.rules {
@@ -120,7 +127,12 @@ impl Within {
         Ok(refused)
     }
 
-    fn give_link(&self, socket: &mut Socket, link: &LinkState, note: &mut dyn FnMut(&str, Result<(), Error>)) {
+    fn give_link(
+        &self,
+        socket: &mut Socket,
+        link: &LinkState,
+        note: &mut dyn FnMut(&str, Result<(), Error>),
+    ) {
         let index = link.index;
         if link.alias.is_some() || link.group != 0 || !link.limits.is_empty() {
             note("alias, group and limits of an interface", link.name_and_group(socket, index));
@@ -164,7 +176,12 @@ fn read() -> Result<Within, Error> {
         read_at: now(),
         links: found.map(beside).filter(has_any).collect(),
         bridges: links.iter().filter_map(|(index, _, master)| Some((*index, (*master)?))).collect(),
-        addresses: tables.addresses.iter().filter(|a| ends(a) || was_looked_for(a)).cloned().collect(),
+        addresses: tables
+            .addresses
+            .iter()
+            .filter(|a| ends(a) || was_looked_for(a))
+            .cloned()
+            .collect(),
         routes: tables.routes.iter().filter(|route| routes::is_ours(route)).cloned().collect(),
         nexthops: tables.nexthops,
         rules: rules.into_iter().filter(|rule| !is_of_new_namespace(rule)).collect(),
@@ -214,7 +231,8 @@ fn was_looked_for(address: &Message) -> bool {
 /// Whether CRIU has added an address so that the kernel does not look for duplicates.
 fn is_marked(address: &Message, present: &[Message]) -> bool {
     let ip = |message: &Message| message.attribute(ADDRESS, 1).map(<[u8]>::to_vec);
-    let same = |other: &&Message| other.number(INDEX) == address.number(INDEX) && ip(other) == ip(address);
+    let same =
+        |other: &&Message| other.number(INDEX) == address.number(INDEX) && ip(other) == ip(address);
     present.iter().find(same).is_some_and(|found| found.byte(2) & super::NODAD != 0)
 }
 
@@ -226,7 +244,8 @@ fn after(address: &Message, seconds: u32) -> Message {
             for (at, least) in [(0, 0), (4, 1)] {
                 let place = value.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<4>());
                 if let Some(place) = place.filter(|place| u32::from_ne_bytes(**place) != FOR_EVER) {
-                    *place = u32::from_ne_bytes(*place).saturating_sub(seconds).max(least).to_ne_bytes();
+                    *place =
+                        u32::from_ne_bytes(*place).saturating_sub(seconds).max(least).to_ne_bytes();
                 }
             }
         }
@@ -261,7 +280,12 @@ mod tests {
 
     #[test]
     fn a_plain_link_needs_nothing() {
-        let plain = LinkState { index: 2, flags: 1, limits: vec![(41, 65536), (40, 65535)], ..LinkState::default() };
+        let plain = LinkState {
+            index: 2,
+            flags: 1,
+            limits: vec![(41, 65536), (40, 65535)],
+            ..LinkState::default()
+        };
         assert!(!has_any(&beside(plain.clone())));
         assert!(has_any(&beside(LinkState { limits: vec![(41, 30000)], ..plain.clone() })));
         assert!(has_any(&beside(LinkState { group: 7, ..plain })));

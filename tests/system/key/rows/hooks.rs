@@ -1,5 +1,5 @@
-//! Hooks. Those that LXC runs inside the start (pre-mount to start) have their effect in the images; those of the host
-//! are run again.
+//! Hooks. Those that LXC runs inside the start (pre-mount to start) have their effect in the
+//! images; those of the host are run again.
 
 use super::super::{ROW, Row};
 
@@ -31,7 +31,12 @@ pub const ROWS: &[Row] = &[
         make: "printf '#!/bin/sh\\nmknod -m 666 $LXC_ROOTFS_MOUNT/dev/fuse c 10 229\\n' > $DIR/nodes; chmod 755 $DIR/nodes",
         ..ROW
     },
-    Row { keys: &["lxc.hook.start-host"], lines: "lxc.hook.start-host = $DIR/hook own\n", hooks_again: true, ..ROW },
+    Row {
+        keys: &["lxc.hook.start-host"],
+        lines: "lxc.hook.start-host = $DIR/hook own\n",
+        hooks_again: true,
+        ..ROW
+    },
     Row {
         keys: &["lxc.hook.start"],
         lines: "lxc.hook.start = /bin/started\n",
@@ -54,6 +59,11 @@ pub const ROWS: &[Row] = &[
         end: "lx lxc-stop -k; lx lxc-copy -N key-copy; lxc-destroy -n key-copy -P $LXCPATH | tail -1",
         ..ROW
     },
-    Row { keys: &["lxc.hook.destroy"], lines: "lxc.hook.destroy = $DIR/hook own\n", end: DESTROY, ..ROW },
+    Row {
+        keys: &["lxc.hook.destroy"],
+        lines: "lxc.hook.destroy = $DIR/hook own\n",
+        end: DESTROY,
+        ..ROW
+    },
     Row { keys: &["lxc.hook"], lines: "lxc.hook.stop = $DIR/hook own\nlxc.hook =\n", ..ROW },
 ];

@@ -25,7 +25,12 @@ pub const ROWS: &[Row] = &[
         end: "lx lxc-stop -r -t 20; echo $?; lx lxc-info -s -H",
         ..ROW
     },
-    Row { keys: &["lxc.signal.stop"], lines: "lxc.signal.stop = SIGUSR1\n", end: "lx lxc-stop -k; echo $?", ..ROW },
+    Row {
+        keys: &["lxc.signal.stop"],
+        lines: "lxc.signal.stop = SIGUSR1\n",
+        end: "lx lxc-stop -k; echo $?",
+        ..ROW
+    },
     Row {
         keys: &["lxc.monitor.signal.pdeath"],
         lines: "lxc.monitor.signal.pdeath = SIGUSR1\n",
@@ -41,7 +46,12 @@ pub const ROWS: &[Row] = &[
         sample: true,
         ..ROW
     },
-    Row { keys: &["lxc.start.auto"], lines: "lxc.start.auto = 1\n", probe: "lxc-autostart -P $LXCPATH -L", ..ROW },
+    Row {
+        keys: &["lxc.start.auto"],
+        lines: "lxc.start.auto = 1\n",
+        probe: "lxc-autostart -P $LXCPATH -L",
+        ..ROW
+    },
     Row {
         keys: &["lxc.start.delay", "lxc.start.order"],
         lines: "lxc.start.auto = 1\nlxc.start.delay = 7\nlxc.start.order = 5\n",

@@ -3,7 +3,12 @@
 use super::super::{ROW, Row};
 
 pub const ROWS: &[Row] = &[
-    Row { keys: &["lxc.autodev"], lines: "lxc.autodev = 0\n", make: "mkdir -p $ROOTFS/dev/shm", ..ROW },
+    Row {
+        keys: &["lxc.autodev"],
+        lines: "lxc.autodev = 0\n",
+        make: "mkdir -p $ROOTFS/dev/shm",
+        ..ROW
+    },
     Row { keys: &["lxc.autodev.tmpfs.size"], lines: "lxc.autodev.tmpfs.size = 1048576\n", ..ROW },
     Row {
         keys: &["lxc.mount.auto"],

@@ -16,11 +16,34 @@ macro_rules! share {
 }
 
 pub const ROWS: &[Row] = &[
-    Row { keys: &["lxc.uts.name"], lines: "lxc.uts.name = another\n", probe: "inside /bin/hostname", ..ROW },
-    Row { keys: &["lxc.idmap"], lines: "lxc.idmap = u 0 0 65536\nlxc.idmap = g 0 0 65536\n", sample: true, ..ROW },
-    Row { keys: &["lxc.namespace.clone"], lines: "lxc.namespace.clone = ipc mnt net pid uts\n", ..ROW },
-    Row { keys: &["lxc.namespace.keep"], lines: "lxc.namespace.keep = ipc uts user cgroup\n", ..ROW },
-    Row { keys: &["lxc.namespace.keep"], lines: "lxc.namespace.keep = net user\nlxc.net =\n", witness: false, ..ROW },
+    Row {
+        keys: &["lxc.uts.name"],
+        lines: "lxc.uts.name = another\n",
+        probe: "inside /bin/hostname",
+        ..ROW
+    },
+    Row {
+        keys: &["lxc.idmap"],
+        lines: "lxc.idmap = u 0 0 65536\nlxc.idmap = g 0 0 65536\n",
+        sample: true,
+        ..ROW
+    },
+    Row {
+        keys: &["lxc.namespace.clone"],
+        lines: "lxc.namespace.clone = ipc mnt net pid uts\n",
+        ..ROW
+    },
+    Row {
+        keys: &["lxc.namespace.keep"],
+        lines: "lxc.namespace.keep = ipc uts user cgroup\n",
+        ..ROW
+    },
+    Row {
+        keys: &["lxc.namespace.keep"],
+        lines: "lxc.namespace.keep = net user\nlxc.net =\n",
+        witness: false,
+        ..ROW
+    },
     Row {
         keys: &["lxc.namespace.share.cgroup"],
         lines: "lxc.include = $DIR/share\n",
@@ -73,5 +96,9 @@ pub const ROWS: &[Row] = &[
         ..ROW
     },
     Row { keys: &["lxc.time.offset.boot"], lines: "lxc.time.offset.boot = 5000s\n", ..ROW },
-    Row { keys: &["lxc.time.offset.monotonic"], lines: "lxc.time.offset.monotonic = 3000s\n", ..ROW },
+    Row {
+        keys: &["lxc.time.offset.monotonic"],
+        lines: "lxc.time.offset.monotonic = 3000s\n",
+        ..ROW
+    },
 ];

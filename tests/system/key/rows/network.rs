@@ -6,7 +6,12 @@ use super::super::{ROW, Row};
 /// A second interface of this kind.
 macro_rules! second {
     ($kind:literal, $lines:literal) => {
-        concat!("lxc.net.1.type = ", $kind, "\nlxc.net.1.name = eth1\nlxc.net.1.flags = up\n", $lines)
+        concat!(
+            "lxc.net.1.type = ",
+            $kind,
+            "\nlxc.net.1.name = eth1\nlxc.net.1.flags = up\n",
+            $lines
+        )
     };
 }
 const LENT: &str = "ip link add keylent type veth peer name keypeer; ip link set keypeer up";
@@ -14,9 +19,18 @@ const IS_BACK: &str = "lx lxc-stop -k; ip -br link show keylent | cut -d@ -f1";
 
 pub const ROWS: &[Row] = &[
     Row { keys: &["lxc.net"], lines: "lxc.net =\nlxc.net.0.type = empty\n", witness: false, ..ROW },
-    Row { keys: &["lxc.net.N.type"], lines: "lxc.net =\nlxc.net.0.type = none\n", witness: false, ..ROW },
+    Row {
+        keys: &["lxc.net.N.type"],
+        lines: "lxc.net =\nlxc.net.0.type = none\n",
+        witness: false,
+        ..ROW
+    },
     Row { keys: &["lxc.net.N.type"], lines: second!("veth", "lxc.net.1.link = br0\n"), ..ROW },
-    Row { keys: &["lxc.net.N.flags"], lines: "lxc.net.1.type = veth\nlxc.net.1.link = br0\n", ..ROW },
+    Row {
+        keys: &["lxc.net.N.flags"],
+        lines: "lxc.net.1.type = veth\nlxc.net.1.link = br0\n",
+        ..ROW
+    },
     Row { keys: &["lxc.net.N.link"], lines: second!("veth", ""), ..ROW },
     Row {
         keys: &["lxc.net.N.name"],
@@ -66,7 +80,10 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         keys: &["lxc.net.N.veth.n_rxqueues", "lxc.net.N.veth.n_txqueues"],
-        lines: second!("veth", "lxc.net.1.link = br0\nlxc.net.1.veth.n_rxqueues = 2\nlxc.net.1.veth.n_txqueues = 3\n"),
+        lines: second!(
+            "veth",
+            "lxc.net.1.link = br0\nlxc.net.1.veth.n_rxqueues = 2\nlxc.net.1.veth.n_txqueues = 3\n"
+        ),
         ..ROW
     },
     Row {

@@ -3,7 +3,8 @@
 use super::super::Expected::NotHere;
 use super::super::{ROW, Row};
 
-/// Without CAP_SYS_RESOURCE, the test host's root may read the limits of other users' processes in a user namespace only.
+/// Without CAP_SYS_RESOURCE, the test host's root may read the limits of other users' processes in
+/// a user namespace only.
 macro_rules! in_a_user_namespace {
     ($lines:literal) => {
         concat!("lxc.idmap = u 0 0 65536\nlxc.idmap = g 0 0 65536\n", $lines)
@@ -11,8 +12,7 @@ macro_rules! in_a_user_namespace {
 }
 
 /// An init that needs nothing.
-const WAITS: &str =
-    "printf '#!/bin/sh\\nwhile :; do sleep 3; done\\n' > $ROOTFS/bin/waits; chmod 755 $ROOTFS/bin/waits";
+const WAITS: &str = "printf '#!/bin/sh\\nwhile :; do sleep 3; done\\n' > $ROOTFS/bin/waits; chmod 755 $ROOTFS/bin/waits";
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -34,7 +34,11 @@ pub const ROWS: &[Row] = &[
         lines: "lxc.prlimit.nofile = 500:1000\nlxc.prlimit.core = 0\nlxc.prlimit.stack = 4194304\n",
         ..ROW
     },
-    Row { keys: &["lxc.proc"], lines: "lxc.proc.oom_score_adj = 500\nlxc.proc.coredump_filter = 0x7f\n", ..ROW },
+    Row {
+        keys: &["lxc.proc"],
+        lines: "lxc.proc.oom_score_adj = 500\nlxc.proc.coredump_filter = 0x7f\n",
+        ..ROW
+    },
     Row {
         keys: &["lxc.sysctl"],
         lines: "lxc.sysctl.net.core.somaxconn = 321\nlxc.sysctl.kernel.msgmax = 16384\nlxc.sysctl.net.ipv4.ip_forward = 1\n",
@@ -46,7 +50,11 @@ pub const ROWS: &[Row] = &[
         probe: "inside /bin/env | grep COLOUR",
         ..ROW
     },
-    Row { keys: &["lxc.environment.runtime"], lines: "lxc.environment.runtime = COLOUR=blue\n", ..ROW },
+    Row {
+        keys: &["lxc.environment.runtime"],
+        lines: "lxc.environment.runtime = COLOUR=blue\n",
+        ..ROW
+    },
     Row {
         keys: &["lxc.environment.hooks"],
         lines: "lxc.environment.hooks = LXC_COLOUR=blue\nlxc.hook.pre-start = $DIR/hook\nlxc.hook.stop = $DIR/hook\n\
@@ -64,7 +72,9 @@ pub const ROWS: &[Row] = &[
     Row { keys: &["lxc.init.cwd"], lines: "lxc.init.cwd = /tmp\n", ..ROW },
     Row {
         keys: &["lxc.init.uid", "lxc.init.gid"],
-        lines: in_a_user_namespace!("lxc.init.cmd = /bin/waits\nlxc.init.uid = 1000\nlxc.init.gid = 1001\n"),
+        lines: in_a_user_namespace!(
+            "lxc.init.cmd = /bin/waits\nlxc.init.uid = 1000\nlxc.init.gid = 1001\n"
+        ),
         make: WAITS,
         witness: false,
         ..ROW
@@ -107,10 +117,18 @@ pub const ROWS: &[Row] = &[
         ..ROW
     },
     Row { keys: &["lxc.apparmor.profile"], lines: "lxc.apparmor.profile = unconfined\n", ..ROW },
-    Row { keys: &["lxc.apparmor.allow_incomplete"], lines: "lxc.apparmor.allow_incomplete = 1\n", ..ROW },
+    Row {
+        keys: &["lxc.apparmor.allow_incomplete"],
+        lines: "lxc.apparmor.allow_incomplete = 1\n",
+        ..ROW
+    },
     Row { keys: &["lxc.apparmor.allow_nesting"], lines: "lxc.apparmor.allow_nesting = 1\n", ..ROW },
     Row { keys: &["lxc.apparmor.raw"], lines: "lxc.apparmor.raw = deny /nowhere r,\n", ..ROW },
-    Row { keys: &["lxc.selinux.context"], lines: "lxc.selinux.context = system_u:system_r:lxc_t:s0\n", ..ROW },
+    Row {
+        keys: &["lxc.selinux.context"],
+        lines: "lxc.selinux.context = system_u:system_r:lxc_t:s0\n",
+        ..ROW
+    },
     Row {
         keys: &["lxc.selinux.context.keyring"],
         lines: "lxc.selinux.context.keyring = system_u:system_r:lxc_t:s0\n",

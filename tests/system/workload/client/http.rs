@@ -10,7 +10,8 @@ const MEBIBYTE: usize = 1 << 20;
 /// nginx, with a download.
 pub fn nginx(place: &Place) -> Finish {
     // While systemd has its configuration tested it listens already, and drops who has come.
-    let served = || std::panic::catch_unwind(|| get(&mut Connection::open(place.address, 80), "/")).ok();
+    let served =
+        || std::panic::catch_unwind(|| get(&mut Connection::open(place.address, 80), "/")).ok();
     wait_for("nginx to serve", super::START_LIMIT, served).unwrap_or_else(|e| panic!("{e}"));
     let mut kept = Connection::open(place.address, 80);
     get(&mut kept, "/");

@@ -3,7 +3,8 @@
 use super::super::{Finish, Place};
 use super::Connection;
 
-/// Asked once before; afterwards, twice on the same connection and once on a new one, it is the same process.
+/// Asked once before; afterwards, twice on the same connection and once on a new one, it is the
+/// same process.
 pub fn checks_itself(place: &Place) -> Finish {
     goes_on(Connection::open(place.address, place.port), place.clone())
 }
@@ -21,7 +22,11 @@ fn goes_on(mut connection: Connection, place: Place) -> Finish {
         }
         // It serves one after the other.
         drop(connection);
-        assert_eq!(check(&mut Connection::open(place.address, place.port)), pid, "it is another process");
+        assert_eq!(
+            check(&mut Connection::open(place.address, place.port)),
+            pid,
+            "it is another process"
+        );
     })
 }
 

@@ -16,6 +16,7 @@ pub fn memcached(place: &Place) -> Finish {
     Box::new(move || {
         connection.expect("ber 1\r\n", &["42"]);
         connection.expect("get key\r\n", &["VALUE key 7 5", "hello", "END"]);
-        Connection::open(place.address, PORT).expect("get number\r\n", &["VALUE number 0 2", "42", "END"]);
+        Connection::open(place.address, PORT)
+            .expect("get number\r\n", &["VALUE number 0 2", "42", "END"]);
     })
 }

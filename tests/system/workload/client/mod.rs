@@ -1,5 +1,5 @@
-//! What a client on the host does with a program: the first half before the checkpoint, the second half after the
-//! restart, on the same connection.
+//! What a client on the host does with a program: the first half before the checkpoint, the second
+//! half after the restart, on the same connection.
 
 pub mod http;
 pub mod lines;

@@ -9,7 +9,8 @@ use super::lines::check;
 use crate::harness::enter::BRIDGE;
 use crate::harness::run::wait_for;
 
-/// Until a datagram is sent again: they may be lost, and a bridge takes a while to know who listens to a group.
+/// Until a datagram is sent again: they may be lost, and a bridge takes a while to know who listens
+/// to a group.
 const AGAIN: Duration = Duration::from_millis(200);
 /// No time in which a group is joined is longer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -19,7 +20,10 @@ pub const GROUP6: Ipv6Addr = Ipv6Addr::new(0xff15, 0, 0, 0, 0, 0, 0, 0x99);
 
 /// UDP over IPv4 and IPv6.
 pub fn udp(place: &Place) -> Finish {
-    let targets = [SocketAddr::from((place.address, place.port)), SocketAddr::from((place.address6, place.port))];
+    let targets = [
+        SocketAddr::from((place.address, place.port)),
+        SocketAddr::from((place.address6, place.port)),
+    ];
     echoes(place, targets.to_vec())
 }
 
@@ -30,7 +34,11 @@ pub fn multicast(place: &Place) -> Finish {
 
 /// A group of IPv6.
 pub fn multicast6(place: &Place) -> Finish {
-    let index = std::fs::read_to_string(format!("/sys/class/net/{BRIDGE}/ifindex")).unwrap().trim().parse().unwrap();
+    let index = std::fs::read_to_string(format!("/sys/class/net/{BRIDGE}/ifindex"))
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
     echoes(place, vec![SocketAddrV6::new(GROUP6, place.port, 0, index).into()])
 }
 
@@ -41,8 +49,11 @@ fn echoes(place: &Place, targets: Vec<SocketAddr>) -> Finish {
     let sockets: Vec<(UdpSocket, SocketAddr)> = targets
         .into_iter()
         .map(|target| {
-            let any: IpAddr =
-                if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            let any: IpAddr = if target.is_ipv4() {
+                Ipv4Addr::UNSPECIFIED.into()
+            } else {
+                Ipv6Addr::UNSPECIFIED.into()
+            };
             let socket = UdpSocket::bind((any, 0)).unwrap();
             socket.set_read_timeout(Some(AGAIN)).unwrap();
             (socket, target)
@@ -51,7 +62,9 @@ fn echoes(place: &Place, targets: Vec<SocketAddr>) -> Finish {
     let ask = move |word: &str| {
         for (socket, target) in &sockets {
             let answered = wait_for(&format!("an echo from {target}"), LIMIT, || {
-                socket.send_to(word.as_bytes(), target).unwrap_or_else(|e| panic!("send to {target}: {e}"));
+                socket
+                    .send_to(word.as_bytes(), target)
+                    .unwrap_or_else(|e| panic!("send to {target}: {e}"));
                 let mut buffer = [0; 64];
                 let (length, _) = socket.recv_from(&mut buffer).ok()?;
                 (&buffer[..length] == word.as_bytes()).then_some(())

@@ -33,13 +33,16 @@ struct Session(Connection);
 impl Session {
     fn open(place: &Place) -> Session {
         // It listens before its start is complete, and refuses everybody until then.
-        let opened = crate::harness::run::wait_for("PostgreSQL to serve", super::START_LIMIT, || {
-            let mut session = Session(Connection::open(place.address, PORT));
-            let words = "user\0postgres\0database\0postgres\0\0";
-            let length = 8 + words.len() as u32;
-            session.0.send([&length.to_be_bytes()[..], &VERSION.to_be_bytes(), words.as_bytes()].concat());
-            session.results().ok().map(|_| session)
-        });
+        let opened =
+            crate::harness::run::wait_for("PostgreSQL to serve", super::START_LIMIT, || {
+                let mut session = Session(Connection::open(place.address, PORT));
+                let words = "user\0postgres\0database\0postgres\0\0";
+                let length = 8 + words.len() as u32;
+                session.0.send(
+                    [&length.to_be_bytes()[..], &VERSION.to_be_bytes(), words.as_bytes()].concat(),
+                );
+                session.results().ok().map(|_| session)
+            });
         opened.unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -68,7 +71,9 @@ impl Session {
             match head[0] {
                 b'Z' => return error.map_or(Ok(rows), Err),
                 // After that, a connection that is refused is closed.
-                b'E' if body.starts_with(b"SFATAL") => return Err(String::from_utf8_lossy(&body).into_owned()),
+                b'E' if body.starts_with(b"SFATAL") => {
+                    return Err(String::from_utf8_lossy(&body).into_owned());
+                }
                 b'E' => error = Some(String::from_utf8_lossy(&body).replace('\0', " ")),
                 // Two bytes: the number of columns; four: the length of the first.
                 b'D' => {

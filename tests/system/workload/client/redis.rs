@@ -7,7 +7,8 @@ const PORT: u16 = 6379;
 
 pub fn redis(place: &Place) -> Finish {
     let open = || Connection::open(place.address, PORT);
-    let (mut transaction, mut waiting, mut subscribed, mut other) = (open(), open(), open(), open());
+    let (mut transaction, mut waiting, mut subscribed, mut other) =
+        (open(), open(), open(), open());
     other.expect("FLUSHALL\r\nSET kept data\r\n", &["+OK", "+OK"]);
     transaction.expect("MULTI\r\nINCR counter\r\nINCR counter\r\n", &["+OK", "+QUEUED", "+QUEUED"]);
     waiting.send("BLPOP list 0\r\n");
