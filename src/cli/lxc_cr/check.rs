@@ -28,8 +28,8 @@ use crate::sys::netlink::Netlink;
 
 /// Report what prevents a checkpoint, with remedies; nothing is changed
 ///
-/// With --all, of every container that runs. Whether the next shutdown can suspend those that are
-/// to be suspended is what lxc-cr suspend --all --dry-run tells.
+/// With --all, of every running container. Whether the next shutdown can suspend those that are to
+/// be suspended is shown by lxc-cr suspend --all --dry-run.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr check [OPTIONS] {NAME|--all}")]

@@ -23,10 +23,10 @@ use crate::sys::path_trust::Guest;
 
 /// Remove a checkpoint
 ///
-/// It is named by its directory, or by its container when that is suspended; the container itself
-/// is not removed. What is no checkpoint, holds other files too, is in use, or is built upon by
-/// another checkpoint stays, and so does the only state of a suspended container, unless it is
-/// forced.
+/// Name its directory, or its container when that is suspended; the container itself is not
+/// removed. A directory that is not a checkpoint, holds other files, is in use, or has another
+/// checkpoint built upon it stays, and so does the only state of a suspended container, except
+/// with --force.
 #[derive(Args, Debug)]
 #[command(
     disable_help_flag = true,

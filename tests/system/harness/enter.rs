@@ -359,7 +359,8 @@ fn build(outside: &Outside) -> Result<(), String> {
     outside.cgroups.mount(&root)?;
     put("tmpfs", "tmpfs", &root.join("run"), MsFlags::empty(), "mode=755")?;
     put("tmpfs", "tmpfs", &root.join("tmp"), MsFlags::empty(), "mode=1777")?;
-    for dir in ["run/lock", &SHM[1..], &DISK[1..]] {
+    // The last as the first command makes it: what the host has then is compared later.
+    for dir in ["run/lock", &SHM[1..], &DISK[1..], "var/lib/lxc-cr"] {
         fs::create_dir_all(root.join(dir)).map_err(|e| format!("make {dir}: {e}"))?;
     }
     put(

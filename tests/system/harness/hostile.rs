@@ -117,6 +117,8 @@ pub struct HostTree(BTreeMap<PathBuf, String>);
 
 /// What is of the kernel or in memory, and changes by itself.
 const ALIVE: &[&str] = &[
+    // The register of checkpoints.
+    "/var/lib/lxc-cr",
     "/proc",
     "/sys",
     "/run",
