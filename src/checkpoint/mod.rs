@@ -47,7 +47,7 @@ use crate::resources::cgroup::{self, Cgroup};
 use crate::rollback::holder::Command;
 use crate::rollback::killed_dump::Seized;
 use crate::rollback::lock::{self, Operation};
-use crate::rollback::{Journal, Undo, recover};
+use crate::rollback::{Journal, Undo, filling, recover};
 use crate::settings::{Rehearse, Settings};
 use crate::store::checksums::Memory;
 use crate::store::record::Record;
@@ -62,6 +62,11 @@ use dump::{Dumped, Limits, Means};
 /// How long the monitor may take to clean up after its container, its post-stop hooks included. As
 /// after an `lxc-stop`, all of it is done when we return.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the memory of a container that was restored lazily is waited for.
+const FILL_LIMIT: Duration = Duration::from_secs(180);
+/// Between two checks whether it is in.
+const FILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -169,8 +174,12 @@ pub fn checkpoint(
     // 2.
     let mut journal = recover::before(&operation, report)?;
 
-    // 3.
+    // 3. Pages that are not there yet would not be in the dump.
     let running = find_running(&defined, &operation, report)?;
+    if request.to_be_resumed {
+        await_memory(&operation, &limits, report)?;
+    }
+    filling::refuse(operation.dir())?;
 
     // 4.
     if request.after == AfterDump::Stop {
@@ -284,6 +293,7 @@ pub fn pre_dump(
     let operation = entry::operation(&defined, Command::Checkpoint)?;
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
+    filling::refuse(operation.dir())?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
     let _replaced = directories::check(request, &defined)?;
     directories::check_parent(request, &defined)?;
@@ -380,6 +390,17 @@ fn find_running(
             Err(not_running(defined))
         }
     }
+}
+
+/// Waits until all of its memory is in: it would be lost at the host's shutdown.
+fn await_memory(operation: &Operation, limits: &Limits, report: &mut dyn Report) -> Result<()> {
+    let end = Instant::now() + FILL_LIMIT;
+    while Instant::now() < end && filling::progress(operation.dir())?.is_some() {
+        report.phase("waiting for its memory");
+        limits.check()?;
+        std::thread::sleep(FILL_PAUSE);
+    }
+    Ok(())
 }
 
 /// Refuses what a user has started, before anything is said of its files, which are that user's.

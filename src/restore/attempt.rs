@@ -31,9 +31,11 @@ use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::Port;
 use crate::resources::network::interfaces::PhysInterfaces;
 use crate::resources::rootfs::{Held, Root};
+use crate::restore::lazy::{self, Decision, Filling};
 use crate::rollback::criu_cgroup::CriuCgroup;
 use crate::rollback::lock::Operation;
 use crate::rollback::{Journal, Undo};
+use crate::settings::Lazy;
 use crate::store::parents::Parents;
 use crate::store::record::{Damage, Record};
 use crate::store::verify::Comparison;
@@ -58,6 +60,8 @@ pub(super) struct Inputs<'a> {
     pub request: &'a Request,
     /// Whether the memory images' checksums are to be compared.
     pub verify: bool,
+    /// Whether memory may come later.
+    pub lazy: Lazy,
     /// When it is given up.
     pub deadline: Option<Instant>,
     /// The container.
@@ -87,6 +91,8 @@ pub(super) struct Work<'a> {
     cgroups: Made,
     /// What the container has of the host.
     phys_interfaces: PhysInterfaces,
+    /// What fills its memory, where that comes later.
+    filling: Option<Filling>,
     /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something
     /// to take back.
     hooks_ran: bool,
@@ -105,6 +111,8 @@ pub(super) struct Running {
     pub phys_interfaces: PhysInterfaces,
     /// Its device programs, on the payload cgroup.
     pub in_force: InForce,
+    /// What fills its memory, where that comes later.
+    pub filling: Option<Filling>,
     /// Why it is not on its network, though it runs.
     pub cut_off: Option<anyhow::Error>,
     /// How long CRIU ran.
@@ -120,7 +128,16 @@ impl<'a> Work<'a> {
         netlink: &'a mut Netlink,
     ) -> Work<'a> {
         let (cgroups, phys_interfaces) = (Made::default(), PhysInterfaces::default());
-        Work { inputs, plan, journal, netlink, cgroups, phys_interfaces, hooks_ran: false }
+        Work {
+            inputs,
+            plan,
+            journal,
+            netlink,
+            cgroups,
+            phys_interfaces,
+            filling: None,
+            hooks_ran: false,
+        }
     }
 
     /// Does it. `held` is the root, if it was found good already; else it is looked at once the
@@ -144,6 +161,7 @@ impl<'a> Work<'a> {
             }
         }
         running.phys_interfaces = std::mem::take(&mut self.phys_interfaces);
+        running.filling = self.filling.take();
         Ok(running)
     }
 
@@ -174,7 +192,9 @@ impl<'a> Work<'a> {
         let cgroups = self.cgroups.clone();
         let payload = unified(&cgroups.payload)?.dir.clone();
         let log_file = request.images.join(RESTORE_LOG);
-        let asked = self.plan.criu(request, &cgroups.payload, &operation.pidfile());
+        let verification = self.prepare_memory(&payload, report)?;
+        let mut asked = self.plan.criu(request, &cgroups.payload, &operation.pidfile());
+        asked.lazy = self.filling.is_some();
         let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
         let criu_cgroup = CriuCgroup::open(operation.dir())?;
         let (place, inside) = self.place(root, &criu_cgroup)?;
@@ -186,7 +206,6 @@ impl<'a> Work<'a> {
             environment: self.environment(),
             deadline: self.inputs.deadline,
         };
-        let verification = self.start_verification()?;
         self.journal
             .note(Undo::CleanRoot { root: self.inputs.root.clone(), log: log_file.clone() })?;
         let own_dir = self.inputs.defined.dir();
@@ -221,6 +240,7 @@ impl<'a> Work<'a> {
             verification,
             loading: None,
             images: &request.images,
+            lazy: self.filling.is_some(),
             prefault: None,
             onlooker: None,
             log: LogReader::new(log_file.clone(), report),
@@ -243,6 +263,9 @@ impl<'a> Work<'a> {
             // says of it.
             watch.verified().map_err(|e| damaged(&request.images, e))?;
             loaded?;
+            if let Some(e) = self.filling.as_mut().and_then(Filling::failure) {
+                return Err(damaged_or_not(&request.images, e));
+            }
             let crashed = watch.log.tells_of_a_crash();
             return Err(failure_of(ended, crashed, &request.images).log(log_file));
         }
@@ -258,6 +281,7 @@ impl<'a> Work<'a> {
             payload: cgroups.payload,
             ports,
             phys_interfaces: PhysInterfaces::default(),
+            filling: None,
             in_force,
             cut_off,
             took: ended.took,
@@ -296,6 +320,7 @@ impl<'a> Work<'a> {
             program: &criu.path,
             root,
             guest: defined.config.guest().map(|guest| guest.gid),
+            lazy_socket: self.filling.as_ref().map(Filling::socket),
             looked_through: record.is_some_and(|record| record.looked_through),
             covers: &BTreeMap::new(),
         };
@@ -305,6 +330,9 @@ impl<'a> Work<'a> {
         // Without us nobody would be there to end what it restores.
         let mut place = Place::here().own_session().dies_with_us().within(sandbox);
         place = place.personality(self.plan.personality);
+        if self.filling.is_some() {
+            place = place.small_pages();
+        }
         if self.inputs.defined.config.has_own_keyring() {
             place = place.own_keyring();
         }
@@ -331,17 +359,39 @@ impl<'a> Work<'a> {
         vec![(USER_SCRIPT_VARIABLE, script.into()), (HOST_VARIABLE, namespace.into())]
     }
 
-    /// Begins to compare the memory images' checksums. Before they are lent to the container's
-    /// root, which changes them.
-    fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
+    /// Decides whether its memory comes first or follows, and begins to compare the checksums of
+    /// what CRIU reads itself. Before the images are lent to the container's root, which changes
+    /// them.
+    fn prepare_memory(
+        &mut self,
+        payload: &Path,
+        report: &mut dyn Report,
+    ) -> Result<Option<Verification>> {
+        let Inputs { request, defined, record, operation, .. } = self.inputs;
+        let images = &request.images;
+        let id_mapped = defined.config.guest().is_some();
+        match lazy::decide(self.inputs.lazy, record, images, id_mapped)
+            .map_err(|e| damaged(images, e))?
+        {
+            Decision::Eager(note) => {
+                note.iter().for_each(|note| report.note(note));
+                self.start_verification()
+            }
+            Decision::Lazy(source) => {
+                let verify = source.verifier()?;
+                self.filling = Some(Filling::start(source, images, payload, operation.dir())?);
+                start_thread(verify).map(Some)
+            }
+        }
+    }
+
+    fn start_verification(&self) -> Result<Option<Verification>> {
         let Some(record) = self.inputs.record.filter(|_| self.inputs.verify) else {
             return Ok(None);
         };
         let images = &self.inputs.request.images;
         let comparison = Comparison::of_memory(record, images).map_err(|e| damaged(images, e))?;
-        let thread =
-            std::thread::Builder::new().name("verify".to_owned()).spawn(move || comparison.make());
-        Ok(Some(thread.context("start a thread")?))
+        start_thread(move || comparison.make()).map(Some)
     }
 
     fn hold_init(&self, inside: &Inside) -> Result<Process> {
@@ -362,6 +412,8 @@ impl<'a> Work<'a> {
     /// Ends what CRIU may have begun, plays the journal back, and tells how things stand.
     pub fn undo(&mut self, mut failure: Failure) -> Failure {
         let mut errors = ErrorList::default();
+        // The process that belongs to it is in our cgroup.
+        self.filling = None;
         // Our own cgroup goes, too.
         errors.note(cgroups::pivots(&self.plan.cgroups).and_then(|pivots| cgroups::leave(&pivots)));
         errors.note(std::mem::take(&mut self.phys_interfaces).bring_back());
@@ -378,6 +430,25 @@ impl<'a> Work<'a> {
             failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
         }
         failure
+    }
+}
+
+type Verification = JoinHandle<anyhow::Result<()>>;
+
+fn start_thread(
+    verify: impl FnOnce() -> anyhow::Result<()> + Send + 'static,
+) -> Result<Verification> {
+    Ok(std::thread::Builder::new()
+        .name("verify".to_owned())
+        .spawn(verify)
+        .context("start a thread")?)
+}
+
+/// Why the pager has ended the tasks.
+fn damaged_or_not(images: &Path, error: anyhow::Error) -> Failure {
+    match error.is::<Damage>() {
+        true => damaged(images, error),
+        false => Failure::new(Exit::Other, error.context("fill its memory")),
     }
 }
 

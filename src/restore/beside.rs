@@ -271,6 +271,7 @@ impl<'a> Twin<'a> {
         let mut criu_options = self.plan.criu(&self.request, &made.payload, &pidfile);
         criu_options.common.extra.push(LEAVE_STOPPED.into());
         let needs = sandbox::Needs {
+            lazy_socket: None,
             request: &self.request,
             plan: &self.plan,
             control: &control_path,
@@ -309,6 +310,7 @@ impl<'a> Twin<'a> {
         };
         let (payload, criu_cgroup) = (ending.payload, ending.criu_cgroup);
         let mut watch = RestoreActions {
+            lazy: false,
             netlink: scene.netlink,
             journal,
             plan: &self.plan,

@@ -29,6 +29,7 @@ pub mod beside;
 pub mod cgroups;
 mod connections;
 mod copy;
+pub mod lazy;
 mod links;
 pub mod plan;
 mod prefault;
@@ -79,6 +80,7 @@ use crate::sys::{files, mount};
 
 use attempt::{Inputs, Running};
 use copy::Copy;
+use lazy::{Decision, Filling};
 use preflight::{Reason, Subject};
 use replace::Way;
 
@@ -157,6 +159,8 @@ pub struct Restored {
     pub operation: Option<Operation>,
     /// Its device rules.
     pub devices: Attached,
+    /// What fills its memory, where that comes later.
+    pub filling: Option<Filling>,
     /// How long CRIU ran.
     pub criu: Duration,
 }
@@ -179,7 +183,7 @@ pub fn restore(
 
     // 2.
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
-    let (_held, record) = open_checkpoint(request)?;
+    let (held, record) = open_checkpoint(request)?;
     let root = root_of(&defined)?;
     record.as_ref().map_or(Ok(()), |record| copy::refuse_root_in_use(record, &defined))?;
     let found = Found { defined, criu, deadline, operation, record, root };
@@ -188,20 +192,27 @@ pub fn restore(
         false => Way::Free,
     };
     let name = &request.name;
-    bring_back(request, settings, found, way, signals, report).map_err(|mut failure| {
-        // That it runs: somebody has started it meanwhile.
-        if !matches!(way, Way::Cleared { .. }) || failure.exit == Exit::WrongState {
-            return failure;
-        }
-        // What ran is not as before.
-        if matches!(failure.exit, Exit::CriuFailed | Exit::Refused) {
-            failure.exit = Exit::ContainerLost;
-        }
-        match failure.state {
-            None => failure.state(format!("{name} is stopped, its checkpoint is as before")),
-            Some(_) => failure,
-        }
-    })
+    let mut outcome =
+        bring_back(request, settings, found, way, signals, report).map_err(|mut failure| {
+            // That it runs: somebody has started it meanwhile.
+            if !matches!(way, Way::Cleared { .. }) || failure.exit == Exit::WrongState {
+                return failure;
+            }
+            // What ran is not as before.
+            if matches!(failure.exit, Exit::CriuFailed | Exit::Refused) {
+                failure.exit = Exit::ContainerLost;
+            }
+            match failure.state {
+                None => failure.state(format!("{name} is stopped, its checkpoint is as before")),
+                Some(_) => failure,
+            }
+        })?;
+    if let Outcome::Running(restored) = &mut outcome
+        && let Some(filling) = &mut restored.filling
+    {
+        filling.hold(held);
+    }
+    Ok(outcome)
 }
 
 /// What a restore starts from: the container as it is defined, and the checkpoint.
@@ -275,7 +286,11 @@ fn bring_back(
         plan.notes.iter().for_each(|note| report.note(note));
     }
     if request.dry_run {
-        let criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
+        let mut criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
+        let id_mapped = defined.config.guest().is_some();
+        let memory = lazy::decide(settings.lazy, subject.record, &request.images, id_mapped);
+        criu_options.lazy =
+            matches!(memory.map_err(|e| damaged(&request.images, e))?, Decision::Lazy(_));
         let mut words = copy.map(Copy::in_words).unwrap_or_default();
         words.extend(plan.in_words(&criu.path, &criu_options));
         return Ok(Outcome::Planned(words));
@@ -292,6 +307,7 @@ fn bring_back(
     }
     let inputs = Inputs {
         request,
+        lazy: settings.lazy,
         verify: settings.verify && way != Way::Cleared { compared: true },
         deadline,
         defined: &defined,
@@ -304,7 +320,8 @@ fn bring_back(
     };
     let (plan, running) =
         retry::restore(inputs, plan, held, &decide, &mut journal, &mut netlink, report)?;
-    let Running { init, payload, ports, phys_interfaces, in_force, cut_off, took } = running;
+    let Running { init, payload, ports, phys_interfaces, in_force, filling, cut_off, took } =
+        running;
     let pivots = cgroups::pivots(&plan.cgroups)?;
     let devices = in_force.hold(&attempt::unified(&payload)?.dir, &plan.confinement)?;
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a
@@ -337,6 +354,7 @@ fn bring_back(
         cut_off,
         operation: Some(operation),
         devices,
+        filling,
         criu: took,
         defined,
     })))

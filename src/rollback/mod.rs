@@ -13,6 +13,7 @@
 
 pub mod criu_cgroup;
 mod down_script;
+pub mod filling;
 pub mod holder;
 pub mod killed_dump;
 mod killed_restore;

@@ -43,7 +43,8 @@ pub use files::{
 };
 pub use labels::{labels, relabel};
 pub use memory::{
-    Memory, bytes_of_pages, files_written_through_memory, holds_pages, memory, present,
+    Memory, PageMap, PageRun, bytes_of_pages, files_written_through_memory, holds_pages, memory,
+    page_map, present,
 };
 pub use mounts::{Mount, all_mounts, mounts, without_links};
 pub use netdev::{
