@@ -44,6 +44,9 @@ pub enum Of {
     Listening,
     /// Raw sockets of this family.
     Raw(libc::c_int),
+    /// Those of IPv4 and IPv6, or of IPv6 alone, that are no streams: of a stream the kernel shows
+    /// what came with its first packet, and lets nobody set it.
+    Datagram(&'static [libc::c_int]),
 }
 
 /// What kind of socket it is: the arguments of socket(2), and whether it listens.
@@ -98,6 +101,9 @@ impl Of {
             Of::Ip => is_ip,
             Of::Protocol(protocol) => has(protocol),
             Of::Listening => has(libc::IPPROTO_TCP) && kind.listens,
+            Of::Datagram(families) => {
+                families.contains(&kind.family) && kind.kind != libc::SOCK_STREAM
+            }
             Of::Raw(family) => kind.family == family && kind.kind == libc::SOCK_RAW,
         }
     }

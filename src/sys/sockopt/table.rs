@@ -60,6 +60,9 @@ const fn netlink(name: &'static str, number: libc::c_int) -> SocketOption {
     option(name, NETLINK, number, Of::Family(libc::AF_NETLINK))
 }
 
+const DATAGRAM: Of = Of::Datagram(&[libc::AF_INET, libc::AF_INET6]);
+const DATAGRAM_6: Of = Of::Datagram(&[libc::AF_INET6]);
+
 /// All of them. Numbers are those of include/uapi/linux and asm-generic/socket.h.
 pub const OPTIONS: &[SocketOption] = &[
     ip("IP_TOS", 1),
@@ -82,8 +85,8 @@ pub const OPTIONS: &[SocketOption] = &[
     ip("IP_BIND_ADDRESS_NO_PORT", 24),
     ip("IP_RECVFRAGSIZE", 25),
     ip("IP_RECVERR_RFC4884", 26),
-    ip("IP_MULTICAST_IF", 32),
-    ip("IP_MULTICAST_TTL", 33),
+    option("IP_MULTICAST_IF", IP, 32, DATAGRAM),
+    option("IP_MULTICAST_TTL", IP, 33, DATAGRAM),
     ip("IP_MULTICAST_LOOP", 34),
     ip("IP_MULTICAST_ALL", 49),
     ip("IP_UNICAST_IF", 50),
@@ -95,8 +98,8 @@ pub const OPTIONS: &[SocketOption] = &[
     ipv6("IPV6_2292HOPLIMIT", 8),
     ipv6("IPV6_FLOWINFO", 11),
     ipv6("IPV6_UNICAST_HOPS", 16),
-    ipv6("IPV6_MULTICAST_IF", 17),
-    ipv6("IPV6_MULTICAST_HOPS", 18),
+    option("IPV6_MULTICAST_IF", IPV6, 17, DATAGRAM_6),
+    option("IPV6_MULTICAST_HOPS", IPV6, 18, DATAGRAM_6),
     ipv6("IPV6_MULTICAST_LOOP", 19),
     ipv6("IPV6_MTU_DISCOVER", 23),
     ipv6("IPV6_RECVERR", 25),
