@@ -21,7 +21,7 @@ UNITS = lxc-cr-resume.service lxc-cr-suspend.service
 TEMPLATE_UNITS = lxc-checkpoint@.service lxc-checkpoint@.timer
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: help build doc lint check test test-vm test-lxc test-workloads test-programs test-races test-hostile test-kills test-keys demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
+.PHONY: help build doc lint check test test-vm test-lxc test-workloads test-programs test-races test-hostile test-kills test-keys test-fidelity demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
 	lint-packaging package-tools deb-tools rpm-tools test-packages
 
 build:
@@ -46,6 +46,7 @@ help:
 	@echo 'make test-races     local users who try to get in, a minute each (RACE_SECONDS=60)'
 	@echo 'make test-hostile   containers that try to get out by a restart (SEEDS=2000)'
 	@echo 'make test-keys      every key of lxc.container.conf(5)'
+	@echo 'make test-fidelity  every state of a container; writes docs/fidelity.md'
 	@echo 'make test-kills     everybody is killed at random moments of all commands (CASES=1000)'
 	@echo 'make soak           a hundred checkpoints and restores of one container'
 	@echo 'make bench          the table in docs/performance.md'
@@ -63,7 +64,7 @@ lint:
 	$(CARGO) fmt --check
 	@if command -v cargo-clippy >/dev/null || [ -n "$$CI" ]; then set -ex; \
 	$(CARGO) clippy --all-targets -- -D warnings; \
-	$(CARGO) clippy $(addprefix --test ,demo faults hostile keys kills programs soak workloads) -- -D warnings; \
+	$(CARGO) clippy $(addprefix --test ,demo faults fidelity hostile keys kills programs soak workloads) -- -D warnings; \
 	else echo "lint: LEFT OUT, clippy is missing (Debian 12 has none)"; fi
 
 check: lint
@@ -146,6 +147,11 @@ test-hostile: test-host
 # Every key of lxc.container.conf(5): some eight minutes.
 test-keys: test-host
 	$(CARGO) test --release --test keys
+
+# Every state that lxc-cr inspect reads, before and after a restore: some two minutes.
+test-fidelity: test-host
+	$(CARGO) test --release --test fidelity
+	cp target/system/logs/fidelity/fidelity.md docs/fidelity.md
 
 # Some three seconds a case; each run with the same seed has the same cases.
 CASES ?= 1000

@@ -269,3 +269,14 @@ fn every_option_is_completed_in_every_shell() {
         }
     }
 }
+
+/// `make test-fidelity` makes the page again.
+#[test]
+fn every_state_of_the_inspector_has_its_line_in_the_page() {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fidelity.md")).unwrap();
+    let lines = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let (listed, states): (Vec<&str>, Vec<&str>) =
+        (lines.collect(), lxc_cr::inspect::state::all().map(|s| s.name).collect());
+    assert_eq!(listed, states);
+}
