@@ -73,9 +73,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
             filling = None;
             match filled {
                 Filled::Complete => log::info!("all of its memory is in"),
-                Filled::Ended(cause) => {
-                    log::error!("it was ended, for its memory could not be completed: {cause:#}");
-                }
+                Filled::Ended(cause) => report_lost_memory(&cause),
             }
         }
         while let Some(received) = signals.next().context("read a signal")? {
@@ -86,6 +84,10 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
         }
     }
 
+    // Its end may have been seen before the pager's, who ended it.
+    if let Some(cause) = filling.as_mut().and_then(Filling::failure) {
+        report_lost_memory(&cause);
+    }
     // Before our cgroup goes, in which its process is.
     drop(filling);
 
@@ -199,6 +201,10 @@ fn reap(pid: i32) -> Result<i32> {
 pub fn detach(name: &str) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     crate::sys::process::set_own_name(name)
+}
+
+fn report_lost_memory(cause: &anyhow::Error) {
+    log::error!("it was ended, for its memory could not be completed: {cause:#}");
 }
 
 /// Lets go of standard streams, so that whoever waits for their end is not kept waiting by a

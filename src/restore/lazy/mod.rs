@@ -157,7 +157,7 @@ impl Filling {
     }
 
     /// Why it has failed so far, if it has: then the tasks were ended.
-    pub(super) fn failure(&mut self) -> Option<anyhow::Error> {
+    pub fn failure(&mut self) -> Option<anyhow::Error> {
         if self.pager.failed.load(Ordering::Acquire) { self.pager.join().err() } else { None }
     }
 }

@@ -390,17 +390,6 @@ fn make(kind: &str, argument: &str) -> Made {
             }
             checked(unsafe { ptrace(0x4206, child, ptr::null_mut(), ptr::null_mut()) }).map(drop)
         }
-        "thread-proc" => {
-            thread::spawn(|| {
-                loop {
-                    thread::park();
-                }
-            });
-            let threads = fs::read_dir("/proc/self/task")?.flatten().map(|entry| entry.path());
-            let own = threads.max().ok_or(io::ErrorKind::NotFound)?;
-            keep(File::open(own.join("stat"))?);
-            Ok(())
-        }
         "dead-proc" => {
             let mut child = process::Command::new("/bin/cat").stdin(process::Stdio::piped()).spawn()?;
             keep(File::open(format!("/proc/{}/status", child.id()))?);

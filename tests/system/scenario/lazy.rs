@@ -138,12 +138,14 @@ pub fn a_damaged_block_ends_the_container(world: &World) {
         });
         assert_eq!(told, None, "it has read all of its memory");
         container.wait_state("STOPPED");
-        let told = fs::read_to_string(&log).unwrap();
         let name = pages.file_name().unwrap().to_str().unwrap();
-        assert!(
-            told.contains("its memory could not be completed") && told.contains(name),
-            "{told}"
-        );
+        // The monitor says so when it has cleaned up.
+        let reported = || {
+            let text = fs::read_to_string(&log).unwrap();
+            (text.contains("its memory could not be completed") && text.contains(name))
+                .then_some(())
+        };
+        wait_for("the reason in the monitor's log", Duration::from_secs(10), reported).unwrap();
     } else {
         restarted.assert_code(9);
     }

@@ -433,7 +433,7 @@ pub fn names_what_cannot_be_restored(world: &World) {
             culprits.make(kind).unwrap();
         }
         let (code, findings) = check(&container);
-        assert_eq!((code, findings.len()), (4, 1), "{findings:#?}");
+        assert_eq!((code, findings.len()), (4, 1), "{kinds:?}: {findings:#?}");
         assert!(has(&findings[0], "what", words), "{findings:#?}");
         assert_eq!(findings[0]["fails"], "restore", "{findings:#?}");
         container.ours("lxc-checkpoint").output().assert_code(4);

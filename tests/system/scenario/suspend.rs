@@ -450,6 +450,8 @@ impl Journal {
 
     fn listen() -> Journal {
         fs::create_dir_all(Self::DIR).unwrap();
+        // As systemd sets it: it is read at the end.
+        fs::write("/proc/sys/net/unix/max_dgram_qlen", "512").unwrap();
         let socket = UnixDatagram::bind(format!("{}/socket", Self::DIR)).unwrap();
         socket.set_nonblocking(true).unwrap();
         Journal { socket }
