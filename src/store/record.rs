@@ -513,14 +513,14 @@ pub(crate) mod tests {
         record.images =
             vec![Image { name: "../../etc/shadow".into(), size: 1, sum: None, as_written: None }];
         let text = toml::to_string(&record).unwrap();
-        assert!(Record::parse(&text).unwrap_err().to_string().contains("no name of an image"));
+        assert!(Record::parse(&text).unwrap_err().to_string().contains("not a name of an image"));
         let refused = |change: &dyn Fn(&mut Record)| {
             let mut record = sample();
             change(&mut record);
             Record::parse(&toml::to_string(&record).unwrap()).unwrap_err().to_string()
         };
-        assert!(refused(&|r| r.container.name = "..".into()).contains("no name of a container"));
-        assert!(refused(&|r| r.container.name = "a/".into()).contains("no name of a container"));
+        assert!(refused(&|r| r.container.name = "..".into()).contains("not a name of a container"));
+        assert!(refused(&|r| r.container.name = "a/".into()).contains("not a name of a container"));
         assert!(
             refused(&|r| r.container.rootfs = "/var/../etc".into())
                 .contains("'/var/../etc' is not a plain path")
@@ -551,15 +551,15 @@ pub(crate) mod tests {
         );
         assert!(
             refused(&|r| r.cgroup = Some(tree("/a", "../etc", "x")))
-                .contains("no cgroup of the container")
+                .contains("not a cgroup of the container")
         );
         assert!(
             refused(&|r| r.cgroup = Some(tree("/a", "", "../../../etc/shadow")))
-                .contains("no name of a file")
+                .contains("not a name of a file")
         );
         assert!(
             refused(&|r| r.legacy_cgroups = vec![tree("/a", "../etc", "x")])
-                .contains("no cgroup of the container")
+                .contains("not a cgroup of the container")
         );
         let file = HostFile { mount_id: 1, inode: 2, path: "/etc/shadow".into() };
         assert!(

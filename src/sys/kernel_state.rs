@@ -71,6 +71,19 @@ pub fn io_priority(tid: i32) -> io::Result<(u32, u32)> {
     Ok((value >> 13, value & 0x1fff))
 }
 
+/// Sets a thread's I/O priority (ioprio_set(2)).
+///
+/// # Errors
+/// `ESRCH` for one that is gone, `EPERM` for the real-time class without CAP_SYS_NICE.
+pub fn set_io_priority(tid: i32, class: u32, level: u32) -> io::Result<()> {
+    const WHO_PROCESS: i32 = 1;
+    // SAFETY: ioprio_set takes numbers only.
+    let result = unsafe {
+        libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, tid, class << 13 | level & 0x1fff)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Address and length of a thread's list of robust futexes (get_robust_list(2)).
 ///
 /// # Errors

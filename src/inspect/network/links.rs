@@ -27,7 +27,7 @@ states! { rows;
     LOWER = "link.lower", PutBack::Criu, Class::Breaks,
         "an interface sits on another one";
     MASTER = "link.master", PutBack::Criu, Class::Breaks,
-        "an interface is no port of its bridge or bond any more";
+        "an interface is no longer a port of its bridge or bond";
     QDISC = "link.qdisc", PutBack::Criu, Class::Bearable,
         "packets queue in another way";
     QUEUE_LENGTH = "link.queue-length", PutBack::Us, Class::Bearable,

@@ -13,12 +13,14 @@ pub mod alarms;
 pub mod core_filters;
 pub mod own_calls;
 pub mod personality;
+pub mod scheduling;
 pub mod sockets;
 pub mod timers;
 pub mod tmpfs;
 
 use alarms::Alarm;
 use own_calls::OwnCalls;
+use scheduling::Scheduling;
 use sockets::Socket;
 use timers::TimerFd;
 
@@ -37,6 +39,9 @@ pub struct States {
     /// Timers of timer_create(2) that are due at a time of day.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alarms: Vec<Alarm>,
+    /// Threads that are scheduled otherwise than a new one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scheduling: Vec<Scheduling>,
 }
 
 /// What is known of a container that is being dumped.
@@ -61,6 +66,7 @@ impl States {
         Ok(States {
             own_calls: own_calls::of_tasks(payload, own_calls)?,
             alarms: alarms::of_tasks(images, since)?,
+            scheduling: scheduling::of_tasks(payload)?,
             timers: timers::of_tasks(payload).context("read its timers")?,
             sockets: sockets::of_tasks(payload, init).context("read the options of its sockets")?,
         })
@@ -83,6 +89,8 @@ impl States {
     /// Gives the restored tasks the rest before they run. None where the checkpoint has no record
     /// of them.
     pub fn restore(states: Option<&States>, payload: &Path) -> Result<()> {
-        timers::set(payload, states.map(|s| s.timers.as_slice()))
+        let scheduled =
+            scheduling::set(payload, states.map(|s| s.scheduling.as_slice()).unwrap_or_default());
+        timers::set(payload, states.map(|s| s.timers.as_slice())).and(scheduled)
     }
 }

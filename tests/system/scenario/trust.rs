@@ -254,7 +254,7 @@ pub fn nobody_gets_in(world: &World) {
         (
             format!("name = \"{}\"", container.name()),
             "name = \"../../etc\"".to_owned(),
-            "no name of a container",
+            "not a name of a container",
         ),
         ("rootfs = \"".to_owned(), "rootfs = \"/srv/../".to_owned(), "not a plain path"),
         (
