@@ -258,7 +258,7 @@ fn every_option_is_completed_in_every_shell() {
     let commands = lxc_cr::cli::commands();
     for (name, _, option, _) in all_options() {
         let command = commands.iter().find(|c| c.get_name() == name).unwrap();
-        let Some(long) = option.split([' ', ',']).find_map(|w| w.strip_prefix("--")) else {
+        let Some(long) = option.split([' ', ',', '[']).find_map(|w| w.strip_prefix("--")) else {
             continue;
         };
         let texts =
