@@ -70,6 +70,19 @@ macro_rules! keys {
     };
 }
 
+/// When the memory of a restored container may come after it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Lazy {
+    /// Never: all of it is there before the container runs.
+    #[default]
+    Never,
+    /// Where that saves much and costs no memory.
+    Auto,
+    /// Wherever that is possible.
+    Always,
+}
+
 keys! {
     /// The criu program; looked for in the system's directories when not set.
     criu: Option<PathBuf> = None;
@@ -106,6 +119,8 @@ keys! {
     rehearse: Rehearse = Rehearse::Auto;
     /// States that may come back different.
     accept: Vec<String> = Vec::new();
+    /// Whether a restored container runs before all of its memory is there.
+    lazy: Lazy = Lazy::Never;
     /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
     suspend: bool = false;
     /// How many containers are suspended or resumed side by side; 0 for four times as many as there are processors.

@@ -43,6 +43,7 @@ use crate::preflight::{self, Fails, Findings, Severity, Subject, start_state};
 use crate::rehearse::Rehearsed;
 use crate::report::Report;
 use crate::resources::cgroup::{self, Cgroup};
+use crate::rollback::filling;
 use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::rollback::seized::Seized;
@@ -61,6 +62,11 @@ use dump::{Dumped, Limits, Means};
 /// How long the monitor may take to clean up after its container, its post-stop hooks included. As after an `lxc-stop`,
 /// all of it is done when we return.
 const MONITOR_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the memory of a container that was restored lazily is waited for.
+const FILL_LIMIT: Duration = Duration::from_secs(180);
+/// Between two checks whether it is in.
+const FILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -160,8 +166,12 @@ pub fn checkpoint(request: &Request, settings: &Settings, report: &mut dyn Repor
     // 2.
     let mut journal = recover::before(&operation, report)?;
 
-    // 3.
+    // 3. Pages that are not there yet would not be in the dump.
     let running = find_running(&defined, &operation, report)?;
+    if request.to_be_resumed {
+        await_memory(&operation, &limits, report)?;
+    }
+    filling::refuse(operation.dir())?;
 
     // 4.
     if request.after == AfterDump::Stop {
@@ -266,6 +276,7 @@ pub fn pre_dump(request: &Request, settings: &Settings, report: &mut dyn Report)
     let operation = entry::operation(&defined, Command::Checkpoint)?;
     let mut journal = recover::before(&operation, report)?;
     let running = find_running(&defined, &operation, report)?;
+    filling::refuse(operation.dir())?;
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
     let _replaced = target::check(request, &defined)?;
     target::check_parent(request, &defined)?;
@@ -334,6 +345,17 @@ fn find_running(defined: &Defined, operation: &Operation, report: &mut dyn Repor
             Err(not_running(defined))
         }
     }
+}
+
+/// Waits until all of its memory is in: it would be lost at the host's shutdown.
+fn await_memory(operation: &Operation, limits: &Limits, report: &mut dyn Report) -> Result<()> {
+    let end = Instant::now() + FILL_LIMIT;
+    while Instant::now() < end && filling::progress(operation.dir())?.is_some() {
+        report.phase("waiting for its memory");
+        limits.check()?;
+        std::thread::sleep(FILL_PAUSE);
+    }
+    Ok(())
 }
 
 /// Refuses what a user has started, before anything is said of its files, which are that user's.

@@ -22,6 +22,7 @@ use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::shell;
 use crate::report::{Report, seconds};
+use crate::settings::Lazy;
 use crate::store::kept::At;
 use crate::store::shared_dir;
 use crate::sys::process::{self, Process};
@@ -102,6 +103,10 @@ pub struct Restart {
     #[arg(long)]
     pub no_verify: bool,
 
+    /// Run the container at once: its memory follows, first what it touches
+    #[arg(long)]
+    pub lazy: bool,
+
     /// Give up and undo everything after this time: seconds, or with a unit like 5m
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub timeout: Option<u64>,
@@ -150,6 +155,9 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         settings.timeout = seconds;
     }
     settings.verify &= !restart.no_verify;
+    if restart.lazy {
+        settings.lazy = Lazy::Always;
+    }
     let mut progress = Progress::new(restart.lxc.quiet, restart.verbose);
     let job = Job {
         name: name.as_str().to_owned(),

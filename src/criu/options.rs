@@ -173,6 +173,8 @@ pub struct Restore {
     pub empty_network: bool,
     /// CRIU's older way of making mounts.
     pub older_mount_engine: bool,
+    /// Private memory comes later, from whoever listens on the lazy-pages socket in the working directory.
+    pub lazy: bool,
     /// LSM label to give instead of the dumped one, as CRIU's `TYPE:NAME`.
     pub lsm_profile: Option<String>,
 }
@@ -261,6 +263,9 @@ impl Restore {
         }
         if self.older_mount_engine {
             line.flag("--mntns-compat-mode");
+        }
+        if self.lazy {
+            line.flag("--lazy-pages");
         }
         if let Some(profile) = &self.lsm_profile {
             line.value("--lsm-profile", profile);
@@ -394,6 +399,7 @@ mod tests {
             inherited: vec![InheritedFd { number: 20, resource: "file[1f:ab]".into() }],
             empty_network: false,
             older_mount_engine: false,
+            lazy: false,
             lsm_profile: None,
         };
         insta::assert_snapshot!(printable(Path::new("criu"), &restore.args()), @"criu restore --no-default-config --images-dir /var/lib/lxc/t/dump.partial --log-file restore.log -v4 --action-script /usr/libexec/lxc-cr/lxc-cr-action --restore-detached --restore-sibling --pidfile /run/lxc-cr/t/pid --root /r --tcp-established --file-locks --link-remap --enable-fs all --manage-cgroups=ignore --external 'mnt[dev_null]:/dev/null' --inherit-fd 'fd[20]:file[1f:ab]'");

@@ -25,6 +25,7 @@ use crate::lxc::protocol::State;
 use crate::lxc::server::Server;
 use crate::restore::Restored;
 use crate::restore::cgroups::leave;
+use crate::restore::lazy::{Filled, Filling};
 use crate::sys::process::Process;
 use crate::sys::signals::{GIVE_UP, Received, Signals};
 
@@ -46,7 +47,7 @@ pub enum End {
 /// What could not be cleaned up; it stays in the journal for the next command.
 pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let Restored { defined, init, mut server, mut journal, payload, pivots, ports, .. } = restored;
-    let Restored { terminals, devices, loans, .. } = restored;
+    let Restored { terminals, devices, loans, mut filling, .. } = restored;
     let mut container = Container::new(defined, init, terminals, &payload, &ports, devices)?;
     let namespaces = Namespaces::for_hooks(&container.defined.config, container.init.pid())?;
     server.set_state(if container.is_frozen() { State::Frozen } else { State::Running });
@@ -56,7 +57,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     }
 
     loop {
-        let ready = wait(&container, server.as_fd(), signals, server.next_deadline())?;
+        let ready = wait(&container, server.as_fd(), signals, filling.as_ref(), server.next_deadline())?;
         if ready.terminals {
             container.terminals.pass_on();
         }
@@ -64,6 +65,17 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
             server.on_ready(&mut container).context("answer on the command socket")?;
         }
         server.expire(Instant::now());
+        if ready.filling
+            && let Some(filled) = filling.as_mut().and_then(Filling::handle)
+        {
+            filling = None;
+            match filled {
+                Filled::Complete => log::info!("all of its memory is in"),
+                Filled::Ended(cause) => {
+                    log::error!("it was ended, for its memory could not be completed: {cause:#}");
+                }
+            }
+        }
         while let Some(received) = signals.next().context("read a signal")? {
             pass_on(received, &container.init);
         }
@@ -71,6 +83,9 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
             break;
         }
     }
+
+    // Before our cgroup goes, in which its process is.
+    drop(filling);
 
     // liblxc's order: exit status, network, STOPPING, stop hooks, cgroups, STOPPED, post-stop hooks, connections.
     let status = reap(container.init.pid())?;
@@ -108,6 +123,7 @@ pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
 struct Ready {
     ended: bool,
     server: bool,
+    filling: bool,
     terminals: bool,
 }
 
@@ -115,6 +131,7 @@ fn wait(
     container: &Container,
     server: std::os::fd::BorrowedFd<'_>,
     signals: &Signals,
+    filling: Option<&Filling>,
     deadline: Option<Instant>,
 ) -> Result<Ready> {
     let timeout = match deadline {
@@ -124,17 +141,20 @@ fn wait(
         }
         None => PollTimeout::NONE,
     };
-    let watched = [container.init.as_fd(), server, signals.as_fd()].into_iter().chain(container.terminals.watched());
+    let filling: Vec<_> = filling.iter().flat_map(|filling| filling.watched()).collect();
+    let ours = [container.init.as_fd(), server, signals.as_fd()];
+    let watched = ours.into_iter().chain(filling.iter().copied()).chain(container.terminals.watched());
     let mut fds: Vec<PollFd<'_>> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e).context("wait for something to do"),
     }
     let come = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
-    let (first, terminals) = fds.split_at(3);
+    let (first, terminals) = fds.split_at(ours.len() + filling.len());
     Ok(Ready {
         ended: first.first().is_some_and(come),
         server: first.get(1).is_some_and(come),
+        filling: first.iter().skip(ours.len()).any(come),
         terminals: terminals.iter().any(come),
     })
 }

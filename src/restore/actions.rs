@@ -79,6 +79,8 @@ pub(super) struct RestoreWatch<'a> {
     pub loading: Option<JoinHandle<Result<()>>>,
     /// The checkpoint.
     pub images: &'a Path,
+    /// Whether its memory comes later. A page that is made ahead would keep out what belongs there.
+    pub lazy: bool,
     /// What makes the pages of its memory meanwhile.
     pub touching: Option<Touching>,
     /// Who only wants to see what is restored: beside the container that still is there, reached by nothing, and never let
@@ -288,7 +290,7 @@ impl Watch for RestoreWatch<'_> {
                 self.put_routes_back();
                 self.give_within(init_pid)?;
                 self.plan.confinement.set_structure(self.payload)?;
-                if self.onlooker.is_none() {
+                if self.onlooker.is_none() && !self.lazy {
                     self.touching = init_pid.and_then(|init| Touching::start(self.images, self.payload, init));
                 }
                 Ok(())

@@ -29,9 +29,11 @@ use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::Port;
 use crate::resources::network::interfaces::Loans;
 use crate::resources::rootfs::{Held, Root};
+use crate::restore::lazy::{self, Decision, Filling};
 use crate::rollback::criu_cgroup::Workshop;
 use crate::rollback::lock::Operation;
 use crate::rollback::{Journal, Undo};
+use crate::settings::Lazy;
 use crate::store::parents::Lineage;
 use crate::store::record::{Damage, Record};
 use crate::store::verify::Comparison;
@@ -56,6 +58,8 @@ pub(super) struct Means<'a> {
     pub request: &'a Request,
     /// Whether the memory images' checksums are to be compared.
     pub verify: bool,
+    /// Whether memory may come later.
+    pub lazy: Lazy,
     /// When it is given up.
     pub deadline: Option<Instant>,
     /// The container.
@@ -85,6 +89,8 @@ pub(super) struct Work<'a> {
     cgroups: Made,
     /// What the container has of the host.
     loans: Loans,
+    /// What fills its memory, where that comes later.
+    filling: Option<Filling>,
     /// Whether the container's pre-start hooks have run, so that its post-stop hooks have something to take back.
     hooks_ran: bool,
 }
@@ -102,6 +108,8 @@ pub(super) struct Running {
     pub loans: Loans,
     /// Its device programs, on the payload cgroup.
     pub in_force: InForce,
+    /// What fills its memory, where that comes later.
+    pub filling: Option<Filling>,
     /// Why it is not on its network, though it runs.
     pub cut_off: Option<anyhow::Error>,
     /// How long CRIU ran.
@@ -112,7 +120,7 @@ impl<'a> Work<'a> {
     /// Nothing is done yet.
     pub fn new(means: Means<'a>, plan: &'a Plan, journal: &'a mut Journal, netlink: &'a mut Netlink) -> Work<'a> {
         let (cgroups, loans) = (Made::default(), Loans::default());
-        Work { means, plan, journal, netlink, cgroups, loans, hooks_ran: false }
+        Work { means, plan, journal, netlink, cgroups, loans, filling: None, hooks_ran: false }
     }
 
     /// Does it. `held` is the root, if it was found good already; else it is looked at once the hooks have run.
@@ -135,6 +143,7 @@ impl<'a> Work<'a> {
             }
         }
         running.loans = std::mem::take(&mut self.loans);
+        running.filling = self.filling.take();
         Ok(running)
     }
 
@@ -160,7 +169,9 @@ impl<'a> Work<'a> {
         let cgroups = self.cgroups.clone();
         let payload = unified(&cgroups.payload)?.dir.clone();
         let log_file = request.images.join(RESTORE_LOG);
-        let asked = self.plan.criu(request, &cgroups.payload, &operation.pidfile());
+        let verification = self.prepare_memory(&payload, report)?;
+        let mut asked = self.plan.criu(request, &cgroups.payload, &operation.pidfile());
+        asked.lazy = self.filling.is_some();
         let control = Control::listen(&operation.control()).context("listen for CRIU's actions")?;
         let workshop = Workshop::open(operation.dir())?;
         let (place, inside) = self.place(root, &workshop)?;
@@ -172,7 +183,6 @@ impl<'a> Work<'a> {
             environment: self.environment(),
             deadline: self.means.deadline,
         };
-        let verification = self.start_verification()?;
         self.journal.note(Undo::CleanRoot { root: self.means.root.clone(), log: log_file.clone() })?;
         let own_dir = self.means.defined.dir();
         if let Some(Profile { name, namespace, .. }) = &self.plan.profile {
@@ -206,6 +216,7 @@ impl<'a> Work<'a> {
             verification,
             loading: None,
             images: &request.images,
+            lazy: self.filling.is_some(),
             touching: None,
             onlooker: None,
             log: LogReader::new(log_file.clone(), report),
@@ -227,6 +238,9 @@ impl<'a> Work<'a> {
             // CRIU stumbles over a damaged image too: then the damage is the reason, not what CRIU says of it.
             watch.verified().map_err(|e| damaged(&request.images, e))?;
             loaded?;
+            if let Some(e) = self.filling.as_mut().and_then(Filling::failure) {
+                return Err(damaged_or_not(&request.images, e));
+            }
             let crashed = watch.log.tells_of_a_crash();
             return Err(failure_of(ended, crashed, &request.images).log(log_file));
         }
@@ -241,6 +255,7 @@ impl<'a> Work<'a> {
             payload: cgroups.payload,
             ports,
             loans: Loans::default(),
+            filling: None,
             in_force,
             cut_off,
             took: ended.took,
@@ -279,6 +294,7 @@ impl<'a> Work<'a> {
             program: &criu.path,
             root,
             guest: defined.config.guest().map(|guest| guest.gid),
+            lazy_socket: self.filling.as_ref().map(Filling::socket),
             looked_through: record.is_some_and(|record| record.looked_through),
             covers: &BTreeMap::new(),
         };
@@ -288,6 +304,9 @@ impl<'a> Work<'a> {
         // Without us nobody would be there to end what it restores.
         let mut place = Place::here().own_session().dies_with_us().within(sandbox);
         place = place.personality(self.plan.personality);
+        if self.filling.is_some() {
+            place = place.small_pages();
+        }
         if self.means.defined.config.has_own_keyring() {
             place = place.own_keyring();
         }
@@ -313,13 +332,30 @@ impl<'a> Work<'a> {
         vec![(USER_SCRIPT_VARIABLE, script.into()), (HOST_VARIABLE, namespace.into())]
     }
 
-    /// Begins to compare the memory images' checksums. Before they are lent to the container's root, which changes them.
-    fn start_verification(&self) -> Result<Option<JoinHandle<anyhow::Result<()>>>> {
+    /// Decides whether its memory comes first or follows, and begins to compare the checksums of what CRIU reads itself.
+    /// Before the images are lent to the container's root, which changes them.
+    fn prepare_memory(&mut self, payload: &Path, report: &mut dyn Report) -> Result<Option<Verification>> {
+        let Means { request, defined, record, operation, .. } = self.means;
+        let images = &request.images;
+        let id_mapped = defined.config.guest().is_some();
+        match lazy::decide(self.means.lazy, record, images, id_mapped).map_err(|e| damaged(images, e))? {
+            Decision::Eager(note) => {
+                note.iter().for_each(|note| report.note(note));
+                self.start_verification()
+            }
+            Decision::Lazy(source) => {
+                let verify = source.verifier()?;
+                self.filling = Some(Filling::start(source, images, payload, operation.dir())?);
+                start_thread(verify).map(Some)
+            }
+        }
+    }
+
+    fn start_verification(&self) -> Result<Option<Verification>> {
         let Some(record) = self.means.record.filter(|_| self.means.verify) else { return Ok(None) };
         let images = &self.means.request.images;
         let comparison = Comparison::of_memory(record, images).map_err(|e| damaged(images, e))?;
-        let thread = std::thread::Builder::new().name("verify".to_owned()).spawn(move || comparison.make());
-        Ok(Some(thread.context("start a thread")?))
+        start_thread(move || comparison.make()).map(Some)
     }
 
     fn hold_init(&self, inside: &Inside) -> Result<Process> {
@@ -336,6 +372,8 @@ impl<'a> Work<'a> {
     /// Ends what CRIU may have begun, plays the journal back, and tells how things stand.
     pub fn undo(&mut self, mut failure: Failure) -> Failure {
         let mut errors = ErrorList::default();
+        // The process that belongs to it is in our cgroup.
+        self.filling = None;
         // Our own cgroup goes, too.
         errors.note(cgroups::pivots(&self.plan.cgroups).and_then(|pivots| cgroups::leave(&pivots)));
         errors.note(std::mem::take(&mut self.loans).bring_back());
@@ -352,6 +390,20 @@ impl<'a> Work<'a> {
             failure.cause = anyhow!("{:#}; undoing it: {e:#}", failure.cause);
         }
         failure
+    }
+}
+
+type Verification = JoinHandle<anyhow::Result<()>>;
+
+fn start_thread(verify: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Result<Verification> {
+    Ok(std::thread::Builder::new().name("verify".to_owned()).spawn(verify).context("start a thread")?)
+}
+
+/// Why the pager has ended the tasks.
+fn damaged_or_not(images: &Path, error: anyhow::Error) -> Failure {
+    match error.is::<Damage>() {
+        true => damaged(images, error),
+        false => Failure::new(Exit::Other, error.context("fill its memory")),
     }
 }
 

@@ -250,6 +250,7 @@ impl<'a> Twin<'a> {
         let mut criu_options = self.plan.criu(&self.request, &made.payload, &pidfile);
         criu_options.common.extra.push(LEAVE_STOPPED.into());
         let needs = sandbox::Needs {
+            lazy_socket: None,
             request: &self.request,
             plan: &self.plan,
             control: &control_path,
@@ -283,6 +284,7 @@ impl<'a> Twin<'a> {
         };
         let (payload, workshop) = (ending.payload, ending.workshop);
         let mut watch = RestoreWatch {
+            lazy: false,
             netlink: scene.netlink,
             journal,
             plan: &self.plan,

@@ -29,6 +29,7 @@ pub mod beside;
 pub mod cgroups;
 mod connections;
 mod copy;
+pub mod lazy;
 mod links;
 pub mod plan;
 mod prefault;
@@ -80,6 +81,7 @@ use crate::sys::{files, mount};
 
 use attempt::{Means, Running};
 use copy::Copy;
+use lazy::{Decision, Filling};
 use preflight::{Reason, Subject};
 use replace::Way;
 
@@ -158,6 +160,8 @@ pub struct Restored {
     pub operation: Option<Operation>,
     /// Its device rules.
     pub devices: Attached,
+    /// What fills its memory, where that comes later.
+    pub filling: Option<Filling>,
     /// How long CRIU ran.
     pub criu: Duration,
 }
@@ -174,7 +178,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
 
     // 2.
     let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
-    let (_held, record) = open_checkpoint(request)?;
+    let (held, record) = open_checkpoint(request)?;
     let root = root_of(&defined)?;
     record.as_ref().map_or(Ok(()), |record| copy::refuse_root_in_use(record, &defined))?;
     let found = Found { defined, criu, deadline, operation, record, root };
@@ -183,7 +187,7 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
         false => Way::Free,
     };
     let name = &request.name;
-    bring_back(request, settings, found, way, signals, report).map_err(|mut failure| {
+    let mut outcome = bring_back(request, settings, found, way, signals, report).map_err(|mut failure| {
         // That it runs: somebody has started it meanwhile.
         if !matches!(way, Way::Cleared { .. }) || failure.exit == Exit::WrongState {
             return failure;
@@ -196,7 +200,13 @@ pub fn restore(request: &Request, settings: &Settings, signals: &Signals, report
             None => failure.state(format!("{name} is stopped, its checkpoint is as before")),
             Some(_) => failure,
         }
-    })
+    })?;
+    if let Outcome::Running(restored) = &mut outcome
+        && let Some(filling) = &mut restored.filling
+    {
+        filling.hold(held);
+    }
+    Ok(outcome)
 }
 
 /// What a restore starts from: the container as it is defined, and the checkpoint.
@@ -268,7 +278,10 @@ fn bring_back(
         plan.notes.iter().for_each(|note| report.note(note));
     }
     if request.dry_run {
-        let criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
+        let mut criu_options = plan.criu(request, &plan.expected_payload(), &operation.pidfile());
+        let id_mapped = defined.config.guest().is_some();
+        let memory = lazy::decide(settings.lazy, subject.record, &request.images, id_mapped);
+        criu_options.lazy = matches!(memory.map_err(|e| damaged(&request.images, e))?, Decision::Lazy(_));
         let mut words = copy.map(Copy::in_words).unwrap_or_default();
         words.extend(plan.in_words(&criu.path, &criu_options));
         return Ok(Outcome::Planned(words));
@@ -284,6 +297,7 @@ fn bring_back(
     }
     let means = Means {
         request,
+        lazy: settings.lazy,
         verify: settings.verify && way != Way::Cleared { compared: true },
         deadline,
         defined: &defined,
@@ -295,7 +309,7 @@ fn bring_back(
         signals,
     };
     let (plan, running) = retry::restore(means, plan, held, &decide, &mut journal, &mut netlink, report)?;
-    let Running { init, payload, ports, loans, in_force, cut_off, took } = running;
+    let Running { init, payload, ports, loans, in_force, filling, cut_off, took } = running;
     let pivots = cgroups::pivots(&plan.cgroups)?;
     let devices = in_force.hold(&attempt::unified(&payload)?.dir, &plan.confinement)?;
     // CRIU has removed what it had in the root. At the container's end nobody shall mount it for a look.
@@ -327,6 +341,7 @@ fn bring_back(
         cut_off,
         operation: Some(operation),
         devices,
+        filling,
         criu: took,
         defined,
     })))

@@ -333,6 +333,7 @@ impl Plan {
             inherited: self.inherited(),
             empty_network: self.inside.is_some(),
             older_mount_engine: self.older_mount_engine,
+            lazy: false,
             lsm_profile: None,
         }
     }

@@ -20,6 +20,7 @@ use anyhow::{Context, Result};
 use crate::criu::images::Shown;
 use crate::criu::options::{External, RESTORE_LOG, Restore};
 use crate::resources::rootfs::Held;
+use crate::rollback::filling;
 use crate::store::parents::Lineage;
 use crate::sys::files;
 use crate::sys::mount::Detached;
@@ -102,6 +103,8 @@ pub(super) struct Needs<'a> {
     pub root: &'a Held,
     /// The group on the host of the container's root user, if that is another one.
     pub guest: Option<u32>,
+    /// The socket on which somebody waits to give memory later.
+    pub lazy_socket: Option<&'a Path>,
     /// Whether all that CRIU fills was looked through at the checkpoint.
     pub looked_through: bool,
     /// Mounts that are shown in place of what is mounted from the host, by their keys.
@@ -110,7 +113,7 @@ pub(super) struct Needs<'a> {
 
 /// Makes it.
 pub(super) fn make(needs: &Needs<'_>) -> Result<Sandbox> {
-    let Needs { request, plan, control, pidfile, program, root, guest, looked_through, covers } = *needs;
+    let Needs { request, plan, control, pidfile, program, root, guest, lazy_socket, looked_through, covers } = *needs;
     let follow_links = links::are_needed(&request.images, root.path())?;
     let mut shown = Shown::of(&request.images);
     shown.put(plan.images.iter().map(|image| (image.name.clone(), image.content.clone())));
@@ -134,6 +137,11 @@ pub(super) fn make(needs: &Needs<'_>) -> Result<Sandbox> {
     }
     show_images(&mut sandbox, shown, guest).context("show the images")?;
     show_ours(&mut sandbox, request, control, pidfile).context("show what CRIU's actions need")?;
+    if let Some(socket) = lazy_socket {
+        sandbox
+            .show_at(socket, &Path::new(WORK).join(filling::SOCKET), Access::Use)
+            .context("show the pager's socket")?;
+    }
     Ok(sandbox)
 }
 

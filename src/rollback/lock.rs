@@ -14,7 +14,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{self, Exit, Failure};
+use crate::report::shown;
 use crate::rollback::criu_cgroup;
+use crate::rollback::filling;
 use crate::rollback::holder::{Command, Holder};
 use crate::sys::files;
 use crate::sys::process::{self};
@@ -114,6 +116,7 @@ impl Operation {
         };
         say(&mut lock).with_context(|| format!("write {}", path.display()))?;
         criu_cgroup::clear(dir)?;
+        filling::clear(dir)?;
         Ok(Operation { dir: dir.to_owned(), _lock: lock })
     }
 
@@ -173,11 +176,10 @@ pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
         match held.try_lock() {
             Ok(()) => return Ok(held),
             Err(TryLockError::Error(e)) => return Err(failed(e)),
+            // That may take long, and says when it is done.
+            Err(TryLockError::WouldBlock) if filling_from(dir)?.is_some() => return Err(at_work(dir)?),
             Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOOK_AGAIN),
-            Err(TryLockError::WouldBlock) => {
-                let text = format!("another command is at work in {}", dir.display());
-                return Err(Failure::msg(Exit::Busy, text).hint(WAIT));
-            }
+            Err(TryLockError::WouldBlock) => return Err(at_work(dir)?),
         }
     }
 }
@@ -186,14 +188,40 @@ pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
 pub fn hold_open_images(dir: File, path: &Path) -> error::Result<File> {
     match dir.try_lock() {
         Ok(()) => Ok(dir),
-        Err(TryLockError::WouldBlock) => {
-            let text = format!("another command is at work in {}", path.display());
-            Err(Failure::msg(Exit::Busy, text).hint(WAIT))
-        }
+        Err(TryLockError::WouldBlock) => Err(at_work(path)?),
         Err(TryLockError::Error(e)) => {
             Err(Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("hold {}", path.display()))))
         }
     }
+}
+
+/// Who holds a checkpoint's directory.
+fn at_work(dir: &Path) -> Result<Failure> {
+    Ok(match filling_from(dir)? {
+        Some((name, percent)) => {
+            let text =
+                format!("the memory of {} is still being filled from {} ({percent} %)", shown(&name), dir.display());
+            Failure::msg(Exit::Busy, text).hint(WAIT)
+        }
+        None => Failure::msg(Exit::Busy, format!("another command is at work in {}", dir.display())).hint(WAIT),
+    })
+}
+
+/// The container whose memory is being filled from this checkpoint, and how much of it is in, in percent.
+///
+/// # Errors
+/// When the containers' state cannot be read.
+pub fn filling_from(images: &Path) -> Result<Option<(String, u8)>> {
+    let Ok(images) = images.canonicalize() else { return Ok(None) };
+    for (dir, container) in all()? {
+        if let Some(progress) = filling::progress(&dir)?
+            && progress.images.canonicalize().is_ok_and(|from| from == images)
+        {
+            let name = container.map_or_else(|| "a container".to_owned(), |container| container.name);
+            return Ok(Some((name, progress.percent)));
+        }
+    }
+    Ok(None)
 }
 
 /// The directory's name for a container.

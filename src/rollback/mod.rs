@@ -13,6 +13,7 @@
 pub mod criu_cgroup;
 mod criu_leftovers;
 mod down_script;
+pub mod filling;
 pub mod holder;
 pub mod lock;
 pub mod recover;

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::criu::images;
+use crate::store::blocks::{BlockHasher, Blocks};
 use crate::store::layout::is_image;
 use crate::store::page_cache::AsWritten;
 use crate::sys::files;
@@ -119,8 +120,7 @@ pub struct Checksum {
 #[derive(Clone, Debug)]
 enum State {
     Sha256(Sha256),
-    // Nearly two KiB.
-    Blake3(Box<blake3::Hasher>),
+    Blake3(BlockHasher),
 }
 
 impl Checksum {
@@ -142,7 +142,7 @@ impl Checksum {
     }
 
     fn blake3() -> Checksum {
-        Checksum { state: State::Blake3(Box::default()), length: 0 }
+        Checksum { state: State::Blake3(BlockHasher::default()), length: 0 }
     }
 
     /// Takes in the next piece; says how many bytes it had.
@@ -151,9 +151,7 @@ impl Checksum {
         let piece = &buffer[..length];
         match &mut self.state {
             State::Sha256(state) => state.update(piece),
-            State::Blake3(state) => {
-                state.update(piece);
-            }
+            State::Blake3(state) => state.update(piece),
         }
         self.length += length as u64;
         Ok(length)
@@ -174,9 +172,17 @@ impl Checksum {
 
     /// The sum.
     pub fn sum(self) -> Sum {
+        self.sum_and_blocks().0
+    }
+
+    /// The sum, and those of the blocks where it is one of memory.
+    pub fn sum_and_blocks(self) -> (Sum, Option<Blocks>) {
         match self.state {
-            State::Sha256(state) => Sum::Sha256(state.finalize().iter().map(|b| format!("{b:02x}")).collect()),
-            State::Blake3(state) => Sum::Blake3(state.finalize().to_string()),
+            State::Sha256(state) => (Sum::Sha256(state.finalize().iter().map(|b| format!("{b:02x}")).collect()), None),
+            State::Blake3(state) => {
+                let (sum, blocks) = state.finish();
+                (Sum::Blake3(sum), Some(blocks))
+            }
         }
     }
 }

@@ -109,7 +109,7 @@ fn follow(dir: &File, disk: Disk, finish: &AtomicBool) -> Result<Vec<Image>> {
             std::thread::park_timeout(INTERVAL);
         }
     }
-    Ok(followed.into_iter().map(Followed::into_image).collect())
+    Ok(followed.into_iter().map(|one| one.into_image(dir)).collect())
 }
 
 fn memory_images(dir: &Path) -> Result<Vec<String>> {
@@ -145,9 +145,15 @@ impl Followed {
     }
 
     /// All of it was read. If somebody has changed it meanwhile, the checksum may be of neither.
-    fn into_image(self) -> Image {
+    fn into_image(self, dir: &Path) -> Image {
         let as_written = self.as_written.filter(|then| AsWritten::of(&self.file).is_ok_and(|now| now == *then));
-        Image { name: self.name, size: self.sum.length(), sum: Some(self.sum.sum()), as_written }
+        let size = self.sum.length();
+        let (sum, blocks) = self.sum.sum_and_blocks();
+        // Without them it is restored eagerly.
+        if let Some(Err(e)) = blocks.map(|blocks| blocks.write(dir, &self.name)) {
+            log::info!("{} has no checksums of its blocks: {e:#}", self.name);
+        }
+        Image { name: self.name, size, sum: Some(sum), as_written }
     }
 }
 

@@ -7,6 +7,7 @@
 //! DIR/lxc-cr.resume            the mark of a container that is to be resumed
 //! DIR/lxc-cr.history          what happened to it since
 //! DIR/lxc-cr.restarted         the mark of a checkpoint that was restored
+//! DIR/lxc-cr-blocks-*         checksums of the blocks of memory images
 //! DIR/lxc-cr-ports.toml        bridge ports of a dump that another program made with our action script
 //! DIR/.lxc-cr-*                a file of ours that is being written
 //! DIR.partial                  a checkpoint while it is written
@@ -31,6 +32,8 @@ pub const RESTARTED: &str = "lxc-cr.restarted";
 pub const PORTS: &str = "lxc-cr-ports.toml";
 /// What happened to the checkpoint since ([`History`](crate::store::history::History)).
 pub const HISTORY: &str = "lxc-cr.history";
+/// How the names of files with checksums of blocks begin ([`Blocks`](crate::store::blocks::Blocks)).
+const BLOCKS: &str = "lxc-cr-blocks-";
 /// The link by which CRIU finds the images that others build on.
 pub const PARENT: &str = "parent";
 /// The image that every checkpoint has.
@@ -47,6 +50,12 @@ pub fn is_image(name: &Path) -> bool {
     name.to_str().is_some_and(|n| n.ends_with(".img") || n.ends_with(".tar.gz"))
 }
 
+/// The file beside a memory image with the checksums of its blocks: `lxc-cr-blocks-1` for `pages-1.img`.
+pub fn blocks_of(image: &str) -> Option<String> {
+    let id = image.strip_prefix("pages-")?.strip_suffix(".img")?;
+    Some(format!("{BLOCKS}{id}"))
+}
+
 /// Whether CRIU or lxc-cr writes a file of this name into a checkpoint's directory.
 pub fn belongs(name: &Path) -> bool {
     let text = name.to_string_lossy();
@@ -56,6 +65,7 @@ pub fn belongs(name: &Path) -> bool {
         || text == "irmap-cache"
         || [RECORD, RESUME_MARK, RESTARTED, PORTS, HISTORY, PARENT].contains(&text.as_ref())
         || text.starts_with(SCRAP)
+        || text.starts_with(BLOCKS)
 }
 
 /// Whether a directory holds images or a record. A half-written one may hold nothing yet but its name.

@@ -17,6 +17,7 @@
 //! | [`metrics`] | what Prometheus is given |
 //! | [`calendar`] | moments in the host's time zone |
 
+pub mod blocks;
 pub mod calendar;
 pub mod checksums;
 pub mod hasher;

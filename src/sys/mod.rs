@@ -14,6 +14,7 @@ pub mod in_root;
 pub mod inject;
 mod inject_arch;
 pub mod kcmp;
+pub mod keeper;
 pub mod kernel_state;
 pub mod landlock;
 pub mod memory;
@@ -35,6 +36,7 @@ pub mod systemd_journal;
 pub mod tcp_repair;
 pub mod timer_list;
 pub mod timerfd;
+pub mod userfaultfd;
 
 /// Names the time from one boot of the host to the next (random(4)).
 pub fn boot_id() -> io::Result<String> {

@@ -28,6 +28,7 @@ pub struct Place {
     dies_with_us: bool,
     heeds_no_file_limit: bool,
     spared: bool,
+    small_pages: bool,
     kept: Vec<(OwnedFd, RawFd)>,
     search_path: Option<String>,
 }
@@ -98,6 +99,12 @@ impl Place {
         self
     }
 
+    /// Without transparent huge pages, which its children do not get either: a page that is touched makes no other.
+    pub fn small_pages(mut self) -> Place {
+        self.small_pages = true;
+        self
+    }
+
     /// Hands a descriptor over under this number.
     pub fn keep(mut self, fd: OwnedFd, number: RawFd) -> Place {
         self.kept.push((fd, number));
@@ -124,6 +131,7 @@ impl Place {
             dies_with_us,
             heeds_no_file_limit,
             spared,
+            small_pages,
             kept,
             search_path,
         } = self;
@@ -147,6 +155,10 @@ impl Place {
             }
             if spared {
                 spare_us();
+            }
+            if small_pages {
+                // SAFETY: a number is set; no memory is touched.
+                check(unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) })?;
             }
             if keyring {
                 join_new_keyring()?;

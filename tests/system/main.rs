@@ -163,6 +163,13 @@ const STORIES: &[Story] = &[
         scenario::inspected::rules_that_no_tool_can_save_stand_in_the_way,
     ),
     ("inspected_a_connection_through_nat_goes_on", scenario::inspected::a_connection_through_nat_goes_on),
+    ("lazy_memory_follows_the_container", scenario::lazy::memory_follows_the_container),
+    ("lazy_churn_is_followed", scenario::lazy::what_programs_do_to_memory_is_followed),
+    ("lazy_pager_killed_ends_the_container", scenario::lazy::a_killed_pager_ends_the_container),
+    ("lazy_keeper_killed_is_replaced", scenario::lazy::a_killed_keeper_is_replaced),
+    ("lazy_damaged_block_ends_the_container", scenario::lazy::a_damaged_block_ends_the_container),
+    ("lazy_what_needs_all_memory_waits", scenario::lazy::what_needs_all_of_its_memory_waits),
+    ("lazy_id_mapped_as_the_kernel_lets", scenario::lazy::a_container_with_an_id_map_is_restored_as_the_kernel_lets_it),
     ("memory_pages_are_made_ready_beside_criu", scenario::memory::pages_are_made_ready_beside_criu),
     ("memory_pages_that_tasks_share_stay_shared", scenario::memory::pages_that_tasks_share_stay_shared),
     (

@@ -12,6 +12,7 @@ use crate::cli::common::{LxcOptions, absolute, hidden, print, print_json, start_
 use crate::cli::table::{Column, Table, terminal_width};
 use crate::error::{Exit, OrExit, Result};
 use crate::report::{ago, bytes};
+use crate::rollback::lock;
 use crate::store::calendar::Calendar;
 use crate::store::list::Entry;
 use crate::store::status::{self, Status};
@@ -23,7 +24,8 @@ use crate::sys::{files, path_trust};
 /// All are found that lie in a container's own directory, half-written ones too, and those that were made elsewhere and
 /// are still there. With DIR those that lie there, as on a backup disk. The state is that of a suspended container ("to
 /// be resumed" where lxc-cr resume brings it back at boot); "restored", with the time; "stale" where the container was
-/// stopped by it and ran since; "complete" where the container went on after it. A narrow terminal sees fewer columns.
+/// stopped by it and ran since; "complete" where the container went on after it; "filling" while the memory of a container still comes from there
+/// (lxc-restart --lazy). A narrow terminal sees fewer columns.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr list [OPTIONS] [NAME|DIR]")]
@@ -115,7 +117,10 @@ impl List {
             let text = serde_json::json!({ "version": 1, "changed": false, "checkpoints": rows });
             print_json(&text)?;
         } else {
-            print(&in_words(&found, &status, &calendar, history::now(), lxcpath.as_path(), terminal_width()));
+            // Who may not read the containers' state sees none of it.
+            let filling = |entry: &Entry| lock::filling_from(&entry.directory).ok()?.map(|(_, percent)| percent);
+            let (now, width) = (history::now(), terminal_width());
+            print(&in_words(&found, &status, &filling, &calendar, now, lxcpath.as_path(), width));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -125,6 +130,7 @@ impl List {
 fn in_words(
     found: &[Entry],
     status: &[Status],
+    filling: &dyn Fn(&Entry) -> Option<u8>,
     calendar: &Calendar,
     now: u64,
     lxcpath: &Path,
@@ -140,7 +146,10 @@ fn in_words(
         Column::new("FROZEN", each(&|e| e.frozen_us.map_or_else(none, frozen))).right().may_go(3),
         Column::new("PROCS", each(&|e| e.processes.map_or_else(none, |count| count.to_string()))).right().may_go(1),
         Column::new("VERIFIED", each(&|e| e.history.verified.map_or_else(none, since))).may_go(2),
-        Column::new("STATE", found.iter().zip(status).map(|(entry, status)| state(entry, *status, &since)).collect()),
+        Column::new(
+            "STATE",
+            found.iter().zip(status).map(|(e, status)| state(e, *status, filling(e), &since)).collect(),
+        ),
     ];
     if found.iter().any(|entry| entry.label.is_some()) {
         columns.push(Column::new("LABEL", each(&|e| e.label.clone().unwrap_or_else(none))));
@@ -158,7 +167,10 @@ fn frozen(us: u64) -> String {
     }
 }
 
-fn state(entry: &Entry, status: Status, since: &dyn Fn(u64) -> String) -> String {
+fn state(entry: &Entry, status: Status, filling: Option<u8>, since: &dyn Fn(u64) -> String) -> String {
+    if let Some(percent) = filling {
+        return format!("filling {percent} %");
+    }
     match (status, entry.history.restored) {
         (Status::Restored, Some(then)) => format!("restored {} ago", since(then)),
         _ => status.as_str().to_owned(),
@@ -210,20 +222,22 @@ mod tests {
         let found = [restored, kept, entry("dump", noon), away];
         let status = [Status::Restored, Status::Complete, Status::ToBeResumed, Status::NotMounted];
         let table = |width| {
-            let table = in_words(&found, &status, &Calendar::utc(), noon + 300, Path::new("/var/lib/lxc"), width);
+            let table =
+                in_words(&found, &status, &|_| None, &Calendar::utc(), noon + 300, Path::new("/var/lib/lxc"), width);
             assert!(table.lines().all(|line| line.chars().count() <= width.unwrap_or(usize::MAX)), "{table}");
             table
         };
         insta::assert_snapshot!("list_80", table(Some(80)));
         insta::assert_snapshot!("list_160", table(Some(160)));
         assert_eq!(table(None), table(Some(160)));
-        assert_eq!(in_words(&[], &[], &Calendar::utc(), 0, Path::new("/"), None), "");
+        assert_eq!(in_words(&[], &[], &|_| None, &Calendar::utc(), 0, Path::new("/"), None), "");
     }
 
     #[test]
     fn a_label_has_a_column_where_there_is_one() {
         let found = [Entry { label: Some("good".to_owned()), ..Entry::sample() }];
-        let table = in_words(&found, &[Status::Suspended], &Calendar::utc(), 1090, Path::new("/"), None);
-        assert!(table.lines().next().is_some_and(|head| head.contains("STATE      LABEL  CHECKPOINT")), "{table}");
+        let table = in_words(&found, &[Status::Suspended], &|_| Some(40), &Calendar::utc(), 1090, Path::new("/"), None);
+        assert!(table.lines().next().is_some_and(|head| head.contains("STATE         LABEL  CHECKPOINT")), "{table}");
+        assert!(table.contains("filling 40 %  good"), "{table}");
     }
 }

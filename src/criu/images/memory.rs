@@ -10,8 +10,9 @@ use super::{Error, Head, bytes_of, decode, messages, read_one};
 pub(super) const MM_MAGIC: u32 = 0x5749_2820;
 const PAGEMAP_MAGIC: u32 = 0x5608_4025;
 
-/// `PE_PARENT` and `PE_PRESENT` of CRIU's pagemap.h.
+/// `PE_PARENT`, `PE_LAZY` and `PE_PRESENT` of CRIU's pagemap.h.
 const IN_PARENT: u32 = 1;
+const LAZY: u32 = 2;
 const PRESENT: u32 = 4;
 
 #[derive(Clone, PartialEq, Message)]
@@ -54,6 +55,32 @@ struct PagemapEntry {
     flags: Option<u32>,
     #[prost(uint64, optional, tag = "5")]
     nr_pages: Option<u64>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PagemapHead {
+    #[prost(uint32, required, tag = "1")]
+    pages_id: u32,
+}
+
+/// Which of a process's pages stand where in an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageMap {
+    /// The image's name: `pages-ID.img`.
+    pub image: String,
+    /// Runs of pages, in the order of their addresses and places.
+    pub runs: Vec<PageRun>,
+}
+
+/// Adjoining pages that stand side by side in the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRun {
+    /// Their addresses, in bytes.
+    pub addresses: Range<u64>,
+    /// Where the first of them stands in the image, in bytes.
+    pub offset: u64,
+    /// Whether they may come later than the process: private memory that is no file's.
+    pub lazy: bool,
 }
 
 /// The memory of a process.
@@ -136,6 +163,41 @@ pub fn present(dir: &Path, pid: u32) -> Result<Vec<Range<u64>>, Error> {
         }
     }
     Ok(ranges)
+}
+
+/// The pages of a process; none for one without memory. `None` too where some of them are not here: in the images of
+/// another checkpoint, or nowhere.
+pub fn page_map(dir: &Path, pid: u32) -> Result<Option<PageMap>, Error> {
+    let path = dir.join(format!("pagemap-{pid}.img"));
+    let bytes = match bytes_of(&path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.is_not_found() => return Ok(None),
+        Err(e) => return Err(e),
+    };
+    let PagemapHead { pages_id } = read_head(&path, &bytes)?;
+    let mut runs: Vec<PageRun> = Vec::new();
+    let mut offset = 0u64;
+    for entry in entries(&path, &bytes)? {
+        let entry = entry?;
+        if !entry.is_here() {
+            return Ok(None);
+        }
+        let length = entry.pages().saturating_mul(procfs::page_size());
+        let lazy = entry.kind() & LAZY != 0;
+        let end = entry.vaddr.saturating_add(length);
+        match runs.last_mut() {
+            Some(before) if before.addresses.end == entry.vaddr && before.lazy == lazy => before.addresses.end = end,
+            _ => runs.push(PageRun { addresses: entry.vaddr..end, offset, lazy }),
+        }
+        offset = offset.saturating_add(length);
+    }
+    Ok(Some(PageMap { image: format!("pages-{pages_id}.img"), runs }))
+}
+
+fn read_head(path: &Path, bytes: &[u8]) -> Result<PagemapHead, Error> {
+    let messages = messages(bytes, Head::Common(PAGEMAP_MAGIC)).map_err(|flaw| flaw.of(path, bytes))?;
+    let head = messages.first().copied().unwrap_or_default();
+    PagemapHead::decode(head).map_err(|source| Error::Damaged { path: path.to_owned(), source })
 }
 
 impl PagemapEntry {

@@ -40,7 +40,9 @@ pub use files::{
     Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, made_again, open_files, without_name,
 };
 pub use labels::{labels, relabel};
-pub use memory::{Memory, bytes_of_pages, files_written_through_memory, holds_pages, memory, present};
+pub use memory::{
+    Memory, PageMap, PageRun, bytes_of_pages, files_written_through_memory, holds_pages, memory, page_map, present,
+};
 pub use mounts::{Mount, all_mounts, mounts, without_links};
 pub use netdev::{Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made};
 pub use nftables::without_tables;

@@ -50,6 +50,8 @@ pub const HOSTILE: &str = "/opt/hostile";
 pub const PROGRAM_ROOTS: &str = "/opt/programs";
 /// The static program with kernel objects, see `tests/system/object/`.
 pub const OBJECT: &str = "/opt/object";
+/// The static program whose memory has a known content, see `tests/system/pattern/`.
+pub const PATTERN: &str = "/opt/pattern";
 /// Names the LXC of the test host in the environment: 5, 6, 7, or `stock`, Debian 13's with its own CRIU.
 const LXC_VERSION: &str = "LXC_CR_TEST_LXC";
 /// The static culprit, see `culprit.rs`.
@@ -99,6 +101,7 @@ struct Outside {
     culprit: PathBuf,
     hostile: PathBuf,
     object: PathBuf,
+    pattern: PathBuf,
 }
 
 /// Enters the test host: only the process inside returns `Ok`; the one outside waits for it, cleans up and exits
@@ -180,6 +183,7 @@ fn prepare() -> Result<Outside, Unavailable> {
     let culprit = super::witness::build("culprit", &state).map_err(Unavailable)?;
     let hostile = super::witness::build("hostile", &state).map_err(Unavailable)?;
     let object = super::witness::build("object", &state).map_err(Unavailable)?;
+    let pattern = super::witness::build("pattern", &state).map_err(Unavailable)?;
     let container_roots = vec![
         (cached_root(&["--systemd", "--path"])?, SYSTEMD_ROOT),
         (cached_root(&["--workloads", "--path"])?, WORKLOADS_ROOT),
@@ -189,7 +193,7 @@ fn prepare() -> Result<Outside, Unavailable> {
         (cached_root(&["--programs", "other", "--path"])?, "/opt/programs/other"),
     ];
     let cgroups = Cgroups::prepare().map_err(Unavailable)?;
-    Ok(Outside { root, container_roots, state, run, cgroups, witness, culprit, hostile, object })
+    Ok(Outside { root, container_roots, state, run, cgroups, witness, culprit, hostile, object, pattern })
 }
 
 /// What packaging/test-host.sh has made with these arguments, or would make.
@@ -363,6 +367,7 @@ fn build(outside: &Outside) -> Result<(), String> {
         }
     }
     bind(&outside.object, OBJECT, true)?;
+    bind(&outside.pattern, PATTERN, true)?;
     bind(&outside.culprit, CULPRIT, true)?;
     bind(&outside.hostile, HOSTILE, true)?;
 

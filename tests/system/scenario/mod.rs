@@ -17,6 +17,7 @@ pub mod inspected;
 pub mod interfaces;
 pub mod interop;
 pub mod kills;
+pub mod lazy;
 pub mod limits;
 pub mod lxcfs;
 pub mod memory;

@@ -1,0 +1,297 @@
+//! Lazy restore: the container runs at once, and its memory follows. A page that is missing is waited for, or the
+//! container ends: it never reads anything else.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::harness::World;
+use crate::harness::container::Container;
+use crate::harness::enter::PATTERN;
+use crate::harness::run::{Output, Run, patient, wait_for};
+
+const PORT: u16 = 7001;
+/// For all pages to be there.
+const FILL_LIMIT: Duration = Duration::from_secs(60);
+/// For an answer that may wait for all of them.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The witness's memory is all there, however soon it is asked for, and after that a container like any other runs.
+pub fn memory_follows_the_container(world: &World) {
+    let container = world.container().memory(128);
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").arg("--lazy").ok();
+    assert_was_lazy(&container);
+    // Its answer takes every byte of its memory.
+    let before = witness.assert_goes_on_from(&before);
+    wait_until_filled(&container);
+    let before = witness.assert_goes_on_from(&before);
+    // Once more, of what has come lazily.
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").arg("--lazy").ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
+/// Forks, moves, protections, and memory that is given up, while the pager is stopped and continued all the time.
+pub fn what_programs_do_to_memory_is_followed(world: &World) {
+    let container = with_pattern(world, 192);
+    container.ours("lxc-checkpoint").ok();
+    for seed in 1..=3u64 {
+        let pidfile = world.images("pid").join("monitor");
+        container.ours("lxc-restart").arg("--lazy").arg("--pidfile").arg(&pidfile).ok();
+        let monitor = pid_of(&pidfile);
+        let done = AtomicBool::new(false);
+        let told = std::thread::scope(|scope| {
+            scope.spawn(|| hinder(monitor, &done));
+            let mut pattern = Pattern::connect(&container);
+            let told = pattern.ask(&format!("churn {seed}"));
+            done.store(true, Ordering::Release);
+            assert!(anonymous_memory(monitor) < 32 << 20);
+            told + "; " + &pattern.ask("check")
+        });
+        assert!(told.starts_with("good") && told.contains("; good"), "seed {seed}: {told}");
+        println!("seed {seed}: {told}");
+        wait_until_filled(&container);
+        let told = Pattern::connect(&container).ask("check");
+        assert!(told.starts_with("good"), "seed {seed}, all in: {told}");
+        container.kill();
+    }
+}
+
+/// The monitor is killed in the middle: the container ends, and has read nothing wrong before.
+pub fn a_killed_pager_ends_the_container(world: &World) {
+    let container = with_pattern(world, 256);
+    container.ours("lxc-checkpoint").ok();
+    for after in [0, 10, 60] {
+        let pidfile = world.images("pid").join("monitor");
+        container.ours("lxc-restart").arg("--lazy").arg("--pidfile").arg(&pidfile).ok();
+        let monitor = pid_of(&pidfile);
+        let keeper = keeper_of(monitor);
+        let init = container.init_pid();
+        let mut pattern = Pattern::connect(&container);
+        pattern.send("churn 7");
+        std::thread::sleep(Duration::from_millis(after));
+        // So that it does not end meanwhile.
+        kill(monitor, Signal::SIGSTOP).unwrap();
+        let is_filling = container.lxc_cr("list").ok().stdout.contains("filling");
+        kill(monitor, Signal::SIGKILL).unwrap();
+        let told = pattern.hear();
+        assert!(told.as_deref().is_none_or(|told| told.starts_with("good")), "{told:?}");
+        assert!(is_filling, "all was in before the monitor was killed");
+        gone(&format!("/proc/{init}"));
+        gone(&format!("/proc/{keeper}"));
+        // Nothing else is left to do for whoever comes next, and the checkpoint is as it was.
+        container.lxc_cr("recover").ok();
+        assert_eq!(container.state(), "STOPPED");
+    }
+    container.ours("lxc-restart").ok();
+    assert!(Pattern::connect(&container).ask("check").starts_with("good"));
+    container.kill();
+}
+
+/// The process that would end it is killed: another one takes its place.
+pub fn a_killed_keeper_is_replaced(world: &World) {
+    let container = with_pattern(world, 256);
+    container.ours("lxc-checkpoint").ok();
+    let pidfile = world.images("pid").join("monitor");
+    container.ours("lxc-restart").arg("--lazy").arg("--pidfile").arg(&pidfile).ok();
+    let monitor = pid_of(&pidfile);
+    let first = keeper_of(monitor);
+    kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
+    gone(&format!("/proc/{first}"));
+    assert!(Pattern::connect(&container).ask("churn 3").starts_with("good"));
+    wait_until_filled(&container);
+    assert!(Pattern::connect(&container).ask("check").starts_with("good"));
+    container.kill();
+}
+
+/// A block that is not what it was is not given: the container ends, and the log says why.
+pub fn a_damaged_block_ends_the_container(world: &World) {
+    let container = with_pattern(world, 128);
+    container.ours("lxc-checkpoint").ok();
+    let pages = largest_image(&container.dir().join("dump"));
+    let file = fs::OpenOptions::new().read(true).write(true).open(&pages).unwrap();
+    let at = file.metadata().unwrap().len() / 2;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+    let log = world.images("log").join("monitor.log");
+    let restarted = container.ours("lxc-restart").arg("--lazy").args(["-l", "INFO", "-o"]).arg(&log).output();
+    if restarted.success() {
+        let told = Pattern::try_connect(&container).and_then(|mut pattern| {
+            pattern.send("check");
+            pattern.hear()
+        });
+        assert_eq!(told, None, "it has read all of its memory");
+        container.wait_state("STOPPED");
+        let told = fs::read_to_string(&log).unwrap();
+        let name = pages.file_name().unwrap().to_str().unwrap();
+        assert!(told.contains("its memory could not be completed") && told.contains(name), "{told}");
+    } else {
+        restarted.assert_code(9);
+    }
+    assert_eq!(container.state(), "STOPPED");
+    container.ours("lxc-restart").output().assert_code(9);
+    // What CRIU reads itself is verified before it runs.
+    file.write_all_at(&byte, at).unwrap();
+    container.ours("lxc-restart").arg("--lazy").ok();
+    assert!(Pattern::connect(&container).ask("check").starts_with("good"));
+    container.kill();
+}
+
+/// While its memory is not all there, it is not dumped, and its images are not removed.
+pub fn what_needs_all_of_its_memory_waits(world: &World) {
+    let container = with_pattern(world, 512);
+    container.ours("lxc-checkpoint").ok();
+    let elapsed = |arguments: &[&str]| {
+        let begin = Instant::now();
+        container.ours("lxc-restart").args(arguments).ok();
+        let connection = TcpStream::connect((container.address(), PORT)).unwrap();
+        drop(connection);
+        let mut witness = container.witness();
+        witness.echo("hello");
+        begin.elapsed()
+    };
+    let eager = elapsed(&[]);
+    container.kill();
+    let lazy = elapsed(&["--lazy"]);
+    let busy = |told: Output, what: &str| {
+        told.assert_code(10);
+        assert!(told.stderr.contains("still being filled"), "{what}: {told}");
+    };
+    busy(container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(world.images("second").join("c")).output(), "dump");
+    busy(Run::ours("lxc-cr").arg("remove").arg(container.dir().join("dump")).output(), "remove");
+    assert!(container.lxc_cr("list").ok().stdout.contains(" %"));
+    wait_until_filled(&container);
+    println!("first answer, lazy: {} ms, eager: {} ms", lazy.as_millis(), eager.as_millis());
+    assert!(lazy * 2 < eager, "lazy: {lazy:?}, eager: {eager:?}");
+    container.ours("lxc-checkpoint").args(["-s", "-D"]).arg(world.images("second").join("c")).ok();
+    container.ours("lxc-restart").arg("-D").arg(world.images("second").join("c")).ok();
+    assert!(Pattern::connect(&container).ask("check").starts_with("good"));
+    container.kill();
+}
+
+/// The kernel lets a container with an id map have no userfaultfd, unless the administrator does: it is restored as
+/// ever, and that is said.
+pub fn a_container_with_an_id_map_is_restored_as_the_kernel_lets_it(world: &World) {
+    let container = world.container().memory(32).configure("lxc.idmap = u 0 0 65536\nlxc.idmap = g 0 0 65536\n");
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    container.ours("lxc-checkpoint").ok();
+    let told = container.ours("lxc-restart").arg("--lazy").ok();
+    let allowed = fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").unwrap().trim() == "1";
+    assert_eq!(told.stderr.contains("vm.unprivileged_userfaultfd"), !allowed, "{told}");
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
+fn with_pattern(world: &World, mebibytes: usize) -> Container<'_> {
+    let container = world.container();
+    let root = container.rootfs();
+    fs::copy(PATTERN, root.join("bin/pattern")).unwrap();
+    fs::set_permissions(root.join("bin/pattern"), fs::Permissions::from_mode(0o755)).unwrap();
+    let inittab = root.join("etc/inittab");
+    let text = fs::read_to_string(&inittab).unwrap() + &format!("::once:/bin/pattern {mebibytes}\n");
+    fs::write(inittab, text).unwrap();
+    container.start();
+    drop(container.witness());
+    drop(Pattern::connect(&container));
+    container
+}
+
+/// A connection to the pattern program.
+struct Pattern(BufReader<TcpStream>);
+
+impl Pattern {
+    fn connect(container: &Container<'_>) -> Pattern {
+        wait_for("the pattern program", patient(Duration::from_secs(30)), || Pattern::try_connect(container)).unwrap()
+    }
+
+    fn try_connect(container: &Container<'_>) -> Option<Pattern> {
+        let stream = TcpStream::connect_timeout(&(container.address(), PORT).into(), Duration::from_secs(2)).ok()?;
+        stream.set_read_timeout(Some(patient(ANSWER_LIMIT))).unwrap();
+        Some(Pattern(BufReader::new(stream)))
+    }
+
+    fn send(&mut self, line: &str) {
+        // One that has ended is noticed when it should answer.
+        let _ = self.0.get_mut().write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Its answer; none if it has ended without one.
+    fn hear(&mut self) -> Option<String> {
+        let mut line = String::new();
+        self.0.read_line(&mut line).ok().filter(|length| *length > 0).map(|_| line.trim().to_owned())
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.hear().unwrap_or_else(|| format!("no answer to '{line}'"))
+    }
+}
+
+/// Stops and continues the monitor, so that the container gets ahead of it.
+fn hinder(monitor: Pid, done: &AtomicBool) {
+    while !done.load(Ordering::Acquire) {
+        kill(monitor, Signal::SIGSTOP).unwrap();
+        std::thread::sleep(Duration::from_millis(3));
+        kill(monitor, Signal::SIGCONT).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn pid_of(pidfile: &Path) -> Pid {
+    Pid::from_raw(fs::read_to_string(pidfile).unwrap().trim().parse().unwrap())
+}
+
+/// What the monitor holds of its own, in bytes.
+fn anonymous_memory(monitor: Pid) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{monitor}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+/// The process that ends the container if the monitor dies.
+fn keeper_of(monitor: Pid) -> i32 {
+    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
+    let is_keeper =
+        |pid: &&str| fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "lxc-cr-keeper");
+    children.split_whitespace().find(is_keeper).unwrap_or_else(|| panic!("{children}")).parse().unwrap()
+}
+
+fn gone(path: &str) {
+    wait_for(&format!("{path} to be gone"), patient(Duration::from_secs(20)), || {
+        let state = fs::read_to_string(format!("{path}/stat")).unwrap_or_default();
+        let dead = state.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'));
+        dead.then_some(())
+    })
+    .unwrap();
+}
+
+fn largest_image(dir: &Path) -> PathBuf {
+    let images = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let of_memory = images.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("pages-"));
+    of_memory.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
+}
+
+fn assert_was_lazy(container: &Container<'_>) {
+    let log = fs::read_to_string(container.dir().join("dump/restore.log")).unwrap();
+    assert!(log.contains("Lazy restore skips"), "all of its memory was restored by CRIU");
+}
+
+fn wait_until_filled(container: &Container<'_>) {
+    let filled = || (!container.lxc_cr("list").ok().stdout.contains("filling")).then_some(());
+    wait_for("its memory to be there", patient(FILL_LIMIT), filled).unwrap();
+}
