@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::exit,
     clippy::print_stdout,
     clippy::print_stderr
 )]
