@@ -131,7 +131,7 @@ classes! {
         "make the bridge, or name another one in the configuration";
     InterfaceUnmapped: "the restore has no instruction for a network interface",
         "restore with a configuration that has all the interfaces of the dump";
-    InterfaceExists: "an interface of that name exists already",
+    InterfaceExists: "an interface of that name or hardware address exists already",
         "delete the interface that is left from an earlier run, or wait a second and try again";
     InterfaceName: "the name of an interface is empty or longer than 15 bytes",
         "give a shorter name in the configuration";

@@ -134,6 +134,8 @@ const REASONS: &[(Pattern, Class)] = &[
     (&["Unknown peer net namespace"], C::InterfaceUnmapped),
     (&["a macvlan parent for", "is required"], C::InterfaceUnmapped),
     (&["-17 reported by netlink"], C::InterfaceExists),
+    // A macvlan with the hardware address of one that is still being taken down.
+    (&["-98 reported by netlink"], C::InterfaceExists),
     (&["Can't restore link: -17"], C::InterfaceExists),
     (&["-34 reported by netlink"], C::InterfaceName),
     (&["ERROR -34 reported"], C::InterfaceName),

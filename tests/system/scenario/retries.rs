@@ -225,7 +225,7 @@ pub fn an_old_veth_pair_that_lingers_is_waited_for(world: &World) {
     container.ours("lxc-checkpoint").ok();
     let told = container.ours("lxc-restart").ok();
     let note = format!(
-        "{veth}, which it had before, lingered on the host; waited in vain for the end of {veth}"
+        "{veth}, which it had before, lingered on the host; {veth} did not end in time"
     );
     assert!(told.stderr.contains(&note), "{told}");
     assert_ne!(container.veth(), veth);
