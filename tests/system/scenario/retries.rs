@@ -224,9 +224,8 @@ pub fn an_old_veth_pair_that_lingers_is_waited_for(world: &World) {
     let held = File::open(format!("/proc/{}/ns/net", init_by_hand(&container))).unwrap();
     container.ours("lxc-checkpoint").ok();
     let told = container.ours("lxc-restart").ok();
-    let note = format!(
-        "{veth}, which it had before, lingered on the host; {veth} did not end in time"
-    );
+    let note =
+        format!("{veth}, which it had before, lingered on the host; {veth} did not end in time");
     assert!(told.stderr.contains(&note), "{told}");
     assert_ne!(container.veth(), veth);
     witness.assert_goes_on_from(&before);
