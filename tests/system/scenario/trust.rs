@@ -128,7 +128,7 @@ pub fn checkpoints_are_listed_shown_and_removed(world: &World) {
         4,
         &["letter", "left as it is"],
     );
-    refused(&lxc_cr(world, "remove").arg(container.rootfs()).output(), 4, &["no checkpoint"]);
+    refused(&lxc_cr(world, "remove").arg(container.rootfs()).output(), 4, &["is not a checkpoint"]);
     assert!(dir.join("lxcs/letter").exists() && container.rootfs().join("bin/busybox").exists());
     fs::remove_file(dir.join("lxcs/letter")).unwrap();
     for name in ["one", "lxcs", "two.partial"] {
