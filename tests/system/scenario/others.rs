@@ -481,7 +481,7 @@ pub fn killed_in_the_middle(world: &World) {
 
         let told =
             container.ours("lxc-checkpoint").arg("-D").arg(world.images(action).join("c")).ok();
-        assert!(told.stderr.contains("cut short"), "{action}: {told}");
+        assert!(told.stderr.contains("was interrupted"), "{action}: {told}");
         assert!(
             !container.dir().join("dump.partial").exists(),
             "{action}: what the killed one left is gone"
@@ -489,7 +489,7 @@ pub fn killed_in_the_middle(world: &World) {
         before = witness.assert_goes_on_from(&before);
     }
     let told = container.ours("lxc-checkpoint").ok();
-    assert!(!told.stderr.contains("cut short"), "{told}");
+    assert!(!told.stderr.contains("was interrupted"), "{told}");
     container.ours("lxc-restart").ok();
     witness.assert_goes_on_from(&before);
     container.kill();
