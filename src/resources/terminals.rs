@@ -323,7 +323,7 @@ pub fn resolve_controlling(images: &Path, ttys: &[Tty]) -> Result<Vec<(String, V
         ),
         Some(session) => bail!(
             "a process of the session of process {session} (as the container counts) has /dev/tty open, and nothing \
-             tells which terminal that is"
+             shows which terminal that is"
         ),
     }
 }
