@@ -9,25 +9,24 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
 use super::Request;
+use super::limits::Limits;
 use crate::checkpoint::directories::{Target, partial, seal};
 use crate::criu::action_env::Action;
 use crate::criu::control::Control;
-use crate::criu::failure::in_words;
 use crate::criu::images::{self, NamespaceIds};
 use crate::criu::log::reader::LogReader;
-use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump};
+use crate::criu::options::{AfterDump, DUMP_LOG};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
-use crate::error::{self, ErrorList, Exit, Failure, Interrupted};
+use crate::error::{ErrorList, Failure};
 use crate::lxc::config::Config;
 use crate::lxc::container::Running;
 use crate::lxc::definition::Defined;
-use crate::preflight::entry::deadline;
 use crate::rehearse::{self, Rehearsed};
 use crate::report::{Report, shown};
 use crate::resources::cgroup::{self, Cgroup};
@@ -46,14 +45,10 @@ use crate::store::hasher::{Disk, Sealer};
 use crate::store::record::Record;
 use crate::sys::in_root::Below;
 use crate::sys::netlink::Netlink;
-use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 use crate::sys::{process, timerfd};
 
 use super::plan::{self, Plan};
-
-/// How the container is before anything is done.
-const UNTOUCHED: &str = "it was not touched";
 
 /// How a dump ended.
 #[derive(Debug)]
@@ -195,7 +190,7 @@ pub fn run<'a>(
 /// Where CRIU lives that lays its hands on tasks that run. A Ctrl-C at the terminal must reach us,
 /// not CRIU: it would leave them half seized. Nor must the host's lack of memory end it. It may be
 /// forbidden to write, to make it give up.
-fn place(criu_cgroup: &CriuCgroup) -> Result<Place> {
+pub(super) fn place(criu_cgroup: &CriuCgroup) -> Result<Place> {
     let place = Place::here().own_session().in_cgroups(vec![criu_cgroup.door()?]);
     Ok(place.spared().heeds_no_file_limit())
 }
@@ -588,103 +583,8 @@ impl Watch for DumpActions<'_> {
     }
 }
 
-/// What ends a command before it is done.
-#[derive(Debug)]
-pub struct Limits {
-    /// The signals that ask it to end. Taken before anything is changed, so that none finds a
-    /// change without its undo.
-    pub signals: Signals,
-    /// When it gives up by itself.
-    pub deadline: Option<Instant>,
-}
-
-impl Limits {
-    /// From now on.
-    pub fn begin(settings: &Settings) -> Result<Limits> {
-        Ok(Limits {
-            signals: Signals::of_termination().context("take signals")?,
-            deadline: deadline(settings),
-        })
-    }
-
-    /// Whether to go on, while nothing is changed yet.
-    ///
-    /// # Errors
-    /// When a signal has come that asks for the end, or the time is over.
-    pub fn check(&self) -> error::Result<()> {
-        while let Some(received) = self.signals.next().context("read a signal")? {
-            if received.asks_to_give_up() {
-                return Err(
-                    Failure::new(Exit::Other, Interrupted(received.number)).state(UNTOUCHED)
-                );
-            }
-        }
-        match self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            true => {
-                Err(Failure::msg(Exit::TimeLimit, in_words(GiveUp::TimeLimit)).state(UNTOUCHED))
-            }
-            false => Ok(()),
-        }
-    }
-}
-
-/// Runs `criu pre-dump`: it stops the tasks for moments only, and no action of ours is needed.
-pub fn run_pre_dump(
-    mut options: PreDump,
-    target: &Target,
-    criu: &Criu,
-    operation: &Operation,
-    limits: &Limits,
-    report: &mut dyn Report,
-) -> Result<Ended> {
-    let criu_cgroup = CriuCgroup::open(operation.dir())?;
-    let (for_criu, held, number) = target.for_criu().context("hold the images")?;
-    let dir = std::mem::replace(&mut options.images, for_criu);
-    let job = Job {
-        program: &criu.path,
-        args: options.args(),
-        place: place(&criu_cgroup)?.keep(held, number),
-        control: Control::listen(&operation.control()).context("listen for CRIU's actions")?,
-        environment: Vec::new(),
-        deadline: limits.deadline,
-    };
-    let log = LogReader::new(dir.join(PRE_DUMP_LOG), report);
-    let mut watch = PreDumpActions { criu_cgroup: &criu_cgroup, images: &dir, log };
-    watch.log.report.phase("copying memory");
-    run::run(job, &limits.signals, &mut watch)
-}
-
-/// A copy of memory: nothing is to be done but to watch.
-struct PreDumpActions<'a> {
-    criu_cgroup: &'a CriuCgroup,
-    images: &'a Path,
-    log: LogReader<'a>,
-}
-
-impl Watch for PreDumpActions<'_> {
-    fn action(&mut self, _action: &Action, _init_pid: Option<i32>) -> Result<()> {
-        Ok(())
-    }
-
-    fn pulse(&mut self) -> Option<u64> {
-        Some(pulse(self.criu_cgroup, self.images))
-    }
-
-    fn nudge(&mut self) {
-        self.criu_cgroup.nudge();
-    }
-
-    fn wants_ticks(&self) -> bool {
-        self.log.wanted()
-    }
-
-    fn tick(&mut self) {
-        self.log.read();
-    }
-}
-
 /// What changes as long as CRIU gets on: the time that it uses, and what it writes.
-fn pulse(criu_cgroup: &CriuCgroup, images: &Path) -> u64 {
+pub(super) fn pulse(criu_cgroup: &CriuCgroup, images: &Path) -> u64 {
     let files = fs::read_dir(images).into_iter().flatten().flatten();
     let written: u64 = files.filter_map(|file| file.metadata().ok()).map(|meta| meta.len()).sum();
     criu_cgroup.cpu_time().wrapping_add(written)

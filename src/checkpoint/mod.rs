@@ -18,7 +18,9 @@
 
 pub mod directories;
 pub mod dump;
+mod limits;
 pub mod plan;
+mod pre_dump;
 mod retry;
 
 use std::fs;
@@ -29,7 +31,7 @@ use anyhow::anyhow;
 
 use crate::criu::failure::{describe, in_words};
 use crate::criu::log::Operation as CriuOperation;
-use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG, PreDump, RESTORE_LOG, printable};
+use crate::criu::options::{AfterDump, DUMP_LOG, RESTORE_LOG};
 use crate::criu::run::{Ended, GiveUp};
 use crate::criu::version;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
@@ -57,7 +59,10 @@ use crate::store::resume_mark;
 use crate::sys::files;
 use crate::sys::netlink::Netlink;
 
-use dump::{Dumped, Limits, Means};
+use dump::{Dumped, Means};
+use limits::Limits;
+
+pub use pre_dump::pre_dump;
 
 /// How long the monitor may take to clean up after its container, its post-stop hooks included. As
 /// after an `lxc-stop`, all of it is done when we return.
@@ -65,7 +70,8 @@ const MONITOR_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the memory of a container that was restored lazily is waited for.
 const FILL_LIMIT: Duration = Duration::from_secs(180);
-/// Between two checks whether it is in.
+/// Between two checks whether it is in: the monitor that fills it notes its progress in a file, and
+/// nothing waits for a change of that.
 const FILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is asked for.
@@ -271,90 +277,6 @@ pub fn checkpoint(
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
         rehearsal,
-    }))
-}
-
-/// Copies memory while the container runs, for a later checkpoint to build on: `criu pre-dump`.
-///
-/// # Errors
-/// Where the kernel cannot track which memory changes, CRIU refuses; the container is never
-/// touched.
-pub fn pre_dump(
-    request: &Request,
-    settings: &Settings,
-    report: &mut dyn Report,
-) -> Result<Outcome> {
-    let begin = Instant::now();
-    let limits = Limits::begin(settings)?;
-    let defined = Defined::load(&request.name, &request.lxcpath, request.config.as_deref())
-        .map_err(not_defined)?;
-    let criu = version::find_cached(settings.criu.as_deref(), &lock::criu_version_cache())
-        .map_err(no_criu)?;
-    let operation = entry::operation(&defined, Command::Checkpoint)?;
-    let mut journal = recover::before(&operation, report)?;
-    let running = find_running(&defined, &operation, report)?;
-    filling::refuse(operation.dir())?;
-    let request = &Request { images: check_places(&defined, &request.images)?, ..request.clone() };
-    let _replaced = directories::check(request, &defined)?;
-    directories::check_parent(request, &defined)?;
-    let plan = plan::plan(
-        request,
-        settings,
-        &defined,
-        &running,
-        &criu,
-        &mut Netlink::open().or_exit(Exit::Other)?,
-    )?;
-    let record = Record { memory_only: true, ..plan.record };
-    let options = PreDump {
-        images: directories::partial(&request.images),
-        tree: running.init.pid(),
-        parent_images: request.parent_images.clone(),
-        freeze_cgroup: plan.dump.freeze_cgroup.clone(),
-        extra: Vec::new(),
-    };
-    if request.dry_run {
-        return Ok(Outcome::Planned(vec![printable(&criu.path, &options.args())]));
-    }
-    let target = directories::make(request, &defined, &mut journal)
-        .map_err(|failure| undo(request, &running, PRE_DUMP_LOG, &mut journal, failure))?;
-    let ended = match dump::run_pre_dump(options, &target, &criu, &operation, &limits, report) {
-        Ok(ended) => ended,
-        Err(cause) => {
-            return Err(undo(
-                request,
-                &running,
-                PRE_DUMP_LOG,
-                &mut journal,
-                Failure::new(Exit::Other, cause),
-            ));
-        }
-    };
-    if !ended.success() {
-        let log = directories::partial(&request.images).join(PRE_DUMP_LOG);
-        let failure =
-            describe(&ended.status, &ended.stderr, &log, CriuOperation::Dump, Exit::CriuFailed);
-        return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
-    }
-    let sealed = directories::seal(request, &target, settings, record, Memory::WithSums);
-    let record = match sealed {
-        Ok(record) => record,
-        Err(cause) => {
-            let failure = Failure::new(Exit::Other, cause.context("complete the copy of memory"));
-            return Err(undo(request, &running, PRE_DUMP_LOG, &mut journal, failure));
-        }
-    };
-    enter(request, &record, report);
-    settle(request, true, &mut journal, report)?;
-    Ok(Outcome::Done(Done {
-        images: request.images.clone(),
-        size: record.size(),
-        frozen: record.frozen_us.map(Duration::from_micros),
-        criu: ended.took,
-        cleanup: Duration::ZERO,
-        took: begin.elapsed(),
-        stopped: false,
-        rehearsal: None,
     }))
 }
 
