@@ -107,8 +107,8 @@ impl Register {
         })
     }
 
-    /// Strikes out a checkpoint that was removed.
-    pub fn clear_mark(&self, dirs: &BTreeSet<PathBuf>) -> Result<()> {
+    /// Forgets checkpoints that were removed.
+    pub fn forget(&self, dirs: &BTreeSet<PathBuf>) -> Result<()> {
         if !self.dir.join(FILE).exists() || dirs.is_empty() {
             return Ok(());
         }
@@ -117,7 +117,7 @@ impl Register {
     }
 
     fn change(&self, table: &[Mount], change: impl FnOnce(&mut Vec<Known>)) -> Result<()> {
-        fs::create_dir_all(&self.dir).with_context(|| format!("make {}", self.dir.display()))?;
+        files::make_private_dir(&self.dir)?;
         let _lock = self.lock()?;
         let mut all = self.read()?;
         change(&mut all);
@@ -224,7 +224,7 @@ mod tests {
         let path = dir("state").join(FILE);
         fs::write(&path, fs::read_to_string(&path).unwrap() + &text).unwrap();
         fs::remove_dir(dir("b")).unwrap();
-        register.clear_mark(&BTreeSet::from([dir("a").canonicalize().unwrap()])).unwrap();
+        register.forget(&BTreeSet::from([dir("a").canonicalize().unwrap()])).unwrap();
         let left = register.read().unwrap();
         let left: Vec<&Path> = left.iter().map(|known| known.directory.as_path()).collect();
         assert_eq!(left, [Path::new("/mnt/nowhere/x"), &dir("c").canonicalize().unwrap()]);

@@ -128,7 +128,7 @@ impl Prune {
         }
         let removed: BTreeSet<PathBuf> =
             outcomes.iter().filter(|o| o.result == REMOVED).map(|o| o.directory.clone()).collect();
-        if let Err(e) = Register::of_host().clear_mark(&removed) {
+        if let Err(e) = Register::of_host().forget(&removed) {
             log::warn!("the register still names what was removed: {e:#}");
         }
         self.tell(&outcomes)?;

@@ -70,7 +70,7 @@ impl Remove {
         let size = list::look_at(&dir, &lxcpath)?.map_or(0, |entry| entry.size);
         let known = dir.canonicalize().unwrap_or_else(|_| dir.clone());
         list::remove(&dir)?;
-        if let Err(e) = Register::of_host().clear_mark(&BTreeSet::from([known])) {
+        if let Err(e) = Register::of_host().forget(&BTreeSet::from([known])) {
             log::warn!("the register still names what was removed: {e:#}");
         }
         self.tell(&dir, container.as_ref().map(|(_, name)| name.as_str()), size)
