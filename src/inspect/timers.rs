@@ -125,6 +125,9 @@ fn read_at_once(open: &Open) -> Option<(Timer, f64)> {
     last
 }
 
+/// A timer that is not set.
+const OFF: &str = "off";
+
 fn of_descriptor(open: &Open, snapshot: &mut Snapshot) {
     let Some((timer, now)) = read_at_once(open) else {
         return snapshot.miss(open.subject(), &CLOCK, "no timer in /proc/PID/fdinfo");
@@ -137,7 +140,8 @@ fn of_descriptor(open: &Open, snapshot: &mut Snapshot) {
     enter(&ARMED, armed(&timer).to_owned());
     if let Some(due) = due(&timer, now) {
         enter(&DUE, near(due, EXACT));
-    } else if timer.value > 0.0 {
+    } else if armed(&timer) != OFF {
+        // Nothing remains of one that has expired: that is near to what was about to.
         enter(&REMAINING, near(timer.value, RUNS_ON.max(timer.interval)));
     }
 }
@@ -150,7 +154,7 @@ fn armed(timer: &Timer) -> &'static str {
         }
         Timer { value, .. } if *value > RUNS_ON => "once",
         Timer { value, ticks, .. } if *value > 0.0 || *ticks > 0 => "soon or expired",
-        _ => "off",
+        _ => OFF,
     }
 }
 
