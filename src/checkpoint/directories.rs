@@ -46,7 +46,7 @@ pub fn failed_log(images: &Path) -> PathBuf {
 }
 
 /// Refuses a target that holds something already, before anything is touched. A checkpoint that is
-/// to be replaced is held until that is done: nobody may be reading it, or begin to.
+/// to be replaced is held until that is done: no command may read it meanwhile.
 pub(super) fn check(request: &Request, defined: &Defined) -> Result<Option<fs::File>> {
     check_above(request, defined)?;
     let target = &request.images;

@@ -284,8 +284,8 @@ fn tell(text: &str) {
     print_error(&format!("{}\n", shown_lines(text)));
 }
 
-/// Prints to the standard error. That nobody can read it any more (a pipe that was closed, a
-/// terminal that has gone) is no reason to leave a container half-way, as `eprint!` would.
+/// Prints to standard error. A reader that has gone (a closed pipe, a terminal) is not a reason to
+/// leave a container half-way, as `eprint!` would.
 pub fn print_error(text: &str) {
     if let Err(e) = std::io::stderr().write_all(text.as_bytes()) {
         log::debug!("print: {e}");

@@ -2,8 +2,8 @@
 //! systemd's journal what is worth keeping, under the name of the container (`journalctl
 //! CONTAINER_NAME=web`).
 //!
-//! The journal gets what any part of this program logs, from INFO on, and what [`keep`] is told:
-//! how a command has ended.
+//! The journal gets what any part of this program logs, from INFO on, and what is passed
+//! to [`keep`]: how a command has ended.
 
 use std::ffi::OsStr;
 use std::path::Path;

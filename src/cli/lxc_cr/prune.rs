@@ -265,7 +265,7 @@ fn summary(outcomes: &[Outcome]) -> String {
     }
 }
 
-/// The checkpoints of each container. One that belongs to none is nobody's to prune.
+/// The checkpoints of each container. One that belongs to none is never pruned.
 fn by_container(entries: Vec<Entry>) -> Vec<(ContainerName, Vec<Entry>)> {
     let mut sorted = BTreeMap::<String, Vec<Entry>>::new();
     for entry in entries {

@@ -228,7 +228,8 @@ const PRUNE_LIMIT: Duration = Duration::from_secs(1);
 /// How many times slower a program without optimisations may be.
 const UNOPTIMISED: u32 = 12;
 
-/// The time that a command has had a processor for: other tests do not make that longer.
+/// The time that a command itself has had a processor for. What the kernel does for it takes longer
+/// while other tests use the same file systems.
 fn processor_time(command: Run) -> Duration {
     let told = Run::new("sh")
         .args(["-c", "\"$@\" >/dev/null; times", "sh"])
@@ -241,7 +242,7 @@ fn processor_time(command: Run) -> Duration {
         minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
     };
     let children = told.lines().last().unwrap();
-    Duration::from_secs_f64(children.split_whitespace().map(part).sum())
+    Duration::from_secs_f64(children.split_whitespace().next().map(part).unwrap())
 }
 
 /// A thousand checkpoints are listed, and planned to be pruned, at once.
@@ -279,8 +280,7 @@ pub fn a_thousand_checkpoints_are_listed_at_once(world: &World) {
             fs::write(dir.join("lxc-cr.toml"), text).unwrap();
         }
     }
-    // The limits are those of two processors, on both of which records are read.
-    let times = if cfg!(debug_assertions) { 2 * UNOPTIMISED } else { 2 };
+    let times = if cfg!(debug_assertions) { UNOPTIMISED } else { 1 };
     let list = || lxc_cr(world, "list");
     let listed = list().ok();
     assert_eq!(
