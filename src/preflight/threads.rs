@@ -112,16 +112,47 @@ fn judge_one(task: &Task, threads: &Threads) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::{BufRead, BufReader, Read};
+    use std::process::{Command, Stdio};
+
     use super::super::finding::{Fails, Severity};
     use super::super::task::tests::task;
     use super::*;
 
+    /// Other tests unshare in threads of this process: the threads that are read are those of
+    /// another one.
     #[test]
     fn threads_that_share_everything_are_no_finding() {
-        let me = Task { pid: std::process::id().cast_signed(), ..task(105, "x") };
-        let threads = std::thread::spawn(move || Threads::read(&me)).join().unwrap();
+        let name = "preflight::threads::tests::waits_with_threads";
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored", "--nocapture"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines.map_while(Result::ok).find(|line| line.ends_with(READY)).unwrap();
+        let other = Task { pid: child.id().cast_signed(), ..task(105, "x") };
+        assert!(fs::read_dir(format!("/proc/{}/task", other.pid)).unwrap().count() > 1);
+        let threads = Threads::read(&other);
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
         assert_eq!(threads, Threads::default());
         assert_eq!(judge(&[(&task(105, "x"), threads)]), []);
+    }
+
+    const READY: &str = "the threads are there";
+
+    #[test]
+    #[ignore = "is the other process of the test above"]
+    #[allow(clippy::print_stdout)]
+    fn waits_with_threads() {
+        let thread = std::thread::spawn(|| {
+            println!("{READY}");
+            std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        });
+        thread.join().unwrap();
     }
 
     #[test]
