@@ -321,6 +321,7 @@ impl<'a> Work<'a> {
             root,
             guest: defined.config.guest().map(|guest| guest.gid),
             lazy_socket: self.filling.as_ref().map(Filling::socket),
+            lazy_images: self.filling.as_ref().map(Filling::marked).unwrap_or_default(),
             looked_through: record.is_some_and(|record| record.looked_through),
             covers: &BTreeMap::new(),
         };

@@ -272,6 +272,7 @@ impl<'a> Twin<'a> {
         criu_options.common.extra.push(LEAVE_STOPPED.into());
         let needs = sandbox::Needs {
             lazy_socket: None,
+            lazy_images: &[],
             request: &self.request,
             plan: &self.plan,
             control: &control_path,

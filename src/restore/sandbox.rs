@@ -118,6 +118,8 @@ pub(super) struct Needs<'a> {
     pub guest: Option<u32>,
     /// The socket on which somebody waits to give memory later.
     pub lazy_socket: Option<&'a Path>,
+    /// Images that are shown for that in place of the checkpoint's, by their names.
+    pub lazy_images: &'a [(String, Vec<u8>)],
     /// Whether all that CRIU fills was looked through at the checkpoint.
     pub looked_through: bool,
     /// Mounts that are shown in place of what is mounted from the host, by their keys.
@@ -135,12 +137,14 @@ pub(super) fn make(needs: &Needs<'_>) -> Result<Sandbox> {
         root,
         guest,
         lazy_socket,
+        lazy_images,
         looked_through,
         covers,
     } = *needs;
     let follow_links = links::are_needed(&request.images, root.path())?;
     let mut shown = Shown::of(&request.images);
     shown.put(plan.images.iter().map(|image| (image.name.clone(), image.content.clone())));
+    shown.put(lazy_images.iter().cloned());
     let kernels_own = links::forbid(&mut shown, !follow_links, !looked_through)
         .context("read the container's mounts")?;
     let mut sandbox = Sandbox::new().context("make an empty root")?;
@@ -219,7 +223,8 @@ fn show_images(sandbox: &mut Sandbox, shown: Shown, guest: Option<u32>) -> Resul
         sandbox.show_open(file.as_fd(), &Path::new(WORK).join(name), Access::Use)?;
     }
     sandbox.show(&images, Access::Read)?;
-    for directory in Parents::of(&images)?.directories() {
+    // Copies of memory that were made for this one are in it.
+    for directory in Parents::of(&images)?.directories().filter(|dir| !dir.starts_with(&images)) {
         sandbox.show(directory, Access::Read)?;
     }
     for (name, content) in shown.into_changed() {

@@ -120,6 +120,11 @@ impl Blocks {
         self.size.saturating_sub(number.saturating_mul(BLOCK)).min(BLOCK)
     }
 
+    /// The bytes of the image.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
     /// How many there are.
     pub fn count(&self) -> u64 {
         self.sums.len() as u64

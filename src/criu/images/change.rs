@@ -32,6 +32,13 @@ pub(super) fn each(
     Ok(image)
 }
 
+/// How many bytes an image has up to the end of its first message.
+pub(super) fn length_of_first(path: &Path, bytes: &[u8], head: Head) -> Result<usize, Error> {
+    let found = messages(bytes, head).map_err(|flaw| flaw.of(path, bytes))?;
+    let end = |message: &&[u8]| message.as_ptr().addr() - bytes.as_ptr().addr() + message.len();
+    Ok(found.first().map_or(bytes.len(), end))
+}
+
 /// The message without these fields.
 pub(super) fn without(message: &[u8], tags: &[u32]) -> Result<Vec<u8>, prost::DecodeError> {
     let mut rest = message;

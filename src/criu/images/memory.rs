@@ -8,34 +8,36 @@ use prost::Message;
 use super::{Error, Head, bytes_of, decode, messages, read_one};
 
 pub(super) const MM_MAGIC: u32 = 0x5749_2820;
-const PAGEMAP_MAGIC: u32 = 0x5608_4025;
+pub(super) const PAGEMAP_MAGIC: u32 = 0x5608_4025;
 
 /// `PE_PARENT`, `PE_LAZY` and `PE_PRESENT` of CRIU's pagemap.h.
-const IN_PARENT: u32 = 1;
-const LAZY: u32 = 2;
+pub(super) const IN_PARENT: u32 = 1;
+pub(super) const LAZY: u32 = 2;
 const PRESENT: u32 = 4;
 
 #[derive(Clone, PartialEq, Message)]
-struct MmEntry {
+pub(super) struct MmEntry {
     #[prost(uint32, required, tag = "12")]
     exe_file_id: u32,
     #[prost(message, repeated, tag = "14")]
-    vmas: Vec<VmaEntry>,
+    pub(super) vmas: Vec<VmaEntry>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct VmaEntry {
+pub(super) struct VmaEntry {
     #[prost(uint64, required, tag = "1")]
-    start: u64,
+    pub(super) start: u64,
     #[prost(uint64, required, tag = "2")]
-    end: u64,
+    pub(super) end: u64,
     /// Of a mapped file, the id of that.
     #[prost(uint64, optional, tag = "4")]
     shmid: Option<u64>,
     #[prost(uint32, optional, tag = "5")]
     prot: Option<u32>,
+    #[prost(uint32, optional, tag = "6")]
+    pub(super) flags: Option<u32>,
     #[prost(uint32, optional, tag = "7")]
-    status: Option<u32>,
+    pub(super) status: Option<u32>,
 }
 
 /// `PROT_WRITE`, mman(2).
@@ -44,43 +46,23 @@ const WRITABLE: u32 = 2;
 const SHARED_FILE: u32 = 1 << 7;
 
 #[derive(Clone, PartialEq, Message)]
-struct PagemapEntry {
+pub(super) struct PagemapEntry {
     #[prost(uint64, required, tag = "1")]
-    vaddr: u64,
+    pub(super) vaddr: u64,
     #[prost(uint32, required, tag = "2")]
-    compat_nr_pages: u32,
+    pub(super) compat_nr_pages: u32,
     #[prost(bool, optional, tag = "3")]
-    in_parent: Option<bool>,
+    pub(super) in_parent: Option<bool>,
     #[prost(uint32, optional, tag = "4")]
-    flags: Option<u32>,
+    pub(super) flags: Option<u32>,
     #[prost(uint64, optional, tag = "5")]
-    nr_pages: Option<u64>,
+    pub(super) nr_pages: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct PagemapHead {
+pub(super) struct PagemapHead {
     #[prost(uint32, required, tag = "1")]
-    pages_id: u32,
-}
-
-/// Which of a process's pages stand where in an image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageMap {
-    /// The image's name: `pages-ID.img`.
-    pub image: String,
-    /// Runs of pages, in the order of their addresses and places.
-    pub runs: Vec<PageRun>,
-}
-
-/// Adjoining pages that stand side by side in the image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageRun {
-    /// Their addresses, in bytes.
-    pub addresses: Range<u64>,
-    /// Where the first of them stands in the image, in bytes.
-    pub offset: u64,
-    /// Whether they may come later than the process: private memory that is no file's.
-    pub lazy: bool,
+    pub(super) pages_id: u32,
 }
 
 /// The memory of a process.
@@ -166,38 +148,7 @@ pub fn present(dir: &Path, pid: u32) -> Result<Vec<Range<u64>>, Error> {
     Ok(ranges)
 }
 
-/// The pages of a process; none for one without memory. `None` too where some of them are not here:
-/// in the images of another checkpoint, or nowhere.
-pub fn page_map(dir: &Path, pid: u32) -> Result<Option<PageMap>, Error> {
-    let path = dir.join(format!("pagemap-{pid}.img"));
-    let bytes = match bytes_of(&path) {
-        Ok(bytes) => bytes,
-        Err(e) if e.is_not_found() => return Ok(None),
-        Err(e) => return Err(e),
-    };
-    let PagemapHead { pages_id } = read_head(&path, &bytes)?;
-    let mut runs: Vec<PageRun> = Vec::new();
-    let mut offset = 0u64;
-    for entry in entries(&path, &bytes)? {
-        let entry = entry?;
-        if !entry.is_here() {
-            return Ok(None);
-        }
-        let length = entry.pages().saturating_mul(procfs::page_size());
-        let lazy = entry.kind() & LAZY != 0;
-        let end = entry.vaddr.saturating_add(length);
-        match runs.last_mut() {
-            Some(before) if before.addresses.end == entry.vaddr && before.lazy == lazy => {
-                before.addresses.end = end
-            }
-            _ => runs.push(PageRun { addresses: entry.vaddr..end, offset, lazy }),
-        }
-        offset = offset.saturating_add(length);
-    }
-    Ok(Some(PageMap { image: format!("pages-{pages_id}.img"), runs }))
-}
-
-fn read_head(path: &Path, bytes: &[u8]) -> Result<PagemapHead, Error> {
+pub(super) fn read_head(path: &Path, bytes: &[u8]) -> Result<PagemapHead, Error> {
     let messages =
         messages(bytes, Head::Common(PAGEMAP_MAGIC)).map_err(|flaw| flaw.of(path, bytes))?;
     let head = messages.first().copied().unwrap_or_default();
@@ -205,19 +156,19 @@ fn read_head(path: &Path, bytes: &[u8]) -> Result<PagemapHead, Error> {
 }
 
 impl PagemapEntry {
-    fn pages(&self) -> u64 {
+    pub(super) fn pages(&self) -> u64 {
         self.nr_pages.unwrap_or(u64::from(self.compat_nr_pages))
     }
 
-    fn kind(&self) -> u32 {
+    pub(super) fn kind(&self) -> u32 {
         self.flags.unwrap_or(if self.in_parent == Some(true) { IN_PARENT } else { PRESENT })
     }
 
-    fn is_in_parent(&self) -> bool {
+    pub(super) fn is_in_parent(&self) -> bool {
         self.kind() & IN_PARENT != 0
     }
 
-    fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         !self.is_in_parent() && self.kind() & PRESENT != 0
     }
 }
@@ -237,7 +188,7 @@ fn count_pages(path: &Path, bytes: &[u8]) -> Result<(u64, u64), Error> {
 }
 
 /// The entries of a page map. The first message is a head of another kind.
-fn entries<'a>(
+pub(super) fn entries<'a>(
     path: &'a Path,
     bytes: &'a [u8],
 ) -> Result<impl Iterator<Item = Result<PagemapEntry, Error>> + 'a, Error> {

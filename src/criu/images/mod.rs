@@ -22,6 +22,7 @@ mod memory;
 mod mounts;
 mod netdev;
 mod nftables;
+mod page_map;
 mod propagation;
 mod readdress;
 mod routes;
@@ -43,14 +44,14 @@ pub use files::{
 };
 pub use labels::{labels, relabel};
 pub use memory::{
-    Memory, PageMap, PageRun, bytes_of_pages, files_written_through_memory, holds_pages, memory,
-    page_map, present,
+    Memory, bytes_of_pages, files_written_through_memory, holds_pages, memory, present,
 };
 pub use mounts::{Mount, all_mounts, mounts, without_links};
 pub use netdev::{
     Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made,
 };
 pub use nftables::without_tables;
+pub use page_map::{PageMap, PageRun, page_map};
 pub use propagation::with_groups_apart;
 pub use readdress::{Family, Net, Readdress, Readdressed, readdressed};
 pub use routes::with_plain_routes;

@@ -56,6 +56,7 @@ pub struct Filling {
     cgroup: PathBuf,
     socket: PathBuf,
     images: Option<File>,
+    marked: Vec<(String, Vec<u8>)>,
     _mark: Arc<Mark>,
 }
 
@@ -81,7 +82,7 @@ impl Filling {
     /// Begins to listen for CRIU, which restores into this cgroup2 directory. `state` is the
     /// container's state directory.
     pub(super) fn start(
-        source: Source,
+        mut source: Source,
         images: &Path,
         cgroup: &Path,
         state: &Path,
@@ -94,7 +95,7 @@ impl Filling {
             Keeper::start(cgroup).context("start the process that ends the container if we die")?;
         let mark = Arc::new(Mark::set(state, images)?);
         let (line, other) = UnixStream::pair().context("make a pair of sockets")?;
-        let dir = cgroup.to_owned();
+        let (dir, marked) = (cgroup.to_owned(), source.take_marked());
         let failed = Arc::new(AtomicBool::new(false));
         let (told, shown) = (Arc::clone(&failed), Arc::clone(&mark));
         let work = move || {
@@ -108,12 +109,18 @@ impl Filling {
             .spawn(work)
             .context("start a thread")?;
         let pager = Pager { line: Some(line), failed, thread: Some(thread) };
-        Ok(Filling { pager, keeper, cgroup: cgroup.to_owned(), socket, images: None, _mark: mark })
+        let cgroup = cgroup.to_owned();
+        Ok(Filling { pager, keeper, cgroup, socket, images: None, marked, _mark: mark })
     }
 
     /// Where CRIU finds it.
     pub(super) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// The images that CRIU is to be shown in place of those in the checkpoint, by their names.
+    pub(super) fn marked(&self) -> &[(String, Vec<u8>)] {
+        &self.marked
     }
 
     /// Holds the images until it is dropped.

@@ -36,7 +36,6 @@ const TELL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 struct Space {
     uffd: Userfaultfd,
-    image: usize,
     pending: Pending,
     /// Where the background goes on.
     cursor: u64,
@@ -167,12 +166,12 @@ impl Pager<'_> {
         };
         match criu::read(connection).context("hear which memory CRIU leaves to us")? {
             Message::Task(pid, uffd) => {
-                let (image, pending) = self
+                let pending = self
                     .source
                     .task(pid)
                     .with_context(|| format!("the images have no memory of process {pid}"))?;
                 log::debug!("process {pid}: {} KiB follow", pending.bytes() >> 10);
-                self.add(Space { uffd, image, pending, cursor: 0, later: BTreeMap::new() });
+                self.add(Space { uffd, pending, cursor: 0, later: BTreeMap::new() });
             }
             Message::Zombie => {}
             Message::Finished => {
@@ -204,15 +203,8 @@ impl Pager<'_> {
                     space.cursor = page;
                 }
                 Some(Event::Fork(uffd)) => {
-                    let (image, cursor) = (space.image, space.cursor);
-                    let child = Space {
-                        uffd,
-                        image,
-                        pending: space.pending.clone(),
-                        cursor,
-                        later: BTreeMap::new(),
-                    };
-                    self.add(child);
+                    let (pending, cursor) = (space.pending.clone(), space.cursor);
+                    self.add(Space { uffd, pending, cursor, later: BTreeMap::new() });
                 }
                 Some(Event::Remap { from, to, length }) => space.pending.remap(from, to, length),
                 Some(Event::Remove { start, end }) => space.pending.remove(&(start..end)),
@@ -303,7 +295,7 @@ impl Space {
     ) -> Result<Outcome> {
         loop {
             let Missing { addresses, offset } = &missing;
-            let pages = source.read(self.image, *offset, addresses.end - addresses.start)?;
+            let pages = source.read(*offset, addresses.end - addresses.start)?;
             match self.uffd.copy(addresses.start, pages).context("give pages")? {
                 Given::All => {
                     self.pending.remove(addresses);

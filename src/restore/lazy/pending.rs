@@ -1,4 +1,4 @@
-//! The pages that a process still misses, as it knows them now, and where they stand in its image.
+//! The pages that a process still misses, as it knows them now, and where they stand in the images.
 //! Pure.
 
 use std::collections::BTreeMap;
@@ -13,11 +13,11 @@ pub struct Pending(BTreeMap<u64, Piece>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
     end: u64,
-    /// Where the first byte stands in the image.
+    /// Where the first byte stands in the images.
     offset: u64,
 }
 
-/// Adjoining pages that are missing and stand side by side in the image.
+/// Adjoining pages that are missing and stand side by side in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
     /// Their addresses.
@@ -27,11 +27,12 @@ pub struct Missing {
 }
 
 impl Pending {
-    /// What may come later of these runs.
-    pub fn of(runs: &[PageRun]) -> Pending {
+    /// What may come later of these runs, whose images stand at these places.
+    pub fn of(runs: &[PageRun], places: &[u64]) -> Pending {
         let mut pending = Pending::default();
         for run in runs.iter().filter(|run| run.lazy) {
-            pending.insert(&run.addresses, run.offset);
+            let place = places.get(run.image).copied().unwrap_or_default();
+            pending.insert(&run.addresses, place + run.offset);
         }
         pending
     }
@@ -150,6 +151,7 @@ mod tests {
             for (pages, hole, lazy) in parts {
                 runs.push(PageRun {
                     addresses: at * PAGE..(at + pages) * PAGE,
+                    image: 0,
                     offset: offset * PAGE,
                     lazy,
                 });
@@ -194,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_knows_each_page_through_all_that_a_process_does(runs in runs(), steps in steps()) {
-            let mut pending = Pending::of(&runs);
+            let mut pending = Pending::of(&runs, &[0]);
             let mut model = Model::new();
             for run in runs.iter().filter(|run| run.lazy) {
                 let pages = run.addresses.start / PAGE..run.addresses.end / PAGE;

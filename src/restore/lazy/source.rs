@@ -11,113 +11,125 @@ use anyhow::{Context, Result};
 use crate::criu::images::{self, PageMap};
 use crate::store::blocks::{BLOCK, Blocks};
 use crate::store::checksums::{Image, Sum};
+use crate::store::parents::Parents;
 use crate::store::record::{Damage, Record};
 use crate::sys::files;
 
 use super::pending::Pending;
 
-/// The memory images of a checkpoint, for the tasks whose memory comes later.
+/// The memory images of a checkpoint and of what it builds on, for the tasks whose memory comes
+/// later.
+///
+/// They are laid end to end, each from the begin of a block, so that one number is the place of a
+/// page.
 #[derive(Debug)]
 pub struct Source {
-    tasks: BTreeMap<u32, Task>,
+    tasks: BTreeMap<u32, Pending>,
+    /// In the order of their places.
     images: Vec<PageImage>,
-    /// The block that was read last: of which image, which one, how long.
-    cached: Option<(usize, u64, usize)>,
+    /// Page maps that CRIU is to be shown in place of those in the checkpoint.
+    marked: Vec<(String, Vec<u8>)>,
+    /// The block that was read last, and how long it is.
+    cached: Option<(u64, usize)>,
     buffer: Vec<u8>,
-}
-
-#[derive(Clone, Debug)]
-struct Task {
-    image: usize,
-    pending: Pending,
 }
 
 #[derive(Debug)]
 struct PageImage {
     name: String,
+    /// The place of its first byte.
+    place: u64,
     file: File,
     blocks: Blocks,
-    /// Which parts of it come later; CRIU reads all others.
-    lazy: Vec<Range<u64>>,
+    /// Which parts of it CRIU reads, in the order of their offsets; none: all.
+    eager: Option<Vec<Range<u64>>>,
 }
 
 impl Source {
-    /// Opens them. `None` where some image has no checksums of its blocks, or holds not all pages.
+    /// Opens them. `None` where some image has no checksums of its blocks, or a page stands in none
+    /// of them.
     ///
     /// # Errors
     /// When an image cannot be read.
     pub fn open(record: &Record, dir: &Path) -> Result<Option<Source>> {
-        let mut source =
-            Source { tasks: BTreeMap::new(), images: Vec::new(), cached: None, buffer: Vec::new() };
-        let Some(mut maps) = page_maps(dir)? else { return Ok(None) };
-        // That of a task all of whose memory is files' has no bytes, and its map no pages.
-        for image in record.images.iter().filter(|image| image.is_memory() && image.size > 0) {
-            let Some(opened) = PageImage::open(dir, image)? else { return Ok(None) };
-            let number = source.images.len();
-            source.images.push(opened);
-            let Some((pid, map)) = maps.remove(&image.name) else { continue };
-            if !fits(&map, image.size) {
-                return Ok(None);
-            }
-            source.images[number].lazy = lazy_parts(&map);
-            source.tasks.insert(pid, Task { image: number, pending: Pending::of(&map.runs) });
-        }
-        if maps.values().any(|(_, map)| !map.runs.is_empty()) {
+        let parents = Parents::of(dir)?;
+        let line: Vec<&Path> = std::iter::once(dir).chain(parents.directories()).collect();
+        let records: Vec<(&Path, &Record)> =
+            std::iter::once((dir, record)).chain(parents.recorded()).collect();
+        if records.len() != line.len() {
             return Ok(None);
         }
-        let nothing = |(pid, _)| (pid, Task { image: 0, pending: Pending::default() });
-        source.tasks.extend(maps.into_values().map(nothing));
+        let Some(maps) = page_maps(&line)? else { return Ok(None) };
+        let Some(mut images) = open_images(&records)? else { return Ok(None) };
+        let mut source = Source {
+            tasks: BTreeMap::new(),
+            images: Vec::new(),
+            marked: Vec::new(),
+            cached: None,
+            buffer: Vec::new(),
+        };
+        for (pid, map) in maps {
+            let Some(places) = places(&map, &mut images) else { return Ok(None) };
+            source.tasks.insert(pid, Pending::of(&map.runs, &places));
+            if map.builds_on_others() {
+                source.marked.push(map.marked(dir, pid)?);
+            }
+        }
+        source.images = images.into_iter().map(|(_, image)| image).collect();
         Ok(Some(source))
+    }
+
+    /// The page maps that CRIU is to be shown in place of those in the checkpoint, by their names.
+    pub fn take_marked(&mut self) -> Vec<(String, Vec<u8>)> {
+        std::mem::take(&mut self.marked)
     }
 
     /// The bytes that come later, of each task.
     pub fn bytes_of_tasks(&self) -> Vec<u64> {
-        self.tasks.values().map(|task| task.pending.bytes()).collect()
+        self.tasks.values().map(Pending::bytes).collect()
     }
 
-    /// What a task misses at first, and in which image it is; none of a pid that the images do not
-    /// know.
-    pub fn task(&self, pid: u32) -> Option<(usize, Pending)> {
-        self.tasks.get(&pid).map(|task| (task.image, task.pending.clone()))
+    /// What a task misses at first; none of a pid that the images do not know.
+    pub fn task(&self, pid: u32) -> Option<Pending> {
+        self.tasks.get(&pid).cloned()
     }
 
-    /// Bytes of an image, which must lie in one block.
+    /// Bytes from a place on, which must lie in one block.
     ///
     /// # Errors
     /// A [`Damage`] where the block is not what it was.
-    pub fn read(&mut self, image: usize, offset: u64, length: u64) -> Result<&[u8]> {
-        let number = offset / BLOCK;
+    pub fn read(&mut self, place: u64, length: u64) -> Result<&[u8]> {
+        let number = place / BLOCK;
         let size = match self.cached {
-            Some((at, block, size)) if (at, block) == (image, number) => size,
+            Some((block, size)) if block == number => size,
             _ => {
                 self.cached = None;
-                let size = self
-                    .images
-                    .get(image)
-                    .context("no such image")?
-                    .read(number, &mut self.buffer)?;
-                self.cached = Some((image, number, size));
+                let after = self.images.partition_point(|image| image.place <= place);
+                let image = self.images[..after].last().context("no such image")?;
+                let size = image.read(number - image.place / BLOCK, &mut self.buffer)?;
+                self.cached = Some((number, size));
                 size
             }
         };
-        let start = usize::try_from(offset - number * BLOCK)?;
+        let start = usize::try_from(place - number * BLOCK)?;
         let end = start + usize::try_from(length)?;
         self.buffer[..size].get(start..end).context("a page lies outside of its image")
     }
 
-    /// Verifies what CRIU reads itself: the blocks that hold anything else than what comes later.
+    /// Verifies what CRIU reads itself: the blocks of which it reads anything.
     pub fn verifier(&self) -> Result<impl FnOnce() -> Result<()> + Send + 'static> {
         let mut images = Vec::new();
         for image in &self.images {
             let file = image.file.try_clone().context("duplicate a descriptor")?;
-            let (name, blocks, lazy) =
-                (image.name.clone(), image.blocks.clone(), image.lazy.clone());
-            images.push(PageImage { name, file, blocks, lazy });
+            let PageImage { name, place, blocks, eager, .. } = image;
+            let (name, place) = (name.clone(), *place);
+            let (blocks, eager) = (blocks.clone(), eager.clone());
+            images.push(PageImage { name, place, file, blocks, eager });
         }
         Ok(move || {
             let mut buffer = Vec::new();
             for image in &images {
-                for number in (0..image.blocks.count()).filter(|number| !image.is_lazy(*number)) {
+                for number in (0..image.blocks.count()).filter(|number| image.is_read(*number)) {
                     image.read(number, &mut buffer)?;
                 }
             }
@@ -127,12 +139,12 @@ impl Source {
 }
 
 impl PageImage {
-    fn open(dir: &Path, image: &Image) -> Result<Option<PageImage>> {
+    fn open(dir: &Path, image: &Image, place: u64) -> Result<Option<PageImage>> {
         let Some(Sum::Blake3(hash)) = &image.sum else { return Ok(None) };
         let Some(blocks) = Blocks::of(dir, &image.name, image.size, hash)? else { return Ok(None) };
         let path = dir.join(&image.name);
         let file = files::open_file(&path).with_context(|| format!("open {}", path.display()))?;
-        Ok(Some(PageImage { name: image.name.clone(), file, blocks, lazy: Vec::new() }))
+        Ok(Some(PageImage { name: image.name.clone(), place, file, blocks, eager: None }))
     }
 
     /// Reads a block into the buffer; says how many bytes it has.
@@ -149,44 +161,60 @@ impl PageImage {
         }
     }
 
-    fn is_lazy(&self, number: u64) -> bool {
+    /// Whether CRIU reads anything of a block.
+    fn is_read(&self, number: u64) -> bool {
+        let Some(eager) = &self.eager else { return true };
         let block = number * BLOCK..number * BLOCK + self.blocks.length_of(number);
-        let after = self.lazy.partition_point(|part| part.start <= block.start);
-        self.lazy[..after].last().is_some_and(|part| block.end <= part.end)
+        let first = eager.partition_point(|part| part.end <= block.start);
+        eager.get(first).is_some_and(|part| part.start < block.end)
     }
 }
 
-/// The page maps of all tasks, by the images of their pages; none where some pages are not here.
-fn page_maps(dir: &Path) -> Result<Option<BTreeMap<String, (u32, PageMap)>>> {
+/// The page maps of all tasks, by their pids; none where some page stands in no image.
+fn page_maps(line: &[&Path]) -> Result<Option<BTreeMap<u32, PageMap>>> {
     let number =
         |name: PathBuf| name.to_str()?.strip_prefix("pagemap-")?.strip_suffix(".img")?.parse().ok();
     let mut maps = BTreeMap::new();
+    let Some(dir) = line.first() else { return Ok(None) };
     for pid in files::names(dir)?.into_iter().filter_map(number) {
-        let Some(map) = images::page_map(dir, pid)? else { return Ok(None) };
-        maps.insert(map.image.clone(), (pid, map));
+        let Some(map) = images::page_map(line, pid)? else { return Ok(None) };
+        maps.insert(pid, map);
     }
     Ok(Some(maps))
 }
 
-/// Whether the pages are all in the image, each as long as it is in memory.
-fn fits(map: &PageMap, size: u64) -> bool {
-    let bytes = map
-        .runs
-        .iter()
-        .map(|run| run.addresses.end - run.addresses.start)
-        .fold(0, u64::saturating_add);
-    bytes == size
-}
-
-/// The parts of an image that come later, adjoining ones as one.
-fn lazy_parts(map: &PageMap) -> Vec<Range<u64>> {
-    let mut parts: Vec<Range<u64>> = Vec::new();
-    for run in map.runs.iter().filter(|run| run.lazy) {
-        let end = run.offset + (run.addresses.end - run.addresses.start);
-        match parts.last_mut() {
-            Some(before) if before.end == run.offset => before.end = end,
-            _ => parts.push(run.offset..end),
+/// The memory images of these directories that hold anything, each with the number of its
+/// directory; none where one has no checksums of its blocks. Where each begins is far from the end
+/// of the one before: a run of pages does not go on from one to the next.
+fn open_images(records: &[(&Path, &Record)]) -> Result<Option<Vec<(usize, PageImage)>>> {
+    let (mut opened, mut place) = (Vec::new(), 0u64);
+    for (number, (dir, record)) in records.iter().enumerate() {
+        // That of a task all of whose memory is files' has no bytes, and its map no pages.
+        for image in record.images.iter().filter(|image| image.is_memory() && image.size > 0) {
+            let Some(found) = PageImage::open(dir, image, place)? else { return Ok(None) };
+            opened.push((number, found));
+            place = place.saturating_add((image.size / BLOCK + 2) * BLOCK);
         }
     }
-    parts
+    Ok(Some(opened))
+}
+
+/// The places of a map's images, which get to know what of them CRIU reads. None where the pages
+/// are not all in them.
+fn places(map: &PageMap, images: &mut [(usize, PageImage)]) -> Option<Vec<u64>> {
+    let mut places = vec![0; map.images.len()];
+    for (number, name) in map.images.iter().enumerate() {
+        let runs = || map.runs.iter().filter(|run| run.image == number);
+        let Some(name) = name.as_ref().filter(|_| runs().next().is_some()) else { continue };
+        let (_, image) = images.iter_mut().find(|(at, i)| *at == number && i.name == *name)?;
+        let length = |addresses: &Range<u64>| addresses.end - addresses.start;
+        let end = |run: &images::PageRun| run.offset.saturating_add(length(&run.addresses));
+        if runs().any(|run| end(run) > image.blocks.size()) {
+            return None;
+        }
+        places[number] = image.place;
+        let eager = runs().filter(|run| !run.lazy).map(|run| run.offset..end(run));
+        image.eager.get_or_insert_default().extend(eager);
+    }
+    Some(places)
 }

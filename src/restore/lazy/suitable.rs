@@ -48,9 +48,6 @@ pub fn decide(
         return because(&reason);
     }
     let Some(record) = record else { return because("the checkpoint has no record") };
-    if record.builds_on.is_some() {
-        return because("the checkpoint builds on another one");
-    }
     let Some(source) = Source::open(record, images)? else {
         return because(
             "the checkpoint has no checksums of single blocks of memory (it was made by an older release)",
