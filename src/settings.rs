@@ -123,6 +123,11 @@ keys! {
     accept: Vec<String> = Vec::new();
     /// Whether a restored container runs before all of its memory is there.
     lazy: Lazy = Lazy::Never;
+    /// In how many rounds at most memory is copied before the container stands still; 0 for none.
+    precopy: u32 = 0;
+    /// Milliseconds within which what is left may be written while it stands still: then there are
+    /// no more rounds.
+    max_downtime: u64 = 300;
     /// Suspend the container at shutdown; `lxc-cr resume` brings it back at boot.
     suspend: bool = false;
     /// How many containers are suspended or resumed side by side; 0 for four times as many as there

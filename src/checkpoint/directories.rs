@@ -15,7 +15,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail};
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, fstat, fsync, openat, renameat_with, statat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, RenameFlags, fstat, fsync, mkdirat, openat, renameat_with, statat,
+};
 
 use super::Request;
 use crate::criu::images::{self, DumpStats};
@@ -189,14 +191,27 @@ pub struct Target {
     above: OwnedFd,
 }
 
+/// The path by which CRIU gets to a directory, and the descriptor that it needs for that, under
+/// this number.
+pub type ForCriu = (PathBuf, OwnedFd, RawFd);
+
 impl Target {
-    /// The path by which CRIU gets there, and the descriptor that it needs for that, under this
-    /// number.
-    pub fn for_criu(&self) -> io::Result<(PathBuf, OwnedFd, RawFd)> {
+    /// The directory itself.
+    pub fn for_criu(&self) -> io::Result<ForCriu> {
         // Opened anew: a copy would keep our lock for as long as CRIU, and what it leaves behind,
         // live.
-        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let dir = openat(&self.dir, ".", how, Mode::empty())?;
+        self.open(".")
+    }
+
+    /// A new directory in it.
+    pub fn below(&self, name: &str) -> io::Result<ForCriu> {
+        mkdirat(&self.dir, name, Mode::RWXU)?;
+        self.open(name)
+    }
+
+    fn open(&self, name: &str) -> io::Result<ForCriu> {
+        let how = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let dir = openat(&self.dir, name, how, Mode::empty())?;
         let number = dir.as_raw_fd();
         Ok((format!("/proc/self/fd/{number}").into(), dir, number))
     }
@@ -271,6 +286,18 @@ pub fn seal(
         files::sync_file_system(&dir)?;
     }
     target.put_in_place(&request.images)?;
+    Ok(record)
+}
+
+/// Makes a copy of memory complete that another checkpoint builds on: its checksums and its record.
+pub(super) fn seal_copy(dir: &Path, mut record: Record, sealer: Sealer) -> anyhow::Result<Record> {
+    files::make_private(dir)?;
+    record.images = checksums::measure_images(dir, Memory::SumsFollow)?;
+    record.add_sums(&sealer.finish()?);
+    record.builds_on = parents::parent_of(dir)?;
+    record.frozen_us = frozen_us(dir);
+    record.created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    record.write(dir)?;
     Ok(record)
 }
 

@@ -4,7 +4,8 @@
 //! 2. Roll back what a command that died has left ([`recover`]).
 //! 3. Find the container running.
 //! 4. Check what stands in the way ([`preflight`]) and decide ([`plan`]). A dry run ends here.
-//! 5. Run CRIU on `DIR.partial` ([`target`], [`dump`]). It freezes the container, and our action
+//! 5. Copy memory while the container runs, if that is asked for ([`precopy`]), and run CRIU on
+//!    `DIR.partial` ([`target`], [`dump`]). It freezes the container, and our action
 //!    takes its ports off their bridges. A failure of a kind that passes is tried again
 //!    ([`retry`]).
 //! 6. When the images are complete and the container is to stop, it is still frozen: its restore is
@@ -21,6 +22,7 @@ pub mod dump;
 mod limits;
 pub mod plan;
 mod pre_dump;
+mod precopy;
 mod retry;
 
 use std::fs;
@@ -63,6 +65,7 @@ use dump::{Dumped, Means};
 use limits::Limits;
 
 pub use pre_dump::pre_dump;
+pub use precopy::Copied;
 
 /// How long the monitor may take to clean up after its container, its post-stop hooks included. As
 /// after an `lxc-stop`, all of it is done when we return.
@@ -148,6 +151,8 @@ pub struct Done {
     pub stopped: bool,
     /// How its restore was rehearsed, if it was.
     pub rehearsal: Option<Rehearsed>,
+    /// What of its memory was copied before it stood still, if any was.
+    pub precopied: Option<Copied>,
 }
 
 /// The action scripts in the order in which CRIU is given them. It runs them in the reverse order:
@@ -233,6 +238,7 @@ pub fn checkpoint(
     let dumped = retry::dump(&means, &plan, &mut journal, &mut netlink, report)?;
 
     // 7.
+    let retry::Done { dumped, precopied } = dumped;
     let Dumped { ended, sealed, let_go, target, record, sealer, rehearsal, refused: _ } = dumped;
     let mut record = match sealed {
         _ if request.only_to_rehearse => record,
@@ -277,6 +283,7 @@ pub fn checkpoint(
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
         rehearsal,
+        precopied,
     }))
 }
 
@@ -398,18 +405,23 @@ fn failure_of(request: &Request, dumped: &mut Dumped, running: &Running) -> Opti
     if ended.success() || dumped.sealed {
         return None;
     }
-    let exit = match (ended.given_up, stopped) {
+    let exit = exit_of(ended.given_up, stopped);
+    Some(explain(ended, &directories::partial(&request.images), DUMP_LOG, exit))
+}
+
+/// What a run of CRIU that failed comes to; `stopped` where the container is no more.
+fn exit_of(given_up: Option<GiveUp>, stopped: bool) -> Exit {
+    match (given_up, stopped) {
         (Some(GiveUp::TimeLimit), false) => Exit::TimeLimit,
         (Some(GiveUp::Signal(_) | GiveUp::Lost), false) => Exit::Other,
         (Some(GiveUp::Standstill), false) => Exit::CriuFailed,
         (_, true) => Exit::ContainerLost,
         (None, false) => Exit::CriuFailed,
-    };
-    Some(explain(ended, &directories::partial(&request.images), exit))
+    }
 }
 
 /// Puts CRIU's failure into words.
-fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
+fn explain(ended: &Ended, dir: &Path, log: &str, exit: Exit) -> Failure {
     match ended.given_up {
         Some(GiveUp::Signal(number)) => return Failure::new(exit, Interrupted(number)),
         Some(why) => return Failure::msg(exit, in_words(why)),
@@ -424,7 +436,7 @@ fn explain(ended: &Ended, dir: &Path, exit: Exit) -> Failure {
             false => failure,
         };
     }
-    describe(&ended.status, &ended.stderr, &dir.join(DUMP_LOG), CriuOperation::Dump, exit)
+    describe(&ended.status, &ended.stderr, &dir.join(log), CriuOperation::Dump, exit)
 }
 
 /// Undoes what was done, keeps the log, and completes the failure with the state of the container.

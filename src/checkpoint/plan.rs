@@ -136,6 +136,7 @@ pub fn plan(
         memory_only: false,
         // These two are known when the images are complete.
         builds_on: None,
+        rounds: Vec::new(),
         created: 0,
         still_ns: None,
         left_running: request.after == AfterDump::LeaveRunning,

@@ -74,7 +74,11 @@ pub fn pre_dump(
     }
     let target = directories::make(request, &defined, &mut journal)
         .map_err(|failure| undo(request, &running, PRE_DUMP_LOG, &mut journal, failure))?;
-    let ended = match run(options, &target, &criu, &operation, &limits, report) {
+    let copied = target
+        .for_criu()
+        .context("hold the images")
+        .and_then(|held| run(options, held, &criu, &operation, &limits, "copying memory", report));
+    let ended = match copied {
         Ok(ended) => ended,
         Err(cause) => {
             return Err(undo(
@@ -111,20 +115,21 @@ pub fn pre_dump(
         took: begin.elapsed(),
         stopped: false,
         rehearsal: None,
+        precopied: None,
     }))
 }
 
 /// Runs `criu pre-dump`: it stops the tasks for moments only, and no action of ours is needed.
-fn run(
+pub(super) fn run(
     mut options: PreDump,
-    target: &directories::Target,
+    (for_criu, held, number): directories::ForCriu,
     criu: &Criu,
     operation: &Operation,
     limits: &Limits,
+    phase: &str,
     report: &mut dyn Report,
 ) -> AnyResult<Ended> {
     let criu_cgroup = CriuCgroup::open(operation.dir())?;
-    let (for_criu, held, number) = target.for_criu().context("hold the images")?;
     let dir = std::mem::replace(&mut options.images, for_criu);
     let job = Job {
         program: &criu.path,
@@ -136,7 +141,7 @@ fn run(
     };
     let log = LogReader::new(dir.join(PRE_DUMP_LOG), report);
     let mut watch = PreDumpActions { criu_cgroup: &criu_cgroup, images: &dir, log };
-    watch.log.report.phase("copying memory");
+    watch.log.report.phase(phase);
     criu_run::run(job, &limits.signals, &mut watch)
 }
 
@@ -166,5 +171,6 @@ impl Watch for PreDumpActions<'_> {
 
     fn tick(&mut self) {
         self.log.read();
+        self.log.tell_amount(self.images);
     }
 }

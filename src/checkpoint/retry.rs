@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::criu::log::Operation as CriuOperation;
-use crate::criu::options::DUMP_LOG;
+use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::criu::retry::Tries;
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::container::Running;
@@ -16,12 +16,22 @@ use crate::sys::netlink::Netlink;
 use super::dump::{self, Dumped, Means};
 use super::failure_of;
 use super::plan::Plan;
+use super::precopy::{self, Copied};
 use super::undo;
 use crate::checkpoint::directories;
 
 /// How long an init takes at most to end that a killed CRIU has left in the middle of code that is
 /// not its own.
 const END_OF_INIT: Duration = Duration::from_millis(200);
+
+/// A dump that succeeded.
+#[derive(Debug)]
+pub struct Done {
+    /// How it ended.
+    pub dumped: Dumped,
+    /// What was copied before it.
+    pub precopied: Option<Copied>,
+}
 
 /// Lets the tasks go whom a killed CRIU has left, and waits for what becomes of init, before
 /// anything is said of it.
@@ -45,13 +55,17 @@ pub fn dump(
     journal: &mut Journal,
     netlink: &mut Netlink,
     report: &mut dyn Report,
-) -> Result<Dumped> {
+) -> Result<Done> {
     let Means { request, defined, running, limits, .. } = *means;
     let mut tries = Tries::new(CriuOperation::Dump, limits.deadline);
     loop {
         let target = directories::make(request, defined, journal)
             .map_err(|failure| undo(request, running, DUMP_LOG, journal, failure))?;
-        let mut dumped = match dump::run(means, plan.clone(), target, journal, netlink, report) {
+        // A try that failed has taken its copies with it.
+        let mut plan = plan.clone();
+        let precopied = precopy::copy(means, &mut plan, &target, report)
+            .map_err(|failure| undo(request, running, PRE_DUMP_LOG, journal, failure))?;
+        let mut dumped = match dump::run(means, plan, target, journal, netlink, report) {
             Ok(dumped) => dumped,
             // CRIU could not be started or watched.
             Err(cause) => {
@@ -73,7 +87,7 @@ pub fn dump(
                 // The log of the failure before.
                 files::remove_if_there(&directories::failed_log(&request.images))?;
             }
-            return Ok(dumped);
+            return Ok(Done { dumped, precopied });
         };
         let (cure, pause) = tries.after(undo(request, running, DUMP_LOG, journal, failure))?;
         log::info!("{cure}");

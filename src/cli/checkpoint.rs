@@ -7,13 +7,13 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print, print_json,
-    require_root, start_log, time, user_script,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, milliseconds, parse,
+    print, print_json, require_root, start_log, time, user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
 use super::{cure, logger};
-use crate::checkpoint::{self, Done, Outcome, Request};
+use crate::checkpoint::{self, Copied, Done, Outcome, Request};
 use crate::criu::options::AfterDump;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::inspect::state;
@@ -105,6 +105,17 @@ struct Arguments {
     #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     rehearse: Option<Rehearse>,
 
+    /// Copy memory in at most so many rounds while the container runs, so that it stands still for a
+    /// shorter time; 0 for none [without a number: 8]
+    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
+        conflicts_with_all = ["pre_dump", "predump_dir", "restore"])]
+    precopy: Option<u32>,
+
+    /// With --precopy: make no further round once the rest can be written within this time
+    /// [default: max_downtime, 300ms]
+    #[arg(long, value_name = "TIME", value_parser = milliseconds)]
+    max_downtime: Option<u64>,
+
     /// The same as --rehearse=never
     #[arg(long, conflicts_with = "rehearse")]
     no_rehearse: bool,
@@ -187,6 +198,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         settings.timeout = seconds;
     }
     settings.sync &= !arguments.no_sync;
+    settings.precopy = arguments.precopy.unwrap_or(settings.precopy);
+    settings.max_downtime = arguments.max_downtime.unwrap_or(settings.max_downtime);
     let keep =
         arguments.keep || (settings.keep && arguments.dir.is_none() && arguments.leave_running);
     let (images, replace) = match &arguments.dir {
@@ -246,6 +259,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             if arguments.json {
                 print_json(&as_json(&done, request.name.as_str()))?;
             } else if !arguments.lxc.quiet {
+                if let Some(copied) = &done.precopied {
+                    print(&format!("{}: {}\n", request.name, precopy_in_words(copied)));
+                }
                 print(&format!("{}: {text}\n", request.name));
             }
         }
@@ -297,7 +313,41 @@ fn as_json(done: &Done, name: &str) -> serde_json::Value {
         "criu_us": us(done.criu),
         "took_us": us(done.took),
         "stopped": done.stopped,
+        "precopy": done.precopied.as_ref().map(precopy_as_json),
     })
+}
+
+fn precopy_as_json(copied: &Copied) -> serde_json::Value {
+    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    let rounds = copied.rounds.iter().map(|round| {
+        serde_json::json!({
+            "bytes": round.written,
+            "frozen_us": us(round.frozen),
+            "took_us": us(round.took),
+        })
+    });
+    serde_json::json!({
+        "rounds": rounds.collect::<Vec<_>>(),
+        "bytes_per_second": copied.forecast.rate,
+        "changed_bytes_per_second": copied.forecast.changing,
+        "left_bytes": copied.forecast.left,
+        "expected_downtime_us": us(copied.forecast.downtime),
+        "ended_because": copied.why.to_string(),
+    })
+}
+
+/// What was copied while it ran, on a line of its own.
+fn precopy_in_words(copied: &Copied) -> String {
+    let rounds = copied.rounds.len();
+    format!(
+        "copied while it ran: {} in {rounds} round{} and {} (longest pause {}); {}; {}",
+        bytes(copied.bytes()),
+        if rounds == 1 { "" } else { "s" },
+        seconds(copied.took()),
+        seconds(copied.longest_pause()),
+        copied.forecast,
+        copied.why
+    )
 }
 
 fn in_words(done: &Done) -> String {

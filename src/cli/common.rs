@@ -257,6 +257,20 @@ pub fn time(text: &str) -> std::result::Result<u64, String> {
     })
 }
 
+/// A short span of time on the command line, in milliseconds: a number of them, or one with a unit.
+pub fn milliseconds(text: &str) -> std::result::Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "ms" => Some(1),
+        "s" => Some(1000),
+        _ => None,
+    };
+    let count = digits.parse::<u64>().ok().zip(factor);
+    count
+        .and_then(|(count, factor)| count.checked_mul(factor))
+        .ok_or_else(|| "it is a number of milliseconds, or one with a unit: 300ms, 2s".to_owned())
+}
+
 /// Prints what a program reads; docs/json.md describes it.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Other, e))?;

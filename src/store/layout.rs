@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/*.img, *.tar.gz, stats-*, *.log, irmap-cache   CRIU's
 //! DIR/parent                   the link to the images that these build on
+//! DIR/precopy-1, …             copies of its memory that were made before it stood still
 //! DIR/lxc-cr.toml              the record
 //! DIR/lxc-cr.resume            the mark of a container that is to be resumed
 //! DIR/lxc-cr.history          what happened to it since
@@ -17,7 +18,7 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::sys::files;
@@ -37,6 +38,8 @@ pub const HISTORY: &str = "lxc-cr.history";
 const BLOCKS: &str = "lxc-cr-blocks-";
 /// The link by which CRIU finds the images that others build on.
 pub const PARENT: &str = "parent";
+/// How the names of directories begin that hold copies of a checkpoint's memory.
+const ROUND: &str = "precopy-";
 /// The image that every checkpoint has.
 pub const INVENTORY: &str = "inventory.img";
 /// How the name of a file of ours begins while it is written.
@@ -58,6 +61,17 @@ pub fn blocks_of(image: &str) -> Option<String> {
     Some(format!("{BLOCKS}{id}"))
 }
 
+/// The directory, in a checkpoint's, of a copy of its memory: the first has number 1.
+pub fn round(number: u32) -> String {
+    format!("{ROUND}{number}")
+}
+
+/// Whether a directory of this name in a checkpoint's holds a copy of its memory.
+pub fn is_round(name: &str) -> bool {
+    let number = name.strip_prefix(ROUND).and_then(|digits| digits.parse::<u32>().ok());
+    number.is_some_and(|number| number > 0 && round(number) == name)
+}
+
 /// Whether CRIU or lxc-cr writes a file of this name into a checkpoint's directory.
 pub fn belongs(name: &Path) -> bool {
     let text = name.to_string_lossy();
@@ -66,6 +80,7 @@ pub fn belongs(name: &Path) -> bool {
         || text.starts_with("stats-")
         || text == "irmap-cache"
         || [RECORD, RESUME_MARK, RESTARTED, PORTS, HISTORY, PARENT].contains(&text.as_ref())
+        || is_round(&text)
         || text.starts_with(SCRAP)
         || text.starts_with(BLOCKS)
 }
@@ -111,26 +126,53 @@ pub fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
 /// Removes a half-written image directory. Only files that CRIU and we write there are deleted; a
 /// directory that holds anything else stays, and is named.
 pub fn remove_images(dir: &Path) -> Result<()> {
-    let names = match fs::symlink_metadata(dir) {
-        Ok(_) => {
-            files::open_private_dir(dir)?;
-            files::names(dir)?
-        }
+    match fs::symlink_metadata(dir) {
+        Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(e) => return Err(e).with_context(|| format!("stat {}", dir.display())),
-    };
-    if let Some(other) = names.iter().find(|n| !belongs(n)) {
-        bail!(
-            "{} holds '{}', which does not belong to a checkpoint: nothing was removed",
-            dir.display(),
-            other.display()
-        );
     }
-    for name in names {
+    let (own, rounds) = content(dir)?;
+    let mut all = Vec::new();
+    for round in rounds {
+        let (files, deeper) = content(&round)?;
+        if let Some(other) = deeper.first() {
+            return Err(does_not_belong(&round, other));
+        }
+        all.push((round, files));
+    }
+    all.push((dir.to_owned(), own));
+    for (dir, files) in all {
+        for path in files {
+            fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        }
+        fs::remove_dir(&dir).with_context(|| format!("remove {}", dir.display()))?;
+    }
+    Ok(())
+}
+
+/// The files in a directory of images, and the directories with copies of memory.
+fn content(dir: &Path) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    files::open_private_dir(dir)?;
+    let (mut own, mut rounds) = (Vec::new(), Vec::new());
+    for name in files::names(dir)? {
         let path = dir.join(&name);
-        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+        let meta =
+            fs::symlink_metadata(&path).with_context(|| format!("stat {}", path.display()))?;
+        match meta.is_dir() {
+            _ if !belongs(&name) => return Err(does_not_belong(dir, &path)),
+            true => rounds.push(path),
+            false => own.push(path),
+        }
     }
-    fs::remove_dir(dir).with_context(|| format!("remove {}", dir.display()))
+    Ok((own, rounds))
+}
+
+fn does_not_belong(dir: &Path, other: &Path) -> anyhow::Error {
+    let name = other.file_name().unwrap_or_default().to_string_lossy();
+    anyhow::anyhow!(
+        "{} holds '{name}', which does not belong to a checkpoint: nothing was removed",
+        dir.display()
+    )
 }
 
 #[cfg(test)]
@@ -152,6 +194,30 @@ mod tests {
         }
         for name in ["disk.qcow2", "lxc-cr-ports.toml.old", "vzdump-lxc-101.tar.zst"] {
             assert!(!belongs(Path::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn copies_of_memory_go_with_their_checkpoint() {
+        use std::os::unix::fs::DirBuilderExt;
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path().join("c");
+        let make = |path: &Path| fs::DirBuilder::new().mode(0o700).create(path).unwrap();
+        make(&dir);
+        fs::write(dir.join(INVENTORY), "x").unwrap();
+        for number in [1, 2] {
+            make(&dir.join(round(number)));
+            fs::write(dir.join(round(number)).join("pages-1.img"), "x").unwrap();
+        }
+        fs::write(dir.join(round(2)).join("letter"), "x").unwrap();
+        let refused = remove_images(&dir).unwrap_err().to_string();
+        assert!(refused.contains("precopy-2 holds 'letter'"), "{refused}");
+        assert!(dir.join(round(1)).join("pages-1.img").exists());
+        fs::remove_file(dir.join(round(2)).join("letter")).unwrap();
+        remove_images(&dir).unwrap();
+        assert!(!dir.exists());
+        for name in ["precopy-", "precopy-0", "precopy-01", "precopy-1.img", "precopy-1/.."] {
+            assert!(!is_round(name), "{name}");
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::store::history::History;
 use crate::store::layout::{self, PARENT, is_checkpoint, is_partial};
+use crate::store::parents::Parents;
 use crate::store::record::Record;
 use crate::store::register::Known;
 use crate::store::resume_mark;
@@ -188,7 +189,7 @@ impl Entry {
         let record = Record::read(&directory);
         let damage = match &record {
             Err(e) => Some(format!("{e:#}")),
-            Ok(Some(record)) => record.check_sizes(&directory).err().map(|e| format!("{e:#}")),
+            Ok(Some(record)) => check_sizes(record, &directory).err().map(|e| format!("{e:#}")),
             Ok(None) => None,
         };
         let state = match (&record, &damage) {
@@ -266,6 +267,15 @@ impl Entry {
             left_running: false,
             history: History::default(),
         }
+    }
+}
+
+/// Those of a checkpoint and of the copies of memory that are a part of it.
+fn check_sizes(record: &Record, dir: &Path) -> Result<()> {
+    record.check_sizes(dir)?;
+    match record.rounds.is_empty() {
+        true => Ok(()),
+        false => Parents::of(dir)?.check_sizes(),
     }
 }
 

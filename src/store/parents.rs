@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::store::checksums::{Checksum, Image, Sum};
-use crate::store::layout::{PARENT, RECORD};
+use crate::store::layout::{self, PARENT, RECORD};
 use crate::store::record::{Damage, Record};
 use crate::sys::{files, path_trust};
 
@@ -40,9 +40,9 @@ impl Parents {
             let parent = match fs::read_link(&link) {
                 Ok(target) => {
                     let parent = child.join(&target);
-                    // Beside its child it is as safe as that, whose place the command has looked
-                    // at.
-                    if !is_beside(&target) {
+                    // Beside its child, or in it, it is as safe as that, whose place the command has
+                    // looked at.
+                    if !is_beside(&target) && !is_within(&target) {
                         path_trust::check(&parent)?;
                     }
                     parent
@@ -131,6 +131,11 @@ fn is_beside(target: &Path) -> bool {
         (parts.next(), parts.next(), parts.next()),
         (Some(Component::ParentDir), Some(Component::Normal(_)), None)
     )
+}
+
+/// Whether a link's target is a copy of memory in the link's directory.
+fn is_within(target: &Path) -> bool {
+    target.to_str().is_some_and(layout::is_round)
 }
 
 #[cfg(test)]

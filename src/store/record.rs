@@ -24,7 +24,7 @@ use crate::resources::states::States;
 use crate::resources::states::core_filters::CoreFilter;
 use crate::resources::states::tmpfs::TmpfsFile;
 use crate::store::checksums::Image;
-use crate::store::layout::RECORD;
+use crate::store::layout::{self, RECORD};
 use crate::sys::files;
 use crate::sys::netlink::Route;
 
@@ -35,6 +35,18 @@ pub const VERSION: u32 = 1;
 /// A record is a few KiB and the container's configuration, and half a KiB for each connection
 /// through NAT; more than this was not written by us.
 const MAX_SIZE: u64 = 64 << 20;
+
+/// A copy of memory that was made for a checkpoint, and is a part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Round {
+    /// The name of its directory in the checkpoint's.
+    pub directory: String,
+    /// The bytes of its images.
+    pub size: u64,
+    /// How long the processes stood still for it, in microseconds, by CRIU's statistics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_us: Option<u64>,
+}
 
 /// A checkpoint's record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +60,10 @@ pub struct Record {
     /// its images. Missing where another program wrote that, and it has no record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub builds_on: Option<String>,
+    /// The copies of its memory that were made before it stood still, in directories in this one:
+    /// it builds on the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Round>,
     /// When the images were complete, in seconds since 1970. Its tasks stood still then.
     pub created: u64,
     /// A moment at which its tasks stood still and everything was dumped, in nanoseconds since
@@ -299,6 +315,9 @@ impl Record {
         if let Some(image) = self.images.iter().find(|i| !file(&i.name)) {
             return Some(format!("'{}' is not a name of an image", image.name));
         }
+        if let Some(round) = self.rounds.iter().find(|round| !layout::is_round(&round.directory)) {
+            return Some(format!("'{}' is not a copy of memory of it", round.directory));
+        }
         let directories = self.cgroups().flat_map(|c| &c.directories);
         let owned = directories.clone().flat_map(|d| &d.files);
         if let Some(owned) = owned.into_iter().find(|f| !file(&f.name)) {
@@ -386,9 +405,10 @@ impl Record {
         })
     }
 
-    /// The bytes of all images.
+    /// The bytes of all images, with those of the copies of memory that are a part of it.
     pub fn size(&self) -> u64 {
-        self.images.iter().map(|i| i.size).sum()
+        let own = self.images.iter().map(|image| image.size);
+        own.chain(self.rounds.iter().map(|round| round.size)).fold(0, u64::saturating_add)
     }
 }
 
@@ -414,6 +434,7 @@ pub(crate) mod tests {
             version: VERSION,
             memory_only: false,
             builds_on: None,
+            rounds: Vec::new(),
             created: 1_790_000_000,
             still_ns: None,
             left_running: false,

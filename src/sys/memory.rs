@@ -55,6 +55,19 @@ pub fn has_one_node() -> bool {
     }
 }
 
+/// Whether the kernel knows which pages were written to since it was last asked
+/// (`CONFIG_MEM_SOFT_DIRTY`): then one that was just written to is marked so in
+/// /proc/self/pagemap.
+pub fn tracks_changes() -> io::Result<bool> {
+    /// Of 64 bits for each page (Documentation/admin-guide/mm/pagemap.rst).
+    const SOFT_DIRTY: u64 = 1 << 55;
+    let page = std::hint::black_box(Box::new(1u64));
+    let entry = (&raw const *page).addr() as u64 / procfs::page_size() * size_of::<u64>() as u64;
+    let mut bits = [0; size_of::<u64>()];
+    File::open("/proc/self/pagemap")?.read_exact_at(&mut bits, entry)?;
+    Ok(u64::from_ne_bytes(bits) & SOFT_DIRTY != 0)
+}
+
 /// Has the kernel make the pages of another process that would be made at their first touch, and
 /// changes nothing else.
 ///

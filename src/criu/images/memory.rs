@@ -18,7 +18,7 @@ const PRESENT: u32 = 4;
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct MmEntry {
     #[prost(uint32, required, tag = "12")]
-    exe_file_id: u32,
+    pub(super) exe_file_id: u32,
     #[prost(message, repeated, tag = "14")]
     pub(super) vmas: Vec<VmaEntry>,
 }
@@ -31,9 +31,9 @@ pub(super) struct VmaEntry {
     pub(super) end: u64,
     /// Of a mapped file, the id of that.
     #[prost(uint64, optional, tag = "4")]
-    shmid: Option<u64>,
+    pub(super) shmid: Option<u64>,
     #[prost(uint32, optional, tag = "5")]
-    prot: Option<u32>,
+    pub(super) prot: Option<u32>,
     #[prost(uint32, optional, tag = "6")]
     pub(super) flags: Option<u32>,
     #[prost(uint32, optional, tag = "7")]

@@ -20,8 +20,7 @@ use super::{Error, Head, bytes_of, change, read_one};
 /// `vma_entry_can_be_lazy`). A stack is none of them: CRIU leaves out its page in use, which it
 /// knows.
 const PRIVATE_ANONYMOUS: u32 = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).cast_unsigned();
-const NOT_LATER: u32 =
-    (libc::MAP_LOCKED | libc::MAP_HUGETLB | libc::MAP_GROWSDOWN).cast_unsigned();
+const NOT_LATER: u32 = (libc::MAP_LOCKED | libc::MAP_HUGETLB | libc::MAP_GROWSDOWN).cast_unsigned();
 /// `VMA_AREA_VSYSCALL`, `_VDSO`, `_VVAR`, `_AIORING`, `_SHSTK` and `_GUARD` of CRIU's image.h.
 const SPECIAL: u32 = 1 << 2 | 1 << 3 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 16;
 

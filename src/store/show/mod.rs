@@ -209,8 +209,11 @@ fn keep<T>(problems: &mut Vec<String>, result: Result<T>) -> Option<T> {
 pub(crate) fn measure(dir: &Path) -> Result<(u64, usize)> {
     let (mut size, mut count) = (0u64, 0);
     for name in files::names(dir)? {
-        if layout::is_image(&name) {
-            let path = dir.join(&name);
+        let path = dir.join(&name);
+        if name.to_str().is_some_and(layout::is_round) {
+            let (more, images) = measure(&path)?;
+            (size, count) = (size.saturating_add(more), count + images);
+        } else if layout::is_image(&name) {
             size = size.saturating_add(
                 fs::symlink_metadata(&path)
                     .with_context(|| format!("stat {}", path.display()))?
