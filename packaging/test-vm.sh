@@ -7,7 +7,7 @@ set -eu
 
 # What a kernel of another kind can change; the rest is tested on this one.
 chosen_trixie='suspended_container what_the_host_lends network_settings all_of_lxcs_tools a_reboot_inside builds_on_copies'
-chosen_forky='suspended_container a_container_left_running a_container_is_replaced a_frozen_container it_stops_in_every_way lxcs_own_checkpoint builds_on_copies apparmor'
+chosen_forky='suspended_container a_container_left_running a_container_is_replaced a_frozen_container it_stops_in_every_way lxcs_own_checkpoint builds_on_copies precopy apparmor'
 # Of tests/system/workloads.rs.
 servers='nginx redis postgresql memcached'
 
@@ -78,7 +78,7 @@ make_machine() {
     cp -a packaging tests lxc-config "$dir/root$here/"
     cp -a "$trials" "$workloads" "$dir/root$here/target/release/deps/"
     find target/release -maxdepth 1 -type f -perm /111 -exec cp -a {} "$dir/root$here/target/release/" \;
-    cp -a target/system/witness target/system/culprit target/system/object "$dir/root$here/target/system/"
+    for program in witness culprit object pattern hostile; do cp -a "target/system/$program" "$dir/root$here/target/system/"; done
     # It must not cover the tree.
     tmp='mount -t tmpfs tmpfs /tmp'
     case $here/ in /tmp/*) tmp='chmod 1777 /tmp' ;; esac

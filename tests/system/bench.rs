@@ -12,26 +12,17 @@
 
 mod harness;
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpStream};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use harness::bare;
-use harness::run::{Output, wait_for};
-use harness::witness::PORT;
+use harness::client::Client;
+use harness::run::Output;
 use harness::{World, enter};
 
 /// Fewer say nothing on a shared machine.
 const RUNS: usize = 9;
 const MEBIBYTES: &[usize] = &[0, 256, 1024];
-/// How often the client asks: the resolution of "down".
-const ASK_EVERY: Duration = Duration::from_millis(1);
-/// For answers to come before the checkpoint and after the restart.
-const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
 /// Who checkpoints and restarts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,60 +176,4 @@ fn checked(output: Output) -> Option<Output> {
         eprintln!("{output}");
     }
     output.success().then_some(output)
-}
-
-/// Asks without waiting for the answers and notes the longest time between two of them.
-struct Client {
-    answers: Arc<std::sync::atomic::AtomicU64>,
-    stop: Arc<AtomicBool>,
-    asking: JoinHandle<()>,
-    listening: JoinHandle<Duration>,
-}
-
-impl Client {
-    fn start(address: Ipv4Addr) -> Client {
-        let stream = TcpStream::connect((address, PORT)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        let stop = Arc::new(AtomicBool::new(false));
-        let answers = Arc::new(std::sync::atomic::AtomicU64::new(0));
-        let mut writer = stream.try_clone().unwrap();
-        let stopping = stop.clone();
-        let asking = thread::spawn(move || {
-            while !stopping.load(Ordering::SeqCst) && writer.write_all(b"?\n").is_ok() {
-                thread::sleep(ASK_EVERY);
-            }
-            let _ = writer.shutdown(std::net::Shutdown::Both);
-        });
-        let (counting, stopping) = (answers.clone(), stop.clone());
-        let listening = thread::spawn(move || {
-            let (mut longest, mut last) = (Duration::ZERO, Instant::now());
-            for line in BufReader::new(stream).lines() {
-                if line.is_err() || stopping.load(Ordering::SeqCst) {
-                    break;
-                }
-                longest = longest.max(last.elapsed());
-                last = Instant::now();
-                counting.fetch_add(1, Ordering::SeqCst);
-            }
-            longest
-        });
-        let client = Client { answers, stop, asking, listening };
-        client.wait_for_answer();
-        client
-    }
-
-    /// Waits for an answer that comes from now on.
-    fn wait_for_answer(&self) {
-        let before = self.answers.load(Ordering::SeqCst);
-        let answered = wait_for("an answer", ANSWER_LIMIT, || {
-            (self.answers.load(Ordering::SeqCst) > before).then_some(())
-        });
-        answered.unwrap_or_else(|e| panic!("{e}"));
-    }
-
-    fn stop(self) -> Duration {
-        self.stop.store(true, Ordering::SeqCst);
-        self.asking.join().unwrap();
-        self.listening.join().unwrap()
-    }
 }

@@ -494,6 +494,11 @@ const STORIES: &[Story] = &[
         "a_checkpoint_builds_on_copies_of_memory",
         scenario::predump::a_checkpoint_builds_on_copies_of_memory,
     ),
+    (
+        "precopy_rounds_are_a_part_of_it",
+        scenario::predump::copies_in_rounds_are_a_part_of_the_checkpoint,
+    ),
+    ("precopy_shortens_the_wait", scenario::predump::rounds_and_lazy_memory_shorten_the_wait),
     ("verbose_shows_crius_log", scenario::others::verbose_shows_crius_log),
     ("quiet_says_nothing", scenario::others::quiet_says_nothing),
     (

@@ -6,6 +6,7 @@
 
 pub mod bare;
 pub mod cgroups;
+pub mod client;
 pub mod container;
 pub mod culprit;
 pub mod enter;

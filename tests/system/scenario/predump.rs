@@ -5,10 +5,13 @@ use std::fs;
 use std::path::Path;
 
 use crate::harness::World;
+use crate::harness::client::Client;
 use crate::harness::run::Run;
 
 /// Mebibytes that do not change.
 const MEMORY: u64 = 32;
+/// The same of a container whose client's wait is measured.
+const IDLE: usize = 1024;
 
 /// Two copies, each of what has changed, and the checkpoint that builds on them. Where the kernel
 /// cannot tell what has changed, the copy is refused and the container is still running.
@@ -84,12 +87,100 @@ pub fn a_checkpoint_builds_on_copies_of_memory(world: &World) {
     container.kill();
 }
 
+/// In one command: the copies are a part of the checkpoint, wherever it lies. Where the kernel
+/// tracks nothing that is said once, and the dump is as ever.
+pub fn copies_in_rounds_are_a_part_of_the_checkpoint(world: &World) {
+    let container = world.container().memory(MEMORY as usize);
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    let images = world.lxcpath().join("images");
+    let (first, moved) = (images.join("first"), images.join("moved"));
+    let made = container
+        .ours("lxc-checkpoint")
+        .args(["--precopy", "--max-downtime", "1ms", "--json", "-s", "-D"])
+        .arg(&first)
+        .ok();
+    let told: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    let rounds = told["precopy"]["rounds"].as_array().map_or(0, Vec::len);
+    assert_eq!(rounds > 0, kernel_tracks_memory(), "{made}");
+    if rounds == 0 {
+        assert_eq!(made.stderr.matches("CONFIG_MEM_SOFT_DIRTY").count(), 1, "{made}");
+        container.ours("lxc-restart").arg("-D").arg(&first).ok();
+        witness.assert_goes_on_from(&before);
+        container.kill();
+        return;
+    }
+    println!("{}", told["precopy"]);
+    assert!(mebibytes(&first.join("precopy-1")) >= MEMORY && mebibytes(&first) < MEMORY / 2);
+    assert!(told["size_bytes"].as_u64().unwrap() >= MEMORY << 20);
+
+    fs::rename(&first, &moved).unwrap();
+    let list = || Run::ours("lxc-cr").args(["list", "--json"]).arg(&images).ok();
+    let listed: serde_json::Value = serde_json::from_str(&list().stdout).unwrap();
+    assert_eq!(listed["checkpoints"].as_array().unwrap().len(), 1, "{listed}");
+    let verify = || Run::ours("lxc-cr").arg("verify").arg(&moved).output();
+    verify().assert_code(0);
+    container.ours("lxc-restart").arg("--lazy").arg("-D").arg(&moved).ok();
+    let log = fs::read_to_string(moved.join("restore.log")).unwrap();
+    let follow: u64 = log
+        .lines()
+        .filter_map(|line| line.split_once("nr_lazy:")?.1.trim().parse::<u64>().ok())
+        .sum();
+    assert!(follow << 12 >= MEMORY << 20, "CRIU has left {follow} pages to the pager");
+    witness.assert_goes_on_from(&before);
+    container.kill();
+    // It has written to its files since.
+    container.ours("lxc-restart").args(["--force", "-D"]).arg(&moved).ok();
+    container.kill();
+
+    // One byte of one of them is one of the checkpoint's.
+    let pages = moved.join("precopy-1/pages-1.img");
+    let bytes = fs::read(&pages).unwrap();
+    let mut wrong = bytes.clone();
+    wrong[4096] ^= 1;
+    fs::write(&pages, wrong).unwrap();
+    verify().assert_code(9);
+    container.ours("lxc-restart").args(["--force", "-D"]).arg(&moved).output().assert_code(9);
+    fs::write(&pages, bytes).unwrap();
+    verify().assert_code(0);
+    Run::ours("lxc-cr").arg("remove").arg(&moved).ok();
+    assert!(!moved.exists());
+}
+
+/// What a client waits for an idle container with much memory: with rounds before, and memory that
+/// follows, a part of what it waits otherwise.
+pub fn rounds_and_lazy_memory_shorten_the_wait(world: &World) {
+    if !kernel_tracks_memory() {
+        return;
+    }
+    let container = world.container().memory(IDLE);
+    container.start();
+    drop(container.witness());
+    let wait = |checkpoint: &[&str], restart: &[&str]| {
+        let client = Client::start(container.address());
+        container.ours("lxc-checkpoint").args(["--no-rehearse"]).args(checkpoint).ok();
+        container.ours("lxc-restart").args(restart).ok();
+        client.wait_for_answer();
+        client.stop()
+    };
+    let plain = wait(&[], &[]);
+    let short = wait(&["--precopy"], &["--lazy"]);
+    println!(
+        "a client's wait, {IDLE} MiB idle: {} ms, with --precopy and --lazy {} ms",
+        plain.as_millis(),
+        short.as_millis()
+    );
+    assert!(short * 10 <= plain * 3, "{short:?} against {plain:?}");
+    container.kill();
+}
+
 /// What `criu check` says of CONFIG_MEM_SOFT_DIRTY.
 fn kernel_tracks_memory() -> bool {
     Run::new("criu").args(["check", "--feature", "mem_dirty_track"]).output().success()
 }
 
 fn mebibytes(dir: &Path) -> u64 {
-    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum::<u64>()
-        >> 20
+    let sizes = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap());
+    sizes.filter(fs::Metadata::is_file).map(|file| file.len()).sum::<u64>() >> 20
 }
