@@ -145,7 +145,9 @@ fn no_manual_speaks_of_an_option_that_is_gone() {
     ];
     let mut known: BTreeSet<String> = others.map(str::to_owned).into();
     for (_, _, option, _) in all_options() {
-        known.extend(option.split([' ', ',']).filter(|w| w.starts_with("--")).map(str::to_owned));
+        known.extend(
+            option.split([' ', ',', '[']).filter(|w| w.starts_with("--")).map(str::to_owned),
+        );
     }
     for page in all_pages() {
         for word in plain(&page.text).split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {

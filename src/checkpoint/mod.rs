@@ -152,7 +152,7 @@ pub struct Done {
     /// How its restore was rehearsed, if it was.
     pub rehearsal: Option<Rehearsed>,
     /// What of its memory was copied before it stood still, if any was.
-    pub precopied: Option<Copied>,
+    pub precopied: Option<Box<Copied>>,
 }
 
 /// The action scripts in the order in which CRIU is given them. It runs them in the reverse order:
@@ -283,7 +283,7 @@ pub fn checkpoint(
         took: begin.elapsed(),
         stopped: request.after == AfterDump::Stop,
         rehearsal,
-        precopied,
+        precopied: precopied.map(Box::new),
     }))
 }
 

@@ -106,7 +106,8 @@ struct Arguments {
     rehearse: Option<Rehearse>,
 
     /// Copy memory in at most so many rounds while the container runs, so that it stands still for a
-    /// shorter time; 0 for none [without a number: 8]
+    /// shorter time; 0 for none [default: precopy of the
+    /// settings; without a number: 8]
     #[arg(long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
         conflicts_with_all = ["pre_dump", "predump_dir", "restore"])]
     precopy: Option<u32>,
@@ -313,7 +314,7 @@ fn as_json(done: &Done, name: &str) -> serde_json::Value {
         "criu_us": us(done.criu),
         "took_us": us(done.took),
         "stopped": done.stopped,
-        "precopy": done.precopied.as_ref().map(precopy_as_json),
+        "precopy": done.precopied.as_deref().map(precopy_as_json),
     })
 }
 
@@ -321,18 +322,18 @@ fn precopy_as_json(copied: &Copied) -> serde_json::Value {
     let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let rounds = copied.rounds.iter().map(|round| {
         serde_json::json!({
-            "bytes": round.written,
+            "size_bytes": round.written,
             "frozen_us": us(round.frozen),
             "took_us": us(round.took),
         })
     });
     serde_json::json!({
         "rounds": rounds.collect::<Vec<_>>(),
-        "bytes_per_second": copied.forecast.rate,
+        "copied_bytes_per_second": copied.forecast.rate,
         "changed_bytes_per_second": copied.forecast.changing,
         "left_bytes": copied.forecast.left,
         "expected_downtime_us": us(copied.forecast.downtime),
-        "ended_because": copied.why.to_string(),
+        "ended_because": copied.why,
     })
 }
 

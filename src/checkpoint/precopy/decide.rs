@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::report::{bytes, seconds};
 
 /// A round has shrunk what is left if it wrote at most this part of what the one before did, in
@@ -51,7 +53,8 @@ pub struct Forecast {
 }
 
 /// Why the rounds ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Why {
     /// What is left is written within the downtime that was asked for.
     Fits,
@@ -61,6 +64,8 @@ pub enum Why {
     Enough,
     /// The time limit is near.
     TimeIsShort,
+    /// One has failed.
+    Failed,
 }
 
 /// What follows some rounds.
@@ -144,6 +149,7 @@ impl fmt::Display for Why {
             Why::NoLongerShrinks => "the rest no longer shrinks",
             Why::Enough => "all rounds are used up",
             Why::TimeIsShort => "the time limit is near",
+            Why::Failed => "a round has failed",
         })
     }
 }
@@ -220,7 +226,7 @@ mod tests {
         assert_eq!(forecast.changing.map(|rate| rate / MIB), Some(10));
         assert_eq!(forecast.rate / MIB, 100);
         assert_eq!(forecast.left / MIB, 11);
-        assert_eq!(forecast.downtime.as_millis(), 111);
+        assert_eq!(forecast.downtime.as_millis(), 110);
         assert_eq!(
             forecast.to_string(),
             "11.1 MiB left (expected downtime 0.111 s), 10.0 MiB/s change, 100.0 MiB/s are copied"

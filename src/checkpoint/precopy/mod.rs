@@ -86,7 +86,7 @@ pub(super) fn copy(
         let number = rounds.len() as u32 + 1;
         let begin = Instant::now();
         let Some((written, stats)) = one(means, plan, target, number, report)? else {
-            break Why::Enough;
+            break Why::Failed;
         };
         plan.dump.parent_images = Some(PathBuf::from(layout::round(number)));
         plan.record.rounds.push(written);
