@@ -21,7 +21,7 @@ UNITS = lxc-cr-resume.service lxc-cr-suspend.service
 TEMPLATE_UNITS = lxc-checkpoint@.service lxc-checkpoint@.timer
 HOOKS = lxc-cr-action lxc-cr-pre-start lxc-cr-start-host lxc-cr-post-stop lxc-cr-net-up lxc-cr-net-down
 
-.PHONY: help build doc lint check test test-vm test-lxc test-workloads test-programs test-races test-hostile test-kills test-keys test-fidelity demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
+.PHONY: help build doc lint check test test-vm test-lxc test-workloads test-programs test-races test-hostile test-lazy test-kills test-keys test-fidelity demo faults fuzz soak bench shell test-host install uninstall deb rpm deny \
 	lint-packaging package-tools deb-tools rpm-tools test-packages
 
 build:
@@ -47,6 +47,7 @@ help:
 	@echo 'make test-hostile   containers that try to get out by a restart (SEEDS=2000)'
 	@echo 'make test-keys      every key of lxc.container.conf(5)'
 	@echo 'make test-fidelity  every state of a container; writes docs/fidelity.md'
+	@echo 'make test-lazy      lazy restores that something befalls (SEEDS=1000)'
 	@echo 'make test-kills     everybody is killed at random moments of all commands (CASES=1000)'
 	@echo 'make soak           a hundred checkpoints and restores of one container'
 	@echo 'make bench          the table in docs/performance.md'
@@ -64,7 +65,7 @@ lint:
 	$(CARGO) fmt --check
 	@if command -v cargo-clippy >/dev/null || [ -n "$$CI" ]; then set -ex; \
 	$(CARGO) clippy --all-targets -- -D warnings; \
-	$(CARGO) clippy $(addprefix --test ,demo faults fidelity hostile keys kills programs soak workloads) -- -D warnings; \
+	$(CARGO) clippy $(addprefix --test ,demo faults fidelity hostile keys kills lazy programs soak workloads) -- -D warnings; \
 	else echo "lint: LEFT OUT, clippy is missing (Debian 12 has none)"; fi
 
 check: lint
@@ -140,9 +141,14 @@ test-races: test-host
 	LXC_CR_RACE_SECONDS=$(RACE_SECONDS) $(CARGO) test --release --test system -- races_
 
 # Containers that are generated to get out by a restart.
-SEEDS ?= 2000
+test-hostile: SEEDS ?= 2000
 test-hostile: test-host
 	$(CARGO) test --release --test hostile -- $(SEEDS)
+
+# A pager that is killed, images that are damaged, a disk that stalls: never a wrong byte. A second each.
+test-lazy: SEEDS ?= 1000
+test-lazy: test-host
+	$(CARGO) test --release --test lazy -- $(SEEDS)
 
 # Every key of lxc.container.conf(5): some eight minutes.
 test-keys: test-host

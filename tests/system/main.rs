@@ -13,6 +13,7 @@
 
 mod cycles;
 mod harness;
+mod pages;
 mod scenario;
 mod seeds;
 
@@ -23,6 +24,9 @@ use harness::trial::Story;
 fn main() -> ExitCode {
     harness::trial::run(STORIES, ON_HYBRID)
 }
+
+/// Each of the things that may befall a lazy restore, once or twice.
+const LAZY_SEEDS: u64 = 12;
 
 /// What is tried on hosts with cgroup2 alone.
 const STORIES: &[Story] = &[
@@ -245,6 +249,11 @@ const STORIES: &[Story] = &[
     ("lazy_pager_killed_ends_the_container", scenario::lazy::a_killed_pager_ends_the_container),
     ("lazy_keeper_killed_is_replaced", scenario::lazy::a_killed_keeper_is_replaced),
     ("lazy_damaged_block_ends_the_container", scenario::lazy::a_damaged_block_ends_the_container),
+    ("lazy_never_a_wrong_byte", |world| {
+        let tally = pages::go_through(world, 0..LAZY_SEEDS, &mut |lost| println!("{lost}"));
+        println!("{tally}");
+        assert!(tally.lost.is_empty(), "{:?}", tally.lost);
+    }),
     ("lazy_what_needs_all_memory_waits", scenario::lazy::what_needs_all_of_its_memory_waits),
     (
         "lazy_id_mapped_as_the_kernel_lets",

@@ -17,6 +17,7 @@ pub mod installed;
 pub mod leak;
 pub mod machine;
 pub mod mounts;
+pub mod pattern;
 pub mod pve;
 pub mod run;
 pub mod seen;

@@ -2,7 +2,7 @@
 //!
 //! `pattern MEBIBYTES` fills them and listens on port 7001. A line `check` looks at every page;
 //! `churn SEED` first reads, writes, forks, moves, drops, protects and unmaps at random, and
-//! children look at all of it, too. The answer is `good …` or `wrong …`: pages that are zeroes
+//! children look at all of it, too; `storm SEED` first forks many at once. The answer is `good …` or `wrong …`: pages that are zeroes
 //! where there should be something are counted apart.
 //!
 //! Built by `rustc` alone into one static program: it runs in a container that has no library.
@@ -18,6 +18,9 @@ const WORDS: usize = PAGE / 8;
 /// So many pages are moved, dropped or unmapped at once.
 const CHUNK: usize = 24;
 const STEPS: usize = 400;
+/// So many children at once, of which each looks at one of so many parts.
+const STORM: usize = 24;
+const SHARES: usize = 16;
 
 unsafe extern "C" {
     fn mmap(at: *mut c_void, length: usize, protection: c_int, flags: c_int, fd: c_int, offset: i64) -> *mut c_void;
@@ -192,6 +195,50 @@ impl Memory {
         Ok(format!("forked {forked}, moved {moved}, dropped {dropped}, unmapped {unmapped}"))
     }
 
+    /// Many children at once, each with a child of its own; all look at some of the memory, while
+    /// we write to it.
+    fn storm(&mut self, seed: u64) -> Result<String, String> {
+        let mut random = Random(seed);
+        let mut children = Vec::new();
+        for _ in 0..STORM {
+            let first = random.below(SHARES);
+            // SAFETY: the child only reads memory, forks, waits, and ends.
+            let pid = unsafe { fork() };
+            if pid == 0 {
+                // SAFETY: as above.
+                let other = unsafe { fork() };
+                let good = self.share(if other == 0 { first + 1 } else { first });
+                let mut status = 0;
+                if other > 0 {
+                    // SAFETY: a child of ours, and an integer that outlives the call.
+                    unsafe { waitpid(other, &mut status, 0) };
+                }
+                // SAFETY: ends the child.
+                unsafe { _exit(if good && status == 0 && other >= 0 { 0 } else { 1 }) }
+            }
+            children.push(pid);
+            let i = random.below(self.chunks.len());
+            if !matches!(self.chunks[i].pages[0], Content::Unmapped) {
+                self.write(i, random.below(CHUNK));
+            }
+        }
+        for child in children {
+            let mut status = 0;
+            // SAFETY: as above.
+            unsafe { waitpid(child, &mut status, 0) };
+            if child < 0 || status != 0 {
+                return Err(format!("a child of the storm: status {status:#x}"));
+            }
+        }
+        Ok(format!("{} forked", 2 * STORM))
+    }
+
+    /// Whether one of [`SHARES`] parts of the memory is as it should be.
+    fn share(&self, first: usize) -> bool {
+        let chunks = self.chunks.iter().skip(first % SHARES).step_by(SHARES);
+        chunks.into_iter().all(|chunk| (0..CHUNK).all(|page| chunk.fault(page).is_none()))
+    }
+
     fn relocate(&mut self, i: usize) -> Result<(), String> {
         let length = CHUNK * PAGE;
         // SAFETY: the place is new and is given up for what is moved there; nobody else uses the
@@ -251,6 +298,7 @@ fn main() -> std::io::Result<()> {
             let Ok(line) = line else { break };
             let said = match line.split_once(' ') {
                 Some(("churn", seed)) => memory.churn(seed.parse().unwrap_or(1)),
+                Some(("storm", seed)) => memory.storm(seed.parse().unwrap_or(1)),
                 _ => Ok(String::new()),
             };
             let said = said.and_then(|said| memory.check(0).map(|pages| format!("good {pages} pages; {said}")));

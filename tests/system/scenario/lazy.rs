@@ -2,10 +2,8 @@
 //! waited for, or the container ends: it never reads anything else.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::{FileExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,14 +12,10 @@ use nix::unistd::Pid;
 
 use crate::harness::World;
 use crate::harness::container::Container;
-use crate::harness::enter::PATTERN;
-use crate::harness::run::{Output, Run, patient, wait_for};
-
-const PORT: u16 = 7001;
-/// For all pages to be there.
-const FILL_LIMIT: Duration = Duration::from_secs(60);
-/// For an answer that may wait for all of them.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+use crate::harness::pattern::{
+    PORT, Pattern, gone, hinder, keeper_of, largest_image, pid_of, wait_until_filled, with_pattern,
+};
+use crate::harness::run::{Output, Run, wait_for};
 
 /// The witness's memory is all there, however soon it is asked for, and after that a container like
 /// any other runs.
@@ -216,75 +210,6 @@ pub fn a_container_with_an_id_map_is_restored_as_the_kernel_lets_it(world: &Worl
     container.kill();
 }
 
-fn with_pattern(world: &World, mebibytes: usize) -> Container<'_> {
-    let container = world.container();
-    let root = container.rootfs();
-    fs::copy(PATTERN, root.join("bin/pattern")).unwrap();
-    fs::set_permissions(root.join("bin/pattern"), fs::Permissions::from_mode(0o755)).unwrap();
-    let inittab = root.join("etc/inittab");
-    let text =
-        fs::read_to_string(&inittab).unwrap() + &format!("::once:/bin/pattern {mebibytes}\n");
-    fs::write(inittab, text).unwrap();
-    container.start();
-    drop(container.witness());
-    drop(Pattern::connect(&container));
-    container
-}
-
-/// A connection to the pattern program.
-struct Pattern(BufReader<TcpStream>);
-
-impl Pattern {
-    fn connect(container: &Container<'_>) -> Pattern {
-        wait_for("the pattern program", patient(Duration::from_secs(30)), || {
-            Pattern::try_connect(container)
-        })
-        .unwrap()
-    }
-
-    fn try_connect(container: &Container<'_>) -> Option<Pattern> {
-        let stream =
-            TcpStream::connect_timeout(&(container.address(), PORT).into(), Duration::from_secs(2))
-                .ok()?;
-        stream.set_read_timeout(Some(patient(ANSWER_LIMIT))).unwrap();
-        Some(Pattern(BufReader::new(stream)))
-    }
-
-    fn send(&mut self, line: &str) {
-        // One that has ended is noticed when it should answer.
-        let _ = self.0.get_mut().write_all(format!("{line}\n").as_bytes());
-    }
-
-    /// Its answer; none if it has ended without one.
-    fn hear(&mut self) -> Option<String> {
-        let mut line = String::new();
-        self.0
-            .read_line(&mut line)
-            .ok()
-            .filter(|length| *length > 0)
-            .map(|_| line.trim().to_owned())
-    }
-
-    fn ask(&mut self, line: &str) -> String {
-        self.send(line);
-        self.hear().unwrap_or_else(|| format!("no answer to '{line}'"))
-    }
-}
-
-/// Stops and continues the monitor, so that the container gets ahead of it.
-fn hinder(monitor: Pid, done: &AtomicBool) {
-    while !done.load(Ordering::Acquire) {
-        kill(monitor, Signal::SIGSTOP).unwrap();
-        std::thread::sleep(Duration::from_millis(3));
-        kill(monitor, Signal::SIGCONT).unwrap();
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn pid_of(pidfile: &Path) -> Pid {
-    Pid::from_raw(fs::read_to_string(pidfile).unwrap().trim().parse().unwrap())
-}
-
 /// What the monitor holds of its own, in bytes.
 fn anonymous_memory(monitor: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{monitor}/status")).unwrap();
@@ -292,43 +217,7 @@ fn anonymous_memory(monitor: Pid) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// The process that ends the container if the monitor dies.
-fn keeper_of(monitor: Pid) -> i32 {
-    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
-    let is_keeper = |pid: &&str| {
-        fs::read_to_string(format!("/proc/{pid}/comm"))
-            .is_ok_and(|name| name.trim() == "lxc-cr-keeper")
-    };
-    children
-        .split_whitespace()
-        .find(is_keeper)
-        .unwrap_or_else(|| panic!("{children}"))
-        .parse()
-        .unwrap()
-}
-
-fn gone(path: &str) {
-    wait_for(&format!("{path} to be gone"), patient(Duration::from_secs(20)), || {
-        let state = fs::read_to_string(format!("{path}/stat")).unwrap_or_default();
-        let dead = state.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'));
-        dead.then_some(())
-    })
-    .unwrap();
-}
-
-fn largest_image(dir: &Path) -> PathBuf {
-    let images = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    let of_memory =
-        images.filter(|path| path.file_name().unwrap().to_str().unwrap().starts_with("pages-"));
-    of_memory.max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap()
-}
-
 fn assert_was_lazy(container: &Container<'_>) {
     let log = fs::read_to_string(container.dir().join("dump/restore.log")).unwrap();
     assert!(log.contains("Lazy restore skips"), "all of its memory was restored by CRIU");
-}
-
-fn wait_until_filled(container: &Container<'_>) {
-    let filled = || (!container.lxc_cr("list").ok().stdout.contains("filling")).then_some(());
-    wait_for("its memory to be there", patient(FILL_LIMIT), filled).unwrap();
 }
