@@ -1,10 +1,11 @@
 //! A dump that is tried again, where that is the known cure ([`retry`](crate::criu::retry)). CRIU
 //! has put the container back when it gives up, and nothing is lost by asking again a moment later.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::criu::log::Operation as CriuOperation;
-use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
+use crate::criu::options::{AfterDump, DUMP_LOG, PRE_DUMP_LOG};
 use crate::criu::retry::Tries;
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::container::Running;
@@ -45,6 +46,15 @@ fn let_go(running: &Running, journal: &mut Journal) {
     }
 }
 
+/// What others have written to the same file system is not to be waited for while the container
+/// stands still. The sync that counts comes then, and tells what fails.
+fn sync_beforehand(dir: &Path, report: &mut dyn Report) {
+    report.phase("syncing the disk");
+    if let Err(e) = files::sync_file_system(dir) {
+        log::info!("{e:#}");
+    }
+}
+
 /// Dumps the container.
 ///
 /// # Errors
@@ -61,6 +71,9 @@ pub fn dump(
     loop {
         let target = directories::make(request, defined, journal)
             .map_err(|failure| undo(request, running, DUMP_LOG, journal, failure))?;
+        if means.settings.sync && request.after == AfterDump::Stop {
+            sync_beforehand(&directories::partial(&request.images), report);
+        }
         // A try that failed has taken its copies with it.
         let mut plan = plan.clone();
         let precopied = precopy::copy(means, &mut plan, &target, report)

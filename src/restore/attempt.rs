@@ -154,7 +154,10 @@ impl<'a> Work<'a> {
         self.cgroups = self.make_cgroups()?;
 
         report.phase("restoring");
-        let mut running = self.run_criu(&root, report)?;
+        let mut running = match self.run_criu(&root, report) {
+            Ok(running) => running,
+            Err(failure) => return Err(self.reason(failure)),
+        };
         for (cgroup, wanted) in running.payload.iter().zip(&self.plan.cgroups) {
             if wanted.tree.as_ref().is_some_and(|tree| tree.frozen) {
                 cgroup::set_frozen(&cgroup.home(), true)?;
@@ -163,6 +166,15 @@ impl<'a> Work<'a> {
         running.phys_interfaces = std::mem::take(&mut self.phys_interfaces);
         running.filling = self.filling.take();
         Ok(running)
+    }
+
+    /// Where memory could not be completed the tasks were ended, and whatever came upon that is not
+    /// the reason.
+    fn reason(&mut self, failure: Failure) -> Failure {
+        match self.filling.as_mut().and_then(Filling::failure) {
+            Some(cause) => damaged_or_not(&self.inputs.request.images, cause),
+            None => failure,
+        }
     }
 
     fn run_hooks(&mut self) -> Result<()> {
