@@ -256,6 +256,10 @@ const STORIES: &[Story] = &[
     }),
     ("lazy_what_needs_all_memory_waits", scenario::lazy::what_needs_all_of_its_memory_waits),
     (
+        "lazy_auto_does_not_multiply_what_is_shared",
+        scenario::lazy::what_forked_servers_share_is_not_multiplied,
+    ),
+    (
         "lazy_id_mapped_as_the_kernel_lets",
         scenario::lazy::a_container_with_an_id_map_is_restored_as_the_kernel_lets_it,
     ),

@@ -42,6 +42,11 @@ impl Pending {
         self.0.is_empty()
     }
 
+    /// What is missing.
+    pub fn addresses(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.0.iter().map(|(start, piece)| *start..piece.end)
+    }
+
     /// How many bytes are missing.
     pub fn bytes(&self) -> u64 {
         self.0.iter().map(|(start, piece)| piece.end - start).sum()

@@ -84,9 +84,9 @@ impl Source {
         std::mem::take(&mut self.marked)
     }
 
-    /// The bytes that come later, of each task.
-    pub fn bytes_of_tasks(&self) -> Vec<u64> {
-        self.tasks.values().map(Pending::bytes).collect()
+    /// The addresses of what comes later, those of all tasks together.
+    pub fn addresses(&self) -> Vec<Range<u64>> {
+        self.tasks.values().flat_map(Pending::addresses).collect()
     }
 
     /// What a task misses at first; none of a pid that the images do not know.

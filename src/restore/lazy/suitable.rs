@@ -1,6 +1,7 @@
 //! Whether a container's memory can follow it, and should.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Result;
@@ -13,6 +14,8 @@ use super::Source;
 
 /// `auto` wants this much memory that can follow, in bytes: less is there in a quarter of a second.
 const WORTH_IT: u64 = 256 << 20;
+/// `auto` wants that at most one part in so many would be there more than once.
+const MOST_SHARED: u64 = 10;
 /// The kernel's word on who may handle faults of the kernel's own.
 const UNPRIVILEGED: &str = "/proc/sys/vm/unprivileged_userfaultfd";
 
@@ -53,19 +56,24 @@ pub fn decide(
             "the checkpoint has no checksums of single blocks of memory (it was made by an older release)",
         );
     };
-    let bytes = source.bytes_of_tasks();
-    match wanted == Lazy::Always || is_worth_it(&bytes) {
+    match wanted == Lazy::Always || is_worth_it(source.addresses()) {
         true => Ok(Decision::Lazy(source)),
         false => Ok(Decision::Eager(None)),
     }
 }
 
-/// Much, and most of it one process's: pages that processes share until one of them writes are not
-/// shared when each gets them on its own.
-fn is_worth_it(bytes: &[u64]) -> bool {
-    let all: u64 = bytes.iter().fold(0, |sum, bytes| sum.saturating_add(*bytes));
-    let largest = bytes.iter().copied().max().unwrap_or(0);
-    all >= WORTH_IT && largest >= all / 4 * 3
+/// Much, and little of it shared: pages that processes share until one of them writes are not
+/// shared any more when each gets them on its own. They have the same addresses in all of these;
+/// those of programs that were started on their own differ.
+fn is_worth_it(mut addresses: Vec<Range<u64>>) -> bool {
+    addresses.sort_unstable_by_key(|range| range.start);
+    let (mut all, mut once, mut end) = (0u64, 0u64, 0u64);
+    for range in addresses {
+        all = all.saturating_add(range.end.saturating_sub(range.start));
+        once = once.saturating_add(range.end.saturating_sub(range.start.max(end)));
+        end = end.max(range.end);
+    }
+    all >= WORTH_IT && (all - once) * MOST_SHARED <= all
 }
 
 /// What of the kernel's stands in the way.
@@ -89,17 +97,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_wants_much_memory_of_one_process() {
+    fn auto_wants_much_memory_that_is_not_shared() {
         const MIB: u64 = 1 << 20;
-        for (bytes, expected) in [
-            (vec![], false),
-            (vec![200 * MIB], false),
-            (vec![256 * MIB, MIB], true),
-            // A server with children that share all of it.
-            (vec![300 * MIB, 300 * MIB, 300 * MIB], false),
-            (vec![4096 * MIB, 100 * MIB, 100 * MIB], true),
+        let of = |parts: &[(u64, u64)]| -> Vec<Range<u64>> {
+            parts.iter().map(|(start, length)| start * MIB..(start + length) * MIB).collect()
+        };
+        for (parts, expected) in [
+            (of(&[]), false),
+            (of(&[(0, 200)]), false),
+            (of(&[(0, 256), (1000, 1)]), true),
+            // Two servers beside each other.
+            (of(&[(0, 300), (5000, 300)]), true),
+            // A server with children that share all of it, whichever comes first.
+            (of(&[(100, 300), (100, 300), (100, 300)]), false),
+            (of(&[(200, 100), (100, 300), (150, 20)]), false),
+            // One that has forked and shares a little.
+            (of(&[(0, 4096), (0, 100), (8000, 100)]), true),
         ] {
-            assert_eq!(is_worth_it(&bytes), expected, "{bytes:?}");
+            assert_eq!(is_worth_it(parts.clone()), expected, "{parts:?}");
         }
     }
 }

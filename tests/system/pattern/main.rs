@@ -2,7 +2,8 @@
 //!
 //! `pattern MEBIBYTES` fills them and listens on port 7001. A line `check` looks at every page;
 //! `churn SEED` first reads, writes, forks, moves, drops, protects and unmaps at random, and
-//! children look at all of it, too; `storm SEED` first forks many at once. The answer is `good …` or `wrong …`: pages that are zeroes
+//! children look at all of it, too; `storm SEED` first forks many at once; `serve COUNT` forks
+//! so many that share all of it, and stay. The answer is `good …` or `wrong …`: pages that are zeroes
 //! where there should be something are counted apart.
 //!
 //! Built by `rustc` alone into one static program: it runs in a container that has no library.
@@ -233,6 +234,19 @@ impl Memory {
         Ok(format!("{} forked", 2 * STORM))
     }
 
+    /// Children that share all of the memory, and stay.
+    fn serve(&self, children: usize) -> Result<String, String> {
+        for _ in 0..children {
+            // SAFETY: the child only sleeps.
+            if unsafe { fork() } == 0 {
+                loop {
+                    std::thread::sleep(std::time::Duration::from_secs(3600));
+                }
+            }
+        }
+        Ok(format!("{children} forked"))
+    }
+
     /// Whether one of [`SHARES`] parts of the memory is as it should be.
     fn share(&self, first: usize) -> bool {
         let chunks = self.chunks.iter().skip(first % SHARES).step_by(SHARES);
@@ -298,6 +312,7 @@ fn main() -> std::io::Result<()> {
             let Ok(line) = line else { break };
             let said = match line.split_once(' ') {
                 Some(("churn", seed)) => memory.churn(seed.parse().unwrap_or(1)),
+                Some(("serve", children)) => memory.serve(children.parse().unwrap_or(1)),
                 Some(("storm", seed)) => memory.storm(seed.parse().unwrap_or(1)),
                 _ => Ok(String::new()),
             };

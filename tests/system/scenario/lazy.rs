@@ -17,6 +17,8 @@ use crate::harness::pattern::{
 };
 use crate::harness::run::{Output, Run, wait_for};
 
+const SETTINGS: &str = "/etc/lxc/lxc-cr.toml";
+
 /// The witness's memory is all there, however soon it is asked for, and after that a container like
 /// any other runs.
 pub fn memory_follows_the_container(world: &World) {
@@ -191,6 +193,52 @@ pub fn what_needs_all_of_its_memory_waits(world: &World) {
     container.kill();
 }
 
+/// Servers that have forked share their memory until one of them writes. Restored lazily, each gets
+/// its own; `auto` leaves that.
+pub fn what_forked_servers_share_is_not_multiplied(world: &World) {
+    const MEBIBYTES: usize = 96;
+    const CHILDREN: u64 = 3;
+    let container = with_pattern(world, MEBIBYTES);
+    assert!(Pattern::connect(&container).ask(&format!("serve {CHILDREN}")).starts_with("good"));
+    let before = held_by_programs();
+    container.ours("lxc-checkpoint").ok();
+    let restarted = |arguments: &[&str]| {
+        container.ours("lxc-restart").args(arguments).ok();
+        assert!(Pattern::connect(&container).ask("check").starts_with("good"));
+        wait_until_filled(&container);
+        let held = held_by_programs();
+        container.kill();
+        held
+    };
+    let eager = restarted(&["--force"]);
+    let lazy = restarted(&["--force", "--lazy"]);
+    fs::write(SETTINGS, "lazy = \"auto\"\n").unwrap();
+    let auto = restarted(&["--force"]);
+    fs::remove_file(SETTINGS).unwrap();
+    println!(
+        "{MEBIBYTES} MiB shared with {CHILDREN} children: {before} MiB; restored eagerly {eager}, lazily {lazy}, with \
+         lazy = \"auto\" {auto}"
+    );
+    for held in [eager, auto] {
+        assert!(held * 10 <= before * 11, "{held} MiB");
+    }
+    assert!(lazy > before * CHILDREN, "{lazy} MiB: auto need not leave it any more");
+}
+
+/// What the pattern programs hold of their own, in MiB; what several share is counted once.
+fn held_by_programs() -> u64 {
+    let is_pattern = |dir: &std::path::Path| {
+        fs::read_to_string(dir.join("comm")).is_ok_and(|name| name.trim() == "pattern")
+    };
+    let held = |dir: std::path::PathBuf| -> Option<u64> {
+        let text = fs::read_to_string(dir.join("smaps_rollup")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:"))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let dirs = fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+    dirs.filter(|dir| is_pattern(dir)).filter_map(held).sum::<u64>() >> 10
+}
+
 /// The kernel lets a container with an id map have no userfaultfd, unless the administrator does:
 /// it is restored as ever, and that is said.
 pub fn a_container_with_an_id_map_is_restored_as_the_kernel_lets_it(world: &World) {
@@ -206,6 +254,9 @@ pub fn a_container_with_an_id_map_is_restored_as_the_kernel_lets_it(world: &Worl
     let allowed =
         fs::read_to_string("/proc/sys/vm/unprivileged_userfaultfd").unwrap().trim() == "1";
     assert_eq!(told.stderr.contains("vm.unprivileged_userfaultfd"), !allowed, "{told}");
+    if allowed {
+        assert_was_lazy(&container);
+    }
     witness.assert_goes_on_from(&before);
     container.kill();
 }
