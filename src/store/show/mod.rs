@@ -46,6 +46,12 @@ pub struct Contents {
     pub size: u64,
     /// How many images.
     pub images: usize,
+    /// How long its processes stood still, in microseconds, by CRIU's statistics.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen_us: Option<u64>,
+    /// The bytes of the copies of memory that were made before that, the first one first.
+    #[serde(rename = "precopied_bytes", skip_serializing_if = "Vec::is_empty")]
+    pub precopied: Vec<u64>,
     /// The processes, parents before children.
     pub processes: Vec<Process>,
     /// The sockets that were open.
@@ -175,6 +181,8 @@ impl Contents {
             to_be_resumed: resume_mark::is_to_be_resumed(dir),
             size,
             images,
+            frozen_us: record.as_ref().and_then(|record| record.frozen_us),
+            precopied: record.iter().flat_map(|r| &r.rounds).map(|round| round.size).collect(),
             by: By::of(dir, record.as_ref()),
             sockets: open.sockets(&processes),
             processes,

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::time::Duration;
 
 use super::{By, Contents, Process};
-use crate::report::{bytes, moment, shown};
+use crate::report::{bytes, moment, seconds, shown};
 
 /// Deeper than this a tree of processes is not drawn to the right any more.
 const MAX_INDENT: usize = 20;
@@ -29,6 +30,13 @@ impl fmt::Display for Contents {
             writeln!(f, "marked      to be resumed, at boot or by lxc-cr resume")?;
         }
         writeln!(f, "size        {} in {} images", bytes(self.size), self.images)?;
+        if let Some(us) = self.frozen_us {
+            writeln!(f, "frozen      {}", seconds(Duration::from_micros(us)))?;
+        }
+        if !self.precopied.is_empty() {
+            let copied: Vec<String> = self.precopied.iter().map(|size| bytes(*size)).collect();
+            writeln!(f, "copied      {} while it ran", copied.join(", "))?;
+        }
         writeln!(f, "\nprocesses ({})", self.processes.len())?;
         self.tree(f)?;
         writeln!(f, "\nopen files")?;

@@ -119,6 +119,11 @@ pub fn copies_in_rounds_are_a_part_of_the_checkpoint(world: &World) {
     let list = || Run::ours("lxc-cr").args(["list", "--json"]).arg(&images).ok();
     let listed: serde_json::Value = serde_json::from_str(&list().stdout).unwrap();
     assert_eq!(listed["checkpoints"].as_array().unwrap().len(), 1, "{listed}");
+    let shown = Run::ours("lxc-cr").arg("show").arg(&moved).ok();
+    assert!(
+        shown.stdout.contains(" while it ran") && shown.stdout.contains("\nfrozen "),
+        "{shown}"
+    );
     let verify = || Run::ours("lxc-cr").arg("verify").arg(&moved).output();
     verify().assert_code(0);
     container.ours("lxc-restart").arg("--lazy").arg("-D").arg(&moved).ok();
