@@ -9,7 +9,6 @@ use anyhow::{Context, Result};
 use crate::criu::images;
 use crate::report::bytes;
 use crate::settings::Rehearse;
-use crate::store::parents::Parents;
 use crate::store::record::Record;
 
 /// With `auto`, a container with more memory than this is not rehearsed: bytes.
@@ -48,10 +47,7 @@ pub fn impossible(record: &Record) -> Option<String> {
 impl Room {
     /// Measures both.
     pub fn read(dir: &Path) -> Result<Room> {
-        let mut needed = images::bytes_of_pages(dir).unwrap_or_default();
-        for parent in Parents::of(dir)?.directories() {
-            needed += images::bytes_of_pages(parent).unwrap_or_default();
-        }
+        let needed = images::bytes_of_pages(dir).unwrap_or_default() + in_parents(dir)?;
         let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
         Ok(Room { needed, available: available(&text).context("read how much memory is free")? })
     }
@@ -74,6 +70,16 @@ impl Room {
     pub fn time_limit(&self) -> Duration {
         LEAST_TIME + Duration::from_secs(self.needed / BYTES_A_SECOND)
     }
+}
+
+/// What stands in the images that these build on, in bytes: not what has changed there since.
+fn in_parents(dir: &Path) -> Result<u64> {
+    let mut pages = 0u64;
+    for process in images::process_tree(dir)? {
+        let memory = images::memory(dir, process.pid)?;
+        pages = pages.saturating_add(memory.map_or(0, |memory| memory.pages_in_parent));
+    }
+    Ok(pages.saturating_mul(procfs::page_size()))
 }
 
 /// `MemAvailable` in bytes.

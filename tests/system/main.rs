@@ -511,6 +511,7 @@ const STORIES: &[Story] = &[
         "precopy_rounds_are_a_part_of_it",
         scenario::predump::copies_in_rounds_are_a_part_of_the_checkpoint,
     ),
+    ("precopy_by_the_settings", scenario::predump::copies_are_made_where_the_settings_say_so),
     ("precopy_shortens_the_wait", scenario::predump::rounds_and_lazy_memory_shorten_the_wait),
     ("verbose_shows_crius_log", scenario::others::verbose_shows_crius_log),
     ("quiet_says_nothing", scenario::others::quiet_says_nothing),

@@ -10,6 +10,7 @@ use crate::harness::run::Run;
 
 /// Mebibytes that do not change.
 const MEMORY: u64 = 32;
+const SETTINGS: &str = "/etc/lxc/lxc-cr.toml";
 /// The same of a container whose client's wait is measured.
 const IDLE: usize = 1024;
 
@@ -153,6 +154,30 @@ pub fn copies_in_rounds_are_a_part_of_the_checkpoint(world: &World) {
     assert!(!moved.exists());
 }
 
+/// The settings ask for them, too: as at the host's shutdown, where nobody gives options.
+pub fn copies_are_made_where_the_settings_say_so(world: &World) {
+    let container = world.container().memory(MEMORY as usize);
+    container.start();
+    let mut witness = container.witness();
+    let before = witness.status();
+    fs::write(SETTINGS, "precopy = 2\nmax_downtime = 1\n").unwrap();
+    let without = world.lxcpath().join("images/without");
+    let plain = container.ours("lxc-checkpoint").args(["--precopy=0", "-D"]).arg(&without).output();
+    let suspended = container.ours("lxc-checkpoint").output();
+    fs::remove_file(SETTINGS).unwrap();
+    for told in [&plain, &suspended] {
+        told.assert_code(0);
+    }
+    assert!(!plain.stderr.contains("CONFIG_MEM_SOFT_DIRTY"), "{plain}");
+    assert!(!without.join("precopy-1").exists());
+    let tracks = kernel_tracks_memory();
+    assert_eq!(container.dir().join("dump/precopy-1").exists(), tracks, "{suspended}");
+    assert_eq!(suspended.stderr.contains("CONFIG_MEM_SOFT_DIRTY"), !tracks, "{suspended}");
+    container.ours("lxc-restart").ok();
+    witness.assert_goes_on_from(&before);
+    container.kill();
+}
+
 /// What a client waits for an idle container with much memory: with rounds before, and memory that
 /// follows, a part of what it waits otherwise.
 pub fn rounds_and_lazy_memory_shorten_the_wait(world: &World) {
@@ -169,6 +194,16 @@ pub fn rounds_and_lazy_memory_shorten_the_wait(world: &World) {
         client.wait_for_answer();
         client.stop()
     };
+    // What is given up in a round leaves nothing.
+    let late = world.lxcpath().join("images/late");
+    let given_up = container
+        .ours("lxc-checkpoint")
+        .args(["--precopy", "--timeout", "1", "-s", "-D"])
+        .arg(&late)
+        .output();
+    given_up.assert_code(7);
+    assert!(given_up.stderr.contains("is running as before"), "{given_up}");
+    assert!(!late.exists() && !late.with_extension("partial").exists());
     let plain = wait(&[], &[]);
     let short = wait(&["--precopy"], &["--lazy"]);
     println!(
