@@ -206,7 +206,8 @@ impl<'w> Rig<'w> {
 
     fn run(&self, trial: Trial) -> Result<Outcome, String> {
         let disk = matches!(trial.hazard, Hazard::DiskStalls | Hazard::DiskFails)
-            .then(|| Disk::cover(&self.image));
+            .then(|| Disk::cover(&self.image))
+            .flatten();
         let damage = (trial.hazard == Hazard::ImageWasDamaged).then(|| self.damage(trial));
         let restarted = self
             .container
