@@ -219,6 +219,11 @@ impl<'w> Rig<'w> {
             let is_so = damage.is_some() && restarted.code() == DAMAGED;
             return if is_so { Ok(Outcome::Refused) } else { Err(restarted.to_string()) };
         }
+        if trial.hazard == Hazard::ImageWasDamaged && !self.pidfile.exists() {
+            // It has been ended already, and the monitor with it.
+            self.container.wait_state("STOPPED");
+            return Ok(Outcome::Ended(0));
+        }
         let monitor = pid_of(&self.pidfile);
         self.init.set(child_of(monitor));
         let told = self.work(trial, monitor, disk.as_ref());
