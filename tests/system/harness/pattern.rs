@@ -96,7 +96,13 @@ pub fn hinder(monitor: Pid, done: &AtomicBool) {
 
 /// The pid in a file.
 pub fn pid_of(pidfile: &Path) -> Pid {
-    Pid::from_raw(fs::read_to_string(pidfile).unwrap().trim().parse().unwrap())
+    pid_if_any(pidfile).unwrap_or_else(|| panic!("there is no pid in {}", pidfile.display()))
+}
+
+/// The same; none where the file is gone, because the monitor has ended.
+pub fn pid_if_any(pidfile: &Path) -> Option<Pid> {
+    let text = fs::read_to_string(pidfile).ok()?;
+    text.trim().parse().ok().map(Pid::from_raw)
 }
 
 /// The process that ends the container if the monitor dies.

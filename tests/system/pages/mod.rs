@@ -19,7 +19,8 @@ use nix::unistd::Pid;
 use crate::harness::World;
 use crate::harness::container::Container;
 use crate::harness::pattern::{
-    Pattern, gone, hinder, keeper_if_any, largest_image, pid_of, wait_until_filled, with_pattern,
+    Pattern, gone, hinder, keeper_if_any, largest_image, pid_if_any, wait_until_filled,
+    with_pattern,
 };
 use disk::{Disk, Mood};
 
@@ -219,12 +220,15 @@ impl<'w> Rig<'w> {
             let is_so = damage.is_some() && restarted.code() == DAMAGED;
             return if is_so { Ok(Outcome::Refused) } else { Err(restarted.to_string()) };
         }
-        if trial.hazard == Hazard::ImageWasDamaged && !self.pidfile.exists() {
+        let monitor = match pid_if_any(&self.pidfile) {
+            Some(monitor) => monitor,
             // It has been ended already, and the monitor with it.
-            self.container.wait_state("STOPPED");
-            return Ok(Outcome::Ended(0));
-        }
-        let monitor = pid_of(&self.pidfile);
+            None if trial.hazard == Hazard::ImageWasDamaged => {
+                self.container.wait_state("STOPPED");
+                return Ok(Outcome::Ended(0));
+            }
+            None => return Err("its monitor has ended".to_owned()),
+        };
         self.init.set(child_of(monitor));
         let told = self.work(trial, monitor, disk.as_ref());
         drop(damage);
