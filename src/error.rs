@@ -89,10 +89,10 @@ pub struct Details(Vec<String>);
 /// know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted by signal {0}")]
-pub struct Interrupted(pub i32);
+pub(crate) struct Interrupted(pub i32);
 
 /// The result of a story.
-pub type Result<T> = std::result::Result<T, Failure>;
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
 impl Failure {
     /// A failure with its exit code and cause, and nothing else to say yet.
@@ -154,7 +154,7 @@ impl From<anyhow::Error> for Failure {
 }
 
 /// Gives the error of a lower layer its exit code on the way up.
-pub trait OrExit<T> {
+pub(crate) trait OrExit<T> {
     /// On error: a [`Failure`] with this exit code.
     fn or_exit(self, exit: Exit) -> Result<T>;
 }
@@ -167,18 +167,18 @@ impl<T, E: Into<anyhow::Error>> OrExit<T> for std::result::Result<T, E> {
 
 /// The errors of a clean-up, which goes on after each of them and tells all at the end.
 #[derive(Debug, Default)]
-pub struct ErrorList(Vec<anyhow::Error>);
+pub(crate) struct ErrorList(Vec<anyhow::Error>);
 
 impl ErrorList {
     /// Notes the error of one step, if there is one.
-    pub fn note<T>(&mut self, result: anyhow::Result<T>) {
+    pub(crate) fn note<T>(&mut self, result: anyhow::Result<T>) {
         if let Err(e) = result {
             self.0.push(e);
         }
     }
 
     /// Everything that went wrong as one error; `Ok` when nothing did.
-    pub fn into_result(self) -> anyhow::Result<()> {
+    pub(crate) fn into_result(self) -> anyhow::Result<()> {
         let mut errors = self.0;
         match errors.len() {
             0 => Ok(()),

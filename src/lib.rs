@@ -4,6 +4,7 @@
 //! above and never from another folder of its row; `tests/layers.rs` enforces that.
 //!
 //! ```text
+//! api                           what is public: for the programs and for tests outside of the crate
 //! cli                           prints; nothing else does
 //! monitor  suspend              what outlives a command: a restored container's monitor, a host's shutdown
 //! checkpoint                    a running container becomes a directory
@@ -19,37 +20,41 @@
 //! ```
 //!
 //! A newcomer starts with [`checkpoint`] and [`restore`]: each reads as the numbered steps of what
-//! its command does. docs/design.md has the way of the data.
+//! its command does. docs/design.md has the way of the data. Everything is private to the crate but
+//! for [`api`], so that rustc sees what is not used.
 
 #![deny(unsafe_code)]
+#![warn(unreachable_pub)]
 
-pub mod error;
-pub mod report;
+mod error;
+mod report;
 
 #[allow(unsafe_code)]
-pub mod sys;
+mod sys;
 
-pub mod criu;
-pub mod lxc;
-pub mod settings;
+mod criu;
+mod lxc;
+mod settings;
 
-pub mod inspect;
-pub mod resources;
+mod inspect;
+mod resources;
 
-pub mod store;
+mod store;
 
-pub mod rollback;
+mod rollback;
 
-pub mod hooks;
-pub mod preflight;
+mod hooks;
+mod preflight;
 
-pub mod prepare;
-pub mod rehearse;
-pub mod restore;
+mod prepare;
+mod rehearse;
+mod restore;
 
-pub mod checkpoint;
+mod checkpoint;
 
-pub mod monitor;
-pub mod suspend;
+mod monitor;
+mod suspend;
 
-pub mod cli;
+mod cli;
+
+pub mod api;

@@ -1,7 +1,7 @@
 //! What a story tells while it goes on. `cli` decides what of it a person sees, and how.
 
 /// Somebody who is told.
-pub trait Report: std::fmt::Debug {
+pub(crate) trait Report: std::fmt::Debug {
     /// A phase begins: "writing memory".
     fn phase(&mut self, text: &str);
 
@@ -25,23 +25,14 @@ pub trait Report: std::fmt::Debug {
     }
 }
 
-/// Nobody listens: for tests and for clean-ups.
-#[derive(Debug)]
-pub struct Silent;
-
-impl Report for Silent {
-    fn phase(&mut self, _text: &str) {}
-    fn note(&mut self, _text: &str) {}
-}
-
 /// Text that a container may have a part in: nothing of it may steer the terminal that it is shown
 /// on.
-pub fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     replaced(text, steers)
 }
 
 /// The same of text that is laid out, on several lines or in columns: line ends and tabs stay.
-pub fn shown_lines(text: &str) -> String {
+pub(crate) fn shown_lines(text: &str) -> String {
     replaced(text, |c| steers(c) && !['\n', '\t'].contains(&c))
 }
 
@@ -58,7 +49,7 @@ fn replaced(text: &str, bad: impl Fn(char) -> bool) -> String {
 }
 
 /// A number of bytes as a person reads it: "6.2 MiB".
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if count < 1024 {
         return format!("{count} bytes");
@@ -73,12 +64,12 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// A duration as a person reads it: "0.184 s".
-pub fn seconds(time: std::time::Duration) -> String {
+pub(crate) fn seconds(time: std::time::Duration) -> String {
     format!("{:.3} s", time.as_secs_f64())
 }
 
 /// A moment, given in seconds since 1970, as a person reads it: "2026-11-24 08:50:12 UTC".
-pub fn moment(seconds: u64) -> String {
+pub(crate) fn moment(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // The Gregorian calendar repeats after 400 years; counted from the 1st of March 0000 a leap day
     // ends a year.
@@ -99,24 +90,13 @@ pub fn moment(seconds: u64) -> String {
 }
 
 /// A span of time in a few letters, for a table: "5 min".
-pub fn ago(seconds: u64) -> String {
+pub(crate) fn ago(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
         60..3600 => format!("{} min", seconds / 60),
         3600..86_400 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
     }
-}
-
-/// A span of time as a person reads it: "3 hours".
-pub fn span(seconds: u64) -> String {
-    let (count, unit) = match seconds {
-        0..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -153,9 +133,5 @@ mod tests {
             assert_eq!(moment(seconds), text);
         }
         assert!(moment(u64::MAX).ends_with("UTC"));
-        assert_eq!(
-            (span(1).as_str(), span(7300).as_str(), span(u64::MAX).ends_with("days")),
-            ("1 second", "2 hours", true)
-        );
     }
 }

@@ -19,7 +19,7 @@ use crate::sys::{files, path_trust};
 /// When the restore of a container is rehearsed before the container is ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Rehearse {
+pub(crate) enum Rehearse {
     /// Where it costs little.
     #[default]
     Auto,
@@ -30,7 +30,7 @@ pub enum Rehearse {
 }
 
 /// The administrator's file; its drop-ins are in the directory `FILE.d`.
-pub const FILE: &str = "/etc/lxc/lxc-cr.toml";
+pub(crate) const FILE: &str = "/etc/lxc/lxc-cr.toml";
 /// More than this is no settings file, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 /// The table that holds the containers' own tables.
@@ -41,7 +41,7 @@ macro_rules! keys {
     ($($(#[$doc:meta])* $key:ident: $type:ty = $default:expr;)*) => {
         /// What an administrator can choose.
         #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-        pub struct Settings { $($(#[$doc])* pub $key: $type,)* }
+        pub(crate) struct Settings { $($(#[$doc])* pub $key: $type,)* }
 
         impl Default for Settings {
             fn default() -> Settings {
@@ -74,7 +74,7 @@ macro_rules! keys {
 /// When the memory of a restored container may come after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Lazy {
+pub(crate) enum Lazy {
     /// Never: all of it is there before the container runs.
     #[default]
     Never,
@@ -144,7 +144,7 @@ const OF_HOST: &[&str] = &["suspend_jobs", "suspend_timeout"];
 /// What the start of a suspended container comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum OnStart {
+pub(crate) enum OnStart {
     /// It starts afresh, with a warning; its checkpoint is stale from then on.
     Warn,
     /// It does not start.
@@ -153,7 +153,7 @@ pub enum OnStart {
 
 /// What the files say, each checked, in the order in which they count.
 #[derive(Clone, Debug, Default)]
-pub struct Files(Vec<Layer>);
+pub(crate) struct Files(Vec<Layer>);
 
 impl Files {
     /// Reads a settings file and its drop-ins; none of them need be there.
@@ -161,7 +161,7 @@ impl Files {
     /// # Errors
     /// When one cannot be read, holds an unknown key (the nearest one is named) or a wrong value,
     /// or could have been written by another user than root.
-    pub fn read(path: &Path) -> Result<Files> {
+    pub(crate) fn read(path: &Path) -> Result<Files> {
         let mut layers: Vec<Layer> = read_layer(path)?.into_iter().collect();
         for path in drop_ins(path)? {
             layers.extend(read_layer(&path)?);
@@ -170,14 +170,14 @@ impl Files {
     }
 
     /// The settings that speak of the host as a whole.
-    pub fn host(&self) -> Settings {
+    pub(crate) fn host(&self) -> Settings {
         let mut settings = Settings::default();
         self.0.iter().for_each(|layer| layer.put_over(&mut settings));
         settings
     }
 
     /// The settings for the containers of a name.
-    pub fn of(&self, name: &str) -> Settings {
+    pub(crate) fn of(&self, name: &str) -> Settings {
         let mut settings = self.host();
         self.0
             .iter()

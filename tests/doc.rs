@@ -79,7 +79,7 @@ fn plain(source: &str) -> String {
 }
 
 fn all_pages() -> Vec<pages::Page> {
-    pages::all(&lxc_cr::cli::commands()).unwrap()
+    pages::all(&lxc_cr::api::cli::commands()).unwrap()
 }
 
 /// Every option that a real `--help` shows, with the subcommand that has it.
@@ -195,14 +195,14 @@ fn every_manual_has_the_sections_that_a_reader_looks_for() {
 #[test]
 fn every_setting_is_in_its_manual() {
     let page = plain(&all_pages().into_iter().find(|p| p.name == "lxc-cr.toml.5").unwrap().text);
-    for key in lxc_cr::settings::KEYS {
+    for key in lxc_cr::api::settings::KEYS {
         assert!(page.contains(&format!("\n.TP\n.B {key} = ")), "{key} is missing");
     }
 }
 
 /// Runs a bash completion on a line whose last word is being typed.
 fn complete(line: &[&str], path: &Path) -> Vec<String> {
-    let commands = lxc_cr::cli::commands();
+    let commands = lxc_cr::api::cli::commands();
     let command = commands.iter().find(|c| c.get_name() == line[0]).unwrap();
     let words: Vec<String> = line.iter().map(|w| format!("'{w}'")).collect();
     let function = format!("_{}", line[0].replace('-', "_"));
@@ -257,7 +257,7 @@ fn bash_completes_options_containers_and_checkpoints() {
 /// Each option stands in the completions of all three shells.
 #[test]
 fn every_option_is_completed_in_every_shell() {
-    let commands = lxc_cr::cli::commands();
+    let commands = lxc_cr::api::cli::commands();
     for (name, _, option, _) in all_options() {
         let command = commands.iter().find(|c| c.get_name() == name).unwrap();
         let Some(long) = option.split([' ', ',', '[']).find_map(|w| w.strip_prefix("--")) else {
@@ -279,6 +279,6 @@ fn every_state_of_the_inspector_has_its_line_in_the_page() {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/fidelity.md")).unwrap();
     let lines = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let (listed, states): (Vec<&str>, Vec<&str>) =
-        (lines.collect(), lxc_cr::inspect::state::all().map(|s| s.name).collect());
+        (lines.collect(), lxc_cr::api::inspect::state::all().map(|s| s.name).collect());
     assert_eq!(listed, states);
 }

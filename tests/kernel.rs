@@ -11,8 +11,8 @@ use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use lxc_cr::resources::network::Port;
-use lxc_cr::sys::netlink::{Link, Netlink, NewVeth, in_netns};
+use lxc_cr::api::resources::network::Port;
+use lxc_cr::api::sys::netlink::{Link, Netlink, NewVeth, in_netns};
 use nix::sched::{CloneFlags, unshare};
 
 #[path = "kernel/links.rs"]

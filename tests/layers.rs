@@ -23,6 +23,7 @@ const ROWS: &[&[&str]] = &[
     &["checkpoint"],
     &["monitor", "suspend"],
     &["cli"],
+    &["api"],
 ];
 
 /// `report` describes an `error`; both are for everybody.

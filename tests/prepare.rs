@@ -10,15 +10,15 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use lxc_cr::lxc::definition::Defined;
-use lxc_cr::lxc::name::{ContainerName, LxcPath};
-use lxc_cr::prepare::change::Change;
-use lxc_cr::prepare::container;
-use lxc_cr::prepare::host::spec::BridgeSpec;
-use lxc_cr::prepare::host::{self, Network, Port, Root};
-use lxc_cr::prepare::init::Init;
-use lxc_cr::prepare::installed::Installed;
-use lxc_cr::sys::netlink::Mac;
+use lxc_cr::api::lxc::definition::Defined;
+use lxc_cr::api::lxc::name::{ContainerName, LxcPath};
+use lxc_cr::api::prepare::change::Change;
+use lxc_cr::api::prepare::container;
+use lxc_cr::api::prepare::host::spec::BridgeSpec;
+use lxc_cr::api::prepare::host::{self, Network, Port, Root};
+use lxc_cr::api::prepare::init::Init;
+use lxc_cr::api::prepare::installed::Installed;
+use lxc_cr::api::sys::netlink::Mac;
 
 /// The section that is compared.
 const EXPECTED: &str = "expected";

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn write(dir: &Path) -> io::Result<()> {
-    let commands = lxc_cr::cli::commands();
+    let commands = lxc_cr::api::cli::commands();
     let (man, bash, zsh, fish) =
         (dir.join("man"), dir.join("bash"), dir.join("zsh"), dir.join("fish"));
     for dir in [&man, &bash, &zsh, &fish] {

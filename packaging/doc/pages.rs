@@ -12,7 +12,7 @@ use std::io;
 
 use clap::{Arg, Command};
 use clap_mangen::Man;
-use lxc_cr::cli::common::EXIT_CODES;
+use lxc_cr::api::cli::common::EXIT_CODES;
 
 /// A manual.
 pub struct Page {

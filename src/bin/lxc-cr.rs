@@ -1,5 +1,5 @@
 //! `lxc-checkpoint`, `lxc-restart` and `lxc-cr`, by the name under which it is called.
 
 fn main() -> std::process::ExitCode {
-    lxc_cr::cli::multicall::commands()
+    lxc_cr::api::cli::multicall::commands()
 }

@@ -38,12 +38,12 @@ use crate::store::{known, layout, list, resume_mark, shared_dir};
 use crate::sys::{files, path_trust};
 
 /// The directory in which images are written until they are complete.
-pub fn partial(images: &Path) -> PathBuf {
+pub(crate) fn partial(images: &Path) -> PathBuf {
     files::with_suffix(images, layout::PARTIAL)
 }
 
 /// Where the log of a failed dump is kept.
-pub fn failed_log(images: &Path) -> PathBuf {
+pub(crate) fn failed_log(images: &Path) -> PathBuf {
     files::with_suffix(images, layout::FAILED_LOG)
 }
 
@@ -185,7 +185,7 @@ fn check_above(request: &Request, defined: &Defined) -> Result<()> {
 /// The directory that CRIU writes into, held by descriptors, so that it is this one whatever has
 /// its name.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     dir: fs::File,
     name: OsString,
     above: OwnedFd,
@@ -193,18 +193,18 @@ pub struct Target {
 
 /// The path by which CRIU gets to a directory, and the descriptor that it needs for that, under
 /// this number.
-pub type ForCriu = (PathBuf, OwnedFd, RawFd);
+pub(crate) type ForCriu = (PathBuf, OwnedFd, RawFd);
 
 impl Target {
     /// The directory itself.
-    pub fn for_criu(&self) -> io::Result<ForCriu> {
+    pub(crate) fn for_criu(&self) -> io::Result<ForCriu> {
         // Opened anew: a copy would keep our lock for as long as CRIU, and what it leaves behind,
         // live.
         self.open(".")
     }
 
     /// A new directory in it.
-    pub fn below(&self, name: &str) -> io::Result<ForCriu> {
+    pub(crate) fn below(&self, name: &str) -> io::Result<ForCriu> {
         mkdirat(&self.dir, name, Mode::RWXU)?;
         self.open(name)
     }
@@ -256,7 +256,7 @@ pub(super) fn make(request: &Request, defined: &Defined, journal: &mut Journal) 
 
 /// Makes a checkpoint of the images in `DIR.partial`: record, disk, name. Where the checksums of
 /// memory images are to follow, [`add_sums`] does it: the container need not stand still for them.
-pub fn seal(
+pub(crate) fn seal(
     request: &Request,
     target: &Target,
     settings: &Settings,
@@ -307,7 +307,11 @@ fn frozen_us(dir: &Path) -> Option<u64> {
 }
 
 /// Completes the record of a checkpoint that is in its place.
-pub fn add_sums(request: &Request, record: &mut Record, sealer: Sealer) -> anyhow::Result<()> {
+pub(crate) fn add_sums(
+    request: &Request,
+    record: &mut Record,
+    sealer: Sealer,
+) -> anyhow::Result<()> {
     // What CRIU has written since.
     files::make_private(&request.images)?;
     record.add_sums(&sealer.finish()?);

@@ -52,7 +52,7 @@ use super::plan::{self, Plan};
 
 /// How a dump ended.
 #[derive(Debug)]
-pub struct Dumped {
+pub(crate) struct Dumped {
     /// CRIU's end.
     pub ended: Ended,
     /// Whether the checkpoint is already complete under its own name, and its container is no more.
@@ -73,7 +73,7 @@ pub struct Dumped {
 
 /// What a dump is made with.
 #[derive(Clone, Copy, Debug)]
-pub struct Means<'a> {
+pub(crate) struct Means<'a> {
     /// What is asked.
     pub request: &'a Request,
     /// The administrator's settings.
@@ -98,7 +98,7 @@ pub struct Means<'a> {
 ///
 /// # Errors
 /// When CRIU cannot be started or watched; that it failed is told by [`Dumped`].
-pub fn run<'a>(
+pub(crate) fn run<'a>(
     means: &'a Means<'a>,
     mut plan: Plan,
     target: Target,
@@ -473,7 +473,7 @@ impl DumpActions<'_> {
 #[error(
     "{file} is open and deleted, and a restore would make it again through the symbolic link {link}"
 )]
-pub struct BehindLink {
+pub(crate) struct BehindLink {
     file: String,
     link: String,
 }

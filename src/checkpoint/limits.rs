@@ -16,7 +16,7 @@ const UNTOUCHED: &str = "it was not touched";
 
 /// What ends a command before it is done.
 #[derive(Debug)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// The signals that ask it to end. Taken before anything is changed, so that none finds a
     /// change without its undo.
     pub signals: Signals,
@@ -26,7 +26,7 @@ pub struct Limits {
 
 impl Limits {
     /// From now on.
-    pub fn begin(settings: &Settings) -> Result<Limits> {
+    pub(crate) fn begin(settings: &Settings) -> Result<Limits> {
         Ok(Limits {
             signals: Signals::of_termination().context("take signals")?,
             deadline: deadline(settings),
@@ -37,7 +37,7 @@ impl Limits {
     ///
     /// # Errors
     /// When a signal has come that asks for the end, or the time is over.
-    pub fn check(&self) -> error::Result<()> {
+    pub(crate) fn check(&self) -> error::Result<()> {
         while let Some(received) = self.signals.next().context("read a signal")? {
             if received.asks_to_give_up() {
                 return Err(

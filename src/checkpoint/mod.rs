@@ -17,10 +17,10 @@
 //! So at each moment the container runs, or can run on, or its checkpoint is complete on disk.
 //! Every failure is rolled back, and reported with the state in which the container is.
 
-pub mod directories;
-pub mod dump;
+pub(crate) mod directories;
+pub(crate) mod dump;
 mod limits;
-pub mod plan;
+pub(crate) mod plan;
 mod pre_dump;
 mod precopy;
 mod retry;
@@ -64,8 +64,8 @@ use crate::sys::netlink::Netlink;
 use dump::{Dumped, Means};
 use limits::Limits;
 
-pub use pre_dump::pre_dump;
-pub use precopy::Copied;
+pub(crate) use pre_dump::pre_dump;
+pub(crate) use precopy::Copied;
 
 /// How long the monitor may take to clean up after its container, its post-stop hooks included. As
 /// after an `lxc-stop`, all of it is done when we return.
@@ -79,7 +79,7 @@ const FILL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The container.
     pub name: ContainerName,
     /// Where it is defined.
@@ -125,7 +125,7 @@ pub struct Request {
 
 /// How it went.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A dry run: what would be done, in words.
     Planned(Vec<String>),
     /// A checkpoint was made.
@@ -134,7 +134,7 @@ pub enum Outcome {
 
 /// A checkpoint that was made.
 #[derive(Debug)]
-pub struct Done {
+pub(crate) struct Done {
     /// Where it is.
     pub images: PathBuf,
     /// The size of its images in bytes.
@@ -167,7 +167,7 @@ fn action_scripts(request: &Request) -> Vec<PathBuf> {
 }
 
 /// Makes a checkpoint.
-pub fn checkpoint(
+pub(crate) fn checkpoint(
     request: &Request,
     settings: &Settings,
     report: &mut dyn Report,

@@ -34,7 +34,7 @@ use crate::sys::netlink::Netlink;
 
 /// A checkpoint, ready to be done.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// What CRIU is asked.
     pub dump: Dump,
     /// Whether CRIU runs in the container's cgroup namespace.
@@ -57,7 +57,7 @@ pub struct Plan {
 }
 
 /// Looks at the container and decides.
-pub fn plan(
+pub(crate) fn plan(
     request: &Request,
     settings: &Settings,
     defined: &Defined,
@@ -190,7 +190,7 @@ pub fn plan(
 
 impl Plan {
     /// The plan in words, for `--dry-run`.
-    pub fn in_words(&self, program: &Path) -> Vec<String> {
+    pub(crate) fn in_words(&self, program: &Path) -> Vec<String> {
         let record = &self.record;
         let mut lines = vec![format!(
             "container {} (init {}, {})",
@@ -329,7 +329,10 @@ fn host(criu: &Criu) -> record::Host {
 }
 
 /// Reads a container's cgroups, with what holds them back; and what the user should know of that.
-pub fn read_cgroups(payload: &[Cgroup], config: &Config) -> Result<(Vec<Tree>, Vec<String>)> {
+pub(crate) fn read_cgroups(
+    payload: &[Cgroup],
+    config: &Config,
+) -> Result<(Vec<Tree>, Vec<String>)> {
     let mut notes = Vec::new();
     let mut trees = Vec::new();
     for cgroup in payload {

@@ -35,7 +35,7 @@ use crate::sys::netlink::Netlink;
 /// # Errors
 /// Where the kernel cannot track which memory changes, CRIU refuses; the container is never
 /// touched.
-pub fn pre_dump(
+pub(crate) fn pre_dump(
     request: &Request,
     settings: &Settings,
     report: &mut dyn Report,

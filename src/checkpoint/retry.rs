@@ -27,7 +27,7 @@ const END_OF_INIT: Duration = Duration::from_millis(200);
 
 /// A dump that succeeded.
 #[derive(Debug)]
-pub struct Done {
+pub(super) struct Done {
     /// How it ended.
     pub dumped: Dumped,
     /// What was copied before it.
@@ -59,7 +59,7 @@ fn sync_beforehand(dir: &Path, report: &mut dyn Report) {
 ///
 /// # Errors
 /// After the last failure all is undone, and the message tells all of them.
-pub fn dump(
+pub(super) fn dump(
     means: &Means<'_>,
     plan: &Plan,
     journal: &mut Journal,

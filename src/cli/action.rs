@@ -16,7 +16,7 @@ use crate::restore::sandbox::{HOST_VARIABLE, USER_SCRIPT, USER_SCRIPT_VARIABLE};
 use crate::sys::mount::enter_mount_namespace;
 
 /// The program's `main`.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     crate::sys::clean_start::begin();
     let lookup = |name: &str| std::env::var_os(name);
     let env = match ActionEnv::from_env(lookup) {

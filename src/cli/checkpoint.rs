@@ -152,12 +152,12 @@ struct Arguments {
 }
 
 /// The command line's definition, for manuals and completions.
-pub fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
 
 /// The program's `main`.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     clean_start::begin();
     if super::monitor_title::is_meant() {
         return super::monitor::main();

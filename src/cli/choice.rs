@@ -16,7 +16,7 @@ use crate::store::{known, resume_mark};
 /// # Errors
 /// Exit 3 where the container has none of that time or label, or it is out of reach; exit 9 where
 /// it is damaged.
-pub fn checkpoint_at(at: &At, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
+pub(super) fn checkpoint_at(at: &At, name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let entries = known::all(&Register::of_host(), lxcpath, Some(name))?;
     let list = format!("lxc-cr list {} shows those that there are", shell::options(name, lxcpath));
     let Some(entry) = at.find(&entries, &Calendar::of_host()) else {
@@ -53,7 +53,7 @@ pub fn checkpoint_at(at: &At, name: &ContainerName, lxcpath: &LxcPath) -> Result
 ///
 /// # Errors
 /// Exit 3 where there is none.
-pub fn own_checkpoint(name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
+pub(super) fn own_checkpoint(name: &ContainerName, lxcpath: &LxcPath) -> Result<PathBuf> {
     let dir = resume_mark::dir(&lxcpath.container_dir(name));
     if dir.symlink_metadata().is_ok() || !lxcpath.config_file(name).exists() {
         return Ok(dir);

@@ -33,7 +33,7 @@ Exit status:
 
 /// The options of every LXC tool.
 #[derive(Args, Clone, Debug, Default)]
-pub struct LxcOptions {
+pub(crate) struct LxcOptions {
     /// Name of the container
     #[arg(short = 'n', long = "name", value_name = "NAME", conflicts_with = "positional")]
     pub name: Option<String>,
@@ -76,19 +76,19 @@ pub struct LxcOptions {
 }
 
 /// An option of [`LxcOptions`] that means nothing to a subcommand.
-pub fn hidden(arg: clap::Arg) -> clap::Arg {
+pub(crate) fn hidden(arg: clap::Arg) -> clap::Arg {
     arg.hide(true)
 }
 
 /// The name, where it may be a checkpoint's directory, too.
-pub fn of_checkpoint(arg: clap::Arg) -> clap::Arg {
+pub(crate) fn of_checkpoint(arg: clap::Arg) -> clap::Arg {
     arg.value_name("DIR|NAME")
         .help("Directory of the checkpoint, or name of the suspended container")
 }
 
 impl LxcOptions {
     /// The container that is meant.
-    pub fn container(&self) -> Result<(ContainerName, LxcPath)> {
+    pub(crate) fn container(&self) -> Result<(ContainerName, LxcPath)> {
         let name = self.name.as_ref().or(self.positional.as_ref()).ok_or_else(|| {
             Failure::msg(Exit::Usage, "no container is named").hint("say which one: -n NAME")
         })?;
@@ -99,7 +99,7 @@ impl LxcOptions {
     }
 
     /// The directory of all containers.
-    pub fn all_containers(&self) -> Result<LxcPath> {
+    pub(crate) fn all_containers(&self) -> Result<LxcPath> {
         let path = match &self.lxcpath {
             Some(path) => path.clone(),
             None => {
@@ -113,7 +113,7 @@ impl LxcOptions {
 
     /// The checkpoint that is meant by `DIR|NAME`: what has a slash in it is a directory; a name is
     /// the suspended container of that name, or else a directory here.
-    pub fn checkpoint(&self) -> Result<PathBuf> {
+    pub(crate) fn checkpoint(&self) -> Result<PathBuf> {
         let called = self.called().ok_or_else(|| {
             Failure::msg(Exit::Usage, "no checkpoint is named")
                 .hint("name its directory, or its container")
@@ -130,12 +130,12 @@ impl LxcOptions {
     }
 
     /// What the user calls the container, for messages that come before it is known to be one.
-    pub fn called(&self) -> Option<&str> {
+    pub(crate) fn called(&self) -> Option<&str> {
         self.name.as_deref().or(self.positional.as_deref())
     }
 
     /// The level of our own log.
-    pub fn level(&self) -> Result<LevelFilter> {
+    pub(crate) fn level(&self) -> Result<LevelFilter> {
         let Some(text) = &self.logpriority else { return Ok(LevelFilter::Warn) };
         Ok(match text.to_ascii_uppercase().as_str() {
             "TRACE" => LevelFilter::Trace,
@@ -149,7 +149,7 @@ impl LxcOptions {
 }
 
 /// Reads a command line. `Err` is the exit status: help was shown, or the usage was wrong.
-pub fn parse<T: Parser>() -> std::result::Result<T, ExitCode> {
+pub(crate) fn parse<T: Parser>() -> std::result::Result<T, ExitCode> {
     T::try_parse().map_err(|e| {
         // Help and version are no errors and go to standard output.
         let code = if e.use_stderr() { Exit::Usage } else { Exit::Done };
@@ -161,7 +161,7 @@ pub fn parse<T: Parser>() -> std::result::Result<T, ExitCode> {
 }
 
 /// Begins our own log.
-pub fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
+pub(crate) fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
     let mut builder = env_logger::Builder::new();
     builder.filter_level(level);
     match file {
@@ -186,7 +186,7 @@ pub fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
 }
 
 /// Refuses everybody but root, before anything is looked at.
-pub fn require_root() -> Result<()> {
+pub(crate) fn require_root() -> Result<()> {
     if crate::sys::process::is_root() {
         return Ok(());
     }
@@ -195,12 +195,12 @@ pub fn require_root() -> Result<()> {
 }
 
 /// The administrator's settings for a container.
-pub fn load_settings(name: &ContainerName) -> Result<Settings> {
+pub(crate) fn load_settings(name: &ContainerName) -> Result<Settings> {
     Ok(settings::Files::read(Path::new(settings::FILE))?.of(name.as_str()))
 }
 
 /// Our action script: beside this program (a build tree), or where the package puts it.
-pub fn action_script() -> Result<PathBuf> {
+pub(crate) fn action_script() -> Result<PathBuf> {
     let program = std::env::current_exe()
         .map_err(|e| Failure::msg(Exit::Other, format!("find our own program: {e}")))?;
     let dir = program.parent().unwrap_or(Path::new("/"));
@@ -223,7 +223,7 @@ pub fn action_script() -> Result<PathBuf> {
 
 /// A path as the user gave it, made absolute: CRIU and the monitor run in other directories.
 /// Without a slash at its end, which would make what is put beside it something in it.
-pub fn absolute(path: &Path) -> Result<PathBuf> {
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).map(|absolute| absolute.components().collect());
     absolute
         .map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is not a path: {e}", path.display())))
@@ -231,7 +231,7 @@ pub fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// Prints what a command was asked for; what a container has named does not steer the terminal. A
 /// reader that has seen enough (`| head`) is no failure.
-pub fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = out.write_all(shown_lines(text).as_bytes()).and_then(|()| out.flush()) {
         log::debug!("print: {e}");
@@ -239,7 +239,7 @@ pub fn print(text: &str) {
 }
 
 /// A span of time on the command line, in seconds: a number of them, or one with a unit.
-pub fn time(text: &str) -> std::result::Result<u64, String> {
+pub(crate) fn time(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -258,7 +258,7 @@ pub fn time(text: &str) -> std::result::Result<u64, String> {
 }
 
 /// A short span of time on the command line, in milliseconds: a number of them, or one with a unit.
-pub fn milliseconds(text: &str) -> std::result::Result<u64, String> {
+pub(crate) fn milliseconds(text: &str) -> std::result::Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
         "" | "ms" => Some(1),
@@ -272,14 +272,14 @@ pub fn milliseconds(text: &str) -> std::result::Result<u64, String> {
 }
 
 /// Prints what a program reads; docs/json.md describes it.
-pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Other, e))?;
     print(&(text + "\n"));
     Ok(())
 }
 
 /// A failure on one line, with all that there is to say of it.
-pub fn on_one_line(failure: &Failure) -> String {
+pub(crate) fn on_one_line(failure: &Failure) -> String {
     let mut text = failure.to_string();
     if let Some(state) = &failure.state {
         text.push_str(&format!("; now: {state}"));
@@ -300,14 +300,14 @@ fn tell(text: &str) {
 
 /// Prints to standard error. A reader that has gone (a closed pipe, a terminal) is not a reason to
 /// leave a container half-way, as `eprint!` would.
-pub fn print_error(text: &str) {
+pub(crate) fn print_error(text: &str) {
     if let Err(e) = std::io::stderr().write_all(text.as_bytes()) {
         log::debug!("print: {e}");
     }
 }
 
 /// Prints a failure and gives the exit status.
-pub fn fail(program: &str, container: Option<&str>, failure: &Failure) -> ExitCode {
+pub(crate) fn fail(program: &str, container: Option<&str>, failure: &Failure) -> ExitCode {
     if container.is_some() && failure.exit != Exit::Usage {
         logger::keep(Priority::Error, &on_one_line(failure));
     }

@@ -8,7 +8,7 @@ use crate::prepare::installed::Installed;
 
 /// The command that may be the cure, and what it takes; none where it would change nothing that
 /// matters, or cannot.
-pub fn by_preparing(defined: &Defined) -> Option<String> {
+pub(super) fn by_preparing(defined: &Defined) -> Option<String> {
     let plan = Installed::find().and_then(|installed| container::plan(defined, &installed, None));
     let cures =
         plan.inspect_err(|e| log::debug!("lxc-cr prepare: {e}")).is_ok_and(|plan| plan.cures);

@@ -18,27 +18,27 @@ use crate::sys::process::is_root;
 use crate::sys::systemd_journal::Priority;
 
 /// `lxc-cr-pre-start`, for `lxc.hook.pre-start`.
-pub fn pre_start() -> ExitCode {
+pub(crate) fn pre_start() -> ExitCode {
     run("lxc", "pre-start", hooks::pre_start)
 }
 
 /// `lxc-cr-start-host`, for `lxc.hook.start-host`.
-pub fn start_host() -> ExitCode {
+pub(crate) fn start_host() -> ExitCode {
     run("lxc", "start-host", hooks::start_host)
 }
 
 /// `lxc-cr-post-stop`, for `lxc.hook.post-stop`.
-pub fn post_stop() -> ExitCode {
+pub(crate) fn post_stop() -> ExitCode {
     run("lxc", "post-stop", hooks::post_stop)
 }
 
 /// `lxc-cr-net-up`, for `lxc.net.N.script.up`.
-pub fn net_up() -> ExitCode {
+pub(crate) fn net_up() -> ExitCode {
     run("net", "up", hooks::net_up)
 }
 
 /// `lxc-cr-net-down`, for `lxc.net.N.script.down`.
-pub fn net_down() -> ExitCode {
+pub(crate) fn net_down() -> ExitCode {
     run("net", "down", hooks::net_down)
 }
 

@@ -33,12 +33,12 @@ struct Kept {
 }
 
 /// Says which container this process is about. The first word counts.
-pub fn about(name: &ContainerName, lxcpath: &LxcPath) {
+pub(super) fn about(name: &ContainerName, lxcpath: &LxcPath) {
     ABOUT.get_or_init(|| (name.to_string(), lxcpath.to_string()));
 }
 
 /// Begins to log. A second start in one process (tests) keeps the first.
-pub fn start(mut shown: env_logger::Builder) {
+pub(super) fn start(mut shown: env_logger::Builder) {
     let identifier =
         if super::monitor_title::is_meant() { Some(MONITOR.to_owned()) } else { own_name() };
     match Journal::of_system() {
@@ -67,7 +67,7 @@ fn own_name() -> Option<String> {
 }
 
 /// Keeps a line in the journal, and shows it to nobody else.
-pub fn keep(priority: Priority, text: &str) {
+pub(super) fn keep(priority: Priority, text: &str) {
     match ABOUT.get() {
         Some((name, lxcpath)) => keep_about(name, lxcpath, priority, text),
         None => send(priority, text, &[]),
@@ -75,7 +75,7 @@ pub fn keep(priority: Priority, text: &str) {
 }
 
 /// The same of another container than the one that this process is about.
-pub fn keep_about(name: &str, lxcpath: &str, priority: Priority, text: &str) {
+pub(super) fn keep_about(name: &str, lxcpath: &str, priority: Priority, text: &str) {
     send(priority, text, &[("CONTAINER_NAME", name), ("LXC_PATH", lxcpath)]);
 }
 

@@ -2,20 +2,20 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-pub mod action;
-pub mod checkpoint;
+pub(crate) mod action;
+pub(crate) mod checkpoint;
 mod choice;
-pub mod common;
+pub(crate) mod common;
 mod cure;
 mod foreground;
-pub mod hook;
+pub(crate) mod hook;
 mod logger;
-pub mod lxc_cr;
-pub mod monitor;
-pub mod monitor_title;
-pub mod multicall;
-pub mod progress;
-pub mod restart;
+pub(crate) mod lxc_cr;
+pub(crate) mod monitor;
+pub(crate) mod monitor_title;
+pub(crate) mod multicall;
+pub(crate) mod progress;
+pub(crate) mod restart;
 mod table;
 
 /// The definitions of all command lines, complete: manuals and completions are made of them.

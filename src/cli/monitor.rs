@@ -35,7 +35,7 @@ const COMMAND_NAME: &str = "lxc-restart";
 
 /// What the monitor is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Job {
+pub(crate) struct Job {
     /// The container.
     pub name: String,
     /// The directory that holds its directory.
@@ -74,7 +74,7 @@ pub struct Job {
 
 /// A failure on its way from the monitor to the command.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct FailureMessage {
+pub(crate) struct FailureMessage {
     exit: u8,
     cause: String,
     #[serde(default)]
@@ -100,7 +100,7 @@ impl FailureMessage {
     }
 
     /// The failure as it was.
-    pub fn into_failure(self) -> Failure {
+    pub(crate) fn into_failure(self) -> Failure {
         let FailureMessage { exit, cause, details, hint, log, state, interrupted } = self;
         let cause = match interrupted {
             Some(signal) => Interrupted(signal).into(),
@@ -111,7 +111,7 @@ impl FailureMessage {
 }
 
 /// The monitor's `main`.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     // To the end: a signal that nobody has read by then must not keep us from telling the failure.
     let signals = match Signals::of_monitor().context("take signals") {
         Ok(signals) => signals,

@@ -7,12 +7,12 @@ use std::path::Path;
 const TITLE: &str = "[lxc monitor] ";
 
 /// The title of a container's monitor, as liblxc makes it (start.c, `lxc_setproctitle`).
-pub fn title(lxcpath: &Path, name: &str) -> String {
+pub(crate) fn title(lxcpath: &Path, name: &str) -> String {
     format!("{TITLE}{} {name}", lxcpath.display())
 }
 
 /// Whether this process was started to be a monitor.
-pub fn is_meant() -> bool {
+pub(crate) fn is_meant() -> bool {
     let mut arguments = std::env::args_os();
     let first = arguments.next().unwrap_or_default();
     first.as_bytes().starts_with(TITLE.as_bytes()) && arguments.next().is_none()

@@ -10,7 +10,7 @@ use crate::sys::systemd_journal::Priority;
 
 /// Tells a person on standard error.
 #[derive(Debug)]
-pub struct Progress {
+pub(crate) struct Progress {
     quiet: bool,
     log: bool,
     terminal: bool,
@@ -28,7 +28,7 @@ pub struct Progress {
 
 impl Progress {
     /// `log` passes CRIU's log on.
-    pub fn new(quiet: bool, log: bool) -> Progress {
+    pub(crate) fn new(quiet: bool, log: bool) -> Progress {
         let terminal = std::io::stderr().is_terminal() && !quiet && !log;
         let begin = Instant::now();
         let phase = String::new();
@@ -46,13 +46,13 @@ impl Progress {
     }
 
     /// The phase that has begun is to move this many bytes: it is shown with what is left of them.
-    pub fn total(&mut self, bytes: u64) {
+    pub(crate) fn total(&mut self, bytes: u64) {
         (self.total, self.amount, self.phase_begin) = (Some(bytes), Some(0), Instant::now());
         self.show();
     }
 
     /// Wipes the phase off the terminal, so that the next line begins at the left.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if self.shown {
             print_error("\r\x1b[K");
             self.shown = false;

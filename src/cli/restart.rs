@@ -47,7 +47,7 @@ struct Arguments {
 
 /// What is asked for.
 #[derive(Args, Clone, Debug, Default)]
-pub struct Restart {
+pub(crate) struct Restart {
     /// The options of every LXC tool.
     #[command(flatten)]
     pub lxc: LxcOptions,
@@ -124,12 +124,12 @@ fn veth(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 /// The command line's definition, for manuals and completions.
-pub fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
 
 /// The program's `main`.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     clean_start::begin();
     if super::monitor_title::is_meant() {
         return super::monitor::main();

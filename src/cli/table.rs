@@ -10,7 +10,7 @@ const NARROWEST: usize = 40;
 
 /// A column.
 #[derive(Debug)]
-pub struct Column {
+pub(super) struct Column {
     head: &'static str,
     cells: Vec<String>,
     /// Shorter cells, for where there is no room.
@@ -22,22 +22,22 @@ pub struct Column {
 
 impl Column {
     /// A column with this head.
-    pub fn new(head: &'static str, cells: Vec<String>) -> Column {
+    pub(super) fn new(head: &'static str, cells: Vec<String>) -> Column {
         Column { head, cells, short: None, right: false, goes: None }
     }
 
     /// Its cells end at its right, as numbers do.
-    pub fn right(self) -> Column {
+    pub(super) fn right(self) -> Column {
         Column { right: true, ..self }
     }
 
     /// It may be left out, those with lower numbers first.
-    pub fn may_go(self, order: u8) -> Column {
+    pub(super) fn may_go(self, order: u8) -> Column {
         Column { goes: Some(order), ..self }
     }
 
     /// Cells for where there is little room.
-    pub fn or(self, short: Vec<String>) -> Column {
+    pub(super) fn or(self, short: Vec<String>) -> Column {
         Column { short: Some(short), ..self }
     }
 
@@ -53,16 +53,16 @@ impl Column {
 
 /// A table.
 #[derive(Debug)]
-pub struct Table(Vec<Column>);
+pub(super) struct Table(Vec<Column>);
 
 impl Table {
     /// Of these columns, which have as many cells each.
-    pub fn new(columns: Vec<Column>) -> Table {
+    pub(super) fn new(columns: Vec<Column>) -> Table {
         Table(columns)
     }
 
     /// In lines of at most this width, as far as that can be; nothing where there are no rows.
-    pub fn fit(mut self, width: Option<usize>) -> String {
+    pub(super) fn fit(mut self, width: Option<usize>) -> String {
         if self.0.iter().all(|column| column.cells.is_empty()) {
             return String::new();
         }
@@ -118,7 +118,7 @@ impl Table {
 }
 
 /// The width of the terminal that is printed to; none where it is none.
-pub fn terminal_width() -> Option<usize> {
+pub(super) fn terminal_width() -> Option<usize> {
     let out = std::io::stdout();
     if !out.is_terminal() {
         return None;

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 /// At which moment CRIU calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Before anything, with `--stream` only.
     PreStream,
     /// Dump: first act, tasks still run.
@@ -66,13 +66,13 @@ const NAMES: &[(Action, &str)] = &[
 
 impl Action {
     /// The action of this name.
-    pub fn from_name(name: &str) -> Action {
+    pub(crate) fn from_name(name: &str) -> Action {
         let known = NAMES.iter().find(|(_, n)| *n == name);
         known.map_or_else(|| Action::Unknown(name.to_owned()), |(action, _)| action.clone())
     }
 
     /// CRIU's name for the action.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         if let Action::Unknown(name) = self {
             return name;
         }
@@ -82,7 +82,7 @@ impl Action {
 
 /// What CRIU told in the environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActionEnv {
+pub(crate) struct ActionEnv {
     /// The moment.
     pub action: Action,
     /// The image directory, as a path that outlives CRIU. `None` at `post-resume`, when CRIU has
@@ -94,7 +94,7 @@ pub struct ActionEnv {
 
 /// Why the environment does not look like CRIU's.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// A variable that CRIU always sets is missing: somebody else runs the script.
     #[error("{0} is not set: this program is run by CRIU")]
     Missing(&'static str),
@@ -122,7 +122,7 @@ pub enum Error {
 
 pub(super) const ACTION: &str = "CRTOOLS_SCRIPT_ACTION";
 /// The variable with the path to the image directory.
-pub const IMAGE_DIR: &str = "CRTOOLS_IMAGE_DIR";
+pub(crate) const IMAGE_DIR: &str = "CRTOOLS_IMAGE_DIR";
 const INIT_PID: &str = "CRTOOLS_INIT_PID";
 
 impl ActionEnv {
@@ -130,7 +130,7 @@ impl ActionEnv {
     ///
     /// # Errors
     /// When a variable is missing, malformed, or the image directory cannot be resolved.
-    pub fn from_env(lookup: impl Fn(&str) -> Option<OsString>) -> Result<ActionEnv, Error> {
+    pub(crate) fn from_env(lookup: impl Fn(&str) -> Option<OsString>) -> Result<ActionEnv, Error> {
         let action = lookup(ACTION).ok_or(Error::Missing(ACTION))?;
         let action = match action.to_str() {
             Some(name) if !name.is_empty() => Action::from_name(name),

@@ -9,7 +9,7 @@ use crate::sys::spawn::SAFE_PATH;
 const LINES: usize = 5;
 
 /// What CRIU finds wrong; nothing if the kernel has all that it needs.
-pub fn complaint(criu: &Criu) -> std::io::Result<Option<String>> {
+pub(crate) fn complaint(criu: &Criu) -> std::io::Result<Option<String>> {
     let told = Command::new(&criu.path)
         .args(["--no-default-config", "check"])
         .env_clear()

@@ -20,7 +20,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::action_env::Action;
 
 /// The environment variable that tells the action script where the socket is.
-pub const CONTROL_VARIABLE: &str = "LXC_CR_CONTROL";
+pub(crate) const CONTROL_VARIABLE: &str = "LXC_CR_CONTROL";
 
 /// Longest message of either side; a reason is cut to it.
 const MAX_MESSAGE: usize = 2048;
@@ -33,14 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The command's end: it listens as long as its CRIU runs.
 #[derive(Debug)]
-pub struct Control {
+pub(crate) struct Control {
     socket: OwnedFd,
     path: PathBuf,
 }
 
 /// One action script that waits for its answer.
 #[derive(Debug)]
-pub struct Question {
+pub(crate) struct Question {
     peer: OwnedFd,
     /// At which moment CRIU calls.
     pub action: Action,
@@ -61,7 +61,7 @@ fn limit_waiting(fd: &OwnedFd, limit: Duration) -> io::Result<()> {
 impl Control {
     /// Listens at this path, in a directory that only root can enter. What a dead command left
     /// there is replaced.
-    pub fn listen(path: &Path) -> io::Result<Control> {
+    pub(crate) fn listen(path: &Path) -> io::Result<Control> {
         match std::fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -73,12 +73,12 @@ impl Control {
     }
 
     /// Where it listens.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The next script that asks; `None` when nobody does or when it was not a question of root's.
-    pub fn next(&self) -> io::Result<Option<Question>> {
+    pub(crate) fn next(&self) -> io::Result<Option<Question>> {
         let raw = match accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
             Ok(raw) => raw,
             Err(Errno::EAGAIN | Errno::ECONNABORTED | Errno::EINTR) => return Ok(None),
@@ -119,7 +119,7 @@ impl Drop for Control {
 
 impl Question {
     /// Lets CRIU go on, or tells it why it must not.
-    pub fn answer(self, answer: Result<(), String>) {
+    pub(crate) fn answer(self, answer: Result<(), String>) {
         let text = answer.err().unwrap_or_else(|| GO_ON.into());
         let bytes = text.as_bytes();
         let sent = send(
@@ -141,7 +141,7 @@ impl Question {
 
 /// What the action script learns.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// CRIU may go on.
     GoOn,
     /// CRIU must not go on, and why.
@@ -151,7 +151,7 @@ pub enum Answer {
 }
 
 /// Asks the command that listens at `path`; waits at most `limit` for its answer.
-pub fn ask(
+pub(crate) fn ask(
     path: &Path,
     action: &Action,
     init_pid: Option<i32>,

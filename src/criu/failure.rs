@@ -31,7 +31,7 @@ impl fmt::Display for Reason {
 impl std::error::Error for Reason {}
 
 /// The failure of a run of CRIU with its phase, its reason and the remedy, from its log.
-pub fn describe(
+pub(crate) fn describe(
     status: &ExitStatus,
     stderr: &str,
     log_file: &Path,
@@ -80,7 +80,7 @@ fn is_full(file: &Path) -> bool {
 }
 
 /// Why a run of CRIU was given up.
-pub fn in_words(why: GiveUp) -> String {
+pub(crate) fn in_words(why: GiveUp) -> String {
     match why {
         GiveUp::TimeLimit => "the time limit was reached".to_owned(),
         GiveUp::Signal(number) => Interrupted(number).to_string(),
@@ -90,7 +90,7 @@ pub fn in_words(why: GiveUp) -> String {
 }
 
 /// The class of a failure: by CRIU's log, or by what the kernel has answered to ourselves.
-pub fn class_of(failure: &Failure) -> Class {
+pub(crate) fn class_of(failure: &Failure) -> Class {
     let exists = |cause: &(dyn std::error::Error + 'static)| {
         matches!(cause.downcast_ref::<netlink::Error>(), Some(netlink::Error::Exists))
     };

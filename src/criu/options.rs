@@ -8,15 +8,15 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// The log that a dump writes into the image directory.
-pub const DUMP_LOG: &str = "dump.log";
+pub(crate) const DUMP_LOG: &str = "dump.log";
 /// The log that a pre-dump writes.
-pub const PRE_DUMP_LOG: &str = "pre-dump.log";
+pub(crate) const PRE_DUMP_LOG: &str = "pre-dump.log";
 /// The log that a restore writes.
-pub const RESTORE_LOG: &str = "restore.log";
+pub(crate) const RESTORE_LOG: &str = "restore.log";
 
 /// Something of the container that lives outside it, and the key under which the images name it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum External {
+pub(crate) enum External {
     /// A bind mount from the host. At the dump: the mount point inside; at the restore: the source.
     Mount {
         /// The name in the images.
@@ -42,13 +42,13 @@ pub enum External {
 }
 
 /// What the images call a terminal whose other end is outside.
-pub fn tty_resource(rdev: u64, dev: u64) -> String {
+pub(crate) fn tty_resource(rdev: u64, dev: u64) -> String {
     format!("tty[{rdev:x}:{dev:x}]")
 }
 
 /// What becomes of the tasks when their images are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AfterDump {
+pub(crate) enum AfterDump {
     /// They are ended: the container is stopped.
     Stop,
     /// They go on.
@@ -57,7 +57,7 @@ pub enum AfterDump {
 
 /// What keeps packets from a container while it stands still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NetworkLock {
+pub(crate) enum NetworkLock {
     /// Not CRIU: the bridge port is the lock (`--network-lock skip`, CRIU ≥ 3.19).
     Skip,
     /// Rules of nftables in its network namespace; they are in the images, and go when its restore
@@ -69,7 +69,7 @@ pub enum NetworkLock {
 
 /// Options that a dump and its restore have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Common {
+pub(crate) struct Common {
     /// The image directory; logs and statistics are written there too.
     pub images: PathBuf,
     /// Our action script, and the user's.
@@ -82,7 +82,7 @@ pub struct Common {
 
 /// A dump.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dump {
+pub(crate) struct Dump {
     /// What it shares with a restore.
     pub common: Common,
     /// Init's pid on the host.
@@ -106,7 +106,7 @@ pub struct Dump {
 
 /// A round of copying memory while the tasks run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PreDump {
+pub(crate) struct PreDump {
     /// The image directory.
     pub images: PathBuf,
     /// Init's pid on the host.
@@ -121,7 +121,7 @@ pub struct PreDump {
 
 /// A container's cgroup in one hierarchy, as CRIU is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CgroupRoot {
+pub(crate) struct CgroupRoot {
     /// The hierarchy, by its v1 controllers as /proc/PID/cgroup names them; empty for cgroup2.
     pub hierarchy: String,
     /// The cgroup's path, for example `/lxc.payload.NAME`.
@@ -130,14 +130,14 @@ pub struct CgroupRoot {
 
 impl CgroupRoot {
     /// Of the hierarchy with these controllers.
-    pub fn of(controllers: &[String], path: &Path) -> CgroupRoot {
+    pub(crate) fn of(controllers: &[String], path: &Path) -> CgroupRoot {
         CgroupRoot { hierarchy: controllers.join(","), path: path.to_string_lossy().into_owned() }
     }
 }
 
 /// How the restored tasks come into their cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cgroups {
+pub(crate) enum Cgroups {
     /// CRIU is born in the one cgroup that all tasks have, in a cgroup namespace rooted there; the
     /// tasks inherit both.
     Inherited,
@@ -151,7 +151,7 @@ pub enum Cgroups {
 
 /// A descriptor that the restored tasks take over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InheritedFd {
+pub(crate) struct InheritedFd {
     /// Its number in CRIU.
     pub number: i32,
     /// What the images call it, for example `file[1f:3]`.
@@ -160,7 +160,7 @@ pub struct InheritedFd {
 
 /// A restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Restore {
+pub(crate) struct Restore {
     /// What it shares with a dump.
     pub common: Common,
     /// The container's root: a mount in CRIU's mount namespace.
@@ -186,7 +186,7 @@ pub struct Restore {
 
 impl Dump {
     /// The command line, without the program.
-    pub fn args(&self) -> Vec<OsString> {
+    pub(crate) fn args(&self) -> Vec<OsString> {
         let mut line = Line::new("dump");
         line.value("--tree", self.tree.to_string());
         line.common(&self.common, DUMP_LOG);
@@ -230,7 +230,7 @@ impl Dump {
 
 impl PreDump {
     /// The command line, without the program.
-    pub fn args(&self) -> Vec<OsString> {
+    pub(crate) fn args(&self) -> Vec<OsString> {
         let mut line = Line::new("pre-dump");
         line.value("--tree", self.tree.to_string());
         line.place(&self.images, PRE_DUMP_LOG);
@@ -247,7 +247,7 @@ impl PreDump {
 
 impl Restore {
     /// The command line, without the program.
-    pub fn args(&self) -> Vec<OsString> {
+    pub(crate) fn args(&self) -> Vec<OsString> {
         let mut line = Line::new("restore");
         line.common(&self.common, RESTORE_LOG);
         // Init has a parent-death signal: its parent must be the monitor, not CRIU, which ends.
@@ -352,7 +352,7 @@ impl Line {
 }
 
 /// A command line as a person would type it: words that a shell would split or change are quoted.
-pub fn printable(program: &Path, args: &[OsString]) -> String {
+pub(crate) fn printable(program: &Path, args: &[OsString]) -> String {
     let mut words = vec![quoted(program.as_os_str().to_string_lossy().as_ref())];
     words.extend(args.iter().map(|a| quoted(a.to_string_lossy().as_ref())));
     words.join(" ")

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// Something that changes as long as a work gets on.
 #[derive(Debug)]
-pub struct Pulse {
+pub(crate) struct Pulse {
     known: Option<u64>,
     since: Instant,
 }
@@ -18,7 +18,7 @@ impl Default for Pulse {
 
 impl Pulse {
     /// For how long it has been what it is now. What cannot be known counts as a change.
-    pub fn stands_still_for(&mut self, now: Option<u64>) -> Duration {
+    pub(crate) fn stands_still_for(&mut self, now: Option<u64>) -> Duration {
         if now.is_none() || self.known != now {
             self.known = now;
             self.since = Instant::now();
@@ -27,7 +27,7 @@ impl Pulse {
     }
 
     /// Something has been done that shows nowhere else.
-    pub fn beat(&mut self) {
+    pub(crate) fn beat(&mut self) {
         self.since = Instant::now();
     }
 }

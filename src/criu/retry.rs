@@ -17,11 +17,11 @@ use crate::error::{Exit, Failure};
 
 /// How long to wait before the second and the third try: for a busy process to come to it, then for
 /// a slow one.
-pub const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(300)];
+pub(crate) const PAUSES: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(300)];
 
 /// What may help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cure {
+pub(crate) enum Cure {
     /// Time. (Whatever is decided by what is there is decided anew.)
     Time,
     /// CRIU's older way of making mounts: the newer one copies their place among shared mounts from
@@ -70,7 +70,7 @@ impl fmt::Display for Cure {
 
 /// The tries of a command.
 #[derive(Debug)]
-pub struct Tries {
+pub(crate) struct Tries {
     operation: Operation,
     deadline: Option<Instant>,
     /// What failed, and what was tried then.
@@ -79,7 +79,7 @@ pub struct Tries {
 
 impl Tries {
     /// The first is to come. Of its time limit no try gets a part that is over.
-    pub fn new(operation: Operation, deadline: Option<Instant>) -> Tries {
+    pub(crate) fn new(operation: Operation, deadline: Option<Instant>) -> Tries {
         Tries { operation, deadline, failed: Vec::new() }
     }
 
@@ -87,7 +87,7 @@ impl Tries {
     ///
     /// # Errors
     /// Nothing: the failure, failed with all that came before it.
-    pub fn after(&mut self, failure: Failure) -> Result<(Cure, Duration), Failure> {
+    pub(crate) fn after(&mut self, failure: Failure) -> Result<(Cure, Duration), Failure> {
         // After any other end the host is not as it was, or somebody has asked us to end.
         let undone = matches!(failure.exit, Exit::CriuFailed | Exit::Other);
         let again =
@@ -108,7 +108,7 @@ impl Tries {
     }
 
     /// The last failure, with those before it.
-    pub fn tell(&self, mut failure: Failure) -> Failure {
+    pub(crate) fn tell(&self, mut failure: Failure) -> Failure {
         if !self.failed.is_empty() {
             failure.cause = anyhow!(self.story(&failure.to_string()));
         }
@@ -116,7 +116,7 @@ impl Tries {
     }
 
     /// How it came to a success that is not the first try's.
-    pub fn success(&self) -> Option<String> {
+    pub(crate) fn success(&self) -> Option<String> {
         (!self.failed.is_empty()).then(|| self.story("it worked"))
     }
 

@@ -51,7 +51,7 @@ const ERROR_TAIL: u64 = 1024;
 
 /// What to run, and where.
 #[derive(Debug)]
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// The program.
     pub program: &'a Path,
     /// Its arguments.
@@ -67,7 +67,7 @@ pub struct Job<'a> {
 }
 
 /// Who watches a run.
-pub trait Watch {
+pub(crate) trait Watch {
     /// One of CRIU's actions; an error makes CRIU stop and put everything back, where it still can.
     fn action(&mut self, action: &Action, init_pid: Option<i32>) -> Result<()>;
 
@@ -102,7 +102,7 @@ pub trait Watch {
 
 /// Why a run was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GiveUp {
+pub(crate) enum GiveUp {
     /// This signal came.
     Signal(i32),
     /// The time limit was reached.
@@ -115,7 +115,7 @@ pub enum GiveUp {
 
 /// How a run is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Giving {
+pub(crate) enum Giving {
     /// Not at all: going on to the end is what loses least. (Unless CRIU does not come to it.)
     TooLate,
     /// CRIU is told at its next action, and puts everything back.
@@ -126,7 +126,7 @@ pub enum Giving {
 
 /// How a run ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// CRIU's exit status.
     pub status: ExitStatus,
     /// What it wrote to its standard error, at most its last KiB: for failures that come before its
@@ -142,18 +142,18 @@ pub struct Ended {
 
 impl Ended {
     /// It was killed: what it had its hands on is as it was at that moment.
-    pub fn was_killed(&self) -> bool {
+    pub(crate) fn was_killed(&self) -> bool {
         self.status.signal().is_some()
     }
 
     /// CRIU says that it did what was asked.
-    pub fn success(&self) -> bool {
+    pub(crate) fn success(&self) -> bool {
         self.status.success()
     }
 }
 
 /// The end of CRIU in words, for a failure without a log.
-pub fn status_in_words(status: &ExitStatus) -> String {
+pub(crate) fn status_in_words(status: &ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("criu ended with status {code}"),
         (None, Some(signal)) => format!("criu was killed by signal {signal}"),
@@ -165,7 +165,7 @@ pub fn status_in_words(status: &ExitStatus) -> String {
 ///
 /// # Errors
 /// When it cannot be started or watched. That it failed is not an error of this function.
-pub fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<Ended> {
+pub(crate) fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Result<Ended> {
     let Job { program, args, place, control, environment, deadline } = job;
     let begin = Instant::now();
     let mut stderr = files::scratch("stderr").context("make a temporary file")?;

@@ -14,9 +14,9 @@ use crate::sys::process::{self, Process};
 /// How long a script may go on after CRIU was asked to give up.
 const GRACE: Duration = Duration::from_secs(1);
 /// Our own script, which waits for nobody but us.
-pub const OURS: &str = "lxc-cr-action";
+pub(crate) const OURS: &str = "lxc-cr-action";
 /// What a script has done to the network it may take back here, however long that takes.
-pub const SPARED: Action = Action::NetworkUnlock;
+pub(crate) const SPARED: Action = Action::NetworkUnlock;
 
 /// The script that CRIU waits for.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Script(Option<(i32, Instant)>);
 impl Script {
     /// CRIU is to give up: ends the script that it waits for, with all that this has started, if
     /// that does not end itself.
-    pub fn look(&mut self, criu: i32) {
+    pub(super) fn look(&mut self, criu: i32) {
         let running =
             process::children(criu).unwrap_or_default().into_iter().find(|pid| may_be_ended(*pid));
         self.0 = match (running, self.0) {
@@ -41,7 +41,7 @@ impl Script {
 }
 
 /// Whether CRIU waits for a user's script, which may take its time.
-pub fn is_waited_for(criu: i32) -> bool {
+pub(crate) fn is_waited_for(criu: i32) -> bool {
     let children = process::children(criu).unwrap_or_default();
     children.into_iter().any(|pid| action_of(pid).is_some() && !is_ours(pid))
 }

@@ -18,7 +18,7 @@ const NEEDED: [&str; 3] = ["ip", "sh", "tar"];
 
 /// The directories in which CRIU finds all it needs but for the tools of iptables. None where these
 /// lie in the same directories as the others.
-pub fn search_path_without_iptables() -> Option<String> {
+pub(crate) fn search_path_without_iptables() -> Option<String> {
     without_iptables(SAFE_PATH, |dir, program| Path::new(dir).join(program).is_file())
 }
 

@@ -22,7 +22,7 @@ const QUOTED: usize = 120;
 
 /// A version of CRIU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
+pub(crate) struct Version {
     /// The 4 of 4.2.1.
     pub major: u32,
     /// The 2 of 4.2.1.
@@ -34,11 +34,11 @@ pub struct Version {
 }
 
 /// The oldest CRIU that this program works with.
-pub const OLDEST: Version = Version::new(3, 17, 0);
+pub(crate) const OLDEST: Version = Version::new(3, 17, 0);
 
 impl Version {
     /// A released version.
-    pub const fn new(major: u32, minor: u32, sub: u32) -> Version {
+    pub(crate) const fn new(major: u32, minor: u32, sub: u32) -> Version {
         Version { major, minor, sub, git: None }
     }
 
@@ -46,7 +46,7 @@ impl Version {
     /// git.
     ///
     /// Anything after the numbers (`4.2.1-3`, `4.2-rc1`) is left out.
-    pub fn parse(output: &str) -> Option<Version> {
+    pub(crate) fn parse(output: &str) -> Option<Version> {
         let value =
             |key: &str| output.lines().find_map(|l| l.trim().strip_prefix(key)).map(str::trim);
         let text = value("Version:")?;
@@ -63,49 +63,13 @@ impl Version {
     }
 
     /// Whether this is the given version or a newer one.
-    pub fn at_least(&self, major: u32, minor: u32) -> bool {
+    pub(crate) fn at_least(&self, major: u32, minor: u32) -> bool {
         (self.major, self.minor) >= (major, minor)
     }
 
     /// `--network-lock skip`: CRIU leaves the lock to its caller.
-    pub fn supports_network_lock_skip(&self) -> bool {
+    pub(crate) fn supports_network_lock_skip(&self) -> bool {
         self.at_least(3, 19)
-    }
-
-    /// `--external netdev[IF]:NAME`: a device that the caller made moves into the container.
-    pub fn supports_external_netdev(&self) -> bool {
-        self.at_least(3, 16)
-    }
-
-    /// `--mntns-compat-mode`: the mount engine of before 3.17.
-    pub fn supports_mntns_compat_mode(&self) -> bool {
-        self.at_least(3, 17)
-    }
-
-    /// `--skip-file-rwx-check`: files may have other permission bits at the restore.
-    pub fn supports_skip_file_rwx_check(&self) -> bool {
-        self.at_least(3, 18)
-    }
-
-    /// `--ghost-fiemap`: sparse unlinked files are stored by extents.
-    pub fn supports_ghost_fiemap(&self) -> bool {
-        self.at_least(3, 18)
-    }
-
-    /// `--allow-uprobes`.
-    pub fn supports_allow_uprobes(&self) -> bool {
-        self.at_least(4, 2)
-    }
-
-    /// `--compress` (LZ4), which makes images that an older CRIU refuses.
-    pub fn supports_compress(&self) -> bool {
-        self.at_least(4, 3)
-    }
-
-    /// Whether inet and packet sockets can be dumped on Linux ≥ 6.16, where the kernel refuses
-    /// SO_PASSCRED on them.
-    pub fn dumps_sockets_on_new_kernels(&self) -> bool {
-        self.at_least(4, 2)
     }
 }
 
@@ -124,7 +88,7 @@ impl fmt::Display for Version {
 
 /// An installed CRIU.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Criu {
+pub(crate) struct Criu {
     /// The program.
     pub path: PathBuf,
     /// What it says it is.
@@ -133,7 +97,7 @@ pub struct Criu {
 
 /// Why there is no usable CRIU.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No such program.
     #[error("criu is not installed (looked for {})", places(.looked_at))]
     NotInstalled {
@@ -187,7 +151,7 @@ fn places(paths: &[PathBuf]) -> String {
 ///
 /// # Errors
 /// See [`Error`]; a CRIU older than [`OLDEST`] is an error too.
-pub fn find(setting: Option<&Path>) -> Result<Criu, Error> {
+pub(crate) fn find(setting: Option<&Path>) -> Result<Criu, Error> {
     let path = locate(setting)?;
     let version = ask(&path)?;
     accept(path, version)
@@ -198,7 +162,7 @@ pub fn find(setting: Option<&Path>) -> Result<Criu, Error> {
 ///
 /// # Errors
 /// As [`find`]. A cache that cannot be read or written is no error.
-pub fn find_cached(setting: Option<&Path>, cache: &Path) -> Result<Criu, Error> {
+pub(crate) fn find_cached(setting: Option<&Path>, cache: &Path) -> Result<Criu, Error> {
     let path = locate(setting)?;
     let Some(key) = identity(&path) else { return find(Some(&path)) };
     let kept = fs::read_to_string(cache).ok();
@@ -317,9 +281,6 @@ mod tests {
     fn knows_what_a_version_can_do() {
         let v = |major, minor| Version::new(major, minor, 0);
         assert!(!v(3, 18).supports_network_lock_skip() && v(3, 19).supports_network_lock_skip());
-        assert!(v(4, 0).supports_network_lock_skip() && v(3, 17).supports_external_netdev());
-        assert!(!v(4, 1).dumps_sockets_on_new_kernels() && v(4, 2).dumps_sockets_on_new_kernels());
-        assert!(!v(4, 2).supports_compress());
     }
 
     #[test]

@@ -40,7 +40,7 @@ struct Noted {
 ///
 /// # Errors
 /// CRIU then gives up, where it still can.
-pub fn run(env: &ActionEnv, command: Option<&Path>) -> Result<()> {
+pub(crate) fn run(env: &ActionEnv, command: Option<&Path>) -> Result<()> {
     let Some(socket) = command else { return alone(env) };
     match control::ask(socket, &env.action, env.init_pid, ANSWER_LIMIT)
         .context("ask the command that runs CRIU")?

@@ -11,7 +11,7 @@
 //! at each reboot.
 
 mod bind_root;
-pub mod criu_action;
+pub(crate) mod criu_action;
 mod net_script;
 mod running_note;
 
@@ -37,8 +37,8 @@ use crate::store::{known, resume_mark, status};
 use crate::sys::netlink::{Error as NetlinkError, Netlink};
 use crate::sys::process;
 
-pub use net_script::{net_down, net_up};
-pub use running_note::{Owner, Running};
+pub(crate) use net_script::{net_down, net_up};
+pub(crate) use running_note::{Owner, Running};
 
 /// What LXC's monitors call themselves, before their LXC path and their container's name.
 const MONITOR_TITLE: &str = "[lxc monitor] ";
@@ -46,7 +46,7 @@ const MONITOR_TITLE: &str = "[lxc monitor] ";
 const GENERATIONS: usize = 32;
 
 /// The `pre-start` hook. `--bind-root` makes the root a mount point.
-pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
+pub(crate) fn pre_start(call: &HookCall) -> Result<(), Failure> {
     let wants_root = flag(call, "--bind-root")?;
     let lxcpath = lxcpath(call)?;
     refuse_during_restore(lxcpath.as_path(), call)?;
@@ -69,7 +69,7 @@ pub fn pre_start(call: &HookCall) -> Result<(), Failure> {
 }
 
 /// The `start-host` hook. Only state that is not to be trusted makes it fail.
-pub fn start_host(call: &HookCall) -> Result<(), Failure> {
+pub(crate) fn start_host(call: &HookCall) -> Result<(), Failure> {
     no_arguments(call)?;
     let lxcpath = lxcpath(call)?;
     let state = lock::make_state_dir(lxcpath.as_path(), call.name.as_str())?;
@@ -83,7 +83,7 @@ pub fn start_host(call: &HookCall) -> Result<(), Failure> {
 }
 
 /// The `post-stop` hook.
-pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
+pub(crate) fn post_stop(call: &HookCall) -> Result<(), Failure> {
     no_arguments(call)?;
     let lxcpath = lxcpath(call)?;
     let mut errors = ErrorList::default();
@@ -119,7 +119,7 @@ pub fn post_stop(call: &HookCall) -> Result<(), Failure> {
 
 /// The LXC path: by the configuration's place, else by the monitor's title, else by LXC's own
 /// settings.
-pub fn lxcpath(call: &HookCall) -> Result<LxcPath> {
+pub(crate) fn lxcpath(call: &HookCall) -> Result<LxcPath> {
     if let Some(lxcpath) = &call.lxcpath {
         return Ok(lxcpath.clone());
     }

@@ -15,7 +15,7 @@ use crate::sys::netlink::{Error, Link, Netlink};
 const BRIDGE: &str = "--bridge";
 
 /// The `up` script: puts the port on the bridge and sets it up.
-pub fn net_up(call: &HookCall) -> Result<(), Failure> {
+pub(crate) fn net_up(call: &HookCall) -> Result<(), Failure> {
     let Some((bridge, host)) = wanted(call)? else { return Ok(()) };
     let mut netlink = Netlink::open().context("open a netlink socket")?;
     let controller = look(&mut netlink, bridge)?.ok_or_else(|| no_bridge(bridge))?;
@@ -40,7 +40,7 @@ pub fn net_up(call: &HookCall) -> Result<(), Failure> {
 }
 
 /// The `down` script: takes the port off the bridge. Whatever is gone already is fine.
-pub fn net_down(call: &HookCall) -> Result<(), Failure> {
+pub(crate) fn net_down(call: &HookCall) -> Result<(), Failure> {
     let Some((bridge, host)) = wanted(call)? else { return Ok(()) };
     let mut netlink = Netlink::open().context("open a netlink socket")?;
     let (Some(controller), Some(port)) = (look(&mut netlink, bridge)?, look(&mut netlink, host)?)

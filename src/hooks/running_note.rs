@@ -21,7 +21,7 @@ const NOTE_MAX: u64 = 1 << 20;
 
 /// A process that cannot be mistaken for another one later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
+pub(crate) struct Owner {
     /// Its pid.
     pub pid: i32,
     /// Its start time in clock ticks since boot.
@@ -31,19 +31,19 @@ pub struct Owner {
 impl Owner {
     /// The process that runs this hook: the container's monitor. (The shell between them has become
     /// us.)
-    pub fn parent() -> Result<Owner> {
+    pub(crate) fn parent() -> Result<Owner> {
         Owner::of(nix::unistd::getppid().as_raw())
     }
 
     /// The process that has this pid now.
-    pub fn of(pid: i32) -> Result<Owner> {
+    pub(crate) fn of(pid: i32) -> Result<Owner> {
         let start_time =
             process::start_time(pid).with_context(|| format!("inspect process {pid}"))?;
         Ok(Owner { pid, start_time })
     }
 
     /// Whether it has not ended yet.
-    pub fn is_alive(self) -> bool {
+    pub(crate) fn is_alive(self) -> bool {
         Process::reopen(self.pid, self.start_time).is_ok()
     }
 }
@@ -51,7 +51,7 @@ impl Owner {
 /// A container that was started by LXC with our `start-host` hook: `post-stop` looks for what is
 /// left of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Running {
+pub(crate) struct Running {
     /// Its init.
     pub init: Owner,
     /// The monitor that started it.
@@ -63,7 +63,7 @@ pub struct Running {
 
 impl Running {
     /// The container of this init, as it is now.
-    pub fn of(init: i32) -> Result<Running> {
+    pub(crate) fn of(init: i32) -> Result<Running> {
         let path = format!("/proc/{init}/ns/net");
         let found =
             fs::File::open(&path).with_context(|| format!("open {path}")).and_then(|netns| {
@@ -78,22 +78,22 @@ impl Running {
     }
 
     /// Reads the note in a state directory, if there is one.
-    pub fn read(state: &Path) -> Result<Option<Running>> {
+    pub(crate) fn read(state: &Path) -> Result<Option<Running>> {
         read(state, RUNNING)
     }
 
     /// Writes it there.
-    pub fn write(&self, state: &Path) -> Result<()> {
+    pub(crate) fn write(&self, state: &Path) -> Result<()> {
         write(state, RUNNING, self)
     }
 
     /// Removes it from there.
-    pub fn remove(state: &Path) -> Result<()> {
+    pub(crate) fn remove(state: &Path) -> Result<()> {
         remove(state, RUNNING)
     }
 
     /// Whether init has not ended yet.
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         self.init.is_alive()
     }
 }

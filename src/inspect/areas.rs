@@ -13,7 +13,7 @@ use super::snapshot::{Snapshot, Standing, Subject};
 use super::state::{Class, PutBack, State, states};
 
 /// Memory areas.
-pub const FAMILY: Family = Family { name: "areas", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "areas", states: rows, read };
 
 states! { rows;
     AREA = "area", PutBack::Criu, Class::Breaks, "the memory is not there, or larger or smaller";

@@ -20,7 +20,7 @@ use crate::sys::inject::{self, Page, Stopped};
 use calls::{CALLS, How};
 
 /// States that tasks are asked for; nothing of it is read by [`Snapshot::of`].
-pub const FAMILY: Family = Family { name: "asked", states: rows, read: |_, _| {} };
+pub(crate) const FAMILY: Family = Family { name: "asked", states: rows, read: |_, _| {} };
 
 states! { own_rows;
     ASKED = "asked", PutBack::Criu, Class::Varies, "whether it could be asked depends on who else holds it";

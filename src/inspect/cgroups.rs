@@ -59,7 +59,7 @@ states! { rows;
 }
 
 /// The family.
-pub const FAMILY: Family = Family { name: "cgroups", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "cgroups", states: rows, read };
 
 /// Limits by the beginning of their file's name.
 const LIMITS: [(&str, &State); 10] = [
@@ -95,7 +95,7 @@ const OF_ATTACH: &str = ".lxc";
 const LIMIT: usize = 10_000;
 
 /// Enters the container's cgroups of each hierarchy.
-pub fn read(standing: &Standing, snapshot: &mut Snapshot) {
+pub(crate) fn read(standing: &Standing, snapshot: &mut Snapshot) {
     let whole = Subject::Cgroup { path: "/".to_owned() };
     match tops(standing.init) {
         Ok(found) => found.iter().for_each(|top| top.enter(snapshot)),

@@ -15,7 +15,7 @@ use crate::sys::glance::glance;
 use crate::sys::kernel_state::{self, Shared};
 
 /// Descriptors.
-pub const FAMILY: Family = Family { name: "descriptors", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "descriptors", states: rows, read };
 
 states! { own_rows;
     DESCRIPTOR = "descriptor", PutBack::Criu, Class::Breaks, "it refers to something else, or is closed";

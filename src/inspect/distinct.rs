@@ -20,7 +20,7 @@ pub(super) struct Distinct {
 
 impl Distinct {
     /// A path below /proc/PID of that process.
-    pub fn proc(&self, below: &str) -> PathBuf {
+    pub(super) fn proc(&self, below: &str) -> PathBuf {
         format!("/proc/{}/{below}", self.host_pid).into()
     }
 }

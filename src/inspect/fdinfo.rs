@@ -25,20 +25,20 @@ states! { all;
 }
 
 /// Its rows.
-pub fn rows() -> Vec<&'static State> {
+pub(super) fn rows() -> Vec<&'static State> {
     all()
 }
 
 /// A mount, as far as a descriptor is concerned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub(super) struct Mount {
     path: String,
     kind: String,
 }
 
 impl Mount {
     /// Whether a server stands behind its files that may not answer.
-    pub fn may_stand_still(&self) -> bool {
+    pub(super) fn may_stand_still(&self) -> bool {
         let kinds =
             ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "afs", "gfs2", "ocfs2", "virtiofs"];
         self.kind.starts_with("fuse") || kinds.contains(&self.kind.as_str())
@@ -47,11 +47,11 @@ impl Mount {
 
 /// The mounts that a task sees, by their numbers.
 #[derive(Debug, Default)]
-pub struct Mounts(BTreeMap<u64, Mount>);
+pub(super) struct Mounts(BTreeMap<u64, Mount>);
 
 impl Mounts {
     /// Those of a thread, by its number on the host.
-    pub fn of(host_tid: i32) -> Mounts {
+    pub(super) fn of(host_tid: i32) -> Mounts {
         let text = std::fs::read(format!("/proc/{host_tid}/mountinfo")).unwrap_or_default();
         let mount = |line: &str| -> Option<(u64, Mount)> {
             let (before, after) = line.split_once(" - ")?;
@@ -64,7 +64,7 @@ impl Mounts {
     }
 
     /// The one that a descriptor was opened on; none for what has no place in the tree.
-    pub fn of_info(&self, info: &str) -> Option<&Mount> {
+    pub(super) fn of_info(&self, info: &str) -> Option<&Mount> {
         self.0.get(&field(info, "mnt_id")?.parse().ok()?)
     }
 }
@@ -101,7 +101,7 @@ const LEFT_OUT: [&str; 19] = [
 const OF_TIMERS: [&str; 5] = ["clockid", "ticks", "settime flags", "it_value", "it_interval"];
 
 /// Enters what it says.
-pub fn enter(
+pub(super) fn enter(
     open: &Open,
     info: &str,
     mount: Option<&Mount>,

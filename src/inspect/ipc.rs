@@ -19,7 +19,7 @@ use crate::sys::kernel_state;
 use crate::sys::mount::Detached;
 
 /// IPC objects.
-pub const FAMILY: Family = Family { name: "ipc", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "ipc", states: rows, read };
 
 states! { rows;
     OBJECT = "ipc", PutBack::Criu, Class::Breaks, "the object is not there";

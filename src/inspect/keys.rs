@@ -19,7 +19,7 @@ states! { rows;
 }
 
 /// Its rows.
-pub fn asked_rows() -> Vec<&'static State> {
+pub(crate) fn asked_rows() -> Vec<&'static State> {
     rows()
 }
 
@@ -36,7 +36,7 @@ const MOST: usize = 200;
 const LONGEST: usize = 4000;
 
 /// Asks a thread for its keyrings and for what is in them.
-pub fn ask(thread: &Thread, is_first: bool, page: &Page<'_>, found: &mut Values) {
+pub(crate) fn ask(thread: &Thread, is_first: bool, page: &Page<'_>, found: &mut Values) {
     let mut serials = Vec::new();
     for (ring, state) in RINGS {
         // It has none, or the kernel has no keys.

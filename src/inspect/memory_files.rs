@@ -55,7 +55,7 @@ states! { rows;
 }
 
 /// The family.
-pub const FAMILY: Family = Family { name: "files in memory", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "files in memory", states: rows, read };
 
 /// File systems that live in memory.
 const IN_MEMORY: [&str; 5] = ["tmpfs", "ramfs", "hugetlbfs", "devpts", "mqueue"];
@@ -72,7 +72,7 @@ const FILE_LIMIT: usize = 100_000;
 const BYTE_LIMIT: u64 = 1 << 30;
 
 /// Enters the files of each file system in memory once.
-pub fn read(standing: &Standing, snapshot: &mut Snapshot) {
+pub(crate) fn read(standing: &Standing, snapshot: &mut Snapshot) {
     let whole = || Subject::File { path: "/".to_owned() };
     let host = match fs::read("/proc/self/mountinfo") {
         Ok(table) => mounts::parse(&table),

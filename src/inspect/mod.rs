@@ -9,29 +9,29 @@
 //! Nothing here changes the container, and nothing here knows why the question is asked: `rehearse`
 //! compares and decides, `preflight` warns, `resources` puts back.
 
-pub mod areas;
-pub mod asked;
-pub mod cgroups;
+pub(crate) mod areas;
+pub(crate) mod asked;
+pub(crate) mod cgroups;
 pub mod compare;
-pub mod descriptors;
+pub(crate) mod descriptors;
 mod distinct;
-pub mod family;
+pub(crate) mod family;
 mod fdinfo;
-pub mod ipc;
-pub mod keys;
-pub mod memory_files;
-pub mod mounts;
-pub mod namespaces;
-pub mod network;
+pub(crate) mod ipc;
+pub(crate) mod keys;
+pub(crate) mod memory_files;
+pub(crate) mod mounts;
+pub(crate) mod namespaces;
+pub(crate) mod network;
 mod open;
 mod proc;
-pub mod snapshot;
-pub mod sockets;
-pub mod state;
-pub mod tasks;
+pub(crate) mod snapshot;
+pub(crate) mod sockets;
+pub(crate) mod state;
+pub(crate) mod tasks;
 mod terminals;
-pub mod threads;
-pub mod timers;
+pub(crate) mod threads;
+pub(crate) mod timers;
 
 pub use compare::{Difference, compare};
 pub use family::Family;

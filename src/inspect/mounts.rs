@@ -55,7 +55,7 @@ states! { rows;
 }
 
 /// The family.
-pub const FAMILY: Family = Family { name: "mounts", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "mounts", states: rows, read };
 
 /// Words of mount options, and the rows that they belong to.
 const FLAGS: [(&str, &State); 5] = [
@@ -71,7 +71,7 @@ const TIMES: [&str; 4] = ["noatime", "nodiratime", "relatime", "strictatime"];
 const PASSING_OPTIONS: [&str; 3] = ["pipe_ino", "pgrp", "fd"];
 
 /// Enters the mounts of each mount namespace.
-pub fn read(standing: &Standing, snapshot: &mut Snapshot) {
+pub(crate) fn read(standing: &Standing, snapshot: &mut Snapshot) {
     match distinct::namespaces(standing, "mnt") {
         Ok(found) => found.iter().for_each(|one| of_namespace(one, snapshot)),
         Err(e) => snapshot.miss(Subject::Container, &KIND, e),

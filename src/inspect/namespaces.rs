@@ -43,10 +43,10 @@ states! { rows;
 }
 
 /// The family.
-pub const FAMILY: Family = Family { name: "namespaces", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "namespaces", states: rows, read };
 
 /// Enters what each namespace of the container has.
-pub fn read(standing: &Standing, snapshot: &mut Snapshot) {
+pub(crate) fn read(standing: &Standing, snapshot: &mut Snapshot) {
     each(standing, snapshot, "uts", &HOST_NAME, names);
     each(standing, snapshot, "user", &USER_MAP, user);
     each(standing, snapshot, "time", &TIME_OFFSETS, time);

@@ -11,7 +11,7 @@ use crate::sys::process::Process;
 
 /// A descriptor of the container.
 #[derive(Debug)]
-pub struct Open {
+pub(super) struct Open {
     /// A thread that has it.
     pub thread: Thread,
     /// Its number.
@@ -22,7 +22,7 @@ pub struct Open {
 
 impl Open {
     /// Whose state it is. A thread with a table of its own counts as a process.
-    pub fn subject(&self) -> Subject {
+    pub(super) fn subject(&self) -> Subject {
         Subject::Descriptor {
             pid: if self.thread.is_leader() { self.thread.pid } else { self.thread.tid },
             fd: self.number,
@@ -30,7 +30,7 @@ impl Open {
     }
 
     /// "fd 3 of 12".
-    pub fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self.subject() {
             Subject::Descriptor { pid, fd } => format!("fd {fd} of {pid}"),
             other => other.to_string(),
@@ -38,17 +38,17 @@ impl Open {
     }
 
     /// Whether it is a file that has a name somewhere.
-    pub fn is_file(&self) -> bool {
+    pub(super) fn is_file(&self) -> bool {
         self.target.starts_with('/')
     }
 
     /// Its file in /proc/PID/fdinfo.
-    pub fn info(&self) -> io::Result<String> {
+    pub(super) fn info(&self) -> io::Result<String> {
         self.thread.file(&format!("fdinfo/{}", self.number))
     }
 
     /// A duplicate. Not for files of a server that may stand still, too: closing it would wait.
-    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         let process = Process::open(self.thread.host_pid)?;
         if self.thread.is_leader() {
             return kernel_state::duplicate(process.as_fd(), self.number);
@@ -58,7 +58,7 @@ impl Open {
 }
 
 /// All descriptors, each table once; sorted by process and number.
-pub fn all(standing: &Standing) -> Vec<Open> {
+pub(super) fn all(standing: &Standing) -> Vec<Open> {
     let mut tables: Vec<Thread> = Vec::new();
     let mut found = Vec::new();
     let mut sorted = threads(standing);
@@ -88,7 +88,7 @@ pub fn all(standing: &Standing) -> Vec<Open> {
 }
 
 /// What kind of thing a descriptor refers to, without the number that the kernel gave it.
-pub fn kind(target: &str) -> String {
+pub(super) fn kind(target: &str) -> String {
     match target.split_once(":[") {
         Some((kind @ ("pipe" | "socket"), _)) => kind.to_owned(),
         // net:[4026531840]: a namespace.

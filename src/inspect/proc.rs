@@ -12,7 +12,7 @@ use super::state::State;
 
 /// A thread, by its numbers on the host and in the container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Thread {
+pub(crate) struct Thread {
     /// The process's number in the container.
     pub pid: i32,
     /// The thread's number in the container.
@@ -25,35 +25,35 @@ pub struct Thread {
 
 impl Thread {
     /// Whose state it is.
-    pub fn subject(&self) -> Subject {
+    pub(crate) fn subject(&self) -> Subject {
         Subject::Thread { pid: self.pid, tid: self.tid }
     }
 
     /// The process's.
-    pub fn process(&self) -> Subject {
+    pub(crate) fn process(&self) -> Subject {
         Subject::Task { pid: self.pid }
     }
 
     /// Whether it is the thread that gives the process its number.
-    pub fn is_leader(&self) -> bool {
+    pub(crate) fn is_leader(&self) -> bool {
         self.host_pid == self.host_tid
     }
 
     /// A file of the thread in /proc, as the kernel writes it.
-    pub fn file(&self, name: &str) -> io::Result<String> {
+    pub(crate) fn file(&self, name: &str) -> io::Result<String> {
         fs::read(self.path(name)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// Where a file of the thread is. Numbers of threads are not listed in /proc, but are there,
     /// and such a directory has files that those below `task` lack.
-    pub fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         format!("/proc/{}/{name}", self.host_tid)
     }
 }
 
 /// All threads of a container, sorted by their numbers in it. Those of zombies are left out: what
 /// has ended has no state but that.
-pub fn threads(standing: &Standing) -> Vec<Thread> {
+pub(super) fn threads(standing: &Standing) -> Vec<Thread> {
     let mut found = Vec::new();
     for host_pid in &standing.tasks {
         let entries =
@@ -76,7 +76,7 @@ pub fn threads(standing: &Standing) -> Vec<Thread> {
 }
 
 /// One thread of each process: its first, or where that has ended any other.
-pub fn processes(standing: &Standing) -> Vec<Thread> {
+pub(super) fn processes(standing: &Standing) -> Vec<Thread> {
     let mut all = threads(standing);
     all.sort_by_key(|thread| (thread.pid, !thread.is_leader(), thread.tid));
     all.dedup_by_key(|thread| thread.pid);
@@ -92,30 +92,30 @@ fn number_inside(status: &str) -> Option<i32> {
 }
 
 /// The last of some numbers: the one in the innermost namespace.
-pub fn last_number(numbers: &str) -> Option<i32> {
+pub(super) fn last_number(numbers: &str) -> Option<i32> {
     numbers.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// A field of a file whose lines are `name:` and a value.
-pub fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
+pub(super) fn field<'t>(text: &'t str, name: &str) -> Option<&'t str> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
 /// A field of a `stat` file, by its number in proc_pid_stat(5), which is at least 3.
-pub fn stat_field(stat: &str, number: usize) -> Option<&str> {
+pub(super) fn stat_field(stat: &str, number: usize) -> Option<&str> {
     // The command before the fields may hold anything.
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(number.checked_sub(3)?)
 }
 
 /// The target of a link of /proc, as values hold names. A file that CRIU made again to restore a
 /// deleted one has a name of CRIU's, which means nothing.
-pub fn link(path: &str) -> io::Result<String> {
+pub(super) fn link(path: &str) -> io::Result<String> {
     let target = plain(fs::read_link(path)?.as_os_str().as_bytes());
     Ok(without_ghost(&target))
 }
 
 /// "/a/b.cr.5.ghost (deleted)" is "/a/b (deleted)".
-pub fn without_ghost(target: &str) -> String {
+pub(super) fn without_ghost(target: &str) -> String {
     let Some((before, after)) = target.split_once(".ghost") else { return target.to_owned() };
     match before.rsplit_once(".cr.") {
         Some((name, number))
@@ -129,11 +129,11 @@ pub fn without_ghost(target: &str) -> String {
 
 /// Numbers of processes and threads: the container's by the host's.
 #[derive(Debug, Default)]
-pub struct Numbers(BTreeMap<i32, i32>);
+pub(super) struct Numbers(BTreeMap<i32, i32>);
 
 impl Numbers {
     /// Those of all threads.
-    pub fn of(standing: &Standing) -> Numbers {
+    pub(super) fn of(standing: &Standing) -> Numbers {
         let mut numbers: BTreeMap<i32, i32> =
             threads(standing).iter().map(|thread| (thread.host_tid, thread.tid)).collect();
         for task in &standing.tasks {
@@ -146,12 +146,12 @@ impl Numbers {
     }
 
     /// How the container calls what the host calls so. What is not in it has no number there.
-    pub fn inside(&self, number: i32) -> String {
+    pub(super) fn inside(&self, number: i32) -> String {
         self.0.get(&number).map_or_else(|| "none of the container".to_owned(), i32::to_string)
     }
 
     /// The same of a process, or with a minus a process group, where 0 is nobody.
-    pub fn owner(&self, number: i32) -> String {
+    pub(super) fn owner(&self, number: i32) -> String {
         match number {
             0 => "0".to_owned(),
             group @ i32::MIN..0 => format!("-{}", self.inside(group.saturating_neg())),
@@ -161,7 +161,7 @@ impl Numbers {
 }
 
 /// Enters a value that could be read, or notes why it could not.
-pub fn note<E: Display>(
+pub(super) fn note<E: Display>(
     snapshot: &mut Snapshot,
     subject: Subject,
     state: &'static State,
@@ -174,7 +174,7 @@ pub fn note<E: Display>(
 }
 
 /// A short name of long contents that differ when this does: their length and a checksum.
-pub fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> String {
     let sum: String = blake3::hash(bytes).to_hex().chars().take(16).collect();
     format!("{} bytes {sum}", bytes.len())
 }

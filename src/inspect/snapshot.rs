@@ -74,7 +74,7 @@ pub struct Snapshot {
 }
 
 /// Values that are still to be entered.
-pub type Values = Vec<(Subject, &'static State, String)>;
+pub(crate) type Values = Vec<(Subject, &'static State, String)>;
 
 impl Snapshot {
     /// Nothing yet.

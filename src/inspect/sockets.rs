@@ -21,7 +21,7 @@ use crate::sys::{kernel_state, multicast, netlink};
 use options::{OPTIONS, Of, SocketOption};
 
 /// Sockets.
-pub const FAMILY: Family = Family { name: "sockets", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "sockets", states: rows, read };
 
 states! { own_rows;
     LOCAL = "socket.address", PutBack::Criu, Class::Breaks, "it cannot be reached";

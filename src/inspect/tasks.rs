@@ -12,7 +12,7 @@ use super::threads::without_timers;
 use crate::sys::process::number_inside;
 
 /// Processes.
-pub const FAMILY: Family = Family { name: "tasks", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "tasks", states: rows, read };
 
 states! { rows;
     PROCESS = "process", PutBack::Criu, Class::Breaks, "the process is not there";

@@ -22,12 +22,12 @@ states! { all;
 }
 
 /// Its rows.
-pub fn rows() -> Vec<&'static State> {
+pub(super) fn rows() -> Vec<&'static State> {
     all()
 }
 
 /// Enters what a terminal says of itself; nothing for what is none.
-pub fn enter(open: &Open, fd: BorrowedFd<'_>, numbers: &Numbers, snapshot: &mut Snapshot) {
+pub(super) fn enter(open: &Open, fd: BorrowedFd<'_>, numbers: &Numbers, snapshot: &mut Snapshot) {
     if !open.is_file() {
         return;
     }

@@ -12,7 +12,7 @@ use super::state::{Class, PutBack, State, states};
 use crate::sys::kernel_state::{self, Scheduling, Shared};
 
 /// Threads.
-pub const FAMILY: Family = Family { name: "threads", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "threads", states: rows, read };
 
 states! { rows;
     THREAD = "thread", PutBack::Criu, Class::Breaks, "the thread is not there";
@@ -173,7 +173,7 @@ fn of_status(thread: &Thread, snapshot: &mut Snapshot) {
 
 /// A set of pending signals, without those of interval timers, which arrive while it stands still,
 /// and without SIGSTOP, by which it does.
-pub fn without_timers(set: &str) -> String {
+pub(crate) fn without_timers(set: &str) -> String {
     let dropped = [libc::SIGALRM, libc::SIGVTALRM, libc::SIGPROF, libc::SIGSTOP];
     let mask = dropped.iter().fold(0u64, |mask, signal| mask | 1 << (signal - 1));
     u64::from_str_radix(set, 16)

@@ -13,7 +13,7 @@ use super::snapshot::{Snapshot, Standing};
 use super::state::{Class, PutBack, states};
 
 /// Timers.
-pub const FAMILY: Family = Family { name: "timers", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "timers", states: rows, read };
 
 states! { rows;
     POSIX = "timer", PutBack::Criu, Class::Breaks, "the timer is gone, or signals otherwise";
@@ -28,9 +28,9 @@ states! { rows;
 
 /// A timer goes on while snapshots are taken and while the container is written and restored: how
 /// far two readings of what remains may differ, in seconds.
-pub const RUNS_ON: f64 = 20.0;
+pub(crate) const RUNS_ON: f64 = 20.0;
 /// The same of a time of day, which does not depend on when it is read.
-pub const EXACT: f64 = 0.1;
+pub(crate) const EXACT: f64 = 0.1;
 
 fn read(standing: &Standing, snapshot: &mut Snapshot) {
     let numbers = Numbers::of(standing);

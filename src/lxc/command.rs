@@ -51,7 +51,7 @@ pub enum Error {
 }
 
 /// The result of a question.
-pub type Result<T> = std::result::Result<T, Error>;
+pub(crate) type Result<T> = std::result::Result<T, Error>;
 
 /// An answer that came: what `Header` says, its payload, its descriptors.
 #[derive(Debug)]

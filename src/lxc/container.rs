@@ -24,31 +24,18 @@ use crate::sys::process::{self, Process};
 /// The key of the part of its cgroup in which its tasks are.
 const INNER: &str = "lxc.cgroup.dir.container.inner";
 
-/// Who told us of the container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FoundBy {
-    /// The monitor, over its command socket.
-    Monitor,
-    /// The payload cgroup.
-    Cgroup,
-    /// The root directory of a process.
-    Root,
-}
-
 /// A running container.
 #[derive(Debug)]
-pub struct Running {
+pub(crate) struct Running {
     /// Its first process.
     pub init: Process,
     /// Its `lxc.cgroup.dir.container.inner`.
     pub inner_cgroup: Option<String>,
-    /// How it was found.
-    pub found_by: FoundBy,
 }
 
 /// By what a container is known besides its name, where its monitor is gone.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Marks<'a> {
+pub(crate) struct Marks<'a> {
     /// Its root, as `lxc.rootfs.path` names it.
     pub rootfs: Option<&'a Path>,
     /// `lxc.cgroup.dir.container`.
@@ -59,14 +46,14 @@ pub struct Marks<'a> {
 
 impl<'a> Marks<'a> {
     /// Those of a container whose definition is known.
-    pub fn of(defined: &'a Defined) -> Marks<'a> {
+    pub(crate) fn of(defined: &'a Defined) -> Marks<'a> {
         let cgroup = defined.config.cgroup_dir_container();
         let inner_cgroup = cgroup.and(defined.config.cgroup_dir_inner());
         Marks { rootfs: Some(&defined.rootfs), cgroup, inner_cgroup }
     }
 
     /// Its root alone.
-    pub fn root(rootfs: Option<&'a Path>) -> Marks<'a> {
+    pub(crate) fn root(rootfs: Option<&'a Path>) -> Marks<'a> {
         Marks { rootfs, ..Marks::default() }
     }
 
@@ -84,7 +71,7 @@ impl<'a> Marks<'a> {
 ///
 /// # Errors
 /// When the monitor refuses to talk to us, or /proc cannot be read.
-pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Running>> {
+pub(crate) fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Running>> {
     let client = Client::new(lxcpath, name);
     match client.init_pid() {
         Ok(pid) => {
@@ -103,11 +90,7 @@ pub fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option<Runnin
                         Ok(inner) => inner,
                         Err(_) => marks.inner_cgroup.map(str::to_owned),
                     };
-                    return Ok(Some(Running {
-                        init,
-                        inner_cgroup: inner,
-                        found_by: FoundBy::Monitor,
-                    }));
+                    return Ok(Some(Running { init, inner_cgroup: inner }));
                 }
             }
             // It ended between the two: it does not run.
@@ -134,15 +117,14 @@ fn is_child_of_who_answers(init: &Process, address: &str) -> Result<bool> {
 }
 
 /// Whether a cgroup path has the name that liblxc gives where it is not told another.
-pub fn is_payload(path: &Path) -> bool {
+pub(crate) fn is_payload(path: &Path) -> bool {
     path.components().any(|c| c.as_os_str().to_string_lossy().starts_with("lxc.payload"))
 }
 
 /// As [`find`], without asking the monitor: for those whom the monitor waits for, its hooks.
-pub fn find_without_monitor(name: &str, marks: Marks<'_>) -> Result<Option<Running>> {
-    let running = |init, found_by| {
-        Ok(Some(Running { init, inner_cgroup: marks.inner_cgroup.map(str::to_owned), found_by }))
-    };
+pub(crate) fn find_without_monitor(name: &str, marks: Marks<'_>) -> Result<Option<Running>> {
+    let running =
+        |init| Ok(Some(Running { init, inner_cgroup: marks.inner_cgroup.map(str::to_owned) }));
     let root = marks.rootfs.map(RootIs::of).filter(|root| *root != RootIs::Unknown);
     let mut by_cgroup = None;
     for entry in fs::read_dir("/proc").context("list /proc")? {
@@ -160,20 +142,20 @@ pub fn find_without_monitor(name: &str, marks: Marks<'_>) -> Result<Option<Runni
         let cgroup = home.map(|home| home.path).unwrap_or_default();
         // Its root may be mounted where only it and its monitor see it (lxc.monitor.unshare).
         if marks.are_of(&cgroup) {
-            return running(init, FoundBy::Cgroup);
+            return running(init);
         }
         let in_cgroup = is_payload_of(&payload_part(&cgroup), name);
         let in_anothers = is_payload_of_another(&cgroup, name);
         match root.as_ref().map(|root| root.is_of(pid)) {
-            Some(true) if in_cgroup => return running(init, FoundBy::Cgroup),
+            Some(true) if in_cgroup => return running(init),
             // Containers may share a root; only read, or one after the other.
-            Some(true) if !in_anothers => return running(init, FoundBy::Root),
+            Some(true) if !in_anothers => return running(init),
             // The name alone may be that of a container in another LXC path.
             None if in_cgroup => by_cgroup = Some(init),
             _ => {}
         }
     }
-    by_cgroup.map_or(Ok(None), |init| running(init, FoundBy::Cgroup))
+    by_cgroup.map_or(Ok(None), running)
 }
 
 /// Whether the kernel counts this process as number 1 of a pid namespace just below ours.

@@ -16,7 +16,7 @@ use crate::sys::process;
 
 /// A container's place in one hierarchy of cgroups.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Home {
+pub(crate) struct Home {
     /// The cgroup with the limits; relative to the hierarchy's root, with a leading slash.
     pub path: PathBuf,
     /// Where its tasks begin below that; empty where these are the same.
@@ -26,7 +26,11 @@ pub struct Home {
 impl Home {
     /// The place of a container by its init, in the hierarchy of these controllers (none: cgroup2).
     /// `inner` is its `lxc.cgroup.dir.container.inner`.
-    pub fn of(init: i32, controllers: &[String], inner: Option<&str>) -> Result<Option<Home>> {
+    pub(crate) fn of(
+        init: i32,
+        controllers: &[String],
+        inner: Option<&str>,
+    ) -> Result<Option<Home>> {
         let file = format!("/proc/{init}/cgroup");
         let text = fs::read_to_string(&file).with_context(|| format!("read {file}"))?;
         let Some(outside) = path_in(&text, controllers) else { return Ok(None) };
@@ -85,7 +89,7 @@ fn root_of_namespace(outside: &Path, within: &Path) -> Option<PathBuf> {
 /// Where liblxc puts a container and its monitor at a start (cgfsng.c, `cgfsng_monitor_create`,
 /// `cgfsng_payload_create`, `cgfsng_monitor_destroy`), below where its cgroups begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
+pub(crate) struct Names {
     /// The container's, with the limits.
     pub payload: PathBuf,
     /// Where its tasks begin below that.
@@ -101,7 +105,7 @@ pub struct Names {
 impl Names {
     /// By a container's configuration, and the pattern of LXC's own settings
     /// (`lxc.cgroup.pattern`).
-    pub fn new(name: &str, config: &Config, pattern: Option<&str>) -> Names {
+    pub(crate) fn new(name: &str, config: &Config, pattern: Option<&str>) -> Names {
         let dir = config.cgroup_dir();
         let pivot = config
             .cgroup_dir_pivot()
@@ -145,7 +149,7 @@ impl Names {
 
 /// The path up to the component that liblxc made; the whole path if none looks like it
 /// (`lxc.cgroup.dir.container`).
-pub fn payload_part(path: &Path) -> PathBuf {
+pub(crate) fn payload_part(path: &Path) -> PathBuf {
     let mut part = PathBuf::new();
     for component in path.components() {
         part.push(component);

@@ -28,11 +28,11 @@ use super::config::{HookKind, Nic, NicKind};
 use crate::lxc::definition::Defined;
 use crate::sys::spawn::Place;
 
-pub use call::{CallError, HookCall, NetCall};
+pub(crate) use call::HookCall;
 
 /// After this a hook is taken to hang. LXC waits for ever; a hook that takes half a minute is still
 /// a hook.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 /// How much of a hook's output is kept, in bytes: its end, where the reason stands.
 const OUTPUT_MAX: usize = 16 * 1024;
 /// How much of it goes into an error.

@@ -1,16 +1,16 @@
 //! What LXC is: its configuration files, its command protocol, how its containers are found.
 
-pub mod command;
-pub mod config;
-pub mod container;
-pub mod definition;
-pub mod home;
-pub mod hook;
-pub mod name;
-pub mod protocol;
+pub(crate) mod command;
+pub(crate) mod config;
+pub(crate) mod container;
+pub(crate) mod definition;
+pub(crate) mod home;
+pub(crate) mod hook;
+pub(crate) mod name;
+pub(crate) mod protocol;
 mod root;
-pub mod server;
-pub mod settled;
-pub mod shell;
-pub mod tools;
-pub mod version;
+pub(crate) mod server;
+pub(crate) mod settled;
+pub(crate) mod shell;
+pub(crate) mod tools;
+pub(crate) mod version;

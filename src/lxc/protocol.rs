@@ -8,36 +8,37 @@
 
 use std::fmt;
 
-pub use address::{address, fifo_path, fnv1a64, socket_name, trim_lxcpath};
+pub use address::socket_name;
+pub(crate) use address::{address, fifo_path, trim_lxcpath};
 
 mod address;
 #[cfg(test)]
 mod tests;
 
 /// Length of a request's header (`struct lxc_cmd_req`).
-pub const REQUEST_LEN: usize = 16;
+pub(crate) const REQUEST_LEN: usize = 16;
 /// Length of a response's header (`struct lxc_cmd_rsp`).
-pub const RESPONSE_LEN: usize = 16;
+pub(crate) const RESPONSE_LEN: usize = 16;
 /// The longest payload either way, `LXC_CMD_DATA_MAX`. Only the answer to CONSOLE_LOG may be
 /// longer.
-pub const PAYLOAD_MAX: usize = 8192;
+pub(crate) const PAYLOAD_MAX: usize = 8192;
 /// Length of `struct cgroup_ctx`.
-pub const CGROUP_CTX_LEN: usize = 96;
+pub(crate) const CGROUP_CTX_LEN: usize = 96;
 /// Length of `struct cgroup_fd`.
-pub const CGROUP_FD_LEN: usize = 80;
+pub(crate) const CGROUP_FD_LEN: usize = 80;
 /// Length of `struct device_item`.
-pub const DEVICE_ITEM_LEN: usize = 40;
+pub(crate) const DEVICE_ITEM_LEN: usize = 40;
 /// Length of `struct lxc_cmd_console_log`.
-pub const CONSOLE_LOG_LEN: usize = 24;
+pub(crate) const CONSOLE_LOG_LEN: usize = 24;
 /// Length of the list of wanted states: one `int` for each state.
-pub const WANTED_LEN: usize = 4 * State::COUNT;
+pub(crate) const WANTED_LEN: usize = 4 * State::COUNT;
 /// Length of `struct lxc_msg`. Below PIPE_BUF, so that it is written to the fifo in one piece.
-pub const MESSAGE_LEN: usize = 264;
+pub(crate) const MESSAGE_LEN: usize = 264;
 /// Most hierarchies, and so descriptors, in one `cgroup_ctx` (`CGROUP_CTX_MAX_FD`).
-pub const CGROUP_CTX_MAX_FD: usize = 20;
+pub(crate) const CGROUP_CTX_MAX_FD: usize = 20;
 /// What ADD_STATE_CLIENT answers when the client has to wait: the number after the last state,
 /// `MAX_STATE`.
-pub const MAX_STATE: i32 = State::COUNT as i32;
+pub(crate) const MAX_STATE: i32 = State::COUNT as i32;
 
 /// Length of the name in a state message, with its NUL (`NAME_MAX + 1`).
 const NAME_LEN: usize = 256;
@@ -51,7 +52,7 @@ const CONTROLLER_LEN: usize = 64;
     missing_docs,
     reason = "the names are LXC's, without LXC_CMD_; server::answer says what each does"
 )]
-pub enum Command {
+pub(crate) enum Command {
     GetTtyFd = 0,
     TerminalWinch = 1,
     Stop = 2,
@@ -83,7 +84,7 @@ pub enum Command {
 
 impl Command {
     /// Every command in the order of its number.
-    pub const ALL: [Command; 27] = [
+    pub(crate) const ALL: [Command; 27] = [
         Command::GetTtyFd,
         Command::TerminalWinch,
         Command::Stop,
@@ -114,12 +115,12 @@ impl Command {
     ];
 
     /// The command of this number, if LXC 7.0 or older has one.
-    pub fn from_number(number: i32) -> Option<Command> {
+    pub(crate) fn from_number(number: i32) -> Option<Command> {
         usize::try_from(number).ok().and_then(|n| Command::ALL.get(n)).copied()
     }
 
     /// Its number on the wire.
-    pub fn number(self) -> i32 {
+    pub(crate) fn number(self) -> i32 {
         self as i32
     }
 }
@@ -266,9 +267,9 @@ pub enum HierarchyKind {
 }
 
 /// A bit of `utilities`: device rules can be set (by a BPF program).
-pub const UTILITY_DEVICES: u32 = 1;
+pub(crate) const UTILITY_DEVICES: u32 = 1;
 /// A bit of `utilities`: the container can be frozen by `cgroup.freeze`.
-pub const UTILITY_FREEZER: u32 = 2;
+pub(crate) const UTILITY_FREEZER: u32 = 2;
 
 /// The container's cgroup in every hierarchy (`struct cgroup_ctx`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -430,10 +431,10 @@ impl ConsoleLog {
 
 /// Which states a client waits for: 0 no, 1 yes, 2 yes but not if it is so already (it waits for a
 /// reboot).
-pub type Wanted = [i32; State::COUNT];
+pub(crate) type Wanted = [i32; State::COUNT];
 
 /// The 32 bytes of a list of wanted states.
-pub fn encode_wanted(wanted: &Wanted) -> [u8; WANTED_LEN] {
+pub(crate) fn encode_wanted(wanted: &Wanted) -> [u8; WANTED_LEN] {
     let mut bytes = Bytes::new();
     for (i, want) in wanted.iter().enumerate() {
         bytes = bytes.put(4 * i, &want.to_ne_bytes());
@@ -512,7 +513,7 @@ pub fn c_string(payload: &[u8]) -> Option<&str> {
 }
 
 /// A text as payload: with its NUL.
-pub fn to_c_string(text: &str) -> Vec<u8> {
+pub(crate) fn to_c_string(text: &str) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(text.len() + 1);
     bytes.extend_from_slice(text.as_bytes());
     bytes.push(0);

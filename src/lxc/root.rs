@@ -28,7 +28,7 @@ pub(super) enum RootIs {
 
 impl RootIs {
     /// As `lxc.rootfs.path` names it, with its kind before it or without.
-    pub fn of(rootfs: &Path) -> RootIs {
+    pub(super) fn of(rootfs: &Path) -> RootIs {
         let text = rootfs.to_str().unwrap_or_default();
         let path = if text.starts_with('/') {
             text
@@ -50,7 +50,7 @@ impl RootIs {
     }
 
     /// Whether the root of this process is that. One that is gone has none.
-    pub fn is_of(&self, pid: i32) -> bool {
+    pub(super) fn is_of(&self, pid: i32) -> bool {
         if let RootIs::Directory(device, inode) = self {
             // One that is the root of another container may be a file system whose server has
             // stopped.

@@ -16,7 +16,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Waits until LXC says that the container runs, and its init executes a program other than that of
 /// its monitor; for some seconds at most.
-pub fn wait(client: &Client, init: i32) {
+pub(crate) fn wait(client: &Client, init: i32) {
     let end = Instant::now() + LIMIT;
     while (client.state().is_ok_and(|state| state == State::Starting) || executes_lxc(init))
         && Instant::now() < end

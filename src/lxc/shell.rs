@@ -8,13 +8,13 @@ use super::name::{ContainerName, LxcPath};
 /// Whether a shell and the program it runs take this for one word and for no option. What a
 /// container's root has named goes into no command otherwise: it would be shell code of the
 /// container's that the host's root pastes.
-pub fn is_plain(word: &str) -> bool {
+pub(crate) fn is_plain(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "@:_.-/".contains(c);
     !word.is_empty() && !word.starts_with('-') && word.chars().all(plain)
 }
 
 /// A word of the administrator's, as a shell takes it.
-pub fn quoted(word: &str) -> String {
+pub(crate) fn quoted(word: &str) -> String {
     match is_plain(word) {
         true => word.to_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
@@ -23,7 +23,7 @@ pub fn quoted(word: &str) -> String {
 
 /// The options that name a container: `-n NAME`, and `-P PATH` where it is not in LXC's own
 /// directory. Without that the command would be about another container of this name.
-pub fn options(name: &ContainerName, lxcpath: &LxcPath) -> String {
+pub(crate) fn options(name: &ContainerName, lxcpath: &LxcPath) -> String {
     let mut text = format!("-n {}", quoted(name.as_str()));
     if lxcpath.as_path() != Path::new(DEFAULT_LXCPATH) {
         text.push_str(&format!(" -P {}", quoted(&lxcpath.to_string())));
@@ -34,7 +34,7 @@ pub fn options(name: &ContainerName, lxcpath: &LxcPath) -> String {
 /// The commands that restart a container so that it reads its configuration again. `lxc-stop -r`
 /// does not: the monitor keeps what it has read (lxccontainer.c, `do_lxcapi_start`). Proxmox VE
 /// writes the configuration itself.
-pub fn restart(name: &ContainerName, lxcpath: &LxcPath) -> String {
+pub(crate) fn restart(name: &ContainerName, lxcpath: &LxcPath) -> String {
     let is_of_proxmox = || Path::new("/etc/pve/lxc").join(format!("{name}.conf")).exists();
     if lxcpath.as_path() == Path::new(DEFAULT_LXCPATH) && is_of_proxmox() {
         return format!("pct reboot {}", quoted(name.as_str()));

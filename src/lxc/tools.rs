@@ -11,7 +11,7 @@ use crate::sys::spawn::Place;
 
 /// How a container was shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ShutDown {
+pub(crate) enum ShutDown {
     /// Its init has ended it.
     Cleanly,
     /// It took too long and was killed.
@@ -20,7 +20,7 @@ pub enum ShutDown {
 
 /// Starts a container in the background, and returns when it runs. `config` is another file than
 /// its own.
-pub fn start(lxcpath: &Path, name: &str, config: Option<&Path>) -> Result<()> {
+pub(crate) fn start(lxcpath: &Path, name: &str, config: Option<&Path>) -> Result<()> {
     let config = config.iter().flat_map(|file| [OsStr::new("-f"), file.as_os_str()]);
     run(
         "lxc-start",
@@ -31,7 +31,7 @@ pub fn start(lxcpath: &Path, name: &str, config: Option<&Path>) -> Result<()> {
 }
 
 /// Asks a container's init to end it; it is killed if that takes longer than this.
-pub fn shut_down(lxcpath: &Path, name: &str, limit: Duration) -> Result<ShutDown> {
+pub(crate) fn shut_down(lxcpath: &Path, name: &str, limit: Duration) -> Result<ShutDown> {
     let begin = Instant::now();
     // lxc-stop reads a C int.
     let seconds = limit.as_secs().clamp(1, i32::MAX as u64).to_string();

@@ -16,7 +16,7 @@ const PLACES: &[&str] = &["/usr/bin/lxc-info", "/usr/local/bin/lxc-info"];
 const LONGEST: usize = 40;
 
 /// LXC's version; none where its tools are not installed, or do not tell.
-pub fn find_cached(cache: &Path) -> Option<String> {
+pub(crate) fn find_cached(cache: &Path) -> Option<String> {
     let program = PLACES.iter().map(Path::new).find(|p| p.is_file())?;
     let meta = program.metadata().ok()?;
     let changed = (meta.ctime(), meta.ctime_nsec(), meta.mtime(), meta.mtime_nsec());

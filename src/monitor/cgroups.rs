@@ -33,7 +33,7 @@ struct Held {
 }
 
 impl Cgroups {
-    pub fn new(payload: &[Cgroup]) -> anyhow::Result<Cgroups> {
+    pub(super) fn new(payload: &[Cgroup]) -> anyhow::Result<Cgroups> {
         let hybrid = payload.iter().any(|c| !c.hierarchy.is_unified());
         let held = payload.iter().map(|cgroup| {
             // LXC writes no slash before it where there is cgroup2 alone.
@@ -59,12 +59,12 @@ impl Cgroups {
         Ok(Cgroups { held: held.collect::<anyhow::Result<_>>()?, freezer })
     }
 
-    pub fn layout(&self) -> Layout {
+    pub(super) fn layout(&self) -> Layout {
         let hybrid = self.held.iter().any(|h| h.kind == HierarchyKind::V1);
         if hybrid { Layout::Hybrid } else { Layout::Unified }
     }
 
-    pub fn hierarchies(&self) -> Vec<Hierarchy<'_>> {
+    pub(super) fn hierarchies(&self) -> Vec<Hierarchy<'_>> {
         let told = self.held.iter().map(|held| Hierarchy {
             kind: held.kind,
             controllers: held.controllers.clone(),
@@ -76,17 +76,17 @@ impl Cgroups {
         told.collect()
     }
 
-    pub fn is_frozen(&self) -> bool {
+    pub(super) fn is_frozen(&self) -> bool {
         cgroup::is_frozen(&self.freezer).unwrap_or(false)
     }
 
     /// A frozen task does not even die.
-    pub fn thaw(&self) -> io::Result<()> {
+    pub(super) fn thaw(&self) -> io::Result<()> {
         cgroup::set_frozen(&self.freezer, false).map_err(io::Error::other)
     }
 
     /// Freezes or thaws it on cgroup2, and waits until it is done.
-    pub fn set_frozen(&self, frozen: bool, limit: Option<Duration>) -> io::Result<()> {
+    pub(super) fn set_frozen(&self, frozen: bool, limit: Option<Duration>) -> io::Result<()> {
         cgroup::set_frozen(&self.freezer, frozen).map_err(io::Error::other)?;
         let wanted = if frozen { "frozen 1" } else { "frozen 0" };
         let end = Instant::now() + limit.unwrap_or(FREEZE_LIMIT).min(FREEZE_LIMIT);

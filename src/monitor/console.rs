@@ -60,7 +60,7 @@ impl Peer {
 
 impl Terminals {
     /// Begins to serve them.
-    pub fn new(terminals: Vec<Terminal>, config: &Config) -> Terminals {
+    pub(super) fn new(terminals: Vec<Terminal>, config: &Config) -> Terminals {
         let (mut consoles, ttys): (Vec<_>, Vec<_>) =
             terminals.into_iter().partition(|t| t.tty.number == 0);
         let mut all = Terminals { ttys, console: consoles.pop(), ..Terminals::default() };
@@ -76,18 +76,18 @@ impl Terminals {
     }
 
     /// How many ttys there are.
-    pub fn count(&self) -> i32 {
+    pub(super) fn count(&self) -> i32 {
         self.ttys.iter().filter_map(|t| i32::try_from(t.tty.number).ok()).max().unwrap_or(0)
     }
 
     /// What is to be watched for reading.
-    pub fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    pub(super) fn watched(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let console = self.console.as_ref().map(|c| c.pty.master.as_fd());
         console.into_iter().chain(self.peer.as_ref().map(Peer::end))
     }
 
     /// Passes on what has come.
-    pub fn pass_on(&mut self) {
+    pub(super) fn pass_on(&mut self) {
         let Some(console) = &self.console else { return };
         let mut bytes = [0; PIECE];
         for _ in 0..PIECES {
@@ -114,7 +114,7 @@ impl Terminals {
     }
 
     /// The end that is handed out.
-    pub fn lend(&mut self, number: i32) -> Option<BorrowedFd<'_>> {
+    pub(super) fn lend(&mut self, number: i32) -> Option<BorrowedFd<'_>> {
         if number != CONSOLE {
             let tty = self.ttys.iter().find(|t| i32::try_from(t.tty.number) == Ok(number))?;
             return Some(tty.pty.master.as_fd());
@@ -133,7 +133,7 @@ impl Terminals {
     }
 
     /// Those that are handed out now; others have come back.
-    pub fn keep_lent(&mut self, numbers: &[i32]) {
+    pub(super) fn keep_lent(&mut self, numbers: &[i32]) {
         if matches!(self.peer, Some(Peer::Client(_))) && !numbers.contains(&CONSOLE) {
             self.peer = None;
         }
@@ -141,7 +141,7 @@ impl Terminals {
 
     /// Gives the console the window of who is there. (The kernel tells nobody if it is of the same
     /// size.)
-    pub fn take_window_size(&self) {
+    pub(super) fn take_window_size(&self) {
         let (Some(console), Some(peer)) = (&self.console, &self.peer) else { return };
         if let Err(e) = pty::copy_window_size(peer.end(), console.pty.master.as_fd()) {
             log::debug!("set the console's window size: {e}");
@@ -149,14 +149,14 @@ impl Terminals {
     }
 
     /// What the ring buffer holds; `None` if there is none.
-    pub fn read_log(&mut self, asked: ConsoleLog) -> Option<Result<Vec<u8>, Errno>> {
+    pub(super) fn read_log(&mut self, asked: ConsoleLog) -> Option<Result<Vec<u8>, Errno>> {
         self.pass_on();
         self.ring.exists().then(|| self.ring.read(asked))
     }
 
     /// The container has ended: the last of its output goes to the log, and a terminal of the
     /// host's gets its settings back.
-    pub fn close(mut self) {
+    pub(super) fn close(mut self) {
         self.pass_on();
         if let Some(log) = &mut self.log
             && let Err(e) = log.finish(&self.ring)

@@ -15,12 +15,12 @@ use crate::resources::network::Port;
 
 /// The namespaces of a container that are its own, held beyond the end of its init.
 #[derive(Debug, Default)]
-pub struct Namespaces(Vec<(&'static str, File)>);
+pub(super) struct Namespaces(Vec<(&'static str, File)>);
 
 impl Namespaces {
     /// Holds them, if there is a hook that could want them at the end; held ones keep mounts and
     /// links alive.
-    pub fn for_hooks(config: &Config, init: i32) -> Result<Namespaces> {
+    pub(super) fn for_hooks(config: &Config, init: i32) -> Result<Namespaces> {
         let wanted = !config.hooks(HookKind::Stop).is_empty()
             || config.nics().iter().any(|n| n.script_down.is_some());
         if wanted { Namespaces::hold(init) } else { Ok(Namespaces::default()) }
@@ -57,7 +57,7 @@ impl Namespaces {
 
 /// A container whose init has ended.
 #[derive(Debug)]
-pub struct AtEnd<'a> {
+pub(super) struct AtEnd<'a> {
     /// Its definition.
     pub defined: &'a Defined,
     /// The pid that its init had.
@@ -70,7 +70,7 @@ pub struct AtEnd<'a> {
 
 impl<'a> AtEnd<'a> {
     /// Runs the `script.down` of each interface; the host's ends of the pairs must still be there.
-    pub fn network_down(&self, ports: &[Port]) -> Result<()> {
+    pub(super) fn network_down(&self, ports: &[Port]) -> Result<()> {
         let context = self.context();
         let mut errors = ErrorList::default();
         for nic in self.defined.config.nics() {
@@ -83,12 +83,12 @@ impl<'a> AtEnd<'a> {
     }
 
     /// Runs the stop hooks, which still have the namespaces.
-    pub fn run_stop(&self) -> Result<()> {
+    pub(super) fn run_stop(&self) -> Result<()> {
         hook::run_all(HookKind::Stop, &self.context().with_target(self.target()))
     }
 
     /// Lets the namespaces go, then runs the post-stop hooks.
-    pub fn run_post_stop(self) -> Result<()> {
+    pub(super) fn run_post_stop(self) -> Result<()> {
         let target = self.target();
         let AtEnd { defined, init, namespaces, .. } = self;
         // LXC leaves their variables set, with nothing behind them; a hook is better off without.

@@ -48,7 +48,7 @@ pub(super) struct Container {
 }
 
 impl Container {
-    pub fn new(
+    pub(super) fn new(
         mut defined: Defined,
         init: Process,
         terminals: Vec<Terminal>,
@@ -83,13 +83,13 @@ impl Container {
         })
     }
 
-    pub fn is_frozen(&self) -> bool {
+    pub(super) fn is_frozen(&self) -> bool {
         self.cgroups.is_frozen()
     }
 
     /// The container has ended: lets its cgroup and devpts go, which are about to be removed, and
     /// its terminals.
-    pub fn close(self) -> (Defined, Process) {
+    pub(super) fn close(self) -> (Defined, Process) {
         self.terminals.close();
         (self.defined, self.init)
     }

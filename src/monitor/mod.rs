@@ -35,7 +35,7 @@ use lxc_backend::Container;
 
 /// How a container ended.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// Its init has ended.
     Stopped,
     /// It asked for a reboot; there may be clients who wait until it runs again.
@@ -46,7 +46,7 @@ pub enum End {
 ///
 /// # Errors
 /// What could not be cleaned up; it stays in the journal for the next command.
-pub fn serve(restored: Restored, signals: &Signals) -> Result<End> {
+pub(crate) fn serve(restored: Restored, signals: &Signals) -> Result<End> {
     let Restored { defined, init, mut server, mut journal, payload, pivots, ports, .. } = restored;
     let Restored { terminals, devices, phys_interfaces, mut filling, .. } = restored;
     let mut container = Container::new(defined, init, terminals, &payload, &ports, devices)?;
@@ -198,7 +198,7 @@ fn reap(pid: i32) -> Result<i32> {
 /// Becomes what LXC's tools look for: its own session, no terminal, `/` as its directory, and the
 /// name that LXC's monitors have. (The title is our first argument; it was given to us when we were
 /// started.)
-pub fn detach(name: &str) -> io::Result<()> {
+pub(crate) fn detach(name: &str) -> io::Result<()> {
     std::env::set_current_dir("/")?;
     crate::sys::process::set_own_name(name)
 }
@@ -209,7 +209,7 @@ fn report_lost_memory(cause: &anyhow::Error) {
 
 /// Lets go of standard streams, so that whoever waits for their end is not kept waiting by a
 /// container.
-pub fn let_go_of_streams() -> Result<()> {
+pub(crate) fn let_go_of_streams() -> Result<()> {
     let null = fs::OpenOptions::new()
         .read(true)
         .write(true)

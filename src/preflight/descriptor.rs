@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 const PROTOCOL: &str = "system.sockprotoname";
 
 /// The device of all masters of pseudo terminals.
-pub const PTMX: (u32, u32) = (5, 2);
+pub(crate) const PTMX: (u32, u32) = (5, 2);
 
 /// A file system object behind a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct File {
+pub(crate) struct File {
     /// Type and permissions.
     pub mode: u32,
     /// Its device number, if it is a device.
@@ -36,7 +36,7 @@ pub struct File {
 
 /// What a descriptor stands for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// A file with a path.
     File(File),
     /// A socket, with the name of its protocol.
@@ -54,7 +54,7 @@ pub enum Kind {
 
 /// An open descriptor of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     /// Its number.
     pub number: u32,
     /// What `/proc/PID/fd` says of it.
@@ -65,7 +65,7 @@ pub struct Descriptor {
 
 /// A deleted file that is mapped.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mapped {
+pub(crate) struct Mapped {
     /// Its former path, or what the kernel calls it.
     pub target: String,
     /// What it takes of its disk, in bytes.
@@ -76,7 +76,7 @@ pub struct Mapped {
 
 /// A process with its files.
 #[derive(Clone, Debug)]
-pub struct Opened<'a> {
+pub(crate) struct Opened<'a> {
     /// The process.
     pub task: &'a Task,
     /// Its descriptors.
@@ -92,7 +92,7 @@ pub struct Opened<'a> {
 
 /// The program that a process executes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Executed {
+pub(crate) struct Executed {
     /// Its path, as it was.
     pub target: String,
     /// The mount that it was executed from.
@@ -101,7 +101,7 @@ pub struct Executed {
 
 impl<'a> Opened<'a> {
     /// Reads the files of a process. One that has ended has none.
-    pub fn read(task: &'a Task) -> Result<Opened<'a>> {
+    pub(crate) fn read(task: &'a Task) -> Result<Opened<'a>> {
         let mut descriptors = Vec::new();
         let dir = format!("/proc/{}/fd", task.pid);
         match fs::read_dir(&dir) {

@@ -17,19 +17,19 @@ use crate::sys::clean_start;
 use crate::sys::path_trust::{self, Untrusted};
 
 /// Takes the right to change a container.
-pub fn operation(defined: &Defined, command: Command) -> Result<Operation> {
+pub(crate) fn operation(defined: &Defined, command: Command) -> Result<Operation> {
     Ok(Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), command)?)
 }
 
 /// When a command that begins now is to be given up.
-pub fn deadline(settings: &Settings) -> Option<Instant> {
+pub(crate) fn deadline(settings: &Settings) -> Option<Instant> {
     // What is beyond all clocks is no limit.
     let limit = (settings.timeout > 0).then_some(Duration::from_secs(settings.timeout))?;
     Instant::now().checked_add(limit)
 }
 
 /// The failure for a container that is not defined.
-pub fn not_defined(error: definition::Error) -> Failure {
+pub(crate) fn not_defined(error: definition::Error) -> Failure {
     match error {
         definition::Error::NotDefined(_) => Failure::new(Exit::WrongState, error)
             .hint("lxc-ls shows the containers; -P chooses another directory"),
@@ -46,7 +46,7 @@ pub fn not_defined(error: definition::Error) -> Failure {
 }
 
 /// The failure for a CRIU that cannot be used.
-pub fn no_criu(error: version::Error) -> Failure {
+pub(crate) fn no_criu(error: version::Error) -> Failure {
     let hint = match &error {
         version::Error::NotInstalled { .. } => {
             "install it (Debian: apt install criu), or name it in /etc/lxc/lxc-cr.toml"
@@ -60,7 +60,7 @@ pub fn no_criu(error: version::Error) -> Failure {
 }
 
 /// The failure for a container that does not run. One that is suspended would be lost by a start.
-pub fn not_running(defined: &Defined) -> Failure {
+pub(crate) fn not_running(defined: &Defined) -> Failure {
     let named = shell::options(&defined.name, &defined.lxcpath);
     let suspended = resume_mark::dir(&defined.dir()).join(layout::INVENTORY).exists();
     Failure::msg(Exit::WrongState, "it is not running").hint(match suspended {
@@ -74,7 +74,7 @@ pub fn not_running(defined: &Defined) -> Failure {
 /// Refuses what somebody else than root could have written or put into its place: the container's
 /// configuration with what it includes (hooks of it are run), its root, and the directory of
 /// images; gives the path of that free of links.
-pub fn check_places(defined: &Defined, images: &Path) -> Result<PathBuf> {
+pub(crate) fn check_places(defined: &Defined, images: &Path) -> Result<PathBuf> {
     let guest = defined.config.guest();
     let check = || -> anyhow::Result<PathBuf> {
         defined.config.sources().iter().try_for_each(|source| source.judge(guest))?;
@@ -101,7 +101,7 @@ pub fn check_places(defined: &Defined, images: &Path) -> Result<PathBuf> {
 }
 
 /// Refuses to restore from a process whose restrictions the container would inherit for good.
-pub fn refuse_restricted() -> Result<()> {
+pub(crate) fn refuse_restricted() -> Result<()> {
     let found = clean_start::lasting_restrictions().or_exit(Exit::Other)?;
     match found.is_empty() {
         true => Ok(()),
@@ -118,7 +118,7 @@ pub fn refuse_restricted() -> Result<()> {
 
 /// Refuses to stop an ephemeral container: LXC's monitor destroys it then, its root and its
 /// directory with the checkpoint in it.
-pub fn refuse_ephemeral(defined: &Defined) -> Result<()> {
+pub(crate) fn refuse_ephemeral(defined: &Defined) -> Result<()> {
     match defined.config.ephemeral() {
         false => Ok(()),
         true => Err(Failure::msg(

@@ -10,7 +10,7 @@ use crate::sys::kcmp;
 
 /// One that watches a descriptor which its process has not open.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foreign<'a> {
+pub(crate) struct Foreign<'a> {
     /// The process, the first that has the instance.
     pub task: &'a Task,
     /// The number of the instance.
@@ -21,7 +21,7 @@ pub struct Foreign<'a> {
 
 /// Reads all instances, in the order in which CRIU comes upon them: it dumps each where it finds it
 /// first.
-pub fn read<'a>(opened: &[Opened<'a>]) -> Vec<Foreign<'a>> {
+pub(crate) fn read<'a>(opened: &[Opened<'a>]) -> Vec<Foreign<'a>> {
     let mut seen: Vec<(i32, u32, Vec<u32>)> = Vec::new();
     let mut found = Vec::new();
     for Opened { task, descriptors, .. } in opened {
@@ -85,7 +85,7 @@ fn parse(info: &str) -> Vec<u32> {
 }
 
 /// Judges them; pure.
-pub fn judge(found: &[Foreign<'_>]) -> Vec<Finding> {
+pub(crate) fn judge(found: &[Foreign<'_>]) -> Vec<Finding> {
     let finding = |Foreign { task, descriptor, watched }: &Foreign<'_>| {
         let what = format!(
             "{} has an epoll (descriptor {descriptor}) that watches what another process has added: its descriptor {watched}",

@@ -29,7 +29,7 @@ const DEVICES: &[(u32, u32)] = &[(10, 200), (10, 235)];
 
 /// What of the checkpoint's own options matters to files.
 #[derive(Clone, Copy, Debug)]
-pub struct Cures<'a> {
+pub(crate) struct Cures<'a> {
     /// Deleted files are copied up to this size, in bytes.
     pub ghost_limit: u64,
     /// Files of the host that CRIU is told of.
@@ -41,7 +41,7 @@ pub struct Cures<'a> {
 }
 
 /// Judges the open files of all processes; pure.
-pub fn judge(opened: &[Opened<'_>], tables: &Tables, cures: &Cures<'_>) -> Vec<Finding> {
+pub(crate) fn judge(opened: &[Opened<'_>], tables: &Tables, cures: &Cures<'_>) -> Vec<Finding> {
     let mut found = Vec::new();
     for Opened { task, descriptors, mapped, program, .. } in opened {
         found.extend(program.as_ref().filter(|p| !tables.has(p.mount)).map(|p| outside(task, p)));

@@ -11,13 +11,13 @@ use crate::resources::network::iptables::{self, Unsaved};
 ///
 /// # Errors
 /// Why a restore would fail.
-pub fn try_out(netns: BorrowedFd<'_>) -> Result<(), Unsaved> {
+pub(crate) fn try_out(netns: BorrowedFd<'_>) -> Result<(), Unsaved> {
     let saved = iptables::save(netns)?;
     iptables::try_out(&saved).map_err(Unsaved::Refused)
 }
 
 /// Judges that; pure.
-pub fn judge(tried: &Result<(), Unsaved>, names: &Names) -> Option<Finding> {
+pub(crate) fn judge(tried: &Result<(), Unsaved>, names: &Names) -> Option<Finding> {
     let unsaved = tried.as_ref().err()?;
     let why = "a restore would fail, for nft(8) cannot read what it says of such extensions";
     let finding = match unsaved {

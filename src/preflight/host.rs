@@ -24,7 +24,7 @@ const CRIU_CACHE: &str = "/run/criu.kdat";
 
 /// Who asks: CRIU will run as the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// Our user.
     pub uid: u32,
     /// Our group.
@@ -37,7 +37,7 @@ pub struct Caller {
 
 impl Caller {
     /// Looks at this process.
-    pub fn read() -> Result<Caller> {
+    pub(crate) fn read() -> Result<Caller> {
         let status = fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
         let field = |name: &str| status.lines().find_map(|l| l.strip_prefix(name)).map(str::trim);
         let effective =
@@ -53,7 +53,7 @@ impl Caller {
 
 /// What CRIU will find here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     /// The kernel's version: 6 and 18.
     pub kernel: (u32, u32),
     /// Whether the loopback interface of our network namespace is up.
@@ -70,7 +70,7 @@ pub struct Host {
 
 impl Host {
     /// Looks at the kernel and the programs; what needs more than that is for the caller to say.
-    pub fn read(loopback_up: bool, no_children: bool, frozen: bool) -> Host {
+    pub(crate) fn read(loopback_up: bool, no_children: bool, frozen: bool) -> Host {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let missing = ["ip", "tar"].into_iter().filter(|name| !is_installed(name));
         Host {
@@ -95,13 +95,13 @@ fn is_installed(program: &str) -> bool {
 }
 
 /// Whether this CRIU was built to dump maps of eBPF (CONFIG_HAS_LIBBPF): then it needs the library.
-pub fn dumps_bpf_maps(criu: &Path) -> bool {
+pub(crate) fn dumps_bpf_maps(criu: &Path) -> bool {
     const LIBRARY: &[u8] = b"libbpf.so";
     fs::read(criu).is_ok_and(|bytes| bytes.windows(LIBRARY.len()).any(|w| w == LIBRARY))
 }
 
 /// What the kernel lacks for whatever container; pure.
-pub fn judge_kernel(host: &Host) -> Vec<Finding> {
+pub(crate) fn judge_kernel(host: &Host) -> Vec<Finding> {
     let mut found = Vec::new();
     if host.no_children {
         found.push(
@@ -128,7 +128,7 @@ pub fn judge_kernel(host: &Host) -> Vec<Finding> {
 }
 
 /// Judges the host; pure.
-pub fn judge(
+pub(crate) fn judge(
     host: &Host,
     criu: &Criu,
     opened: &[Opened<'_>],
@@ -168,7 +168,7 @@ pub fn judge(
 }
 
 /// A program that CRIU runs, and that is missing.
-pub fn tool(name: &str, what: &str, package: &str) -> Finding {
+pub(crate) fn tool(name: &str, what: &str, package: &str) -> Finding {
     Finding::blocker(
         format!("the program '{name}' is not installed on this host"),
         format!("CRIU saves {what} with it"),

@@ -66,7 +66,7 @@ impl Rights {
 }
 
 /// The processes that are confined.
-pub fn read(tasks: &Tasks) -> Vec<&Task> {
+pub(crate) fn read(tasks: &Tasks) -> Vec<&Task> {
     if !landlock::is_on() {
         return Vec::new();
     }
@@ -103,7 +103,7 @@ fn is_kept_out(stopped: &Stopped, own: i32, others: &[i32]) -> bool {
 }
 
 /// Judges them; pure.
-pub fn judge(confined: &[&Task]) -> Vec<Finding> {
+pub(crate) fn judge(confined: &[&Task]) -> Vec<Finding> {
     let finding = |task: &&Task| {
         let what = format!("{} is confined by Landlock", task.name());
         let why = "CRIU does not restore that: it would have the access back that it has given up";

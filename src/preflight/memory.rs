@@ -6,7 +6,7 @@ use super::finding::{Finding, Place};
 use super::task::{Task, end};
 
 /// Judges the memory of all processes; pure. infect.c: `POKEDATA failed`.
-pub fn judge(opened: &[Opened<'_>], names: &Names) -> Vec<Finding> {
+pub(crate) fn judge(opened: &[Opened<'_>], names: &Names) -> Vec<Finding> {
     opened
         .iter()
         .filter_map(|o| Some(shared_code(o.task, o.shared_code.as_deref()?, names)))

@@ -48,37 +48,37 @@ use crate::resources::terminals::{is_lent, lent};
 use crate::settings::Settings;
 use crate::sys::netlink::{Link, Netlink};
 
-pub mod descriptor;
-pub mod entry;
-pub mod epoll;
-pub mod files;
+pub(crate) mod descriptor;
+pub(crate) mod entry;
+pub(crate) mod epoll;
+pub(crate) mod files;
 mod finding;
-pub mod firewall;
-pub mod host;
-pub mod landlock;
-pub mod memory;
-pub mod mount_sources;
-pub mod mounts;
-pub mod namespaces;
-pub mod network;
-pub mod processes;
-pub mod propagation;
-pub mod queues;
-pub mod sockets;
-pub mod space;
-pub mod start_state;
-pub mod task;
-pub mod terminals;
-pub mod threads;
-pub mod unix_names;
+pub(crate) mod firewall;
+pub(crate) mod host;
+pub(crate) mod landlock;
+pub(crate) mod memory;
+pub(crate) mod mount_sources;
+pub(crate) mod mounts;
+pub(crate) mod namespaces;
+pub(crate) mod network;
+pub(crate) mod processes;
+pub(crate) mod propagation;
+pub(crate) mod queues;
+pub(crate) mod sockets;
+pub(crate) mod space;
+pub(crate) mod start_state;
+pub(crate) mod task;
+pub(crate) mod terminals;
+pub(crate) mod threads;
+pub(crate) mod unix_names;
 
-pub use finding::{Fails, Finding, Findings, Place, Severity};
+pub(crate) use finding::{Fails, Finding, Findings, Severity};
 
 use descriptor::{Kind, Opened};
 
 /// Who is looked at, and for what checkpoint.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// The container as it is defined.
     pub defined: &'a Defined,
     /// The same as it runs.
@@ -97,7 +97,7 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// When /proc or netlink cannot be read, or the container ends meanwhile.
-pub fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
+pub(crate) fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findings> {
     let Subject { defined, running, criu, settings, images, incremental } = *subject;
     let init = running.init.pid();
     let names = Names::of(&defined.name, &defined.lxcpath);
@@ -207,7 +207,7 @@ fn is_frozen(running: &Running) -> bool {
 
 /// How a command in the container is typed on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
+pub(crate) struct Names {
     name: String,
     options: String,
     restart: String,
@@ -223,18 +223,18 @@ impl Names {
     }
 
     /// The command to paste.
-    pub fn attach(&self, command: &str) -> String {
+    pub(crate) fn attach(&self, command: &str) -> String {
         format!("lxc-attach {} -- {command}", self.options)
     }
 
     /// The commands that prepare the container, which has to be restarted for that.
-    pub fn prepare(&self) -> String {
+    pub(crate) fn prepare(&self) -> String {
         format!("lxc-cr prepare {} && {}", self.options, self.restart)
     }
 
     /// The command that gives LXC's unit for the container no stream to the journal, at its next
     /// start.
-    pub fn null_output(&self) -> String {
+    pub(crate) fn null_output(&self) -> String {
         let dir = format!("/etc/systemd/system/lxc@{}.service.d", self.name);
         format!(
             "mkdir -p '{dir}' && printf '[Service]\\nStandardOutput=null\\nStandardError=null\\n' > '{dir}/no-journal.conf' && \

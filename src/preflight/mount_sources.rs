@@ -17,7 +17,7 @@ use crate::resources::mounts::identity::Identity;
 
 /// What has to be looked up.
 #[derive(Clone, Debug, Default)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// What is now at the source of each external whose former one was deleted; none where nothing
     /// is.
     now: Vec<(PathBuf, Option<Identity>)>,
@@ -31,7 +31,7 @@ pub struct Seen {
 
 impl Seen {
     /// Looks, through init's root. `host` is the mount table of `monitor`.
-    pub fn read(
+    pub(crate) fn read(
         init: i32,
         tables: &Tables,
         externals: &[External],
@@ -91,7 +91,7 @@ fn goes_with_its_mount(source: &str) -> bool {
 }
 
 /// Judges; pure.
-pub fn judge(
+pub(crate) fn judge(
     tables: &Tables,
     opened: &[Opened<'_>],
     seen: &Seen,

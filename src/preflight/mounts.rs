@@ -15,7 +15,7 @@ use crate::resources::terminals;
 
 /// The mount tables of the container: of init's mount namespace, and of each other one in it.
 #[derive(Clone, Debug, Default)]
-pub struct Tables {
+pub(crate) struct Tables {
     /// Init's first.
     tables: Vec<Vec<Mount>>,
     /// In which table a mount is, and where there.
@@ -45,7 +45,7 @@ impl Tables {
     }
 
     /// Reads one table for each mount namespace of the container.
-    pub fn read(tasks: &Tasks) -> Result<Tables> {
+    pub(crate) fn read(tasks: &Tasks) -> Result<Tables> {
         let mut tables = Vec::new();
         for (at, task) in tasks.one_of_each("mnt").into_iter().enumerate() {
             match mounts::table(task.pid) {
@@ -59,7 +59,7 @@ impl Tables {
     }
 
     /// Init's.
-    pub fn main(&self) -> &[Mount] {
+    pub(crate) fn main(&self) -> &[Mount] {
         self.tables.first().map_or(&[], Vec::as_slice)
     }
 
@@ -68,13 +68,13 @@ impl Tables {
     }
 
     /// Whether one of the tables has this mount.
-    pub fn has(&self, id: i32) -> bool {
+    pub(crate) fn has(&self, id: i32) -> bool {
         self.by_id.contains_key(&id)
     }
 
     /// The mount point that hides a file of this mount: a mount upon it, or upon one below it, at
     /// or above the file.
-    pub fn hidden_by(&self, id: i32, path: &Path) -> Option<PathBuf> {
+    pub(crate) fn hidden_by(&self, id: i32, path: &Path) -> Option<PathBuf> {
         let mut above: Vec<PathBuf> = path.ancestors().map(Path::to_owned).collect();
         above.reverse();
         let (mut at, mut from) = (id, id);
@@ -94,7 +94,7 @@ impl Tables {
 }
 
 /// Judges the mounts; pure.
-pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Finding> {
+pub(crate) fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Finding> {
     let main = tables.main();
     let Some(root) = main.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
     let mut found = Vec::new();
@@ -114,7 +114,7 @@ pub fn judge(tables: &Tables, externals: &[External], names: &Names) -> Vec<Find
 }
 
 /// A root that no restart could mount.
-pub fn of_root(unsupported: &Unsupported) -> Finding {
+pub(crate) fn of_root(unsupported: &Unsupported) -> Finding {
     Finding::blocker(
         unsupported.to_string(),
         "the checkpoint could be made, but a restart would be refused",
@@ -290,7 +290,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A mount for the judges' tests.
-    pub fn mount(id: i32, parent: i32, root: &str, point: &str) -> Mount {
+    pub(crate) fn mount(id: i32, parent: i32, root: &str, point: &str) -> Mount {
         Mount {
             id,
             parent,
@@ -308,7 +308,7 @@ pub(super) mod tests {
     }
 
     /// A container with one mount namespace.
-    pub fn tables(table: Vec<Mount>) -> Tables {
+    pub(crate) fn tables(table: Vec<Mount>) -> Tables {
         Tables::of(vec![table])
     }
 

@@ -10,7 +10,7 @@ use crate::lxc::config::Config;
 use crate::lxc::shell;
 
 /// Judges the namespaces; pure.
-pub fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
+pub(crate) fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
     let Some(init) = tasks.tree.first() else { return Vec::new() };
     let mut found = Vec::new();
     let mut told = BTreeSet::new();
@@ -35,7 +35,7 @@ pub fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
 
 /// What it shares with another container by its configuration. CRIU would dump that as its own, and
 /// the other one's interfaces with it.
-pub fn shared(config: &Config) -> Vec<Finding> {
+pub(crate) fn shared(config: &Config) -> Vec<Finding> {
     let kinds = NAMESPACES.iter().filter_map(|kind| Some((*kind, config.shared_namespace(kind)?)));
     let found = kinds.map(|(kind, with)| {
         Finding::blocker(

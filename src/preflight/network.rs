@@ -16,7 +16,7 @@ const FALLBACK: &[&str] = &["lo", "gre0", "gretap0", "sit0"];
 
 /// A bridge that the configuration names for an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bridge {
+pub(crate) struct Bridge {
     /// The interface in the container.
     pub interface: String,
     /// The bridge.
@@ -26,7 +26,7 @@ pub struct Bridge {
 }
 
 /// Judges the interfaces other than veth; pure.
-pub fn judge(
+pub(crate) fn judge(
     interfaces: &[Inner],
     devices: &[Device],
     bridges: &[Bridge],
@@ -40,7 +40,7 @@ pub fn judge(
 
 /// Judges the host's ends of its veth pairs; pure. Only a port of a Linux bridge has such a port's
 /// settings.
-pub fn judge_ports(ports: &[Port]) -> Vec<Finding> {
+pub(crate) fn judge_ports(ports: &[Port]) -> Vec<Finding> {
     let elsewhere = |port: &Port| {
         let controller = port.bridge.as_deref().filter(|_| port.settings.is_none())?;
         Some(

@@ -10,7 +10,7 @@ use crate::lxc::shell;
 
 /// Judges the processes themselves; pure. What the freezer of v1 has stopped (`frozen`) is in state
 /// D, too.
-pub fn judge(tasks: &Tasks, caller: &Caller, frozen: bool) -> Vec<Finding> {
+pub(crate) fn judge(tasks: &Tasks, caller: &Caller, frozen: bool) -> Vec<Finding> {
     let mut found = Vec::new();
     for task in tasks.tree.iter().filter(|t| !t.is_zombie()) {
         found.extend(session(task));
@@ -68,7 +68,7 @@ fn zombies(tree: &[Task]) -> Option<Finding> {
 }
 
 /// What the container has frozen of itself; `dir` is its cgroup.
-pub fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec<Finding> {
+pub(crate) fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec<Finding> {
     let tell = |cgroup: &PathBuf| {
         let path = cgroup.strip_prefix(dir).unwrap_or(cgroup);
         let unit =

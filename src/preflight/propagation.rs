@@ -13,7 +13,7 @@ use crate::resources::mounts::{Mount, seen_at};
 use crate::resources::terminals;
 
 /// Judges propagation from the host, whose table is given, and to it; pure.
-pub fn judge(tables: &Tables, externals: &[External], host: &[Mount]) -> Vec<Finding> {
+pub(crate) fn judge(tables: &Tables, externals: &[External], host: &[Mount]) -> Vec<Finding> {
     let main = tables.main();
     let Some(root) = main.iter().rfind(|m| m.point == Path::new("/")) else { return Vec::new() };
     let mut found = Vec::new();

@@ -19,7 +19,7 @@ const RECEIVERS: [(&str, &str); 2] = [("nfnetlink_queue", "NFQUEUE"), ("nfnetlin
 
 /// What waits, by the inode of a socket.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Queues {
+pub(crate) struct Queues {
     /// Listening unix sockets with a request that no process has accepted.
     pub requests: BTreeSet<u64>,
     /// Netlink sockets that receive packets: by which target of a rule.
@@ -28,7 +28,7 @@ pub struct Queues {
 
 impl Queues {
     /// Asks the kernel, in each network namespace of the container.
-    pub fn read(tasks: &Tasks) -> Result<Queues> {
+    pub(crate) fn read(tasks: &Tasks) -> Result<Queues> {
         let mut queues = Queues::default();
         for task in tasks.one_of_each("net") {
             let table = |name: &str| {
@@ -68,7 +68,7 @@ fn netfilter(sockets: &str, ports: &BTreeSet<u32>) -> impl Iterator<Item = u64> 
 }
 
 /// Judges them; pure.
-pub fn judge(opened: &[Opened<'_>], queues: &Queues) -> Vec<Finding> {
+pub(crate) fn judge(opened: &[Opened<'_>], queues: &Queues) -> Vec<Finding> {
     let mut told = BTreeSet::new();
     let mut found = Vec::new();
     for Opened { task, descriptors, .. } in opened {

@@ -43,7 +43,7 @@ const REFUSED: &[&str] = &[
 
 /// What the kernel tells of the sockets of all network namespaces of a container.
 #[derive(Clone, Debug, Default)]
-pub struct Sockets {
+pub(crate) struct Sockets {
     /// Netlink sockets with unread data, by inode.
     pub unread: BTreeSet<u64>,
     /// Netlink sockets that listen to groups beyond the first 32, by inode.
@@ -60,7 +60,7 @@ pub struct Sockets {
 
 impl Sockets {
     /// Asks the kernel, in each network namespace of the container and in ours.
-    pub fn read(tasks: &Tasks, opened: &[Opened<'_>]) -> Result<Sockets> {
+    pub(crate) fn read(tasks: &Tasks, opened: &[Opened<'_>]) -> Result<Sockets> {
         let mut found = Sockets::default();
         let inside: BTreeSet<u64> = sockets(opened).map(|s| s.inode).collect();
         // CRIU cannot do without these lists either, and says so better.
@@ -190,7 +190,7 @@ fn holders(wanted: &BTreeSet<u64>) -> Result<BTreeMap<u64, (i32, String)>> {
 }
 
 /// Judges the sockets; pure.
-pub fn judge(opened: &[Opened<'_>], known: &Sockets, names: &Names) -> Vec<Finding> {
+pub(crate) fn judge(opened: &[Opened<'_>], known: &Sockets, names: &Names) -> Vec<Finding> {
     let inside: BTreeSet<u64> = sockets(opened).map(|s| s.inode).collect();
     let mut told = BTreeSet::new();
     let mut found = Vec::new();

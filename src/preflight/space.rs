@@ -15,7 +15,7 @@ const COUNT_ERROR: u64 = 1 << 20;
 
 /// Where the checkpoint is to go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
+pub(crate) struct Target {
     /// The directory, or the one above it that exists.
     pub dir: PathBuf,
     /// The bytes that root can still write there.
@@ -28,7 +28,7 @@ pub struct Target {
 
 impl Target {
     /// Looks at the place for a checkpoint, which need not exist yet.
-    pub fn read(images: &Path, incremental: bool) -> Result<Target> {
+    pub(crate) fn read(images: &Path, incremental: bool) -> Result<Target> {
         let dir = images.ancestors().find(|dir| dir.is_dir()).unwrap_or(Path::new("/"));
         let stat =
             statfs(dir).with_context(|| format!("ask for the space on {}", dir.display()))?;
@@ -44,7 +44,7 @@ impl Target {
 }
 
 /// Judges the room; pure.
-pub fn judge(tasks: &Tasks, target: &Target) -> Option<Finding> {
+pub(crate) fn judge(tasks: &Tasks, target: &Target) -> Option<Finding> {
     let private: u64 = tasks.tree.iter().map(|t| t.private).sum();
     // Each process counts what it shares; it is written once.
     let shared = tasks.tree.iter().map(|t| t.shared).max().unwrap_or_default();

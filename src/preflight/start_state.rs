@@ -14,7 +14,7 @@ const PROC: &[&str] = &["oom_score_adj", "oom_adj", "coredump_filter"];
 
 /// What was given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Given {
+pub(crate) struct Given {
     /// The user whose process watches over the container.
     pub monitor: Option<u32>,
     /// The seccomp profile, if it has a process of the host decide on system calls.
@@ -27,7 +27,7 @@ pub struct Given {
 
 impl Given {
     /// Looks at a running container.
-    pub fn read(config: &Config, tasks: &Tasks) -> Given {
+    pub(crate) fn read(config: &Config, tasks: &Tasks) -> Given {
         let monitor = tasks.tree.first().and_then(|init| monitors_user(init.pid));
         let notifying =
             config.seccomp_profile().filter(|profile| notifies(profile)).map(Path::to_owned);
@@ -40,7 +40,7 @@ impl Given {
 }
 
 /// The user whose process watches over the container: the parent of its init.
-pub fn monitors_user(init: i32) -> Option<u32> {
+pub(crate) fn monitors_user(init: i32) -> Option<u32> {
     let first = |pid: i32, key: &str| {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
         status
@@ -62,7 +62,7 @@ fn notifies(profile: &Path) -> bool {
 }
 
 /// Judges it; pure.
-pub fn judge(given: &Given) -> Vec<Finding> {
+pub(crate) fn judge(given: &Given) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(given.monitor.filter(|uid| *uid != 0).map(of_a_user));
     found.extend(given.notifying.as_deref().map(listener));
@@ -79,7 +79,7 @@ pub fn judge(given: &Given) -> Vec<Finding> {
 }
 
 /// Restored it would be a child of root's, and its user could not even stop it.
-pub fn of_a_user(uid: u32) -> Finding {
+pub(crate) fn of_a_user(uid: u32) -> Finding {
     Finding::blocker(
         format!("it was started by user {uid}, not by root"),
         "restored it would be root's: its user could neither see nor stop it",

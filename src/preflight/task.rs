@@ -17,7 +17,7 @@ use super::finding::Place;
 use crate::lxc::shell;
 
 /// The kinds of namespaces, as `/proc/PID/ns` names them.
-pub const NAMESPACES: [&str; 9] =
+pub(crate) const NAMESPACES: [&str; 9] =
     ["cgroup", "ipc", "mnt", "net", "pid", "time", "time_for_children", "user", "uts"];
 
 /// The kind of namespace that shows which processes are in the container.
@@ -29,7 +29,7 @@ const WAITING_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A process as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Task {
+pub(crate) struct Task {
     /// Its number on the host.
     pub pid: i32,
     /// Its number in its own pid namespace.
@@ -63,7 +63,7 @@ pub struct Task {
 
 impl Task {
     /// Reads a process; none when it has ended.
-    pub fn read(pid: i32) -> Result<Option<Task>> {
+    pub(crate) fn read(pid: i32) -> Result<Option<Task>> {
         let Some(status) = read(pid, "status")? else { return Ok(None) };
         let mut task = Task::parse(&status);
         task.pid = pid;
@@ -115,17 +115,17 @@ impl Task {
     }
 
     /// A zombie has no files and no memory; CRIU restores that it is one.
-    pub fn is_zombie(&self) -> bool {
+    pub(crate) fn is_zombie(&self) -> bool {
         matches!(self.state, 'Z' | 'X')
     }
 
     /// The inode of its namespace of a kind.
-    pub fn namespace(&self, kind: &str) -> Option<u64> {
+    pub(crate) fn namespace(&self, kind: &str) -> Option<u64> {
         NAMESPACES.iter().position(|k| *k == kind).and_then(|at| self.namespaces[at])
     }
 
     /// The systemd unit that it belongs to, by its cgroup: the innermost service or scope.
-    pub fn unit(&self) -> Option<&str> {
+    pub(crate) fn unit(&self) -> Option<&str> {
         let is_unit = |name: &&str| {
             name.ends_with(".service") || (name.ends_with(".scope") && *name != "init.scope")
         };
@@ -133,7 +133,7 @@ impl Task {
     }
 
     /// Where a finding about it is.
-    pub fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         Place {
             pid: Some(self.pid),
             pid_inside: Some(self.pid_inside),
@@ -144,7 +144,7 @@ impl Task {
     }
 
     /// "process 812 (nginx)", with its unit if it has one.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match self.unit() {
             Some(unit) => format!("process {} ({}, {unit})", self.pid, self.command),
             None => format!("process {} ({})", self.pid, self.command),
@@ -154,7 +154,7 @@ impl Task {
 
 /// How to end a process. Its unit is stopped by the container's systemd, which would start a killed
 /// one again; and with its init the container would end.
-pub fn end(task: &Task) -> String {
+pub(crate) fn end(task: &Task) -> String {
     let unit = task.unit().filter(|unit| unit.ends_with(".service") && shell::is_plain(unit));
     match (task.pid_inside, unit) {
         (1, _) => {
@@ -168,7 +168,7 @@ pub fn end(task: &Task) -> String {
 
 /// The processes of a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tasks {
+pub(crate) struct Tasks {
     /// Init and its descendants, parents before children: what CRIU dumps.
     pub tree: Vec<Task>,
     /// Others in its pid namespace.
@@ -182,7 +182,7 @@ impl Tasks {
     ///
     /// # Errors
     /// When init or /proc cannot be read. What ends meanwhile is left out.
-    pub fn read(init: i32) -> Result<Tasks> {
+    pub(crate) fn read(init: i32) -> Result<Tasks> {
         let first = Task::read(init)?.context("the container's init has ended")?;
         let mut found = Tasks {
             no_children: !Path::new("/proc/thread-self/children").exists(),
@@ -219,13 +219,13 @@ impl Tasks {
     }
 
     /// One task for each namespace of a kind, of those that CRIU dumps.
-    pub fn one_of_each(&self, kind: &str) -> Vec<&Task> {
+    pub(crate) fn one_of_each(&self, kind: &str) -> Vec<&Task> {
         let mut seen = BTreeSet::new();
         self.tree.iter().filter(|t| !t.is_zombie() && seen.insert(t.namespace(kind))).collect()
     }
 
     /// Whether the container has a user namespace of its own.
-    pub fn has_own_users(&self) -> bool {
+    pub(crate) fn has_own_users(&self) -> bool {
         let ours = namespace(std::process::id().cast_signed(), "user");
         self.tree.first().is_some_and(|init| init.namespace("user") != ours)
     }
@@ -278,7 +278,7 @@ fn keeps_waiting(pid: i32) -> bool {
 }
 
 /// A file of a process; none when the process has ended.
-pub fn read(pid: i32, file: &str) -> Result<Option<String>> {
+pub(crate) fn read(pid: i32, file: &str) -> Result<Option<String>> {
     let path = format!("/proc/{pid}/{file}");
     match fs::read(&path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -288,7 +288,7 @@ pub fn read(pid: i32, file: &str) -> Result<Option<String>> {
 }
 
 /// What /proc answers for a process that has ended.
-pub fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
@@ -297,7 +297,7 @@ pub(super) mod tests {
     use super::*;
 
     /// A task for the judges' tests.
-    pub fn task(pid: i32, command: &str) -> Task {
+    pub(crate) fn task(pid: i32, command: &str) -> Task {
         Task {
             pid,
             pid_inside: pid - 100,

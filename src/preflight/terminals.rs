@@ -15,7 +15,7 @@ const SLAVE: u32 = 136;
 /// takes care of.
 ///
 /// tty.c: `Unable to find a master for`, `Found slave peer index … without correspond master peer`.
-pub fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec<Finding> {
+pub(crate) fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32]) -> Vec<Finding> {
     let files = || {
         opened.iter().flat_map(|o| {
             o.descriptors.iter().filter_map(move |d| match &d.kind {

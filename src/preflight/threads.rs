@@ -9,7 +9,7 @@ use crate::sys::kcmp::{self, Shared};
 
 /// What is to be known of the threads of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Threads {
+pub(crate) struct Threads {
     /// Its main thread has ended, others go on.
     pub headless: bool,
     /// One has descriptors of its own.
@@ -21,7 +21,7 @@ pub struct Threads {
 impl Threads {
     /// Reads those of a process. What has ended, or cannot be compared on this kernel, has nothing
     /// of its own.
-    pub fn read(task: &Task) -> Threads {
+    pub(crate) fn read(task: &Task) -> Threads {
         let mut threads = Threads::default();
         let others = others(task.pid);
         if task.is_zombie() {
@@ -68,7 +68,7 @@ fn directories(pid: i32, tid: i32) -> [Option<String>; 3] {
 }
 
 /// Judges them; pure.
-pub fn judge(of: &[(&Task, Threads)]) -> Vec<Finding> {
+pub(crate) fn judge(of: &[(&Task, Threads)]) -> Vec<Finding> {
     of.iter().flat_map(|(task, threads)| judge_one(task, threads)).collect()
 }
 
@@ -131,13 +131,15 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        lines.map_while(Result::ok).find(|line| line.ends_with(READY)).unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        lines.by_ref().map_while(Result::ok).find(|line| line.ends_with(READY)).unwrap();
         let other = Task { pid: child.id().cast_signed(), ..task(105, "x") };
         assert!(fs::read_dir(format!("/proc/{}/task", other.pid)).unwrap().count() > 1);
         let threads = Threads::read(&other);
         drop(child.stdin.take());
         assert!(child.wait().unwrap().success());
+        // Until then: what it prints at its end needs a reader.
+        drop(lines);
         assert_eq!(threads, Threads::default());
         assert_eq!(judge(&[(&task(105, "x"), threads)]), []);
     }

@@ -19,7 +19,7 @@ const TMPFS: &str = "tmpfs";
 
 /// A name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Named {
+pub(crate) struct Named {
     path: PathBuf,
     /// It waits for connections.
     listens: bool,
@@ -29,7 +29,7 @@ pub struct Named {
 const LISTENS: &str = "00010000";
 
 /// The names of all unix sockets in a network namespace, by inode.
-pub fn read(pid: i32) -> BTreeMap<u64, Named> {
+pub(crate) fn read(pid: i32) -> BTreeMap<u64, Named> {
     let text = task::read(pid, "net/unix").ok().flatten().unwrap_or_default();
     text.lines().filter_map(named).collect()
 }
@@ -44,7 +44,7 @@ fn named(line: &str) -> Option<(u64, Named)> {
 }
 
 /// Judges sockets that are mounted elsewhere. mount-v2.c: `Failed to open_tree`.
-pub fn mounted(
+pub(crate) fn mounted(
     sockets: &BTreeMap<u64, Named>,
     tables: &Tables,
     externals: &[External],
@@ -95,7 +95,11 @@ fn of_a_mount(bind: &Mount, opened: &[Opened<'_>], names: &Names) -> Finding {
 }
 
 /// Judges sockets whose directory is gone. sk-unix.c: `Can't bind id …: No such file or directory`.
-pub fn homeless(sockets: &BTreeMap<u64, Named>, opened: &[Opened<'_>], init: i32) -> Vec<Finding> {
+pub(crate) fn homeless(
+    sockets: &BTreeMap<u64, Named>,
+    opened: &[Opened<'_>],
+    init: i32,
+) -> Vec<Finding> {
     let mut found = Vec::new();
     for Opened { task, descriptors, .. } in opened {
         for descriptor in descriptors {

@@ -98,7 +98,11 @@ impl Change {
 
 /// Takes the lines that a change has added out of what a file has become since. None where they no
 /// longer stand there as they were, or where the change did more than to add lines.
-pub fn without_added_lines(before: &Content, after: &Content, now: &Content) -> Option<Content> {
+pub(crate) fn without_added_lines(
+    before: &Content,
+    after: &Content,
+    now: &Content,
+) -> Option<Content> {
     let text = |content| std::str::from_utf8(content).ok();
     let (before, after, now) = (text(&before.0)?, text(&after.0)?, text(&now.0)?);
     // Without their ends: a last line may have got one.

@@ -14,7 +14,7 @@ use crate::lxc::config::{Config, ConfigError, Console};
 
 /// What systemd is told in the container, as `lxc-cr-systemd.conf` mounts it: a file of ours, and
 /// where it goes.
-pub const DROP_INS: &[(&str, &str)] = &[
+pub(crate) const DROP_INS: &[(&str, &str)] = &[
     ("service.conf", "etc/systemd/system/service.d/lxc-cr.conf"),
     ("manager.conf", "etc/systemd/system.conf.d/lxc-cr.conf"),
     ("manager.conf", "etc/systemd/user.conf.d/lxc-cr.conf"),
@@ -26,7 +26,7 @@ const OUR_HOOK: &str = "lxc-cr-";
 
 /// What a configuration lacks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Lacking {
+pub(crate) struct Lacking {
     /// Our hooks.
     pub hooks: bool,
     /// systemd's drop-ins and its environment.
@@ -42,7 +42,7 @@ pub struct Lacking {
 impl Lacking {
     /// What a container with this init lacks. `profile`: whether it lacks that profile; `programs`:
     /// what those in its root need.
-    pub fn of(
+    pub(crate) fn of(
         config: &Config,
         init: &Init,
         profile: bool,
@@ -69,12 +69,12 @@ impl Lacking {
     }
 
     /// Whether it lacks nothing.
-    pub fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         *self == Lacking::default()
     }
 
     /// The configuration file's text with what is lacking put in.
-    pub fn put_into(&self, text: &[u8], config: &Config, installed: &Installed) -> Vec<u8> {
+    pub(crate) fn put_into(&self, text: &[u8], config: &Config, installed: &Installed) -> Vec<u8> {
         let legacy = is_legacy(config);
         let (first, last) =
             (self.first_lines(legacy, installed), self.last_lines(legacy, installed));
@@ -102,7 +102,7 @@ impl Lacking {
     }
 
     /// All that is lacking, where it does not matter what stands before it.
-    pub fn lines(&self, config: &Config, installed: &Installed) -> Vec<String> {
+    pub(crate) fn lines(&self, config: &Config, installed: &Installed) -> Vec<String> {
         let legacy = is_legacy(config);
         [self.first_lines(legacy, installed), self.last_lines(legacy, installed)].concat()
     }
@@ -185,12 +185,12 @@ fn offset(text: &[u8], line: usize) -> usize {
 }
 
 /// Whether the container has terminals of LXC.
-pub fn has_terminals(config: &Config) -> bool {
+pub(crate) fn has_terminals(config: &Config) -> bool {
     config.console_path() != Console::None || config.tty_max() > 0
 }
 
 /// Whether the file itself is in the spelling of LXC <= 2.0.
-pub fn is_legacy(config: &Config) -> bool {
+pub(crate) fn is_legacy(config: &Config) -> bool {
     config.items().iter().any(|item| *item.at.file == *config.file() && item.written != item.key)
 }
 

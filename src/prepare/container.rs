@@ -28,7 +28,7 @@ use crate::sys::in_root::Below;
 use crate::sys::{files, path_trust};
 
 /// What is kept beside a container to take its preparation back.
-pub const KEPT: &str = "lxc-cr.prepare";
+pub(crate) const KEPT: &str = "lxc-cr.prepare";
 /// No seccomp profile is longer, in bytes.
 const PROFILE_MAX: u64 = 1 << 20;
 
@@ -134,7 +134,7 @@ pub fn plan(defined: &Defined, installed: &Installed, named: Option<Init>) -> Re
 }
 
 /// Does it to a container that is held.
-pub fn apply(defined: &Defined, plan: &Plan, _held: &Operation) -> Result<()> {
+pub(crate) fn apply(defined: &Defined, plan: &Plan, _held: &Operation) -> Result<()> {
     let Some(change) = &plan.change else { return Ok(()) };
     let mut kept = open_kept(defined)?;
     if let Some((root, paths)) = &plan.mount_points {
@@ -144,7 +144,7 @@ pub fn apply(defined: &Defined, plan: &Plan, _held: &Operation) -> Result<()> {
 }
 
 /// Takes all back that was done to a container that is held.
-pub fn undo(defined: &Defined, _held: &Operation) -> Result<Undone> {
+pub(crate) fn undo(defined: &Defined, _held: &Operation) -> Result<Undone> {
     Ok(open_kept(defined)?.undo()?)
 }
 
@@ -153,7 +153,7 @@ fn open_kept(defined: &Defined) -> Result<Kept> {
 }
 
 /// Holds a container. It may be running: it reads its configuration when it starts.
-pub fn hold(defined: &Defined) -> Result<Operation> {
+pub(crate) fn hold(defined: &Defined) -> Result<Operation> {
     let held =
         Operation::begin(defined.lxcpath.as_path(), defined.name.as_str(), Command::Prepare)?;
     match pve::Definition::of(defined)
@@ -170,7 +170,7 @@ pub fn hold(defined: &Defined) -> Result<Operation> {
 
 /// Holds a container that must not run, for it has mounted what an undo removes. Nothing is removed
 /// from one of PVE's.
-pub fn hold_stopped(defined: &Defined) -> Result<Operation> {
+pub(crate) fn hold_stopped(defined: &Defined) -> Result<Operation> {
     let held = hold(defined)?;
     if pve::Definition::of(defined).or_exit(Exit::Refused)?.is_some() {
         return Ok(held);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::sys::in_root::Below;
 
 /// What LXC starts when nothing else is said.
-pub const DEFAULT: &str = "/sbin/init";
+pub(crate) const DEFAULT: &str = "/sbin/init";
 
 /// An init.
 #[derive(Clone, Debug, PartialEq, Eq)]

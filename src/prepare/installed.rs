@@ -6,9 +6,9 @@ use crate::error::{Exit, Failure, Result};
 use crate::sys::path_trust;
 
 /// The include with our hooks.
-pub const HOOKS: &str = "lxc-cr.conf";
+pub(crate) const HOOKS: &str = "lxc-cr.conf";
 /// The include for a container with systemd.
-pub const SYSTEMD: &str = "lxc-cr-systemd.conf";
+pub(crate) const SYSTEMD: &str = "lxc-cr-systemd.conf";
 
 /// The directories of an installation, as the Makefile lays them out.
 #[derive(Clone, Debug, PartialEq, Eq)]

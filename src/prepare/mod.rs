@@ -16,13 +16,13 @@
 //! | [`undo`] | what is kept on disk to take changes back |
 //! | [`installed`] | where our own files are |
 
-pub mod change;
-pub mod config_edits;
-pub mod container;
-pub mod host;
-pub mod init;
-pub mod installed;
-pub mod programs;
-pub mod pve;
-pub mod seccomp;
-pub mod undo;
+pub(crate) mod change;
+pub(crate) mod config_edits;
+pub(crate) mod container;
+pub(crate) mod host;
+pub(crate) mod init;
+pub(crate) mod installed;
+pub(crate) mod programs;
+pub(crate) mod pve;
+pub(crate) mod seccomp;
+pub(crate) mod undo;

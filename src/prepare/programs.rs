@@ -9,7 +9,7 @@ use crate::sys::in_root::Below;
 
 /// A file of ours, and where it is mounted in the root.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DropIn {
+pub(crate) struct DropIn {
     /// Below the `programs` directory of our data.
     pub file: &'static str,
     /// Without the leading slash.
@@ -38,7 +38,7 @@ enum Goes {
 }
 
 /// What the user is told of it: what is so then, and why.
-pub type Note = (&'static str, &'static str);
+pub(crate) type Note = (&'static str, &'static str);
 
 const UNITS: &[&str] = &["usr/lib/systemd/system", "lib/systemd/system"];
 
@@ -77,7 +77,7 @@ const FAMILIES: &[Family] = &[
 ];
 
 /// What the programs of a root need.
-pub fn find(root: &Below) -> io::Result<Vec<DropIn>> {
+pub(crate) fn find(root: &Below) -> io::Result<Vec<DropIn>> {
     let mut found = Vec::new();
     for family in FAMILIES {
         for pattern in family.directories {

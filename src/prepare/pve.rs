@@ -22,7 +22,7 @@ const DEFINITIONS: &str = "/etc/pve/lxc";
 
 /// The definition of a container.
 #[derive(Debug)]
-pub struct Definition {
+pub(crate) struct Definition {
     /// The file.
     pub path: PathBuf,
     /// What it holds.
@@ -31,7 +31,7 @@ pub struct Definition {
 
 impl Definition {
     /// That of a container; none if it is not one of PVE's.
-    pub fn of(defined: &Defined) -> Result<Option<Definition>> {
+    pub(crate) fn of(defined: &Defined) -> Result<Option<Definition>> {
         if defined.lxcpath.as_path() != Path::new(LXCPATH) {
             return Ok(None);
         }
@@ -46,14 +46,14 @@ impl Definition {
     }
 
     /// What PVE is doing with it: `backup`, `migrate`, …
-    pub fn lock(&self) -> Option<String> {
+    pub(crate) fn lock(&self) -> Option<String> {
         let text = String::from_utf8_lossy(&self.text.0);
         current(&text)
             .find_map(|line| line.strip_prefix("lock:").map(|what| what.trim().to_owned()))
     }
 
     /// It with these lines of LXC's at the end of what is no snapshot.
-    pub fn with(&self, lines: &[String]) -> Content {
+    pub(crate) fn with(&self, lines: &[String]) -> Content {
         let end = end_of_current(&self.text.0);
         let (head, tail) = self.text.0.split_at(end);
         let mut new = head.to_vec();
@@ -71,7 +71,7 @@ impl Definition {
 
 /// LXC's configuration as PVE will write it of a definition: the one of the last start, without
 /// what came from us, and with the lines of the definition.
-pub fn config_of(
+pub(crate) fn config_of(
     definition: &Content,
     written: &Config,
     installed: &Installed,

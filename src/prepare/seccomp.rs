@@ -36,12 +36,12 @@ impl Profile<'_> {
 }
 
 /// Makes an io_uring, and nothing else does. Where it fails, programs use other calls.
-pub const IO_URING: &str = "io_uring_setup";
+pub(crate) const IO_URING: &str = "io_uring_setup";
 /// Loads eBPF programs.
-pub const BPF: &str = "bpf";
+pub(crate) const BPF: &str = "bpf";
 
 /// Whether a profile denies a system call, whatever its arguments.
-pub fn denies(profile: &str, call: &str) -> bool {
+pub(crate) fn denies(profile: &str, call: &str) -> bool {
     let Some(profile) = Profile::parse(profile) else { return false };
     let named = profile.rules.iter().any(|(_, rule)| {
         let mut words = rule.split(' ');
@@ -55,7 +55,7 @@ pub fn denies(profile: &str, call: &str) -> bool {
 }
 
 /// Whether all that a profile denies is denied by another one, too.
-pub fn covers(other: &str, profile: &str) -> bool {
+pub(crate) fn covers(other: &str, profile: &str) -> bool {
     let (Some(other), Some(profile)) = (Profile::parse(other), Profile::parse(profile)) else {
         return false;
     };

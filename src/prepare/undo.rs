@@ -33,7 +33,7 @@ const DIRECTORY: u32 = 0o755;
 /// One change, and what its undoing needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "what")]
-pub enum Step {
+pub(crate) enum Step {
     /// A file was written.
     File {
         /// Where; relative to the directory of the kept file if it is in there.
@@ -100,14 +100,14 @@ struct Text {
 
 /// The kept file.
 #[derive(Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     path: PathBuf,
     steps: Vec<Step>,
 }
 
 /// How an undoing went.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Undone {
+pub(crate) struct Undone {
     /// What was done.
     pub told: Vec<String>,
     /// What was not, and why.
@@ -119,7 +119,7 @@ impl Kept {
     ///
     /// # Errors
     /// When somebody else could have written it, or another version did.
-    pub fn open(guest: Option<Guest>, path: &Path) -> Result<Kept> {
+    pub(crate) fn open(guest: Option<Guest>, path: &Path) -> Result<Kept> {
         let mut kept = Kept { path: path.to_owned(), steps: Vec::new() };
         let Some(file) = path_trust::open_own(guest, path)? else { return Ok(kept) };
         let text = io::read_to_string(file).with_context(|| format!("read {}", path.display()))?;
@@ -136,24 +136,19 @@ impl Kept {
         Ok(kept)
     }
 
-    /// Whether there is nothing to take back.
-    pub fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
     /// How many changes there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.steps.len()
     }
 
     /// Writes down a change that is about to be made.
-    pub fn note(&mut self, step: Step) -> Result<()> {
+    pub(crate) fn note(&mut self, step: Step) -> Result<()> {
         self.steps.push(step);
         self.rewrite()
     }
 
     /// Changes a file.
-    pub fn change(&mut self, change: &Change) -> Result<()> {
+    pub(crate) fn change(&mut self, change: &Change) -> Result<()> {
         let path = &change.path;
         for dir in missing_directories(path) {
             self.note(Step::Directory { path: dir.clone() })?;
@@ -176,13 +171,13 @@ impl Kept {
     }
 
     /// Takes all back, the newest change first.
-    pub fn undo(&mut self) -> Result<Undone> {
+    pub(crate) fn undo(&mut self) -> Result<Undone> {
         self.undo_from(0)
     }
 
     /// Takes the changes back that were made since there were `first`. What cannot be taken back is
     /// kept.
-    pub fn undo_from(&mut self, first: usize) -> Result<Undone> {
+    pub(crate) fn undo_from(&mut self, first: usize) -> Result<Undone> {
         let mut undone = Undone::default();
         let mut kept = Vec::new();
         for step in self.steps.split_off(first.min(self.steps.len())).into_iter().rev() {

@@ -68,7 +68,10 @@ const EXPECTED: &[(&str, Where, &str)] = &[
 ];
 
 /// Without those. `points` are where something of the host's is mounted.
-pub fn without(mut differences: Vec<Difference>, points: &BTreeSet<PathBuf>) -> Vec<Difference> {
+pub(crate) fn without(
+    mut differences: Vec<Difference>,
+    points: &BTreeSet<PathBuf>,
+) -> Vec<Difference> {
     differences.retain(|difference| !is_expected(difference, points));
     differences
 }

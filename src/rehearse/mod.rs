@@ -20,10 +20,10 @@
 //! The module is above `restore`, of which it is one more use, and below `checkpoint`, which asks
 //! for it.
 
-pub mod expected;
-pub mod room;
+pub(crate) mod expected;
+pub(crate) mod room;
 mod scene;
-pub mod verdict;
+pub(crate) mod verdict;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -51,7 +51,7 @@ use verdict::Verdict;
 
 /// A container whose restore is to be rehearsed.
 #[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
+pub(crate) struct Subject<'a> {
     /// Its images, and what a restore of them needs.
     pub asked: Asked<'a>,
     /// Its init, which stands still with all its tasks.
@@ -66,7 +66,7 @@ pub struct Subject<'a> {
 
 /// What came of it.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was not rehearsed, for this reason.
     LeftOut(String),
     /// It comes back.
@@ -75,11 +75,9 @@ pub enum Outcome {
 
 /// A restore that was rehearsed.
 #[derive(Debug)]
-pub struct Rehearsed {
+pub(crate) struct Rehearsed {
     /// How long the container stood still for it.
     pub took: Duration,
-    /// How long the restore itself took.
-    pub restore: Duration,
     /// What comes back different and can be borne, or was accepted; in words.
     pub differences: Vec<String>,
 }
@@ -97,7 +95,7 @@ enum Trouble {
 /// # Errors
 /// When it would not come back, or not as it was; when that was to be made sure of and cannot be;
 /// and when we were interrupted. The container can go on.
-pub fn rehearse(
+pub(crate) fn rehearse(
     subject: &Subject<'_>,
     journal: &mut Journal,
     report: &mut dyn Report,
@@ -129,13 +127,13 @@ pub fn rehearse(
         });
     cleared.context("remove the rehearsal's traces")?;
     match outcome {
-        Ok((restore, differences)) => {
+        Ok(differences) => {
             let differences = match (verdict::judge(&differences, subject.accept), subject.when) {
                 (Verdict::Good(borne), _) => borne,
                 (Verdict::Bad(failure), Rehearse::Always) => return Err(failure),
                 (Verdict::Bad(_), _) => verdict::told(&differences),
             };
-            Ok(Outcome::Rehearsed(Rehearsed { took: begin.elapsed(), restore, differences }))
+            Ok(Outcome::Rehearsed(Rehearsed { took: begin.elapsed(), differences }))
         }
         Err(Trouble::Scene(why)) => left_out(subject.when, format!("{why:#}")),
         Err(Trouble::Restore(failure)) if failure.is_interruption() => Err(failure),
@@ -162,7 +160,7 @@ fn try_out(
     subject: &Subject<'_>,
     journal: &mut Journal,
     report: &mut dyn Report,
-) -> std::result::Result<(Duration, Vec<Difference>), Trouble> {
+) -> std::result::Result<Vec<Difference>, Trouble> {
     let mut tries = Tries::new(CriuOperation::Restore, subject.asked.deadline);
     let mut older_mount_engine = false;
     loop {
@@ -183,7 +181,7 @@ fn try_once(
     older_mount_engine: bool,
     journal: &mut Journal,
     report: &mut dyn Report,
-) -> std::result::Result<(Duration, Vec<Difference>), Trouble> {
+) -> std::result::Result<Vec<Difference>, Trouble> {
     let mut host = Netlink::open().map_err(|e| Trouble::Scene(e.into()))?;
     let mut twin =
         Twin::plan(subject.asked, older_mount_engine, &mut host).map_err(Trouble::Restore)?;
@@ -197,7 +195,7 @@ fn try_once(
     let mut look = Look { original: Some(original), points: twin.points(), differences: None };
     let restored = made.show(|scene| twin.restore(scene, &mut look, journal, report));
     match restored {
-        Ok(took) => Ok((took, look.differences.unwrap_or_default())),
+        Ok(()) => Ok(look.differences.unwrap_or_default()),
         Err(failure) if made.is_too_narrow(&failure) => Err(Trouble::Scene(anyhow!(
             "what it writes to its files at a restore takes too much memory"
         ))),

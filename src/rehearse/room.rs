@@ -12,11 +12,11 @@ use crate::settings::Rehearse;
 use crate::store::record::Record;
 
 /// With `auto`, a container with more memory than this is not rehearsed: bytes.
-pub const CHEAP: u64 = 256 << 20;
+pub(crate) const CHEAP: u64 = 256 << 20;
 /// What has to stay free on the host, in bytes.
 const SPARE: u64 = 128 << 20;
 /// How much a rehearsal may write to files, in bytes.
-pub const WRITTEN: u64 = 256 << 20;
+pub(crate) const WRITTEN: u64 = 256 << 20;
 /// How long a rehearsal may take, however little memory there is.
 const LEAST_TIME: Duration = Duration::from_secs(30);
 /// Bytes of memory for which it gets another second.
@@ -31,7 +31,7 @@ const NEEDED: [(&str, &str); 4] = [
 
 /// The memory that it takes, and that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub(crate) struct Room {
     /// What the images hold, in bytes.
     pub needed: u64,
     /// What the host can give without swapping, in bytes.
@@ -39,21 +39,21 @@ pub struct Room {
 }
 
 /// Why a container cannot be restored beside itself; pure.
-pub fn impossible(record: &Record) -> Option<String> {
+pub(crate) fn impossible(record: &Record) -> Option<String> {
     let shared = NEEDED.iter().find(|(name, _)| !record.init.namespaces.iter().any(|n| n == name));
     shared.map(|(_, what)| format!("it shares the host's {what}"))
 }
 
 impl Room {
     /// Measures both.
-    pub fn read(dir: &Path) -> Result<Room> {
+    pub(crate) fn read(dir: &Path) -> Result<Room> {
         let needed = images::bytes_of_pages(dir).unwrap_or_default() + in_parents(dir)?;
         let text = fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
         Ok(Room { needed, available: available(&text).context("read how much memory is free")? })
     }
 
     /// Why it is not to be done; pure.
-    pub fn refuses(&self, when: Rehearse) -> Option<String> {
+    pub(crate) fn refuses(&self, when: Rehearse) -> Option<String> {
         let Room { needed, available } = *self;
         if available < needed + SPARE {
             return Some(format!(
@@ -67,7 +67,7 @@ impl Room {
     }
 
     /// How long a rehearsal may take; pure.
-    pub fn time_limit(&self) -> Duration {
+    pub(crate) fn time_limit(&self) -> Duration {
         LEAST_TIME + Duration::from_secs(self.needed / BYTES_A_SECOND)
     }
 }

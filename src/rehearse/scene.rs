@@ -51,7 +51,7 @@ const READ_ONLY: [&str; 2] = ["Read-only file system", "bind remount"];
 const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags::OPEN_TREE_CLOEXEC);
 
 /// A scene that was made.
-pub struct Made {
+pub(super) struct Made {
     root: Option<Held>,
     root_path: PathBuf,
     mounts: BTreeMap<String, Detached>,
@@ -65,7 +65,7 @@ impl Made {
     ///
     /// # Errors
     /// Why the twin cannot be kept apart from the container.
-    pub fn make(twin: &Twin<'_>, asked: &Asked<'_>, init: i32) -> Result<Made> {
+    pub(super) fn make(twin: &Twin<'_>, asked: &Asked<'_>, init: i32) -> Result<Made> {
         let large = large_files(asked.images).context("read which files are open")?;
         let of =
             |mount: Option<&str>| large.get(&mount.map(str::to_owned)).cloned().unwrap_or_default();
@@ -105,7 +105,7 @@ impl Made {
     }
 
     /// A path that leads to the covered root.
-    pub fn root_path(&self) -> &Path {
+    pub(super) fn root_path(&self) -> &Path {
         &self.root_path
     }
 
@@ -116,14 +116,14 @@ impl Made {
 
     /// Whether a restore in it may have failed for the only reason that something could not be
     /// written.
-    pub fn is_too_narrow(&self, failure: &Failure) -> bool {
+    pub(super) fn is_too_narrow(&self, failure: &Failure) -> bool {
         self.is_full()
             || (self.covers.some_read_only
                 && READ_ONLY.iter().any(|text| failure.to_string().contains(text)))
     }
 
     /// Shows it once.
-    pub fn show<T>(
+    pub(super) fn show<T>(
         &mut self,
         f: impl FnOnce(&mut Scene<'_>) -> crate::error::Result<T>,
     ) -> crate::error::Result<T> {

@@ -11,7 +11,7 @@ const LONGEST: usize = 80;
 
 /// Whether the container may be ended.
 #[derive(Debug)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// It comes back; what differs can be borne or was accepted, in words.
     Good(Vec<String>),
     /// It does not come back as it was.
@@ -20,7 +20,7 @@ pub enum Verdict {
 
 /// Judges what differs, the worst first; pure. States that are named in `accept` keep no container
 /// from being ended.
-pub fn judge(differences: &[Difference], accept: &[String]) -> Verdict {
+pub(crate) fn judge(differences: &[Difference], accept: &[String]) -> Verdict {
     let groups = by_state(differences);
     let blocks = |group: &&Group<'_>| {
         group[0].state.class.blocks() && !accept.iter().any(|name| name == group[0].state.name)
@@ -39,7 +39,7 @@ pub fn judge(differences: &[Difference], accept: &[String]) -> Verdict {
 
 /// A restore that fails, as the reason not to end the container. Remedies for a restore that has
 /// failed are of no use yet.
-pub fn fails(failure: &Failure) -> Failure {
+pub(crate) fn fails(failure: &Failure) -> Failure {
     let text = format!("its restore, rehearsed beside it, fails: {failure}");
     Failure {
         hint: Some(HINT.to_owned()),
@@ -51,7 +51,7 @@ pub fn fails(failure: &Failure) -> Failure {
 const HINT: &str = "take away what is named (close the file, restart the program, remove the rule or route), then try again";
 
 /// All that differs, in words.
-pub fn told(differences: &[Difference]) -> Vec<String> {
+pub(crate) fn told(differences: &[Difference]) -> Vec<String> {
     by_state(differences).iter().map(in_words).collect()
 }
 

@@ -187,7 +187,7 @@ fn run_parser(path: &Path) -> Result<()> {
 
 /// Takes a profile away again, with its namespace and its file; no task has it any more. Says
 /// whether it was there.
-pub fn unload(dir: &Path, name: &str, namespace: Option<&str>) -> Result<bool> {
+pub(crate) fn unload(dir: &Path, name: &str, namespace: Option<&str>) -> Result<bool> {
     if let Some(namespace) = namespace {
         gone(fs::remove_dir(namespace_path(namespace)), "remove the container's policy namespace")?;
     }
@@ -216,7 +216,7 @@ fn gone(removed: io::Result<()>, what: &'static str) -> Result<bool> {
 }
 
 /// The profiles that the kernel has; none where it is not AppArmor's, or does not tell.
-pub fn loaded() -> Option<Vec<String>> {
+pub(crate) fn loaded() -> Option<Vec<String>> {
     let text = fs::read_to_string(Path::new(SECURITYFS).join(PROFILES)).ok()?;
     Some(
         text.lines()
@@ -227,7 +227,7 @@ pub fn loaded() -> Option<Vec<String>> {
 
 /// Where LXC writes a container's profile: slashes in its name are hyphens in the file's.
 /// Whether a process is confined by a profile of this name.
-pub fn is_in_use(name: &str) -> bool {
+pub(crate) fn is_in_use(name: &str) -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let labels = processes
         .filter_map(|process| fs::read_to_string(process.path().join("attr/current")).ok());

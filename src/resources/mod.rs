@@ -4,12 +4,12 @@
 //! recorded, and how it is made again at a restore. Nothing here knows of checkpoints or of the
 //! undo log; what a kind needs to undo is a value that its caller notes.
 
-pub mod apparmor;
-pub mod cgroup;
+pub(crate) mod apparmor;
+pub(crate) mod cgroup;
 
-pub mod mounts;
-pub mod network;
+pub(crate) mod mounts;
+pub(crate) mod network;
 
-pub mod rootfs;
-pub mod states;
-pub mod terminals;
+pub(crate) mod rootfs;
+pub(crate) mod states;
+pub(crate) mod terminals;

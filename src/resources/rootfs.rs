@@ -27,7 +27,7 @@ const KINDS: [&str; 2] = ["/etc/filesystems", "/proc/filesystems"];
 /// What a container's root is made of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Root {
+pub(crate) enum Root {
     /// A directory of the host; also a btrfs subvolume.
     Directory {
         /// It.
@@ -63,7 +63,7 @@ pub enum Root {
 
 /// A root that only LXC can mount.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unsupported {
+pub(crate) enum Unsupported {
     /// It needs other programs than the kernel.
     #[error("its root is of the kind {0}, which lxc-cr cannot mount again")]
     Kind(String),
@@ -79,7 +79,7 @@ pub enum Unsupported {
 
 impl Unsupported {
     /// What the user can do about it.
-    pub fn hint(&self) -> &'static str {
+    pub(crate) fn hint(&self) -> &'static str {
         match self {
             Unsupported::Kind(_) => "mount it, and let lxc.rootfs.path name the directory",
             Unsupported::Layers(_) => "correct lxc.rootfs.path",
@@ -92,7 +92,7 @@ impl Unsupported {
 
 impl Root {
     /// A container's.
-    pub fn of(defined: &Defined) -> Result<Root, Unsupported> {
+    pub(crate) fn of(defined: &Defined) -> Result<Root, Unsupported> {
         match defined.config.rootfs() {
             Some(rootfs) => Root::named(&rootfs),
             None => Ok(Root::Directory { path: defined.rootfs.clone() }),
@@ -101,7 +101,7 @@ impl Root {
 
     /// What a configuration names. Where it says no kind, what is at the path decides, as with
     /// liblxc.
-    pub fn named(rootfs: &Rootfs) -> Result<Root, Unsupported> {
+    pub(crate) fn named(rootfs: &Rootfs) -> Result<Root, Unsupported> {
         let path = rootfs.path.clone();
         let options = rootfs.options.clone().unwrap_or_default();
         if options.split(',').any(|o| o.starts_with("idmap=")) {
@@ -125,7 +125,7 @@ impl Root {
     }
 
     /// All that it is made of on the host.
-    pub fn paths(&self) -> Vec<&Path> {
+    pub(crate) fn paths(&self) -> Vec<&Path> {
         match self {
             Root::Directory { path } | Root::Image { path, .. } | Root::Device { path, .. } => {
                 vec![path]
@@ -137,7 +137,7 @@ impl Root {
     }
 
     /// The directory itself, if it is one.
-    pub fn directory(&self) -> Option<&Path> {
+    pub(crate) fn directory(&self) -> Option<&Path> {
         match self {
             Root::Directory { path } => Some(path),
             _ => None,
@@ -146,7 +146,7 @@ impl Root {
 
     /// What tells it from another one in the same place: the inode of what the container's writes
     /// go to.
-    pub fn inode(&self) -> Result<u64> {
+    pub(crate) fn inode(&self) -> Result<u64> {
         let path = match self {
             Root::Directory { path } | Root::Image { path, .. } | Root::Device { path, .. } => path,
             Root::Overlay { upper, .. } => upper,
@@ -157,7 +157,7 @@ impl Root {
     }
 
     /// Mounts what has to be mounted.
-    pub fn open(&self) -> Result<Held> {
+    pub(crate) fn open(&self) -> Result<Held> {
         let device = |path: &Path, options: &str| mount_device(path, options);
         let mount = match self {
             Root::Directory { path } if path.is_dir() => {
@@ -184,7 +184,7 @@ impl Root {
 
 /// A root that can be looked into.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     path: PathBuf,
     mount: Detached,
 }
@@ -192,7 +192,7 @@ pub struct Held {
 impl Held {
     /// The root that a running container has, whatever its configuration says and whoever has
     /// mounted it. What is mounted in it is not there.
-    pub fn in_use(init: i32) -> Result<Held> {
+    pub(crate) fn in_use(init: i32) -> Result<Held> {
         let path = format!("/proc/{init}/ns/mnt");
         let namespace = fs::File::open(&path).with_context(|| format!("open {path}"))?;
         let mount = Detached::root_of(namespace.as_fd()).context("clone the mount of its root")?;
@@ -200,22 +200,22 @@ impl Held {
     }
 
     /// A mount that was made for it.
-    pub fn of(mount: Detached) -> Held {
+    pub(crate) fn of(mount: Detached) -> Held {
         Held { path: mount.path(), mount }
     }
 
     /// A path that leads to it, for us and as long as it is held.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// The mount alone.
-    pub fn into_mount(self) -> Detached {
+    pub(crate) fn into_mount(self) -> Detached {
         self.mount
     }
 
     /// The mount.
-    pub fn mount(&self) -> &Detached {
+    pub(crate) fn mount(&self) -> &Detached {
         &self.mount
     }
 }

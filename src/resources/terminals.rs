@@ -78,7 +78,7 @@ const fn makedev(major: u32, minor: u32) -> u64 {
 }
 
 /// The terminals that LXC lent, by the container's mounts; pure.
-pub fn lent(container: &[Mount]) -> Vec<Tty> {
+pub(crate) fn lent(container: &[Mount]) -> Vec<Tty> {
     let mut found: Vec<Tty> = Vec::new();
     for mount in container {
         let (Some(number), Some((rdev, dev))) = (number_of(&mount.point), device_of(mount)) else {
@@ -103,7 +103,7 @@ pub fn lent(container: &[Mount]) -> Vec<Tty> {
 }
 
 /// Whether a mount is one of those, and so no bind mount of a file of the host.
-pub fn is_lent(mount: &Mount) -> bool {
+pub(crate) fn is_lent(mount: &Mount) -> bool {
     number_of(&mount.point).is_some() && device_of(mount).is_some()
 }
 
@@ -136,7 +136,7 @@ fn key(point: &Path) -> String {
 
 /// A descriptor that a process of the container has on a terminal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The device numbers of what it has open, as stat(2) gives them.
     pub rdev: u64,
     /// The device numbers of the file system that this is in.
@@ -147,7 +147,7 @@ pub struct Holder {
 
 /// What has to be known of a process that has a terminal open. All numbers are the host's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its pid.
     pub pid: i32,
     /// Its name.
@@ -162,18 +162,18 @@ pub struct Process {
 
 impl Holder {
     /// Whether it is `/dev/tty` that is open.
-    pub fn is_controlling(&self) -> bool {
+    pub(crate) fn is_controlling(&self) -> bool {
         self.rdev == CONTROLLING
     }
 
     /// Whether this terminal is open.
-    pub fn holds(&self, tty: &Tty) -> bool {
+    pub(crate) fn holds(&self, tty: &Tty) -> bool {
         (self.rdev, self.dev) == (tty.rdev, tty.dev)
     }
 }
 
 /// What these processes have open of terminals, each once.
-pub fn holders(pids: &[i32]) -> Result<Vec<Holder>> {
+pub(crate) fn holders(pids: &[i32]) -> Result<Vec<Holder>> {
     let mut found: Vec<Holder> = Vec::new();
     for pid in pids {
         match holders_of(*pid, &mut found) {
@@ -232,27 +232,14 @@ fn process(pid: i32, stat: &str) -> Option<Process> {
 }
 
 /// The holder by which it is known that this terminal controls a session; pure.
-pub fn controlled<'h>(tty: &Tty, holders: &'h [Holder]) -> Option<&'h Process> {
+pub(crate) fn controlled<'h>(tty: &Tty, holders: &'h [Holder]) -> Option<&'h Process> {
     holders.iter().find(|h| h.holds(tty) && h.process.controlled_by == tty.rdev).map(|h| &h.process)
-}
-
-/// Who has `/dev/tty` open in a session in which nobody has a terminal open by its name: neither
-/// one of LXC's nor one of the container's own. CRIU cannot tell then which one it is, and neither
-/// can we. Pure.
-pub fn unknown_controlling(holders: &[Holder]) -> Vec<&Process> {
-    let known =
-        |session| holders.iter().any(|h| h.process.session == session && !h.is_controlling());
-    holders
-        .iter()
-        .filter(|h| h.is_controlling() && !known(h.process.session))
-        .map(|h| &h.process)
-        .collect()
 }
 
 /// The `/dev/tty` devices that CRIU has to take for external ones: those that are open in a session
 /// whose terminal is one of LXC's. CRIU cannot dump them otherwise (tty.c, `tty_verify_ctty`: it
 /// looks for a pty of its own). Pure; the device numbers.
-pub fn external_controlling(ttys: &[Tty], holders: &[Holder]) -> Vec<(u64, u64)> {
+pub(crate) fn external_controlling(ttys: &[Tty], holders: &[Holder]) -> Vec<(u64, u64)> {
     let mut found: Vec<(u64, u64)> = Vec::new();
     for holder in holders.iter().filter(|h| h.is_controlling()) {
         let same_session = holders.iter().filter(|h| h.process.session == holder.process.session);
@@ -266,7 +253,7 @@ pub fn external_controlling(ttys: &[Tty], holders: &[Holder]) -> Vec<(u64, u64)>
 }
 
 /// Notes whose each terminal is, as the container of this init has it.
-pub fn note_owners(ttys: &mut [Tty], init: i32) {
+pub(crate) fn note_owners(ttys: &mut [Tty], init: i32) {
     for tty in ttys {
         let Some(point) = tty.points.first() else { continue };
         let path =
@@ -283,7 +270,7 @@ fn relative(path: &Path) -> &Path {
 }
 
 /// Notes which session each terminal controls, in the container's own numbers.
-pub fn note_sessions(ttys: &mut [Tty], holders: &[Holder]) {
+pub(crate) fn note_sessions(ttys: &mut [Tty], holders: &[Holder]) {
     for tty in ttys {
         tty.session = controlled(tty, holders).and_then(|process| {
             let leader = last_of(process.pid, "NSsid:")?;
@@ -306,7 +293,7 @@ fn last_of(pid: i32, line: &str) -> Option<u32> {
 ///
 /// # Errors
 /// When there is one of which it is not known, or an image cannot be read.
-pub fn resolve_controlling(images: &Path, ttys: &[Tty]) -> Result<Vec<(String, Vec<u8>)>> {
+pub(crate) fn resolve_controlling(images: &Path, ttys: &[Tty]) -> Result<Vec<(String, Vec<u8>)>> {
     let controlling: Vec<Controlling> = ttys
         .iter()
         .filter_map(|Tty { rdev, dev, session, .. }| {
@@ -330,7 +317,7 @@ pub fn resolve_controlling(images: &Path, ttys: &[Tty]) -> Result<Vec<(String, V
 
 /// A terminal that was made anew.
 #[derive(Debug)]
-pub struct Terminal {
+pub(crate) struct Terminal {
     /// What it stands for.
     pub tty: Tty,
     /// The new pair.
@@ -338,7 +325,7 @@ pub struct Terminal {
 }
 
 /// Makes new terminals for those of a checkpoint. They last as long as they are held.
-pub fn make(ttys: &[Tty]) -> Result<Vec<Terminal>> {
+pub(crate) fn make(ttys: &[Tty]) -> Result<Vec<Terminal>> {
     let make = |tty: &Tty| {
         let pty = Pty::open().context("open a pty")?;
         if let Some(Owner { uid, gid, mode }) = tty.owner {
@@ -416,7 +403,6 @@ mod tests {
             holder(30, 0, 0x500, 8),
         ];
         assert_eq!(external_controlling(&ttys, &holders), [(0x500, 6)]);
-        assert_eq!(unknown_controlling(&holders).iter().map(|p| p.pid).collect::<Vec<_>>(), [31]);
         assert_eq!(controlled(&ttys[0], &holders).map(|p| p.session), Some(10));
     }
 

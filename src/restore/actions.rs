@@ -31,7 +31,7 @@ use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
 
 /// Who looks at a restored container, and ends it before it runs.
-pub trait Onlooker: std::fmt::Debug {
+pub(crate) trait Onlooker: std::fmt::Debug {
     /// All is back and put right, and stands still; it is ended when this returns.
     fn look(&mut self, init: Option<i32>, payload: &Path) -> Result<()>;
 }
@@ -93,12 +93,12 @@ pub(super) struct RestoreActions<'a> {
 
 impl RestoreActions<'_> {
     /// Waits for the checksums, and says whether they were right.
-    pub fn verified(&mut self) -> Result<()> {
+    pub(super) fn verified(&mut self) -> Result<()> {
         end_of(self.verification.take(), "compares checksums")
     }
 
     /// Waits for the profile to be loaded.
-    pub fn loaded(&mut self) -> Result<()> {
+    pub(super) fn loaded(&mut self) -> Result<()> {
         end_of(self.loading.take(), "loads its AppArmor profile")
             .context("load its AppArmor profile")
     }
@@ -152,7 +152,7 @@ impl RestoreActions<'_> {
 
     /// CRIU has restored it all, but goes on where a script fails in the end: what was to be done
     /// then is done now.
-    pub fn do_what_was_missed(&mut self) -> Result<()> {
+    pub(super) fn do_what_was_missed(&mut self) -> Result<()> {
         let has_network = !self.made.is_empty() || !self.plan.devices.is_empty();
         let locked = !self.on_bridge && has_network;
         for (missed, action) in [(locked, Action::NetworkUnlock), (!self.mended, Action::PreResume)]
@@ -172,7 +172,7 @@ impl RestoreActions<'_> {
     ///
     /// # Errors
     /// When processes would be less safe than before. They were ended.
-    pub fn complete_states(&mut self) -> Result<()> {
+    pub(super) fn complete_states(&mut self) -> Result<()> {
         if self.waits_for_calls {
             self.have_states_set();
         }

@@ -121,7 +121,7 @@ pub(super) struct Running {
 
 impl<'a> Work<'a> {
     /// Nothing is done yet.
-    pub fn new(
+    pub(super) fn new(
         inputs: Inputs<'a>,
         plan: &'a Plan,
         journal: &'a mut Journal,
@@ -142,7 +142,7 @@ impl<'a> Work<'a> {
 
     /// Does it. `held` is the root, if it was found good already; else it is looked at once the
     /// hooks have run.
-    pub fn run(&mut self, held: Option<Held>, report: &mut dyn Report) -> Result<Running> {
+    pub(super) fn run(&mut self, held: Option<Held>, report: &mut dyn Report) -> Result<Running> {
         report.phase("running hooks");
         self.run_hooks()?;
         let root = match held {
@@ -423,7 +423,7 @@ impl<'a> Work<'a> {
     }
 
     /// Ends what CRIU may have begun, plays the journal back, and tells how things stand.
-    pub fn undo(&mut self, mut failure: Failure) -> Failure {
+    pub(super) fn undo(&mut self, mut failure: Failure) -> Failure {
         let mut errors = ErrorList::default();
         // The process that belongs to it is in our cgroup.
         self.filling = None;

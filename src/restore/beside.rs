@@ -50,7 +50,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 
-pub use super::actions::Onlooker;
+pub(crate) use super::actions::Onlooker;
 
 /// How the name of the twin's cgroup begins and ends; the container's key is in between.
 const CGROUP: [&str; 2] = ["lxc-cr.", ".twin"];
@@ -66,7 +66,7 @@ const LEAVE_STOPPED: &str = "--leave-stopped";
 
 /// A twin to be restored.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub(crate) struct Asked<'a> {
     /// The complete images.
     pub images: &'a Path,
     /// What was recorded with them.
@@ -91,7 +91,7 @@ pub struct Asked<'a> {
 
 /// What a twin has in place of the host's.
 #[derive(Debug)]
-pub struct Scene<'a> {
+pub(crate) struct Scene<'a> {
     /// Its root.
     pub root: Held,
     /// What it has mounted from the host, by the names in the images. What is missing is the host's
@@ -105,7 +105,7 @@ pub struct Scene<'a> {
 
 /// How a twin will be restored.
 #[derive(Debug)]
-pub struct Twin<'a> {
+pub(crate) struct Twin<'a> {
     asked: Asked<'a>,
     request: Request,
     root: Root,
@@ -117,7 +117,7 @@ impl<'a> Twin<'a> {
     ///
     /// # Errors
     /// What a restore itself would refuse here and now.
-    pub fn plan(
+    pub(crate) fn plan(
         asked: Asked<'a>,
         older_mount_engine: bool,
         netlink: &mut Netlink,
@@ -148,7 +148,7 @@ impl<'a> Twin<'a> {
     }
 
     /// The directories and files of the host that it has mounted, by the names in the images.
-    pub fn mounts(&self) -> impl Iterator<Item = (&str, &Path)> {
+    pub(crate) fn mounts(&self) -> impl Iterator<Item = (&str, &Path)> {
         self.plan.mounts.iter().filter_map(|mount| match mount {
             External::Mount { key, path } if self.is_of_host(key) => {
                 Some((key.as_str(), path.as_path()))
@@ -158,7 +158,7 @@ impl<'a> Twin<'a> {
     }
 
     /// Where in it is something of the host's, or in place of that.
-    pub fn points(&self) -> BTreeSet<PathBuf> {
+    pub(crate) fn points(&self) -> BTreeSet<PathBuf> {
         let binds = self.asked.record.externals.iter().map(|external| external.point.clone());
         let terminals =
             self.plan.terminals.iter().flat_map(|t| &t.tty.points).map(|point| point.path.clone());
@@ -171,17 +171,17 @@ impl<'a> Twin<'a> {
     }
 
     /// The interfaces of the host that it would need.
-    pub fn host_interfaces(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn host_interfaces(&self) -> impl Iterator<Item = &str> {
         self.plan.devices.iter().map(|device| device.from.host())
     }
 
     /// The root that the configuration names.
-    pub fn root(&self) -> &Root {
+    pub(crate) fn root(&self) -> &Root {
         &self.root
     }
 
     /// What a restore would refuse for certain, with the root as it is now.
-    pub fn doubts_of_root(&self, mounted: &Path) -> Result<Option<String>> {
+    pub(crate) fn doubts_of_root(&self, mounted: &Path) -> Result<Option<String>> {
         let Asked { images, record, defined, criu, .. } = self.asked;
         let subject =
             Subject { images, record: Some(record), copy: None, defined, criu, beside: true };
@@ -196,26 +196,24 @@ impl<'a> Twin<'a> {
             .map(|refused| refused.to_string()))
     }
 
-    /// Restores it, has it looked at, and ends it. Gives the time that it took until all stood
-    /// still.
+    /// Restores it, has it looked at, and ends it.
     ///
     /// # Errors
     /// Why it could not be restored. What was made is in the journal.
-    pub fn restore(
+    pub(crate) fn restore(
         &mut self,
         scene: &mut Scene<'_>,
         onlooker: &mut dyn Onlooker,
         journal: &mut Journal,
         report: &mut dyn Report,
-    ) -> Result<Duration> {
-        let begin = Instant::now();
+    ) -> Result<()> {
         let criu_cgroup = CriuCgroup::beside(self.asked.operation.dir())?;
         let made = self.make_cgroups(&criu_cgroup, journal)?;
         let payload = unified(&made.payload)?.dir.clone();
         let inode = cgroup::identity(&payload)?;
         journal.note(Undo::EndTasks { cgroup: payload.clone(), inode })?;
         let mut ending =
-            Ending { onlooker, payload: &payload, criu_cgroup: &criu_cgroup, seen: None };
+            Ending { onlooker, payload: &payload, criu_cgroup: &criu_cgroup, seen: false };
         let lent = lend_images(self.asked.images, self.asked.defined, journal)?;
         let outcome = self.run_criu(scene, &made, &mut ending, journal, report);
         for dir in lent {
@@ -224,9 +222,9 @@ impl<'a> Twin<'a> {
         let seen = ending.seen;
         drop(criu_cgroup);
         match (outcome, seen) {
-            (_, Some(at)) => Ok(at.saturating_duration_since(begin)),
-            (Err(failure), None) => Err(failure),
-            (Ok(()), None) => {
+            (_, true) => Ok(()),
+            (Err(failure), false) => Err(failure),
+            (Ok(()), false) => {
                 Err(Failure::msg(Exit::CriuFailed, "CRIU has not come to its last action"))
             }
         }
@@ -361,7 +359,7 @@ impl<'a> Twin<'a> {
 }
 
 /// Removes what CRIU has written beside the images.
-pub fn remove_traces(images: &Path) -> anyhow::Result<()> {
+pub(crate) fn remove_traces(images: &Path) -> anyhow::Result<()> {
     [RESTORE_LOG, STATISTICS].iter().try_for_each(|name| files::remove_if_there(&images.join(name)))
 }
 
@@ -372,12 +370,12 @@ struct Ending<'a> {
     payload: &'a Path,
     criu_cgroup: &'a CriuCgroup,
     /// When all stood still.
-    seen: Option<Instant>,
+    seen: bool,
 }
 
 impl Onlooker for Ending<'_> {
     fn look(&mut self, init: Option<i32>, payload: &Path) -> anyhow::Result<()> {
-        self.seen = Some(Instant::now());
+        self.seen = true;
         let looked = self.onlooker.look(init, payload);
         // First the tasks: those that CRIU lets go by its own end would run. And then CRIU itself,
         // for it waits for the end of an init that waits for the others, which CRIU does not

@@ -15,7 +15,7 @@ use crate::store::record::Record;
 /// What is wanted in one hierarchy. Paths begin at its root; the last component gets a number where
 /// it is taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The hierarchy.
     pub hierarchy: Hierarchy,
     /// The container's cgroup, with the limits.
@@ -34,7 +34,7 @@ pub struct Wanted {
 
 /// Decides, for all hierarchies of this host; cgroup2 is the first. They are where LXC would put
 /// them at a start now; only the inner part is what it was, for the images know it.
-pub fn plan(name: &str, config: &Config, record: Option<&Record>) -> Result<Vec<Wanted>> {
+pub(crate) fn plan(name: &str, config: &Config, record: Option<&Record>) -> Result<Vec<Wanted>> {
     let pattern = SystemConfig::load(Path::new(SYSTEM_CONFIG))?.cgroup_pattern;
     let Names { payload, inner, monitor, pivot, exact } =
         Names::new(name, config, pattern.as_deref());
@@ -60,7 +60,7 @@ pub fn plan(name: &str, config: &Config, record: Option<&Record>) -> Result<Vec<
 
 /// What was made.
 #[derive(Clone, Debug, Default)]
-pub struct Made {
+pub(crate) struct Made {
     /// The monitor's, in which we are.
     pub monitor: Vec<Cgroup>,
     /// The container's; cgroup2's is the first.
@@ -69,7 +69,11 @@ pub struct Made {
 
 /// Makes the monitor's cgroups and goes there; makes the container's with all that is below them.
 /// `note` hears of both.
-pub fn make(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>) -> Result<Made> {
+pub(crate) fn make(
+    wanted: &[Wanted],
+    confinement: &Confinement,
+    note: cgroup::Note<'_>,
+) -> Result<Made> {
     let monitor: Vec<_> = wanted.iter().map(|w| (&w.hierarchy, w.monitor.as_path())).collect();
     let exact = wanted.iter().any(|w| w.exact);
     let monitor = cgroup::make_new(&monitor, exact, note)?;
@@ -78,7 +82,7 @@ pub fn make(wanted: &[Wanted], confinement: &Confinement, note: cgroup::Note<'_>
 }
 
 /// Makes the container's cgroups with all that is below them.
-pub fn make_payload(
+pub(crate) fn make_payload(
     wanted: &[Wanted],
     confinement: &Confinement,
     note: cgroup::Note<'_>,
@@ -106,7 +110,7 @@ pub fn make_payload(
 }
 
 /// The cgroups of [`Wanted::pivot`].
-pub fn pivots(wanted: &[Wanted]) -> Result<Vec<Cgroup>> {
+pub(crate) fn pivots(wanted: &[Wanted]) -> Result<Vec<Cgroup>> {
     let pivot = |w: &Wanted| -> Result<Cgroup> {
         Ok(Cgroup::plain(w.hierarchy.clone(), cgroup::directory(&w.hierarchy.mount, &w.pivot)?))
     };
@@ -115,7 +119,7 @@ pub fn pivots(wanted: &[Wanted]) -> Result<Vec<Cgroup>> {
 
 /// Moves us out of cgroups that are to be removed. (Where liblxc's monitor goes, too: these are
 /// never removed.)
-pub fn leave(pivots: &[Cgroup]) -> Result<()> {
+pub(crate) fn leave(pivots: &[Cgroup]) -> Result<()> {
     pivots.iter().try_for_each(|pivot| {
         cgroup::make_if_missing(pivot)?;
         cgroup::enter(&pivot.dir, 0)

@@ -21,7 +21,7 @@ pub(super) struct Own(Vec<IpAddr>);
 
 impl Own {
     /// Those of a checkpoint.
-    pub fn of(dir: &Path) -> Result<Own, Error> {
+    pub(super) fn of(dir: &Path) -> Result<Own, Error> {
         let netns = NamespaceIds::of_task(dir, images::root_of_tree(dir)?)?.net;
         let addresses =
             netns.map(|netns| images::addresses(dir, netns)).transpose()?.unwrap_or_default();

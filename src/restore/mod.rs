@@ -25,18 +25,18 @@
 
 mod actions;
 mod attempt;
-pub mod beside;
-pub mod cgroups;
+pub(crate) mod beside;
+pub(crate) mod cgroups;
 mod connections;
 mod copy;
-pub mod lazy;
+pub(crate) mod lazy;
 mod links;
-pub mod plan;
+pub(crate) mod plan;
 mod prefault;
 mod preflight;
 mod replace;
 mod retry;
-pub mod sandbox;
+pub(crate) mod sandbox;
 mod veth;
 
 use std::collections::BTreeMap;
@@ -98,7 +98,7 @@ const PARENT: &str = "parent";
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// The container.
     pub name: ContainerName,
     /// Where it is defined.
@@ -125,7 +125,7 @@ pub struct Request {
 
 /// How it went.
 #[derive(Debug)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// A dry run: what would be done, in words.
     Planned(Vec<String>),
     /// The container runs.
@@ -134,7 +134,7 @@ pub enum Outcome {
 
 /// A container that runs again, and all that its monitor needs.
 #[derive(Debug)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// Its definition.
     pub defined: Defined,
     /// Its first process, our child.
@@ -166,7 +166,7 @@ pub struct Restored {
 }
 
 /// Restores a container. The caller becomes its parent and must live as long as it.
-pub fn restore(
+pub(crate) fn restore(
     request: &Request,
     settings: &Settings,
     signals: &Signals,

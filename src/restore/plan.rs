@@ -43,7 +43,7 @@ const FIRST_INHERITED_FD: i32 = 100;
 
 /// A restore, ready to be done.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The cgroups to make in each hierarchy; cgroup2 is the first.
     pub cgroups: Vec<cgroups::Wanted>,
     /// Whether CRIU is born in the payload cgroups, and all tasks with it.
@@ -108,7 +108,7 @@ pub struct Plan {
 
 /// A mount of a piece of its own cgroups.
 #[derive(Debug)]
-pub struct OwnCgroup {
+pub(crate) struct OwnCgroup {
     /// The name by which the images know it.
     pub key: String,
     /// The hierarchy, by its place in [`Plan::cgroups`].
@@ -119,7 +119,7 @@ pub struct OwnCgroup {
 
 /// An image that CRIU is shown in place of the checkpoint's own.
 #[derive(Debug)]
-pub struct ShownImage {
+pub(crate) struct ShownImage {
     /// Its name in the image directory.
     pub name: String,
     /// What CRIU reads.
@@ -323,7 +323,7 @@ fn own_cgroup(bind: &mounts::External, cgroups: &[cgroups::Wanted]) -> Option<Ow
 
 impl Plan {
     /// The payload cgroups, as far as they are known before they are made.
-    pub fn expected_payload(&self) -> Vec<Cgroup> {
+    pub(crate) fn expected_payload(&self) -> Vec<Cgroup> {
         let expected = |w: &cgroups::Wanted| {
             let dir = cgroup::directory(&w.hierarchy.mount, &w.payload).ok()?;
             Some(Cgroup { hierarchy: w.hierarchy.clone(), dir, inner: w.inner.clone() })
@@ -332,7 +332,7 @@ impl Plan {
     }
 
     /// What CRIU is asked, once it is known which payload cgroups were made.
-    pub fn criu(&self, request: &Request, payload: &[Cgroup], pidfile: &Path) -> Restore {
+    pub(crate) fn criu(&self, request: &Request, payload: &[Cgroup], pidfile: &Path) -> Restore {
         let mut scripts = vec![request.action_script.clone()];
         scripts.extend(request.user_script.clone());
         let own_cgroups = self.own_cgroups.iter().filter_map(|own| {
@@ -367,7 +367,7 @@ impl Plan {
     }
 
     /// What the tasks take over: first the host's files, then the terminals.
-    pub fn inherited(&self) -> Vec<InheritedFd> {
+    pub(crate) fn inherited(&self) -> Vec<InheritedFd> {
         let files = self.host_files.iter().map(|f| format!("file[{:x}:{:x}]", f.mount_id, f.inode));
         let terminals = self.terminals.iter().map(|t| tty_resource(t.tty.rdev, t.tty.dev));
         files
@@ -378,7 +378,7 @@ impl Plan {
     }
 
     /// The descriptors for [`Restore::inherited`], in its order.
-    pub fn handed_over(&self) -> Result<Vec<OwnedFd>> {
+    pub(crate) fn handed_over(&self) -> Result<Vec<OwnedFd>> {
         let files = self.host_files.iter().map(|f| open_host_file(&f.path));
         let terminals =
             self.terminals.iter().map(|t| t.pty.slave.try_clone().context("hold a terminal"));
@@ -386,7 +386,7 @@ impl Plan {
     }
 
     /// The plan in words, for `--dry-run`.
-    pub fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
+    pub(crate) fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
         let of = |w: &cgroups::Wanted| {
             format!("cgroups {} and {}", w.payload.display(), w.monitor.display())
         };

@@ -58,7 +58,7 @@ impl Prefault {
     /// Begins to touch the memory of the tasks in this cgroup that are of init's pid namespace, as
     /// these images have it. `None` where that would bring nothing, or cannot be done: it has to be
     /// nobody's reason to fail.
-    pub fn start(dir: &Path, payload: &Path, init: i32) -> Option<Prefault> {
+    pub(super) fn start(dir: &Path, payload: &Path, init: i32) -> Option<Prefault> {
         if !is_worth_it(dir).unwrap_or(false) {
             return None;
         }
@@ -75,7 +75,7 @@ impl Prefault {
     }
 
     /// Ends it. CRIU has made what is missing itself, so a failure is only told to the log.
-    pub fn end(mut self) {
+    pub(super) fn end(mut self) {
         match self.stop() {
             Ok(bytes) => log::debug!("{} MiB of memory were made ready beside CRIU", bytes >> 20),
             Err(e) => log::info!("memory could not be made ready beside CRIU: {e:#}"),

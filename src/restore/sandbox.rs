@@ -71,11 +71,11 @@ const EXTERNALS: &str = "/.lxc-cr/external";
 const SHOWN: &str = "/.lxc-cr/shown";
 /// The name under which CRIU runs the user's script; it is our program, which goes back to where
 /// the host's tree is.
-pub const USER_SCRIPT: &str = "/.lxc-cr/user-script";
+pub(crate) const USER_SCRIPT: &str = "/.lxc-cr/user-script";
 /// The variable with the real path of that.
-pub const USER_SCRIPT_VARIABLE: &str = "LXC_CR_USER_SCRIPT";
+pub(crate) const USER_SCRIPT_VARIABLE: &str = "LXC_CR_USER_SCRIPT";
 /// The variable with our mount namespace.
-pub const HOST_VARIABLE: &str = "LXC_CR_HOST";
+pub(crate) const HOST_VARIABLE: &str = "LXC_CR_HOST";
 
 /// What CRIU is asked, with the paths that it finds there.
 pub(super) fn seen(mut asked: Restore, plan: &Plan, request: &Request) -> Restore {

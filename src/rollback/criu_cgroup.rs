@@ -43,43 +43,43 @@ const DUMPS: [&str; 2] = ["dump", "pre-dump"];
 
 /// A cgroup in which a CRIU works. It ends with the value, and all that is in it.
 #[derive(Debug)]
-pub struct CriuCgroup {
+pub(crate) struct CriuCgroup {
     cgroup: Cgroup,
 }
 
 impl CriuCgroup {
     /// Makes it for the container whose state directory (of its lock) this is. What a dead command
     /// has left there was cleared when this one began.
-    pub fn open(state: &Path) -> Result<CriuCgroup> {
+    pub(crate) fn open(state: &Path) -> Result<CriuCgroup> {
         let cgroup = place_of(state, "")?;
         cgroup::make_if_missing(&cgroup)?;
         Ok(CriuCgroup { cgroup })
     }
 
     /// One for a second CRIU of the same command, beside the first.
-    pub fn beside(state: &Path) -> Result<CriuCgroup> {
+    pub(crate) fn beside(state: &Path) -> Result<CriuCgroup> {
         let cgroup = place_of(state, BESIDE)?;
         cgroup::make_if_missing(&cgroup)?;
         Ok(CriuCgroup { cgroup })
     }
 
     /// The cgroup itself.
-    pub fn cgroup(&self) -> &Cgroup {
+    pub(crate) fn cgroup(&self) -> &Cgroup {
         &self.cgroup
     }
 
     /// Its `cgroup.procs`, open so that a process can be born in it.
-    pub fn door(&self) -> Result<OwnedFd> {
+    pub(crate) fn door(&self) -> Result<OwnedFd> {
         cgroup::open_procs(&self.cgroup.dir)
     }
 
     /// The CPU time that CRIU and its helpers have used in here.
-    pub fn cpu_time(&self) -> u64 {
+    pub(crate) fn cpu_time(&self) -> u64 {
         cpu_time(&self.cgroup.dir)
     }
 
     /// Continues what somebody has stopped in here.
-    pub fn nudge(&self) {
+    pub(crate) fn nudge(&self) {
         for pid in cgroup::tasks(&self.cgroup.dir)
             .unwrap_or_default()
             .into_iter()
@@ -92,13 +92,13 @@ impl CriuCgroup {
     }
 
     /// Ends all that works in here, at once.
-    pub fn end_all(&self) -> Result<()> {
+    pub(crate) fn end_all(&self) -> Result<()> {
         cgroup::kill(&self.cgroup.dir)
     }
 
     /// A container runs again: tasks of it that were born in here, and that CRIU has moved nowhere,
     /// go to its own cgroup.
-    pub fn hand_over(&self, payload: &Path) -> Result<()> {
+    pub(crate) fn hand_over(&self, payload: &Path) -> Result<()> {
         for pid in
             cgroup::tasks(&self.cgroup.dir)?.into_iter().filter(|pid| !cgroup::is_our_kind(*pid))
         {
@@ -125,7 +125,7 @@ impl Drop for CriuCgroup {
 ///
 /// # Errors
 /// When cgroups cannot be read.
-pub fn clear(state: &Path) -> Result<bool> {
+pub(crate) fn clear(state: &Path) -> Result<bool> {
     // The second first: it is the first's command that it was for.
     let beside = clear_one(state, BESIDE)?;
     Ok(clear_one(state, "")? || beside)
@@ -216,7 +216,7 @@ fn end(dir: &Path) -> Result<()> {
 
 /// The CPU time that the tasks of a cgroup have used, in microseconds: who works uses some. None is
 /// told as 0.
-pub fn cpu_time(dir: &Path) -> u64 {
+pub(crate) fn cpu_time(dir: &Path) -> u64 {
     let text = fs::read_to_string(dir.join("cpu.stat")).unwrap_or_default();
     text.lines()
         .find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok())

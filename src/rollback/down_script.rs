@@ -12,7 +12,7 @@ use crate::lxc::name::{ContainerName, LxcPath};
 
 /// A script that undoes what another one did for an interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DownScript {
+pub(crate) struct DownScript {
     /// The container.
     pub name: String,
     /// The directory that holds its directory.
@@ -28,7 +28,7 @@ pub struct DownScript {
 
 impl DownScript {
     /// That of an interface of a container.
-    pub fn of(defined: &Defined, config: Option<&Path>, nic: u32, host: &str) -> DownScript {
+    pub(crate) fn of(defined: &Defined, config: Option<&Path>, nic: u32, host: &str) -> DownScript {
         DownScript {
             name: defined.name.as_str().to_owned(),
             lxcpath: defined.lxcpath.as_path().to_owned(),

@@ -15,13 +15,13 @@ use crate::sys::files;
 
 const NAME: &str = "filling";
 /// The socket to CRIU, beside it. CRIU knows it by this name (criu/uffd.c).
-pub const SOCKET: &str = "lazy-pages.socket";
+pub(crate) const SOCKET: &str = "lazy-pages.socket";
 /// More than any path and a number, in bytes.
 const LONGEST: u64 = 8192;
 
 /// How far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Progress {
+pub(crate) struct Progress {
     /// The checkpoint that the memory comes from.
     pub images: PathBuf,
     /// How much of it is in.
@@ -30,7 +30,7 @@ pub struct Progress {
 
 /// The mark, while it lasts.
 #[derive(Debug)]
-pub struct Mark {
+pub(crate) struct Mark {
     file: File,
     path: PathBuf,
 }
@@ -40,7 +40,7 @@ impl Mark {
     ///
     /// # Errors
     /// When the mark cannot be written, or another process holds it.
-    pub fn set(state: &Path, images: &Path) -> Result<Mark> {
+    pub(crate) fn set(state: &Path, images: &Path) -> Result<Mark> {
         let path = state.join(NAME);
         let what = || format!("write {}", path.display());
         let mut how = fs::OpenOptions::new();
@@ -59,7 +59,7 @@ impl Mark {
     }
 
     /// Says how much is in.
-    pub fn tell(&self, percent: u8) -> io::Result<()> {
+    pub(crate) fn tell(&self, percent: u8) -> io::Result<()> {
         self.file.write_all_at(format!("{percent:3}\n").as_bytes(), 0)
     }
 }
@@ -76,7 +76,7 @@ impl Drop for Mark {
 ///
 /// # Errors
 /// When the mark cannot be read.
-pub fn progress(state: &Path) -> Result<Option<Progress>> {
+pub(crate) fn progress(state: &Path) -> Result<Option<Progress>> {
     let path = state.join(NAME);
     let what = || format!("read {}", path.display());
     let mut file = match files::open_file(&path) {
@@ -101,7 +101,7 @@ pub fn progress(state: &Path) -> Result<Option<Progress>> {
 ///
 /// # Errors
 /// When it cannot be removed.
-pub fn clear(state: &Path) -> Result<()> {
+pub(crate) fn clear(state: &Path) -> Result<()> {
     if progress(state)?.is_some() {
         return Ok(());
     }
@@ -112,7 +112,7 @@ pub fn clear(state: &Path) -> Result<()> {
 ///
 /// # Errors
 /// Exit 10 while it is being filled.
-pub fn refuse(state: &Path) -> crate::error::Result<()> {
+pub(crate) fn refuse(state: &Path) -> crate::error::Result<()> {
     match progress(state)? {
         None => Ok(()),
         Some(progress) => Err(Failure::msg(Exit::Busy, progress.to_string())

@@ -29,7 +29,7 @@ const LINK_REMAP: &str = "link_remap.";
 
 /// A running container whose tasks a dump seizes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Seized {
+pub(crate) struct Seized {
     /// The pid of its init.
     pub init: i32,
     /// When init was started, in clock ticks since boot: it cannot be mistaken for another process
@@ -44,18 +44,18 @@ pub struct Seized {
 
 impl Seized {
     /// Whether it has not been ended, and nothing is ending it.
-    pub fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         Process::reopen(self.init, self.start_time).is_ok_and(|init| init.goes_on())
     }
 
     /// Holds all tasks, whatever becomes of CRIU. (A task that is traced is in the freezer as soon
     /// as it is let go.)
-    pub fn hold(&self) -> Result<()> {
+    pub(crate) fn hold(&self) -> Result<()> {
         self.freeze(true)
     }
 
     /// Lets them run, who are well by now.
-    pub fn thaw(&self) -> Result<()> {
+    pub(crate) fn thaw(&self) -> Result<()> {
         self.freeze(false)
     }
 
@@ -68,7 +68,7 @@ impl Seized {
 
     /// Undoes all that a killed CRIU has left at the tasks, and tells what that was. A container
     /// that has ended needs nothing.
-    pub fn release(&self) -> Result<Vec<String>> {
+    pub(crate) fn release(&self) -> Result<Vec<String>> {
         if Process::reopen(self.init, self.start_time).is_err() {
             return Ok(Vec::new());
         }

@@ -60,7 +60,7 @@ impl From<Error> for Failure {
 
 /// The container that a state directory belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Container {
+pub(crate) struct Container {
     /// Its name.
     pub name: String,
     /// The directory that holds its directory.
@@ -69,7 +69,7 @@ pub struct Container {
 
 /// The right to change a container. It ends when the value is dropped, or with the process.
 #[derive(Debug)]
-pub struct Operation {
+pub(crate) struct Operation {
     dir: PathBuf,
     /// Held until we end.
     _lock: File,
@@ -80,12 +80,12 @@ impl Operation {
     ///
     /// Nobody but a command holds it, and no longer than it lives. What the CRIU of a dead one has
     /// left is cleared.
-    pub fn begin(lxcpath: &Path, name: &str, command: Command) -> Result<Operation, Error> {
+    pub(crate) fn begin(lxcpath: &Path, name: &str, command: Command) -> Result<Operation, Error> {
         Operation::begin_at(Path::new(STATE_ROOT), lxcpath, name, command)
     }
 
     /// As [`Operation::begin`], with the state kept elsewhere.
-    pub fn begin_at(
+    pub(crate) fn begin_at(
         root: &Path,
         lxcpath: &Path,
         name: &str,
@@ -102,7 +102,7 @@ impl Operation {
     }
 
     /// Takes the lock in a state directory, which is there.
-    pub fn begin_in(dir: &Path, command: Command) -> Result<Operation, Error> {
+    pub(crate) fn begin_in(dir: &Path, command: Command) -> Result<Operation, Error> {
         let path = dir.join(LOCK);
         let mut lock = fs::OpenOptions::new()
             .read(true)
@@ -127,7 +127,7 @@ impl Operation {
     }
 
     /// Who holds a container now; `None` when no command does.
-    pub fn holder(lxcpath: &Path, name: &str) -> Result<Option<Holder>> {
+    pub(crate) fn holder(lxcpath: &Path, name: &str) -> Result<Option<Holder>> {
         let path = Path::new(STATE_ROOT).join(key(lxcpath, name)).join(LOCK);
         let mut lock = match files::open_file(&path) {
             Ok(lock) => lock,
@@ -144,27 +144,27 @@ impl Operation {
     }
 
     /// The state directory.
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// The journal of changes to the host.
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.dir.join("journal")
     }
 
     /// What the monitor of a restored container holds of the host: the journal of its restore.
-    pub fn held(&self) -> PathBuf {
+    pub(crate) fn held(&self) -> PathBuf {
         self.dir.join("held")
     }
 
     /// The socket to CRIU's action script.
-    pub fn control(&self) -> PathBuf {
+    pub(crate) fn control(&self) -> PathBuf {
         self.dir.join("control")
     }
 
     /// Where CRIU writes init's pid.
-    pub fn pidfile(&self) -> PathBuf {
+    pub(crate) fn pidfile(&self) -> PathBuf {
         self.dir.join("pid")
     }
 }
@@ -175,7 +175,7 @@ impl Operation {
 ///
 /// # Errors
 /// Exit 10 when it does not come.
-pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
+pub(crate) fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
     let failed = |e: io::Error| {
         Failure::new(Exit::Other, anyhow::Error::new(e).context(format!("hold {}", dir.display())))
     };
@@ -197,7 +197,7 @@ pub fn hold_images(dir: &Path, patience: Duration) -> error::Result<File> {
 }
 
 /// As [`hold_images`], of a directory that is open already. Another's end is not waited for.
-pub fn hold_open_images(dir: File, path: &Path) -> error::Result<File> {
+pub(crate) fn hold_open_images(dir: File, path: &Path) -> error::Result<File> {
     match dir.try_lock() {
         Ok(()) => Ok(dir),
         Err(TryLockError::WouldBlock) => Err(at_work(path)?),
@@ -231,7 +231,7 @@ fn at_work(dir: &Path) -> Result<Failure> {
 ///
 /// # Errors
 /// When the containers' state cannot be read.
-pub fn filling_from(images: &Path) -> Result<Option<(String, u8)>> {
+pub(crate) fn filling_from(images: &Path) -> Result<Option<(String, u8)>> {
     let Ok(images) = images.canonicalize() else { return Ok(None) };
     for (dir, container) in all()? {
         if let Some(progress) = filling::progress(&dir)?
@@ -257,7 +257,7 @@ pub fn key(lxcpath: &Path, name: &str) -> String {
 
 /// The directory of a container's state, made if it is not there; refused if another user could
 /// have changed it.
-pub fn make_state_dir(lxcpath: &Path, name: &str) -> Result<PathBuf> {
+pub(crate) fn make_state_dir(lxcpath: &Path, name: &str) -> Result<PathBuf> {
     make_state_dir_at(Path::new(STATE_ROOT), lxcpath, name)
 }
 
@@ -270,17 +270,17 @@ fn make_state_dir_at(root: &Path, lxcpath: &Path, name: &str) -> Result<PathBuf>
 
 /// Where CRIU's version is remembered: asking the program costs more than all the rest of our own
 /// work.
-pub fn criu_version_cache() -> PathBuf {
+pub(crate) fn criu_version_cache() -> PathBuf {
     Path::new(STATE_ROOT).join("criu-version")
 }
 
 /// Where LXC's version is remembered.
-pub fn lxc_version_cache() -> PathBuf {
+pub(crate) fn lxc_version_cache() -> PathBuf {
     Path::new(STATE_ROOT).join("lxc-version")
 }
 
 /// The state directories that there are, each with the container that it belongs to if it says so.
-pub fn all() -> Result<Vec<(PathBuf, Option<Container>)>> {
+pub(crate) fn all() -> Result<Vec<(PathBuf, Option<Container>)>> {
     all_at(Path::new(STATE_ROOT))
 }
 
@@ -328,7 +328,7 @@ fn read_holder(lock: &mut File) -> Result<Holder> {
 }
 
 /// The journal of a container, for those who find it after a crash.
-pub fn journal_of(lxcpath: &Path, name: &str) -> PathBuf {
+pub(crate) fn journal_of(lxcpath: &Path, name: &str) -> PathBuf {
     Path::new(STATE_ROOT).join(key(lxcpath, name)).join("journal")
 }
 

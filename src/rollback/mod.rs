@@ -11,17 +11,17 @@
 //! Every step can be played twice, finds for itself whether there is still something to do, and
 //! tells what it did. Playing goes on after an error; entries that failed stay in the journal.
 
-pub mod criu_cgroup;
+pub(crate) mod criu_cgroup;
 mod down_script;
-pub mod filling;
-pub mod holder;
-pub mod killed_dump;
+pub(crate) mod filling;
+pub(crate) mod holder;
+pub(crate) mod killed_dump;
 mod killed_restore;
-pub mod lock;
-pub mod recover;
-pub mod uncommit;
+pub(crate) mod lock;
+pub(crate) mod recover;
+pub(crate) mod uncommit;
 
-pub use down_script::DownScript;
+pub(crate) use down_script::DownScript;
 
 use std::fs;
 use std::io::{self, Write};
@@ -46,7 +46,7 @@ use crate::sys::{self, files};
 /// How one change is undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Undo {
+pub(crate) enum Undo {
     /// A port was taken off its bridge: it goes back, if it is still there.
     PutPortBack(Box<Port>),
     /// A veth pair was made: its host's end goes, and the other with it.
@@ -158,14 +158,14 @@ struct Entry {
 
 /// A journal that is being written or played back. An empty journal is no file.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     steps: Vec<Undo>,
 }
 
 impl Journal {
     /// Opens the journal at this path, with what an earlier command left in it.
-    pub fn open(path: &Path) -> Result<Journal> {
+    pub(crate) fn open(path: &Path) -> Result<Journal> {
         let steps = match fs::read_to_string(path) {
             Ok(text) if is_of_an_earlier_boot(&text) => {
                 read(&text).into_iter().filter(Undo::outlives_a_boot).collect()
@@ -180,17 +180,17 @@ impl Journal {
     }
 
     /// Whether there is nothing to undo.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.steps.is_empty()
     }
 
     /// What is to be undone, in the order in which it was done.
-    pub fn steps(&self) -> &[Undo] {
+    pub(crate) fn steps(&self) -> &[Undo] {
         &self.steps
     }
 
     /// Notes how a change is undone. To be called before the change.
-    pub fn note(&mut self, undo: Undo) -> Result<()> {
+    pub(crate) fn note(&mut self, undo: Undo) -> Result<()> {
         let what = || format!("write the journal {}", self.path.display());
         let text = toml::to_string(&Entry { step: vec![undo.clone()] }).with_context(what)?;
         self.steps.push(undo);
@@ -209,7 +209,7 @@ impl Journal {
     }
 
     /// Puts one step in another one's place: what is known of a change by now.
-    pub fn exchange(&mut self, old: &Undo, new: Undo) -> Result<()> {
+    pub(crate) fn exchange(&mut self, old: &Undo, new: Undo) -> Result<()> {
         match self.steps.iter_mut().rfind(|step| *step == old) {
             Some(step) => *step = new,
             None => self.steps.push(new),
@@ -218,7 +218,7 @@ impl Journal {
     }
 
     /// Strikes out the steps that need no undoing any more.
-    pub fn forget(&mut self, done: impl Fn(&Undo) -> bool) -> Result<()> {
+    pub(crate) fn forget(&mut self, done: impl Fn(&Undo) -> bool) -> Result<()> {
         self.steps.retain(|s| !done(s));
         self.rewrite()
     }
@@ -226,7 +226,7 @@ impl Journal {
     /// Gives the journal to somebody else, who keeps it at another path. It is at one of the two at
     /// any time, and no space is needed: that the disk is full must not cost a container that runs
     /// already.
-    pub fn hand_over(mut self, path: &Path) -> Result<Journal> {
+    pub(crate) fn hand_over(mut self, path: &Path) -> Result<Journal> {
         let steps = std::mem::take(&mut self.steps);
         if !steps.is_empty() {
             fs::rename(&self.path, path).with_context(|| {
@@ -238,18 +238,18 @@ impl Journal {
 
     /// Undoes everything, the newest change first. What could not be undone stays in the journal
     /// and is the error.
-    pub fn play_back(&mut self) -> Result<()> {
+    pub(crate) fn play_back(&mut self) -> Result<()> {
         self.play_back_telling(&mut |done| log::info!("undone: {done}"))
     }
 
     /// As [`Journal::play_back`]; `tell` hears of each thing that was not as it should be, and is
     /// now.
-    pub fn play_back_telling(&mut self, tell: &mut dyn FnMut(&str)) -> Result<()> {
+    pub(crate) fn play_back_telling(&mut self, tell: &mut dyn FnMut(&str)) -> Result<()> {
         self.play(&|_| true, tell)
     }
 
     /// Undoes some of the steps, the newest first, before others that are not to be undone yet.
-    pub fn play_back_these(&mut self, these: &dyn Fn(&Undo) -> bool) -> Result<()> {
+    pub(crate) fn play_back_these(&mut self, these: &dyn Fn(&Undo) -> bool) -> Result<()> {
         self.play(these, &mut |done| log::info!("undone: {done}"))
     }
 

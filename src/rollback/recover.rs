@@ -41,12 +41,12 @@ const SCRAPS_BEGIN: [&str; 1] = [".lxc-cr-"];
 const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Undoes what a command that died has left on the host, and opens the journal for a new one.
-pub fn before(operation: &Operation, report: &mut dyn Report) -> error::Result<Journal> {
+pub(crate) fn before(operation: &Operation, report: &mut dyn Report) -> error::Result<Journal> {
     played_back(&operation.journal(), "a previous command was interrupted; rolling back", report)
 }
 
 /// Undoes what a monitor that died has held for its container, which does not run any more.
-pub fn held(operation: &Operation, report: &mut dyn Report) -> error::Result<()> {
+pub(crate) fn held(operation: &Operation, report: &mut dyn Report) -> error::Result<()> {
     played_back(&operation.held(), "its last monitor has died: undoing what it held", report)
         .map(drop)
 }
@@ -65,7 +65,7 @@ fn played_back(path: &Path, note: &str, report: &mut dyn Report) -> error::Resul
 
 /// A container with a state directory.
 #[derive(Debug)]
-pub struct Known {
+pub(crate) struct Known {
     dir: PathBuf,
     /// Whose it is; a directory that does not say so is still recovered.
     pub container: Option<Container>,
@@ -73,12 +73,12 @@ pub struct Known {
 
 impl Known {
     /// All of them.
-    pub fn all() -> Result<Vec<Known>> {
+    pub(crate) fn all() -> Result<Vec<Known>> {
         Ok(lock::all()?.into_iter().map(|(dir, container)| Known { dir, container }).collect())
     }
 
     /// One by its name; none if no command of ours has ever worked on it.
-    pub fn find(lxcpath: &Path, name: &str) -> Result<Option<Known>> {
+    pub(crate) fn find(lxcpath: &Path, name: &str) -> Result<Option<Known>> {
         let dir = Path::new(lock::STATE_ROOT).join(lock::key(lxcpath, name));
         let container = Some(Container { name: name.to_owned(), lxcpath: lxcpath.to_owned() });
         Ok(Known::all()?
@@ -88,7 +88,7 @@ impl Known {
     }
 
     /// What a person calls it.
-    pub fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         match &self.container {
             Some(container) => container.name.clone(),
             None => self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -100,7 +100,7 @@ impl Known {
     /// # Errors
     /// Exit 10 when a command is at work on it, 8 when something could not be undone; the rest is
     /// undone all the same.
-    pub fn recover(&self, tell: &mut dyn FnMut(&str)) -> error::Result<()> {
+    pub(crate) fn recover(&self, tell: &mut dyn FnMut(&str)) -> error::Result<()> {
         let operation = Operation::begin_in(&self.dir, Command::Recover)?;
         let mut errors = ErrorList::default();
         let mut play = |path: PathBuf| {
@@ -233,7 +233,7 @@ fn remove_empty_cgroups(container: &Container, tell: &mut dyn FnMut(&str)) -> Re
 
 /// Recovers one container, or all that are known. `tell` hears the container's name and what was
 /// done.
-pub fn recover(
+pub(crate) fn recover(
     wanted: Option<(&Path, &str)>,
     tell: &mut dyn FnMut(&str, &str),
 ) -> error::Result<()> {

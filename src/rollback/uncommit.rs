@@ -17,7 +17,7 @@ use crate::sys::files;
 ///
 /// # Errors
 /// When the directory in which it was written cannot be looked at.
-pub fn of(images: &Path, container: &Seized) -> Result<Undo> {
+pub(crate) fn of(images: &Path, container: &Seized) -> Result<Undo> {
     let partial = files::with_suffix(images, PARTIAL);
     let meta = fs::metadata(&partial).with_context(|| format!("stat {}", partial.display()))?;
     let inode = meta.ino().cast_signed();

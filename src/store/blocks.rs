@@ -20,13 +20,13 @@ use crate::store::layout;
 use crate::sys::files;
 
 /// The size of a block, in bytes.
-pub const BLOCK: u64 = 64 << 10;
+pub(crate) const BLOCK: u64 = 64 << 10;
 /// The size of a checksum, in bytes.
 const SUM: usize = size_of::<ChainingValue>();
 
 /// The checksums of all blocks of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Blocks {
+pub(crate) struct Blocks {
     /// The image's size in bytes.
     size: u64,
     sums: Vec<ChainingValue>,
@@ -34,7 +34,7 @@ pub struct Blocks {
 
 /// The hash of an image and of its blocks, while it is read.
 #[derive(Clone, Debug, Default)]
-pub struct BlockHasher {
+pub(crate) struct BlockHasher {
     block: Box<Hasher>,
     in_block: u64,
     done: Vec<ChainingValue>,
@@ -42,7 +42,7 @@ pub struct BlockHasher {
 
 impl BlockHasher {
     /// Takes in the next bytes.
-    pub fn update(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             // Not before more comes: the last block of an image of one block is hashed otherwise.
             if self.in_block == BLOCK {
@@ -60,7 +60,7 @@ impl BlockHasher {
     }
 
     /// The hash as `b3sum` prints it, and the checksums of the blocks.
-    pub fn finish(self) -> (String, Blocks) {
+    pub(crate) fn finish(self) -> (String, Blocks) {
         let BlockHasher { block, in_block, mut done } = self;
         if done.is_empty() {
             let sums = if in_block == 0 { Vec::new() } else { vec![block.finalize_non_root()] };
@@ -79,7 +79,7 @@ impl Blocks {
     ///
     /// # Errors
     /// When a file is there and cannot be read.
-    pub fn of(dir: &Path, image: &str, size: u64, hash: &str) -> Result<Option<Blocks>> {
+    pub(crate) fn of(dir: &Path, image: &str, size: u64, hash: &str) -> Result<Option<Blocks>> {
         let Some(name) = layout::blocks_of(image) else { return Ok(None) };
         let path = dir.join(name);
         let bytes = match files::open_file(&path) {
@@ -104,29 +104,29 @@ impl Blocks {
     ///
     /// # Errors
     /// When that cannot be done.
-    pub fn write(&self, dir: &Path, image: &str) -> Result<()> {
+    pub(crate) fn write(&self, dir: &Path, image: &str) -> Result<()> {
         let Some(name) = layout::blocks_of(image) else { bail!("{image} is not a memory image") };
         files::write_atomically(&dir.join(name), self.sums.as_flattened())
     }
 
     /// Whether these bytes are the block of this number.
-    pub fn is_right(&self, number: u64, bytes: &[u8]) -> bool {
+    pub(crate) fn is_right(&self, number: u64, bytes: &[u8]) -> bool {
         let recorded = usize::try_from(number).ok().and_then(|number| self.sums.get(number));
         recorded.is_some_and(|recorded| *recorded == sum_of(number, bytes))
     }
 
     /// The bytes of the block of this number.
-    pub fn length_of(&self, number: u64) -> u64 {
+    pub(crate) fn length_of(&self, number: u64) -> u64 {
         self.size.saturating_sub(number.saturating_mul(BLOCK)).min(BLOCK)
     }
 
     /// The bytes of the image.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size
     }
 
     /// How many there are.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.sums.len() as u64
     }
 

@@ -13,11 +13,11 @@ const LOCALTIME: &str = "/etc/localtime";
 
 /// A time zone.
 #[derive(Clone, Debug)]
-pub struct Calendar(TimeZone);
+pub(crate) struct Calendar(TimeZone);
 
 impl Calendar {
     /// The host's; UTC where it has none.
-    pub fn of_host() -> Calendar {
+    pub(crate) fn of_host() -> Calendar {
         let zone = match fs::read(LOCALTIME) {
             Ok(bytes) => TimeZone::tzif("localtime", &bytes).unwrap_or_else(|e| {
                 log::warn!("{LOCALTIME}: {e}; times are in UTC");
@@ -33,27 +33,28 @@ impl Calendar {
     }
 
     /// UTC.
-    pub fn utc() -> Calendar {
+    #[cfg(test)]
+    pub(crate) fn utc() -> Calendar {
         Calendar(TimeZone::UTC)
     }
 
     /// A moment, in seconds since 1970, as the clock on the wall has it.
-    pub fn civil(&self, seconds: u64) -> DateTime {
+    pub(crate) fn civil(&self, seconds: u64) -> DateTime {
         self.0.to_datetime(timestamp(seconds))
     }
 
     /// As a name: `2026-11-30T22:04:10`.
-    pub fn name(&self, seconds: u64) -> String {
+    pub(crate) fn name(&self, seconds: u64) -> String {
         self.civil(seconds).strftime("%Y-%m-%dT%H:%M:%S").to_string()
     }
 
     /// As a person reads it in a table: `2026-11-30 22:04`.
-    pub fn minute(&self, seconds: u64) -> String {
+    pub(crate) fn minute(&self, seconds: u64) -> String {
         self.civil(seconds).strftime("%Y-%m-%d %H:%M").to_string()
     }
 
     /// As RFC 3339 writes it, with the offset of the time zone: `2026-11-30T22:04:10+01:00`.
-    pub fn rfc3339(&self, seconds: u64) -> String {
+    pub(crate) fn rfc3339(&self, seconds: u64) -> String {
         let timestamp = timestamp(seconds);
         timestamp.display_with_offset(self.0.to_offset(timestamp)).to_string()
     }

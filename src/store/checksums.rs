@@ -92,7 +92,7 @@ impl Image {
 
 /// Whether [`measure_images`] takes the checksums of memory images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Memory {
+pub(crate) enum Memory {
     /// Somebody else is at it: see `seal`.
     SumsFollow,
     /// It does.
@@ -100,7 +100,7 @@ pub enum Memory {
 }
 
 /// Measures the images of a directory.
-pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
+pub(crate) fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
     let mut images = Vec::new();
     for name in files::names(dir)? {
         let Some(text) = name.to_str().filter(|_| is_image(&name)) else { continue };
@@ -118,7 +118,7 @@ pub fn measure_images(dir: &Path, memory: Memory) -> Result<Vec<Image>> {
 
 /// A checksum while the file is read.
 #[derive(Clone, Debug)]
-pub struct Checksum {
+pub(crate) struct Checksum {
     state: State,
     length: u64,
 }
@@ -131,7 +131,7 @@ enum State {
 
 impl Checksum {
     /// The one that an image of this name gets.
-    pub fn for_image(name: &str) -> Checksum {
+    pub(crate) fn for_image(name: &str) -> Checksum {
         if images::holds_pages(Path::new(name)) { Checksum::blake3() } else { Checksum::sha256() }
     }
 
@@ -152,7 +152,7 @@ impl Checksum {
     }
 
     /// Takes in the next piece; says how many bytes it had.
-    pub fn update(&mut self, file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    pub(crate) fn update(&mut self, file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
         let length = file.read(buffer)?;
         let piece = &buffer[..length];
         match &mut self.state {
@@ -172,17 +172,17 @@ impl Checksum {
     }
 
     /// The bytes taken in.
-    pub fn length(&self) -> u64 {
+    pub(crate) fn length(&self) -> u64 {
         self.length
     }
 
     /// The sum.
-    pub fn sum(self) -> Sum {
+    pub(crate) fn sum(self) -> Sum {
         self.sum_and_blocks().0
     }
 
     /// The sum, and those of the blocks where it is one of memory.
-    pub fn sum_and_blocks(self) -> (Sum, Option<Blocks>) {
+    pub(crate) fn sum_and_blocks(self) -> (Sum, Option<Blocks>) {
         match self.state {
             State::Sha256(state) => {
                 (Sum::Sha256(state.finalize().iter().map(|b| format!("{b:02x}")).collect()), None)

@@ -31,7 +31,7 @@ const WRITE_OUT_STEP: u64 = 32 << 20;
 
 /// Whether images are to be on the disk in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Disk {
+pub(crate) enum Disk {
     /// They are: writing them out is begun while they grow.
     IsWaitedFor,
     /// When the kernel likes.
@@ -40,7 +40,7 @@ pub enum Disk {
 
 /// A thread that follows the memory images of a directory.
 #[derive(Debug)]
-pub struct Sealer {
+pub(crate) struct Sealer {
     finish: Arc<AtomicBool>,
     thread: JoinHandle<Result<Vec<Image>>>,
 }
@@ -59,7 +59,7 @@ struct Followed {
 impl Sealer {
     /// Begins to follow the images in this directory, which may still be empty, and may be renamed
     /// meanwhile.
-    pub fn start(dir: &Path, disk: Disk) -> Result<Sealer> {
+    pub(crate) fn start(dir: &Path, disk: Disk) -> Result<Sealer> {
         let finish = Arc::new(AtomicBool::new(false));
         let (told, dir) = (Arc::clone(&finish), files::open_dir(dir)?);
         let thread = std::thread::Builder::new()
@@ -70,7 +70,7 @@ impl Sealer {
     }
 
     /// The images are complete: waits for the rest to be read, and gives their checksums.
-    pub fn finish(self) -> Result<Vec<Image>> {
+    pub(crate) fn finish(self) -> Result<Vec<Image>> {
         self.finish.store(true, Ordering::Release);
         self.thread.thread().unpark();
         match self.thread.join() {

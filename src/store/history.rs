@@ -20,7 +20,7 @@ const MAX_SIZE: u64 = 64 * 1024;
 /// What happened; each time in seconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct History {
+pub(crate) struct History {
     /// When all images were last read from the disk and had their checksums.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<u64>,
@@ -37,7 +37,7 @@ pub struct History {
 
 impl History {
     /// Reads the history of a checkpoint. Anything that is not one is no history.
-    pub fn read(dir: &Path) -> History {
+    pub(crate) fn read(dir: &Path) -> History {
         let path = dir.join(HISTORY);
         let mut text = String::new();
         match files::open_file(&path).and_then(|file| file.take(MAX_SIZE).read_to_string(&mut text))
@@ -59,7 +59,7 @@ impl History {
     ///
     /// # Errors
     /// Where the file cannot be written, as on a file system that is mounted read-only.
-    pub fn change(dir: &Path, change: impl FnOnce(&mut History)) -> Result<()> {
+    pub(crate) fn change(dir: &Path, change: impl FnOnce(&mut History)) -> Result<()> {
         let mut history = History::read(dir);
         change(&mut history);
         let text = toml::to_string(&history).context("serialize the history")?;
@@ -68,7 +68,7 @@ impl History {
 }
 
 /// The time now, in seconds since 1970.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 

@@ -12,7 +12,7 @@ use crate::settings::Settings;
 use crate::store::list::{Entry, State};
 
 /// The list's directory in the container's own.
-pub const DIR: &str = "checkpoints";
+pub(crate) const DIR: &str = "checkpoints";
 /// The word for the newest one.
 const LATEST: &str = "latest";
 /// The longest label.
@@ -21,7 +21,7 @@ const LONGEST_LABEL: usize = 64;
 const SAME_SECOND: u32 = 1000;
 
 /// The directory of a container's list.
-pub fn dir(lxcpath: &LxcPath, name: &ContainerName, settings: &Settings) -> PathBuf {
+pub(crate) fn dir(lxcpath: &LxcPath, name: &ContainerName, settings: &Settings) -> PathBuf {
     match &settings.checkpoint_dir {
         Some(dir) => dir.join(name.as_str()),
         None => lxcpath.container_dir(name).join(DIR),
@@ -29,7 +29,7 @@ pub fn dir(lxcpath: &LxcPath, name: &ContainerName, settings: &Settings) -> Path
 }
 
 /// The directory of a new checkpoint in a list, by its time in seconds since 1970.
-pub fn fresh(list: &Path, seconds: u64, calendar: &Calendar) -> Result<PathBuf> {
+pub(crate) fn fresh(list: &Path, seconds: u64, calendar: &Calendar) -> Result<PathBuf> {
     let name = calendar.name(seconds);
     let numbered = (2..SAME_SECOND).map(|number| format!("{name}-{number}"));
     let mut paths = std::iter::once(name.clone()).chain(numbered).map(|name| list.join(name));
@@ -43,7 +43,7 @@ pub fn fresh(list: &Path, seconds: u64, calendar: &Calendar) -> Result<PathBuf> 
 ///
 /// # Errors
 /// What is wrong with it, in words.
-pub fn label(text: &str) -> std::result::Result<String, String> {
+pub(crate) fn label(text: &str) -> std::result::Result<String, String> {
     let begins_well = text.starts_with(|c: char| c.is_ascii_alphabetic());
     let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
     if !begins_well || !is_plain || text.len() > LONGEST_LABEL || text == LATEST {
@@ -56,7 +56,7 @@ pub fn label(text: &str) -> std::result::Result<String, String> {
 
 /// Which of a container's checkpoints is meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum At {
+pub(crate) enum At {
     /// The newest.
     Latest,
     /// The newest of those whose time begins so: `2026-11-30` or `2026-11-30T22:04`.
@@ -97,7 +97,7 @@ impl std::fmt::Display for At {
 impl At {
     /// The checkpoint that is meant; `None` where there is none. One that is damaged counts: an
     /// older one in its place would not be what was asked for.
-    pub fn find<'a>(&self, entries: &'a [Entry], calendar: &Calendar) -> Option<&'a Entry> {
+    pub(crate) fn find<'a>(&self, entries: &'a [Entry], calendar: &Calendar) -> Option<&'a Entry> {
         let is_named = |entry: &Entry, text: &str| {
             entry.directory.file_name().is_some_and(|name| name == text)
         };

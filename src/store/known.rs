@@ -20,7 +20,7 @@ const ANSWER: Duration = Duration::from_secs(3);
 const FSTAB: &str = "/etc/fstab";
 
 /// The checkpoints of a container, or of all in an LXC path.
-pub fn all(
+pub(crate) fn all(
     register: &Register,
     lxcpath: &LxcPath,
     name: Option<&ContainerName>,
@@ -96,7 +96,7 @@ fn look_at(known: &Known, lxcpath: &LxcPath) -> Option<Entry> {
 /// A mount point above a path on which nothing is mounted, although something should be: fstab(5)
 /// names it, or checkpoints lie there by the register. What is written to the path would fill the
 /// directory beneath.
-pub fn not_mounted_above(register: &Register, path: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn not_mounted_above(register: &Register, path: &Path) -> Result<Option<PathBuf>> {
     let table = mounts::table(std::process::id().cast_signed())?;
     let named = mount_points_of_fstab(Path::new(FSTAB)).with_context(|| format!("read {FSTAB}"))?;
     let registered = register.read()?.into_iter().filter_map(|known| known.mount);

@@ -24,56 +24,56 @@ use crate::criu::options::{DUMP_LOG, PRE_DUMP_LOG};
 use crate::sys::files;
 
 /// The record ([`Record`](crate::store::record::Record)).
-pub const RECORD: &str = "lxc-cr.toml";
+pub(crate) const RECORD: &str = "lxc-cr.toml";
 /// The mark of a container that is to be resumed.
-pub const RESUME_MARK: &str = "lxc-cr.resume";
+pub(crate) const RESUME_MARK: &str = "lxc-cr.resume";
 /// The mark of a checkpoint that was restored.
-pub const RESTARTED: &str = "lxc-cr.restarted";
+pub(crate) const RESTARTED: &str = "lxc-cr.restarted";
 /// Bridge ports of a dump that another program made with our action script.
-pub const PORTS: &str = "lxc-cr-ports.toml";
+pub(crate) const PORTS: &str = "lxc-cr-ports.toml";
 /// What happened to the checkpoint since ([`History`](crate::store::history::History)).
-pub const HISTORY: &str = "lxc-cr.history";
+pub(crate) const HISTORY: &str = "lxc-cr.history";
 /// How the names of files with checksums of blocks begin
 /// ([`Blocks`](crate::store::blocks::Blocks)).
 const BLOCKS: &str = "lxc-cr-blocks-";
 /// The link by which CRIU finds the images that others build on.
-pub const PARENT: &str = "parent";
+pub(crate) const PARENT: &str = "parent";
 /// How the names of directories begin that hold copies of a checkpoint's memory.
 const ROUND: &str = "precopy-";
 /// The image that every checkpoint has.
-pub const INVENTORY: &str = "inventory.img";
+pub(crate) const INVENTORY: &str = "inventory.img";
 /// How the name of a file of ours begins while it is written.
-pub const SCRAP: &str = ".lxc-cr-";
+pub(crate) const SCRAP: &str = ".lxc-cr-";
 /// The suffix of a directory in which images are written until they are complete.
-pub const PARTIAL: &str = ".partial";
+pub(crate) const PARTIAL: &str = ".partial";
 /// The suffix under which the log of a failed dump is kept.
-pub const FAILED_LOG: &str = ".failed.log";
+pub(crate) const FAILED_LOG: &str = ".failed.log";
 
 /// Whether a file of this name is one of CRIU's images.
-pub fn is_image(name: &Path) -> bool {
+pub(crate) fn is_image(name: &Path) -> bool {
     name.to_str().is_some_and(|n| n.ends_with(".img") || n.ends_with(".tar.gz"))
 }
 
 /// The file beside a memory image with the checksums of its blocks: `lxc-cr-blocks-1` for
 /// `pages-1.img`.
-pub fn blocks_of(image: &str) -> Option<String> {
+pub(crate) fn blocks_of(image: &str) -> Option<String> {
     let id = image.strip_prefix("pages-")?.strip_suffix(".img")?;
     Some(format!("{BLOCKS}{id}"))
 }
 
 /// The directory, in a checkpoint's, of a copy of its memory: the first has number 1.
-pub fn round(number: u32) -> String {
+pub(crate) fn round(number: u32) -> String {
     format!("{ROUND}{number}")
 }
 
 /// Whether a directory of this name in a checkpoint's holds a copy of its memory.
-pub fn is_round(name: &str) -> bool {
+pub(crate) fn is_round(name: &str) -> bool {
     let number = name.strip_prefix(ROUND).and_then(|digits| digits.parse::<u32>().ok());
     number.is_some_and(|number| number > 0 && round(number) == name)
 }
 
 /// Whether CRIU or lxc-cr writes a file of this name into a checkpoint's directory.
-pub fn belongs(name: &Path) -> bool {
+pub(crate) fn belongs(name: &Path) -> bool {
     let text = name.to_string_lossy();
     is_image(name)
         || text.ends_with(".log")
@@ -87,20 +87,20 @@ pub fn belongs(name: &Path) -> bool {
 
 /// Whether a directory holds images or a record. A half-written one may hold nothing yet but its
 /// name.
-pub fn is_checkpoint(dir: &Path) -> bool {
+pub(crate) fn is_checkpoint(dir: &Path) -> bool {
     let has = |name: &str| fs::symlink_metadata(dir.join(name)).is_ok();
     has(INVENTORY) || has("pstree.img") || has(RECORD) || is_partial(dir)
 }
 
 /// Whether a checkpoint is still being written there, or was when a command died.
-pub fn is_partial(dir: &Path) -> bool {
+pub(crate) fn is_partial(dir: &Path) -> bool {
     let named = dir.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.ends_with(PARTIAL));
     named && files::names(dir).is_ok_and(|names| names.iter().all(|n| belongs(n)))
 }
 
 /// Puts CRIU's log of a half-written checkpoint beside it, where the next one finds it in nobody's
 /// way.
-pub fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
     // A complete checkpoint that was replaced is no failure.
     let Some(name) = dir.as_os_str().to_str().and_then(|n| n.strip_suffix(PARTIAL)) else {
         return Ok(None);
@@ -125,7 +125,7 @@ pub fn keep_log(dir: &Path) -> Result<Option<PathBuf>> {
 
 /// Removes a half-written image directory. Only files that CRIU and we write there are deleted; a
 /// directory that holds anything else stays, and is named.
-pub fn remove_images(dir: &Path) -> Result<()> {
+pub(crate) fn remove_images(dir: &Path) -> Result<()> {
     match fs::symlink_metadata(dir) {
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),

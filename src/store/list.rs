@@ -27,7 +27,7 @@ const ROOTFS: &str = "rootfs";
 
 /// A checkpoint that there is.
 #[derive(Clone, Debug, Serialize)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Its directory.
     pub directory: PathBuf,
     /// Its container, by its record or else by the place where it lies.
@@ -66,7 +66,7 @@ pub struct Entry {
 /// How a checkpoint is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum State {
+pub(crate) enum State {
     /// Its record and its images are there.
     Complete,
     /// It has no record: LXC's tool or `criu dump` wrote it.
@@ -85,7 +85,7 @@ pub enum State {
 
 impl State {
     /// In words.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             State::Complete => "complete",
             State::WithoutRecord => "without record",
@@ -100,7 +100,7 @@ impl State {
 
 /// The checkpoints in the containers' directories below an LXC path, or in that of one container.
 /// Links are not followed.
-pub fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Vec<Entry>> {
+pub(crate) fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Vec<Entry>> {
     let top = lxcpath.as_path();
     let places: Vec<PathBuf> = match name {
         Some(name) => vec![lxcpath.container_dir(name)],
@@ -138,7 +138,7 @@ fn look_at_all(found: Vec<PathBuf>, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
 }
 
 /// The checkpoint in a directory, and those below it. Links below it are not followed.
-pub fn find_in(dir: &Path, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
+pub(crate) fn find_in(dir: &Path, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
     let mut found = Vec::new();
     match is_checkpoint(dir) {
         true => found.push(dir.to_owned()),
@@ -149,7 +149,7 @@ pub fn find_in(dir: &Path, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
 }
 
 /// The checkpoint in a directory, if there is one.
-pub fn look_at(dir: &Path, lxcpath: &LxcPath) -> Result<Option<Entry>> {
+pub(crate) fn look_at(dir: &Path, lxcpath: &LxcPath) -> Result<Option<Entry>> {
     match is_checkpoint(dir) {
         true => Entry::of(dir.to_owned(), lxcpath).map(Some),
         false => Ok(None),
@@ -232,7 +232,7 @@ impl Entry {
     }
 
     /// One that only the register knows.
-    pub fn out_of_reach(known: &Known, state: State) -> Entry {
+    pub(crate) fn out_of_reach(known: &Known, state: State) -> Entry {
         Entry {
             directory: known.directory.clone(),
             container: Some(known.container.clone()),
@@ -281,7 +281,7 @@ fn check_sizes(record: &Record, dir: &Path) -> Result<()> {
 
 /// The container that a checkpoint is of, as far as it can be told: by its record, or by the
 /// container's directory that it lies in.
-pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, String)>> {
+pub(crate) fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, String)>> {
     // A damaged record does not keep a checkpoint from being removed.
     if let Ok(Some(record)) = Record::read(dir) {
         return Ok(Some((record.container.lxcpath, record.container.name)));
@@ -292,7 +292,7 @@ pub fn container_of(dir: &Path, lxcpath: &LxcPath) -> Result<Option<(PathBuf, St
 
 /// Refuses what is not a checkpoint, what others could have put there, and what another checkpoint
 /// builds on.
-pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
+pub(crate) fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
     path_trust::check_of(guest, dir)?;
     let meta = fs::symlink_metadata(dir).with_context(|| format!("stat {}", dir.display()))?;
     if meta.is_symlink() {
@@ -319,7 +319,7 @@ pub fn check_removable(guest: Option<Guest>, dir: &Path) -> Result<()> {
 }
 
 /// A checkpoint beside this one that has its memory from here.
-pub fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
+pub(crate) fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
     let real = fs::canonicalize(dir).with_context(|| format!("stat {}", dir.display()))?;
     let Some(beside) = real.parent() else { return Ok(None) };
     let builds_on_it = |other: &PathBuf| {
@@ -332,7 +332,7 @@ pub fn built_upon(dir: &Path) -> Result<Option<PathBuf>> {
 }
 
 /// Removes a checkpoint of which [`check_removable`] has found no fault.
-pub fn remove(dir: &Path) -> Result<()> {
+pub(crate) fn remove(dir: &Path) -> Result<()> {
     // What is removed has no name that anybody would restore from while it goes.
     let doomed =
         if is_partial(dir) { dir.to_owned() } else { files::with_suffix(dir, ".removed.partial") };

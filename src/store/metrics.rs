@@ -11,7 +11,7 @@ type Whose = (String, String);
 
 /// The newest checkpoint of each container that can be restored, and how many there are in each
 /// state.
-pub fn of(entries: &[Entry], status: &[Status]) -> String {
+pub(crate) fn of(entries: &[Entry], status: &[Status]) -> String {
     let mut newest = BTreeMap::<Whose, &Entry>::new();
     let mut counts = BTreeMap::<(Whose, &str), usize>::new();
     for (entry, status) in entries.iter().zip(status) {

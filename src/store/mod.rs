@@ -17,25 +17,25 @@
 //! | [`metrics`] | what Prometheus is given |
 //! | [`calendar`] | moments in the host's time zone |
 
-pub mod blocks;
-pub mod calendar;
-pub mod checksums;
-pub mod hasher;
-pub mod history;
-pub mod kept;
-pub mod known;
-pub mod layout;
-pub mod list;
-pub mod metrics;
-pub mod page_cache;
-pub mod parents;
-pub mod prune;
-pub mod record;
-pub mod register;
-pub mod resume_mark;
-pub mod retention;
-pub mod scrub;
-pub mod shared_dir;
-pub mod show;
-pub mod status;
-pub mod verify;
+pub(crate) mod blocks;
+pub(crate) mod calendar;
+pub(crate) mod checksums;
+pub(crate) mod hasher;
+pub(crate) mod history;
+pub(crate) mod kept;
+pub(crate) mod known;
+pub(crate) mod layout;
+pub(crate) mod list;
+pub(crate) mod metrics;
+pub(crate) mod page_cache;
+pub(crate) mod parents;
+pub(crate) mod prune;
+pub(crate) mod record;
+pub(crate) mod register;
+pub(crate) mod resume_mark;
+pub(crate) mod retention;
+pub(crate) mod scrub;
+pub(crate) mod shared_dir;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod verify;

@@ -21,14 +21,14 @@ const MOST: usize = 1000;
 /// The directories that a checkpoint builds on, the nearest first, each with its record. One that
 /// another program wrote has none.
 #[derive(Debug, Default)]
-pub struct Parents(Vec<(PathBuf, Option<Record>)>);
+pub(crate) struct Parents(Vec<(PathBuf, Option<Record>)>);
 
 impl Parents {
     /// Follows the line of an image directory.
     ///
     /// # Errors
     /// A [`Damage`] where a part is missing or is not what it was.
-    pub fn of(dir: &Path) -> Result<Parents> {
+    pub(crate) fn of(dir: &Path) -> Result<Parents> {
         let mut line = Parents::default();
         let mut child = dir.to_owned();
         let mut wanted = match fs::symlink_metadata(dir.join(PARENT)) {
@@ -78,22 +78,22 @@ impl Parents {
     }
 
     /// The directories, the nearest first.
-    pub fn directories(&self) -> impl Iterator<Item = &Path> {
+    pub(crate) fn directories(&self) -> impl Iterator<Item = &Path> {
         self.0.iter().map(|(dir, _)| dir.as_path())
     }
 
     /// As [`Record::check_sizes`], for all of them.
-    pub fn check_sizes(&self) -> Result<()> {
+    pub(crate) fn check_sizes(&self) -> Result<()> {
         self.each(|record, dir| record.check_sizes(dir))
     }
 
     /// As [`Record::check_content`], for all of them.
-    pub fn check_content(&self, which: impl Fn(&Image) -> bool) -> Result<()> {
+    pub(crate) fn check_content(&self, which: impl Fn(&Image) -> bool) -> Result<()> {
         self.each(|record, dir| record.check_content(dir, &which))
     }
 
     /// The directories that have a record, the nearest first.
-    pub fn recorded(&self) -> impl Iterator<Item = (&Path, &Record)> {
+    pub(crate) fn recorded(&self) -> impl Iterator<Item = (&Path, &Record)> {
         self.0.iter().filter_map(|(dir, record)| Some((dir.as_path(), record.as_ref()?)))
     }
 
@@ -106,7 +106,7 @@ impl Parents {
 }
 
 /// What an image directory builds on, if anything: for [`Record::builds_on`].
-pub fn parent_of(dir: &Path) -> Result<Option<String>> {
+pub(crate) fn parent_of(dir: &Path) -> Result<Option<String>> {
     match fs::symlink_metadata(dir.join(PARENT)) {
         Ok(_) => identity(&dir.join(PARENT)),
         Err(_) => Ok(None),

@@ -10,7 +10,7 @@ use crate::store::list::{Entry, State};
 
 /// What becomes of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub(crate) enum Fate {
     /// It stays, for these reasons.
     Stays(Vec<String>),
     /// It goes.
@@ -19,7 +19,7 @@ pub enum Fate {
 
 /// A checkpoint of any place, with what it is good for and what it builds on.
 #[derive(Clone, Debug)]
-pub struct Candidate<'a> {
+pub(crate) struct Candidate<'a> {
     /// The checkpoint.
     pub entry: &'a Entry,
     /// What it is good for.
@@ -33,7 +33,7 @@ pub struct Candidate<'a> {
 ///
 /// A checkpoint with a label stays until it is removed by hand. Those that are damaged or
 /// half-written are not counted, and stay for a person to look at.
-pub fn plan<'a>(
+pub(crate) fn plan<'a>(
     candidates: &[Candidate<'a>],
     list: &Path,
     policy: &Policy,

@@ -31,7 +31,7 @@ use crate::sys::netlink::Route;
 use crate::resources::terminals::Tty;
 
 /// The version that is written, and the newest that is read.
-pub const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// A record is a few KiB and the container's configuration, and half a KiB for each connection
 /// through NAT; more than this was not written by us.
 const MAX_SIZE: u64 = 64 << 20;

@@ -35,7 +35,7 @@ const TRY_AGAIN: Duration = Duration::from_millis(5);
 
 /// A checkpoint that was made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub(crate) struct Known {
     /// Its directory.
     pub directory: PathBuf,
     /// The name of its container.
@@ -56,24 +56,25 @@ pub struct Known {
 
 /// The register of this host.
 #[derive(Debug)]
-pub struct Register {
+pub(crate) struct Register {
     dir: PathBuf,
 }
 
 impl Register {
     /// The host's.
-    pub fn of_host() -> Register {
+    pub(crate) fn of_host() -> Register {
         Register { dir: STATE.into() }
     }
 
     /// One in another directory.
-    pub fn at(dir: &Path) -> Register {
+    #[cfg(test)]
+    pub(crate) fn at(dir: &Path) -> Register {
         Register { dir: dir.to_owned() }
     }
 
     /// All that was entered, in the order of the directories. A line that cannot be read is
     /// skipped.
-    pub fn read(&self) -> Result<Vec<Known>> {
+    pub(crate) fn read(&self) -> Result<Vec<Known>> {
         let path = self.dir.join(FILE);
         let mut text = String::new();
         match files::open_file(&path) {
@@ -89,7 +90,7 @@ impl Register {
     }
 
     /// Enters a checkpoint in the place of what was known of its directory.
-    pub fn enter(&self, dir: &Path, record: &Record) -> Result<()> {
+    pub(crate) fn enter(&self, dir: &Path, record: &Record) -> Result<()> {
         let dir = dir.canonicalize().with_context(|| format!("find {}", dir.display()))?;
         let table = mounts::table(std::process::id().cast_signed())?;
         let entry = Known {
@@ -108,7 +109,7 @@ impl Register {
     }
 
     /// Forgets checkpoints that were removed.
-    pub fn forget(&self, dirs: &BTreeSet<PathBuf>) -> Result<()> {
+    pub(crate) fn forget(&self, dirs: &BTreeSet<PathBuf>) -> Result<()> {
         if !self.dir.join(FILE).exists() || dirs.is_empty() {
             return Ok(());
         }
@@ -157,7 +158,7 @@ impl Register {
 
 impl Known {
     /// Whether the file system on which it lies is mounted.
-    pub fn is_mounted(&self, table: &[Mount]) -> bool {
+    pub(crate) fn is_mounted(&self, table: &[Mount]) -> bool {
         self.mount.as_ref().is_none_or(|point| table.iter().any(|mount| mount.point == *point))
     }
 }
@@ -173,7 +174,7 @@ fn is_gone(known: &Known, table: &[Mount]) -> bool {
 }
 
 /// Whether a server answers for a file system.
-pub fn is_remote(mount: &Mount) -> bool {
+pub(crate) fn is_remote(mount: &Mount) -> bool {
     let kind = mount.kind.as_str();
     kind.starts_with("fuse")
         || kind.starts_with("nfs")
@@ -181,7 +182,7 @@ pub fn is_remote(mount: &Mount) -> bool {
 }
 
 /// The mount that a path without links leads to.
-pub fn mount_of<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+pub(crate) fn mount_of<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     mounts::seen_at(table, path)
 }
 

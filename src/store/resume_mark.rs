@@ -16,7 +16,7 @@ use crate::store::layout::RESUME_MARK;
 use crate::sys::files;
 
 /// Where a suspended container's checkpoint is, in its own directory.
-pub const DIR: &str = "dump";
+pub(crate) const DIR: &str = "dump";
 
 /// What makes a directory that of a checkpoint.
 const INVENTORY: &str = "inventory.img";
@@ -26,18 +26,18 @@ const CONTENT: &str =
     "lxc-cr resume brings this checkpoint back. This file goes when the container runs.\n";
 
 /// Where a container's checkpoint is when it is suspended.
-pub fn dir(container: &Path) -> PathBuf {
+pub(crate) fn dir(container: &Path) -> PathBuf {
     container.join(DIR)
 }
 
 /// Marks a checkpoint as one to be resumed.
-pub fn mark(images: &Path) -> Result<()> {
+pub(crate) fn mark(images: &Path) -> Result<()> {
     files::write_atomically(&images.join(RESUME_MARK), CONTENT.as_bytes())
 }
 
 /// Whether the checkpoint in a container's directory is to be resumed. One that others could have
 /// put there is not.
-pub fn is_marked(container: &Path) -> Result<bool> {
+pub(crate) fn is_marked(container: &Path) -> Result<bool> {
     let images = dir(container);
     let marker = images.join(RESUME_MARK);
     match marker.symlink_metadata() {
@@ -52,7 +52,7 @@ pub fn is_marked(container: &Path) -> Result<bool> {
 /// Whether `lxc-cr resume` brings this checkpoint back, at boot or when it is asked to: it has the
 /// mark, and lies where a suspended container's checkpoint is. What others could have put there is
 /// not believed, here as there.
-pub fn is_to_be_resumed(images: &Path) -> bool {
+pub(crate) fn is_to_be_resumed(images: &Path) -> bool {
     let container = images
         .parent()
         .filter(|container| dir(container) == images && container.join(CONFIG).exists());
@@ -61,7 +61,7 @@ pub fn is_to_be_resumed(images: &Path) -> bool {
 
 /// From now on what was suspended is of the past: on the disk, before anything of the container
 /// runs. Says whether there was a mark.
-pub fn clear_mark(container: &Path) -> Result<bool> {
+pub(crate) fn clear_mark(container: &Path) -> Result<bool> {
     if !is_marked(container)? {
         return Ok(false);
     }
@@ -74,7 +74,7 @@ pub fn clear_mark(container: &Path) -> Result<bool> {
 /// A restore that has struck the mark out was cut short: the mark is made again, unless the
 /// container may have run since. Says what came of it; nothing where its checkpoint is gone, or has
 /// a mark.
-pub fn take_back(container: &Path, has_run: bool) -> Result<Option<String>> {
+pub(crate) fn take_back(container: &Path, has_run: bool) -> Result<Option<String>> {
     let images = dir(container);
     if !images.join(INVENTORY).exists() || is_marked(container)? {
         return Ok(None);

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 
 /// How many each rule keeps; a rule of 0 keeps none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// The last ones.
     pub last: u64,
     /// The last one of each hour.
@@ -63,7 +63,7 @@ impl Period {
 
 impl Policy {
     /// What the settings say.
-    pub fn of(settings: &Settings) -> Policy {
+    pub(crate) fn of(settings: &Settings) -> Policy {
         Policy {
             last: settings.keep_last,
             hourly: settings.keep_hourly,
@@ -75,13 +75,13 @@ impl Policy {
     }
 
     /// Whether it keeps nothing, because no rule was given.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         *self == Policy::default()
     }
 
     /// Says of each checkpoint by which rules it is kept; one that none keeps may go. `created` has
     /// the time of each in seconds since 1970, the newest first.
-    pub fn judge(&self, created: &[u64], calendar: &Calendar) -> Vec<Vec<&'static str>> {
+    pub(crate) fn judge(&self, created: &[u64], calendar: &Calendar) -> Vec<Vec<&'static str>> {
         let rules = [
             ("last", self.last, Period::Each),
             ("hourly", self.hourly, Period::Hour),

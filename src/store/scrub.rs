@@ -15,7 +15,7 @@ use crate::store::record::{Damage, Record};
 
 /// What was read of one checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Content {
+pub(crate) struct Content {
     /// How many images.
     pub images: usize,
     /// Their bytes.
@@ -26,7 +26,7 @@ pub struct Content {
 
 /// Why a checkpoint was not found whole.
 #[derive(Debug, thiserror::Error)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// It has no record, and so no checksums.
     #[error("it has no record of ours, so there are no checksums to compare")]
     NoRecord,
@@ -37,14 +37,14 @@ pub enum Flaw {
 
 /// Verifies checkpoints one after the other. Those that several build on are read once.
 #[derive(Debug, Default)]
-pub struct Scrub {
+pub(crate) struct Scrub {
     /// Directories that were read, each with its damage.
     parents: BTreeMap<PathBuf, Option<String>>,
 }
 
 impl Scrub {
     /// How many bytes [`Scrub::verify`] is going to read.
-    pub fn amount(&self, dir: &Path) -> u64 {
+    pub(crate) fn amount(&self, dir: &Path) -> u64 {
         let own = Record::read(dir).ok().flatten().map_or(0, |record| record.size());
         let line = Parents::of(dir).unwrap_or_default();
         let unread = line.recorded().filter(|(parent, _)| !self.parents.contains_key(*parent));
@@ -56,7 +56,11 @@ impl Scrub {
     ///
     /// # Errors
     /// A [`Flaw`] where one of them is not what was written, or cannot be read.
-    pub fn verify(&mut self, dir: &Path, read: &mut dyn FnMut(u64)) -> Result<Content, Flaw> {
+    pub(crate) fn verify(
+        &mut self,
+        dir: &Path,
+        read: &mut dyn FnMut(u64),
+    ) -> Result<Content, Flaw> {
         let damaged = |e: anyhow::Error| Flaw::Damaged(format!("{e:#}"));
         let record = Record::read(dir).map_err(damaged)?.ok_or(Flaw::NoRecord)?;
         let content = images(&record, dir, read).map_err(damaged)?;

@@ -25,30 +25,30 @@ const CONTENT: &str =
 
 /// The directory of a new checkpoint that is asked for in `dir`, and whether it is a place on a
 /// shared_dir.
-pub fn for_checkpoint(dir: &Path, name: &ContainerName) -> Result<(PathBuf, bool)> {
+pub(crate) fn for_checkpoint(dir: &Path, name: &ContainerName) -> Result<(PathBuf, bool)> {
     let shelved = dir == Path::new(OF_PROXMOX) || (!holds_checkpoint(dir) && !is_empty(dir)?);
     Ok(if shelved { (place(dir, name), true) } else { (dir.to_owned(), false) })
 }
 
 /// The directory of the checkpoint that is asked for in `dir`.
-pub fn for_restart(dir: &Path, name: &ContainerName) -> PathBuf {
+pub(crate) fn for_restart(dir: &Path, name: &ContainerName) -> PathBuf {
     let place = place(dir, name);
     if !holds_checkpoint(dir) && place.is_dir() { place } else { dir.to_owned() }
 }
 
 /// Whether a directory is a container's place on a shared_dir.
-pub fn is_place(images: &Path, name: &ContainerName) -> bool {
+pub(crate) fn is_place(images: &Path, name: &ContainerName) -> bool {
     images.parent().and_then(Path::parent).is_some_and(|dir| place(dir, name) == images)
 }
 
 /// Notes that the checkpoint in a place was restarted.
-pub fn note_restart(images: &Path) -> Result<()> {
+pub(crate) fn note_restart(images: &Path) -> Result<()> {
     files::write_atomically(&images.join(RESTARTED), CONTENT.as_bytes())
 }
 
 /// What is in a container's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum There {
+pub(crate) enum There {
     /// Nothing, or one of its own that was restarted.
     Free,
     /// One of its own that was not restarted.
@@ -58,7 +58,7 @@ pub enum There {
 }
 
 /// Looks into a place, before a checkpoint is made there.
-pub fn look(images: &Path, name: &ContainerName, lxcpath: &LxcPath) -> Result<There> {
+pub(crate) fn look(images: &Path, name: &ContainerName, lxcpath: &LxcPath) -> Result<There> {
     if !holds_checkpoint(images) {
         return Ok(There::Free);
     }

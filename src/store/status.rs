@@ -12,7 +12,7 @@ use crate::store::list::{Entry, State};
 /// What a checkpoint is good for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Status {
+pub(crate) enum Status {
     /// It is whole, and its container went on after it.
     Complete,
     /// Its container was stopped by it, and has not run since: it is the only state of the
@@ -40,7 +40,7 @@ pub enum Status {
 
 impl Status {
     /// In words.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Status::Complete => "complete",
             Status::Suspended => "suspended",
@@ -57,7 +57,7 @@ impl Status {
     }
 
     /// Whether the container would be lost with it.
-    pub fn is_only_state(self) -> bool {
+    pub(crate) fn is_only_state(self) -> bool {
         matches!(self, Status::Suspended | Status::ToBeResumed)
     }
 }
@@ -66,7 +66,7 @@ impl Status {
 type Whose = (Option<PathBuf>, Option<String>);
 
 /// The status of each of these, which are all checkpoints that are known of their containers.
-pub fn of(entries: &[Entry]) -> Vec<Status> {
+pub(crate) fn of(entries: &[Entry]) -> Vec<Status> {
     let mut running = BTreeMap::<Whose, bool>::new();
     let mut newest = BTreeMap::<Whose, u64>::new();
     for entry in entries.iter().filter(|entry| entry.state == State::Complete) {
@@ -113,7 +113,7 @@ fn judge(entry: &Entry, is_newest: bool, is_running: impl FnOnce() -> bool) -> S
 }
 
 /// Those of a container that is being started: it does not run, whatever its monitor says.
-pub fn suspended(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
+pub(crate) fn suspended(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
     let newest = entries
         .iter()
         .filter(|entry| entry.state == State::Complete)
@@ -126,7 +126,7 @@ pub fn suspended(entries: &[Entry]) -> impl Iterator<Item = &Entry> {
 
 /// The checkpoint in a directory, if it is the only state of its container. All that are known of
 /// it are needed.
-pub fn only_state<'a>(entries: &'a [Entry], dir: &Path) -> Option<&'a Entry> {
+pub(crate) fn only_state<'a>(entries: &'a [Entry], dir: &Path) -> Option<&'a Entry> {
     let status = of(entries);
     let here = entries.iter().zip(status).find(|(entry, _)| entry.directory == dir)?;
     here.1.is_only_state().then_some(here.0)

@@ -13,7 +13,7 @@ use crate::sys::{files, memory};
 
 /// Memory images that are to be compared.
 #[derive(Debug)]
-pub struct Comparison(Vec<Part>);
+pub(crate) struct Comparison(Vec<Part>);
 
 /// Those of one directory.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ struct Part {
 impl Comparison {
     /// Those of a checkpoint and of all that it builds on. Whether the files are as they were
     /// written is asked now.
-    pub fn of_memory(record: &Record, dir: &Path) -> Result<Comparison> {
+    pub(crate) fn of_memory(record: &Record, dir: &Path) -> Result<Comparison> {
         let mut parts = vec![Part::of(record, dir, false)];
         for (dir, record) in Parents::of(dir)?.recorded() {
             parts.push(Part::of(record, dir, true));
@@ -41,7 +41,7 @@ impl Comparison {
     ///
     /// # Errors
     /// A [`Damage`] where one is not what it was.
-    pub fn make(&self) -> Result<()> {
+    pub(crate) fn make(&self) -> Result<()> {
         let bytes = self.0.iter().flat_map(|part| &part.images).map(|(image, _)| image.size).sum();
         let stays = memory::has_room_beside(bytes);
         self.0.iter().try_for_each(|part| part.compare(stays))

@@ -25,7 +25,7 @@ const MAX_OUTPUT: u64 = 1 << 20;
 
 /// How a program ended.
 #[derive(Debug)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// The container that it was about.
     pub name: ContainerName,
     /// Its status.
@@ -36,7 +36,7 @@ pub struct Ended {
 
 /// Runs programs side by side.
 #[derive(Debug)]
-pub struct Jobs<'a> {
+pub(crate) struct Jobs<'a> {
     /// How many at once.
     limit: usize,
     signals: &'a Signals,
@@ -54,12 +54,12 @@ struct Worker {
 
 impl Jobs<'_> {
     /// Nobody works yet. A signal is passed on to those who do, and nobody else begins.
-    pub fn new(limit: usize, signals: &Signals) -> Jobs<'_> {
+    pub(crate) fn new(limit: usize, signals: &Signals) -> Jobs<'_> {
         Jobs { limit: limit.max(1), signals, interrupted: None }
     }
 
     /// The signal that has asked us to end, if one has come.
-    pub fn interrupted(&self) -> Option<i32> {
+    pub(crate) fn interrupted(&self) -> Option<i32> {
         self.interrupted
     }
 
@@ -69,7 +69,7 @@ impl Jobs<'_> {
     /// # Errors
     /// When a program cannot be started or watched. Those that run by then are waited for all the
     /// same.
-    pub fn run(
+    pub(crate) fn run(
         &mut self,
         names: &[ContainerName],
         command: &mut dyn FnMut(&ContainerName) -> Command,
@@ -111,7 +111,7 @@ impl Jobs<'_> {
     }
 
     /// Waits, unless a signal comes.
-    pub fn pause(&mut self, time: Duration) -> Result<()> {
+    pub(crate) fn pause(&mut self, time: Duration) -> Result<()> {
         let end = Instant::now() + time;
         while self.interrupted.is_none() {
             let left = end.saturating_duration_since(Instant::now());

@@ -8,8 +8,8 @@
 //! An interrupt means neither: the container keeps running. Several containers go in the
 //! [`order`] of lxc-autostart, side by side where that allows it ([`jobs`]).
 
-pub mod jobs;
-pub mod order;
+pub(crate) mod jobs;
+pub(crate) mod order;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -36,7 +36,7 @@ const HOOK: &str = "lxc-cr-pre-start";
 
 /// How it went.
 #[derive(Debug)]
-pub enum Suspended {
+pub(crate) enum Suspended {
     /// Its checkpoint waits to be resumed.
     Suspended(Done),
     /// It was shut down, for this reason.
@@ -45,7 +45,7 @@ pub enum Suspended {
 
 /// What becomes of a container that cannot be suspended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Otherwise {
+pub(crate) enum Otherwise {
     /// The host goes down: it is shut down, too.
     ShutDown,
     /// Somebody has asked for it by name: it is still running.
@@ -57,7 +57,7 @@ pub enum Otherwise {
 /// # Errors
 /// When it does not run, somebody else is at work on it, it could not even be shut down, or we were
 /// interrupted; and when it keeps running.
-pub fn suspend(
+pub(crate) fn suspend(
     name: &ContainerName,
     lxcpath: &LxcPath,
     action_script: PathBuf,
@@ -169,7 +169,7 @@ fn dump(
 
 /// Without our hook nobody would strike the mark out if LXC started the container before it is
 /// resumed.
-pub fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
+pub(crate) fn refuse_unnoticed_starts(defined: &Defined) -> Result<()> {
     let is_ours = |hook: &String| {
         let program = hook.split_ascii_whitespace().next().unwrap_or_default();
         Path::new(program).file_name().is_some_and(|name| name == HOOK)

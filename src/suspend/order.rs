@@ -12,7 +12,7 @@ use crate::lxc::name::ContainerName;
 
 /// A container, and what its configuration says of its start.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Member {
+pub(crate) struct Member {
     /// Its name.
     pub name: ContainerName,
     order: i32,
@@ -22,7 +22,7 @@ pub struct Member {
 
 impl Member {
     /// A container with its configuration.
-    pub fn new(name: &ContainerName, config: &Config) -> Member {
+    pub(crate) fn new(name: &ContainerName, config: &Config) -> Member {
         Member {
             name: name.clone(),
             order: config.start_order(),
@@ -43,7 +43,7 @@ impl Member {
 
 /// Containers that go side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// Their names.
     pub names: Vec<ContainerName>,
     /// How long to wait after them before the next ones.
@@ -52,7 +52,7 @@ pub struct Batch {
 
 /// Puts containers into order. `groups` chooses those that are in one of these; all are taken where
 /// it is `None`.
-pub fn batches(mut members: Vec<Member>, groups: Option<&[String]>) -> Vec<Batch> {
+pub(crate) fn batches(mut members: Vec<Member>, groups: Option<&[String]>) -> Vec<Batch> {
     members.sort_by(|a, b| (a.order, a.name.as_str()).cmp(&(b.order, b.name.as_str())));
     let Some(groups) = groups else { return in_batches(&members) };
     let mut found = Vec::new();
@@ -76,7 +76,7 @@ fn in_batches(members: &[Member]) -> Vec<Batch> {
 }
 
 /// The same the other way round: who came last goes first, and nobody waits.
-pub fn reversed(batches: Vec<Batch>) -> Vec<Batch> {
+pub(crate) fn reversed(batches: Vec<Batch>) -> Vec<Batch> {
     batches.into_iter().rev().map(|batch| Batch { pause: Duration::ZERO, ..batch }).collect()
 }
 

@@ -23,7 +23,7 @@ const WRITE: u16 = 0o2;
 
 /// Somebody whom an ACL names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Named {
+pub(crate) enum Named {
     /// A user.
     User(u32),
     /// A group.
@@ -32,7 +32,7 @@ pub enum Named {
 
 /// Those whom a file's ACL lets write to it; none where it has no ACL. A descriptor of any kind
 /// serves.
-pub fn writers(fd: impl AsFd) -> io::Result<Vec<Named>> {
+pub(crate) fn writers(fd: impl AsFd) -> io::Result<Vec<Named>> {
     let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
     let mut bytes = vec![0; LARGEST];
     match getxattr(path, ACCESS, &mut bytes) {
@@ -44,7 +44,7 @@ pub fn writers(fd: impl AsFd) -> io::Result<Vec<Named>> {
 }
 
 /// Takes off a directory what ACLs it has got from the one above.
-pub fn strip(fd: impl AsFd) -> io::Result<()> {
+pub(crate) fn strip(fd: impl AsFd) -> io::Result<()> {
     for name in [ACCESS, DEFAULT] {
         match rustix::fs::fremovexattr(fd.as_fd(), name) {
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}

@@ -36,7 +36,7 @@ const MAX_PROGRAMS: usize = 64;
 /// One instruction, `struct bpf_insn`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Instruction {
+pub(crate) struct Instruction {
     /// Class, operation and source.
     pub code: u8,
     /// Destination and source register, four bits each; their order is the machine's.
@@ -132,12 +132,12 @@ fn raw(fd: BorrowedFd<'_>) -> u32 {
 ///
 /// # Errors
 /// `EINVAL` or `EACCES` when the kernel does not accept it, `EPERM` without the right to load any.
-pub fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+pub(crate) fn load(instructions: &[Instruction]) -> io::Result<OwnedFd> {
     load_as(TYPE_CGROUP_DEVICE, instructions)
 }
 
 /// A program for a network interface that drops whatever arrives, before the network sees it (XDP).
-pub fn load_drop_all() -> io::Result<OwnedFd> {
+pub(crate) fn load_drop_all() -> io::Result<OwnedFd> {
     let answer = Instruction { code: ANSWER, immediate: XDP_DROP, ..Instruction::default() };
     load_as(TYPE_XDP, &[answer, Instruction { code: EXIT, ..Instruction::default() }])
 }
@@ -155,7 +155,7 @@ fn load_as(prog_type: u32, instructions: &[Instruction]) -> io::Result<OwnedFd> 
 
 /// Puts a program on a cgroup directory, beside those that are there or in the place of one of
 /// them.
-pub fn attach(
+pub(crate) fn attach(
     cgroup: BorrowedFd<'_>,
     program: BorrowedFd<'_>,
     in_place_of: Option<BorrowedFd<'_>>,
@@ -171,7 +171,7 @@ pub fn attach(
 }
 
 /// The device programs on a cgroup directory itself, in the order in which they were put there.
-pub fn programs_of(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+pub(crate) fn programs_of(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
     let mut ids = [0_u32; MAX_PROGRAMS];
     let mut attr = QueryAttr {
         target_fd: raw(cgroup),
@@ -190,7 +190,7 @@ pub fn programs_of(cgroup: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
 
 /// The instructions of a program as the kernel's verifier left them; none where the kernel keeps
 /// them to itself (`net.core.bpf_jit_harden = 2`).
-pub fn instructions_of(program: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
+pub(crate) fn instructions_of(program: BorrowedFd<'_>) -> io::Result<Vec<Instruction>> {
     let mut info = ProgInfo::default();
     ask_info(program, &mut info)?;
     let count = info.xlated_prog_len as usize / size_of::<Instruction>();

@@ -60,7 +60,7 @@ static FAILED: OnceLock<Vec<String>> = OnceLock::new();
 /// closes descriptors.
 ///
 /// A part that cannot be reset is no reason to fail; see [`failures`].
-pub fn begin() {
+pub(crate) fn begin() {
     FAILED.get_or_init(|| {
         let failed = RESETS.iter().filter_map(|(what, reset)| Some((what, reset().err()?)));
         failed.map(|(what, error)| format!("reset {what}: {error}")).collect()
@@ -68,13 +68,13 @@ pub fn begin() {
 }
 
 /// What [`begin`] could not reset, for the log.
-pub fn failures() -> &'static [String] {
+pub(crate) fn failures() -> &'static [String] {
     FAILED.get().map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The restrictions on this process that a restored container would inherit and that cannot be
 /// lifted: those that the host's init does not have, too.
-pub fn lasting_restrictions() -> io::Result<Vec<&'static str>> {
+pub(crate) fn lasting_restrictions() -> io::Result<Vec<&'static str>> {
     let (ours, inits) =
         (fs::read_to_string("/proc/self/status")?, fs::read_to_string("/proc/1/status")?);
     let mut found = restrictions_beyond(&ours, &inits);

@@ -30,7 +30,7 @@ const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags:
 
 /// A mount to be covered.
 #[derive(Debug)]
-pub struct Lower {
+pub(crate) struct Lower {
     /// It, mounted nowhere.
     pub mount: OwnedFd,
     /// Large regular files in it that somebody is about to open for writing, relative to its root.
@@ -42,7 +42,7 @@ pub struct Lower {
 
 /// Covers, and the memory that they share.
 #[derive(Debug)]
-pub struct Covers {
+pub(crate) struct Covers {
     /// The overlay over each mount, in the order in which they were given, or why there is none.
     pub made: Vec<io::Result<Detached>>,
     /// Whether one of them is no overlay, but the mount itself, read-only.
@@ -52,7 +52,7 @@ pub struct Covers {
 
 impl Covers {
     /// Covers these mounts; what is written takes no more memory than `limit` bytes.
-    pub fn make(lowers: Vec<Lower>, limit: u64) -> io::Result<Covers> {
+    pub(crate) fn make(lowers: Vec<Lower>, limit: u64) -> io::Result<Covers> {
         on_a_thread(move || {
             unshare(CloneFlags::CLONE_NEWNS)?;
             let none = None::<&str>;
@@ -85,7 +85,7 @@ impl Covers {
     }
 
     /// Whether so much was written that no room is left.
-    pub fn are_full(&self) -> bool {
+    pub(crate) fn are_full(&self) -> bool {
         rustix::fs::fstatfs(&self.memory)
             .is_ok_and(|stat| stat.f_bavail == 0 || (stat.f_files > 0 && stat.f_ffree == 0))
     }

@@ -22,11 +22,11 @@ const LARGEST_ATTRIBUTE: usize = 64 << 10;
 
 /// A file of any type.
 #[derive(Debug)]
-pub struct Entry(OwnedFd);
+pub(crate) struct Entry(OwnedFd);
 
 /// What the kernel says of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Type and permissions, as `st_mode`.
     pub mode: u32,
     /// Its owner.
@@ -53,19 +53,19 @@ pub struct Facts {
 
 impl Facts {
     /// Its type.
-    pub fn kind(&self) -> FileType {
+    pub(crate) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.mode)
     }
 
     /// Whether it is a directory.
-    pub fn is_directory(&self) -> bool {
+    pub(crate) fn is_directory(&self) -> bool {
         self.kind() == FileType::Directory
     }
 }
 
 impl Entry {
     /// What is at a path below a root; the path to the root is trusted, that below is not.
-    pub fn below(root: &Path, path: &Path) -> io::Result<Entry> {
+    pub(crate) fn below(root: &Path, path: &Path) -> io::Result<Entry> {
         let root = File::open(root)?;
         let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
@@ -79,7 +79,7 @@ impl Entry {
     }
 
     /// A file in this directory; none where another mount is on it.
-    pub fn child(&self, name: &OsStr) -> io::Result<Option<Entry>> {
+    pub(crate) fn child(&self, name: &OsStr) -> io::Result<Option<Entry>> {
         let how = ResolveFlags::BENEATH
             | ResolveFlags::NO_XDEV
             | ResolveFlags::NO_MAGICLINKS
@@ -98,7 +98,7 @@ impl Entry {
     }
 
     /// The names in this directory, sorted, without `.` and `..`.
-    pub fn names(&self) -> io::Result<Vec<OsString>> {
+    pub(crate) fn names(&self) -> io::Result<Vec<OsString>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOATIME | OFlags::CLOEXEC;
         let dir = openat(&self.0, ".", flags, Mode::empty())?;
         let mut names = Vec::new();
@@ -113,7 +113,7 @@ impl Entry {
     }
 
     /// What it is.
-    pub fn facts(&self) -> io::Result<Facts> {
+    pub(crate) fn facts(&self) -> io::Result<Facts> {
         let flags = AtFlags::EMPTY_PATH | AtFlags::NO_AUTOMOUNT | AtFlags::STATX_DONT_SYNC;
         let known = statx(&self.0, "", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?;
         let tells_mount = StatxFlags::from_bits_retain(known.stx_mask).contains(StatxFlags::MNT_ID);
@@ -133,13 +133,13 @@ impl Entry {
     }
 
     /// Where a symbolic link leads.
-    pub fn target(&self) -> io::Result<Vec<u8>> {
+    pub(crate) fn target(&self) -> io::Result<Vec<u8>> {
         Ok(readlinkat(&self.0, "", Vec::new())?.into_bytes())
     }
 
     /// Its extended attributes, ACLs and capabilities among them, by name; none where its file
     /// system has none.
-    pub fn attributes(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
+    pub(crate) fn attributes(&self) -> io::Result<Vec<(String, Vec<u8>)>> {
         let path = self.path();
         let mut buffer = vec![0; LARGEST_ATTRIBUTE];
         let names = match listxattr(&path, &mut buffer[..]) {
@@ -163,20 +163,20 @@ impl Entry {
     }
 
     /// Whether it lies in a tmpfs.
-    pub fn is_in_tmpfs(&self) -> io::Result<bool> {
+    pub(crate) fn is_in_tmpfs(&self) -> io::Result<bool> {
         /// `TMPFS_MAGIC`, linux/magic.h.
         const TMPFS: i128 = 0x0102_1994;
         Ok(i128::from(fstatfs(&self.0)?.f_type) == TMPFS)
     }
 
     /// Gives it an extended attribute.
-    pub fn set_attribute(&self, name: &str, value: &[u8]) -> io::Result<()> {
+    pub(crate) fn set_attribute(&self, name: &str, value: &[u8]) -> io::Result<()> {
         Ok(setxattr(self.path(), name, value, XattrFlags::empty())?)
     }
 
     /// Sets when it was changed last, in seconds and nanoseconds since 1970; the time of its last
     /// access stays.
-    pub fn set_modified(&self, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
+    pub(crate) fn set_modified(&self, (seconds, nanoseconds): (i64, u32)) -> io::Result<()> {
         let unchanged = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
         let modified = Timespec { tv_sec: seconds, tv_nsec: nanoseconds.into() };
         let times = Timestamps { last_access: unchanged, last_modification: modified };
@@ -184,7 +184,7 @@ impl Entry {
     }
 
     /// Opens a regular file for reading, which leaves the time of its last access as it is.
-    pub fn open(&self) -> io::Result<File> {
+    pub(crate) fn open(&self) -> io::Result<File> {
         if self.facts()?.kind() != FileType::RegularFile {
             return Err(io::ErrorKind::InvalidInput.into());
         }

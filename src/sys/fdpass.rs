@@ -10,10 +10,10 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 /// The pid, uid and gid of a sender as the kernel vouches for them.
-pub use nix::sys::socket::UnixCredentials as Credentials;
+pub(crate) use nix::sys::socket::UnixCredentials as Credentials;
 
 /// The most descriptors taken from one message. (LXC's own limit is 20.)
-pub const MAX_FDS: usize = 32;
+pub(crate) const MAX_FDS: usize = 32;
 
 /// Room for the credentials and `MAX_FDS` descriptors with their headers, aligned as `cmsghdr`
 /// wants it.
@@ -32,7 +32,7 @@ fn control_len(max_fds: usize) -> usize {
 /// Receives into `buf` once, with at most `max_fds` descriptors (CLOEXEC, the rest is closed) and
 /// the sender's credentials if the socket asks for them (SO_PASSCRED). Blocks as the socket does; 0
 /// bytes are the end.
-pub fn recv_with_fds(
+pub(crate) fn recv_with_fds(
     sock: BorrowedFd<'_>,
     buf: &mut [u8],
     max_fds: usize,
@@ -100,7 +100,7 @@ fn take_control(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
 /// Sends all of `bufs` as one message, with descriptors and, if wanted, this process's credentials.
 /// Blocks as the socket does; a peer that is gone is EPIPE and no signal. Returns how many bytes
 /// were taken.
-pub fn send_with_fds(
+pub(crate) fn send_with_fds(
     sock: BorrowedFd<'_>,
     bufs: &[IoSlice<'_>],
     fds: &[BorrowedFd<'_>],

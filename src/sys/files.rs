@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 
-use crate::sys::path_trust::{self, Guest};
+use crate::sys::path_trust;
 
 /// Mode of directories that hold images, records and state.
 const PRIVATE_DIR: u32 = 0o700;
@@ -21,7 +21,7 @@ const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
 
 /// Makes a directory that only root can enter, or checks that it is one. Its parent must exist.
-pub fn make_private_dir(path: &Path) -> Result<()> {
+pub(crate) fn make_private_dir(path: &Path) -> Result<()> {
     match fs::DirBuilder::new().mode(PRIVATE_DIR).create(path) {
         Ok(()) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -33,7 +33,7 @@ pub fn make_private_dir(path: &Path) -> Result<()> {
 }
 
 /// Opens a directory that nobody but its owner, root, can have changed.
-pub fn open_private_dir(path: &Path) -> Result<File> {
+pub(crate) fn open_private_dir(path: &Path) -> Result<File> {
     let dir = open_dir(path)?;
     let meta = dir.metadata().with_context(|| format!("stat {}", path.display()))?;
     if meta.uid() != nix::unistd::geteuid().as_raw() {
@@ -52,7 +52,7 @@ pub fn open_private_dir(path: &Path) -> Result<File> {
 /// Checks that all in a directory is what root made there: files and directories of root's that
 /// nobody else can write to. Anything else, and a link above all, would be opened by whoever works
 /// in it (CRIU) without a look at what it is. A link with one of the names in `links` is allowed.
-pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
+pub(crate) fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
     for name in names(dir)? {
         let path = dir.join(&name);
         let meta =
@@ -83,7 +83,7 @@ pub fn check_content(dir: &Path, links: &[&str]) -> Result<()> {
 }
 
 /// Opens a directory; a symbolic link as the last component is refused.
-pub fn open_dir(path: &Path) -> Result<File> {
+pub(crate) fn open_dir(path: &Path) -> Result<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC)
@@ -92,7 +92,7 @@ pub fn open_dir(path: &Path) -> Result<File> {
 }
 
 /// Opens a file for reading; a symbolic link as the last component is refused.
-pub fn open_file(path: &Path) -> io::Result<File> {
+pub(crate) fn open_file(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK)
@@ -101,7 +101,7 @@ pub fn open_file(path: &Path) -> io::Result<File> {
 
 /// Opens a file for writing, empty, made private to root if it is new; a symbolic link as the last
 /// component is refused.
-pub fn make_anew(path: &Path) -> Result<File> {
+pub(crate) fn make_anew(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options
         .write(true)
@@ -113,7 +113,7 @@ pub fn make_anew(path: &Path) -> Result<File> {
 }
 
 /// Opens a file for adding to it, made private to root if it is new.
-pub fn open_append(path: &Path) -> io::Result<File> {
+pub(crate) fn open_append(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .append(true)
         .create(true)
@@ -122,22 +122,13 @@ pub fn open_append(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Checks that nobody but root can have written a file that root acts upon, nor put another one in
-/// its place. The directory of a container, where its own configuration lies, may be its root's. To
-/// read it, [`crate::sys::path_trust::open_own`].
-pub fn check_own_file(guest: Option<Guest>, path: &Path) -> Result<()> {
-    let path = std::path::absolute(path).with_context(|| format!("find {}", path.display()))?;
-    path_trust::check_file(guest, &path)?;
-    Ok(())
-}
-
 /// Makes a directory and the files in it root's alone. CRIU writes its images with mode 0644.
-pub fn make_private(dir: &Path) -> Result<()> {
+pub(crate) fn make_private(dir: &Path) -> Result<()> {
     set_readers(dir, None)
 }
 
 /// Lets a group read the files in a directory, until [`make_private`] takes it back.
-pub fn lend_to_group(dir: &Path, gid: u32) -> Result<()> {
+pub(crate) fn lend_to_group(dir: &Path, gid: u32) -> Result<()> {
     set_readers(dir, Some(gid))
 }
 
@@ -154,7 +145,7 @@ fn set_readers(dir: &Path, group: Option<u32>) -> Result<()> {
 }
 
 /// Sets the group, root's where there is none, and the mode of what nobody else can have put there.
-pub fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
+pub(crate) fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
     let what = || format!("set the group and mode of {}", path.display());
     let gid = group.unwrap_or_else(|| nix::unistd::getegid().as_raw());
     // By a descriptor: a link that somebody puts there is not followed.
@@ -171,14 +162,14 @@ pub fn set_group(path: &Path, group: Option<u32>, mode: u32) -> Result<()> {
 }
 
 /// A file without a name, in memory: no directory that others can fill is needed for it.
-pub fn scratch(name: &str) -> io::Result<File> {
+pub(crate) fn scratch(name: &str) -> io::Result<File> {
     Ok(rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC)?.into())
 }
 
 /// Opens a log for adding to it, as [`open_append`]. A file that another user has put there is
 /// refused, and so is a pipe, which would hold us up; a terminal or `/dev/null` is as good as a
 /// file.
-pub fn open_log(path: &Path) -> Result<File> {
+pub(crate) fn open_log(path: &Path) -> Result<File> {
     let what = || format!("open the log file {}", path.display());
     let at = std::path::absolute(path).with_context(what)?;
     let way = path_trust::reach_name(None, &at).with_context(what)?;
@@ -209,13 +200,13 @@ pub fn open_log(path: &Path) -> Result<File> {
 }
 
 /// Writes a file as a whole: it is there with all of this content, on the disk, or as it was.
-pub fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn write_atomically(path: &Path, content: &[u8]) -> Result<()> {
     put(path, content, PRIVATE_FILE, None)
 }
 
 /// As [`write_atomically`]: a file that is there keeps its owner and mode, a new one gets this
 /// mode.
-pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) => put(path, content, meta.mode() & 0o7777, Some((meta.uid(), meta.gid()))),
         Err(e) if e.kind() == io::ErrorKind::NotFound => put(path, content, mode, None),
@@ -226,7 +217,7 @@ pub fn replace(path: &Path, content: &[u8], mode: u32) -> Result<()> {
 /// Gives a file that is there this content and leaves all else of it as it is, for file systems
 /// that allow no more. It is written before it is cut, so that less of it can be missing if the
 /// machine stops in between.
-pub fn rewrite(path: &Path, content: &[u8]) -> Result<()> {
+pub(crate) fn rewrite(path: &Path, content: &[u8]) -> Result<()> {
     let written = (|| -> io::Result<()> {
         let flags = libc::O_NOFOLLOW | libc::O_CLOEXEC;
         let mut file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
@@ -287,12 +278,12 @@ fn new_in(dir: &File) -> io::Result<(String, File)> {
 }
 
 /// Makes the names in a directory durable.
-pub fn sync_dir(path: &Path) -> Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> Result<()> {
     open_dir(path)?.sync_all().with_context(|| format!("sync directory {}", path.display()))
 }
 
 /// Writes out everything of the file system that holds this path.
-pub fn sync_file_system(path: &Path) -> Result<()> {
+pub(crate) fn sync_file_system(path: &Path) -> Result<()> {
     let dir = open_dir(path)?;
     rustix::fs::syncfs(dir.as_fd())
         .with_context(|| format!("write {} out to the disk", path.display()))
@@ -300,7 +291,7 @@ pub fn sync_file_system(path: &Path) -> Result<()> {
 
 /// Asks the kernel to begin writing a piece of a file out to the disk. Only a wish: what counts is
 /// the sync at the end, which reports errors.
-pub fn begin_writing_out(file: &File, offset: u64, length: u64) {
+pub(crate) fn begin_writing_out(file: &File, offset: u64, length: u64) {
     let (Ok(offset), Ok(length)) = (i64::try_from(offset), i64::try_from(length)) else { return };
     // SAFETY: the descriptor is open for as long as `file` is borrowed; no memory is passed.
     unsafe { libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE) };
@@ -308,7 +299,7 @@ pub fn begin_writing_out(file: &File, offset: u64, length: u64) {
 
 /// Asks the kernel to drop what it has cached of a file, so that the next read is one of the disk.
 /// What is not yet written out stays, and so does what a file system without a disk has.
-pub fn forget_cached(file: &File) {
+pub(crate) fn forget_cached(file: &File) {
     if let Err(e) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
         log::debug!("drop the cached pages of a file: {e}");
     }
@@ -316,13 +307,13 @@ pub fn forget_cached(file: &File) {
 
 /// Puts a directory in place of another one in one step; the other one is then found under the
 /// first's name.
-pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+pub(crate) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     Ok(renameat2(AT_FDCWD, one, AT_FDCWD, other, RenameFlags::RENAME_EXCHANGE)?)
 }
 
 /// The names in a directory, sorted.
-pub fn names(path: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn names(path: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(path).with_context(|| format!("list {}", path.display()))? {
         found.push(PathBuf::from(
@@ -334,14 +325,14 @@ pub fn names(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The path with a suffix put to its last component: `DIR` → `DIR.partial`.
-pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     PathBuf::from(name)
 }
 
 /// Removes a file that need not be there.
-pub fn remove_if_there(path: &Path) -> Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("remove {}", path.display()))
@@ -417,22 +408,6 @@ mod tests {
                 .to_string()
                 .contains("written by others")
         );
-    }
-
-    #[test]
-    fn a_file_that_others_can_write_is_not_acted_upon() {
-        let top = tempfile::tempdir().unwrap();
-        let file = top.path().join("config");
-        check_own_file(None, &file).unwrap();
-        fs::write(&file, "").unwrap();
-        check_own_file(None, &file).unwrap();
-        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o602)).unwrap();
-        assert!(check_own_file(None, &file).unwrap_err().to_string().contains("written by others"));
-        make_private(top.path()).unwrap();
-        check_own_file(None, &file).unwrap();
-        fs::set_permissions(top.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))
-            .unwrap();
-        assert!(check_own_file(None, &file).unwrap_err().to_string().contains("could be replaced"));
     }
 
     #[test]

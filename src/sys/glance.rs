@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, makedev, statx};
 
 /// A file as it was when its server was asked last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Glance {
+pub(crate) struct Glance {
     /// Type and permissions.
     pub mode: u32,
     /// The device of its file system.
@@ -45,7 +45,7 @@ impl Glance {
 
 /// Glances at what a link of /proc leads to: `/proc/PID/root`, `/proc/PID/fd/N`,
 /// `/proc/PID/map_files/RANGE`.
-pub fn glance(link: &Path) -> io::Result<Glance> {
+pub(crate) fn glance(link: &Path) -> io::Result<Glance> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(Glance::of(&statx(CWD, link, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?))
 }

@@ -49,7 +49,7 @@ const SEARCHED: u64 = 4 << 20;
 
 /// A thread that is held with ptrace, see [`with`].
 #[derive(Debug)]
-pub struct Stopped {
+pub(crate) struct Stopped {
     tid: i32,
     registers: Registers,
     signals: u64,
@@ -74,7 +74,7 @@ pub struct Stopped {
 /// Those of `work`; `ESRCH` when it is gone or killed, `EPERM` when something else traces it or it
 /// has ended, `ETIMEDOUT` when it does not stop (it waits in the kernel uninterruptibly), `ENOTSUP`
 /// for a program of another kind of instructions (32 bit) or on a processor that is not known here.
-pub fn with<T: Send>(
+pub(crate) fn with<T: Send>(
     tid: i32,
     work: impl FnOnce(&Stopped) -> io::Result<T> + Send,
 ) -> io::Result<T> {
@@ -89,14 +89,6 @@ pub fn with<T: Send>(
             std::thread::Builder::new().name("ptrace".to_owned()).spawn_scoped(scope, hold)?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
-}
-
-/// One system call in a thread that is held for it alone: its result.
-///
-/// # Errors
-/// See [`with`] and [`Stopped::call`].
-pub fn call(tid: i32, number: libc::c_long, arguments: &[u64]) -> io::Result<i64> {
-    with(tid, |stopped| stopped.call(number, arguments))
 }
 
 impl Stopped {
@@ -155,17 +147,12 @@ impl Stopped {
         }
     }
 
-    /// Its number on the host.
-    pub fn tid(&self) -> i32 {
-        self.tid
-    }
-
     /// Has it make a system call, and returns what that returns.
     ///
     /// # Errors
     /// The call's own; `ENOEXEC` where no code of it has the instruction; `ETIMEDOUT` when the call
     /// does not return in time or the thread is frozen, and `ESRCH` when it was killed.
-    pub fn call(&self, number: libc::c_long, arguments: &[u64]) -> io::Result<i64> {
+    pub(crate) fn call(&self, number: libc::c_long, arguments: &[u64]) -> io::Result<i64> {
         let at = self.find_instruction()?;
         if self.restarts.replace(false) {
             trace(libc::PTRACE_SETOPTIONS, self.tid, 0, self.options | O_EXITKILL)?;
@@ -188,7 +175,7 @@ impl Stopped {
     ///
     /// # Errors
     /// Those of [`Stopped::call`] and of mmap(2).
-    pub fn page(&self) -> io::Result<Page<'_>> {
+    pub(crate) fn page(&self) -> io::Result<Page<'_>> {
         let rights = (libc::PROT_READ | libc::PROT_WRITE).cast_unsigned().into();
         let kind = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS).cast_unsigned().into();
         let address = self
@@ -201,7 +188,7 @@ impl Stopped {
     ///
     /// # Errors
     /// Those of [`Stopped::page`] and [`Page::call`].
-    pub fn call_with(
+    pub(crate) fn call_with(
         &self,
         number: libc::c_long,
         buffer: &mut [u8],
@@ -217,7 +204,7 @@ impl Stopped {
     ///
     /// # Errors
     /// Those of ptrace(2).
-    pub fn rseq(&self) -> io::Result<Option<(u64, u32, u32)>> {
+    pub(crate) fn rseq(&self) -> io::Result<Option<(u64, u32, u32)>> {
         let found = rseq_configuration(self.tid)?;
         Ok(found
             .filter(|found| found.address != 0)
@@ -230,7 +217,7 @@ impl Stopped {
     ///
     /// # Errors
     /// Those of ptrace(2).
-    pub fn user_dispatch(&self) -> io::Result<Option<[u64; 4]>> {
+    pub(crate) fn user_dispatch(&self) -> io::Result<Option<[u64; 4]>> {
         let mut configuration = [0u64; 4];
         let size = size_of_val(&configuration);
         match trace(GET_USER_DISPATCH, self.tid, size, configuration.as_mut_ptr().addr()) {
@@ -244,7 +231,7 @@ impl Stopped {
     /// # Errors
     /// Those of ptrace(2): `EMEDIUMTYPE` for a filter of another kind, `EACCES` under a filter of
     /// our own.
-    pub fn seccomp_filters(&self) -> io::Result<Vec<Vec<u8>>> {
+    pub(crate) fn seccomp_filters(&self) -> io::Result<Vec<Vec<u8>>> {
         const MOST: usize = 4096;
         const INSTRUCTION: usize = 8;
         let mut filters = Vec::new();
@@ -384,7 +371,7 @@ impl Stopped {
 
 /// A page in the memory of a thread that is held.
 #[derive(Debug)]
-pub struct Page<'s> {
+pub(crate) struct Page<'s> {
     stopped: &'s Stopped,
     address: u64,
     is_mapped: Cell<bool>,
@@ -396,7 +383,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// Those of [`Stopped::call`], and `EINVAL` for a buffer longer than a page.
-    pub fn call(
+    pub(crate) fn call(
         &self,
         number: libc::c_long,
         buffer: &mut [u8],
@@ -416,7 +403,7 @@ impl Page<'_> {
     ///
     /// # Errors
     /// Those of [`Stopped::call`].
-    pub fn give_back(self) -> io::Result<()> {
+    pub(crate) fn give_back(self) -> io::Result<()> {
         self.unmap()
     }
 

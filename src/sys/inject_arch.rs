@@ -9,15 +9,15 @@ mod processor {
     use super::super::ptrace::trace;
 
     /// The instruction `syscall`, which may begin at any byte.
-    pub const SYSCALL: [u8; 2] = [0x0f, 0x05];
-    pub const ALIGNMENT: usize = 1;
+    pub(crate) const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    pub(crate) const ALIGNMENT: usize = 1;
     const NT_PRSTATUS: usize = 1;
     /// The code segment of 64-bit programs.
     const USER_CS: u64 = 0x33;
 
     /// The general registers of a thread.
     #[derive(Clone, Copy, Debug)]
-    pub struct Registers(libc::user_regs_struct);
+    pub(crate) struct Registers(libc::user_regs_struct);
 
     impl Default for Registers {
         fn default() -> Registers {
@@ -28,7 +28,12 @@ mod processor {
 
     impl Registers {
         /// Those with which a thread makes a system call at an instruction.
-        pub fn with_call(&self, at: u64, number: libc::c_long, arguments: &[u64]) -> Registers {
+        pub(crate) fn with_call(
+            &self,
+            at: u64,
+            number: libc::c_long,
+            arguments: &[u64],
+        ) -> Registers {
             let argument = |n: usize| arguments.get(n).copied().unwrap_or_default();
             let mut new = self.0;
             new.rip = at;
@@ -45,13 +50,13 @@ mod processor {
         }
 
         /// What a system call has returned.
-        pub fn result(&self) -> i64 {
+        pub(crate) fn result(&self) -> i64 {
             self.0.rax.cast_signed()
         }
     }
 
     /// The registers of a thread that is stopped.
-    pub fn registers(tid: i32) -> io::Result<Registers> {
+    pub(crate) fn registers(tid: i32) -> io::Result<Registers> {
         let mut registers = Registers::default();
         let mut vector = libc::iovec {
             iov_base: (&raw mut registers.0).cast(),
@@ -65,7 +70,7 @@ mod processor {
     }
 
     /// Gives a thread that is stopped other registers.
-    pub fn set_registers(tid: i32, registers: &Registers) -> io::Result<()> {
+    pub(crate) fn set_registers(tid: i32, registers: &Registers) -> io::Result<()> {
         let mut copy = *registers;
         let vector = libc::iovec {
             iov_base: (&raw mut copy.0).cast(),

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 
 /// What may be shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shared {
+pub(crate) enum Shared {
     /// All open descriptors (`CLONE_FILES`).
     Descriptors,
     /// Root, working directory and umask (`CLONE_FS`).
@@ -28,7 +28,7 @@ impl Shared {
 /// # Errors
 /// `ESRCH` when one of them is gone; `EPERM`; `ENOSYS` or `EOPNOTSUPP` from a kernel that cannot
 /// say.
-pub fn share(one: i32, other: i32, what: Shared) -> io::Result<bool> {
+pub(crate) fn share(one: i32, other: i32, what: Shared) -> io::Result<bool> {
     compare(one, other, what.number(), 0, 0)
 }
 
@@ -37,7 +37,7 @@ pub fn share(one: i32, other: i32, what: Shared) -> io::Result<bool> {
 ///
 /// # Errors
 /// Those of [`share`]; `EBADF` where there is no such descriptor.
-pub fn same_file(one: (i32, i32), other: (i32, i32)) -> io::Result<bool> {
+pub(crate) fn same_file(one: (i32, i32), other: (i32, i32)) -> io::Result<bool> {
     const KCMP_FILE: libc::c_int = 0;
     compare(one.0, other.0, KCMP_FILE, one.1, other.1)
 }
@@ -48,7 +48,7 @@ pub fn same_file(one: (i32, i32), other: (i32, i32)) -> io::Result<bool> {
 /// # Errors
 /// Those of [`share`]; `ENOENT` where the epoll does not watch such a number, `EBADF` where there
 /// is no such descriptor.
-pub fn is_watched(
+pub(crate) fn is_watched(
     pid: i32,
     epoll: i32,
     number: i32,

@@ -16,7 +16,7 @@ const TRIES: usize = 3000;
 
 /// The process. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Keeper {
+pub(crate) struct Keeper {
     process: OwnedFd,
     pid: libc::pid_t,
     us: OwnedFd,
@@ -43,7 +43,7 @@ impl Keeper {
     ///
     /// # Errors
     /// Where the cgroup has no `cgroup.kill` (Linux < 5.14), or no process can be made.
-    pub fn start(cgroup: &Path) -> io::Result<Keeper> {
+    pub(crate) fn start(cgroup: &Path) -> io::Result<Keeper> {
         let kill = File::options().write(true).open(cgroup.join("cgroup.kill"))?;
         let events = File::open(cgroup.join("cgroup.events"))?;
         // SAFETY: pidfd_open(2) takes numbers and returns a new descriptor.
@@ -78,7 +78,7 @@ impl Keeper {
     }
 
     /// Its pid.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// What two tasks, or two descriptors, may share (`enum kcmp_type` of linux/kcmp.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as the kernel names them")]
-pub enum Shared {
+pub(crate) enum Shared {
     File = 0,
     Vm = 1,
     Files = 2,
@@ -20,7 +20,12 @@ pub enum Shared {
 ///
 /// # Errors
 /// Those of kcmp(2): `ESRCH` for one that is gone, `EBADF` for a descriptor that is not open.
-pub fn are_same(one: i32, other: i32, what: Shared, descriptors: (i32, i32)) -> io::Result<bool> {
+pub(crate) fn are_same(
+    one: i32,
+    other: i32,
+    what: Shared,
+    descriptors: (i32, i32),
+) -> io::Result<bool> {
     // SAFETY: kcmp takes numbers only.
     let result = unsafe {
         libc::syscall(libc::SYS_kcmp, one, other, what as i32, descriptors.0, descriptors.1)
@@ -32,7 +37,7 @@ pub fn are_same(one: i32, other: i32, what: Shared, descriptors: (i32, i32)) -> 
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as the kernel names them")]
-pub struct Scheduling {
+pub(crate) struct Scheduling {
     pub size: u32,
     pub policy: u32,
     pub flags: u64,
@@ -49,7 +54,7 @@ pub struct Scheduling {
 ///
 /// # Errors
 /// `ESRCH` for one that is gone.
-pub fn scheduling(tid: i32) -> io::Result<Scheduling> {
+pub(crate) fn scheduling(tid: i32) -> io::Result<Scheduling> {
     let mut attributes = Scheduling::default();
     let size = size_of::<Scheduling>();
     // SAFETY: the kernel writes at most `size` bytes into `attributes`, which lives through the
@@ -63,7 +68,7 @@ pub fn scheduling(tid: i32) -> io::Result<Scheduling> {
 ///
 /// # Errors
 /// `ESRCH` for one that is gone.
-pub fn io_priority(tid: i32) -> io::Result<(u32, u32)> {
+pub(crate) fn io_priority(tid: i32) -> io::Result<(u32, u32)> {
     const WHO_PROCESS: i32 = 1;
     // SAFETY: ioprio_get takes numbers only.
     let result = unsafe { libc::syscall(libc::SYS_ioprio_get, WHO_PROCESS, tid) };
@@ -75,7 +80,7 @@ pub fn io_priority(tid: i32) -> io::Result<(u32, u32)> {
 ///
 /// # Errors
 /// `ESRCH` for one that is gone, `EPERM` for the real-time class without CAP_SYS_NICE.
-pub fn set_io_priority(tid: i32, class: u32, level: u32) -> io::Result<()> {
+pub(crate) fn set_io_priority(tid: i32, class: u32, level: u32) -> io::Result<()> {
     const WHO_PROCESS: i32 = 1;
     // SAFETY: ioprio_set takes numbers only.
     let result = unsafe {
@@ -88,7 +93,7 @@ pub fn set_io_priority(tid: i32, class: u32, level: u32) -> io::Result<()> {
 ///
 /// # Errors
 /// `ESRCH` for one that is gone.
-pub fn robust_list(tid: i32) -> io::Result<(u64, u64)> {
+pub(crate) fn robust_list(tid: i32) -> io::Result<(u64, u64)> {
     let (mut head, mut length) = (0u64, 0u64);
     // SAFETY: the kernel writes a pointer and a size, 8 bytes each, into variables that live on.
     let result =
@@ -100,7 +105,7 @@ pub fn robust_list(tid: i32) -> io::Result<(u64, u64)> {
 ///
 /// # Errors
 /// Those of the command; most are only for some kinds of files.
-pub fn control(fd: BorrowedFd<'_>, command: libc::c_int) -> io::Result<i32> {
+pub(crate) fn control(fd: BorrowedFd<'_>, command: libc::c_int) -> io::Result<i32> {
     // SAFETY: the commands that read take no argument.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, 0) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -111,7 +116,7 @@ pub fn control(fd: BorrowedFd<'_>, command: libc::c_int) -> io::Result<i32> {
 ///
 /// # Errors
 /// Those of fcntl(2).
-pub fn owner(fd: BorrowedFd<'_>) -> io::Result<(i32, i32)> {
+pub(crate) fn owner(fd: BorrowedFd<'_>) -> io::Result<(i32, i32)> {
     const F_GETOWN_EX: libc::c_int = 16;
     let mut owner = [0i32; 2];
     // SAFETY: the kernel writes a `struct f_owner_ex`, two ints, into an array that lives on.
@@ -123,7 +128,7 @@ pub fn owner(fd: BorrowedFd<'_>) -> io::Result<(i32, i32)> {
 ///
 /// # Errors
 /// Those of fcntl(2).
-pub fn write_hint(fd: BorrowedFd<'_>) -> io::Result<u64> {
+pub(crate) fn write_hint(fd: BorrowedFd<'_>) -> io::Result<u64> {
     const F_GET_RW_HINT: libc::c_int = 1035;
     let mut hint = 0u64;
     // SAFETY: the kernel writes 8 bytes into a variable that lives on.
@@ -137,7 +142,10 @@ pub fn write_hint(fd: BorrowedFd<'_>) -> io::Result<u64> {
 ///
 /// # Errors
 /// Those of the request.
-pub fn request<const N: usize>(fd: BorrowedFd<'_>, request: libc::Ioctl) -> io::Result<[u8; N]> {
+pub(crate) fn request<const N: usize>(
+    fd: BorrowedFd<'_>,
+    request: libc::Ioctl,
+) -> io::Result<[u8; N]> {
     let mut buffer = Aligned([0u8; N]);
     // SAFETY: the callers pass requests that write at most `N` bytes.
     let result = unsafe { libc::ioctl(fd.as_raw_fd(), request, buffer.0.as_mut_ptr()) };
@@ -151,7 +159,7 @@ struct Aligned<const N: usize>([u8; N]);
 ///
 /// # Errors
 /// Those of getsockopt(2); `ENOPROTOOPT` where the socket has no such option.
-pub fn socket_option(
+pub(crate) fn socket_option(
     fd: BorrowedFd<'_>,
     level: i32,
     option: i32,
@@ -175,7 +183,7 @@ pub fn socket_option(
 ///
 /// # Errors
 /// `EACCES` for a filter that was not set as instructions of the old kind.
-pub fn socket_filter(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+pub(crate) fn socket_filter(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     const SO_GET_FILTER: i32 = 26;
     const MOST: usize = 4096;
     let mut code = vec![0u8; MOST * 8];
@@ -202,7 +210,7 @@ pub fn socket_filter(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// `ENOTCONN` for a socket without a peer.
-pub fn socket_address(fd: BorrowedFd<'_>, of_peer: bool) -> io::Result<Vec<u8>> {
+pub(crate) fn socket_address(fd: BorrowedFd<'_>, of_peer: bool) -> io::Result<Vec<u8>> {
     let mut address = vec![0u8; size_of::<libc::sockaddr_storage>()];
     let mut length = libc::socklen_t::try_from(address.len()).map_err(io::Error::other)?;
     let call = if of_peer { libc::getpeername } else { libc::getsockname };
@@ -219,7 +227,7 @@ pub fn socket_address(fd: BorrowedFd<'_>, of_peer: bool) -> io::Result<Vec<u8>> 
 ///
 /// # Errors
 /// Those of semctl(2).
-pub fn semaphores(id: i32, count: usize) -> io::Result<Vec<(u16, i32)>> {
+pub(crate) fn semaphores(id: i32, count: usize) -> io::Result<Vec<(u16, i32)>> {
     const GETPID: libc::c_int = 11;
     const GETALL: libc::c_int = 13;
     let mut values = vec![0u16; count];
@@ -239,7 +247,7 @@ pub fn semaphores(id: i32, count: usize) -> io::Result<Vec<(u16, i32)>> {
 ///
 /// # Errors
 /// `EBADF` for a number that is not open, `ESRCH` for a process that is gone.
-pub fn duplicate(process: BorrowedFd<'_>, number: i32) -> io::Result<std::os::fd::OwnedFd> {
+pub(crate) fn duplicate(process: BorrowedFd<'_>, number: i32) -> io::Result<std::os::fd::OwnedFd> {
     Ok(rustix::process::pidfd_getfd(process, number, rustix::process::PidfdGetfdFlags::empty())?)
 }
 
@@ -248,7 +256,7 @@ pub fn duplicate(process: BorrowedFd<'_>, number: i32) -> io::Result<std::os::fd
 ///
 /// # Errors
 /// Those of setns(2) and of `work`.
-pub fn within<T: Send>(
+pub(crate) fn within<T: Send>(
     pid: i32,
     namespaces: &[(&str, nix::sched::CloneFlags)],
     work: impl FnOnce() -> io::Result<T> + Send,

@@ -4,7 +4,7 @@
 const VERSION: libc::c_uint = 1;
 
 /// Whether this kernel has it switched on.
-pub fn is_on() -> bool {
+pub(crate) fn is_on() -> bool {
     let nothing: *const libc::c_void = std::ptr::null();
     // SAFETY: with this flag the call takes no attributes, and returns a number.
     let version =

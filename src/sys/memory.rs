@@ -16,7 +16,7 @@ use procfs::Current;
 /// again comes back from the page cache, at the price of a few page faults.
 ///
 /// A monitor runs for months and needs little of what a restore needed.
-pub fn give_back() -> io::Result<()> {
+pub(crate) fn give_back() -> io::Result<()> {
     // SAFETY: malloc_trim only returns free pages of the heap to the kernel.
     unsafe { libc::malloc_trim(0) };
     for line in fs::read_to_string("/proc/self/maps")?.lines() {
@@ -42,12 +42,12 @@ fn code_of_a_file(line: &str) -> Option<(usize, usize)> {
 }
 
 /// The processors that the caller may run on.
-pub fn processors() -> usize {
+pub(crate) fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
 }
 
 /// Whether all memory is equally near to all processors.
-pub fn has_one_node() -> bool {
+pub(crate) fn has_one_node() -> bool {
     match fs::read_to_string("/sys/devices/system/node/online") {
         Ok(nodes) => nodes.trim() == "0",
         // A kernel without NUMA.
@@ -58,7 +58,7 @@ pub fn has_one_node() -> bool {
 /// Whether the kernel knows which pages were written to since it was last asked
 /// (`CONFIG_MEM_SOFT_DIRTY`): then one that was just written to is marked so in
 /// /proc/self/pagemap.
-pub fn tracks_changes() -> io::Result<bool> {
+pub(crate) fn tracks_changes() -> io::Result<bool> {
     /// Of 64 bits for each page (Documentation/admin-guide/mm/pagemap.rst).
     const SOFT_DIRTY: u64 = 1 << 55;
     let page = std::hint::black_box(Box::new(1u64));
@@ -76,7 +76,7 @@ pub fn tracks_changes() -> io::Result<bool> {
 /// write (mm/process_vm_access.c, `process_vm_rw_single_vec`). Where that cannot be read, it ends
 /// with EFAULT, the pages made and nothing written.
 #[derive(Debug)]
-pub struct Prefaulter {
+pub(crate) struct Prefaulter {
     /// Addresses at which nothing can be read, as many as are touched at once.
     nothing: NonNull<c_void>,
 }
@@ -87,10 +87,10 @@ unsafe impl Send for Prefaulter {}
 impl Prefaulter {
     /// So many bytes are touched at once: what the kernel takes at a time (`PVM_MAX_USER_PAGES`,
     /// 1,024 pages of 4 KiB).
-    pub const STEP: usize = 4 << 20;
+    pub(crate) const STEP: usize = 4 << 20;
 
     /// Sets the unreadable addresses aside.
-    pub fn new() -> io::Result<Prefaulter> {
+    pub(crate) fn new() -> io::Result<Prefaulter> {
         let length = NonZeroUsize::new(Self::STEP).ok_or(io::ErrorKind::InvalidInput)?;
         let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;
         // SAFETY: a new mapping, at an address that the kernel chooses, is nobody else's memory.
@@ -103,7 +103,7 @@ impl Prefaulter {
     ///
     /// # Errors
     /// ESRCH when the process has ended; EPERM where the caller may not trace it.
-    pub fn touch(&self, pid: i32, range: &Range<u64>) -> io::Result<()> {
+    pub(crate) fn touch(&self, pid: i32, range: &Range<u64>) -> io::Result<()> {
         let length = ((range.end - range.start) as usize).min(Self::STEP);
         let local = libc::iovec { iov_base: self.nothing.as_ptr(), iov_len: length };
         let remote = libc::iovec { iov_base: range.start as *mut c_void, iov_len: length };
@@ -132,7 +132,7 @@ impl Drop for Prefaulter {
 
 /// Whether files of so many bytes that are in memory stay there while as much is made of them
 /// (`MemAvailable`, proc(5)).
-pub fn has_room_beside(bytes: u64) -> bool {
+pub(crate) fn has_room_beside(bytes: u64) -> bool {
     let available = procfs::Meminfo::current().ok().and_then(|info| info.mem_available);
     // What is available counts the files, too: they could leave.
     available.is_some_and(|available| available / 2 > bytes)
@@ -140,7 +140,7 @@ pub fn has_room_beside(bytes: u64) -> bool {
 
 /// Whether the kernel has all of a file in memory (`mincore(2)`; it tells that to those who may
 /// write to the file).
-pub fn is_cached(file: &File) -> io::Result<bool> {
+pub(crate) fn is_cached(file: &File) -> io::Result<bool> {
     /// So many bytes are asked about at once.
     const WINDOW: u64 = 256 << 20;
     let size = file.metadata()?.len();
@@ -169,16 +169,16 @@ pub fn is_cached(file: &File) -> io::Result<bool> {
 
 /// Which pages a process has.
 #[derive(Debug)]
-pub struct PageTable(File);
+pub(crate) struct PageTable(File);
 
 impl PageTable {
     /// Opens `/proc/PID/pagemap` (the kernel's admin-guide/mm/pagemap.rst).
-    pub fn of(pid: i32) -> io::Result<PageTable> {
+    pub(crate) fn of(pid: i32) -> io::Result<PageTable> {
         File::open(format!("/proc/{pid}/pagemap")).map(PageTable)
     }
 
     /// Whether none of the pages of a range is there, nor swapped out.
-    pub fn is_empty(&self, range: &Range<u64>) -> io::Result<bool> {
+    pub(crate) fn is_empty(&self, range: &Range<u64>) -> io::Result<bool> {
         /// The bits 62 and 63 of an entry.
         const SWAPPED_OR_PRESENT: u64 = 3 << 62;
         let page = procfs::page_size();

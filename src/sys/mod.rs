@@ -2,43 +2,43 @@
 
 use std::{fs, io};
 
-pub mod acl;
-pub mod bpf;
-pub mod clean_start;
-pub mod cover;
-pub mod entry;
-pub mod fdpass;
-pub mod files;
-pub mod glance;
-pub mod in_root;
-pub mod inject;
+pub(crate) mod acl;
+pub(crate) mod bpf;
+pub(crate) mod clean_start;
+pub(crate) mod cover;
+pub(crate) mod entry;
+pub(crate) mod fdpass;
+pub(crate) mod files;
+pub(crate) mod glance;
+pub(crate) mod in_root;
+pub(crate) mod inject;
 mod inject_arch;
-pub mod kcmp;
-pub mod keeper;
-pub mod kernel_state;
-pub mod landlock;
-pub mod memory;
-pub mod mount;
-pub mod multicast;
-pub mod namespace;
-pub mod netlink;
-pub mod nudge;
-pub mod path_trust;
-pub mod process;
+pub(crate) mod kcmp;
+pub(crate) mod keeper;
+pub(crate) mod kernel_state;
+pub(crate) mod landlock;
+pub(crate) mod memory;
+pub(crate) mod mount;
+pub(crate) mod multicast;
+pub(crate) mod namespace;
+pub(crate) mod netlink;
+pub(crate) mod nudge;
+pub(crate) mod path_trust;
+pub(crate) mod process;
 mod ptrace;
-pub mod pty;
-pub mod sandbox;
-pub mod signals;
-pub mod sockopt;
-pub mod spawn;
-pub mod statmount;
-pub mod systemd_journal;
-pub mod tcp_repair;
-pub mod timer_list;
-pub mod timerfd;
-pub mod userfaultfd;
+pub(crate) mod pty;
+pub(crate) mod sandbox;
+pub(crate) mod signals;
+pub(crate) mod sockopt;
+pub(crate) mod spawn;
+pub(crate) mod statmount;
+pub(crate) mod systemd_journal;
+pub(crate) mod tcp_repair;
+pub(crate) mod timer_list;
+pub(crate) mod timerfd;
+pub(crate) mod userfaultfd;
 
 /// Names the time from one boot of the host to the next (random(4)).
-pub fn boot_id() -> io::Result<String> {
+pub(crate) fn boot_id() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned())
 }

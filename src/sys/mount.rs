@@ -100,14 +100,14 @@ impl AsFd for Detached {
 /// Goes into a mount namespace of our own, which hears of the host's mounts but tells it none: as
 /// liblxc's monitor does with `lxc.monitor.unshare` (lxccontainer.c). Threads that run by then stay
 /// where they are.
-pub fn leave_hosts_namespace() -> io::Result<()> {
+pub(crate) fn leave_hosts_namespace() -> io::Result<()> {
     let none = None::<&str>;
     unshare(CloneFlags::CLONE_NEWNS)?;
     Ok(mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?)
 }
 
 /// Runs `f` in another mount namespace, with the root of that; the caller stays where it is.
-pub fn in_mount_namespace<T: Send>(
+pub(crate) fn in_mount_namespace<T: Send>(
     namespace: BorrowedFd<'_>,
     f: impl FnOnce() -> io::Result<T> + Send,
 ) -> io::Result<T> {
@@ -120,13 +120,13 @@ pub fn in_mount_namespace<T: Send>(
 }
 
 /// Lets symbolic links be followed on all mounts of a mount namespace.
-pub fn follow_links(namespace: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn follow_links(namespace: BorrowedFd<'_>) -> io::Result<()> {
     in_mount_namespace(namespace, super::sandbox::follow_links_everywhere)
 }
 
 /// Goes into another mount namespace for good, with the root of that. Only for a process with one
 /// thread.
-pub fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()> {
     Ok(setns(namespace, CloneFlags::CLONE_NEWNS)?)
 }
 
@@ -141,7 +141,7 @@ pub(super) fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> 
 ///
 /// A file that is on a loop device already gets no second one: two mounts of one file system that
 /// do not know of each other would destroy it.
-pub fn loop_device(path: &Path, read_only: bool) -> io::Result<(PathBuf, File)> {
+pub(crate) fn loop_device(path: &Path, read_only: bool) -> io::Result<(PathBuf, File)> {
     let file = OpenOptions::new().read(true).write(!read_only).open(path)?;
     if let Some(found) = present_loop_device(&file, read_only)? {
         return Ok(found);
@@ -249,7 +249,7 @@ fn configure(device: &File, file: &File, read_only: bool) -> io::Result<()> {
 
 /// The device and inode of the file that a loop device shows; none for a free one, and for what is
 /// no loop device.
-pub fn behind_loop_device(device: &Path) -> Option<(u64, u64)> {
+pub(crate) fn behind_loop_device(device: &Path) -> Option<(u64, u64)> {
     let device = File::open(device)
         .ok()
         .filter(|d| d.metadata().is_ok_and(|m| m.file_type().is_block_device()))?;

@@ -33,11 +33,11 @@ struct GroupFilter {
 }
 
 /// A group on an interface.
-pub type Group = (u32, IpAddr);
+pub(crate) type Group = (u32, IpAddr);
 
 /// The groups that anybody in the network namespace of a process has joined, those of the kernel
 /// itself among them.
-pub fn joined(pid: i32) -> io::Result<Vec<Group>> {
+pub(crate) fn joined(pid: i32) -> io::Result<Vec<Group>> {
     let mut groups = four(&read(pid, "igmp")?);
     groups.extend(six(&read(pid, "igmp6")?));
     Ok(groups)
@@ -79,7 +79,7 @@ fn six(text: &str) -> Vec<Group> {
 }
 
 /// A socket of another process; none when that number is no socket, or closed.
-pub fn socket(process: &Process, number: i32) -> io::Result<Option<OwnedFd>> {
+pub(crate) fn socket(process: &Process, number: i32) -> io::Result<Option<OwnedFd>> {
     match pidfd_getfd(process, number, PidfdGetfdFlags::empty()) {
         Ok(fd) => Ok(Some(fd)),
         Err(rustix::io::Errno::BADF) => Ok(None),
@@ -88,7 +88,7 @@ pub fn socket(process: &Process, number: i32) -> io::Result<Option<OwnedFd>> {
 }
 
 /// Whether a netlink socket listens to groups beyond the first 32.
-pub fn has_far_groups(socket: &OwnedFd) -> bool {
+pub(crate) fn has_far_groups(socket: &OwnedFd) -> bool {
     let mut groups = [0u32; 32];
     let mut length = size_of_val(&groups) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes into `groups`, which lives through the call.
@@ -105,7 +105,7 @@ pub fn has_far_groups(socket: &OwnedFd) -> bool {
 }
 
 /// Whether a socket has joined a group, from all sources.
-pub fn is_member(socket: &OwnedFd, (interface, group): Group) -> bool {
+pub(crate) fn is_member(socket: &OwnedFd, (interface, group): Group) -> bool {
     let (level, group) = address(group);
     let mut filter = GroupFilter { interface, group, mode: 0, sources: 0 };
     let mut length = size_of::<GroupFilter>() as libc::socklen_t;
@@ -124,7 +124,7 @@ pub fn is_member(socket: &OwnedFd, (interface, group): Group) -> bool {
 }
 
 /// Has a socket join a group. If it has joined it, all is well.
-pub fn join(socket: &OwnedFd, (interface, group): Group) -> io::Result<()> {
+pub(crate) fn join(socket: &OwnedFd, (interface, group): Group) -> io::Result<()> {
     let (level, group) = address(group);
     let request = GroupRequest { interface, group };
     let length = size_of::<GroupRequest>() as libc::socklen_t;

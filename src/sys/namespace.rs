@@ -20,7 +20,7 @@ const NS_GET_OWNER_UID: libc::Ioctl = 0xb704;
 /// A user who is not root has to make a user namespace to be allowed a pid namespace, and that one
 /// says for ever whose it is. So either the process is in our user namespace, and so is its pid
 /// namespace; or its user namespace is a child of ours that root has made.
-pub fn are_of_root(pid: i32) -> io::Result<bool> {
+pub(crate) fn are_of_root(pid: i32) -> io::Result<bool> {
     let ours = identity(&File::open("/proc/self/ns/user")?)?;
     let user = File::open(format!("/proc/{pid}/ns/user"))?;
     if identity(&user)? == ours {
@@ -57,7 +57,10 @@ fn owner(namespace: &File) -> io::Result<u32> {
 }
 
 /// Runs `f` on a thread of its own in another UTS, network, IPC or cgroup namespace.
-pub fn inside<T: Send>(namespace: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+pub(crate) fn inside<T: Send>(
+    namespace: BorrowedFd<'_>,
+    f: impl FnOnce() -> T + Send,
+) -> io::Result<T> {
     std::thread::scope(|scope| {
         let enter = move || setns(namespace, CloneFlags::empty()).map(|()| f());
         let thread =
@@ -67,7 +70,7 @@ pub fn inside<T: Send>(namespace: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) 
 }
 
 /// The inode of the socket that listens at an abstract address in our network namespace.
-pub fn listener(address: &str) -> io::Result<Option<u64>> {
+pub(crate) fn listener(address: &str) -> io::Result<Option<u64>> {
     let table = fs::read("/proc/net/unix")?;
     Ok(find_listener(&String::from_utf8_lossy(&table), address))
 }
@@ -87,7 +90,7 @@ fn find_listener(table: &str, address: &str) -> Option<u64> {
 }
 
 /// Whether a process has this socket open.
-pub fn has_socket(pid: i32, inode: u64) -> io::Result<bool> {
+pub(crate) fn has_socket(pid: i32, inode: u64) -> io::Result<bool> {
     let wanted = format!("socket:[{inode}]");
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         // It closes and opens others meanwhile.

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Continues stopped children until it is dropped.
 #[derive(Debug)]
-pub struct Nudger {
+pub(crate) struct Nudger {
     done: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -27,7 +27,7 @@ impl Nudger {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start() -> io::Result<Nudger> {
+    pub(crate) fn start() -> io::Result<Nudger> {
         let (done, waits) = channel();
         let nudge = move || {
             while waits.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {

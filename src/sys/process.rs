@@ -16,7 +16,7 @@ use rustix::process::{
 
 /// A process, alive when it was opened. Its number may be taken again later; the pidfd may not.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     pid: i32,
     start_time: u64,
     pidfd: OwnedFd,
@@ -27,7 +27,7 @@ impl Process {
     ///
     /// # Errors
     /// `ESRCH` when there is none.
-    pub fn open(pid: i32) -> io::Result<Process> {
+    pub(crate) fn open(pid: i32) -> io::Result<Process> {
         let number = Pid::from_raw(pid).ok_or_else(|| io::Error::from(Errno::ESRCH))?;
         let pidfd = pidfd_open(number, PidfdFlags::empty())?;
         // The start time is read after the pidfd is held: if the process had ended in between, its
@@ -39,7 +39,7 @@ impl Process {
 
     /// Holds a child, which may have ended already: its number cannot be given away before it is
     /// waited for.
-    pub fn of_child(child: &std::process::Child) -> io::Result<Process> {
+    pub(crate) fn of_child(child: &std::process::Child) -> io::Result<Process> {
         let pid = child.id().cast_signed();
         let number = Pid::from_raw(pid).ok_or_else(|| io::Error::from(Errno::ESRCH))?;
         Ok(Process {
@@ -50,33 +50,33 @@ impl Process {
     }
 
     /// Opens the process only if it is the one that was seen before, by its start time.
-    pub fn reopen(pid: i32, start_time: u64) -> io::Result<Process> {
+    pub(crate) fn reopen(pid: i32, start_time: u64) -> io::Result<Process> {
         let process = Process::open(pid)?;
         if process.start_time == start_time { Ok(process) } else { Err(Errno::ESRCH.into()) }
     }
 
     /// The number in our own pid namespace.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
     /// When it was started, in clock ticks since boot (field 22 of /proc/PID/stat).
-    pub fn start_time(&self) -> u64 {
+    pub(crate) fn start_time(&self) -> u64 {
         self.start_time
     }
 
     /// Whether it has not ended yet (a zombie has ended).
-    pub fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self) -> bool {
         matches!(self.wait_exit(Duration::ZERO), Ok(false))
     }
 
     /// Whether it will be alive a moment later, too: nothing is ending it.
-    pub fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.is_alive() && !is_killed(self.pid)
     }
 
     /// Sends a signal by number, real-time signals included.
-    pub fn signal(&self, number: i32) -> io::Result<()> {
+    pub(crate) fn signal(&self, number: i32) -> io::Result<()> {
         if (1..=libc::SIGRTMAX()).contains(&number) {
             // SAFETY: the number is a valid signal; rustix only passes it on to the kernel, it
             // installs no handler for it.
@@ -87,7 +87,7 @@ impl Process {
     }
 
     /// Waits until the process has ended, at most this long; says whether it has.
-    pub fn wait_exit(&self, limit: Duration) -> io::Result<bool> {
+    pub(crate) fn wait_exit(&self, limit: Duration) -> io::Result<bool> {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -110,12 +110,12 @@ impl AsFd for Process {
 }
 
 /// The start time of a process in clock ticks since boot.
-pub fn start_time(pid: i32) -> io::Result<u64> {
+pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
     stat_field(pid, 22)
 }
 
 /// The session of a process: its leader's number.
-pub fn session(pid: i32) -> io::Result<i32> {
+pub(crate) fn session(pid: i32) -> io::Result<i32> {
     stat_field(pid, 6)
 }
 
@@ -123,12 +123,12 @@ pub fn session(pid: i32) -> io::Result<i32> {
 /// ([`spawn::Place::heeds_no_file_limit`]).
 ///
 /// [`spawn::Place::heeds_no_file_limit`]: super::spawn::Place::heeds_no_file_limit
-pub fn forbid_writing(pid: i32) -> io::Result<()> {
+pub(crate) fn forbid_writing(pid: i32) -> io::Result<()> {
     limit_files(pid, |_| Some(0))
 }
 
 /// Takes that back.
-pub fn allow_writing(pid: i32) -> io::Result<()> {
+pub(crate) fn allow_writing(pid: i32) -> io::Result<()> {
     limit_files(pid, |most| most)
 }
 
@@ -142,12 +142,12 @@ fn limit_files(pid: i32, size: impl Fn(Option<u64>) -> Option<u64>) -> io::Resul
 }
 
 /// The parent of a process.
-pub fn parent(pid: i32) -> io::Result<i32> {
+pub(crate) fn parent(pid: i32) -> io::Result<i32> {
     stat_field(pid, 4)
 }
 
 /// The children of a process. CRIU needs a kernel that tells them (`CONFIG_PROC_CHILDREN`).
-pub fn children(pid: i32) -> io::Result<Vec<i32>> {
+pub(crate) fn children(pid: i32) -> io::Result<Vec<i32>> {
     let mut children = Vec::new();
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
         let text = fs::read_to_string(thread?.path().join("children"))?;
@@ -158,7 +158,7 @@ pub fn children(pid: i32) -> io::Result<Vec<i32>> {
 }
 
 /// The number of a process in the innermost of its pid namespaces; none for one that is gone.
-pub fn number_inside(pid: i32) -> Option<i32> {
+pub(crate) fn number_inside(pid: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
     numbers.split_ascii_whitespace().last()?.parse().ok()
@@ -166,23 +166,23 @@ pub fn number_inside(pid: i32) -> Option<i32> {
 
 /// Whether a process has ended or is about to: the kernel has begun to take it apart (`PF_EXITING`,
 /// linux/sched.h), however long that takes.
-pub fn is_ending(pid: i32) -> bool {
+pub(crate) fn is_ending(pid: i32) -> bool {
     const PF_EXITING: u64 = 0x4;
     stat_field::<u64>(pid, 9).map_or(true, |flags| flags & PF_EXITING != 0)
 }
 
 /// Whether somebody has stopped a process (SIGSTOP).
-pub fn is_stopped(pid: i32) -> bool {
+pub(crate) fn is_stopped(pid: i32) -> bool {
     state(pid).is_ok_and(|state| state == 'T')
 }
 
 /// What a process does: `R`, `S`, `D`, `T`, `t`, `Z`, … as in proc(5).
-pub fn state(pid: i32) -> io::Result<char> {
+pub(crate) fn state(pid: i32) -> io::Result<char> {
     stat_field(pid, 3)
 }
 
 /// Whether SIGKILL is on its way to a process, or has reached it.
-pub fn is_killed(pid: i32) -> bool {
+pub(crate) fn is_killed(pid: i32) -> bool {
     const BIT: u64 = 1 << (libc::SIGKILL - 1);
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let pending = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
@@ -204,7 +204,7 @@ fn stat_field<T: std::str::FromStr>(pid: i32, number: usize) -> io::Result<T> {
 
 /// `/proc/PID/cgroup` as the process itself reads it: paths begin where its cgroup namespace does.
 /// None if that is ours.
-pub fn cgroups_within(pid: i32) -> io::Result<Option<String>> {
+pub(crate) fn cgroups_within(pid: i32) -> io::Result<Option<String>> {
     let path = format!("/proc/{pid}/ns/cgroup");
     let theirs = match fs::read_link(&path) {
         // A kernel without them.
@@ -236,13 +236,13 @@ pub fn cgroups_within(pid: i32) -> io::Result<Option<String>> {
 /// Takes a descriptor that a call has just returned and that nothing else owns.
 ///
 /// The numbers that `nix` returns for accepted sockets are such.
-pub fn own_fd(just_returned: RawFd) -> OwnedFd {
+pub(crate) fn own_fd(just_returned: RawFd) -> OwnedFd {
     // SAFETY: the caller hands over a descriptor that it got from the kernel and keeps no copy of.
     unsafe { OwnedFd::from_raw_fd(just_returned) }
 }
 
 /// Puts this descriptor in place of standard input, output and error.
-pub fn replace_standard_streams(with: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn replace_standard_streams(with: BorrowedFd<'_>) -> io::Result<()> {
     for number in 0..3 {
         // SAFETY: dup2 on the three standard numbers; nothing in this program owns them as an
         // `OwnedFd`.
@@ -254,12 +254,12 @@ pub fn replace_standard_streams(with: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Sets the name that `ps` shows beside the command line (at most 15 bytes are kept).
-pub fn set_own_name(name: &str) -> io::Result<()> {
+pub(crate) fn set_own_name(name: &str) -> io::Result<()> {
     fs::write("/proc/self/comm", name)
 }
 
 /// The effective user of this process is root.
-pub fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 

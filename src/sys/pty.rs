@@ -49,29 +49,29 @@ impl Pty {
 }
 
 /// Reads and writes of this descriptor, and of all that share its open file, return at once.
-pub fn never_wait(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn never_wait(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(fcntl_setfl(fd, fcntl_getfl(fd)? | OFlags::NONBLOCK)?)
 }
 
 /// Whether this is a terminal.
-pub fn is_terminal(fd: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_terminal(fd: BorrowedFd<'_>) -> bool {
     rustix::termios::isatty(fd)
 }
 
 /// Gives `to` the window size of `from`.
-pub fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn copy_window_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
     let size: Winsize = tcgetwinsize(from)?;
     Ok(tcsetwinsize(to, size)?)
 }
 
 /// A terminal's settings, to be given back.
 #[derive(Debug)]
-pub struct Settings(Termios);
+pub(crate) struct Settings(Termios);
 
 /// Makes a terminal pass on each key at once and unchanged, as liblxc does (terminal.c,
 /// `lxc_setup_tios`): what keys mean is decided by the terminal at the other end. Returns the
 /// settings that it had.
-pub fn pass_keys_on(fd: BorrowedFd<'_>) -> io::Result<Settings> {
+pub(crate) fn pass_keys_on(fd: BorrowedFd<'_>) -> io::Result<Settings> {
     let before = tcgetattr(fd)?;
     let mut settings = before.clone();
     settings.input_modes |= InputModes::IGNPAR;
@@ -99,7 +99,7 @@ pub fn pass_keys_on(fd: BorrowedFd<'_>) -> io::Result<Settings> {
 }
 
 /// Gives a terminal its settings back.
-pub fn restore_settings(fd: BorrowedFd<'_>, settings: &Settings) -> io::Result<()> {
+pub(crate) fn restore_settings(fd: BorrowedFd<'_>, settings: &Settings) -> io::Result<()> {
     Ok(tcsetattr(fd, OptionalActions::Flush, &settings.0)?)
 }
 

@@ -35,7 +35,7 @@ const CLONE: OpenTreeFlags = OpenTreeFlags::OPEN_TREE_CLONE.union(OpenTreeFlags:
 
 /// What may be done with something that is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub(crate) enum Access {
     /// Only read, with all that is mounted below it; programs in it get nobody else's rights,
     /// devices are none.
     Read,
@@ -69,7 +69,7 @@ impl Access {
 
 /// The place while it is made ready.
 #[derive(Debug)]
-pub struct Sandbox {
+pub(crate) struct Sandbox {
     root: OwnedFd,
     steps: Vec<Step>,
     /// What lies below these is not in memory.
@@ -87,11 +87,11 @@ enum Step {
 
 /// A way into the place for as long as this is held, also when nobody is in it any more.
 #[derive(Debug)]
-pub struct Inside(OwnedFd);
+pub(crate) struct Inside(OwnedFd);
 
 impl Sandbox {
     /// An empty one.
-    pub fn new() -> io::Result<Sandbox> {
+    pub(crate) fn new() -> io::Result<Sandbox> {
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         for (key, value) in [("size", SIZE), ("mode", "0755"), ("source", "lxc-cr")] {
             fsconfig_set_string(context.as_fd(), key, value)?;
@@ -103,12 +103,12 @@ impl Sandbox {
     }
 
     /// Makes a directory, with those above it.
-    pub fn directory(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn directory(&mut self, path: &Path) -> io::Result<()> {
         self.make_directory(path).map(drop)
     }
 
     /// Makes a directory in which everybody can make something.
-    pub fn open_directory(&mut self, path: &Path) -> io::Result<()> {
+    pub(crate) fn open_directory(&mut self, path: &Path) -> io::Result<()> {
         self.make_directory(path)?;
         let directory = rustix::fs::openat(
             self.make_directory(path)?,
@@ -120,13 +120,18 @@ impl Sandbox {
     }
 
     /// Makes a symbolic link.
-    pub fn link(&mut self, path: &Path, target: &Path) -> io::Result<()> {
+    pub(crate) fn link(&mut self, path: &Path, target: &Path) -> io::Result<()> {
         let (directory, name) = self.make_parent(path)?;
         Ok(symlinkat(target, directory, name)?)
     }
 
     /// Makes a file that root can read, and this group if there is one.
-    pub fn file(&mut self, path: &Path, content: &[u8], group: Option<u32>) -> io::Result<()> {
+    pub(crate) fn file(
+        &mut self,
+        path: &Path,
+        content: &[u8],
+        group: Option<u32>,
+    ) -> io::Result<()> {
         let (directory, name) = self.make_parent(path)?;
         let file = rustix::fs::openat(directory, name, NEW_FILE, Mode::RUSR | Mode::WUSR)?;
         if let Some(gid) = group {
@@ -137,12 +142,12 @@ impl Sandbox {
     }
 
     /// Shows what is at a path of the host at the same path.
-    pub fn show(&mut self, path: &Path, access: Access) -> io::Result<()> {
+    pub(crate) fn show(&mut self, path: &Path, access: Access) -> io::Result<()> {
         self.show_at(path, path, access)
     }
 
     /// Shows what is at a path of the host, if it is there; a link as the link that it is.
-    pub fn show_if_there(&mut self, path: &Path, access: Access) -> io::Result<()> {
+    pub(crate) fn show_if_there(&mut self, path: &Path, access: Access) -> io::Result<()> {
         match std::fs::symlink_metadata(path) {
             Ok(meta) if meta.is_symlink() => self.link(path, &std::fs::read_link(path)?),
             Ok(_) => self.show(path, access),
@@ -152,7 +157,7 @@ impl Sandbox {
     }
 
     /// Shows what is at a path of the host at another one.
-    pub fn show_at(&mut self, path: &Path, target: &Path, access: Access) -> io::Result<()> {
+    pub(crate) fn show_at(&mut self, path: &Path, target: &Path, access: Access) -> io::Result<()> {
         let recursive = if access.is_recursive() {
             OpenTreeFlags::AT_RECURSIVE
         } else {
@@ -163,7 +168,7 @@ impl Sandbox {
     }
 
     /// The same for a path on which no symbolic link may be.
-    pub fn show_without_links(
+    pub(crate) fn show_without_links(
         &mut self,
         path: &Path,
         target: &Path,
@@ -180,7 +185,7 @@ impl Sandbox {
     }
 
     /// Shows what is held open.
-    pub fn show_open(
+    pub(crate) fn show_open(
         &mut self,
         file: BorrowedFd<'_>,
         target: &Path,
@@ -195,7 +200,7 @@ impl Sandbox {
     }
 
     /// Puts a mount there that is in no mount namespace.
-    pub fn mount(&mut self, tree: OwnedFd, target: &Path, access: Access) -> io::Result<()> {
+    pub(crate) fn mount(&mut self, tree: OwnedFd, target: &Path, access: Access) -> io::Result<()> {
         set_attributes(tree.as_fd(), access.is_recursive(), &access.attributes())?;
         let is_directory = FileType::from_raw_mode(fstat(&tree)?.st_mode) == FileType::Directory;
         self.make_target(target, is_directory)?;
@@ -205,14 +210,14 @@ impl Sandbox {
     }
 
     /// Shows a file of the place itself at another path, on top of what is shown there.
-    pub fn cover(&mut self, target: &Path, with: &Path) -> io::Result<()> {
+    pub(crate) fn cover(&mut self, target: &Path, with: &Path) -> io::Result<()> {
         self.make_target(target, false)?;
         self.steps.push(Step::Bind(relative(with)?, relative(target)?));
         Ok(())
     }
 
     /// A way to what the program will write there.
-    pub fn inside(&self) -> io::Result<Inside> {
+    pub(crate) fn inside(&self) -> io::Result<Inside> {
         Ok(Inside(self.root.try_clone()?))
     }
 
@@ -293,7 +298,7 @@ const NEW_FILE: OFlags =
 
 impl Inside {
     /// What the program has written to a file in memory.
-    pub fn read(&self, path: &Path) -> io::Result<String> {
+    pub(crate) fn read(&self, path: &Path) -> io::Result<String> {
         let how = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let path = path.strip_prefix("/").unwrap_or(path);
         let file = openat2(

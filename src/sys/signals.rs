@@ -13,11 +13,11 @@ use super::clean_start::is_ignored;
 /// By this a command tells the monitor that it has started to give up what is not done yet. A
 /// signal of its own: it may arrive when the container runs already, and all others are meant for
 /// the container's init then. (To a process that knows nothing of it, it does nothing.)
-pub const GIVE_UP: i32 = libc::SIGURG;
+pub(crate) const GIVE_UP: i32 = libc::SIGURG;
 
 /// A signal that was read, and who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Received {
+pub(crate) struct Received {
     /// The signal's number; real-time signals included.
     pub number: i32,
     /// The sender's pid, 0 for the kernel.
@@ -26,7 +26,7 @@ pub struct Received {
 
 impl Received {
     /// Whether it asks us to give up what we do.
-    pub fn asks_to_give_up(&self) -> bool {
+    pub(crate) fn asks_to_give_up(&self) -> bool {
         [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, GIVE_UP].contains(&self.number)
     }
 }
@@ -35,7 +35,7 @@ impl Received {
 /// that have come by then ask for an end that has come, too, and must not keep us from telling how
 /// it went.
 #[derive(Debug)]
-pub struct Signals {
+pub(crate) struct Signals {
     fd: SignalFd,
     before: SigSet,
 }
@@ -43,19 +43,19 @@ pub struct Signals {
 impl Signals {
     /// Takes the signals that ask a command to end: INT, TERM and HUP; but not those that its
     /// caller has it ignore (`nohup`), which could be read here all the same.
-    pub fn of_termination() -> io::Result<Signals> {
+    pub(crate) fn of_termination() -> io::Result<Signals> {
         Signals::take(termination())
     }
 
     /// As [`Signals::of_termination`], and WINCH: the terminal's window has another size.
-    pub fn of_terminal() -> io::Result<Signals> {
+    pub(crate) fn of_terminal() -> io::Result<Signals> {
         let mut set = termination();
         set.add(Signal::SIGWINCH);
         Signals::take(set)
     }
 
     /// Takes all signals but those that report a fault of our own, as LXC's monitor does.
-    pub fn of_monitor() -> io::Result<Signals> {
+    pub(crate) fn of_monitor() -> io::Result<Signals> {
         let mut set = SigSet::all();
         for fault in [
             Signal::SIGILL,
@@ -78,7 +78,7 @@ impl Signals {
     }
 
     /// The next signal that has arrived, if any; does not wait.
-    pub fn next(&self) -> io::Result<Option<Received>> {
+    pub(crate) fn next(&self) -> io::Result<Option<Received>> {
         match self.fd.read_signal() {
             Ok(Some(info)) => {
                 Ok(Some(Received { number: info.ssi_signo as i32, sender: info.ssi_pid as i32 }))

@@ -11,14 +11,14 @@ use nix::errno::Errno;
 
 mod table;
 
-pub use table::OPTIONS;
+pub(crate) use table::OPTIONS;
 
 /// The longest value of an option in [`OPTIONS`], in bytes: `IP_OPTIONS` has up to 40.
-pub const LONGEST: usize = 64;
+pub(crate) const LONGEST: usize = 64;
 
 /// An option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketOption {
+pub(crate) struct SocketOption {
     /// Its name in the kernel's headers.
     pub name: &'static str,
     /// Its level, as in setsockopt(2).
@@ -31,7 +31,7 @@ pub struct SocketOption {
 
 /// The sockets that have an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub(crate) enum Of {
     /// All.
     All,
     /// Those of this family (`AF_UNIX`, …).
@@ -51,7 +51,7 @@ pub enum Of {
 
 /// What kind of socket it is: the arguments of socket(2), and whether it listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Kind {
+pub(crate) struct Kind {
     /// `AF_INET`, …
     pub family: libc::c_int,
     /// `SOCK_STREAM`, …
@@ -67,7 +67,7 @@ impl Kind {
     ///
     /// # Errors
     /// `ENOTSOCK` for another descriptor.
-    pub fn of(socket: &OwnedFd) -> io::Result<Kind> {
+    pub(crate) fn of(socket: &OwnedFd) -> io::Result<Kind> {
         Ok(Kind {
             family: number(socket, libc::SO_DOMAIN)?,
             kind: number(socket, libc::SO_TYPE)?,
@@ -77,7 +77,7 @@ impl Kind {
     }
 
     /// A new socket of this kind, in the network namespace of this thread; it does not listen.
-    pub fn open(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         // SAFETY: the call takes numbers alone.
         let fd =
             unsafe { libc::socket(self.family, self.kind | libc::SOCK_CLOEXEC, self.protocol) };
@@ -86,7 +86,7 @@ impl Kind {
     }
 
     /// The options that such a socket may have.
-    pub fn options(self) -> impl Iterator<Item = &'static SocketOption> {
+    pub(crate) fn options(self) -> impl Iterator<Item = &'static SocketOption> {
         OPTIONS.iter().filter(move |option| option.of.includes(&self))
     }
 }
@@ -111,17 +111,17 @@ impl Of {
 
 impl SocketOption {
     /// The option with this name.
-    pub fn named(name: &str) -> Option<&'static SocketOption> {
+    pub(crate) fn named(name: &str) -> Option<&'static SocketOption> {
         OPTIONS.iter().find(|option| option.name == name)
     }
 
     /// Whether it keeps from a socket what is not for it: without it, its owner is less safe.
-    pub fn guards(&self) -> bool {
+    pub(crate) fn guards(&self) -> bool {
         matches!(self.name, "SO_LOCK_FILTER" | "IP_MINTTL" | "IPV6_MINHOPCOUNT" | "SO_PASSRIGHTS")
     }
 
     /// Its value; none where the socket or the kernel has no such option.
-    pub fn read(&self, socket: &OwnedFd) -> Option<Vec<u8>> {
+    pub(crate) fn read(&self, socket: &OwnedFd) -> Option<Vec<u8>> {
         let mut value = [0u8; LONGEST];
         let mut length = LONGEST as libc::socklen_t;
         // SAFETY: the kernel writes at most `length` bytes into `value`, which lives through the
@@ -139,7 +139,7 @@ impl SocketOption {
     }
 
     /// Sets it.
-    pub fn set(&self, socket: &OwnedFd, value: &[u8]) -> io::Result<()> {
+    pub(crate) fn set(&self, socket: &OwnedFd, value: &[u8]) -> io::Result<()> {
         let length = value.len() as libc::socklen_t;
         // SAFETY: the kernel reads `length` bytes of `value`, which lives through the call.
         let told = unsafe {

@@ -13,11 +13,11 @@ use super::nudge::Nudger;
 use super::sandbox::{Sandbox, check};
 
 /// The environment of every program we start: nothing of the caller's is trusted.
-pub const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const SAFE_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Where a program starts its life.
 #[derive(Debug, Default)]
-pub struct Place {
+pub(crate) struct Place {
     session: bool,
     keyring: bool,
     personality: u32,
@@ -35,86 +35,86 @@ pub struct Place {
 
 impl Place {
     /// Our own place: same session, cgroup and namespaces, no descriptors but the standard ones.
-    pub fn here() -> Place {
+    pub(crate) fn here() -> Place {
         Place::default()
     }
 
     /// In a session of its own, so that a terminal's Ctrl-C does not reach it.
-    pub fn own_session(mut self) -> Place {
+    pub(crate) fn own_session(mut self) -> Place {
         self.session = true;
         self
     }
 
     /// With a session keyring of its own, so that it and its children have no part in the keys of
     /// our caller.
-    pub fn own_keyring(mut self) -> Place {
+    pub(crate) fn own_keyring(mut self) -> Place {
         self.keyring = true;
         self
     }
 
     /// With this personality, which its children inherit; 0 for ours.
-    pub fn personality(mut self, personality: u32) -> Place {
+    pub(crate) fn personality(mut self, personality: u32) -> Place {
         self.personality = personality;
         self
     }
 
     /// Born in the cgroups whose `cgroup.procs` files these are (opened for writing).
-    pub fn in_cgroups(mut self, procs: Vec<OwnedFd>) -> Place {
+    pub(crate) fn in_cgroups(mut self, procs: Vec<OwnedFd>) -> Place {
         self.cgroup_procs = procs;
         self
     }
 
     /// In a new cgroup namespace, rooted where [`Place::in_cgroups`] has put it.
-    pub fn own_cgroup_namespace(mut self) -> Place {
+    pub(crate) fn own_cgroup_namespace(mut self) -> Place {
         self.cgroup_namespace = true;
         self
     }
 
     /// In this existing namespace.
-    pub fn in_namespace(mut self, namespace: OwnedFd) -> Place {
+    pub(crate) fn in_namespace(mut self, namespace: OwnedFd) -> Place {
         self.joined = Some(namespace);
         self
     }
 
     /// Where nothing is mounted but this.
-    pub fn within(mut self, sandbox: Sandbox) -> Place {
+    pub(crate) fn within(mut self, sandbox: Sandbox) -> Place {
         self.sandbox = Some(sandbox);
         self
     }
 
     /// Killed when the thread that starts it ends, however that happens.
-    pub fn dies_with_us(mut self) -> Place {
+    pub(crate) fn dies_with_us(mut self) -> Place {
         self.dies_with_us = true;
         self
     }
 
     /// What it writes beyond the size that it may write up to fails, instead of ending it.
-    pub fn heeds_no_file_limit(mut self) -> Place {
+    pub(crate) fn heeds_no_file_limit(mut self) -> Place {
         self.heeds_no_file_limit = true;
         self
     }
 
     /// Not to be ended where the host runs out of memory, as far as we may ask for that.
-    pub fn spared(mut self) -> Place {
+    pub(crate) fn spared(mut self) -> Place {
         self.spared = true;
         self
     }
 
     /// Without transparent huge pages, which its children do not get either: a page that is touched
     /// makes no other.
-    pub fn small_pages(mut self) -> Place {
+    pub(crate) fn small_pages(mut self) -> Place {
         self.small_pages = true;
         self
     }
 
     /// Hands a descriptor over under this number.
-    pub fn keep(mut self, fd: OwnedFd, number: RawFd) -> Place {
+    pub(crate) fn keep(mut self, fd: OwnedFd, number: RawFd) -> Place {
         self.kept.push((fd, number));
         self
     }
 
     /// With these directories in its `PATH` instead of those of [`SAFE_PATH`].
-    pub fn search_path(mut self, directories: String) -> Place {
+    pub(crate) fn search_path(mut self, directories: String) -> Place {
         self.search_path = Some(directories);
         self
     }
@@ -122,7 +122,7 @@ impl Place {
     /// Starts the command there. Its environment is emptied of the caller's; `PATH` is
     /// [`SAFE_PATH`] and what the command itself was given stays. Its directory is `/`, where it
     /// was not given another.
-    pub fn spawn(self, command: &mut Command) -> io::Result<Child> {
+    pub(crate) fn spawn(self, command: &mut Command) -> io::Result<Child> {
         let Place {
             session,
             keyring,

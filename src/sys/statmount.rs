@@ -44,7 +44,7 @@ struct Request {
 
 /// How a mount shows owners: lines "FROM TO COUNT" of users and of groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IdMap {
+pub(crate) struct IdMap {
     /// Users.
     pub users: Vec<String>,
     /// Groups.
@@ -53,7 +53,7 @@ pub struct IdMap {
 
 /// The id maps of the mounts of a mount namespace, by the id that mountinfo gives each. Mounts
 /// without one are left out; none where this kernel does not tell.
-pub fn id_maps(namespace: &File) -> io::Result<Option<BTreeMap<i32, IdMap>>> {
+pub(crate) fn id_maps(namespace: &File) -> io::Result<Option<BTreeMap<i32, IdMap>>> {
     let mut id = 0u64;
     // SAFETY: the descriptor is open; the kernel writes a number to a local that lives through the
     // call.

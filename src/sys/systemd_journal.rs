@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::stat::fstat;
 
 /// Where the journal listens.
-pub const SOCKET: &str = "/run/systemd/journal/socket";
+pub(crate) const SOCKET: &str = "/run/systemd/journal/socket";
 /// The variable by which systemd says which stream goes to the journal: its device and inode.
 const STREAM: &str = "JOURNAL_STREAM";
 /// A longer value is cut, in bytes: a datagram must not become too large for the journal's socket.
@@ -22,7 +22,7 @@ const MAX_VALUE: usize = 32 * 1024;
 /// How much an entry matters, as in syslog(3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Priority {
+pub(crate) enum Priority {
     /// Something has failed.
     Error = 3,
     /// It went on although something was off.
@@ -35,14 +35,14 @@ pub enum Priority {
 
 /// A way to the journal.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     socket: UnixDatagram,
     path: PathBuf,
 }
 
 impl Journal {
     /// The system's journal, whether it is there by now or not.
-    pub fn of_system() -> io::Result<Journal> {
+    pub(crate) fn of_system() -> io::Result<Journal> {
         Journal::at(Path::new(SOCKET))
     }
 
@@ -53,7 +53,7 @@ impl Journal {
     }
 
     /// Sends an entry of these fields.
-    pub fn send(&self, fields: &[(&str, &str)]) -> io::Result<()> {
+    pub(crate) fn send(&self, fields: &[(&str, &str)]) -> io::Result<()> {
         // By its name each time: a journal that was started anew since listens under the same.
         self.socket.send_to(&encode(fields), &self.path).map(drop)
     }
@@ -78,7 +78,7 @@ fn encode(fields: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Whether what is written to this stream goes to the journal anyway.
-pub fn is_stream(stream: BorrowedFd<'_>) -> bool {
+pub(crate) fn is_stream(stream: BorrowedFd<'_>) -> bool {
     let named = std::env::var(STREAM).ok();
     let Some((device, inode)) = named.as_deref().and_then(|text| text.split_once(':')) else {
         return false;

@@ -19,7 +19,7 @@ use super::process::Process;
 ///
 /// The kernel then sends a window probe, as after CRIU's own end of the repair: the peer learns
 /// that all is well.
-pub fn end_repair(pid: i32) -> io::Result<usize> {
+pub(crate) fn end_repair(pid: i32) -> io::Result<usize> {
     let process = Process::open(pid)?;
     let mut ended = 0;
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {

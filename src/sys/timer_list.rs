@@ -15,7 +15,7 @@ const POSIX: &str = "posix_timer_fn";
 ///
 /// # Errors
 /// When the kernel does not show them, to this process or at all.
-pub fn due_at_a_time_of_day() -> io::Result<Vec<Duration>> {
+pub(crate) fn due_at_a_time_of_day() -> io::Result<Vec<Duration>> {
     Ok(parse(&fs::read_to_string("/proc/timer_list")?))
 }
 

@@ -14,7 +14,7 @@ const SET_TICKS: libc::Ioctl = 0x4008_5400;
 
 /// A timer as /proc/PID/fdinfo shows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timer {
+pub(crate) struct Timer {
     /// Its clock: `CLOCK_REALTIME`, `CLOCK_MONOTONIC`, …
     pub clock: i32,
     /// The flags with which it was set (`TFD_TIMER_ABSTIME`, `TFD_TIMER_CANCEL_ON_SET`).
@@ -29,18 +29,18 @@ pub struct Timer {
 
 impl Timer {
     /// Whether it was set to a time of its clock, rather than to some time from then on.
-    pub fn is_absolute(&self) -> bool {
+    pub(crate) fn is_absolute(&self) -> bool {
         self.flags & libc::TFD_TIMER_ABSTIME != 0
     }
 
     /// Whether its clock is the time of day, which goes on while a container does not run.
-    pub fn is_of_the_day(&self) -> bool {
+    pub(crate) fn is_of_the_day(&self) -> bool {
         matches!(self.clock, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_ALARM)
     }
 }
 
 /// The timer descriptors of a process, with their numbers there.
-pub fn timers(pid: i32) -> io::Result<Vec<(i32, Timer)>> {
+pub(crate) fn timers(pid: i32) -> io::Result<Vec<(i32, Timer)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
@@ -79,7 +79,7 @@ fn parse(info: &str) -> Option<Timer> {
 /// A timer of another process as it is now. The kernel first sets going again one that has expired
 /// and repeats (fs/timerfd.c: `do_timerfd_gettime`), so that its value is right; its owner sees no
 /// difference.
-pub fn current(process: &Process, number: i32) -> io::Result<Timer> {
+pub(crate) fn current(process: &Process, number: i32) -> io::Result<Timer> {
     let fd = take(process, number)?;
     let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let mut now = libc::itimerspec { it_interval: zero, it_value: zero };
@@ -93,7 +93,7 @@ pub fn current(process: &Process, number: i32) -> io::Result<Timer> {
 
 /// Sets a timer of another process as `timer` is; its value is a time of its clock if
 /// [`Timer::is_absolute`].
-pub fn set(process: &Process, number: i32, timer: &Timer) -> io::Result<()> {
+pub(crate) fn set(process: &Process, number: i32, timer: &Timer) -> io::Result<()> {
     let fd = take(process, number)?;
     let new = libc::itimerspec {
         it_interval: timespec(timer.interval)?,
@@ -116,7 +116,7 @@ pub fn set(process: &Process, number: i32, timer: &Timer) -> io::Result<()> {
 }
 
 /// The time of a clock of timers, as this process reads it.
-pub fn now(clock: i32) -> io::Result<Duration> {
+pub(crate) fn now(clock: i32) -> io::Result<Duration> {
     let clock = match clock {
         libc::CLOCK_REALTIME_ALARM => libc::CLOCK_REALTIME,
         libc::CLOCK_BOOTTIME_ALARM => libc::CLOCK_BOOTTIME,

@@ -62,11 +62,11 @@ const UFFDIO_ZEROPAGE: libc::Ioctl = libc::_IOWR::<ZeroArgument>(0xaa, 0x04);
 
 /// The memory of one process.
 #[derive(Debug)]
-pub struct Userfaultfd(OwnedFd);
+pub(crate) struct Userfaultfd(OwnedFd);
 
 /// What a process does, or waits for.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// It waits for the page at this address.
     Fault(u64),
     /// It has forked. The child has the same pages, and misses the same ones.
@@ -91,7 +91,7 @@ pub enum Event {
 
 /// What came of an attempt to give pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Given {
+pub(crate) enum Given {
     /// All of them are there.
     All,
     /// Only so many bytes from the start.
@@ -110,7 +110,7 @@ pub enum Given {
 
 impl Userfaultfd {
     /// One that was received.
-    pub fn new(fd: OwnedFd) -> Userfaultfd {
+    pub(crate) fn new(fd: OwnedFd) -> Userfaultfd {
         Userfaultfd(fd)
     }
 
@@ -118,7 +118,7 @@ impl Userfaultfd {
     ///
     /// # Errors
     /// Where it has no userfaultfd, or does not let us open one.
-    pub fn is_complete() -> io::Result<bool> {
+    pub(crate) fn is_complete() -> io::Result<bool> {
         // SAFETY: userfaultfd(2) takes flags and returns a new descriptor; no memory is touched.
         let number =
             unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | libc::O_NONBLOCK) };
@@ -138,7 +138,7 @@ impl Userfaultfd {
     ///
     /// # Errors
     /// Those of read(2), and a kind of event that was not asked for.
-    pub fn next(&self) -> io::Result<Option<Event>> {
+    pub(crate) fn next(&self) -> io::Result<Option<Event>> {
         let mut message = Message::default();
         let room = size_of::<Message>();
         // SAFETY: the buffer is as large as said, and of plain integers that any bytes are valid
@@ -175,7 +175,7 @@ impl Userfaultfd {
     ///
     /// # Errors
     /// Any that is not a [`Given`].
-    pub fn copy(&self, to: u64, pages: &[u8]) -> io::Result<Given> {
+    pub(crate) fn copy(&self, to: u64, pages: &[u8]) -> io::Result<Given> {
         let mut copy = CopyArgument {
             to,
             from: pages.as_ptr() as u64,
@@ -193,7 +193,7 @@ impl Userfaultfd {
     ///
     /// # Errors
     /// Any that is not a [`Given`].
-    pub fn zero(&self, page: u64, size: u64) -> io::Result<Given> {
+    pub(crate) fn zero(&self, page: u64, size: u64) -> io::Result<Given> {
         let range = RangeArgument { start: page, length: size };
         let mut zero = ZeroArgument { range, mode: 0, zeroed: 0 };
         // SAFETY: the kernel reads and writes `zero`, which outlives the call; the memory that it
@@ -203,7 +203,7 @@ impl Userfaultfd {
     }
 
     /// Has who waits for a page try again.
-    pub fn wake(&self, page: u64, size: u64) -> io::Result<()> {
+    pub(crate) fn wake(&self, page: u64, size: u64) -> io::Result<()> {
         let mut range = RangeArgument { start: page, length: size };
         // SAFETY: the kernel reads `range`, which outlives the call.
         super::sandbox::check(unsafe {

@@ -4,8 +4,8 @@ use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use lxc_cr::resources::network::ports;
-use lxc_cr::sys::netlink::{Error, Mac, NewVeth, in_netns};
+use lxc_cr::api::resources::network::ports;
+use lxc_cr::api::sys::netlink::{Error, Mac, NewVeth, in_netns};
 
 use crate::{connect, container, inside, nothing_to_note, open};
 

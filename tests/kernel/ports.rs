@@ -4,9 +4,9 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::bail;
-use lxc_cr::resources::network::plan::{Wanted, plan};
-use lxc_cr::resources::network::{NoBridge, Port, apply, ports};
-use lxc_cr::sys::netlink::{Error, Mac, NewVeth, PortSettings, Vlan, in_netns};
+use lxc_cr::api::resources::network::plan::{Wanted, plan};
+use lxc_cr::api::resources::network::{NoBridge, Port, apply, ports};
+use lxc_cr::api::sys::netlink::{Error, Mac, NewVeth, PortSettings, Vlan, in_netns};
 
 use crate::{connect, container, controller, inside, nothing_to_note, open};
 

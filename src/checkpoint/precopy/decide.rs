@@ -16,7 +16,7 @@ const SPARE_ROUNDS: u32 = 3;
 
 /// A round as it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Round {
+pub(crate) struct Round {
     /// What it wrote, in bytes: what had changed since the round before began; in the first round,
     /// all.
     pub written: u64,
@@ -30,7 +30,7 @@ pub struct Round {
 
 /// What bounds the rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub(super) struct Bounds {
     /// At most so many.
     pub rounds: u32,
     /// How long the processes may stand still while what is left is written.
@@ -41,7 +41,7 @@ pub struct Bounds {
 
 /// What is known after some rounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Forecast {
+pub(crate) struct Forecast {
     /// Bytes that will have changed when the next copying begins.
     pub left: u64,
     /// Bytes that change in a second; none after the first round, which cannot tell.
@@ -55,7 +55,7 @@ pub struct Forecast {
 /// Why the rounds ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Why {
+pub(crate) enum Why {
     /// What is left is written within the downtime that was asked for.
     Fits,
     /// What is left no longer shrinks.
@@ -70,7 +70,7 @@ pub enum Why {
 
 /// What follows some rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
+pub(super) enum Next {
     /// Another one.
     Round,
     /// The dump.
@@ -79,7 +79,7 @@ pub enum Next {
 
 impl Forecast {
     /// After these rounds.
-    pub fn after(rounds: &[Round]) -> Forecast {
+    pub(crate) fn after(rounds: &[Round]) -> Forecast {
         let Some(last) = rounds.last() else { return Forecast::default() };
         let all: u64 = rounds.iter().map(|round| round.written).fold(0, u64::saturating_add);
         let rate = per_second(all, rounds.iter().map(|round| round.copying).sum());
@@ -96,7 +96,7 @@ impl Forecast {
 }
 
 /// What follows these rounds, of which there is at least one.
-pub fn next(rounds: &[Round], bounds: &Bounds) -> Next {
+pub(super) fn next(rounds: &[Round], bounds: &Bounds) -> Next {
     let longest = rounds.iter().map(|round| round.took).max().unwrap_or_default();
     if Forecast::after(rounds).downtime <= bounds.downtime {
         return Next::Dump(Why::Fits);

@@ -29,11 +29,11 @@ use crate::store::record::{self, Record};
 use crate::sys::{files, memory};
 
 use decide::{Bounds, Next};
-pub use decide::{Forecast, Round, Why};
+pub(super) use decide::{Forecast, Round, Why};
 
 /// What the rounds have come to.
 #[derive(Clone, Debug)]
-pub struct Copied {
+pub(crate) struct Copied {
     /// Each of them; at least one.
     pub rounds: Vec<Round>,
     /// What is left after them.
@@ -44,17 +44,17 @@ pub struct Copied {
 
 impl Copied {
     /// The bytes that were copied.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.rounds.iter().map(|round| round.written).sum()
     }
 
     /// How long all rounds took.
-    pub fn took(&self) -> Duration {
+    pub(crate) fn took(&self) -> Duration {
         self.rounds.iter().map(|round| round.took).sum()
     }
 
     /// The longest time that the processes stood still for one.
-    pub fn longest_pause(&self) -> Duration {
+    pub(crate) fn longest_pause(&self) -> Duration {
         self.rounds.iter().map(|round| round.frozen).max().unwrap_or_default()
     }
 }

@@ -24,7 +24,7 @@ use crate::sys::systemd_journal::{self, Priority};
 
 /// The options that both have.
 #[derive(Args, Clone, Debug)]
-pub struct Several {
+pub(super) struct Several {
     /// Names of the containers
     #[arg(value_name = "NAME")]
     names: Vec<String>,
@@ -77,7 +77,7 @@ pub struct Several {
 
 /// The host's settings for many containers, and what the command line changes.
 #[derive(Debug)]
-pub struct Terms {
+pub(super) struct Terms {
     /// All settings.
     pub files: Files,
     /// The directory of containers.
@@ -93,7 +93,7 @@ pub struct Terms {
 impl Terms {
     /// Says something of one container while the others go on: in the journal once, also where our
     /// output goes there.
-    pub fn tell(&self, name: &ContainerName, priority: Priority, text: &str) {
+    pub(super) fn tell(&self, name: &ContainerName, priority: Priority, text: &str) {
         logger::keep_about(name.as_str(), &self.lxcpath.to_string(), priority, text);
         if self.shows(priority) {
             print(&format!("{name}: {text}\n"));
@@ -105,14 +105,14 @@ impl Terms {
     }
 
     /// What is left of the time.
-    pub fn left(&self) -> Duration {
+    pub(super) fn left(&self) -> Duration {
         self.end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()))
     }
 }
 
 /// How it went with several.
 #[derive(Debug, Default)]
-pub struct Summary {
+pub(super) struct Summary {
     /// Each container with its exit status, in the order of their ends.
     pub ended: Vec<(ContainerName, u8)>,
     /// Those whose turn has not come.
@@ -123,7 +123,7 @@ pub struct Summary {
 
 impl Several {
     /// The container, where it is only one.
-    pub fn called(&self) -> Option<&str> {
+    pub(super) fn called(&self) -> Option<&str> {
         match self.called_all().as_slice() {
             [one] => Some(one),
             _ => None,
@@ -135,7 +135,7 @@ impl Several {
     }
 
     /// The containers that are named, each once.
-    pub fn containers(&self) -> Result<Vec<ContainerName>> {
+    pub(super) fn containers(&self) -> Result<Vec<ContainerName>> {
         let mut found = Vec::new();
         for name in self.called_all() {
             let name = ContainerName::new(name).map_err(|e| Failure::new(Exit::Usage, e))?;
@@ -147,12 +147,12 @@ impl Several {
     }
 
     /// The groups that are asked for.
-    pub fn groups(&self) -> Option<&[String]> {
+    pub(super) fn groups(&self) -> Option<&[String]> {
         self.groups.as_deref()
     }
 
     /// The options as those that are about one container have them.
-    pub fn of(&self, name: &ContainerName) -> LxcOptions {
+    pub(super) fn of(&self, name: &ContainerName) -> LxcOptions {
         LxcOptions {
             name: Some(name.as_str().to_owned()),
             lxcpath: self.lxcpath.clone(),
@@ -164,7 +164,7 @@ impl Several {
     }
 
     /// The options of no container in particular.
-    pub fn of_none(&self) -> LxcOptions {
+    pub(super) fn of_none(&self) -> LxcOptions {
         LxcOptions {
             lxcpath: self.lxcpath.clone(),
             logpriority: self.logpriority.clone(),
@@ -173,7 +173,7 @@ impl Several {
     }
 
     /// From now on the time counts.
-    pub fn terms(&self) -> Result<Terms> {
+    pub(super) fn terms(&self) -> Result<Terms> {
         let files = Files::read(Path::new(settings::FILE))?;
         let host = files.host();
         let jobs = match self.jobs.unwrap_or(host.suspend_jobs) {
@@ -193,7 +193,7 @@ impl Several {
     }
 
     /// Runs the subcommand for each container, in order and side by side, until the time is over.
-    pub fn run(
+    pub(super) fn run(
         &self,
         words: &[&str],
         batches: &[Batch],
@@ -257,7 +257,7 @@ impl Summary {
     }
 
     /// The exit status of all: that of the first who has not done what was asked for.
-    pub fn outcome(&self) -> Result<ExitCode> {
+    pub(super) fn outcome(&self) -> Result<ExitCode> {
         if let Some(signal) = self.interrupted {
             return Err(Failure::new(Exit::Other, Interrupted(signal)));
         }
@@ -268,7 +268,7 @@ impl Summary {
 }
 
 /// The containers that there are, with a definition each.
-pub fn all_containers(lxcpath: &LxcPath) -> Result<Vec<ContainerName>> {
+pub(super) fn all_containers(lxcpath: &LxcPath) -> Result<Vec<ContainerName>> {
     if !lxcpath.as_path().is_dir() {
         return Ok(Vec::new());
     }

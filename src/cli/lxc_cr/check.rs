@@ -33,7 +33,7 @@ use crate::sys::netlink::Netlink;
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr check [OPTIONS] {NAME|--all}")]
-pub struct Check {
+pub(super) struct Check {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -81,7 +81,7 @@ struct Row<'a> {
 impl Check {
     /// Looks, and prints what was found. The exit status says whether a checkpoint would be
     /// refused.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         if self.all {
             return self.every_one();

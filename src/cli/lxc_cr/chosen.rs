@@ -11,7 +11,7 @@ use crate::store::register::Register;
 
 /// What is named on the command line.
 #[derive(Debug)]
-pub enum Chosen {
+pub(super) enum Chosen {
     /// A container.
     Container(ContainerName),
     /// A directory: a checkpoint, or one in which checkpoints lie.
@@ -22,7 +22,7 @@ pub enum Chosen {
 
 impl Chosen {
     /// What is meant: what has a slash in it is a directory, anything else the name of a container.
-    pub fn of(lxc: &LxcOptions) -> Result<Chosen> {
+    pub(super) fn of(lxc: &LxcOptions) -> Result<Chosen> {
         match lxc.called() {
             None => Ok(Chosen::All),
             Some(called) if lxc.name.is_none() && is_path(called) => {
@@ -36,7 +36,7 @@ impl Chosen {
     ///
     /// # Errors
     /// Exit 3 where there is no such container, and no checkpoint of one; or no such directory.
-    pub fn find(&self, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
+    pub(super) fn find(&self, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
         match self {
             Chosen::All => Ok(known::all(&Register::of_host(), lxcpath, None)?),
             Chosen::Directory(dir) if !dir.is_dir() => Err(Failure::msg(
@@ -61,6 +61,6 @@ impl Chosen {
 }
 
 /// Whether a word on the command line is a path.
-pub fn is_path(word: &str) -> bool {
+pub(super) fn is_path(word: &str) -> bool {
     word.contains('/') || matches!(word, "." | "..")
 }

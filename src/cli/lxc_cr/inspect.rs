@@ -20,7 +20,7 @@ use crate::report::shown_lines;
 /// of one container, before a checkpoint and after its restore, are compared with --against.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
-pub struct Inspect {
+pub(super) struct Inspect {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -41,7 +41,7 @@ pub struct Inspect {
 
 impl Inspect {
     /// Reads and prints, or compares.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let (name, lxcpath) = self.lxc.container()?;
         let defined = Defined::load(&name, &lxcpath, self.lxc.rcfile.as_deref())

@@ -32,7 +32,7 @@ use crate::sys::{files, path_trust};
 #[command(override_usage = "lxc-cr list [OPTIONS] [NAME|DIR]")]
 #[command(mut_arg("rcfile", hidden), mut_arg("positional", |arg| arg.value_name("NAME|DIR").help(
     "Name of the container, or a directory: a checkpoint, or one in which checkpoints lie")))]
-pub struct List {
+pub(super) struct List {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -100,7 +100,7 @@ impl Row {
 
 impl List {
     /// Prints a line for each.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let lxcpath = self.lxc.all_containers()?;
         let found = Chosen::of(&self.lxc)?.find(&lxcpath)?;

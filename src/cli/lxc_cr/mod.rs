@@ -76,12 +76,12 @@ impl Command {
 type Outcome = std::result::Result<ExitCode, (Option<String>, Failure)>;
 
 /// The command line's definition, for manuals and completions.
-pub fn command() -> clap::Command {
+pub(crate) fn command() -> clap::Command {
     Arguments::command()
 }
 
 /// The program's `main`.
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     crate::sys::clean_start::begin();
     if crate::cli::monitor_title::is_meant() {
         return crate::cli::monitor::main();

@@ -34,7 +34,7 @@ use crate::settings;
 /// CRIU and LXC, ranges of ids. It is changed only with --apply.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
-pub struct Prepare {
+pub(super) struct Prepare {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -81,7 +81,7 @@ pub struct Prepare {
 
 impl Prepare {
     /// Does it, and prints what.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         if self.host {
             return self.of_host();

@@ -37,7 +37,7 @@ use crate::store::{kept, status};
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(override_usage = "lxc-cr prune [OPTIONS] {NAME|--all}")]
 #[command(mut_arg("rcfile", hidden))]
-pub struct Prune {
+pub(super) struct Prune {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -103,7 +103,7 @@ const FAILED: &str = "failed";
 
 impl Prune {
     /// Does it.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         if !self.all && self.lxc.called().is_none() {
             return Err(

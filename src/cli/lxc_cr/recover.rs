@@ -16,14 +16,14 @@ use crate::rollback::recover::{self, Known};
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
 #[command(mut_arg("rcfile", hidden))]
-pub struct Recover {
+pub(super) struct Recover {
     #[command(flatten)]
     pub lxc: LxcOptions,
 }
 
 impl Recover {
     /// Prints a line for each thing that was done.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let quiet = self.lxc.quiet;
         let mut tell = |name: &str, done: &str| {

@@ -34,7 +34,7 @@ use crate::sys::path_trust::Guest;
     override_usage = "lxc-cr remove [OPTIONS] DIR|NAME"
 )]
 #[command(mut_arg("rcfile", hidden), mut_arg("positional", of_checkpoint))]
-pub struct Remove {
+pub(super) struct Remove {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -49,7 +49,7 @@ pub struct Remove {
 
 impl Remove {
     /// Removes it.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let dir = self.lxc.checkpoint()?;
         let lxcpath = self.lxc.all_containers()?;

@@ -33,7 +33,7 @@ use crate::sys::systemd_journal::Priority;
 /// in the middle sends it, suspends again what has come back.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
-pub struct Resume {
+pub(super) struct Resume {
     #[command(flatten)]
     pub several: Several,
 
@@ -49,7 +49,7 @@ pub struct Resume {
 
 impl Resume {
     /// Does it, and tells how it went with each.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.several.of_none().level()?, self.several.logfile.as_deref())?;
         let terms = self.several.terms()?;
         let members = match (self.all, self.several.containers()?) {

@@ -22,7 +22,7 @@ use crate::store::show::Contents;
     override_usage = "lxc-cr show [OPTIONS] DIR|NAME"
 )]
 #[command(mut_arg("rcfile", hidden), mut_arg("positional", of_checkpoint))]
-pub struct Show {
+pub(super) struct Show {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -43,7 +43,7 @@ struct Versioned<'a> {
 impl Show {
     /// Prints it. A checkpoint that is damaged is shown as far as it can be read, and the exit
     /// status tells.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         let dir = self.lxc.checkpoint()?;
         if !dir.join(layout::INVENTORY).is_file() {

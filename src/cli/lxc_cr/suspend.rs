@@ -30,7 +30,7 @@ use crate::sys::systemd_journal::Priority;
 /// status is 0 if all were suspended, else that of the first that was not.
 #[derive(Args, Debug)]
 #[command(disable_help_flag = true, disable_version_flag = true)]
-pub struct Suspend {
+pub(super) struct Suspend {
     #[command(flatten)]
     pub several: Several,
 
@@ -56,7 +56,7 @@ pub(super) const AT_SHUTDOWN: &[&str] = &["suspend", "--or-shut-down"];
 
 impl Suspend {
     /// Does it, and tells how it went with each.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.several.of_none().level()?, self.several.logfile.as_deref())?;
         let terms = self.several.terms()?;
         if self.dry_run {

@@ -31,7 +31,7 @@ const SHOW_EVERY: Duration = Duration::from_millis(100);
 #[command(override_usage = "lxc-cr verify [OPTIONS] {NAME|DIR|--all}")]
 #[command(mut_arg("rcfile", hidden), mut_arg("positional", |arg| arg.value_name("NAME|DIR").help(
     "Name of the container, or a directory: a checkpoint, or one in which checkpoints lie")))]
-pub struct Verify {
+pub(super) struct Verify {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
@@ -70,7 +70,7 @@ enum Verdict {
 
 impl Verify {
     /// Does it; says of each how it went.
-    pub fn run(&self) -> Result<ExitCode> {
+    pub(super) fn run(&self) -> Result<ExitCode> {
         start_log(self.lxc.level()?, self.lxc.logfile.as_deref())?;
         if !self.all && self.lxc.called().is_none() {
             let hint = "name a container or a directory, or say --all";

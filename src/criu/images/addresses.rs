@@ -38,7 +38,7 @@ pub struct Address {
 }
 
 /// The addresses of a network namespace. None where CRIU wrote no such image.
-pub fn addresses(dir: &Path, netns: u32) -> Result<Vec<Address>, Error> {
+pub(crate) fn addresses(dir: &Path, netns: u32) -> Result<Vec<Address>, Error> {
     let messages = saved(&Shown::of(dir), netns, Saved::Addresses)?;
     Ok(messages.iter().filter_map(|m| of_message(m)).collect())
 }

@@ -199,7 +199,7 @@ impl UnixSocket {
 
 /// A descriptor of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     /// Its number.
     pub fd: u32,
     /// What it leads to: the [`OpenFile::id`].
@@ -215,7 +215,7 @@ pub fn open_files(dir: &Path) -> Result<Vec<OpenFile>, Error> {
 
 /// The descriptors of a table, by its number in `ids-PID.img`. A process without any has no such
 /// image.
-pub fn descriptors(dir: &Path, table: u32) -> Result<Vec<Descriptor>, Error> {
+pub(crate) fn descriptors(dir: &Path, table: u32) -> Result<Vec<Descriptor>, Error> {
     let entries: Vec<FdinfoEntry> =
         match read(&dir.join(format!("fdinfo-{table}.img")), Head::Common(FDINFO_MAGIC)) {
             Ok(entries) => entries,
@@ -226,7 +226,7 @@ pub fn descriptors(dir: &Path, table: u32) -> Result<Vec<Descriptor>, Error> {
 }
 
 /// The [`OpenFile::id`]s of files that had no name any more: CRIU brings these back itself.
-pub fn without_name(dir: &Path) -> Result<BTreeSet<u32>, Error> {
+pub(crate) fn without_name(dir: &Path) -> Result<BTreeSet<u32>, Error> {
     let entries: Vec<RemapFilePathEntry> =
         match read(&dir.join("remap-fpath.img"), Head::Common(REMAP_FPATH_MAGIC)) {
             Ok(entries) => entries,
@@ -238,7 +238,7 @@ pub fn without_name(dir: &Path) -> Result<BTreeSet<u32>, Error> {
 
 /// The files and directories that had no name any more, and that CRIU makes again under the one
 /// that they had last.
-pub fn made_again(dir: &Path) -> Result<Vec<PathFile>, Error> {
+pub(crate) fn made_again(dir: &Path) -> Result<Vec<PathFile>, Error> {
     let entries: Vec<RemapFilePathEntry> =
         match read(&dir.join("remap-fpath.img"), Head::Common(REMAP_FPATH_MAGIC)) {
             Ok(entries) => entries,

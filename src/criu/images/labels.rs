@@ -54,7 +54,7 @@ struct Namespace {
 const NAME: u32 = 1;
 
 /// The labels of all threads of a checkpoint, each once.
-pub fn labels(dir: &Path) -> Result<BTreeSet<String>, Error> {
+pub(crate) fn labels(dir: &Path) -> Result<BTreeSet<String>, Error> {
     let mut found = BTreeSet::new();
     for name in core_files(dir)? {
         let path = dir.join(&name);
@@ -68,7 +68,7 @@ pub fn labels(dir: &Path) -> Result<BTreeSet<String>, Error> {
 }
 
 /// Shows CRIU other labels and policy namespaces, as `change` makes them of those that are there.
-pub fn relabel(shown: &mut Shown, change: impl Fn(&str) -> String) -> Result<(), Error> {
+pub(crate) fn relabel(shown: &mut Shown, change: impl Fn(&str) -> String) -> Result<(), Error> {
     for name in core_files(shown.dir())? {
         shown.change(&name, |path, bytes| with_label(path, bytes, &change))?;
     }

@@ -67,7 +67,7 @@ pub(super) struct PagemapHead {
 
 /// The memory of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
+pub(crate) struct Memory {
     /// The [`id`](super::OpenFile::id) of its program's file.
     pub program: u32,
     /// Bytes of its address space.
@@ -80,12 +80,12 @@ pub struct Memory {
 
 /// Whether an image of this name holds pages of memory. Those are as large as the container, all
 /// others are small.
-pub fn holds_pages(name: &Path) -> bool {
+pub(crate) fn holds_pages(name: &Path) -> bool {
     name.to_str().is_some_and(|name| name.starts_with("pages-") && name.ends_with(".img"))
 }
 
 /// The memory that the images of a directory hold by now, in bytes.
-pub fn bytes_of_pages(dir: &Path) -> std::io::Result<u64> {
+pub(crate) fn bytes_of_pages(dir: &Path) -> std::io::Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -97,7 +97,7 @@ pub fn bytes_of_pages(dir: &Path) -> std::io::Result<u64> {
 }
 
 /// The memory of a process; none for one that has none: a zombie.
-pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
+pub(crate) fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {
         Ok(mm) => mm,
         Err(e) if e.is_not_found() => return Ok(None),
@@ -115,7 +115,7 @@ pub fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
 
 /// The [`id`](super::OpenFile::id)s of the files that a process has mapped so that what it writes
 /// to its memory goes to them.
-pub fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Error> {
+pub(crate) fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Error> {
     let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {
         Ok(mm) => mm,
         Err(e) if e.is_not_found() => return Ok(Vec::new()),
@@ -128,7 +128,7 @@ pub fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Er
 
 /// The addresses of a process whose pages stand in this checkpoint, in bytes, adjoining ones as
 /// one; none for a process without memory.
-pub fn present(dir: &Path, pid: u32) -> Result<Vec<Range<u64>>, Error> {
+pub(crate) fn present(dir: &Path, pid: u32) -> Result<Vec<Range<u64>>, Error> {
     let path = dir.join(format!("pagemap-{pid}.img"));
     let bytes = match bytes_of(&path) {
         Ok(bytes) => bytes,

@@ -36,33 +36,32 @@ mod timers;
 mod tree;
 mod uts;
 
-pub use addresses::{Address, addresses, settle};
+pub(crate) use addresses::addresses;
+pub use addresses::settle;
 pub use exe_descriptors::with_openable_executables;
-pub use files::{
-    Descriptor, FileKind, InetSocket, OpenFile, PathFile, UnixSocket, descriptors, made_again,
-    open_files, without_name,
+pub use files::{FileKind, InetSocket, open_files};
+pub(crate) use files::{PathFile, UnixSocket, descriptors, made_again, without_name};
+pub(crate) use labels::{labels, relabel};
+pub(crate) use memory::{
+    bytes_of_pages, files_written_through_memory, holds_pages, memory, present,
 };
-pub use labels::{labels, relabel};
-pub use memory::{
-    Memory, bytes_of_pages, files_written_through_memory, holds_pages, memory, present,
-};
-pub use mounts::{Mount, all_mounts, mounts, without_links};
-pub use netdev::{
-    Interface, file_name as netdev_file_name, interfaces, with_macs, with_ready_made,
-};
-pub use nftables::without_tables;
-pub use page_map::{PageMap, PageRun, page_map};
+pub(crate) use mounts::{Mount, all_mounts, mounts, without_links};
+pub(crate) use netdev::file_name as netdev_file_name;
+pub use netdev::{interfaces, with_macs, with_ready_made};
+pub(crate) use nftables::without_tables;
+pub(crate) use page_map::{PageMap, PageRun, page_map};
 pub use propagation::with_groups_apart;
-pub use readdress::{Family, Net, Readdress, Readdressed, readdressed};
-pub use routes::with_plain_routes;
-pub use saved::{Saved, saved};
+pub(crate) use readdress::Readdressed;
+pub use readdress::{Family, Net, Readdress, readdressed};
+pub(crate) use routes::with_plain_routes;
+pub(crate) use saved::{Saved, saved};
 pub use shown::Shown;
 pub use sockets::{Becomes, with_sockets};
-pub use stats::{DumpStats, RestoreStats};
-pub use terminals::{Controlling, Resolved, controlling_resolved};
-pub use timers::{PosixTimer, posix_timers};
-pub use tree::{Process, machine_of, process_tree, root_of_tree};
-pub use uts::{file_name as uts_file_name, with_hostname};
+pub(crate) use stats::DumpStats;
+pub(crate) use terminals::{Controlling, controlling_resolved};
+pub(crate) use timers::{PosixTimer, posix_timers};
+pub(crate) use tree::{machine_of, process_tree, root_of_tree};
+pub(crate) use uts::{file_name as uts_file_name, with_hostname};
 
 /// More than any image that is read here: a tree of 32768 tasks has a pstree.img of about 1 MiB.
 const MAX_IMAGE: u64 = 16 << 20;
@@ -287,7 +286,7 @@ struct KobjIdsEntry {
 
 /// The security module that was live at the dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lsm {
+pub(crate) enum Lsm {
     /// None.
     None,
     /// SELinux.
@@ -300,7 +299,7 @@ pub enum Lsm {
 
 /// How CRIU itself locked the network at the dump; the restore unlocks the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NetworkLock {
+pub(crate) enum NetworkLock {
     /// With iptables rules.
     Iptables,
     /// With an nftables table.
@@ -315,7 +314,7 @@ pub enum NetworkLock {
 /// table of descriptors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub struct NamespaceIds {
+pub(crate) struct NamespaceIds {
     pub files: Option<u32>,
     pub pid: Option<u32>,
     pub net: Option<u32>,
@@ -329,7 +328,7 @@ pub struct NamespaceIds {
 
 /// `inventory.img`: what the whole checkpoint is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inventory {
+pub(crate) struct Inventory {
     /// The format: 1, 2 (which CRIU calls 1.1) up to CRIU 4.2, 3 with compressed pages.
     pub img_version: u32,
     /// CRIU's own namespaces, which the tasks' are compared with.
@@ -355,7 +354,7 @@ impl Inventory {
     ///
     /// # Errors
     /// [`Error::NotAnImage`] when the file is something else; see [`Error`].
-    pub fn read(dir: &Path) -> Result<Inventory, Error> {
+    pub(crate) fn read(dir: &Path) -> Result<Inventory, Error> {
         let entry: InventoryEntry =
             read_one(&dir.join("inventory.img"), Head::Bare(INVENTORY_MAGIC))?;
         Ok(entry.into())

@@ -51,7 +51,7 @@ pub(super) struct MntEntry {
 
 /// A mount of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// CRIU's number for it.
     pub id: u32,
     /// The number of the mount that it is mounted on.
@@ -73,14 +73,14 @@ pub struct Mount {
 }
 
 /// The mounts of a mount namespace.
-pub fn mounts(dir: &Path, mntns: u32) -> Result<Vec<Mount>, Error> {
+pub(crate) fn mounts(dir: &Path, mntns: u32) -> Result<Vec<Mount>, Error> {
     let entries: Vec<MntEntry> =
         read(&dir.join(format!("mountpoints-{mntns}.img")), Head::Common(MNTS_MAGIC))?;
     Ok(entries.into_iter().map(Mount::from).collect())
 }
 
 /// The mounts of each mount namespace, by the name of the image.
-pub fn all_mounts(dir: &Path) -> Result<Vec<(String, Vec<Mount>)>, Error> {
+pub(crate) fn all_mounts(dir: &Path) -> Result<Vec<(String, Vec<Mount>)>, Error> {
     let all = all_entries(dir)?.into_iter();
     Ok(all
         .map(|(name, _, entries)| (name, entries.into_iter().map(Mount::from).collect()))
@@ -110,7 +110,11 @@ pub(super) fn all_entries(dir: &Path) -> Result<Vec<MountImage>, Error> {
 }
 
 /// An image in which these mounts follow no symbolic links.
-pub fn without_links(path: &Path, bytes: &[u8], ids: &BTreeSet<u32>) -> Result<Vec<u8>, Error> {
+pub(crate) fn without_links(
+    path: &Path,
+    bytes: &[u8],
+    ids: &BTreeSet<u32>,
+) -> Result<Vec<u8>, Error> {
     change::each(path, bytes, Head::Common(MNTS_MAGIC), |message| {
         let entry = MntEntry::decode(message)?;
         Ok(ids.contains(&entry.mnt_id).then(|| {

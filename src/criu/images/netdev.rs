@@ -59,7 +59,7 @@ pub struct Interface {
 
 impl NamespaceIds {
     /// CRIU's numbers for the namespaces of a task of a checkpoint.
-    pub fn of_task(dir: &Path, pid: u32) -> Result<NamespaceIds, Error> {
+    pub(crate) fn of_task(dir: &Path, pid: u32) -> Result<NamespaceIds, Error> {
         let ids: KobjIdsEntry =
             read_one(&dir.join(format!("ids-{pid}.img")), Head::Common(IDS_MAGIC))?;
         Ok(ids.into())
@@ -67,7 +67,7 @@ impl NamespaceIds {
 }
 
 /// The name of the image that holds the interfaces of a network namespace.
-pub fn file_name(netns: u32) -> String {
+pub(crate) fn file_name(netns: u32) -> String {
     format!("netdev-{netns}.img")
 }
 

@@ -3,7 +3,7 @@
 use super::{Error, Shown};
 
 /// Shows CRIU the rules without these tables: each its family and its name.
-pub fn without_tables(
+pub(crate) fn without_tables(
     images: &mut Shown,
     netns: u32,
     tables: &[(String, String)],

@@ -26,7 +26,7 @@ const SPECIAL: u32 = 1 << 2 | 1 << 3 | 1 << 12 | 1 << 13 | 1 << 15 | 1 << 16;
 
 /// Which of a process's pages stand where.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PageMap {
+pub(crate) struct PageMap {
     /// The names of its images, `pages-ID.img`: in the checkpoint, in what that builds on, and so
     /// on; none where a directory knows no memory of it.
     pub images: Vec<Option<String>>,
@@ -36,7 +36,7 @@ pub struct PageMap {
 
 /// Adjoining pages that stand side by side in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PageRun {
+pub(crate) struct PageRun {
     /// Their addresses, in bytes.
     pub addresses: Range<u64>,
     /// In which of the map's images.
@@ -62,7 +62,7 @@ struct Placed {
 
 /// The pages of a process, in a checkpoint's directory and those that it builds on, the nearest
 /// first. None for one without memory, and where a page stands in none of them.
-pub fn page_map(line: &[&Path], pid: u32) -> Result<Option<PageMap>, Error> {
+pub(crate) fn page_map(line: &[&Path], pid: u32) -> Result<Option<PageMap>, Error> {
     let levels = levels(line, pid)?;
     if levels.first().is_none_or(Option::is_none) {
         return Ok(None);
@@ -89,7 +89,7 @@ pub fn page_map(line: &[&Path], pid: u32) -> Result<Option<PageMap>, Error> {
 impl PageMap {
     /// The page map of a checkpoint that builds on others as CRIU is to see it, with each page that
     /// may come later marked so: its name and content.
-    pub fn marked(&self, dir: &Path, pid: u32) -> Result<(String, Vec<u8>), Error> {
+    pub(crate) fn marked(&self, dir: &Path, pid: u32) -> Result<(String, Vec<u8>), Error> {
         let name = format!("pagemap-{pid}.img");
         let path = dir.join(&name);
         let mut image = bytes_of(&path)?;
@@ -111,7 +111,7 @@ impl PageMap {
     }
 
     /// Whether some of its pages stand elsewhere than in the checkpoint itself.
-    pub fn builds_on_others(&self) -> bool {
+    pub(crate) fn builds_on_others(&self) -> bool {
         self.runs.iter().any(|run| run.image > 0)
     }
 

@@ -27,7 +27,7 @@ const WAY: usize = 8;
 const WAY_FLAGS: usize = 2;
 
 /// Shows CRIU the routes of a network namespace as its tool can add them.
-pub fn with_plain_routes(images: &mut Shown, netns: u32) -> Result<(), Error> {
+pub(crate) fn with_plain_routes(images: &mut Shown, netns: u32) -> Result<(), Error> {
     for what in [Saved::Routes, Saved::Routes6] {
         let changed = images.change(&what.file_name(netns), |path, bytes| {
             let truncated = || Error::Truncated { path: path.to_owned(), size: bytes.len() };

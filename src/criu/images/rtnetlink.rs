@@ -21,7 +21,7 @@ pub(super) struct Told {
 
 impl Told {
     /// Reads a message whose body has this length. None for one that is cut off.
-    pub fn parse(message: &[u8], body: usize) -> Option<Told> {
+    pub(super) fn parse(message: &[u8], body: usize) -> Option<Told> {
         let (_, message) = take_u32(message)?;
         let (header, rest) = message.split_at_checked(HEADER - size_of::<u32>())?;
         let (body, mut rest) = rest.split_at_checked(body)?;
@@ -36,7 +36,7 @@ impl Told {
     }
 
     /// The message in bytes.
-    pub fn emit(&self) -> Vec<u8> {
+    pub(super) fn emit(&self) -> Vec<u8> {
         let mut bytes = [&[0; size_of::<u32>()], self.header.as_slice(), &self.body].concat();
         for (kind, value) in &self.attributes {
             bytes.resize(aligned(bytes.len()), 0);
@@ -50,45 +50,45 @@ impl Told {
     }
 
     /// A new one.
-    pub fn new(kind: u16, body: Vec<u8>) -> Told {
+    pub(super) fn new(kind: u16, body: Vec<u8>) -> Told {
         let mut header = kind.to_ne_bytes().to_vec();
         header.resize(HEADER - size_of::<u32>(), 0);
         Told { header, body, attributes: Vec::new() }
     }
 
     /// Its kind: `RTM_NEWADDR`, `RTM_NEWROUTE`.
-    pub fn kind(&self) -> u16 {
+    pub(super) fn kind(&self) -> u16 {
         self.header.first_chunk::<2>().map_or(0, |b| u16::from_ne_bytes(*b))
     }
 
     /// An attribute's value.
-    pub fn attribute(&self, kind: u16) -> Option<&[u8]> {
+    pub(super) fn attribute(&self, kind: u16) -> Option<&[u8]> {
         self.attributes.iter().rfind(|(k, _)| *k == kind).map(|(_, value)| value.as_slice())
     }
 
     /// An attribute that is a number.
-    pub fn number(&self, kind: u16) -> Option<u32> {
+    pub(super) fn number(&self, kind: u16) -> Option<u32> {
         self.attribute(kind)?.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b))
     }
 
     /// An attribute that is an address.
-    pub fn ip(&self, kind: u16) -> Option<IpAddr> {
+    pub(super) fn ip(&self, kind: u16) -> Option<IpAddr> {
         ip(self.attribute(kind)?)
     }
 
     /// Sets an attribute.
-    pub fn set(&mut self, kind: u16, value: Vec<u8>) {
+    pub(super) fn set(&mut self, kind: u16, value: Vec<u8>) {
         self.remove(kind);
         self.attributes.push((kind, value));
     }
 
     /// Sets an attribute that is an address.
-    pub fn set_ip(&mut self, kind: u16, ip: IpAddr) {
+    pub(super) fn set_ip(&mut self, kind: u16, ip: IpAddr) {
         self.set(kind, octets(ip));
     }
 
     /// Takes an attribute away.
-    pub fn remove(&mut self, kind: u16) {
+    pub(super) fn remove(&mut self, kind: u16) {
         self.attributes.retain(|(k, _)| *k != kind);
     }
 }

@@ -11,7 +11,7 @@ pub(super) const HEADER: usize = 16;
 
 /// What was saved. The magic numbers are iproute2's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Saved {
+pub(crate) enum Saved {
     /// Addresses of interfaces, of both families.
     Addresses,
     /// Routes of the main table for IPv4.
@@ -24,7 +24,7 @@ pub enum Saved {
 
 impl Saved {
     /// The name of its image.
-    pub fn file_name(self, netns: u32) -> String {
+    pub(crate) fn file_name(self, netns: u32) -> String {
         let kind = match self {
             Saved::Addresses => "ifaddr",
             Saved::Routes => "route",
@@ -45,7 +45,7 @@ impl Saved {
 
 /// The messages that were saved of a network namespace, each with its header. None where CRIU wrote
 /// no such image.
-pub fn saved(images: &Shown, netns: u32, what: Saved) -> Result<Vec<Vec<u8>>, Error> {
+pub(crate) fn saved(images: &Shown, netns: u32, what: Saved) -> Result<Vec<Vec<u8>>, Error> {
     let name = what.file_name(netns);
     match images.bytes(&name) {
         Ok(bytes) => {

@@ -96,7 +96,8 @@ impl InetSocket {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::criu::images::{FileKind, OpenFile, bytes_of, open_files};
+    use crate::criu::images::files::OpenFile;
+    use crate::criu::images::{FileKind, bytes_of, open_files};
     use std::fs;
     use std::path::PathBuf;
 

@@ -14,13 +14,11 @@ const STATS_MAGIC: u32 = 0x5709_3306;
 struct StatsEntry {
     #[prost(message, optional, tag = "1")]
     dump: Option<DumpStats>,
-    #[prost(message, optional, tag = "2")]
-    restore: Option<RestoreStats>,
 }
 
 /// What a dump (or pre-dump) took; times in microseconds, memory in pages.
 #[derive(Clone, PartialEq, Message)]
-pub struct DumpStats {
+pub(crate) struct DumpStats {
     /// To freeze the processes.
     #[prost(uint32, required, tag = "1")]
     pub freezing_time: u32,
@@ -59,47 +57,15 @@ pub struct DumpStats {
     pub shpages_written: Option<u64>,
 }
 
-/// What a restore took; times in microseconds, memory in pages.
-#[derive(Clone, PartialEq, Message)]
-pub struct RestoreStats {
-    /// Compared with what a parent has.
-    #[prost(uint64, required, tag = "1")]
-    pub pages_compared: u64,
-    /// Shared with a parent again.
-    #[prost(uint64, required, tag = "2")]
-    pub pages_skipped_cow: u64,
-    /// To fork the processes.
-    #[prost(uint32, required, tag = "3")]
-    pub forking_time: u32,
-    /// All of it.
-    #[prost(uint32, required, tag = "4")]
-    pub restore_time: u32,
-    /// Read from the images.
-    #[prost(uint64, optional, tag = "5")]
-    pub pages_restored: Option<u64>,
-}
-
 impl DumpStats {
     /// Reads `stats-dump` of a work directory.
     ///
     /// # Errors
     /// See [`Error`]; `Truncated` when the file holds the statistics of a restore.
-    pub fn read(dir: &Path) -> Result<DumpStats, Error> {
+    pub(crate) fn read(dir: &Path) -> Result<DumpStats, Error> {
         let path = dir.join("stats-dump");
         let entry: StatsEntry = read_one(&path, Head::Service(STATS_MAGIC))?;
         entry.dump.ok_or(Error::Truncated { path, size: 0 })
-    }
-}
-
-impl RestoreStats {
-    /// Reads `stats-restore` of a work directory.
-    ///
-    /// # Errors
-    /// See [`Error`]; `Truncated` when the file holds the statistics of a dump.
-    pub fn read(dir: &Path) -> Result<RestoreStats, Error> {
-        let path = dir.join("stats-restore");
-        let entry: StatsEntry = read_one(&path, Head::Service(STATS_MAGIC))?;
-        entry.restore.ok_or(Error::Truncated { path, size: 0 })
     }
 }
 
@@ -122,15 +88,5 @@ mod tests {
                 && dump.memdump_time > 0
                 && dump.pages_scanned > dump.pages_written
         );
-        let restore = RestoreStats::read(&real()).unwrap();
-        assert_eq!(restore.pages_restored, Some(dump.pages_written));
-        assert!(restore.restore_time > restore.forking_time);
-    }
-
-    #[test]
-    fn statistics_of_the_other_kind_are_not_taken() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::copy(real().join("stats-dump"), dir.path().join("stats-restore")).unwrap();
-        assert!(matches!(RestoreStats::read(dir.path()), Err(Error::Truncated { .. })));
     }
 }

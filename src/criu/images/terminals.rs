@@ -93,7 +93,7 @@ struct FileChange {
 
 /// An external terminal that controls a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Controlling {
+pub(crate) struct Controlling {
     /// The terminal's device numbers.
     pub rdev: u64,
     /// Those of the file system that it is in.
@@ -106,7 +106,7 @@ pub struct Controlling {
 
 /// What is to be changed of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resolved {
+pub(crate) struct Resolved {
     /// The images that CRIU has to be shown in place of the checkpoint's own, by their names.
     pub images: Vec<(String, Vec<u8>)>,
     /// Sessions, as the container counts, with an external `/dev/tty` of which nothing tells which
@@ -120,7 +120,10 @@ pub struct Resolved {
 ///
 /// # Errors
 /// When an image cannot be read.
-pub fn controlling_resolved(dir: &Path, controlling: &[Controlling]) -> Result<Resolved, Error> {
+pub(crate) fn controlling_resolved(
+    dir: &Path,
+    controlling: &[Controlling],
+) -> Result<Resolved, Error> {
     let (info_path, files_path) = (dir.join("tty-info.img"), dir.join("files.img"));
     let info_bytes = match bytes_of(&info_path) {
         Ok(bytes) => bytes,

@@ -48,7 +48,7 @@ struct Entry {
 
 /// A timer of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PosixTimer {
+pub(crate) struct PosixTimer {
     /// The process, by its number in the container.
     pub pid: i32,
     /// The timer's number there.
@@ -65,7 +65,7 @@ pub struct PosixTimer {
 ///
 /// # Errors
 /// When the images cannot be read.
-pub fn posix_timers(dir: &Path) -> Result<Vec<PosixTimer>, Error> {
+pub(crate) fn posix_timers(dir: &Path) -> Result<Vec<PosixTimer>, Error> {
     let mut found = Vec::new();
     for name in super::labels::core_files(dir)? {
         let Some(pid) =

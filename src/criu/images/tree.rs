@@ -53,7 +53,7 @@ struct ThreadCoreEntry {
 
 /// A process of a checkpoint. All ids are those inside the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its pid.
     pub pid: u32,
     /// Its parent's pid; 0 for the root.
@@ -76,20 +76,20 @@ pub struct Process {
 ///
 /// # Errors
 /// When `pstree.img` or the core image of a process is missing or is no image.
-pub fn process_tree(dir: &Path) -> Result<Vec<Process>, Error> {
+pub(crate) fn process_tree(dir: &Path) -> Result<Vec<Process>, Error> {
     let entries: Vec<PstreeEntry> = read(&dir.join("pstree.img"), Head::Common(PSTREE_MAGIC))?;
     entries.into_iter().map(|entry| process(dir, entry)).collect()
 }
 
 /// The pid of the root of the tree, inside the container.
-pub fn root_of_tree(dir: &Path) -> Result<u32, Error> {
+pub(crate) fn root_of_tree(dir: &Path) -> Result<u32, Error> {
     let root: PstreeEntry = read_one(&dir.join("pstree.img"), Head::Common(PSTREE_MAGIC))?;
     Ok(root.pid)
 }
 
 /// The machine that the root of the tree ran on, as `uname -m` calls it; none for one that this
 /// program does not know.
-pub fn machine_of(dir: &Path) -> Result<Option<&'static str>, Error> {
+pub(crate) fn machine_of(dir: &Path) -> Result<Option<&'static str>, Error> {
     let root = root_of_tree(dir)?;
     let core: CoreEntry =
         read_one(&dir.join(format!("core-{root}.img")), Head::Common(CORE_MAGIC))?;

@@ -18,13 +18,13 @@ struct UtsnsEntry {
 }
 
 /// The name of the image of a uts namespace.
-pub fn file_name(utsns: u32) -> String {
+pub(crate) fn file_name(utsns: u32) -> String {
     format!("utsns-{utsns}.img")
 }
 
 /// The image with another host name. (The kernel takes it as a sysctl, and CRIU writes it without a
 /// look at its length.)
-pub fn with_hostname(path: &Path, bytes: &[u8], name: &str) -> Result<Vec<u8>, Error> {
+pub(crate) fn with_hostname(path: &Path, bytes: &[u8], name: &str) -> Result<Vec<u8>, Error> {
     change::each(path, bytes, Head::Common(UTSNS_MAGIC), |message| {
         let mut changed = message.to_vec();
         change::put_bytes(NODENAME_TAG, name.as_bytes(), &mut changed);

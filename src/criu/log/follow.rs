@@ -11,7 +11,7 @@ const STEP: u64 = 1 << 20;
 
 /// Follows a growing log file and hands out its lines as they are completed.
 #[derive(Debug)]
-pub struct Follower {
+pub(crate) struct Follower {
     path: PathBuf,
     offset: u64,
     rest: Vec<u8>,
@@ -19,22 +19,22 @@ pub struct Follower {
 
 impl Follower {
     /// Follows the file from its beginning. It need not exist yet.
-    pub fn new(path: &Path) -> Follower {
+    pub(crate) fn new(path: &Path) -> Follower {
         Follower::from_offset(path, 0)
     }
 
     /// Follows the file from this byte on.
-    pub fn from_offset(path: &Path, offset: u64) -> Follower {
+    pub(crate) fn from_offset(path: &Path, offset: u64) -> Follower {
         Follower { path: path.to_owned(), offset, rest: Vec::new() }
     }
 
     /// How many bytes were read, those of an incomplete last line among them.
-    pub fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// How long the log is by now, in bytes; one that is not there has none.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         std::fs::metadata(&self.path).map_or(0, |meta| meta.len())
     }
 
@@ -45,7 +45,7 @@ impl Follower {
     ///
     /// # Errors
     /// When the file cannot be opened (other than because it is not there yet) or read.
-    pub fn lines(&mut self) -> io::Result<Vec<String>> {
+    pub(crate) fn lines(&mut self) -> io::Result<Vec<String>> {
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),

@@ -12,9 +12,10 @@ mod follow;
 mod phase;
 mod rules;
 
-pub use class::Class;
-pub use follow::Follower;
-pub use phase::{Phase, phase_of_line};
+pub(crate) use class::Class;
+pub(crate) use follow::Follower;
+pub(crate) use phase::Phase;
+pub use phase::phase_of_line;
 
 use std::fmt;
 use std::fs::File;
@@ -225,7 +226,7 @@ fn last_lines(text: &str) -> Vec<String> {
 ///
 /// # Errors
 /// When the file cannot be opened or read.
-pub fn summarise_file(path: &Path, operation: Operation) -> io::Result<Summary> {
+pub(crate) fn summarise_file(path: &Path, operation: Operation) -> io::Result<Summary> {
     let mut file = File::open(path)?;
     let size = file.seek(SeekFrom::End(0))?;
     let start = size.saturating_sub(TAIL);
@@ -239,6 +240,6 @@ pub fn summarise_file(path: &Path, operation: Operation) -> io::Result<Summary> 
     Ok(summarise(whole, operation))
 }
 
-pub mod reader;
+pub(crate) mod reader;
 #[cfg(test)]
 mod tests;

@@ -16,7 +16,7 @@ const AMOUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Who reads it.
 #[derive(Debug)]
-pub struct LogReader<'a> {
+pub(crate) struct LogReader<'a> {
     follower: Follower,
     /// Who is told.
     pub report: &'a mut dyn Report,
@@ -28,7 +28,7 @@ pub struct LogReader<'a> {
 
 impl<'a> LogReader<'a> {
     /// Reads this log, which need not be there yet.
-    pub fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
+    pub(crate) fn new(path: PathBuf, report: &'a mut dyn Report) -> LogReader<'a> {
         LogReader {
             follower: Follower::new(&path),
             report,
@@ -39,31 +39,31 @@ impl<'a> LogReader<'a> {
     }
 
     /// The log has another name now.
-    pub fn moved(&mut self, path: &Path) {
+    pub(crate) fn moved(&mut self, path: &Path) {
         self.follower = Follower::from_offset(path, self.follower.offset());
     }
 
     /// Whether CRIU has run into what it takes for impossible (`BUG()`), as far as the log was
     /// read. A task that it is restoring then neither goes on nor ends, and CRIU waits for it for
     /// ever.
-    pub fn tells_of_a_crash(&self) -> bool {
+    pub(crate) fn tells_of_a_crash(&self) -> bool {
         self.crashed
     }
 
     /// How long it is by now.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.follower.size()
     }
 
     /// Whether anybody wants to be told.
-    pub fn wanted(&self) -> bool {
+    pub(crate) fn wanted(&self) -> bool {
         self.report.wants_log() || self.report.wants_phases()
     }
 
     /// Tells how much memory the images in this directory hold: when it is more than before, and
     /// else once a second, for the time to be seen. It is nothing before they are written, and
     /// where the directory has another name by now.
-    pub fn tell_amount(&mut self, dir: &Path) {
+    pub(crate) fn tell_amount(&mut self, dir: &Path) {
         if !self.report.wants_phases() {
             return;
         }
@@ -76,7 +76,7 @@ impl<'a> LogReader<'a> {
     }
 
     /// Tells what has come.
-    pub fn read(&mut self) {
+    pub(crate) fn read(&mut self) {
         // A log that cannot be read now is told of when CRIU has ended.
         for line in self.follower.lines().unwrap_or_default() {
             self.crashed |= line.contains(CRASH);

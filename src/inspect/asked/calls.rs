@@ -4,7 +4,7 @@ use super::super::state::{Class, PutBack, State};
 
 /// A call that reads a state.
 #[derive(Debug)]
-pub struct Call {
+pub(super) struct Call {
     /// Its row.
     pub state: State,
     /// The system call.
@@ -21,7 +21,7 @@ pub struct Call {
 
 /// Where the result of a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub(super) enum How {
     /// It is returned.
     Returned,
     /// At an address, 4 bytes.
@@ -32,7 +32,7 @@ pub enum How {
 
 impl Call {
     /// Whether this processor has the call.
-    pub fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         self.number == libc::SYS_prctl || cfg!(target_arch = "x86_64")
     }
 }
@@ -67,7 +67,7 @@ const fn row(
 
 /// All of them. Numbers are those of linux/prctl.h and asm/prctl.h.
 #[rustfmt::skip]
-pub static CALLS: &[Call] = &[
+pub(super) static CALLS: &[Call] = &[
     row("death-signal", CRIU, Breaks, PRCTL, 2, 0, Number, THREAD, "it outlives its parent, or is signalled otherwise"),
     row("dumpable", CRIU, Weakens, PRCTL, 3, 0, Returned, PROCESS, "other processes of its user may read its memory, or no longer can"),
     row("keep-capabilities", CRIU, Weakens, PRCTL, 7, 0, Returned, THREAD, "it keeps capabilities when it changes its user, or loses them"),

@@ -2,7 +2,7 @@
 
 /// A mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
+pub(crate) struct Line {
     /// Its number.
     pub id: i32,
     /// That of the mount that it is on.
@@ -31,13 +31,13 @@ pub struct Line {
 
 impl Line {
     /// Whether this word is among its own options.
-    pub fn has(&self, word: &str) -> bool {
+    pub(crate) fn has(&self, word: &str) -> bool {
         self.flags.split(',').any(|flag| flag == word)
     }
 }
 
 /// The lines of a table, in its order: a mount stands after the one that it is on.
-pub fn parse(table: &[u8]) -> Vec<Line> {
+pub(crate) fn parse(table: &[u8]) -> Vec<Line> {
     table.split(|b| *b == b'\n').filter_map(line).collect()
 }
 

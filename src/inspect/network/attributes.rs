@@ -50,7 +50,7 @@ pub(super) type Names = BTreeMap<u32, String>;
 
 impl Layout {
     /// Enters the attributes of a message.
-    pub fn enter(
+    pub(super) fn enter(
         &self,
         message: &Message,
         subject: &Subject,
@@ -76,7 +76,7 @@ impl Layout {
 
 impl Shape {
     /// An attribute's value in this shape; bytes where it has another size.
-    pub fn write(self, value: &[u8], names: &Names) -> String {
+    pub(super) fn write(self, value: &[u8], names: &Names) -> String {
         match self {
             Shape::Number => native(value).map_or_else(|| hex(value), |number| number.to_string()),
             Shape::Text => plain(value.strip_suffix(&[0]).unwrap_or(value)),

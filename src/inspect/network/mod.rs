@@ -25,7 +25,7 @@ mod routes;
 mod settings;
 
 /// The family.
-pub const FAMILY: Family = Family { name: "network", states: rows, read };
+pub(crate) const FAMILY: Family = Family { name: "network", states: rows, read };
 
 fn rows() -> Vec<&'static State> {
     let parts: [fn() -> Vec<&'static State>; 6] = [
@@ -40,7 +40,7 @@ fn rows() -> Vec<&'static State> {
 }
 
 /// Enters each network namespace that is not ours.
-pub fn read(standing: &Standing, snapshot: &mut Snapshot) {
+pub(crate) fn read(standing: &Standing, snapshot: &mut Snapshot) {
     let namespaces = match distinct::namespaces(standing, "net") {
         Ok(namespaces) => namespaces,
         Err(e) => return snapshot.miss(Subject::Container, &links::KIND, e),

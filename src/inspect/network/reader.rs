@@ -21,29 +21,34 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the kernel gives no socket.
-    pub fn open(pid: i32, snapshot: &'a mut Snapshot) -> Result<Reader<'a>, Error> {
+    pub(super) fn open(pid: i32, snapshot: &'a mut Snapshot) -> Result<Reader<'a>, Error> {
         Ok(Reader { pid, socket: Socket::open(Protocol::Route)?, snapshot, names: Names::new() })
     }
 
     /// A part of this namespace.
-    pub fn subject(&self, part: &str) -> Subject {
+    pub(super) fn subject(&self, part: &str) -> Subject {
         Subject::Network { pid: self.pid, part: part.to_owned() }
     }
 
     /// The name of a link.
-    pub fn link(&self, index: u32) -> String {
+    pub(super) fn link(&self, index: u32) -> String {
         attributes::link(index, &self.names)
     }
 
     /// Lists something by rtnetlink. What this kernel does not have is not there; that it cannot be
     /// listed otherwise is noted as a lack of `state`.
-    pub fn dump(&mut self, question: &Message, part: &str, state: &'static State) -> Vec<Message> {
+    pub(super) fn dump(
+        &mut self,
+        question: &Message,
+        part: &str,
+        state: &'static State,
+    ) -> Vec<Message> {
         let found = self.socket.dump(question);
         self.known(found, part, state)
     }
 
     /// The same by a socket of another protocol.
-    pub fn known(
+    pub(super) fn known(
         &mut self,
         found: Result<Vec<Message>, Error>,
         part: &str,

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 use super::super::compare::plain;
 
 /// An address as the kernel hands it out.
-pub fn shown(address: &[u8]) -> String {
+pub(super) fn shown(address: &[u8]) -> String {
     let byte = |at: usize| address.get(at).copied().unwrap_or_default();
     let short = |at: usize| u16::from_ne_bytes([byte(at), byte(at + 1)]);
     let port = |at: usize| u16::from_be_bytes([byte(at), byte(at + 1)]);

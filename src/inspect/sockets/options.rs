@@ -8,7 +8,7 @@ use super::super::state::{Class, PutBack, State};
 
 /// An option: its row, its level and number.
 #[derive(Debug)]
-pub struct SocketOption {
+pub(super) struct SocketOption {
     /// Its row.
     pub state: State,
     /// The level, as in getsockopt(2).
@@ -37,7 +37,7 @@ use Of::{Any, Connected, Datagrams, Inet, Streams, Unconnected};
 
 /// Which sockets an option is a state of; on others chance or the kernel sets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
+pub(super) enum Of {
     /// All that have it.
     Any,
     /// Those of IPv4 and IPv6 without a connection.
@@ -66,7 +66,7 @@ const fn row(
 
 /// All of them.
 #[rustfmt::skip]
-pub static OPTIONS: &[SocketOption] = &[
+pub(super) static OPTIONS: &[SocketOption] = &[
     row(Any, "socket.so-debug", SOCKET, 1, US, Bearable, "the kernel records what it did not, or the reverse"),
     row(Inet, "socket.so-reuseaddr", SOCKET, 2, CRIU, Breaks, "its address cannot be bound again at once"),
     row(Any, "socket.so-type", SOCKET, 3, CRIU, Breaks, "it is of another type"),

@@ -31,7 +31,7 @@ mod mounts;
 mod net;
 mod parse;
 mod set;
-pub mod system;
+pub(crate) mod system;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -40,14 +40,16 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use address::{Gateway, Net};
-pub use error::{ConfigError, ParseError, Position};
-pub use keys::{HookKind, SignalKind};
+pub(crate) use address::Gateway;
+pub use error::ConfigError;
+pub use keys::HookKind;
+pub(crate) use keys::SignalKind;
 pub(in crate::lxc) use mounts::unescape;
-pub use mounts::{AutoCgroup, AutoMode, MountAuto, MountEntry, mount_points_of_fstab};
-pub use net::{HwAddr, Nic, NicKind, VethMode};
-pub use parse::{Item, items};
-pub use value::{IdKind, IdMap};
+pub(crate) use mounts::{MountAuto, MountEntry, mount_points_of_fstab};
+pub(crate) use net::{HwAddr, Nic, NicKind, VethMode};
+pub(crate) use parse::Item;
+pub use parse::items;
+pub(crate) use value::{IdKind, IdMap};
 
 use crate::sys::path_trust::{Guest, Source};
 

@@ -199,7 +199,7 @@ pub(super) fn read_fstab(
 ///
 /// # Errors
 /// Where the file is there and cannot be read.
-pub fn mount_points_of_fstab(path: &Path) -> std::io::Result<Vec<PathBuf>> {
+pub(crate) fn mount_points_of_fstab(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     let text = match std::fs::read(path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

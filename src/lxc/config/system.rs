@@ -13,10 +13,10 @@ use super::error::ConfigError;
 use super::load;
 
 /// Where LXC looks for its settings.
-pub const SYSTEM_CONFIG: &str = "/etc/lxc/lxc.conf";
+pub(crate) const SYSTEM_CONFIG: &str = "/etc/lxc/lxc.conf";
 
 /// Where the containers are unless the settings say otherwise.
-pub const DEFAULT_LXCPATH: &str = "/var/lib/lxc";
+pub(crate) const DEFAULT_LXCPATH: &str = "/var/lib/lxc";
 
 /// The settings of LXC that matter to us.
 #[derive(Clone, Debug, PartialEq, Eq)]

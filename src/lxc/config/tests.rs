@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
 
+use super::error::ParseError;
 use super::*;
 
 fn parse(text: &str) -> Config {

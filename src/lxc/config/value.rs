@@ -69,17 +69,17 @@ fn skip_space(text: &str) -> &str {
 }
 
 /// An unsigned number (`lxc_safe_ulong`).
-pub fn unsigned(text: &str) -> Option<u64> {
+pub(super) fn unsigned(text: &str) -> Option<u64> {
     digits(skip_space(text))
 }
 
 /// An unsigned number of 32 bits (`lxc_safe_uint`).
-pub fn unsigned32(text: &str) -> Option<u32> {
+pub(super) fn unsigned32(text: &str) -> Option<u32> {
     unsigned(text).and_then(|n| u32::try_from(n).ok())
 }
 
 /// A signed number of 32 bits (`lxc_safe_int`).
-pub fn signed32(text: &str) -> Option<i32> {
+pub(super) fn signed32(text: &str) -> Option<i32> {
     let text = skip_space(text);
     match text.strip_prefix('-') {
         Some(rest) if !rest.starts_with('+') => {
@@ -91,7 +91,7 @@ pub fn signed32(text: &str) -> Option<i32> {
 }
 
 /// A signal by number or by name: `9`, `SIGPWR`, `SIGRTMIN+3`, `SIGRTMAX-1`.
-pub fn signal(text: &str) -> Option<i32> {
+pub(super) fn signal(text: &str) -> Option<i32> {
     if text.starts_with(|c: char| c.is_ascii_digit()) {
         return i32::try_from(unsigned32(text)?).ok();
     }
@@ -113,7 +113,7 @@ pub fn signal(text: &str) -> Option<i32> {
 }
 
 /// The size of the console's ring buffer or log: rounded up to a page and then to a power of two.
-pub fn console_size(text: &str) -> Option<u64> {
+pub(super) fn console_size(text: &str) -> Option<u64> {
     const PAGE: u64 = 4096;
     const AUTO: u64 = 1 << 17;
     if text == "auto" {
@@ -133,7 +133,7 @@ pub fn console_size(text: &str) -> Option<u64> {
 }
 
 /// A path without doubled slashes, `.` components and a slash at its end (`lxc_path_simplify`).
-pub fn simplified_path(path: &[u8]) -> OsString {
+pub(super) fn simplified_path(path: &[u8]) -> OsString {
     let absolute = path.first() == Some(&b'/');
     let parts = path.split(|b| *b == b'/').filter(|p| !p.is_empty() && *p != b".");
     let joined = parts.collect::<Vec<_>>().join(&b'/');
@@ -168,7 +168,7 @@ pub enum IdKind {
 }
 
 /// The value of `lxc.idmap`: `u 0 100000 65536`.
-pub fn id_map(text: &str) -> Option<IdMap> {
+pub(super) fn id_map(text: &str) -> Option<IdMap> {
     let text = text.trim_start_matches([' ', '\t', '\r']);
     let kind = match text.chars().next()? {
         'u' => IdKind::Uid,
@@ -189,7 +189,7 @@ pub fn id_map(text: &str) -> Option<IdMap> {
 }
 
 /// The value of `lxc.prlimit.X`, `soft` or `soft:hard`, in the form in which liblxc prints it.
-pub fn limit(text: &str) -> Option<String> {
+pub(super) fn limit(text: &str) -> Option<String> {
     // strtoull: nothing is 0, and a sign counts down from the top, so -1 is no limit at all.
     let one = |text: &str| {
         let number = match text.strip_prefix('-') {
@@ -211,7 +211,7 @@ pub fn limit(text: &str) -> Option<String> {
 /// A time offset, as seconds or as nanoseconds: liblxc keeps the two apart and prints only one of
 /// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimeOffset {
+pub(super) enum TimeOffset {
     /// Given in `h`, `m` or `s`.
     Seconds(i64),
     /// Given in `ms`, `us` or `ns`.
@@ -219,7 +219,7 @@ pub enum TimeOffset {
 }
 
 /// The value of `lxc.time.offset.*`: a number and a unit.
-pub fn time_offset(text: &str) -> Option<TimeOffset> {
+pub(super) fn time_offset(text: &str) -> Option<TimeOffset> {
     let text = skip_space(text);
     let sign = usize::from(text.starts_with(['+', '-']));
     let end = text.get(sign..)?.find(|c: char| !c.is_ascii_digit())? + sign;

@@ -18,7 +18,7 @@ const CONFIG: &str = "config";
 
 /// Why this is no call of LXC's.
 #[derive(Debug, PartialEq, Eq, Error)]
-pub enum CallError {
+pub(crate) enum CallError {
     /// Neither the arguments nor the environment are those of a hook.
     #[error("this program is run by LXC as a hook, not by hand: there is no {0}")]
     NotAHook(&'static str),
@@ -32,7 +32,7 @@ pub enum CallError {
 
 /// What a network script is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetCall {
+pub(crate) struct NetCall {
     /// The kind of interface: `veth`, …
     pub kind: String,
     /// The bridge or the interface on the host.
@@ -43,7 +43,7 @@ pub struct NetCall {
 
 /// What LXC tells a hook program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HookCall {
+pub(crate) struct HookCall {
     /// The hook version, 0 or 1.
     pub version: u32,
     /// The container.
@@ -72,7 +72,7 @@ pub struct HookCall {
 
 impl HookCall {
     /// Reads a call: the program's arguments without its name, and its environment.
-    pub fn from_env(
+    pub(crate) fn from_env(
         args: &[String],
         lookup: impl Fn(&str) -> Option<OsString>,
     ) -> Result<HookCall, CallError> {

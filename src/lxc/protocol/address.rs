@@ -8,7 +8,7 @@ use nix::sys::socket::UnixAddr;
 const HASHED_FROM: usize = 106;
 
 /// FNV-1a, 64 bits, as LXC hashes long names.
-pub fn fnv1a64(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a64(bytes: &[u8]) -> u64 {
     bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3))
@@ -16,7 +16,7 @@ pub fn fnv1a64(bytes: &[u8]) -> u64 {
 
 /// An lxcpath as it stands in a socket's name: without trailing slashes, otherwise untouched,
 /// because LXC does not resolve it either: the monitor's spelling must be the user's.
-pub fn trim_lxcpath(lxcpath: &str) -> &str {
+pub(crate) fn trim_lxcpath(lxcpath: &str) -> &str {
     lxcpath.trim_end_matches('/')
 }
 
@@ -32,13 +32,13 @@ pub fn socket_name(lxcpath: &str, name: &str) -> String {
 
 /// The address of a container's command socket. Its length is that of the name, without NUL or
 /// padding at the end.
-pub fn address(lxcpath: &str, name: &str) -> nix::Result<UnixAddr> {
+pub(crate) fn address(lxcpath: &str, name: &str) -> nix::Result<UnixAddr> {
     UnixAddr::new_abstract(socket_name(lxcpath, name).as_bytes())
 }
 
 /// The fifo by which a monitor tells `lxc-monitord` of states: below `run`, which is `/run` on a
 /// real host.
-pub fn fifo_path(run: &Path, lxcpath: &str) -> PathBuf {
+pub(crate) fn fifo_path(run: &Path, lxcpath: &str) -> PathBuf {
     // Not `Path::join`: the lxcpath begins with a slash, and joining would throw the front away.
     let mut path = run.as_os_str().to_owned();
     path.push("/lxc/");

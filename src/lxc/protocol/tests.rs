@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use super::address::fnv1a64;
 use super::*;
 
 /// Expected bytes, field after field.

@@ -67,7 +67,7 @@ impl fmt::Display for Action {
 
 impl Action {
     /// Does it, and tells what there was to do.
-    pub fn do_it(&self, kept: &mut Kept) -> Result<Vec<String>> {
+    pub(super) fn do_it(&self, kept: &mut Kept) -> Result<Vec<String>> {
         match self {
             Action::MountCgroups => {
                 kept.note(Step::Mount { path: MOUNT_POINT.into() })?;

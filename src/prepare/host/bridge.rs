@@ -12,7 +12,8 @@ const PRIVATE: u32 = 0o600;
 
 /// What looks after the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manager {
+#[allow(clippy::enum_variant_names, reason = "they are the names of programs")]
+pub(crate) enum Manager {
     /// systemd-networkd.
     Networkd,
     /// NetworkManager.
@@ -23,7 +24,7 @@ pub enum Manager {
 
 impl Manager {
     /// The one that is in use. (netplan writes for one of the first two.)
-    pub fn find(root: &Root) -> Option<Manager> {
+    pub(crate) fn find(root: &Root) -> Option<Manager> {
         if root.has("run/systemd/netif/state") || root.enables("systemd-networkd.service") {
             Some(Manager::Networkd)
         } else if root.has("run/NetworkManager") || root.enables("NetworkManager.service") {
@@ -36,7 +37,7 @@ impl Manager {
     }
 
     /// Its name.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Manager::Networkd => "systemd-networkd",
             Manager::NetworkManager => "NetworkManager",
@@ -45,7 +46,7 @@ impl Manager {
     }
 
     /// What makes it read its files.
-    pub fn reload(self, spec: &BridgeSpec) -> String {
+    pub(crate) fn reload(self, spec: &BridgeSpec) -> String {
         let bridge = &spec.bridge;
         match (self, &spec.port) {
             (Manager::Networkd, _) => "networkctl reload".to_owned(),
@@ -65,7 +66,7 @@ impl Manager {
 
     /// The files that make the bridge; `mac` is the hardware address of its port, which a DHCP
     /// server knows.
-    pub fn files(
+    pub(crate) fn files(
         self,
         root: &Root,
         spec: &BridgeSpec,
@@ -80,7 +81,7 @@ impl Manager {
 }
 
 /// The file that makes a bridge of this name already.
-pub fn defined(root: &Root, bridge: &str) -> Option<String> {
+pub(crate) fn defined(root: &Root, bridge: &str) -> Option<String> {
     let has_line = |file: &String, line: &str| {
         root.text(file).is_some_and(|text| {
             text.lines().any(|l| l.split_whitespace().collect::<String>() == line)

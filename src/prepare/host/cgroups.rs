@@ -8,7 +8,7 @@ use crate::preflight::Finding;
 use crate::prepare::change::Change;
 
 /// Where LXC looks for them.
-pub const MOUNT_POINT: &str = "/sys/fs/cgroup";
+pub(super) const MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// The controllers by which containers are limited.
 const WANTED: [&str; 5] = ["cpu", "cpuset", "io", "memory", "pids"];
 /// What has it mounted at boot, where systemd does not do it.
@@ -20,7 +20,7 @@ const DROP_IN: &str = "etc/systemd/system/lxc.service.d/lxc-cr.conf";
 
 /// What is to be done with the cgroups.
 #[derive(Debug, Default)]
-pub struct Cgroups {
+pub(super) struct Cgroups {
     /// What is not as it should be.
     pub findings: Vec<Finding>,
     /// Files.
@@ -59,7 +59,7 @@ fn layout(mountinfo: &str) -> Layout {
 }
 
 /// Looks at them.
-pub fn plan(root: &Root) -> anyhow::Result<Cgroups> {
+pub(super) fn plan(root: &Root) -> anyhow::Result<Cgroups> {
     let mut plan = Cgroups::default();
     let boot = "boot with systemd.unified_cgroup_hierarchy=1 on the kernel's command line";
     match layout(&root.text("proc/self/mountinfo").unwrap_or_default()) {

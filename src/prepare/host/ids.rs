@@ -52,7 +52,7 @@ fn free(all: &[Range]) -> u64 {
 }
 
 /// What root lacks, and the files with it.
-pub fn plan(root: &Root) -> anyhow::Result<(Vec<Finding>, Vec<Change>)> {
+pub(super) fn plan(root: &Root) -> anyhow::Result<(Vec<Finding>, Vec<Change>)> {
     let found = FILES.map(|file| ranges(&root.text(file).unwrap_or_default()));
     let start = free(&found.concat());
     let (mut findings, mut changes) = (Vec::new(), Vec::new());

@@ -10,7 +10,7 @@ use crate::prepare::host::spec::{Address, BridgeSpec};
 use crate::sys::netlink::Mac;
 
 /// The main file.
-pub const FILE: &str = "etc/network/interfaces";
+pub(super) const FILE: &str = "etc/network/interfaces";
 /// The directory that it may name.
 const DIR: &str = "etc/network/interfaces.d";
 /// Words that begin a stanza.
@@ -28,7 +28,7 @@ fn words(line: &str) -> Vec<&str> {
 }
 
 /// The file with a stanza for an interface.
-pub fn defined(root: &Root, name: &str) -> Option<String> {
+pub(super) fn defined(root: &Root, name: &str) -> Option<String> {
     let has = |text: String| {
         text.lines().any(|line| matches!(words(line)[..], ["iface", iface, ..] if iface == name))
     };
@@ -36,7 +36,11 @@ pub fn defined(root: &Root, name: &str) -> Option<String> {
 }
 
 /// The files that make a bridge.
-pub fn files(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<Vec<Change>> {
+pub(super) fn files(
+    root: &Root,
+    spec: &BridgeSpec,
+    mac: Option<Mac>,
+) -> anyhow::Result<Vec<Change>> {
     let mut changes = Vec::new();
     let ours = format!("{DIR}/lxc-cr-{}", spec.bridge);
     let main = root.text(FILE).unwrap_or_default();

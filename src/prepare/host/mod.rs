@@ -9,13 +9,13 @@
 //! Then only files are written: the user chooses the moment.
 
 mod apply;
-pub mod bridge;
+pub(crate) mod bridge;
 mod cgroups;
 mod ids;
 mod ifupdown;
 mod modules;
 mod root;
-pub mod spec;
+pub(crate) mod spec;
 mod tools;
 
 use std::path::Path;
@@ -119,7 +119,7 @@ impl Plan {
 }
 
 /// Looks at this host.
-pub fn look(spec: &BridgeSpec, settings: &Settings) -> Result<Plan> {
+pub(crate) fn look(spec: &BridgeSpec, settings: &Settings) -> Result<Plan> {
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let network = network(&mut netlink, spec)?;
     let loopback_up = netlink.link("lo").is_ok_and(|lo| lo.up);
@@ -318,7 +318,7 @@ fn make_bridge(spec: &BridgeSpec, network: &Network) -> Action {
 }
 
 /// Does it, and tells what. If something fails, all of it is taken back.
-pub fn apply(plan: &Plan) -> Result<Vec<String>> {
+pub(crate) fn apply(plan: &Plan) -> Result<Vec<String>> {
     let _held = hold()?;
     let mut kept = open_kept()?;
     let first = kept.len();
@@ -339,7 +339,7 @@ pub fn apply(plan: &Plan) -> Result<Vec<String>> {
 }
 
 /// Takes all back.
-pub fn undo() -> Result<Undone> {
+pub(crate) fn undo() -> Result<Undone> {
     if !Path::new(STATE).exists() {
         return Ok(Undone::default());
     }

@@ -63,7 +63,7 @@ fn names(list: &str, module: &str) -> bool {
 }
 
 /// What is missing, the file that has the others loaded, and those that are to be loaded now.
-pub fn plan(root: &Root) -> anyhow::Result<(Vec<Finding>, Vec<Change>, Vec<&'static str>)> {
+pub(super) fn plan(root: &Root) -> anyhow::Result<(Vec<Finding>, Vec<Change>, Vec<&'static str>)> {
     let release = root.text("proc/sys/kernel/osrelease").unwrap_or_default();
     let list = |name: &str| root.text(&format!("lib/modules/{}/{name}", release.trim()));
     let (Some(built_in), Some(modules)) = (list("modules.builtin"), list("modules.dep")) else {

@@ -7,7 +7,7 @@ use crate::prepare::change::{Change, Content};
 use crate::sys::files;
 
 /// The mode of a file that everybody may read.
-pub const PUBLIC: u32 = 0o644;
+pub(super) const PUBLIC: u32 = 0o644;
 
 /// A root.
 #[derive(Clone, Debug)]

@@ -81,7 +81,7 @@ impl fmt::Display for Cidr {
 }
 
 /// Checks the name of an interface: it goes into files of several languages.
-pub fn interface(name: &str) -> Result<String, String> {
+pub(crate) fn interface(name: &str) -> Result<String, String> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
     if first && name.len() <= NAME_MAX && name.chars().all(good) {

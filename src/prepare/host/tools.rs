@@ -25,7 +25,7 @@ const CHILDREN: &str = "/proc/thread-self/children";
 
 /// What there is.
 #[derive(Debug)]
-pub struct Tools {
+pub(super) struct Tools {
     /// The kernel and the programs that CRIU runs.
     pub host: Host,
     /// CRIU, or why there is none.
@@ -38,7 +38,7 @@ pub struct Tools {
 
 impl Tools {
     /// Looks at this host.
-    pub fn read(settings: &Settings, loopback_up: bool) -> Tools {
+    pub(super) fn read(settings: &Settings, loopback_up: bool) -> Tools {
         let criu = criu_version::find_cached(settings.criu.as_deref(), &criu_version_cache())
             .map_err(|e| e.to_string());
         let complaint = match &criu {
@@ -56,7 +56,7 @@ impl Tools {
     }
 
     /// Judges them; pure.
-    pub fn judge(&self) -> Vec<Finding> {
+    pub(super) fn judge(&self) -> Vec<Finding> {
         let mut found = host::judge_kernel(&self.host);
         let kernel = self.host.kernel;
         let (major, minor) = kernel;

@@ -31,7 +31,7 @@ impl Hierarchy {
 ///
 /// # Errors
 /// When cgroup2 is not mounted: on a pure v1 host nothing is done.
-pub fn hierarchies() -> Result<Vec<Hierarchy>> {
+pub(crate) fn hierarchies() -> Result<Vec<Hierarchy>> {
     let mounts = mounts()?;
     let mut found = vec![Hierarchy { controllers: Vec::new(), mount: unified_of(&mounts)? }];
     for (controllers, _) in
@@ -50,27 +50,22 @@ pub fn hierarchies() -> Result<Vec<Hierarchy>> {
 ///
 /// # Errors
 /// When it is not.
-pub fn unified_mount() -> Result<PathBuf> {
+pub(crate) fn unified_mount() -> Result<PathBuf> {
     unified_of(&mounts()?)
 }
 
-/// The cgroup2 path of a process, with a leading slash, relative to the mount's root.
-pub fn of_process(pid: i32) -> Result<PathBuf> {
-    path_of(&pid.to_string(), &[])?.with_context(|| format!("/proc/{pid}/cgroup names no cgroup2"))
-}
-
 /// The path of a process in a hierarchy; none where it has no such hierarchy.
-pub fn path_in(hierarchy: &Hierarchy, pid: i32) -> Result<Option<PathBuf>> {
+pub(super) fn path_in(hierarchy: &Hierarchy, pid: i32) -> Result<Option<PathBuf>> {
     path_of(&pid.to_string(), &hierarchy.controllers)
 }
 
 /// liblxc's base with `lxc.cgroup.relative = 1`: our own cgroup.
-pub fn own_base(hierarchy: &Hierarchy) -> Result<PathBuf> {
+pub(crate) fn own_base(hierarchy: &Hierarchy) -> Result<PathBuf> {
     Ok(path_of("self", &hierarchy.controllers)?.unwrap_or_else(|| PathBuf::from("/")))
 }
 
 /// liblxc's base for containers of root: the cgroup of pid 1, without systemd's own part of it.
-pub fn base(hierarchy: &Hierarchy) -> Result<PathBuf> {
+pub(crate) fn base(hierarchy: &Hierarchy) -> Result<PathBuf> {
     let path = path_in(hierarchy, 1)?.unwrap_or_else(|| PathBuf::from("/"));
     Ok(match path.file_name() {
         Some(last) if last == "init.scope" => path.parent().unwrap_or(Path::new("/")).to_owned(),

@@ -16,22 +16,22 @@ const MAX_SUFFIX: u32 = 999;
 const EMPTY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Who hears of directories that are made.
-pub type Note<'n> = &'n mut dyn FnMut(&Path, Option<i64>) -> Result<()>;
+pub(crate) type Note<'n> = &'n mut dyn FnMut(&Path, Option<i64>) -> Result<()>;
 
 /// By what a cgroup is told from another one that has its path later: its inode, of which the
 /// kernel gives none twice before the next boot.
-pub fn identity(dir: &Path) -> Result<i64> {
+pub(crate) fn identity(dir: &Path) -> Result<i64> {
     let meta = fs::metadata(dir).with_context(|| format!("inspect cgroup {}", dir.display()))?;
     Ok(meta.ino().cast_signed())
 }
 
 /// Whether a path leads to the cgroup of that identity.
-pub fn is_the(dir: &Path, known: i64) -> bool {
+pub(crate) fn is_the(dir: &Path, known: i64) -> bool {
     fs::metadata(dir).is_ok_and(|meta| meta.ino().cast_signed() == known)
 }
 
 /// Removes a cgroup that may be somebody else's, if nothing is in it. Says whether it did.
-pub fn remove_if_bare(dir: &Path) -> Result<bool> {
+pub(crate) fn remove_if_bare(dir: &Path) -> Result<bool> {
     match fs::remove_dir(dir) {
         Ok(()) => Ok(true),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -46,7 +46,7 @@ pub fn remove_if_bare(dir: &Path) -> Result<bool> {
 /// of them, the name with -1, -2, … is used in all, as liblxc does; where it has to be `exact`,
 /// that is an error. What is above them is made, too, and stays. `note` hears of each directory
 /// before it is made, and at once afterwards, then with its identity.
-pub fn make_new(
+pub(crate) fn make_new(
     wanted: &[(&Hierarchy, &Path)],
     exact: bool,
     note: Note<'_>,
@@ -98,7 +98,7 @@ fn make_all(cgroups: &[Cgroup], note: Note<'_>) -> Result<bool> {
 }
 
 /// Makes a cgroup, and those above it, where they are not there.
-pub fn make_if_missing(cgroup: &Cgroup) -> Result<()> {
+pub(crate) fn make_if_missing(cgroup: &Cgroup) -> Result<()> {
     if cgroup.dir.exists() {
         return Ok(());
     }
@@ -143,7 +143,7 @@ fn fill_cpuset(dir: &Path) -> Result<()> {
 /// nobody takes them back.
 ///
 /// A controller that cannot be handed on is left out: whether a limit needs it is seen later.
-pub fn hand_on_controllers(mount: &Path, dir: &Path) {
+pub(crate) fn hand_on_controllers(mount: &Path, dir: &Path) {
     let above: Vec<&Path> = dir.ancestors().skip(1).take_while(|a| a.starts_with(mount)).collect();
     for above in above.into_iter().rev() {
         let words = |file| -> Vec<String> {
@@ -163,7 +163,7 @@ pub fn hand_on_controllers(mount: &Path, dir: &Path) {
 
 /// Removes a cgroup and those below it. Tasks that are still ending are waited for; one that lives
 /// on is an error, it is not killed. A cgroup that is not there is no error.
-pub fn remove(dir: &Path) -> Result<()> {
+pub(crate) fn remove(dir: &Path) -> Result<()> {
     let end = Instant::now() + EMPTY_LIMIT;
     loop {
         match remove_tree(dir) {

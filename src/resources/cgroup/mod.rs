@@ -14,11 +14,11 @@
 //! | `make` | directories are made, under a name that is free in all hierarchies, and removed |
 //! | `tasks` | processes in them: entered, listed, frozen, ended |
 
-pub mod confine;
-pub mod devices;
+pub(crate) mod confine;
+pub(crate) mod devices;
 mod hierarchy;
 mod make;
-pub mod settings;
+pub(crate) mod settings;
 mod tasks;
 mod tree;
 
@@ -31,15 +31,18 @@ use anyhow::{Context, Result, bail};
 use crate::lxc::container::{self, Running};
 use crate::lxc::home::Home;
 
-pub use hierarchy::{Hierarchy, base, hierarchies, of_process, own_base, unified_mount};
-pub use make::{
+pub(crate) use hierarchy::{Hierarchy, base, hierarchies, own_base, unified_mount};
+pub(crate) use make::{
     Note, hand_on_controllers, identity, is_the, make_if_missing, make_new, remove, remove_if_bare,
 };
-pub use tasks::{
+pub use tasks::tasks;
+pub(crate) use tasks::{
     enter, frozen_below, is_frozen, is_our_kind, kill, move_our_kind, open_path, open_procs,
-    own_tasks, set_frozen, tasks,
+    own_tasks, set_frozen,
 };
-pub use tree::{Directory, OwnedFile, Tree};
+pub(crate) use tree::Tree;
+#[cfg(test)]
+pub(crate) use tree::{Directory, OwnedFile};
 
 /// A cgroup in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +81,7 @@ impl Cgroup {
 
 /// The payload cgroup of a running container in each hierarchy in which it has one; cgroup2's is
 /// the first.
-pub fn of_container(running: &Running) -> Result<Vec<Cgroup>> {
+pub(crate) fn of_container(running: &Running) -> Result<Vec<Cgroup>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
         let home =
@@ -101,14 +104,14 @@ pub fn of_container(running: &Running) -> Result<Vec<Cgroup>> {
 
 /// The one of these cgroups by which tasks are frozen as LXC does it: that of v1's freezer, or else
 /// cgroup2's.
-pub fn freezer(cgroups: &[Cgroup]) -> Option<&Cgroup> {
+pub(crate) fn freezer(cgroups: &[Cgroup]) -> Option<&Cgroup> {
     let legacy = cgroups.iter().find(|c| c.hierarchy.has("freezer"));
     legacy.or_else(|| cgroups.iter().find(|c| c.hierarchy.is_unified()))
 }
 
 /// The directory of a cgroup path below its mount. A path with `..` would leave the hierarchy and
 /// is refused.
-pub fn directory(mount: &Path, path: &Path) -> Result<PathBuf> {
+pub(crate) fn directory(mount: &Path, path: &Path) -> Result<PathBuf> {
     let mut full = mount.to_owned();
     for part in path.components() {
         match part {

@@ -15,7 +15,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// File names and what is in them.
-pub type Limits = BTreeMap<String, String>;
+pub(crate) type Limits = BTreeMap<String, String>;
 
 /// Controllers that are handed on to the directories below.
 const SUBTREE: &str = "cgroup.subtree_control";
@@ -92,7 +92,7 @@ fn confines(name: &str, value: &str) -> bool {
 }
 
 /// The settings of a directory.
-pub fn read(dir: &Path) -> Result<Limits> {
+pub(crate) fn read(dir: &Path) -> Result<Limits> {
     let what = || format!("read the settings of cgroup {}", dir.display());
     let mut limits = Limits::new();
     for entry in fs::read_dir(dir).with_context(what)? {
@@ -116,7 +116,7 @@ pub fn read(dir: &Path) -> Result<Limits> {
 
 /// The settings that a configuration's `lxc.cgroup2.*` lines make; a file may take several, one
 /// line each.
-pub fn of_config(items: &[(String, String)]) -> Limits {
+pub(crate) fn of_config(items: &[(String, String)]) -> Limits {
     let mut limits = Limits::new();
     for (name, value) in
         items.iter().filter(|(name, _)| !name.starts_with("devices") && !is_no_setting(name))
@@ -132,20 +132,20 @@ pub fn of_config(items: &[(String, String)]) -> Limits {
 
 /// Limits that cannot be set in this directory, for this host does not have them there: their names
 /// and values.
-pub fn missing(dir: &Path, limits: &Limits) -> Vec<String> {
+pub(crate) fn missing(dir: &Path, limits: &Limits) -> Vec<String> {
     let absent = |name: &str| fs::symlink_metadata(dir.join(name)).is_err();
     let confining = limits.iter().filter(|(n, v)| !is_no_setting(n) && confines(n, v) && absent(n));
     confining.map(|(name, value)| format!("{name} = {value}")).collect()
 }
 
 /// Whether there is something that only a directory without tasks can be given.
-pub fn has_structure(limits: &Limits) -> bool {
+pub(crate) fn has_structure(limits: &Limits) -> bool {
     limits.contains_key(TYPE) || limits.contains_key(SUBTREE)
 }
 
 /// Makes of a directory what its type and its controllers say: before there are tasks in it,
 /// parents first.
-pub fn set_structure(dir: &Path, limits: &Limits) -> Result<()> {
+pub(crate) fn set_structure(dir: &Path, limits: &Limits) -> Result<()> {
     if let Some(value) = limits.get(TYPE) {
         set(dir, TYPE, value)?;
     }
@@ -160,7 +160,7 @@ pub fn set_structure(dir: &Path, limits: &Limits) -> Result<()> {
 ///
 /// # Errors
 /// When a limit cannot be set.
-pub fn apply(dir: &Path, limits: &Limits) -> Result<Vec<String>> {
+pub(crate) fn apply(dir: &Path, limits: &Limits) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     // In the order of their names `cpu.idle` comes before the weight that it forbids, quotas before
     // what they bound.

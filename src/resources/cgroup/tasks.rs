@@ -16,7 +16,7 @@ const FREEZERS: [(&str, [&str; 2]); 2] =
 
 /// Whether a cgroup is frozen by itself, not by one above it. One in a hierarchy that cannot freeze
 /// is not.
-pub fn is_frozen(dir: &Path) -> Result<bool> {
+pub(crate) fn is_frozen(dir: &Path) -> Result<bool> {
     for (file, _) in FREEZERS {
         // v1 says in a file of its own what was asked of this very cgroup.
         let file = if file == "freezer.state" { "freezer.self_freezing" } else { file };
@@ -30,7 +30,7 @@ pub fn is_frozen(dir: &Path) -> Result<bool> {
 }
 
 /// Freezes or thaws a cgroup of cgroup2 or of v1's freezer; the kernel does it in its own time.
-pub fn set_frozen(dir: &Path, frozen: bool) -> Result<()> {
+pub(crate) fn set_frozen(dir: &Path, frozen: bool) -> Result<()> {
     let [unified, legacy] = FREEZERS;
     let (file, [thawed, stopped]) = if dir.join(legacy.0).exists() { legacy } else { unified };
     write_control(dir, file, if frozen { stopped } else { thawed })
@@ -38,7 +38,7 @@ pub fn set_frozen(dir: &Path, frozen: bool) -> Result<()> {
 
 /// The cgroups below this one that are frozen by themselves: an init freezes its services
 /// (`systemctl freeze`).
-pub fn frozen_below(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn frozen_below(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     let mut waiting = vec![dir.to_owned()];
     while let Some(next) = waiting.pop() {
@@ -57,7 +57,7 @@ pub fn frozen_below(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// A cgroup's `cgroup.procs`, open so that a process can put itself there.
-pub fn open_procs(dir: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_procs(dir: &Path) -> Result<OwnedFd> {
     let path = dir.join("cgroup.procs");
     let file = OpenOptions::new()
         .write(true)
@@ -68,7 +68,7 @@ pub fn open_procs(dir: &Path) -> Result<OwnedFd> {
 }
 
 /// A cgroup's directory as a descriptor, the way liblxc hands it to its tools.
-pub fn open_path(dir: &Path) -> Result<OwnedFd> {
+pub(crate) fn open_path(dir: &Path) -> Result<OwnedFd> {
     let file: File = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH | libc::O_DIRECTORY | libc::O_CLOEXEC)
@@ -78,17 +78,17 @@ pub fn open_path(dir: &Path) -> Result<OwnedFd> {
 }
 
 /// Moves a process, 0 for ourselves, into a cgroup.
-pub fn enter(dir: &Path, pid: i32) -> Result<()> {
+pub(crate) fn enter(dir: &Path, pid: i32) -> Result<()> {
     write_control(dir, "cgroup.procs", &pid.to_string())
 }
 
 /// Ends every task of a cgroup and of those below it, at once.
-pub fn kill(dir: &Path) -> Result<()> {
+pub(crate) fn kill(dir: &Path) -> Result<()> {
     write_control(dir, "cgroup.kill", "1")
 }
 
 /// The pids of the processes in this very cgroup.
-pub fn own_tasks(dir: &Path) -> Result<Vec<i32>> {
+pub(crate) fn own_tasks(dir: &Path) -> Result<Vec<i32>> {
     let path = dir.join("cgroup.procs");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
     Ok(text.lines().filter_map(|l| l.parse().ok()).collect())
@@ -96,7 +96,7 @@ pub fn own_tasks(dir: &Path) -> Result<Vec<i32>> {
 
 /// Moves the processes of a cgroup and of those below it that are of our own pid namespace to
 /// others.
-pub fn move_our_kind(from: &Path, to: &[&Cgroup]) -> Result<()> {
+pub(crate) fn move_our_kind(from: &Path, to: &[&Cgroup]) -> Result<()> {
     for pid in tasks(from)?.into_iter().filter(|pid| is_our_kind(*pid)) {
         for cgroup in to {
             match enter(&cgroup.dir, pid) {
@@ -115,7 +115,7 @@ pub(super) fn holds_our_kind(dir: &Path) -> Result<bool> {
 }
 
 /// Whether a process is of our own pid namespace: no container's.
-pub fn is_our_kind(pid: i32) -> bool {
+pub(crate) fn is_our_kind(pid: i32) -> bool {
     let pid_namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     pid_namespace("self").is_some_and(|ours| pid_namespace(&pid.to_string()) == Some(ours))
 }

@@ -52,7 +52,7 @@ pub struct External {
 
 /// What the mounts of a container are compared with.
 #[derive(Clone, Copy, Debug)]
-pub struct Host<'a> {
+pub(crate) struct Host<'a> {
     /// The host's mount table.
     pub table: &'a [Mount],
     /// Whether the container has a user namespace of its own.
@@ -60,7 +60,7 @@ pub struct Host<'a> {
 }
 
 /// The mounts of a container that come from the host; pure.
-pub fn externals(container: &[Mount], host: Host<'_>) -> Vec<External> {
+pub(crate) fn externals(container: &[Mount], host: Host<'_>) -> Vec<External> {
     let Some(root) = container.iter().rfind(|m| m.point == Path::new("/")) else {
         return Vec::new();
     };
@@ -115,7 +115,7 @@ fn is_remade(mount: &Mount, container: &[Mount], host: Host<'_>) -> bool {
 
 /// A mount of the host that shows what a container has mounted.
 #[derive(Clone, Copy, Debug)]
-pub struct Source<'a> {
+pub(crate) struct Source<'a> {
     /// The host's mount.
     mount: &'a Mount,
     /// Whether its path leads there: no later mount covers it.
@@ -126,7 +126,7 @@ pub struct Source<'a> {
 
 impl Source<'_> {
     /// Where on the host what is mounted in the container is.
-    pub fn path(&self, mount: &Mount) -> PathBuf {
+    pub(crate) fn path(&self, mount: &Mount) -> PathBuf {
         join(&self.mount.point, mount.root.strip_prefix(&self.mount.root).unwrap_or(Path::new("")))
     }
 }
@@ -136,7 +136,7 @@ impl Source<'_> {
 /// rest. Of several that show the same, one without other mounts below it, which would be bound
 /// with it; and rather the one in the container's root, which is what LXC took, with the flags and
 /// owners that a hook gave it there.
-pub fn source_of<'a>(mount: &Mount, host: &'a [Mount]) -> Option<Source<'a>> {
+pub(crate) fn source_of<'a>(mount: &Mount, host: &'a [Mount]) -> Option<Source<'a>> {
     let candidates = host
         .iter()
         .filter(|h| h.device == mount.device && mount.root.starts_with(&h.root))

@@ -4,8 +4,8 @@
 //! each. [`Mount::master`] and [`Mount::shared`] say where mounts propagate: what the host mounts
 //! later reaches the container through the first.
 
-pub mod external;
-pub mod identity;
+pub(crate) mod external;
+pub(crate) mod identity;
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use procfs::process::MountInfo;
 use procfs::process::MountOptFields::{self, Master, Shared};
 use serde::{Deserialize, Serialize};
 
-pub use external::External;
+pub(crate) use external::External;
 
 use crate::sys::process;
 
@@ -70,7 +70,7 @@ impl Mount {
 }
 
 /// The mount that a path leads to; pure.
-pub fn seen_at<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
+pub(crate) fn seen_at<'a>(table: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     let mut at = table.iter().find(|m| {
         m.point == Path::new("/") && !table.iter().any(|p| p.id == m.parent && p.id != m.id)
     })?;
@@ -99,12 +99,12 @@ const FLAGS: &[(&str, MsFlags)] = &[
     ("nosymfollow", NO_SYMLINKS),
 ];
 /// `MS_NOSYMFOLLOW`, include/uapi/linux/mount.h.
-pub const NO_SYMLINKS: MsFlags = MsFlags::from_bits_retain(256);
+pub(crate) const NO_SYMLINKS: MsFlags = MsFlags::from_bits_retain(256);
 /// How the kernel marks the root of a mount that was deleted. No path has two slashes otherwise.
 const DELETED: &str = "//deleted";
 
 /// The mount table of a process.
-pub fn table(pid: i32) -> Result<Vec<Mount>> {
+pub(crate) fn table(pid: i32) -> Result<Vec<Mount>> {
     let what = || format!("read /proc/{pid}/mountinfo");
     let lines =
         procfs::process::Process::new(pid).and_then(|p| p.mountinfo()).with_context(what)?;
@@ -144,7 +144,7 @@ fn group(fields: &[MountOptFields], of: impl Fn(&MountOptFields) -> Option<u32>)
 /// The process by whose mount namespace a container got what it has of the host: its monitor's,
 /// which has one of its own with `lxc.monitor.unshare`, and there what its hooks have mounted.
 /// Ours, where they are the same or it is gone.
-pub fn monitor_of(init: i32) -> Result<i32> {
+pub(crate) fn monitor_of(init: i32) -> Result<i32> {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
     let monitor = process::parent(init).with_context(|| format!("read /proc/{init}/stat"))?;
     let theirs = namespace(&monitor.to_string()).filter(|_| monitor != 0);
@@ -172,7 +172,7 @@ fn differing(then: &[(PathBuf, MsFlags)], now: &[Mount]) -> Vec<(PathBuf, MsFlag
 /// CRIU (4.2) makes one of several bind mounts of the same thing from the other, before it sets
 /// flags: LXC's template binds /lib and /usr/lib, which are one directory, and one of them came
 /// back writable.
-pub fn mend_flags(init: i32, then: &[(PathBuf, MsFlags)]) -> Result<()> {
+pub(crate) fn mend_flags(init: i32, then: &[(PathBuf, MsFlags)]) -> Result<()> {
     let changed = differing(then, &table(init)?);
     if changed.is_empty() {
         return Ok(());
@@ -203,7 +203,7 @@ pub struct HostFile {
 /// Standard streams of init that lead to a device of the host which no mount of the container
 /// shows: that is what `lxc.autodev = 0` with `lxc.console.path = none` gives (the host's
 /// /dev/null).
-pub fn host_streams(init: i32, container: &[Mount]) -> Result<Vec<HostFile>> {
+pub(crate) fn host_streams(init: i32, container: &[Mount]) -> Result<Vec<HostFile>> {
     let mut found: Vec<HostFile> = Vec::new();
     for number in 0..3 {
         let info = match fs::read_to_string(format!("/proc/{init}/fdinfo/{number}")) {
@@ -236,7 +236,7 @@ pub(crate) mod tests {
     use super::*;
 
     /// A mount for tests: its file system is mounted as a whole.
-    pub fn mount(id: i32, device: &str, root: &str, point: &str, kind: &str) -> Mount {
+    pub(crate) fn mount(id: i32, device: &str, root: &str, point: &str, kind: &str) -> Mount {
         Mount {
             id,
             parent: 0,

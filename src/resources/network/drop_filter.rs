@@ -17,7 +17,7 @@ use crate::sys::process::Process;
 
 /// DropFilter in a container that runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DropFilter {
+pub(crate) struct DropFilter {
     /// The container's init.
     pub init: i32,
     /// When that was started, as the kernel counts: another one has no gates.
@@ -28,7 +28,7 @@ pub struct DropFilter {
 
 impl DropFilter {
     /// Those of these interfaces; none if there is none.
-    pub fn of(interfaces: Vec<String>, init: &Process) -> Option<DropFilter> {
+    pub(crate) fn of(interfaces: Vec<String>, init: &Process) -> Option<DropFilter> {
         (!interfaces.is_empty()).then(|| DropFilter {
             init: init.pid(),
             start_time: init.start_time(),
@@ -37,7 +37,7 @@ impl DropFilter {
     }
 
     /// Closes them.
-    pub fn close(&self) -> Result<()> {
+    pub(crate) fn close(&self) -> Result<()> {
         let gate = make()?;
         match self.namespace()? {
             Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), Some(gate.as_fd())),
@@ -46,7 +46,7 @@ impl DropFilter {
     }
 
     /// Opens them; fine if the container is gone, and they with it.
-    pub fn open(&self) -> Result<()> {
+    pub(crate) fn open(&self) -> Result<()> {
         match self.namespace()? {
             Some(namespace) => set_gates(&self.interfaces, namespace.as_fd(), None),
             None => Ok(()),
@@ -62,7 +62,7 @@ impl DropFilter {
 }
 
 /// A gate, to be set at any number of interfaces.
-pub fn make() -> Result<OwnedFd> {
+pub(crate) fn make() -> Result<OwnedFd> {
     bpf::load_drop_all().context("make a gate for the container's interfaces (eBPF)")
 }
 
@@ -70,7 +70,7 @@ pub fn make() -> Result<OwnedFd> {
 ///
 /// # Errors
 /// All that could not be closed.
-pub fn close(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn close(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
     if interfaces.is_empty() {
         return Ok(());
     }
@@ -82,7 +82,7 @@ pub fn close(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
 ///
 /// # Errors
 /// All that could not be opened.
-pub fn open(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
+pub(crate) fn open(interfaces: &[String], container: BorrowedFd<'_>) -> Result<()> {
     if interfaces.is_empty() {
         return Ok(());
     }

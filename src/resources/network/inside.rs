@@ -32,7 +32,7 @@ const NAMESPACE: &str = "netns-";
 
 /// What the namespace holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inside {
+pub(crate) struct Inside {
     /// Its interfaces.
     interfaces: Vec<Interface>,
     /// Their addresses.
@@ -54,7 +54,11 @@ struct Interface {
 
 /// What is in a checkpoint of the network namespace with this number; none where only CRIU can
 /// bring it back. `ports` are the veth pairs that we make.
-pub fn of_checkpoint(shown: &Shown, netns: u32, ports: &[Port]) -> Result<Option<Inside>, Error> {
+pub(crate) fn of_checkpoint(
+    shown: &Shown,
+    netns: u32,
+    ports: &[Port],
+) -> Result<Option<Inside>, Error> {
     let dir = shown.dir();
     if Inventory::read(dir)?.network_lock != NetworkLock::Skip || !is_plain(dir, netns) {
         return Ok(None);
@@ -115,7 +119,7 @@ fn beside_the_defaults(mut rules: Vec<Described>) -> Option<Vec<Described>> {
 ///
 /// # Errors
 /// What the kernel has refused.
-pub fn fill(netns: BorrowedFd<'_>, inside: &Inside) -> anyhow::Result<()> {
+pub(crate) fn fill(netns: BorrowedFd<'_>, inside: &Inside) -> anyhow::Result<()> {
     // Else the kernel makes a link-local address by itself, and looks for duplicates of that.
     let links = inside.interfaces.iter().filter(|i| i.flags & libc::IFF_LOOPBACK as u32 == 0);
     let none_made = links.map(|i| (format!("ipv6/conf/{}/addr_gen_mode", i.name), "1".to_owned()));

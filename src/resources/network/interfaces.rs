@@ -77,7 +77,7 @@ const MODES: &[(&str, u32)] = &[("private", 1), ("vepa", 2), ("bridge", 4), ("pa
 
 /// An interface of the host in a container, to be brought back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PhysInterface {
+pub(crate) struct PhysInterface {
     /// Its name on the host.
     pub host: String,
     /// Its MTU on the host.
@@ -96,7 +96,7 @@ pub struct PhysInterface {
 /// What a container has of the host, and the namespace in which it is, held beyond the end of the
 /// container's init: with its last task a namespace goes, and what is no hardware goes with it.
 #[derive(Debug, Default)]
-pub struct PhysInterfaces {
+pub(crate) struct PhysInterfaces {
     phys_interfaces: Vec<PhysInterface>,
     namespace: Option<File>,
 }
@@ -106,7 +106,7 @@ impl PhysInterfaces {
     ///
     /// # Errors
     /// All that could not be brought back.
-    pub fn bring_back(self) -> Result<()> {
+    pub(crate) fn bring_back(self) -> Result<()> {
         let PhysInterfaces { phys_interfaces, namespace } = self;
         let mut errors = ErrorList::default();
         for phys_interface in &phys_interfaces {
@@ -120,7 +120,7 @@ impl PhysInterfaces {
 }
 
 /// The name inside and on the host of each interface that a configuration moves into the container.
-pub fn lent_by(config: &Config) -> Vec<(String, String)> {
+pub(crate) fn lent_by(config: &Config) -> Vec<(String, String)> {
     let lent = config.nics().iter().filter(|n| n.kind == NicKind::Phys);
     let named = lent.filter_map(|nic| {
         // One that matches a pattern: which one it was is not told.
@@ -131,7 +131,7 @@ pub fn lent_by(config: &Config) -> Vec<(String, String)> {
 }
 
 /// Those that a configuration names, for a container of which nothing was recorded.
-pub fn of_config(config: &Config) -> Vec<Device> {
+pub(crate) fn of_config(config: &Config) -> Vec<Device> {
     let device = |inside, from| Device { inside, inside_index: 0, mac: None, from };
     let upon = config.nics().iter().filter(|n| n.kind == NicKind::Macvlan).filter_map(|nic| {
         let inside = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
@@ -146,7 +146,7 @@ pub fn of_config(config: &Config) -> Vec<Device> {
 
 /// Those of a container; they leave the survey. What is lent may be an end of a veth pair, and then
 /// looks like a port.
-pub fn among(survey: &mut Survey, lent: &[(String, String)]) -> Vec<Device> {
+pub(crate) fn among(survey: &mut Survey, lent: &[(String, String)]) -> Vec<Device> {
     let host_of =
         |inside: &str| lent.iter().find(|(i, _)| i == inside).map(|(_, host)| host.clone());
     let mut devices = Vec::new();
@@ -182,7 +182,7 @@ pub fn among(survey: &mut Survey, lent: &[(String, String)]) -> Vec<Device> {
 /// Why an interface cannot be had again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{inside} needs the interface '{host}' of the host, which is not there")]
-pub struct NotThere {
+pub(crate) struct NotThere {
     /// The interface in the container.
     pub inside: String,
     /// That of the host.
@@ -190,7 +190,7 @@ pub struct NotThere {
 }
 
 /// The first whose interface of the host is missing; pure.
-pub fn missing(devices: &[Device], links: &[Link]) -> Option<NotThere> {
+pub(crate) fn missing(devices: &[Device], links: &[Link]) -> Option<NotThere> {
     devices.iter().find_map(|device| {
         let host = device.from.host();
         let there = links.iter().any(|l| l.name == host);
@@ -201,7 +201,7 @@ pub fn missing(devices: &[Device], links: &[Link]) -> Option<NotThere> {
 /// Makes or moves them into a container's network namespace, each with its gate closed.
 /// `before_each` is called before one of the host's leaves it, so that its undo ([`bring_back`]) is
 /// on disk; it is in `phys_interfaces` from then on.
-pub fn bring_in(
+pub(crate) fn bring_in(
     nl: &mut Netlink,
     devices: &[Device],
     container: BorrowedFd<'_>,
@@ -269,7 +269,7 @@ pub fn bring_in(
 
 /// Brings an interface back to the host, from the namespace of its container's init if that lives,
 /// and gives it its name and MTU. Says whether there was something to do.
-pub fn bring_back(nl: &mut Netlink, phys_interface: &PhysInterface) -> Result<bool> {
+pub(crate) fn bring_back(nl: &mut Netlink, phys_interface: &PhysInterface) -> Result<bool> {
     let init = Process::reopen(phys_interface.init, phys_interface.start_time).ok();
     let namespace = init.as_ref().map_or(Ok(None), |init| namespace_of(init.pid()))?;
     // The number was still its own when the namespace was opened.
@@ -328,7 +328,7 @@ fn bring_back_from(
 }
 
 /// The interfaces in the container that a dump has to keep packets from: those on no bridge.
-pub fn without_bridge(devices: &[Device], ports: &[Port]) -> Vec<String> {
+pub(crate) fn without_bridge(devices: &[Device], ports: &[Port]) -> Vec<String> {
     let upon =
         devices.iter().filter(|d| matches!(d.from, Origin::Upon { .. })).map(|d| d.inside.clone());
     let routed = ports.iter().filter(|p| p.bridge.is_none()).map(|p| p.inside.clone());

@@ -77,11 +77,11 @@ pub struct Saved {
 }
 
 /// A table of nftables: its family and its name.
-pub type Table = (String, String);
+pub(crate) type Table = (String, String);
 
 /// Why tables cannot be restored.
 #[derive(Debug, thiserror::Error)]
-pub enum Unsaved {
+pub(crate) enum Unsaved {
     /// A tool is not installed.
     #[error("{0} is not installed on the host")]
     NoTool(&'static str),
@@ -94,7 +94,7 @@ pub enum Unsaved {
 }
 
 /// The tables of a network namespace that have extensions; none where there are no such rules.
-pub fn save(netns: BorrowedFd<'_>) -> Result<Vec<Saved>, Unsaved> {
+pub(crate) fn save(netns: BorrowedFd<'_>) -> Result<Vec<Saved>, Unsaved> {
     let saved = in_netns(netns, || {
         let kernel =
             Kernel::read().context("list the rules of nftables").map_err(Unsaved::Refused)?;
@@ -231,12 +231,12 @@ fn is_harmless(word: &str) -> bool {
 }
 
 /// Restores tables into a network namespace.
-pub fn restore(netns: BorrowedFd<'_>, saved: &[Saved]) -> Result<()> {
+pub(crate) fn restore(netns: BorrowedFd<'_>, saved: &[Saved]) -> Result<()> {
     in_netns(netns, || restore_in_this(saved)).context("enter the container's network namespace")?
 }
 
 /// Restores them in a network namespace that goes at once, and compares them.
-pub fn try_out(saved: &[Saved]) -> Result<()> {
+pub(crate) fn try_out(saved: &[Saved]) -> Result<()> {
     if saved.is_empty() {
         return Ok(());
     }

@@ -27,18 +27,18 @@ const PROXY: u8 = 8;
 const UP: u32 = 0x1 | 0x1000;
 
 /// The name of an interface in the container.
-pub fn inside(nic: &Nic) -> String {
+pub(crate) fn inside(nic: &Nic) -> String {
     nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index))
 }
 
 /// Whether the host's end of a pair reaches the world by routes and not by a bridge.
-pub fn is_routed(nic: &Nic) -> bool {
+pub(crate) fn is_routed(nic: &Nic) -> bool {
     nic.kind == NicKind::Veth && nic.veth_mode == Some(VethMode::Router)
 }
 
 /// What LXC gives the host's end. `gateways` are the addresses of its link, for a gateway that is
 /// `auto`.
-pub fn of_host_end(nic: &Nic, gateways: &[IpAddr]) -> LinkState {
+pub(crate) fn of_host_end(nic: &Nic, gateways: &[IpAddr]) -> LinkState {
     let mut state = LinkState { flags: UP, queues: queues(nic), ..LinkState::default() };
     let mut set =
         |key: &str| drop(state.settings.insert(key.replacen("IF", LINK, 1), "1".to_owned()));
@@ -78,7 +78,7 @@ pub fn of_host_end(nic: &Nic, gateways: &[IpAddr]) -> LinkState {
 }
 
 /// What its link is told for the sake of the container's addresses (`l2proxy`).
-pub fn of_link(nic: &Nic) -> Vec<Elsewhere> {
+pub(crate) fn of_link(nic: &Nic) -> Vec<Elsewhere> {
     let Some(link) = nic.link.as_ref().filter(|_| nic.l2proxy) else { return Vec::new() };
     let answers =
         addresses(nic).into_iter().map(|ip| Elsewhere { link: link.clone(), message: proxy(ip) });
@@ -126,12 +126,12 @@ fn proxy(ip: IpAddr) -> Message {
 }
 
 /// What is known of a host's end that was not recorded: what LXC gives it.
-pub fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
+pub(crate) fn unrecorded(nic: &Nic, netlink: &mut Netlink) -> Result<LinkState> {
     Ok(of_host_end(nic, &addresses_of_link(nic, netlink)?))
 }
 
 /// A gateway that is `auto` is an address of the link.
-pub fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
+pub(crate) fn addresses_of_link(nic: &Nic, netlink: &mut Netlink) -> Result<Vec<IpAddr>> {
     let Some(name) = nic.link.as_deref().filter(|_| is_routed(nic)) else { return Ok(Vec::new()) };
     let link = netlink.link(name).with_context(|| format!("find {name}"))?;
     let found =

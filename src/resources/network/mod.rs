@@ -34,19 +34,19 @@ use state::LinkState;
 use std::fs::File;
 
 pub mod apply;
-pub mod drop_filter;
-pub mod inside;
-pub mod interfaces;
-pub mod iptables;
-pub mod lxc_defaults;
-pub mod multicast;
-pub mod neighbours;
-pub mod plan;
-pub mod ports;
-pub mod stale_veth;
-pub mod state;
-pub mod sysctl;
-pub mod tables;
+pub(crate) mod drop_filter;
+pub(crate) mod inside;
+pub(crate) mod interfaces;
+pub(crate) mod iptables;
+pub(crate) mod lxc_defaults;
+pub(crate) mod multicast;
+pub(crate) mod neighbours;
+pub(crate) mod plan;
+pub(crate) mod ports;
+pub(crate) mod stale_veth;
+pub(crate) mod state;
+pub(crate) mod sysctl;
+pub(crate) mod tables;
 
 /// The MTU of a link of which nothing was recorded: Ethernet's.
 const ETHERNET_MTU: u32 = 1500;

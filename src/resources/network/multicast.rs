@@ -28,7 +28,7 @@ pub struct Membership {
 }
 
 /// The memberships of all sockets of a container that stands still.
-pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Membership>> {
+pub(crate) fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Membership>> {
     let joined = multicast::joined(init).context("read the groups of the container's network")?;
     let (mut found, mut seen) = (Vec::new(), BTreeSet::new());
     for task in cgroup::tasks(payload)? {
@@ -57,7 +57,7 @@ pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Membership>> {
 }
 
 /// Has the sockets of a restored container join their groups again.
-pub fn rejoin(payload: &Path, memberships: &[Membership]) -> Result<()> {
+pub(crate) fn rejoin(payload: &Path, memberships: &[Membership]) -> Result<()> {
     if memberships.is_empty() {
         return Ok(());
     }

@@ -16,7 +16,7 @@ const PAYLOAD: &str = "lxc.payload.";
 
 /// An interface in another network namespace, the host's end of which is on a bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Neighbour {
+pub(crate) struct Neighbour {
     /// Whose it is, in words.
     pub who: String,
     /// The bridge.
@@ -28,7 +28,7 @@ pub struct Neighbour {
 }
 
 /// All of them that can be seen from here.
-pub fn all(netlink: &mut Netlink) -> Result<Vec<Neighbour>> {
+pub(crate) fn all(netlink: &mut Netlink) -> Result<Vec<Neighbour>> {
     let mut seen =
         BTreeSet::from([id("thread-self").context("inspect our own network namespace")?]);
     let mut found = Vec::new();

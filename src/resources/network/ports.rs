@@ -17,7 +17,7 @@ use crate::sys::netlink::{Error, Link, Mac, Netlink, Route, in_netns};
 const RUNNING_LIMIT: Duration = Duration::from_millis(500);
 
 /// The kind of a virtual Ethernet pair, as the kernel spells it.
-pub const VETH: &str = "veth";
+pub(crate) const VETH: &str = "veth";
 
 /// The kind of a Linux bridge.
 pub(super) const BRIDGE: &str = "bridge";
@@ -129,7 +129,10 @@ pub fn survey(nl: &mut Netlink, container_netns: BorrowedFd<'_>) -> anyhow::Resu
 
 /// Reads all else that the host's ends have, and gives what other links have for the sake of these
 /// addresses.
-pub fn add_states(ports: &mut [Port], addresses: &[IpAddr]) -> anyhow::Result<Vec<Elsewhere>> {
+pub(crate) fn add_states(
+    ports: &mut [Port],
+    addresses: &[IpAddr],
+) -> anyhow::Result<Vec<Elsewhere>> {
     let indices: Vec<u32> = ports.iter().map(|port| port.host_index).collect();
     let tables =
         Tables::read(&indices).context("read what the host's ends of its veth pairs have")?;
@@ -218,7 +221,7 @@ fn take_off(nl: &mut Netlink, port: &Port, bridge: &str) -> anyhow::Result<bool>
 /// peer that has seen such a packet throws away what the restored container sends, for it bears an
 /// older time stamp (RFC 7323, PAWS). `fe:ff` is also higher than any address that a bridge would
 /// take over from its port.
-pub fn placeholder_mac(index: u32) -> Mac {
+pub(crate) fn placeholder_mac(index: u32) -> Mac {
     let [a, b, c, d] = index.to_be_bytes();
     Mac([0xfe, 0xff, a, b, c, d])
 }
@@ -245,7 +248,7 @@ pub fn unlock(nl: &mut Netlink, ports: &[Port]) -> anyhow::Result<()> {
 }
 
 /// Whether a port that is still there is off the bridge on which it belongs, or in disguise.
-pub fn is_detached(nl: &mut Netlink, port: &Port) -> bool {
+pub(crate) fn is_detached(nl: &mut Netlink, port: &Port) -> bool {
     let Ok(Some(link)) = own_link(nl, port) else { return false };
     let bridge = link.controller.and_then(|index| nl.link_by_index(index).ok()).map(|b| b.name);
     bridge != port.bridge || (port.mac_host.is_some() && link.mac != port.mac_host)

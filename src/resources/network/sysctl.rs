@@ -18,7 +18,7 @@ use anyhow::{Context, Result};
 use crate::sys::netlink::{in_netns, in_new_netns};
 
 /// Sysctls by their path below [`BASE`].
-pub type Sysctls = BTreeMap<String, String>;
+pub(crate) type Sysctls = BTreeMap<String, String>;
 
 const BASE: &str = "/proc/sys/net";
 /// The directory of interfaces' settings, in that of each family.
@@ -36,7 +36,7 @@ const NEIGHBOURS: &str = "/neigh/";
 
 /// What somebody has set in a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// All but those of interfaces.
     pub general: Sysctls,
     /// Those of interfaces, as far as they are not what the others lead to.
@@ -44,7 +44,7 @@ pub struct Settings {
 }
 
 /// What somebody has set in a network namespace.
-pub fn read(netns: BorrowedFd<'_>) -> Result<Settings> {
+pub(crate) fn read(netns: BorrowedFd<'_>) -> Result<Settings> {
     let all = in_netns(netns, read_all).context("enter the container's network namespace")?;
     let all = all.with_context(|| format!("read {BASE}"))?;
     let new = in_new_netns(read_all).context("make a network namespace to compare with")?;
@@ -82,7 +82,7 @@ fn interface_of(name: &str) -> Option<&str> {
 
 /// The settings that hold before any interface is made, so that each begins with them; and those of
 /// the interfaces.
-pub fn before_interfaces(settings: &Sysctls) -> (Sysctls, Sysctls) {
+pub(crate) fn before_interfaces(settings: &Sysctls) -> (Sysctls, Sysctls) {
     let early =
         |name: &str| interface_of(name).is_some_and(|i| [ALL, DEFAULT, LOOPBACK].contains(&i));
     settings.iter().map(|(n, v)| (n.clone(), v.clone())).partition(|(name, _)| early(name))
@@ -98,7 +98,7 @@ fn made(name: &str, value: &str, new: &Sysctls) -> bool {
 }
 
 /// Sets what is not so; returns what could not be set.
-pub fn apply(netns: BorrowedFd<'_>, settings: &Sysctls) -> Result<Vec<String>> {
+pub(crate) fn apply(netns: BorrowedFd<'_>, settings: &Sysctls) -> Result<Vec<String>> {
     if settings.is_empty() {
         return Ok(Vec::new());
     }
@@ -112,13 +112,13 @@ pub fn apply(netns: BorrowedFd<'_>, settings: &Sysctls) -> Result<Vec<String>> {
 }
 
 /// What stands for the name of a link in the settings of [`of_link`].
-pub const LINK: &str = "*";
+pub(crate) const LINK: &str = "*";
 /// The directories that have one directory for each link.
 const OF_LINKS: [&str; 5] = ["ipv4/conf", "ipv6/conf", "ipv4/neigh", "ipv6/neigh", "mpls/conf"];
 
 /// The settings of a link in this thread's network namespace that are not those with which one
 /// begins.
-pub fn of_link(name: &str) -> Sysctls {
+pub(crate) fn of_link(name: &str) -> Sysctls {
     let mut found = Sysctls::new();
     for dir in OF_LINKS {
         let base = Path::new(BASE).join(dir);
@@ -142,7 +142,7 @@ pub fn of_link(name: &str) -> Sysctls {
 }
 
 /// Gives a link in this thread's network namespace such settings; returns what could not be set.
-pub fn apply_to_link(settings: &Sysctls, name: &str) -> Vec<String> {
+pub(crate) fn apply_to_link(settings: &Sysctls, name: &str) -> Vec<String> {
     let (last, first): (Vec<_>, Vec<_>) =
         settings.iter().partition(|(name, _)| name.ends_with(LAST));
     let named = |key: &str| key.replacen(&format!("/{LINK}/"), &format!("/{name}/"), 1);
@@ -151,7 +151,7 @@ pub fn apply_to_link(settings: &Sysctls, name: &str) -> Vec<String> {
 
 /// Does something in a network namespace while these settings hold, as far as it has them; then
 /// they are as before.
-pub fn meanwhile<T: Send>(
+pub(crate) fn meanwhile<T: Send>(
     netns: BorrowedFd<'_>,
     settings: &Sysctls,
     f: impl FnOnce() -> T + Send,

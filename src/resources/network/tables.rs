@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 const FILES: [&str; 2] = ["ip_tables_names", "ip6_tables_names"];
 
 /// Whether any of these tasks has a network namespace with such a table.
-pub fn in_use(tasks: &[i32]) -> Result<bool> {
+pub(crate) fn in_use(tasks: &[i32]) -> Result<bool> {
     let mut seen = BTreeSet::new();
     for pid in tasks {
         // A task that has ended has no table to save.

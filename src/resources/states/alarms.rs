@@ -29,7 +29,7 @@ pub struct Alarm {
 }
 
 /// Those of tasks that stand still, of which CRIU has written the images since this time of day.
-pub fn of_tasks(images: &Path, since: Duration) -> Result<Vec<Alarm>> {
+pub(crate) fn of_tasks(images: &Path, since: Duration) -> Result<Vec<Alarm>> {
     let timers = posix_timers(images).context("read its timers from the images")?;
     if !timers.iter().any(may_be_of_the_day) {
         return Ok(Vec::new());
@@ -65,7 +65,7 @@ fn matched(
 }
 
 /// Has its process set a timer.
-pub fn set(stopped: &Stopped, alarm: &Alarm) -> Result<()> {
+pub(crate) fn set(stopped: &Stopped, alarm: &Alarm) -> Result<()> {
     const TIMER_ABSTIME: u64 = 1;
     // struct itimerspec.
     let [interval, due] =

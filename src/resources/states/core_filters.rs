@@ -24,14 +24,14 @@ pub struct CoreFilter {
 }
 
 /// Those of the tasks of a container that stands still. Whatever has ended has none.
-pub fn of_tasks(payload: &Path) -> Result<Vec<CoreFilter>> {
+pub(crate) fn of_tasks(payload: &Path) -> Result<Vec<CoreFilter>> {
     let of = |task: i32| Some(CoreFilter { pid: number_inside(task)?, filter: read(task)? });
     let found = cgroup::tasks(payload)?.into_iter().filter_map(of);
     Ok(found.filter(|f| f.filter != DEFAULT).collect())
 }
 
 /// Gives them to the restored tasks.
-pub fn set(payload: &Path, filters: &[CoreFilter]) -> Result<()> {
+pub(crate) fn set(payload: &Path, filters: &[CoreFilter]) -> Result<()> {
     if filters.is_empty() {
         return Ok(());
     }

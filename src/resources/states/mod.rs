@@ -9,14 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-pub mod alarms;
-pub mod core_filters;
-pub mod own_calls;
-pub mod personality;
-pub mod scheduling;
-pub mod sockets;
-pub mod timers;
-pub mod tmpfs;
+pub(crate) mod alarms;
+pub(crate) mod core_filters;
+pub(crate) mod own_calls;
+pub(crate) mod personality;
+pub(crate) mod scheduling;
+pub(crate) mod sockets;
+pub(crate) mod timers;
+pub(crate) mod tmpfs;
 
 use alarms::Alarm;
 use own_calls::OwnCalls;

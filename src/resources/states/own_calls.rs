@@ -107,10 +107,10 @@ fn flush(value: u64) -> Option<u64> {
 }
 
 /// The states of a process, by name.
-pub type Values = BTreeMap<String, u64>;
+pub(crate) type Values = BTreeMap<String, u64>;
 
 /// Those that were read, by process and its start time.
-pub type Read = BTreeMap<(i32, u64), Values>;
+pub(crate) type Read = BTreeMap<(i32, u64), Values>;
 
 /// A process with states that a new one does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,7 +124,7 @@ pub struct OwnCalls {
 /// Reads those of all processes that run in a cgroup and below it; none may be frozen. One that
 /// cannot be held just now (it is stopped, traced, or waits in the kernel) is left out: it counts
 /// as its parent does.
-pub fn read(payload: &Path) -> Result<Read> {
+pub(crate) fn read(payload: &Path) -> Result<Read> {
     let mut found = Read::new();
     for task in cgroup::tasks(payload)? {
         let Ok(started) = start_time(task) else { continue };
@@ -149,7 +149,7 @@ fn read_one(stopped: &Stopped) -> Values {
 }
 
 /// What is to be recorded of the tasks of a container that stands still.
-pub fn of_tasks(payload: &Path, read: &Read) -> Result<Vec<OwnCalls>> {
+pub(crate) fn of_tasks(payload: &Path, read: &Read) -> Result<Vec<OwnCalls>> {
     let of = |task: i32| {
         let values = inherited(task, read)?;
         (!values.is_empty())
@@ -181,7 +181,11 @@ struct Orders<'a> {
 ///
 /// # Errors
 /// When a state cannot be set. Then the container is frozen or goes on, and has to be ended.
-pub fn restore(payload: &Path, recorded: &[OwnCalls], alarms: &[Alarm]) -> Result<Vec<String>> {
+pub(crate) fn restore(
+    payload: &Path,
+    recorded: &[OwnCalls],
+    alarms: &[Alarm],
+) -> Result<Vec<String>> {
     let mut threads = Vec::new();
     for task in cgroup::tasks(payload)? {
         let Some(inside) = number_inside(task) else { continue };

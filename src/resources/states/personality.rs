@@ -10,14 +10,14 @@ const LINUX32: u32 = 0x0008;
 const NO_RANDOMIZE: u32 = 0x0004_0000;
 
 /// A process's personality.
-pub fn of(pid: i32) -> Option<u32> {
+pub(crate) fn of(pid: i32) -> Option<u32> {
     u32::from_str_radix(fs::read_to_string(format!("/proc/{pid}/personality")).ok()?.trim(), 16)
         .ok()
 }
 
 /// What of a personality CRIU can have, and so hand on. Other bits change what its own system calls
 /// do.
-pub fn to_be_handed_on(personality: u32) -> u32 {
+pub(crate) fn to_be_handed_on(personality: u32) -> u32 {
     personality & (LINUX32 | NO_RANDOMIZE)
 }
 

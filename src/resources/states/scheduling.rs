@@ -71,7 +71,7 @@ impl Scheduling {
 }
 
 /// Those of the threads of a container that stands still.
-pub fn of_tasks(payload: &Path) -> Result<Vec<Scheduling>> {
+pub(crate) fn of_tasks(payload: &Path) -> Result<Vec<Scheduling>> {
     let usual = processors_of(Some(1)).context("read the processors of the host")?;
     let mut found = Vec::new();
     for task in cgroup::tasks(payload)? {
@@ -83,7 +83,7 @@ pub fn of_tasks(payload: &Path) -> Result<Vec<Scheduling>> {
 }
 
 /// Gives the restored threads theirs.
-pub fn set(payload: &Path, scheduling: &[Scheduling]) -> Result<()> {
+pub(crate) fn set(payload: &Path, scheduling: &[Scheduling]) -> Result<()> {
     if scheduling.is_empty() {
         return Ok(());
     }

@@ -35,7 +35,7 @@ pub struct Socket {
 type Options = BTreeMap<&'static str, Vec<u8>>;
 
 /// The sockets of the tasks of a container that stands still, as far as they differ from new ones.
-pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Socket>> {
+pub(crate) fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Socket>> {
     let mut seen = BTreeSet::new();
     let mut sockets = Vec::new();
     for task in cgroup::tasks(payload)? {
@@ -70,7 +70,7 @@ pub fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Socket>> {
 ///
 /// # Errors
 /// When that is an option that guards its socket.
-pub fn restore(payload: &Path, sockets: &[Socket]) -> Result<Vec<String>> {
+pub(crate) fn restore(payload: &Path, sockets: &[Socket]) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     if sockets.is_empty() {
         return Ok(notes);

@@ -84,7 +84,7 @@ impl TimerFd {
 }
 
 /// Those of the tasks of a container that stands still.
-pub fn of_tasks(payload: &Path) -> Result<Vec<TimerFd>> {
+pub(crate) fn of_tasks(payload: &Path) -> Result<Vec<TimerFd>> {
     let mut found = Vec::new();
     for task in cgroup::tasks(payload)? {
         // What has ended has none.
@@ -121,7 +121,7 @@ fn settled(process: &Process, number: i32) -> Result<Timer> {
 
 /// Sets the timers of restored tasks. Without a record of them (`recorded`), those that CRIU has
 /// left standing start anew.
-pub fn set(payload: &Path, recorded: Option<&[TimerFd]>) -> Result<()> {
+pub(crate) fn set(payload: &Path, recorded: Option<&[TimerFd]>) -> Result<()> {
     let mut errors = ErrorList::default();
     for task in cgroup::tasks(payload)? {
         let set = match recorded {

@@ -33,7 +33,7 @@ pub struct TmpfsFile {
 ///
 /// # Errors
 /// Where a mount or a file cannot be read, or there are more files than could be kept.
-pub fn read(init: i32) -> Result<Vec<TmpfsFile>> {
+pub(crate) fn read(init: i32) -> Result<Vec<TmpfsFile>> {
     let of_host = mounts::table(std::process::id().cast_signed())?;
     let table = mounts::table(init)?;
     let mut seen: BTreeSet<&str> = of_host.iter().map(|mount| mount.device.as_str()).collect();
@@ -90,7 +90,7 @@ fn walk(entry: &Entry, facts: Facts, path: PathBuf, found: &mut Vec<TmpfsFile>) 
 ///
 /// # Errors
 /// The first that the kernel has refused; the others are tried all the same.
-pub fn restore(init: i32, files: &[TmpfsFile]) -> Result<()> {
+pub(crate) fn restore(init: i32, files: &[TmpfsFile]) -> Result<()> {
     let mut outcome = Ok(());
     for file in files {
         let entry = match below(init, &file.path) {

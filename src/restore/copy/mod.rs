@@ -67,7 +67,7 @@ pub(super) struct Claim {
 impl Copy {
     /// The copy that a checkpoint becomes in a container of another name, and its record. None for
     /// the container's own.
-    pub fn of(
+    pub(super) fn of(
         record: &Record,
         defined: &Defined,
         images: &Path,
@@ -121,7 +121,7 @@ impl Copy {
     }
 
     /// What it takes for itself on the network.
-    pub fn claims(&self) -> Vec<Claim> {
+    pub(super) fn claims(&self) -> Vec<Claim> {
         let claims = self.interfaces.iter().map(|interface| {
             let own = self
                 .network
@@ -143,12 +143,12 @@ impl Copy {
     }
 
     /// What became of addresses of the original.
-    pub fn moved(&self, ip: IpAddr) -> Option<IpAddr> {
+    pub(super) fn moved(&self, ip: IpAddr) -> Option<IpAddr> {
         self.network.moved.get(&ip).copied()
     }
 
     /// Shows CRIU the copy's host name, addresses and labels.
-    pub fn show(&self, shown: &mut Shown) -> Result<(), images::Error> {
+    pub(super) fn show(&self, shown: &mut Shown) -> Result<(), images::Error> {
         if let Some((original, own)) = &self.profiles {
             images::relabel(shown, |label| own.relabelled(original, label))?;
         }
@@ -168,18 +168,18 @@ impl Copy {
     }
 
     /// The hardware address of an interface.
-    pub fn mac_of(&self, inside: &str) -> Option<Mac> {
+    pub(super) fn mac_of(&self, inside: &str) -> Option<Mac> {
         self.interfaces.iter().find(|i| i.inside == inside)?.mac
     }
 
     /// Shows CRIU the copy's hardware addresses, in what it is shown of the interfaces.
-    pub fn show_macs(&self, shown: &mut Shown, image: &str) -> Result<(), images::Error> {
+    pub(super) fn show_macs(&self, shown: &mut Shown, image: &str) -> Result<(), images::Error> {
         let mac = |name: &str| self.mac_of(name).map(|mac| mac.0);
         shown.change(image, |path, bytes| images::with_macs(path, bytes, mac))
     }
 
     /// The copy in words, for `--dry-run`.
-    pub fn in_words(&self) -> Vec<String> {
+    pub(super) fn in_words(&self) -> Vec<String> {
         let mut lines = vec![format!("it is a copy of {}", self.original.name)];
         for Claim { inside, mac, addresses, .. } in self.claims() {
             let addresses: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();

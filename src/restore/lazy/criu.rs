@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 
 /// A message.
 #[derive(Debug)]
-pub enum Message {
+pub(super) enum Message {
     /// The memory of a task, with its pid in the container.
     Task(u32, Userfaultfd),
     /// One without memory.
@@ -32,7 +32,7 @@ pub enum Message {
 ///
 /// # Errors
 /// Those of recvmsg(2), and `InvalidData` where it is not what CRIU sends.
-pub fn read(connection: &UnixStream) -> io::Result<Message> {
+pub(super) fn read(connection: &UnixStream) -> io::Result<Message> {
     connection.set_read_timeout(Some(LIMIT))?;
     let mut number = [0; 4];
     let mut filled = 0;

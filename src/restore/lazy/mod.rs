@@ -49,7 +49,7 @@ const END_PAUSE: Duration = Duration::from_millis(2);
 
 /// What fills a container's memory. Dropped before all is in, it ends the container.
 #[derive(Debug)]
-pub struct Filling {
+pub(crate) struct Filling {
     // In the order in which they have to go.
     pager: Pager,
     keeper: Keeper,
@@ -71,7 +71,7 @@ struct Pager {
 
 /// What has become of it.
 #[derive(Debug)]
-pub enum Filled {
+pub(crate) enum Filled {
     /// All is in.
     Complete,
     /// The container was ended, for this reason.
@@ -129,13 +129,13 @@ impl Filling {
     }
 
     /// Readable when there is something to [handle](Filling::handle).
-    pub fn watched(&self) -> [BorrowedFd<'_>; 2] {
+    pub(crate) fn watched(&self) -> [BorrowedFd<'_>; 2] {
         let line = self.pager.line.as_ref().map(AsFd::as_fd);
         [line.unwrap_or(self.keeper.as_fd()), self.keeper.as_fd()]
     }
 
     /// Sees what has come: the end of it, or that of the keeper, which is replaced.
-    pub fn handle(&mut self) -> Option<Filled> {
+    pub(crate) fn handle(&mut self) -> Option<Filled> {
         if self.pager.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Some(match self.pager.join() {
                 Ok(()) => Filled::Complete,
@@ -164,7 +164,7 @@ impl Filling {
     }
 
     /// Why it has failed so far, if it has: then the tasks were ended.
-    pub fn failure(&mut self) -> Option<anyhow::Error> {
+    pub(crate) fn failure(&mut self) -> Option<anyhow::Error> {
         if self.pager.failed.load(Ordering::Acquire) { self.pager.join().err() } else { None }
     }
 }

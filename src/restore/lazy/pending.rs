@@ -8,7 +8,7 @@ use crate::criu::images::PageRun;
 
 /// Ranges of addresses that are missing; they do not overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pending(BTreeMap<u64, Piece>);
+pub(crate) struct Pending(BTreeMap<u64, Piece>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
@@ -19,7 +19,7 @@ struct Piece {
 
 /// Adjoining pages that are missing and stand side by side in an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Missing {
+pub(crate) struct Missing {
     /// Their addresses.
     pub addresses: Range<u64>,
     /// Where the first of them stands.
@@ -28,7 +28,7 @@ pub struct Missing {
 
 impl Pending {
     /// What may come later of these runs, whose images stand at these places.
-    pub fn of(runs: &[PageRun], places: &[u64]) -> Pending {
+    pub(crate) fn of(runs: &[PageRun], places: &[u64]) -> Pending {
         let mut pending = Pending::default();
         for run in runs.iter().filter(|run| run.lazy) {
             let place = places.get(run.image).copied().unwrap_or_default();
@@ -38,23 +38,23 @@ impl Pending {
     }
 
     /// Whether nothing is missing.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// What is missing.
-    pub fn addresses(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Range<u64>> + '_ {
         self.0.iter().map(|(start, piece)| *start..piece.end)
     }
 
     /// How many bytes are missing.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.0.iter().map(|(start, piece)| piece.end - start).sum()
     }
 
     /// The range around an address that is missing and stands in one block of the image; none if
     /// the address is not missing.
-    pub fn around(&self, address: u64, block: u64) -> Option<Missing> {
+    pub(crate) fn around(&self, address: u64, block: u64) -> Option<Missing> {
         let (&start, &piece) = self.0.range(..=address).next_back()?;
         if address >= piece.end {
             return None;
@@ -68,7 +68,7 @@ impl Pending {
     }
 
     /// The first address from this one on that is missing; after the last, the first of all.
-    pub fn next_from(&self, address: u64) -> Option<u64> {
+    pub(crate) fn next_from(&self, address: u64) -> Option<u64> {
         if self.around(address, u64::MAX / 2).is_some() {
             return Some(address);
         }
@@ -76,12 +76,12 @@ impl Pending {
     }
 
     /// These are there, or not wanted any more.
-    pub fn remove(&mut self, range: &Range<u64>) {
+    pub(crate) fn remove(&mut self, range: &Range<u64>) {
         self.take(range);
     }
 
     /// The process has moved memory: what is missing is missing there now.
-    pub fn remap(&mut self, from: u64, to: u64, length: u64) {
+    pub(crate) fn remap(&mut self, from: u64, to: u64, length: u64) {
         let moved = self.take(&(from..from.saturating_add(length)));
         self.take(&(to..to.saturating_add(length)));
         for (start, piece) in moved {

@@ -23,7 +23,7 @@ use super::pending::Pending;
 /// They are laid end to end, each from the begin of a block, so that one number is the place of a
 /// page.
 #[derive(Debug)]
-pub struct Source {
+pub(crate) struct Source {
     tasks: BTreeMap<u32, Pending>,
     /// In the order of their places.
     images: Vec<PageImage>,
@@ -51,7 +51,7 @@ impl Source {
     ///
     /// # Errors
     /// When an image cannot be read.
-    pub fn open(record: &Record, dir: &Path) -> Result<Option<Source>> {
+    pub(crate) fn open(record: &Record, dir: &Path) -> Result<Option<Source>> {
         let parents = Parents::of(dir)?;
         let line: Vec<&Path> = std::iter::once(dir).chain(parents.directories()).collect();
         let records: Vec<(&Path, &Record)> =
@@ -80,17 +80,17 @@ impl Source {
     }
 
     /// The page maps that CRIU is to be shown in place of those in the checkpoint, by their names.
-    pub fn take_marked(&mut self) -> Vec<(String, Vec<u8>)> {
+    pub(crate) fn take_marked(&mut self) -> Vec<(String, Vec<u8>)> {
         std::mem::take(&mut self.marked)
     }
 
     /// The addresses of what comes later, those of all tasks together.
-    pub fn addresses(&self) -> Vec<Range<u64>> {
+    pub(crate) fn addresses(&self) -> Vec<Range<u64>> {
         self.tasks.values().flat_map(Pending::addresses).collect()
     }
 
     /// What a task misses at first; none of a pid that the images do not know.
-    pub fn task(&self, pid: u32) -> Option<Pending> {
+    pub(crate) fn task(&self, pid: u32) -> Option<Pending> {
         self.tasks.get(&pid).cloned()
     }
 
@@ -98,7 +98,7 @@ impl Source {
     ///
     /// # Errors
     /// A [`Damage`] where the block is not what it was.
-    pub fn read(&mut self, place: u64, length: u64) -> Result<&[u8]> {
+    pub(crate) fn read(&mut self, place: u64, length: u64) -> Result<&[u8]> {
         let number = place / BLOCK;
         let size = match self.cached {
             Some((block, size)) if block == number => size,
@@ -117,7 +117,7 @@ impl Source {
     }
 
     /// Verifies what CRIU reads itself: the blocks of which it reads anything.
-    pub fn verifier(&self) -> Result<impl FnOnce() -> Result<()> + Send + 'static> {
+    pub(crate) fn verifier(&self) -> Result<impl FnOnce() -> Result<()> + Send + 'static> {
         let mut images = Vec::new();
         for image in &self.images {
             let file = image.file.try_clone().context("duplicate a descriptor")?;

@@ -21,7 +21,7 @@ const UNPRIVILEGED: &str = "/proc/sys/vm/unprivileged_userfaultfd";
 
 /// What was decided.
 #[derive(Debug)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// It follows, from there.
     Lazy(Source),
     /// It comes first; why, where the other was asked for.
@@ -32,7 +32,7 @@ pub enum Decision {
 ///
 /// # Errors
 /// When an image cannot be read.
-pub fn decide(
+pub(crate) fn decide(
     wanted: Lazy,
     record: Option<&Record>,
     images: &Path,

@@ -90,7 +90,7 @@ impl Reason {
 impl Subject<'_> {
     /// What speaks against it whatever is in the root and on the network: machine, kernel, CRIU,
     /// configuration.
-    pub fn of_definition(&self) -> anyhow::Result<Vec<Reason>> {
+    pub(super) fn of_definition(&self) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = self.of_machine()?;
         if let Some(record) = self.record {
             reasons.extend(newer_criu(&record.host.criu, &self.criu.version));
@@ -100,7 +100,7 @@ impl Subject<'_> {
     }
 
     /// The same, and who else has its addresses.
-    pub fn of_host(&self, netlink: &mut Netlink) -> anyhow::Result<Vec<Reason>> {
+    pub(super) fn of_host(&self, netlink: &mut Netlink) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = self.of_definition()?;
         if let Some(record) = self.record {
             reasons.extend(network::taken(&record.ports, netlink)?);
@@ -167,7 +167,7 @@ impl Subject<'_> {
 
     /// What in the root speaks against it: another one, or mount points and files that CRIU would
     /// find missing or changed. `mounted` leads into it.
-    pub fn of_root(&self, root: &Root, mounted: &Path) -> anyhow::Result<Vec<Reason>> {
+    pub(super) fn of_root(&self, root: &Root, mounted: &Path) -> anyhow::Result<Vec<Reason>> {
         let mut reasons = Vec::new();
         if let Some(copy) = self.copy
             && copy::shares_the_root(&copy.original, self.defined)
@@ -195,13 +195,13 @@ impl Subject<'_> {
     }
 
     /// The checkpoint in a message: whose it is, where that is another container's, and where.
-    pub fn called(&self) -> String {
+    pub(super) fn called(&self) -> String {
         let whose = self.copy.map(|copy| format!(" of {}", copy.original.name)).unwrap_or_default();
         format!("the checkpoint{whose} in {}", self.images.display())
     }
 
     /// Whether hooks of the user's run before the start, which may be what mounts the root.
-    pub fn root_may_come_from_hooks(&self) -> bool {
+    pub(super) fn root_may_come_from_hooks(&self) -> bool {
         let own = |hook: &String| {
             let program = hook.split_ascii_whitespace().next().unwrap_or_default();
             Path::new(program).file_name().is_some_and(|n| n == OWN_HOOK)

@@ -21,14 +21,14 @@ use crate::store::record::Record;
 use crate::store::{layout, resume_mark};
 use crate::sys::files;
 
-pub use open::{Descriptor, Socket};
+pub(crate) use open::{Descriptor, Socket};
 
 /// CRIU's log tells in its first lines who wrote it.
 const LOG_HEAD: u64 = 4096;
 
 /// What a checkpoint holds.
 #[derive(Debug, Serialize)]
-pub struct Contents {
+pub(crate) struct Contents {
     /// Its directory.
     pub directory: PathBuf,
     /// Whose it is; not known without a record.
@@ -67,7 +67,7 @@ pub struct Contents {
 
 /// The container of a checkpoint.
 #[derive(Debug, Serialize)]
-pub struct Container {
+pub(crate) struct Container {
     /// Its name.
     pub name: String,
     /// The directory that holds its directory.
@@ -78,7 +78,7 @@ pub struct Container {
 
 /// What made a checkpoint; what is not known is left out.
 #[derive(Debug, Default, Serialize)]
-pub struct By {
+pub(crate) struct By {
     /// Our version; none where another program asked CRIU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lxc_cr: Option<String>,
@@ -98,7 +98,7 @@ pub struct By {
 
 /// A process. Pids are those in the container.
 #[derive(Debug, Serialize)]
-pub struct Process {
+pub(crate) struct Process {
     /// Its pid.
     pub pid: u32,
     /// Its parent's; 0 for the first.
@@ -127,7 +127,7 @@ pub struct Process {
 
 /// An interface in the container.
 #[derive(Debug, Serialize)]
-pub struct Interface {
+pub(crate) struct Interface {
     /// Its name.
     pub name: String,
     /// Its hardware address.
@@ -144,7 +144,7 @@ pub struct Interface {
 
 /// A mount in the container.
 #[derive(Debug, Serialize)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// Where.
     pub point: PathBuf,
     /// The file system.
@@ -159,7 +159,7 @@ impl Contents {
     ///
     /// # Errors
     /// When the directory cannot be opened, or belongs to others. All else is told in `problems`.
-    pub fn read(dir: &Path) -> Result<Contents> {
+    pub(crate) fn read(dir: &Path) -> Result<Contents> {
         files::open_private_dir(dir)?;
         let mut problems = Vec::new();
         let record = keep(&mut problems, Record::read(dir)).flatten();

@@ -10,7 +10,7 @@ use crate::criu::images::{self, FileKind, InetSocket, NamespaceIds, UnixSocket};
 
 /// A descriptor of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Descriptor {
+pub(crate) struct Descriptor {
     /// Its number.
     pub fd: u32,
     /// What it led to, in words: a path, a socket's ends, "pipe 3", "eventfd".
@@ -21,7 +21,7 @@ pub struct Descriptor {
 
 /// A socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Socket {
+pub(crate) struct Socket {
     /// "tcp", "udp", "unix stream", …
     pub kind: String,
     /// "listen", "established", …

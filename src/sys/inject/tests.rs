@@ -3,6 +3,11 @@ use std::os::fd::AsRawFd;
 
 use super::*;
 
+/// One system call in a thread that is held for it alone.
+fn call(tid: i32, number: libc::c_long, arguments: &[u64]) -> io::Result<i64> {
+    with(tid, |stopped| stopped.call(number, arguments))
+}
+
 /// A child that runs `work`, which may only make system calls, and tells its result.
 struct Child {
     pid: i32,

@@ -49,7 +49,7 @@ const LISTENING: u32 = 1 << 10;
 ///
 /// # Errors
 /// When the kernel cannot list them (`unix_diag` is a module).
-pub fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
+pub(crate) fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
     let mut peers = Vec::new();
     ask(&unix_question(UDIAG_SHOW_PEER), |message| {
         if let Some(inode) = u32_at(message, 4)
@@ -67,7 +67,7 @@ pub fn unix_peers() -> Result<Vec<(u32, u32)>, Error> {
 ///
 /// # Errors
 /// Those of [`unix_peers`].
-pub fn unix_requests() -> Result<Vec<u32>, Error> {
+pub(crate) fn unix_requests() -> Result<Vec<u32>, Error> {
     let mut waiting = Vec::new();
     let mut sent = BTreeSet::new();
     ask(&unix_question(UDIAG_SHOW_ICONS | UDIAG_SHOW_RQLEN), |message| {
@@ -108,7 +108,7 @@ fn unix_question(show: u32) -> Vec<u8> {
 ///
 /// # Errors
 /// When the kernel cannot list them (`inet_diag` and `tcp_diag` are modules).
-pub fn tcp_listeners() -> Result<Vec<(u32, u32)>, Error> {
+pub(crate) fn tcp_listeners() -> Result<Vec<(u32, u32)>, Error> {
     let mut listeners = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         // Family, protocol, no extensions, padding; states; any address.
@@ -131,7 +131,7 @@ pub fn tcp_listeners() -> Result<Vec<(u32, u32)>, Error> {
 ///
 /// # Errors
 /// When the kernel cannot list them (`inet_diag` and `tcp_diag` are modules).
-pub fn tcp_keys() -> Result<Vec<(u32, String)>, Error> {
+pub(crate) fn tcp_keys() -> Result<Vec<(u32, String)>, Error> {
     let mut keys = Vec::new();
     for family in [libc::AF_INET, libc::AF_INET6] {
         let mut question = vec![family.to_le_bytes()[0], libc::IPPROTO_TCP.to_le_bytes()[0], 0, 0];

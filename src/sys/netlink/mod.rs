@@ -27,16 +27,17 @@ mod bridge;
 mod diag;
 mod links;
 mod mac;
-pub mod raw;
+pub(crate) mod raw;
 mod replay;
 mod routes;
 
 pub use bridge::{PortSettings, Vlan};
-pub use diag::{tcp_keys, tcp_listeners, unix_peers, unix_requests};
-pub use links::{Link, NewMacvlan, NewVeth};
+pub(crate) use diag::{tcp_keys, tcp_listeners, unix_peers, unix_requests};
+pub(crate) use links::NewMacvlan;
+pub use links::{Link, NewVeth};
 pub use mac::Mac;
-pub use replay::Described;
-pub use routes::Route;
+pub(crate) use replay::Described;
+pub(crate) use routes::Route;
 
 /// How long a verb waits for the kernel. It answers within microseconds, unless someone holds the
 /// kernel's RTNL lock; a namespace with thousands of links being torn down holds it for a second.
@@ -203,7 +204,7 @@ pub fn in_netns<T: Send>(netns: BorrowedFd<'_>, f: impl FnOnce() -> T + Send) ->
 }
 
 /// Runs `f` in a new network namespace that nobody else is in; it goes when `f` is done.
-pub fn in_new_netns<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, Error> {
+pub(crate) fn in_new_netns<T: Send>(f: impl FnOnce() -> T + Send) -> Result<T, Error> {
     let enter = || {
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|e| Error::Setup("make a network namespace", e.into()))

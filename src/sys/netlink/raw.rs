@@ -24,7 +24,7 @@ const ATTRIBUTE_HEADER: usize = 4;
 /// The bits of an attribute's type that are flags (nested, byte order).
 const ATTRIBUTE_FLAGS: u16 = 0xc000;
 /// The flag of an attribute that holds others.
-pub const NESTED: u16 = 0x8000;
+pub(crate) const NESTED: u16 = 0x8000;
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const NLM_F_REQUEST: u16 = 1;
@@ -32,19 +32,19 @@ const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// The object must be new.
-pub const EXCLUSIVE: u16 = 0x200 | CREATE;
+pub(crate) const EXCLUSIVE: u16 = 0x200 | CREATE;
 /// The object is made if it is not there.
-pub const CREATE: u16 = 0x400;
+pub(crate) const CREATE: u16 = 0x400;
 /// An object that is there becomes this one.
-pub const REPLACE: u16 = 0x100 | CREATE;
+pub(crate) const REPLACE: u16 = 0x100 | CREATE;
 /// The object is added after others of the same key.
-pub const APPEND: u16 = 0x800 | CREATE;
+pub(crate) const APPEND: u16 = 0x800 | CREATE;
 /// The kernel answers with at most 32 KiB at a time.
 const BUFFER: usize = 128 << 10;
 
 /// A family of netlink (linux/netlink.h).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// Links, addresses, routes, neighbours, queueing.
     Route,
     /// IPsec.
@@ -151,12 +151,12 @@ impl Message {
 }
 
 /// The first four bytes as a number.
-pub fn number_of(bytes: &[u8]) -> Option<u32> {
+pub(crate) fn number_of(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk::<4>().map(|b| u32::from_ne_bytes(*b))
 }
 
 /// Attributes, each with its type without flags. What is cut off is left out.
-pub fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+pub(crate) fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     let mut found = Vec::new();
     while let Some((kind, value, rest)) = next(bytes) {
         found.push((kind & !ATTRIBUTE_FLAGS, value));
@@ -166,13 +166,16 @@ pub fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
 }
 
 /// One of some attributes.
-pub fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
+pub(crate) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).into_iter().find(|(k, _)| *k == kind).map(|(_, value)| value)
 }
 
 /// Attributes as `change` makes them, without those for which it gives none; flags of types are
 /// kept.
-pub fn changed(mut bytes: &[u8], mut change: impl FnMut(u16, &[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+pub(crate) fn changed(
+    mut bytes: &[u8],
+    mut change: impl FnMut(u16, &[u8]) -> Option<Vec<u8>>,
+) -> Vec<u8> {
     let mut made = Vec::new();
     while let Some((kind, value, rest)) = next(bytes) {
         if let Some(value) = change(kind & !ATTRIBUTE_FLAGS, value) {
@@ -184,7 +187,7 @@ pub fn changed(mut bytes: &[u8], mut change: impl FnMut(u16, &[u8]) -> Option<Ve
 }
 
 /// Adds an attribute to others.
-pub fn push(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn push(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     bytes.resize(aligned(bytes.len()), 0);
     // The kernel's own attributes are never longer than 64 KiB.
     let length = u16::try_from(ATTRIBUTE_HEADER + value.len()).unwrap_or(u16::MAX);
@@ -207,7 +210,7 @@ fn aligned(length: usize) -> usize {
 
 /// A socket of netlink.
 #[derive(Debug)]
-pub struct Socket {
+pub(crate) struct Socket {
     fd: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
@@ -215,7 +218,7 @@ pub struct Socket {
 
 impl Socket {
     /// Opens one in the calling thread's network namespace; it stays there.
-    pub fn open(protocol: Protocol) -> Result<Socket, Error> {
+    pub(crate) fn open(protocol: Protocol) -> Result<Socket, Error> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
         // SAFETY: socket(2) takes no pointers.
         let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, protocol.number()) };
@@ -232,7 +235,7 @@ impl Socket {
     }
 
     /// Lists something, again if it changed meanwhile.
-    pub fn dump(&mut self, question: &Message) -> Result<Vec<Message>, Error> {
+    pub(crate) fn dump(&mut self, question: &Message) -> Result<Vec<Message>, Error> {
         for _ in 0..DUMP_TRIES {
             self.send(question, NLM_F_REQUEST | NLM_F_DUMP)?;
             let (found, interrupted) = self.answers()?;
@@ -244,7 +247,7 @@ impl Socket {
     }
 
     /// Changes something: the kernel acknowledges or refuses.
-    pub fn change(&mut self, message: &Message, flags: u16) -> Result<(), Error> {
+    pub(crate) fn change(&mut self, message: &Message, flags: u16) -> Result<(), Error> {
         self.send(message, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.answers().map(drop)
     }

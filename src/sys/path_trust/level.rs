@@ -143,7 +143,7 @@ pub(super) struct Level {
 }
 
 impl Level {
-    pub fn of(fd: impl AsFd, at: PathBuf, kind: Kind, shut: bool) -> io::Result<Level> {
+    pub(super) fn of(fd: impl AsFd, at: PathBuf, kind: Kind, shut: bool) -> io::Result<Level> {
         let stat = fstat(&fd)?;
         // Nobody whom an ACL names may write where its mask does not let them, and the mask is seen
         // as the group's bits.
@@ -156,12 +156,12 @@ impl Level {
     }
 
     /// Whether nobody but root gets below.
-    pub fn is_shut(&self) -> bool {
+    pub(super) fn is_shut(&self) -> bool {
         is_ours(self.uid) && self.mode & 0o001 == 0 && (self.mode & 0o010 == 0 || self.gid == 0)
     }
 
     /// Whether it is as root left it, on the way to `path`.
-    pub fn judge(&self, path: &Path, guest: Option<Guest>) -> Result<(), Untrusted> {
+    pub(super) fn judge(&self, path: &Path, guest: Option<Guest>) -> Result<(), Untrusted> {
         match self.kind {
             Kind::Directory => self.judge_directory(path, guest),
             Kind::Link if is_ours(self.uid) => Ok(()),
@@ -171,7 +171,7 @@ impl Level {
     }
 
     /// Whether a directory that we have just made is that one.
-    pub fn judge_own(&self, path: &Path) -> Result<(), Untrusted> {
+    pub(super) fn judge_own(&self, path: &Path) -> Result<(), Untrusted> {
         if self.uid != nix::unistd::geteuid().as_raw() {
             return Err(self.is_owned(path));
         }
@@ -252,7 +252,7 @@ impl Level {
 }
 
 /// Root, or in tests whoever runs them.
-pub fn is_ours(uid: u32) -> bool {
+pub(crate) fn is_ours(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 

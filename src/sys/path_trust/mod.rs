@@ -19,7 +19,7 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, mkdirat, openat, readlinkat};
 use rustix::io::Errno;
 
-pub use level::{Guest, Untrusted, is_ours};
+pub(crate) use level::{Guest, Untrusted, is_ours};
 use level::{Kind, Level};
 
 use super::acl;
@@ -37,33 +37,33 @@ const PRIVATE: u32 = 0o700;
 ///
 /// # Errors
 /// The first place at which somebody else could turn the path elsewhere.
-pub fn check(path: &Path) -> Result<(), Untrusted> {
+pub(crate) fn check(path: &Path) -> Result<(), Untrusted> {
     check_of(None, path)
 }
 
 /// As [`check`] for a container's own path: its directories may be its root's.
-pub fn check_of(guest: Option<Guest>, path: &Path) -> Result<(), Untrusted> {
+pub(crate) fn check_of(guest: Option<Guest>, path: &Path) -> Result<(), Untrusted> {
     walk(guest, path).map(drop)
 }
 
 /// As [`check_of`], and gives the path free of links.
-pub fn walk(guest: Option<Guest>, path: &Path) -> Result<PathBuf, Untrusted> {
+pub(crate) fn walk(guest: Option<Guest>, path: &Path) -> Result<PathBuf, Untrusted> {
     Ok(reach(guest, path)?.path())
 }
 
 /// As [`check_of`], and holds what is there of the path.
-pub fn reach(guest: Option<Guest>, path: &Path) -> Result<Way, Untrusted> {
+pub(crate) fn reach(guest: Option<Guest>, path: &Path) -> Result<Way, Untrusted> {
     Way::walk(path, true, &mut |level| level.judge(path, guest))
 }
 
 /// As [`reach`]; a symbolic link at the end is not followed.
-pub fn reach_name(guest: Option<Guest>, path: &Path) -> Result<Way, Untrusted> {
+pub(crate) fn reach_name(guest: Option<Guest>, path: &Path) -> Result<Way, Untrusted> {
     Way::walk(path, false, &mut |level| level.judge(path, guest))
 }
 
 /// Opens a file to be read that nobody but root can have written or put there; none where there is
 /// none. What is read is what was judged.
-pub fn open_own(guest: Option<Guest>, path: &Path) -> Result<Option<File>, Untrusted> {
+pub(crate) fn open_own(guest: Option<Guest>, path: &Path) -> Result<Option<File>, Untrusted> {
     let way = reach(guest, path)?;
     if !way.missing.is_empty() {
         return Ok(None);
@@ -76,7 +76,7 @@ pub fn open_own(guest: Option<Guest>, path: &Path) -> Result<Option<File>, Untru
 
 /// Opens a file, or makes it, where only root, or the container's root, can have put it; one that
 /// is there must be theirs. Of its content nothing is said.
-pub fn open_or_make(
+pub(crate) fn open_or_make(
     guest: Option<Guest>,
     path: &Path,
     flags: OFlags,
@@ -103,7 +103,7 @@ pub fn open_or_make(
 
 /// As [`check`] for a file that is to be made: the directory that it goes to must be there. Made by
 /// somebody else later, it would be his.
-pub fn check_new(path: &Path) -> Result<(), Untrusted> {
+pub(crate) fn check_new(path: &Path) -> Result<(), Untrusted> {
     let way = reach(None, path)?;
     match way.missing.len() {
         0 | 1 => Ok(()),
@@ -115,7 +115,7 @@ pub fn check_new(path: &Path) -> Result<(), Untrusted> {
 }
 
 /// Checks that nobody but root can have written a file or put it there, if there is one.
-pub fn check_file(guest: Option<Guest>, path: &Path) -> Result<(), Untrusted> {
+pub(crate) fn check_file(guest: Option<Guest>, path: &Path) -> Result<(), Untrusted> {
     let way = reach(guest, path)?;
     if !way.missing.is_empty() {
         return Ok(());
@@ -126,7 +126,7 @@ pub fn check_file(guest: Option<Guest>, path: &Path) -> Result<(), Untrusted> {
 
 /// Opens a file to be read, whoever could have written it: that is judged by [`Source::judge`],
 /// once it is known who may.
-pub fn open(path: &Path) -> io::Result<(File, Source)> {
+pub(crate) fn open(path: &Path) -> io::Result<(File, Source)> {
     let path = std::path::absolute(path)?;
     let mut levels = Vec::new();
     let way = Way::walk(&path, true, &mut |level| {
@@ -166,7 +166,7 @@ struct Step {
 /// A path that was walked: the directories on it, each held by a descriptor that was opened in the
 /// one above.
 #[derive(Debug)]
-pub struct Way {
+pub(crate) struct Way {
     /// From `/` down.
     steps: Vec<Step>,
     /// What is at its end, if that is no directory.
@@ -255,7 +255,7 @@ impl Way {
     }
 
     /// The path, free of links.
-    pub fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         let mut path = self.directory_path();
         path.extend(self.end.iter().map(|(name, _)| name));
         path.extend(&self.missing);
@@ -263,24 +263,24 @@ impl Way {
     }
 
     /// The path of the directory that is held last.
-    pub fn directory_path(&self) -> PathBuf {
+    pub(crate) fn directory_path(&self) -> PathBuf {
         let mut path = PathBuf::from("/");
         path.extend(self.steps.iter().skip(1).map(|step| &step.name));
         path
     }
 
     /// The directory that is held last.
-    pub fn directory(&self) -> BorrowedFd<'_> {
+    pub(crate) fn directory(&self) -> BorrowedFd<'_> {
         self.last().0
     }
 
     /// The names at the end of the path that are not there.
-    pub fn missing(&self) -> &[OsString] {
+    pub(crate) fn missing(&self) -> &[OsString] {
         &self.missing
     }
 
     /// What is at the end of the path, to be opened; `ENOENT` where nothing is.
-    pub fn open(&self, flags: OFlags) -> io::Result<File> {
+    pub(crate) fn open(&self, flags: OFlags) -> io::Result<File> {
         if !self.missing.is_empty() {
             return Err(Errno::NOENT.into());
         }
@@ -289,7 +289,7 @@ impl Way {
     }
 
     /// Opens, or makes, what has this name in the directory that is held last.
-    pub fn open_in(&self, name: &OsStr, flags: OFlags, mode: u32) -> io::Result<File> {
+    pub(crate) fn open_in(&self, name: &OsStr, flags: OFlags, mode: u32) -> io::Result<File> {
         if self.missing.len() > 1 {
             return Err(Errno::NOENT.into());
         }
@@ -298,12 +298,12 @@ impl Way {
     }
 
     /// Whether others, too, can make names in the directory that is held last, as in `/tmp`.
-    pub fn is_open_to_others(&self) -> io::Result<bool> {
+    pub(crate) fn is_open_to_others(&self) -> io::Result<bool> {
         Ok(fstat(self.directory())?.st_mode & 0o022 != 0)
     }
 
     /// The directory that is held last, its name, and the directory above it; none of `/`.
-    pub fn into_last(mut self) -> Option<(OwnedFd, OsString, OwnedFd)> {
+    pub(crate) fn into_last(mut self) -> Option<(OwnedFd, OsString, OwnedFd)> {
         let Step { dir, name, .. } = self.steps.pop()?;
         Some((dir, name, self.steps.pop()?.dir))
     }
@@ -314,7 +314,7 @@ impl Way {
 
     /// Makes the directories that are missing, each with the mode 0700, and looks at each again
     /// once it is open: if somebody was faster, it is theirs, and refused.
-    pub fn make_missing(mut self) -> Result<Way, Untrusted> {
+    pub(crate) fn make_missing(mut self) -> Result<Way, Untrusted> {
         for name in std::mem::take(&mut self.missing) {
             let at = self.directory_path().join(&name);
             let failed = |source: io::Error| Untrusted::Io { at: at.clone(), source };

@@ -64,7 +64,7 @@ const DATAGRAM: Of = Of::Datagram(&[libc::AF_INET, libc::AF_INET6]);
 const DATAGRAM_6: Of = Of::Datagram(&[libc::AF_INET6]);
 
 /// All of them. Numbers are those of include/uapi/linux and asm-generic/socket.h.
-pub const OPTIONS: &[SocketOption] = &[
+pub(crate) const OPTIONS: &[SocketOption] = &[
     ip("IP_TOS", 1),
     ip("IP_TTL", 2),
     ip("IP_OPTIONS", 4),

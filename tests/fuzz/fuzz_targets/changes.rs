@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use libfuzzer_sys::fuzz_target;
-use lxc_cr::criu::images::{Becomes, Family, FileKind, InetSocket, Net, Readdress, Shown, interfaces, open_files, readdressed, settle, with_macs, with_openable_executables, with_ready_made, with_groups_apart, with_sockets};
+use lxc_cr::api::criu::images::{Becomes, Family, FileKind, InetSocket, Net, Readdress, Shown, interfaces, open_files, readdressed, settle, with_macs, with_openable_executables, with_ready_made, with_groups_apart, with_sockets};
 
 /// The namespace of the images' names.
 const NS: u32 = 1;

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use lxc_cr::lxc::config::{Config, ConfigError, items};
-use lxc_cr::lxc::config::system::SystemConfig;
+use lxc_cr::api::lxc::config::{Config, ConfigError, items};
+use lxc_cr::api::lxc::config::system::SystemConfig;
 
 fuzz_target!(|text: &[u8]| {
     let file: Arc<Path> = Arc::from(Path::new("/fuzz"));

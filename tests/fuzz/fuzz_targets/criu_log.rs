@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use lxc_cr::criu::log::{Operation, phase_of_line, summarise};
+use lxc_cr::api::criu::log::{Operation, phase_of_line, summarise};
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);

@@ -3,4 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| lxc_cr::criu::images::decode_anything(data));
+fuzz_target!(|data: &[u8]| lxc_cr::api::criu::images::decode_anything(data));

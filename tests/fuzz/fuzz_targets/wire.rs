@@ -10,8 +10,8 @@ use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use lxc_cr::lxc::protocol::{CgroupCtx, CgroupFd, DeviceItem, Header, HierarchyKind, Layout, Message, State, c_string, decode_wanted, socket_name};
-use lxc_cr::lxc::server::{Hierarchy, Served, Server};
+use lxc_cr::api::lxc::protocol::{CgroupCtx, CgroupFd, DeviceItem, Header, HierarchyKind, Layout, Message, State, c_string, decode_wanted, socket_name};
+use lxc_cr::api::lxc::server::{Hierarchy, Served, Server};
 use nix::unistd::Pid;
 
 struct MadeUp;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lxc_cr::inspect::{Class, FAMILIES, Snapshot, State, compare, state};
+use lxc_cr::api::inspect::{Class, FAMILIES, Snapshot, State, compare, state};
 
 use super::trial::Trial;
 
@@ -42,7 +42,7 @@ pub struct Row {
 
 /// All rows, in the order of the table.
 pub fn rows(trials: &[Trial]) -> Vec<Row> {
-    let of = |family: &'static lxc_cr::inspect::Family| {
+    let of = |family: &'static lxc_cr::api::inspect::Family| {
         (family.states)().into_iter().map(move |state| row(family.name, state, trials))
     };
     FAMILIES.iter().flat_map(of).collect()

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use lxc_cr::inspect::{Class, PutBack};
+use lxc_cr::api::inspect::{Class, PutBack};
 
 use super::outcome::{Outcome, Row, Tried};
 use super::trial::Trial;

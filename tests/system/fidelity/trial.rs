@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use lxc_cr::inspect::{Snapshot, Subject, compare};
+use lxc_cr::api::inspect::{Snapshot, Subject, compare};
 
 use crate::harness::World;
 use crate::harness::container::Container;
@@ -200,7 +200,7 @@ fn joined(parts: &[Snapshot]) -> Snapshot {
     let mut all = Snapshot::new();
     for part in parts {
         for (subject, name, value) in part.values() {
-            let state = lxc_cr::inspect::state::by_name(name).unwrap();
+            let state = lxc_cr::api::inspect::state::by_name(name).unwrap();
             if !goes_on(subject, name, value) && all.value(subject, state).is_none() {
                 all.enter(subject.clone(), state, value);
             }

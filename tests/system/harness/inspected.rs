@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use lxc_cr::inspect::{self, Snapshot, Standing};
-use lxc_cr::resources::cgroup;
+use lxc_cr::api::inspect::{self, Snapshot, Standing};
+use lxc_cr::api::resources::cgroup;
 
 use super::cgroups;
 use super::container::Container;

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
-use lxc_cr::rollback::lock::STATE_ROOT;
+use lxc_cr::api::rollback::lock::STATE_ROOT;
 
 use super::cgroups;
 use super::run::{Run, wait_for};

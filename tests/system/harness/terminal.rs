@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use lxc_cr::lxc::command::LentTty;
-use lxc_cr::sys::pty::Pty;
+use lxc_cr::api::lxc::command::LentTty;
+use lxc_cr::api::sys::pty::Pty;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::run::{Run, wait_for};

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use lxc_cr::lxc::command::Client;
-use lxc_cr::lxc::config::Config;
+use lxc_cr::api::lxc::command::Client;
+use lxc_cr::api::lxc::config::Config;
 
 use crate::harness::World;
 use crate::harness::container::Container;

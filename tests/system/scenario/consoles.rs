@@ -4,7 +4,7 @@ use std::fs;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use lxc_cr::lxc::command::Client;
+use lxc_cr::api::lxc::command::Client;
 
 use crate::harness::World;
 use crate::harness::container::Container;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lxc_cr::lxc::config::Config;
+use lxc_cr::api::lxc::config::Config;
 
 use crate::harness::World;
 use crate::harness::container::Container;
@@ -403,7 +403,7 @@ fn mounts_of_root(container: &Container) -> usize {
 /// The container's state directory.
 fn state(container: &Container) -> PathBuf {
     let lxcpath = container.dir().parent().unwrap().to_owned();
-    PathBuf::from(STATE).join(lxc_cr::rollback::lock::key(&lxcpath, container.name()))
+    PathBuf::from(STATE).join(lxc_cr::api::rollback::lock::key(&lxcpath, container.name()))
 }
 
 fn note(container: &Container, file: &str) -> PathBuf {

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use lxc_cr::rollback::lock::{self, STATE_ROOT};
+use lxc_cr::api::rollback::lock::{self, STATE_ROOT};
 
 use super::suspend::prepared;
 use crate::harness::container::Container;

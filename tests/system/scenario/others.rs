@@ -9,7 +9,7 @@ use std::process::Child;
 use std::thread;
 use std::time::Duration;
 
-use lxc_cr::rollback::lock::{self, STATE_ROOT};
+use lxc_cr::api::rollback::lock::{self, STATE_ROOT};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 

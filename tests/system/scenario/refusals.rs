@@ -90,8 +90,10 @@ pub fn of_an_address_that_is_taken(world: &World) {
     let before = witness.status();
     container.ours("lxc-checkpoint").ok();
     quiet.wait();
-    let name =
-        lxc_cr::lxc::protocol::socket_name(&world.lxcpath().to_string_lossy(), container.name());
+    let name = lxc_cr::api::lxc::protocol::socket_name(
+        &world.lxcpath().to_string_lossy(),
+        container.name(),
+    );
     let thief =
         socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
     bind(thief.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes()).unwrap()).unwrap();

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use lxc_cr::rollback::lock;
+use lxc_cr::api::rollback::lock;
 
 use super::interfaces::{unwire, wired};
 use super::systemd::{Debian, SHIFT, id_map};

@@ -4,10 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use lxc_cr::lxc::config::HookKind;
-use lxc_cr::lxc::definition::Defined;
-use lxc_cr::lxc::hook;
-use lxc_cr::lxc::name::{ContainerName, LxcPath};
+use lxc_cr::api::lxc::config::HookKind;
+use lxc_cr::api::lxc::definition::Defined;
+use lxc_cr::api::lxc::hook;
+use lxc_cr::api::lxc::name::{ContainerName, LxcPath};
 
 use crate::harness::World;
 

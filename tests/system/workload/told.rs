@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use lxc_cr::criu::log::{Operation, summarise};
+use lxc_cr::api::criu::log::{Operation, summarise};
 
 use crate::harness::run::Output;
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::thread;
 
-use lxc_cr::criu::log::Operation;
+use lxc_cr::api::criu::log::Operation;
 
 use super::{Guest, Kind, Outcome, Row, Tool, told};
 use crate::harness::World;

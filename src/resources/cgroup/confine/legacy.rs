@@ -21,7 +21,7 @@ pub(super) struct Legacy {
 
 impl Legacy {
     /// As it was at the checkpoint.
-    pub fn of_tree(tree: &Tree) -> Legacy {
+    pub(super) fn of_tree(tree: &Tree) -> Legacy {
         Legacy {
             controller: tree.controllers.first().cloned().unwrap_or_default(),
             directories: confined(tree),
@@ -29,7 +29,7 @@ impl Legacy {
     }
 
     /// As the `lxc.cgroup.*` lines of the configuration say.
-    pub fn of_config(items: &[(String, String)]) -> Result<Vec<Legacy>, NoRule> {
+    pub(super) fn of_config(items: &[(String, String)]) -> Result<Vec<Legacy>, NoRule> {
         let on_top = |controller: &str, limits, devices| Legacy {
             controller: controller.to_owned(),
             directories: vec![Confined { path: PathBuf::new(), limits, devices }],
@@ -62,7 +62,7 @@ impl Legacy {
     }
 
     /// Limits that this host does not have.
-    pub fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
+    pub(super) fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
         // Without the hierarchy none of them is there.
         let dir = self.of(payload).unwrap_or(Path::new("/nowhere"));
         let mut missing: Vec<String> =
@@ -83,14 +83,14 @@ impl Legacy {
     }
 
     /// See [`devices::prepare`].
-    pub fn prepare(&self, payload: &[Cgroup]) -> Result<()> {
+    pub(super) fn prepare(&self, payload: &[Cgroup]) -> Result<()> {
         let Some(dir) = self.of(payload) else { return Ok(()) };
         let top = self.policies().find(|(path, _)| path.as_os_str().is_empty());
         top.map_or(Ok(()), |(_, policy)| devices::prepare(dir, policy))
     }
 
     /// Puts it in force; returns what could not be set and confines nobody.
-    pub fn apply(&self, payload: &[Cgroup]) -> Result<Vec<String>> {
+    pub(super) fn apply(&self, payload: &[Cgroup]) -> Result<Vec<String>> {
         let mut notes = Vec::new();
         let Some(top) = self.of(payload) else { return Ok(notes) };
         for confined in &self.directories {

@@ -29,7 +29,7 @@ const ASIDE: &str = ".lxc-cr-criu";
 
 /// What holds one directory of the payload cgroup back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Confined {
+pub(crate) struct Confined {
     /// Relative to the payload cgroup; empty for itself.
     pub path: PathBuf,
     /// Settings.
@@ -40,7 +40,7 @@ pub struct Confined {
 
 /// What holds a container back.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Confinement {
+pub(crate) struct Confinement {
     /// The directories on which there is something, parents before children.
     pub directories: Vec<Confined>,
     /// Where its tasks begin below the payload cgroup.
@@ -53,7 +53,7 @@ pub struct Confinement {
 
 impl Confinement {
     /// As it was at the checkpoint, or, where nobody has recorded it, as the configuration says.
-    pub fn new(
+    pub(crate) fn new(
         unified: Option<&Tree>,
         legacy: &[Tree],
         config: &Config,
@@ -81,7 +81,7 @@ impl Confinement {
     }
 
     /// Limits that this host does not have for the payload cgroups that are made.
-    pub fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
+    pub(crate) fn missing(&self, payload: &[Cgroup]) -> Vec<String> {
         let top = self.directories.iter().find(|c| c.path.as_os_str().is_empty());
         let unified = payload.iter().find(|c| c.hierarchy.is_unified());
         let missing =
@@ -94,14 +94,14 @@ impl Confinement {
     }
 
     /// Prepares payload cgroups that are new, before there is anything below them.
-    pub fn prepare(&self, payload: &[Cgroup]) -> Result<()> {
+    pub(crate) fn prepare(&self, payload: &[Cgroup]) -> Result<()> {
         self.legacy.iter().try_for_each(|legacy| legacy.prepare(payload))
     }
 
     /// Makes the directories what they were, while there is nobody but CRIU's init in them, at its
     /// place. CRIU's other processes, which are where its tasks begin, move aside where they are in
     /// the way.
-    pub fn set_structure(&self, payload: &Path) -> Result<()> {
+    pub(crate) fn set_structure(&self, payload: &Path) -> Result<()> {
         // What is above the place where they are is no concern of theirs.
         let concerns_criu =
             |c: &Confined| c.path.starts_with(&self.inner) && settings::has_structure(&c.limits);
@@ -128,12 +128,12 @@ impl Confinement {
     }
 
     /// Takes away what [`Confinement::set_structure`] has made for CRIU, which has ended.
-    pub fn tidy(&self, payload: &Path) -> Result<()> {
+    pub(crate) fn tidy(&self, payload: &Path) -> Result<()> {
         cgroup::remove(&payload.join(&self.inner).join(ASIDE))
     }
 
     /// Puts it in force on the payload cgroups that are made, and below them.
-    pub fn apply(&self, payload: &[Cgroup]) -> Result<InForce> {
+    pub(crate) fn apply(&self, payload: &[Cgroup]) -> Result<InForce> {
         let mut in_force = InForce::default();
         for legacy in &self.legacy {
             in_force.notes.extend(legacy.apply(payload)?);
@@ -167,7 +167,7 @@ fn confined(tree: &Tree) -> Vec<Confined> {
 
 /// What is in force.
 #[derive(Debug, Default)]
-pub struct InForce {
+pub(crate) struct InForce {
     /// What could not be set, and confines nobody.
     pub notes: Vec<String>,
     programs: Vec<Program>,
@@ -176,7 +176,7 @@ pub struct InForce {
 
 impl InForce {
     /// Hands them over to the monitor.
-    pub fn hold(self, payload: &Path, confinement: &Confinement) -> Result<Attached> {
+    pub(crate) fn hold(self, payload: &Path, confinement: &Confinement) -> Result<Attached> {
         Attached::new(payload, &self.programs, self.attached, confinement.devices_at_start.clone())
     }
 }
@@ -186,7 +186,11 @@ impl InForce {
 ///
 /// # Errors
 /// When there is a program that nobody could put in force again.
-pub fn read_devices(tree: &mut Tree, payload: &Path, config: &Config) -> Result<Vec<String>> {
+pub(crate) fn read_devices(
+    tree: &mut Tree,
+    payload: &Path,
+    config: &Config,
+) -> Result<Vec<String>> {
     let mut notes = Vec::new();
     if !tree.controllers.is_empty() {
         legacy::read_devices(tree, payload, config)?;

@@ -22,7 +22,7 @@ const EVERYTHING: [&str; 2] = ["b *:* rwm", "c *:* rwm"];
 
 /// The rules in force on a cgroup; none where there are none. `configured` are those of the
 /// container's configuration, for what the kernel does not show.
-pub fn read(dir: &Path, configured: Option<Policy>) -> Result<Option<Policy>> {
+pub(crate) fn read(dir: &Path, configured: Option<Policy>) -> Result<Option<Policy>> {
     let path = dir.join("devices.list");
     let what = || format!("read {}", path.display());
     let text = fs::read_to_string(&path).with_context(what)?;
@@ -34,7 +34,7 @@ pub fn read(dir: &Path, configured: Option<Policy>) -> Result<Option<Policy>> {
 }
 
 /// Prepares a cgroup that is new, with none below it.
-pub fn prepare(dir: &Path, policy: &Policy) -> Result<()> {
+pub(crate) fn prepare(dir: &Path, policy: &Policy) -> Result<()> {
     if policy.allow_by_default {
         return Ok(());
     }
@@ -43,7 +43,7 @@ pub fn prepare(dir: &Path, policy: &Policy) -> Result<()> {
 }
 
 /// Puts the rules in force, on one that was prepared or that is below such a one.
-pub fn narrow(dir: &Path, policy: &Policy) -> Result<()> {
+pub(crate) fn narrow(dir: &Path, policy: &Policy) -> Result<()> {
     let file = if policy.allow_by_default { "devices.deny" } else { "devices.allow" };
     if !policy.allow_by_default {
         // Before the rules, whose letters it would take from them.

@@ -36,7 +36,7 @@ pub enum Program {
 
 /// The device programs on a cgroup directory; `None` stands for one that cannot be read or taken
 /// elsewhere.
-pub fn read(dir: &Path) -> Result<Vec<Option<Program>>> {
+pub(crate) fn read(dir: &Path) -> Result<Vec<Option<Program>>> {
     let what = || format!("read the device programs of cgroup {}", dir.display());
     let cgroup = File::open(dir).with_context(what)?;
     let programs = match bpf::programs_of(cgroup.as_fd()) {
@@ -97,7 +97,7 @@ impl Program {
 
 /// Puts programs on a cgroup directory, one after the other. They are gone when the directory is
 /// removed.
-pub fn attach(dir: &Path, programs: &[Program]) -> Result<Vec<OwnedFd>> {
+pub(crate) fn attach(dir: &Path, programs: &[Program]) -> Result<Vec<OwnedFd>> {
     if programs.is_empty() {
         return Ok(Vec::new());
     }
@@ -114,7 +114,7 @@ pub fn attach(dir: &Path, programs: &[Program]) -> Result<Vec<OwnedFd>> {
 
 /// The rules of a running container, for its monitor.
 #[derive(Debug)]
-pub struct Attached {
+pub(crate) struct Attached {
     cgroup: OwnedFd,
     policy: Policy,
     /// The program that stands for the policy; none before the first rule.
@@ -124,7 +124,7 @@ pub struct Attached {
 impl Attached {
     /// Takes charge of what [`attach`] has put on a cgroup. `otherwise` is the policy that requests
     /// change where no program of rules is in force.
-    pub fn new(
+    pub(crate) fn new(
         dir: &Path,
         programs: &[Program],
         attached: Vec<OwnedFd>,
@@ -144,7 +144,7 @@ impl Attached {
 
     /// Does what `lxc-device` or `lxc-cgroup` asks. There is no moment without a program, and after
     /// a failure the old one is in force.
-    pub fn request(&mut self, item: &DeviceItem) -> io::Result<()> {
+    pub(crate) fn request(&mut self, item: &DeviceItem) -> io::Result<()> {
         let mut policy = self.policy.clone();
         if !policy.request(item) && self.program.is_some() {
             return Ok(());

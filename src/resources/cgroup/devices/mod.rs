@@ -12,7 +12,7 @@
 //! | `live` | what is in force on a cgroup, and how it is put there |
 //! | `legacy` | the same on v1, which has files for it |
 
-pub mod legacy;
+pub(crate) mod legacy;
 mod live;
 mod program;
 
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lxc::protocol::DeviceItem;
 
-pub use live::{Attached, Program, attach, read};
+pub(crate) use live::{Attached, Program, attach, read};
 
 /// The kind of device that a rule is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

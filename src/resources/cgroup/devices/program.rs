@@ -57,7 +57,7 @@ fn answer(allow: bool) -> [Instruction; 2] {
 }
 
 /// The program for a policy.
-pub fn encode(policy: &Policy) -> Vec<Instruction> {
+pub(super) fn encode(policy: &Policy) -> Vec<Instruction> {
     let mut program = beginning().to_vec();
     for rule in &policy.rules {
         let mut tests = Vec::new();
@@ -94,7 +94,7 @@ pub fn encode(policy: &Policy) -> Vec<Instruction> {
 
 /// The policy that a program stands for, if it has the shape of liblxc's and ours; the kernel's
 /// verifier may have taken out what is never reached.
-pub fn decode(program: &[Instruction]) -> Option<Policy> {
+pub(super) fn decode(program: &[Instruction]) -> Option<Policy> {
     let mut reader = Reader { program, at: 0 };
     for expected in beginning() {
         reader.take(|i| (i == expected).then_some(()))?;

@@ -25,8 +25,7 @@ use crate::sys::netlink::raw::{
     self, CREATE, EXCLUSIVE, Message, Protocol, REPLACE, Socket, attributes, number_of,
 };
 
-pub use routes::moved_route;
-pub use within::Within;
+pub(crate) use within::Within;
 
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
@@ -163,7 +162,7 @@ fn is_default(group: &u32) -> bool {
 
 /// What the kernel knows of all links of a network namespace.
 #[derive(Debug)]
-pub struct Tables {
+pub(crate) struct Tables {
     links: Vec<Message>,
     addresses: Vec<Message>,
     neighbours: Vec<Message>,
@@ -175,7 +174,7 @@ pub struct Tables {
 
 impl Tables {
     /// Reads them in the network namespace of this thread; queueing that of these links alone.
-    pub fn read(links: &[u32]) -> Result<Tables, Error> {
+    pub(crate) fn read(links: &[u32]) -> Result<Tables, Error> {
         let mut socket = Socket::open(Protocol::Route)?;
         let mut all = Message::new(GET_LINK, [0; LINK]);
         all.push(IFLA_EXT_MASK, &SKIP_STATS.to_ne_bytes());
@@ -193,7 +192,7 @@ impl Tables {
     }
 
     /// What the link with this index and name has; none if there is no such link.
-    pub fn of_link(&self, index: u32, name: &str) -> Option<LinkState> {
+    pub(crate) fn of_link(&self, index: u32, name: &str) -> Option<LinkState> {
         let link = self.links.iter().find(|m| m.kind() == NEW_LINK && m.number(INDEX) == index)?;
         let number = |kind| link.attribute_number(LINK, kind);
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned();
@@ -240,7 +239,7 @@ impl Tables {
 
     /// What other links have for the sake of these addresses: that they answer for them, and routes
     /// to the addresses themselves over the loopback, by which packets for an ipvlan come back in.
-    pub fn for_the_sake_of(&self, addresses: &[IpAddr], but: &[u32]) -> Vec<Elsewhere> {
+    pub(crate) fn for_the_sake_of(&self, addresses: &[IpAddr], but: &[u32]) -> Vec<Elsewhere> {
         let name = |index: u32| {
             let link = self.links.iter().find(|m| m.number(INDEX) == index)?;
             Some(
@@ -505,7 +504,7 @@ fn of_bridge(message: &Message, index: u32, bridge: u32) -> Message {
 }
 
 /// Gives another link what it had for the sake of a container; says whether it is new there.
-pub fn add_elsewhere(index: u32, message: &Message) -> Result<bool, Error> {
+pub(crate) fn add_elsewhere(index: u32, message: &Message) -> Result<bool, Error> {
     let mut socket = Socket::open(Protocol::Route)?;
     if message.kind() == NEW_ADDRESS {
         return Ok(false);
@@ -522,7 +521,7 @@ pub fn add_elsewhere(index: u32, message: &Message) -> Result<bool, Error> {
 }
 
 /// Takes it away again; says whether it was there.
-pub fn remove_elsewhere(index: u32, message: &Message) -> Result<bool, Error> {
+pub(crate) fn remove_elsewhere(index: u32, message: &Message) -> Result<bool, Error> {
     let mut socket = Socket::open(Protocol::Route)?;
     // The kind that deletes follows the one that makes.
     let moved = match routes::moved(message, index) {

@@ -163,7 +163,7 @@ pub(super) fn readdressed(route: &Message, moved: &dyn Fn(IpAddr) -> Option<IpAd
 
 /// A route as it can be given to the kernel, over the link with index `to` where it was over that
 /// with index `from`.
-pub fn moved_route(route: &Message, from: u32, to: u32) -> Message {
+pub(crate) fn moved_route(route: &Message, from: u32, to: u32) -> Message {
     let by_id = route.attribute(ROUTE, RTA_NH_ID).is_some();
     let mut moved = route.changed(ROUTE, |kind, value| match kind {
         RTA_CACHEINFO => None,
