@@ -17,6 +17,8 @@ enum Where {
     Repaired,
     /// On timers, which run on until the moment at which each side is read.
     Running,
+    /// On files of a tmpfs, which cannot be sealed: over one, an overlay has no seals at all.
+    Unsealable,
     /// On files without a name, to which CRIU has given one that the twin has taken away above its
     /// cover.
     Renamed,
@@ -24,6 +26,9 @@ enum Where {
 
 /// How the names of CRIU's tables of nftables begin (criu/net.c), with which it keeps packets away.
 const LOCK: &str = "CRIU-";
+
+/// The seals of a file that can have none (`F_SEAL_SEAL`, mm/shmem.c).
+const UNSEALABLE: &str = "0x1";
 
 /// What SO_REUSEADDR says of a socket in repair mode (`SK_FORCE_REUSE`, include/net/sock.h).
 const FORCED: &str = "2";
@@ -47,6 +52,7 @@ const EXPECTED: &[(&str, Where, &str)] = &[
         Where::Renamed,
         "CRIU's second name of a deleted file stays until the dump ends",
     ),
+    ("file.seals", Where::Unsealable, "the twin's file is on an overlay"),
     (
         "timerfd.remaining",
         Where::Running,
@@ -88,6 +94,9 @@ fn is_expected(difference: &Difference, points: &BTreeSet<PathBuf>) -> bool {
         (Where::Renamed, _) => {
             difference.before.as_ref().map(|before| format!("{before} deleted")) == difference.after
         }
+        (Where::Unsealable, _) => {
+            difference.before.as_deref() == Some(UNSEALABLE) && difference.after.is_none()
+        }
         (Where::Running, _) => true,
         (Where::Repaired, _) => difference.before.as_deref() == Some(FORCED),
         _ => false,
@@ -104,6 +113,18 @@ mod tests {
         for (name, _, reason) in EXPECTED {
             assert!(state::by_name(name).is_some() && !reason.is_empty(), "{name}");
         }
+    }
+
+    #[test]
+    fn only_a_file_that_cannot_be_sealed_may_have_no_seals() {
+        let of = |before: &str, after: Option<&str>| Difference {
+            subject: Subject::Descriptor { pid: 1, fd: 3 },
+            state: state::by_name("file.seals").unwrap(),
+            before: Some(before.to_owned()),
+            after: after.map(str::to_owned),
+        };
+        let all = vec![of("0x1", None), of("0xf", None), of("0x1", Some("0x0"))];
+        assert_eq!(without(all, &BTreeSet::new()).len(), 2);
     }
 
     #[test]
