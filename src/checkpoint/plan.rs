@@ -30,6 +30,7 @@ use crate::resources::terminals::{self, Tty};
 use crate::rollback::lock;
 use crate::settings::Settings;
 use crate::store::record::{self, Record};
+use crate::sys::namespace;
 use crate::sys::netlink::Netlink;
 
 /// A checkpoint, ready to be done.
@@ -66,8 +67,7 @@ pub(crate) fn plan(
     netlink: &mut Netlink,
 ) -> Result<Plan> {
     let init = running.init.pid();
-    let netns = fs::File::open(format!("/proc/{init}/ns/net"))
-        .context("open the container's network namespace")?;
+    let netns = namespace::network_of(init).context("open the container's network namespace")?;
     let mut survey = ports::survey(netlink, netns.as_fd())?;
     let devices = interfaces::among(&mut survey, &interfaces::lent_by(&defined.config));
     let elsewhere = ports::add_states(&mut survey.ports, &survey.addresses)?;

@@ -20,6 +20,7 @@ use crate::error::ErrorList;
 use crate::resources::network::{Port, ports};
 use crate::rollback::{Journal, Undo};
 use crate::store::layout;
+use crate::sys::namespace;
 use crate::sys::netlink::Netlink;
 use crate::sys::{files, process};
 
@@ -97,7 +98,7 @@ fn file_of(env: &ActionEnv) -> Result<PathBuf> {
 }
 
 fn network_namespace(init: i32) -> Result<File> {
-    File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")
+    namespace::network_of(init).context("open the container's network namespace")
 }
 
 fn lock(file: &Path, init: i32) -> Result<()> {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::resources::network::{Port, ports};
 use crate::rollback::lock;
 use crate::sys::files;
+use crate::sys::namespace;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::{self, Process};
 
@@ -64,9 +65,9 @@ pub(crate) struct Running {
 impl Running {
     /// The container of this init, as it is now.
     pub(crate) fn of(init: i32) -> Result<Running> {
-        let path = format!("/proc/{init}/ns/net");
-        let found =
-            fs::File::open(&path).with_context(|| format!("open {path}")).and_then(|netns| {
+        let found = namespace::network_of(init)
+            .context("open the container's network namespace")
+            .and_then(|netns| {
                 let mut netlink = Netlink::open().context("open a netlink socket")?;
                 ports::find(&mut netlink, std::os::fd::AsFd::as_fd(&netns))
             });

@@ -74,7 +74,7 @@ impl<'a> AtEnd<'a> {
         let context = self.context();
         let mut errors = ErrorList::default();
         for nic in self.defined.config.nics() {
-            let inside = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+            let inside = nic.name_inside();
             let port = ports.iter().find(|p| p.inside == inside).map(|p| p.host.as_str());
             let host = port.or(nic.veth_pair.as_deref()).filter(|_| nic.kind == NicKind::Veth);
             errors.note(hook::run_net_script(nic, Direction::Down, host, &context));

@@ -62,7 +62,7 @@ impl Container {
             .nics()
             .iter()
             .filter_map(|nic| {
-                let inside = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+                let inside = nic.name_inside();
                 ports.iter().find(|p| p.inside == inside).map(|p| (nic.index, p.host.clone()))
             })
             .collect();

@@ -26,7 +26,6 @@
 //! | [`space`] | room for the memory |
 //! | [`host`] | kernel, tools, CRIU |
 
-use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -46,6 +45,7 @@ use crate::resources::network::ports::{self, Survey};
 use crate::resources::rootfs::Root;
 use crate::resources::terminals::{is_lent, lent};
 use crate::settings::Settings;
+use crate::sys::namespace;
 use crate::sys::netlink::{Link, Netlink};
 
 pub(crate) mod descriptor;
@@ -113,8 +113,7 @@ pub(crate) fn look(subject: &Subject<'_>, netlink: &mut Netlink) -> Result<Findi
     let externals = external::externals(&from_host, host_mounts);
     let host_files = crate::resources::mounts::host_streams(init, tables.main())?;
     let sockets = sockets::Sockets::read(&tasks, &opened)?;
-    let netns = File::open(format!("/proc/{init}/ns/net"))
-        .context("open the container's network namespace")?;
+    let netns = namespace::network_of(init).context("open the container's network namespace")?;
     let mut survey = ports::survey(netlink, netns.as_fd())?;
     let links = netlink.links().context("list the host's links")?;
     // With a network of the host's own there is nothing of it to dump.
@@ -189,7 +188,7 @@ fn has_bpf_map(opened: &[Opened<'_>]) -> bool {
 fn bridges(defined: &Defined, survey: &Survey, links: &[Link]) -> Vec<network::Bridge> {
     let nics = defined.config.nics().iter().filter(|n| n.kind == NicKind::Veth);
     let named = nics.filter_map(|nic| {
-        let interface = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+        let interface = nic.name_inside();
         let name = nic.link.clone()?;
         survey.ports.iter().any(|p| p.inside == interface).then(|| network::Bridge {
             exists: links.iter().any(|l| l.name == name),

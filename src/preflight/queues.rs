@@ -2,7 +2,7 @@
 //! to a program.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
@@ -10,6 +10,7 @@ use anyhow::{Context, Result};
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
 use super::task::{Task, Tasks, end};
+use crate::sys::namespace;
 use crate::sys::netlink::{in_netns, unix_requests};
 
 /// The protocol of netlink that nfnetlink has.
@@ -39,7 +40,7 @@ impl Queues {
                 let ports = ports(&table(&format!("netfilter/{list}")));
                 queues.packets.extend(netfilter(&sockets, &ports).map(|inode| (inode, target)));
             }
-            let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
+            let Ok(netns) = namespace::network_of(task.pid) else { continue };
             let requests = in_netns(netns.as_fd(), unix_requests)
                 .context("enter the container's network namespace")?;
             // CRIU cannot do without this list either, and says so better.

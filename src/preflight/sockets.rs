@@ -1,7 +1,7 @@
 //! Sockets that CRIU does not know, that hold data it would lose, or whose other end is outside.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
@@ -13,6 +13,7 @@ use super::finding::{Finding, Place};
 use super::task::{Task, Tasks, end};
 use crate::lxc::shell;
 use crate::sys::multicast;
+use crate::sys::namespace;
 use crate::sys::netlink::{Error, in_netns, tcp_listeners, unix_peers};
 use crate::sys::process::Process;
 
@@ -75,7 +76,7 @@ impl Sockets {
         for task in tasks.one_of_each("net") {
             found.unread.extend(unread(task.pid));
             found.link_local.extend(link_local(task.pid));
-            let Ok(netns) = File::open(format!("/proc/{}/ns/net", task.pid)) else { continue };
+            let Ok(netns) = namespace::network_of(task.pid) else { continue };
             let (peers, listeners) = in_netns(netns.as_fd(), || (unix_peers(), tcp_listeners()))
                 .context("enter the container's network namespace")?;
             found.peers.extend(listed(peers, "unix sockets").into_iter().map(wide));

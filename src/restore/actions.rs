@@ -27,6 +27,7 @@ use crate::restore::prefault::Prefault;
 use crate::rollback::criu_cgroup::{self, CriuCgroup};
 use crate::rollback::{Journal, Undo};
 use crate::store::resume_mark;
+use crate::sys::namespace;
 use crate::sys::netlink::{self, Netlink};
 use crate::sys::process;
 
@@ -285,7 +286,7 @@ fn end_of(thread: Option<JoinHandle<Result<()>>>, what: &str) -> Result<()> {
 
 pub(super) fn network_namespace(init_pid: Option<i32>) -> Result<File> {
     let init = init_pid.context("CRIU does not say which process init is")?;
-    File::open(format!("/proc/{init}/ns/net")).context("open the container's network namespace")
+    namespace::network_of(init).context("open the container's network namespace")
 }
 
 impl RestoreActions<'_> {

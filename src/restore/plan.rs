@@ -17,7 +17,7 @@ use crate::criu::images::{self, NamespaceIds, Shown};
 use crate::criu::options::{
     CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource,
 };
-use crate::lxc::config::{Config, NicKind};
+use crate::lxc::config::{Config, Nic, NicKind};
 use crate::resources::apparmor::Profile;
 use crate::resources::cgroup::confine::Confinement;
 use crate::resources::cgroup::{self, Cgroup, Tree};
@@ -185,7 +185,7 @@ pub(super) fn plan(
             .nics()
             .iter()
             .filter(|n| n.script_up.is_some())
-            .map(lxc_defaults::inside)
+            .map(Nic::name_inside)
             .collect(),
     };
     complete(&mut ports, config, copy, netlink)?;
@@ -429,7 +429,7 @@ fn complete(
 ) -> Result<()> {
     for port in ports {
         let nics = config.nics().iter().filter(|n| n.kind == NicKind::Veth);
-        let nic = nics.into_iter().find(|n| lxc_defaults::inside(n) == port.inside);
+        let nic = nics.into_iter().find(|n| n.name_inside() == port.inside);
         port.state = match (port.state.take(), nic, copy) {
             (Some(state), _, Some(copy)) => Some(state.readdressed(&|ip| copy.moved(ip))),
             (None, Some(nic), _) => Some(lxc_defaults::unrecorded(nic, netlink)?),
@@ -542,8 +542,7 @@ fn ports_of(config: &Config) -> Vec<Port> {
         .iter()
         .filter(|nic| nic.kind == NicKind::Veth)
         .map(|nic| {
-            let mut port =
-                Port::unrecorded(nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index)));
+            let mut port = Port::unrecorded(nic.name_inside());
             port.host = nic.veth_pair.clone().unwrap_or_default();
             port.bridge = nic.link.clone().filter(|_| !lxc_defaults::is_routed(nic));
             port
@@ -560,7 +559,7 @@ fn bridges_of(
 ) -> BTreeMap<String, Option<String>> {
     let mut bridges = BTreeMap::new();
     for nic in config.nics().iter().filter(|n| n.kind == NicKind::Veth) {
-        let name = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+        let name = nic.name_inside();
         match (&nic.link, record) {
             _ if lxc_defaults::is_routed(nic) => drop(bridges.insert(name, None)),
             (Some(link), _) => drop(bridges.insert(name, Some(link.clone()))),

@@ -56,9 +56,8 @@ impl RestoreActions<'_> {
         let defined = self.defined;
         let port = &self.made[at];
         let nics = defined.config.nics().iter();
-        let Some(nic) = nics
-            .into_iter()
-            .find(|n| n.script_up.is_some() && lxc_defaults::inside(n) == port.inside)
+        let Some(nic) =
+            nics.into_iter().find(|n| n.script_up.is_some() && n.name_inside() == port.inside)
         else {
             return Ok(());
         };

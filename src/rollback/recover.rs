@@ -30,6 +30,7 @@ use crate::resources::network::ports;
 use crate::rollback::Journal;
 use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Container, Operation};
+use crate::sys::namespace;
 use crate::sys::netlink::Netlink;
 use crate::sys::process;
 
@@ -139,11 +140,10 @@ impl Known {
         ) else {
             return Ok(());
         };
-        let path = format!("/proc/{init}/ns/net");
-        let netns = match fs::File::open(&path) {
+        let netns = match namespace::network_of(init.as_raw()) {
             // It ends at this moment, and its ports with it.
             Err(_) if process::is_ending(init.as_raw()) => return Ok(()),
-            netns => netns.with_context(|| format!("open {path}"))?,
+            netns => netns.context("open the container's network namespace")?,
         };
         let mut netlink = Netlink::open().context("open a netlink socket")?;
         let mut errors = ErrorList::default();
@@ -152,9 +152,7 @@ impl Known {
             .filter(|port| port.bridge.is_none())
         {
             let mut nics = config.nics().iter().filter(|nic| nic.kind == NicKind::Veth);
-            let nic = nics.find(|nic| {
-                nic.name.as_deref().unwrap_or(&format!("eth{}", nic.index)) == port.inside
-            });
+            let nic = nics.find(|nic| nic.name_inside() == port.inside);
             let Some(bridge) = nic.and_then(|nic| nic.link.clone()) else { continue };
             let joins = format!("{} ({}) is on {bridge} again", port.host, port.inside);
             port.bridge = Some(bridge);

@@ -31,6 +31,14 @@ pub(crate) fn are_of_root(pid: i32) -> io::Result<bool> {
     Ok(identity(&parent.into())? == ours && owner(&user)? == nix::unistd::geteuid().as_raw())
 }
 
+/// The network namespace of a process.
+///
+/// # Errors
+/// As opening /proc/PID/ns/net: `NotFound` when the process has ended.
+pub(crate) fn network_of(pid: i32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/ns/net"))
+}
+
 /// A namespace of ours as a device and an inode.
 fn identity(namespace: &File) -> io::Result<(u64, u64)> {
     let found = namespace.metadata()?;

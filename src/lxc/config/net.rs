@@ -179,6 +179,11 @@ pub(super) fn is_key(sub: &str) -> bool {
 }
 
 impl Nic {
+    /// Its name in the container; LXC's own is ethN.
+    pub(crate) fn name_inside(&self) -> String {
+        self.name.clone().unwrap_or_else(|| format!("eth{}", self.index))
+    }
+
     /// An interface of which nothing is known yet.
     pub(super) fn new(index: u32) -> Nic {
         Nic { index, ..Nic::default() }

@@ -134,7 +134,7 @@ pub(crate) fn lent_by(config: &Config) -> Vec<(String, String)> {
 pub(crate) fn of_config(config: &Config) -> Vec<Device> {
     let device = |inside, from| Device { inside, inside_index: 0, mac: None, from };
     let upon = config.nics().iter().filter(|n| n.kind == NicKind::Macvlan).filter_map(|nic| {
-        let inside = nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index));
+        let inside = nic.name_inside();
         let named = nic.macvlan_mode.unwrap_or("private");
         let mode = MODES.iter().find(|(name, _)| *name == named)?.1;
         Some(device(inside, Origin::Upon { host: nic.link.clone()?, mode }))

@@ -26,11 +26,6 @@ const PROXY: u8 = 8;
 /// IFF_UP, IFF_MULTICAST.
 const UP: u32 = 0x1 | 0x1000;
 
-/// The name of an interface in the container.
-pub(crate) fn inside(nic: &Nic) -> String {
-    nic.name.clone().unwrap_or_else(|| format!("eth{}", nic.index))
-}
-
 /// Whether the host's end of a pair reaches the world by routes and not by a bridge.
 pub(crate) fn is_routed(nic: &Nic) -> bool {
     nic.kind == NicKind::Veth && nic.veth_mode == Some(VethMode::Router)

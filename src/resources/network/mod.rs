@@ -27,6 +27,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::namespace;
 use crate::sys::netlink::raw::Message;
 use crate::sys::netlink::{Mac, PortSettings, Vlan};
 use anyhow::{Context, Result};
@@ -146,7 +147,7 @@ impl NoBridge {
 
 /// A process's network namespace; none if it has ended.
 pub(super) fn namespace_of(init: i32) -> Result<Option<File>> {
-    match File::open(format!("/proc/{init}/ns/net")) {
+    match namespace::network_of(init) {
         Ok(namespace) => Ok(Some(namespace)),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).context("open the container's network namespace"),

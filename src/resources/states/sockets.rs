@@ -6,7 +6,6 @@
 //! time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -16,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::resources::cgroup;
 use crate::resources::network::multicast::sockets as sockets_of;
 use crate::sys::multicast;
+use crate::sys::namespace;
 use crate::sys::netlink::in_netns;
 use crate::sys::process::{Process, number_inside};
 use crate::sys::sockopt::{Kind, SocketOption};
@@ -54,8 +54,7 @@ pub(crate) fn of_tasks(payload: &Path, init: i32) -> Result<Vec<Socket>> {
             sockets.extend(socket.map(|socket| (pid, descriptor, kind, read(&socket, kind))));
         }
     }
-    let netns = File::open(format!("/proc/{init}/ns/net"))
-        .context("open the container's network namespace")?;
+    let netns = namespace::network_of(init).context("open the container's network namespace")?;
     let kinds: BTreeSet<Kind> = sockets.iter().map(|(_, _, kind, _)| *kind).collect();
     let new = in_netns(netns.as_fd(), || new_ones(&kinds))?;
     let differing = |(pid, descriptor, kind, options): (i32, i32, Kind, Options)| {

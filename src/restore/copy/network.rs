@@ -84,10 +84,7 @@ pub(super) fn interfaces(
 
 /// What the configuration says of an interface.
 fn nic_of<'a>(config: &'a Config, inside: &str) -> Option<&'a Nic> {
-    config.nics().iter().find(|nic| match &nic.name {
-        Some(name) => name == inside,
-        None => inside == format!("eth{}", nic.index),
-    })
+    config.nics().iter().find(|nic| nic.name_inside() == inside)
 }
 
 /// The digits of an interface's hardware address come from its container: it has the same one
