@@ -8,13 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, ExitStatus};
 
-use anyhow::{Context, anyhow};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use anyhow::Context;
 
-use crate::error::{Exit, Failure, Result};
+use crate::error::Result;
 use crate::lxc::command::{Client, LentTty};
 use crate::lxc::name::{ContainerName, LxcPath};
+use crate::sys::poll;
 use crate::sys::process::Process;
 use crate::sys::pty::{self, Settings};
 use crate::sys::signals::Signals;
@@ -38,20 +37,9 @@ pub(super) fn stay(
         if let Some(terminal) = &terminal {
             watched.extend([terminal.console.end.as_fd(), terminal.ours]);
         }
-        let mut fds: Vec<PollFd<'_>> =
-            watched.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, PollTimeout::NONE) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => {
-                return Err(Failure::new(
-                    Exit::Other,
-                    anyhow!(e).context("wait for the container"),
-                ));
-            }
-        }
-        let come = |i: usize| fds.get(i).and_then(PollFd::any).unwrap_or(false);
+        let come = poll::readable_among(&watched, None).context("wait for the container")?;
+        let come = |i: usize| come.get(i) == Some(&true);
         let (output, input) = (come(2), come(3));
-        drop(fds);
         if let Some(t) = &terminal
             && ((output && t.show().is_err()) || (input && t.type_in().is_err()))
         {

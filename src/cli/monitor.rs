@@ -12,10 +12,9 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
 use serde::{Deserialize, Serialize};
 
 use super::common::{LxcOptions, start_log};
@@ -28,6 +27,7 @@ use crate::report::{Report, seconds};
 use crate::restore::{self, Outcome, Request, Restored};
 use crate::settings::Settings;
 use crate::sys::files;
+use crate::sys::poll;
 use crate::sys::signals::Signals;
 
 /// The name beside it, as LXC's own monitors carry that of the tool they came from.
@@ -276,8 +276,8 @@ impl Report for Lines {
     }
 }
 
-/// How long nothing may come before one looks after who should write, in milliseconds.
-const NUDGE_INTERVAL: u16 = 1000;
+/// How long nothing may come before one looks after who should write.
+const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A pipe that is read with an eye on signals.
 pub(super) struct Interruptible<'a, R> {
@@ -291,16 +291,11 @@ pub(super) struct Interruptible<'a, R> {
 impl<R: Read + AsFd> Read for Interruptible<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         loop {
-            let mut fds = [
-                PollFd::new(self.output.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ];
-            match poll(&mut fds, NUDGE_INTERVAL) {
-                Ok(0) => (self.nudge)(),
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
+            let watched = [self.output.as_fd(), self.signals.as_fd()];
+            let [readable, signalled] = poll::readable(watched, Some(NUDGE_INTERVAL))?;
+            if !readable && !signalled {
+                (self.nudge)();
             }
-            let readable = fds[0].any().unwrap_or(true);
             (self.forward)();
             if readable {
                 return self.output.read(buffer);

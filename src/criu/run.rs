@@ -20,8 +20,6 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::action_env::Action;
@@ -29,6 +27,7 @@ use super::control::{CONTROL_VARIABLE, Control};
 use super::pulse::Pulse;
 use super::script::{self, SPARED, Script};
 use crate::sys::files;
+use crate::sys::poll;
 use crate::sys::process::{self, Process};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
@@ -374,24 +373,9 @@ fn wait(
     signals: &Signals,
     limit: Option<Duration>,
 ) -> Result<Ready> {
-    let timeout = match limit {
-        // A rest of a millisecond must not become a busy loop.
-        Some(limit) => {
-            PollTimeout::try_from(limit + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        }
-        None => PollTimeout::NONE,
-    };
-    let mut fds = [
-        PollFd::new(process.as_fd(), PollFlags::POLLIN),
-        PollFd::new(control.as_fd(), PollFlags::POLLIN),
-        PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-    ];
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(e) => return Err(e).context("wait for criu"),
-    }
-    let come = |i: usize| fds[i].revents().is_some_and(|r| !r.is_empty());
-    Ok(Ready { ended: come(0), control: come(1), signal: come(2) })
+    let watched = [process.as_fd(), control.as_fd(), signals.as_fd()];
+    let [ended, control, signal] = poll::readable(watched, limit).context("wait for criu")?;
+    Ok(Ready { ended, control, signal })
 }
 
 fn tail(file: &mut File) -> Result<String> {

@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::config::{HookKind, Nic, NicKind};
 use crate::lxc::definition::Defined;
+use crate::sys::poll;
 use crate::sys::spawn::Place;
 
 pub(crate) use call::HookCall;
@@ -338,18 +338,9 @@ fn wait(
         if left.is_zero() {
             return Ok(false);
         }
-        let timeout =
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        let mut fds = vec![PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
-        if open {
-            fds.push(PollFd::new(reader.as_fd(), PollFlags::POLLIN));
-        }
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(e).context("wait for it"),
-        }
-        let come: Vec<bool> =
-            fds.iter().map(|f| f.revents().is_some_and(|r| !r.is_empty())).collect();
+        let mut watched = vec![pidfd.as_fd()];
+        watched.extend(open.then(|| reader.as_fd()));
+        let come = poll::readable_among(&watched, Some(left)).context("wait for it")?;
         if come.first() == Some(&true) {
             return Ok(true);
         }

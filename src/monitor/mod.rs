@@ -17,7 +17,6 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -27,6 +26,7 @@ use crate::lxc::server::Server;
 use crate::restore::Restored;
 use crate::restore::cgroups::leave;
 use crate::restore::lazy::{Filled, Filling};
+use crate::sys::poll;
 use crate::sys::process::Process;
 use crate::sys::signals::{GIVE_UP, Received, Signals};
 
@@ -139,30 +139,19 @@ fn wait(
     filling: Option<&Filling>,
     deadline: Option<Instant>,
 ) -> Result<Ready> {
-    let timeout = match deadline {
-        Some(at) => {
-            let left =
-                at.saturating_duration_since(Instant::now()) + std::time::Duration::from_millis(1);
-            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-        }
-        None => PollTimeout::NONE,
-    };
+    let limit = deadline.map(|at| at.saturating_duration_since(Instant::now()));
     let filling: Vec<_> = filling.iter().flat_map(|filling| filling.watched()).collect();
     let ours = [container.init.as_fd(), server, signals.as_fd()];
     let watched =
         ours.into_iter().chain(filling.iter().copied()).chain(container.terminals.watched());
-    let mut fds: Vec<PollFd<'_>> = watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(e) => return Err(e).context("wait for something to do"),
-    }
-    let come = |fd: &PollFd<'_>| fd.revents().is_some_and(|r| !r.is_empty());
-    let (first, terminals) = fds.split_at(ours.len() + filling.len());
+    let watched: Vec<_> = watched.collect();
+    let come = poll::readable_among(&watched, limit).context("wait for something to do")?;
+    let (first, terminals) = come.split_at(ours.len() + filling.len());
     Ok(Ready {
-        ended: first.first().is_some_and(come),
-        server: first.get(1).is_some_and(come),
-        filling: first.iter().skip(ours.len()).any(come),
-        terminals: terminals.iter().any(come),
+        ended: first.first() == Some(&true),
+        server: first.get(1) == Some(&true),
+        filling: first.iter().skip(ours.len()).any(|come| *come),
+        terminals: terminals.contains(&true),
     })
 }
 

@@ -11,11 +11,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::lxc::name::ContainerName;
 use crate::sys::files;
+use crate::sys::poll;
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 use crate::sys::spawn::Place;
@@ -89,8 +88,7 @@ impl Jobs<'_> {
             if working.is_empty() {
                 return outcome;
             }
-            let done =
-                self.wait(&working, PollTimeout::NONE).context("wait for the programs at work")?;
+            let done = self.wait(&working, None).context("wait for the programs at work")?;
             if let Some(signal) = self.read_signals()? {
                 self.interrupted = Some(signal);
                 for worker in &working {
@@ -118,31 +116,19 @@ impl Jobs<'_> {
             if left.is_zero() {
                 break;
             }
-            self.wait(&[], PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
-                .context("wait")?;
+            self.wait(&[], Some(left)).context("wait")?;
             self.interrupted = self.read_signals()?;
         }
         Ok(())
     }
 
     /// Waits for a signal or an end; gives the places of those who have ended.
-    fn wait(&self, working: &[Worker], timeout: PollTimeout) -> io::Result<Vec<usize>> {
-        let watched =
-            std::iter::once(self.signals.as_fd()).chain(working.iter().map(|w| w.process.as_fd()));
-        let mut fds: Vec<PollFd<'_>> =
-            watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(e.into()),
-        }
-        let come = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
-        Ok(fds
-            .iter()
-            .skip(1)
-            .enumerate()
-            .filter(|(_, fd)| come(fd))
-            .map(|(index, _)| index)
-            .collect())
+    fn wait(&self, working: &[Worker], limit: Option<Duration>) -> io::Result<Vec<usize>> {
+        let processes = working.iter().map(|w| w.process.as_fd());
+        let watched: Vec<_> = std::iter::once(self.signals.as_fd()).chain(processes).collect();
+        let come = poll::readable_among(&watched, limit)?;
+        let ended = come.iter().skip(1).enumerate().filter(|(_, come)| **come);
+        Ok(ended.map(|(index, _)| index).collect())
     }
 
     /// The last signal that has come.

@@ -24,6 +24,7 @@ pub(crate) mod namespace;
 pub(crate) mod netlink;
 pub(crate) mod nudge;
 pub(crate) mod path_trust;
+pub(crate) mod poll;
 pub(crate) mod process;
 mod ptrace;
 pub(crate) mod pty;

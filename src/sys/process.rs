@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit,
 };
+
+use super::poll;
 
 /// A process, alive when it was opened. Its number may be taken again later; the pidfd may not.
 #[derive(Debug)]
@@ -91,13 +92,10 @@ impl Process {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            let mut fds = [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, timeout) {
-                Ok(0) if Instant::now() >= end => return Ok(false),
-                Ok(0) | Err(Errno::EINTR) => {}
-                Ok(_) => return Ok(true),
-                Err(e) => return Err(e.into()),
+            match poll::readable([self.pidfd.as_fd()], Some(left))? {
+                [true] => return Ok(true),
+                [false] if Instant::now() >= end => return Ok(false),
+                [false] => {}
             }
         }
     }

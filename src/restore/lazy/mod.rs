@@ -38,6 +38,7 @@ use crate::resources::cgroup;
 use crate::rollback::filling::{Mark, SOCKET};
 use crate::sys::files;
 use crate::sys::keeper::Keeper;
+use crate::sys::poll;
 
 pub(super) use source::Source;
 pub(super) use suitable::{Decision, decide};
@@ -212,7 +213,5 @@ fn is_populated(cgroup: &Path) -> io::Result<bool> {
 }
 
 fn has_ended(process: BorrowedFd<'_>) -> bool {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(process, PollFlags::POLLIN)];
-    matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+    matches!(poll::readable([process], Some(Duration::ZERO)), Ok([true]))
 }

@@ -12,11 +12,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::rollback::filling::Mark;
 use crate::store::blocks::BLOCK;
+use crate::sys::poll;
 use crate::sys::userfaultfd::{Event, Given, Userfaultfd};
 
 use super::criu::{self, Message};
@@ -130,12 +129,10 @@ impl Pager<'_> {
     }
 
     fn wait(&self, listener: &UnixListener, line: &UnixStream) -> Result<Ready> {
-        let timeout = if self.background().is_some() {
-            PollTimeout::ZERO
-        } else if self.spaces.iter().any(|space| !space.later.is_empty()) {
-            PollTimeout::try_from(PAUSE).unwrap_or(PollTimeout::ZERO)
+        let limit = if self.background().is_some() {
+            Some(Duration::ZERO)
         } else {
-            PollTimeout::NONE
+            self.spaces.iter().any(|space| !space.later.is_empty()).then_some(PAUSE)
         };
         let criu = match &self.criu {
             Link::Awaited => Some(listener.as_fd()),
@@ -145,13 +142,8 @@ impl Pager<'_> {
         let spaces = self.spaces.iter().map(|space| space.uffd.as_fd());
         let fds: Vec<BorrowedFd<'_>> =
             [Some(line.as_fd()), criu].into_iter().flatten().chain(spaces).collect();
-        let mut fds: Vec<PollFd<'_>> =
-            fds.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(e).context("wait for pages to be touched"),
-        }
-        let mut come = fds.iter().map(|fd| fd.revents().is_some_and(|events| !events.is_empty()));
+        let come = poll::readable_among(&fds, limit).context("wait for pages to be touched")?;
+        let mut come = come.into_iter();
         let stop = come.next().unwrap_or(false);
         let criu = criu.is_some() && come.next().unwrap_or(false);
         let spaces = come.enumerate().filter_map(|(number, come)| come.then_some(number)).collect();
