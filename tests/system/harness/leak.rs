@@ -146,6 +146,17 @@ impl Snapshot {
         self.wait_until(|| Snapshot::take().without(dir))
     }
 
+    /// What `look` sees once no process of this name is left: `lxc-start` ends a moment after the
+    /// container that it has started, of which `lxc-stop` says that it is stopped.
+    pub fn without_process(name: &str, look: impl Fn() -> Snapshot) -> Snapshot {
+        let is_it = |line: &String| {
+            let mut words = line.split(' ');
+            words.next() == Some("process") && words.nth(1) == Some(name)
+        };
+        wait_for("a process to end", LIMIT, || Some(look()).filter(|now| !now.0.iter().any(is_it)))
+            .unwrap()
+    }
+
     /// Waits until the host is as it was then; else names what is too many and what is missing.
     pub fn wait_until_as_before(&self) -> Result<(), String> {
         self.wait_until(Snapshot::take)

@@ -27,7 +27,7 @@ fn goes_on(world: &World, host: &Host, wish: &Wish<'_>, cycles: u32) {
     // Once stopped, for what LXC itself leaves behind.
     guest.container().start();
     guest.stop(None);
-    let stopped = look();
+    let stopped = Snapshot::without_process("lxc-start", look);
     guest.container().start();
     let before = guest.state();
     let mut witness = Witness::connect(guest.address());
