@@ -118,9 +118,9 @@ fn common_options(command: &Command) -> Vec<&Arg> {
 }
 
 fn exit_status() -> String {
-    let codes = EXIT_CODES.lines().skip(1).flat_map(|line| line.split("   "));
+    let codes = EXIT_CODES.lines().skip(1);
     codes
-        .filter_map(|code| code.trim().split_once(' '))
+        .filter_map(|code| code.trim().split_once("  "))
         .map(|(number, meaning)| format!(".TP\n.B {number}\n{}\n", escape(meaning)))
         .collect()
 }

@@ -7,11 +7,12 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, milliseconds, parse,
-    print, print_json, require_root, start_log, time, user_script,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, milliseconds, print,
+    print_json, require_root, start_log, time, user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
+use super::usage::parse;
 use super::{cure, logger};
 use crate::checkpoint::{self, Copied, Done, Outcome, Request};
 use crate::criu::options::AfterDump;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser};
+use clap::Args;
 use log::LevelFilter;
 
 use super::logger;
@@ -26,10 +26,17 @@ const ACTION_SCRIPT: &str = crate::criu::script::OURS;
 /// Exit codes, for the end of `--help`.
 pub const EXIT_CODES: &str = "\
 Exit status:
-  0 done   1 other failure   2 usage   3 no such container, or not in the state asked for
-  4 refused, nothing was touched   5 CRIU failed, container as before   6 CRIU failed, container lost (images kept)
-  7 time limit   8 rollback incomplete (what is left is named)   9 checkpoint damaged or not usable here
-  10 another operation holds this container";
+   0  done
+   1  other failure
+   2  usage
+   3  no such container, or not in the state asked for
+   4  refused, nothing was touched
+   5  CRIU failed, container as before
+   6  CRIU failed, container lost (images kept)
+   7  time limit
+   8  rollback incomplete (what is left is named)
+   9  checkpoint damaged or not usable here
+  10  another operation holds this container";
 
 /// The options of every LXC tool.
 #[derive(Args, Clone, Debug, Default)]
@@ -146,18 +153,6 @@ impl LxcOptions {
             _ => return Err(Failure::msg(Exit::Usage, format!("'{text}' is not a log level"))),
         })
     }
-}
-
-/// Reads a command line. `Err` is the exit status: help was shown, or the usage was wrong.
-pub(crate) fn parse<T: Parser>() -> std::result::Result<T, ExitCode> {
-    T::try_parse().map_err(|e| {
-        // Help and version are no errors and go to standard output.
-        let code = if e.use_stderr() { Exit::Usage } else { Exit::Done };
-        if let Err(e) = e.print() {
-            log::debug!("print the usage: {e}");
-        }
-        ExitCode::from(code.code())
-    })
 }
 
 /// Begins our own log.

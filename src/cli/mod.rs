@@ -17,6 +17,7 @@ pub(crate) mod multicall;
 pub(crate) mod progress;
 pub(crate) mod restart;
 mod table;
+mod usage;
 
 /// The definitions of all command lines, complete: manuals and completions are made of them.
 pub fn commands() -> Vec<clap::Command> {

@@ -13,12 +13,13 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, parse, print,
-    require_root, start_log, time,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, print, require_root,
+    start_log, time,
 };
 use super::monitor::{FailureMessage, Job};
 use super::monitor_title::title;
 use super::progress::Progress;
+use super::usage::parse;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::shell;

@@ -20,12 +20,13 @@ use std::process::ExitCode;
 use clap::builder::StyledStr;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::common::{EXIT_CODES, fail, parse, print, require_root};
+use super::common::{EXIT_CODES, fail, print, require_root};
+use super::usage::parse;
 use crate::error::{Failure, Result};
 
 const PROGRAM: &str = "lxc-cr";
 
-/// Look after LXC containers that are checkpointed and restarted
+/// Manage checkpoints of LXC containers
 #[derive(Debug, Parser)]
 #[command(name = PROGRAM, version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true, propagate_version = true)]
 struct Arguments {
