@@ -8,10 +8,11 @@ use serde::Serialize;
 use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, print_json, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::store::layout;
-use crate::store::show::Contents;
+use crate::store::show::{Contents, Details, Text};
 
-/// Show what a checkpoint holds: processes, memory, open files, sockets, network, mounts, and what
-/// made it
+/// Show what a checkpoint holds
+///
+/// A summary with its processes and its network; the options add the rest.
 ///
 /// A checkpoint is named by its directory, or by its container when that is suspended. Those that
 /// LXC's own tool wrote are shown, too.
@@ -26,7 +27,23 @@ pub(super) struct Show {
     #[command(flatten)]
     pub lxc: LxcOptions,
 
-    /// Print the result as JSON
+    /// Also the open files of each process
+    #[arg(long)]
+    files: bool,
+
+    /// Also the sockets
+    #[arg(long)]
+    sockets: bool,
+
+    /// Also the mounts
+    #[arg(long)]
+    mounts: bool,
+
+    /// Everything
+    #[arg(long)]
+    all: bool,
+
+    /// Print everything as JSON
     #[arg(long)]
     json: bool,
 }
@@ -57,7 +74,12 @@ impl Show {
         if self.json {
             print_json(&Versioned { version: 1, changed: false, contents: &contents })?;
         } else {
-            print(&contents.to_string());
+            let details = Details {
+                files: self.files || self.all,
+                sockets: self.sockets || self.all,
+                mounts: self.mounts || self.all,
+            };
+            print(&Text(&contents, details).to_string());
         }
         let exit = if contents.problems.is_empty() { Exit::Done } else { Exit::BadCheckpoint };
         Ok(ExitCode::from(exit.code()))

@@ -22,6 +22,7 @@ use crate::store::{layout, resume_mark};
 use crate::sys::files;
 
 pub(crate) use open::{Descriptor, Socket};
+pub(crate) use text::{Details, Text};
 
 /// CRIU's log tells in its first lines who wrote it.
 const LOG_HEAD: u64 = 4096;

@@ -10,22 +10,57 @@ use crate::report::{bytes, moment, seconds, shown};
 /// Deeper than this a tree of processes is not drawn to the right any more.
 const MAX_INDENT: usize = 20;
 
-impl fmt::Display for Contents {
+/// What is printed besides the summary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Details {
+    /// The open files of each process.
+    pub files: bool,
+    /// The sockets.
+    pub sockets: bool,
+    /// The mounts.
+    pub mounts: bool,
+}
+
+/// A checkpoint's contents with these details.
+#[derive(Debug)]
+pub(crate) struct Text<'a>(pub &'a Contents, pub Details);
+
+impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Text(contents, details) = self;
+        contents.summary(f)?;
+        writeln!(f, "\nprocesses ({})", contents.processes.len())?;
+        contents.tree(f)?;
+        contents.network(f)?;
+        if details.files {
+            contents.files(f)?;
+        }
+        if details.sockets {
+            contents.sockets(f)?;
+        }
+        if details.mounts {
+            contents.mounts(f)?;
+        }
+        contents.left_out(*details, f)?;
+        if !contents.problems.is_empty() {
+            writeln!(f, "\nproblems")?;
+        }
+        contents.problems.iter().try_for_each(|p| writeln!(f, "  {}", shown(p)))
+    }
+}
+
+impl Contents {
+    fn summary(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "checkpoint  {}", self.directory.display())?;
         match &self.container {
             Some(c) => {
-                writeln!(
-                    f,
-                    "container   {} in {}, root {}",
-                    c.name,
-                    c.lxcpath.display(),
-                    c.rootfs.display()
-                )?;
+                writeln!(f, "container   {} in {}", c.name, c.lxcpath.display())?;
+                writeln!(f, "root        {}", c.rootfs.display())?;
             }
             None => writeln!(f, "container   not recorded: this is not a checkpoint of lxc-cr")?,
         }
-        writeln!(f, "made        {} by {}", moment(self.created), self.by)?;
+        writeln!(f, "made        {}", moment(self.created))?;
+        writeln!(f, "by          {}", self.by)?;
         if self.to_be_resumed {
             writeln!(f, "marked      to be resumed, at boot or by lxc-cr resume")?;
         }
@@ -37,39 +72,49 @@ impl fmt::Display for Contents {
             let copied: Vec<String> = self.precopied.iter().map(|size| bytes(*size)).collect();
             writeln!(f, "copied      {} while it ran", copied.join(", "))?;
         }
-        writeln!(f, "\nprocesses ({})", self.processes.len())?;
-        self.tree(f)?;
-        writeln!(f, "\nopen files")?;
+        Ok(())
+    }
+
+    fn network(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nnetwork")?;
+        for i in &self.interfaces {
+            let mac = i.mac.as_ref().map(|m| format!(" {m}")).unwrap_or_default();
+            let bridge = i.bridge.as_ref().map(|b| format!(" on {b}")).unwrap_or_default();
+            writeln!(f, "  {}{mac}{bridge}, MTU {}", shown(&i.name), i.mtu)?;
+            i.addresses.iter().try_for_each(|address| writeln!(f, "    {address}"))?;
+        }
+        Ok(())
+    }
+
+    fn files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\nopen files ({})", self.open_files())?;
         for process in self.processes.iter().filter(|p| !p.open.is_empty()) {
             writeln!(f, "  {} {}", process.pid, shown(&process.name))?;
             for descriptor in &process.open {
                 writeln!(f, "    {:>3}  {}", descriptor.fd, shown(&descriptor.what))?;
             }
         }
+        Ok(())
+    }
+
+    fn sockets(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nsockets ({})", self.sockets.len())?;
         for s in &self.sockets {
             let remote =
                 if s.remote.is_empty() { String::new() } else { format!(" to {}", s.remote) };
+            let local = if s.local.is_empty() { "without a name" } else { s.local.as_str() };
             let pids: Vec<String> = s.pids.iter().map(u32::to_string).collect();
             let of = if pids.is_empty() {
                 "no process".to_owned()
             } else {
                 format!("process {}", pids.join(", "))
             };
-            writeln!(f, "  {} {} {}{remote}, of {of}", s.kind, s.state, shown(&s.local))?;
+            writeln!(f, "  {} {} {}{remote}, of {of}", s.kind, s.state, shown(local))?;
         }
-        writeln!(f, "\nnetwork")?;
-        for i in &self.interfaces {
-            let mac = i.mac.as_ref().map(|m| format!(" {m}")).unwrap_or_default();
-            let bridge = i.bridge.as_ref().map(|b| format!(" on {b}")).unwrap_or_default();
-            writeln!(
-                f,
-                "  {}{mac}{bridge}, MTU {}: {}",
-                shown(&i.name),
-                i.mtu,
-                i.addresses.join(", ")
-            )?;
-        }
+        Ok(())
+    }
+
+    fn mounts(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nmounts ({})", self.mounts.len())?;
         for m in &self.mounts {
             let from = match &m.from_host {
@@ -79,14 +124,28 @@ impl fmt::Display for Contents {
             };
             writeln!(f, "  {} ({}{from})", shown(&m.point.to_string_lossy()), shown(&m.kind))?;
         }
-        if !self.problems.is_empty() {
-            writeln!(f, "\nproblems")?;
-        }
-        self.problems.iter().try_for_each(|p| writeln!(f, "  {}", shown(p)))
+        Ok(())
     }
-}
 
-impl Contents {
+    /// How to see the rest.
+    fn left_out(&self, details: Details, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rest = [
+            (details.files, self.open_files(), "open files", "--files"),
+            (details.sockets, self.sockets.len(), "sockets", "--sockets"),
+            (details.mounts, self.mounts.len(), "mounts", "--mounts"),
+        ];
+        let rest: Vec<String> = rest
+            .into_iter()
+            .filter(|(is_shown, count, ..)| !is_shown && *count > 0)
+            .map(|(_, count, what, option)| format!("{count} {what} ({option})"))
+            .collect();
+        if rest.is_empty() { Ok(()) } else { writeln!(f, "\nand {}", rest.join(", ")) }
+    }
+
+    fn open_files(&self) -> usize {
+        self.processes.iter().map(|process| process.open.len()).sum()
+    }
+
     /// The processes, children beneath their parent.
     fn tree(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut children: BTreeMap<u32, Vec<&Process>> = BTreeMap::new();

@@ -111,7 +111,7 @@ pub fn checkpoints_are_listed_shown_and_removed(world: &World) {
     );
 
     for name in ["one", "lxcs"] {
-        let shown = lxc_cr(world, "show").arg(dir.join(name)).ok().stdout;
+        let shown = lxc_cr(world, "show").arg("--all").arg(dir.join(name)).ok().stdout;
         for word in ["witness", "/bin/busybox", "tcp", "eth0", "/proc (proc)"] {
             assert!(shown.contains(word), "'{word}' is missing of {name}: {shown}");
         }
