@@ -21,6 +21,7 @@ use super::monitor_title::title;
 use super::progress::Progress;
 use super::usage::parse;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
+use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
 use crate::lxc::shell;
 use crate::report::{Report, seconds};
@@ -199,7 +200,8 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         false => Signals::of_termination(),
     };
     let signals = signals.context("take signals")?;
-    let mut monitor = start(&job).context("start the monitor")?;
+    let mut monitor =
+        start(&job, has_own_keyring(&name, &lxcpath, &job)).context("start the monitor")?;
     let told = listen(&mut monitor, &signals, &mut progress);
     progress.clear();
     match told? {
@@ -264,16 +266,27 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
 
 /// Starts this program again as the monitor. The job goes over its standard input; its standard
 /// output tells us how it goes on. It gets a session of its own, and the title that LXC's monitors
-/// have.
-fn start(job: &Job) -> anyhow::Result<Child> {
+/// have, and a session keyring of its own unless the container inherits that of its caller.
+fn start(job: &Job, own_keyring: bool) -> anyhow::Result<Child> {
     let mut input = files::scratch("job").context("make a temporary file")?;
     let text = toml::to_string(job).context("put the job into words")?;
     input.write_all(text.as_bytes()).context("write the job")?;
     input.seek(SeekFrom::Start(0)).context("write the job")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(title(&job.lxcpath, &job.name)).env_clear().stdin(input).stdout(Stdio::piped());
-    // Whose keys its caller has is of no meaning to what lives as long as the container.
-    Place::here().own_session().own_keyring().spawn(&mut command).context("start ourselves again")
+    let mut place = Place::here().own_session();
+    if own_keyring {
+        place = place.own_keyring();
+    }
+    place.spawn(&mut command).context("start ourselves again")
+}
+
+/// Whether the keys of the command's caller are kept from the container: they are, unless it
+/// inherits them at a start, too (`lxc.keyring.session = 1`). The monitor reads the configuration
+/// again and reports what is wrong with it.
+fn has_own_keyring(name: &ContainerName, lxcpath: &LxcPath, job: &Job) -> bool {
+    Defined::load(name, lxcpath, job.config.as_deref())
+        .map_or(true, |defined| defined.config.has_own_keyring())
 }
 
 /// What the monitor has told.

@@ -12,7 +12,9 @@ use crate::criu::action_env::Action;
 use crate::criu::log::reader::LogReader;
 use crate::criu::run::{GiveUp, Giving, Watch};
 use crate::error::ErrorList;
+use crate::lxc::config::HookKind;
 use crate::lxc::definition::Defined;
+use crate::lxc::hook;
 use crate::resources::cgroup::confine::InForce;
 use crate::resources::network::interfaces::{self, PhysInterface, PhysInterfaces};
 use crate::resources::network::{
@@ -247,6 +249,16 @@ impl RestoreActions<'_> {
         Ok(())
     }
 
+    /// The `lxc.hook.start-host` hooks, as at a start: init is there and has not run yet.
+    fn run_start_host(&self) -> Result<()> {
+        if self.defined.config.hooks(HookKind::StartHost).is_empty() {
+            return Ok(());
+        }
+        let init = self.init.context("CRIU does not say which process init is")?;
+        let context = hook::Context::new(self.defined).with_pid(init).with_limit(self.hook_limit);
+        hook::run_all(HookKind::StartHost, &context).context("before the container runs")
+    }
+
     /// Tells the neighbours of a container that is new to them.
     fn announce(&mut self, init_pid: Option<i32>) {
         if self.plan.is_copy
@@ -347,6 +359,7 @@ impl Watch for RestoreActions<'_> {
                 if self.onlooker.is_some() {
                     return Ok(());
                 }
+                self.run_start_host()?;
                 // From its first instruction on, what was suspended is of the past.
                 self.journal
                     .note(Undo::Mark { container: self.own_dir.clone(), has_run: false })?;

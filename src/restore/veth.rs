@@ -43,7 +43,7 @@ impl RestoreActions<'_> {
         }
         for (at, new) in plan.veths.iter().enumerate() {
             if new.scripted {
-                self.run_script(at)?;
+                self.run_script(at, init_pid)?;
             }
             self.put_back(at);
         }
@@ -52,7 +52,7 @@ impl RestoreActions<'_> {
 
     /// Runs the `script.up` of a pair's interface. The port may be on a bridge then that was not
     /// there before.
-    fn run_script(&mut self, at: usize) -> Result<()> {
+    fn run_script(&mut self, at: usize, init_pid: Option<i32>) -> Result<()> {
         let defined = self.defined;
         let port = &self.made[at];
         let nics = defined.config.nics().iter();
@@ -75,7 +75,10 @@ impl RestoreActions<'_> {
             nic.index,
             &port.host,
         )))?;
-        let context = hook::Context::new(defined).with_limit(self.hook_limit);
+        let mut context = hook::Context::new(defined).with_limit(self.hook_limit);
+        if let Some(pid) = init_pid {
+            context = context.with_pid(pid);
+        }
         hook::run_net_script(nic, Direction::Up, Some(&port.host), &context)
             .context("before the restore")?;
         self.follow(at)

@@ -120,8 +120,12 @@ fn beside_the_defaults(mut rules: Vec<Described>) -> Option<Vec<Described>> {
 /// # Errors
 /// What the kernel has refused.
 pub(crate) fn fill(netns: BorrowedFd<'_>, inside: &Inside) -> anyhow::Result<()> {
-    // Else the kernel makes a link-local address by itself, and looks for duplicates of that.
-    let links = inside.interfaces.iter().filter(|i| i.flags & libc::IFF_LOOPBACK as u32 == 0);
+    // Else the kernel makes a link-local address by itself, and looks for duplicates of that. One
+    // that is down gets none, unless the mode is changed (net/ipv6/addrconf.c,
+    // `addrconf_sysctl_addr_gen_mode`).
+    let is = |interface: &Interface, flag: i32| interface.flags & flag.cast_unsigned() != 0;
+    let links =
+        inside.interfaces.iter().filter(|i| is(i, libc::IFF_UP) && !is(i, libc::IFF_LOOPBACK));
     let none_made = links.map(|i| (format!("ipv6/conf/{}/addr_gen_mode", i.name), "1".to_owned()));
     let outcome = sysctl::meanwhile(netns, &none_made.collect(), || -> anyhow::Result<()> {
         let mut netlink = Netlink::open()?;
