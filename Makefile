@@ -45,7 +45,7 @@ help:
 	@echo 'make fuzz           configuration, record, images, logs, requests (FUZZ_SECONDS=600 each)'
 	@echo 'make test-races     local users who try to get in, a minute each (RACE_SECONDS=60)'
 	@echo 'make test-hostile   containers that try to get out by a restart (SEEDS=2000)'
-	@echo 'make test-keys      every key of lxc.container.conf(5)'
+	@echo 'make test-keys      every key of lxc.container.conf(5); writes docs/configuration.md'
 	@echo 'make test-fidelity  every state of a container; writes docs/fidelity.md'
 	@echo 'make test-lazy      lazy restores that something befalls (SEEDS=1000)'
 	@echo 'make test-kills     everybody is killed at random moments of all commands (CASES=1000)'
@@ -153,6 +153,7 @@ test-lazy: test-host
 # Every key of lxc.container.conf(5): some eight minutes.
 test-keys: test-host
 	$(CARGO) test --release --test keys
+	cp target/system/logs/keys/configuration.md docs/configuration.md
 
 # Every state that lxc-cr inspect reads, before and after a restore: some two minutes.
 test-fidelity: test-host

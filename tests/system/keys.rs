@@ -1,5 +1,6 @@
 //! Every key of lxc.container.conf(5), tried: `make test-keys`. `cargo test --test keys [-- KEY…]`:
-//! only rows whose names contain one of these words; `--sample`: a few of each kind.
+//! only rows whose names contain one of these words; `--sample`: a few of each kind; `--part=N/M`:
+//! every M-th from the N-th on, whose lines of the page are printed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -30,13 +31,19 @@ fn main() -> ExitCode {
     }
     // What goes wrong is in the table.
     std::panic::set_hook(Box::new(|_| {}));
+    let part = wanted.iter().find_map(|word| {
+        let (n, of) = word.strip_prefix("--part=")?.split_once('/')?;
+        Some((n.parse::<usize>().ok()?, of.parse::<usize>().ok()?))
+    });
     let is_wanted = |row: &&Row| {
         wanted.is_empty()
             || wanted == ["--sample"] && row.sample
             || wanted.iter().any(|word| row.name().contains(word.as_str()))
     };
     let mut outcomes: Vec<(&Row, Outcome)> = Vec::new();
-    for row in rows::all().filter(is_wanted) {
+    let of_part =
+        |at: usize, row: &Row| part.map_or_else(|| is_wanted(&row), |(n, of)| at % of + 1 == n);
+    for (_, row) in rows::all().enumerate().filter(|(at, row)| of_part(*at, row)) {
         let started = Instant::now();
         let outcome = trial::run(row);
         let as_expected = if outcome.is_as_expected(row) { "" } else { " NOT AS EXPECTED" };
@@ -57,6 +64,9 @@ fn main() -> ExitCode {
         .filter(|(row, outcome)| !outcome.is_as_expected(row))
         .map(|(row, _)| row.name())
         .collect();
+    if part.is_some() {
+        println!("{}", document::page(&outcomes, &versions()));
+    }
     if wanted.is_empty() {
         let world = World::new("keys");
         wrong.extend(without_a_row());

@@ -207,19 +207,7 @@ lxc.rootfs = {dir}/rootfs
     /// Waits until the kernel has looked for duplicates of its addresses of IPv6, a second or two
     /// after its start: until then they cannot be used, and their routes are missing.
     pub fn wait_settled(&self) {
-        let path = format!("/proc/{}/net/if_inet6", self.init_pid());
-        let tentative = |line: &str| {
-            let flags = line
-                .split_whitespace()
-                .nth(4)
-                .and_then(|flags| u32::from_str_radix(flags, 16).ok());
-            flags.unwrap_or_default() & TENTATIVE != 0
-        };
-        let settled = || {
-            (!fs::read_to_string(&path).unwrap_or_default().lines().any(tentative)).then_some(())
-        };
-        wait_for("its addresses to be settled", STATE_LIMIT, settled)
-            .unwrap_or_else(|e| panic!("{e}"));
+        wait_addresses(&format!("/proc/{}/net/if_inet6", self.init_pid()));
     }
 
     /// Runs LXC's own `lxc-checkpoint` on it.
@@ -272,4 +260,18 @@ fn move_processes(from: &Path, to: &Path) {
             moved => moved.unwrap_or_else(|e| panic!("move {pid} to {}: {e}", to.display())),
         }
     }
+}
+
+/// Waits until the kernel has found no other owner of the addresses in a list of /proc/net/if_inet6.
+pub fn wait_addresses(path: &str) {
+    let tentative = |line: &str| {
+        let flags =
+            line.split_whitespace().nth(4).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        flags.unwrap_or_default() & TENTATIVE != 0
+    };
+    let settled =
+        || (!fs::read_to_string(path).unwrap_or_default().lines().any(tentative)).then_some(());
+    let list = || fs::read_to_string(path).unwrap_or_default();
+    wait_for("the addresses to be settled", STATE_LIMIT, settled)
+        .unwrap_or_else(|e| panic!("{e}: {}", list()));
 }

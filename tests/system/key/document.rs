@@ -8,30 +8,35 @@ use super::outcome::Outcome;
 
 /// Before the table.
 const HEAD: &str = "\
-# What becomes of each key of a container's configuration
+# What a restore makes of each key of a container's configuration
 
-`make test-keys` writes this page. It sets each key of lxc.container.conf(5) to a value that shows,
-starts the container with LXC, checkpoints and restarts it twice, and compares what is seen from
-inside and from the host: mounts, links, addresses, routes, cgroups with their limits and device
-rules, limits, environment, capabilities, namespaces, kernel settings, what LXC's tools answer, and
-how the container ends. Each key is
+`make test-keys` writes this page. Each trial sets keys of lxc.container.conf(5) to a value that has
+a visible effect, starts the container with LXC, checkpoints and restores it twice, and compares the
+container from inside and from the host: mounts, links, addresses, routes, cgroups with their limits
+and device rules, limits, environment, capabilities, namespaces, kernel settings, the answers of
+LXC's tools, and how the container ends. The result is one of
 
-* **same**: after the restart all is as LXC made it;
-* **named**: something differs, and `lxc-cr check` and `lxc-checkpoint` say so before anything stops;
-* **refused**: the checkpoint is refused, and the container is still running as before;
-* **not here**: LXC does not start such a container on the test host (the reason is given).
+* **same**: after each restore, everything is as LXC made it;
+* **named**: something differs, and `lxc-cr check` and `lxc-checkpoint` say so before the container
+  stops;
+* **refused**: the checkpoint is refused, and the container runs on, unchanged;
+* **not here**: LXC does not start such a container on the test host, for the reason given.
 
 ";
 
 /// What came of each row.
 pub fn page(outcomes: &[(&Row, Outcome)], versions: &str) -> String {
     let mut page = HEAD.to_owned();
-    let _ = writeln!(page, "Run with {versions}.\n\n{}\n", counts(outcomes));
-    page += "| key | tried with | what becomes of it |\n|---|---|---|\n";
+    let _ = writeln!(page, "Made with {versions}.\n\n{}\n", counts(outcomes));
+    page += "| key | tried with | result |\n|---|---|---|\n";
     for (row, outcome) in outcomes {
-        let keys: Vec<String> = row.keys.iter().map(|key| format!("`{key}`")).collect();
-        let _ =
-            writeln!(page, "| {} | {} | {} |", keys.join(" "), tried(row), in_words(row, outcome));
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} |",
+            row.keys_in_page(),
+            tried(row),
+            in_words(row, outcome)
+        );
     }
     page
 }

@@ -56,7 +56,7 @@ pub const ROWS: &[Row] = &[
     Row {
         keys: &["lxc.hook.clone"],
         lines: "lxc.hook.clone = $DIR/hook own\n",
-        end: "lx lxc-stop -k; lx lxc-copy -N key-copy; lxc-destroy -n key-copy -P $LXCPATH | tail -1",
+        end: "lx lxc-stop -k; lx lxc-copy -s -B overlay -N key-copy 2>/dev/null; echo $?; lxc-destroy -n key-copy -P $LXCPATH | tail -1",
         ..ROW
     },
     Row {

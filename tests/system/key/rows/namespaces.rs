@@ -7,10 +7,12 @@ use super::super::{ROW, Row};
 macro_rules! share {
     ($kind:literal) => {
         concat!(
-            "unshare -fimnpuCU --map-root-user sleep 40 >/dev/null 2>&1 & sleep 0.2; \
+            "unshare -fimnpuCU sleep 40 >/dev/null 2>&1 & sleep 0.2; \
+             other=$(cat /proc/$!/task/$!/children); other=${other% }; \
+             echo '0 0 65536' > /proc/$other/uid_map; echo '0 0 65536' > /proc/$other/gid_map; \
              echo \"lxc.namespace.share.",
             $kind,
-            " = $(cat /proc/$!/task/$!/children)\" > $DIR/share"
+            " = $other\" > $DIR/share"
         )
     };
 }
@@ -76,8 +78,10 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         keys: &["lxc.namespace.share.pid"],
-        lines: "lxc.include = $DIR/share\n",
+        // Busybox's init ends where it is not process 1.
+        lines: "lxc.include = $DIR/share\nlxc.init.cmd = /bin/sleep 40\n",
         make: share!("pid"),
+        witness: false,
         expected: Refused("lxc.namespace.share.pid"),
         ..ROW
     },

@@ -108,11 +108,13 @@ pub const ROWS: &[Row] = &[
             "ipvlan",
             "lxc.net.1.link = br0\nlxc.net.1.ipvlan.mode = l3\nlxc.net.1.ipvlan.isolation = private\n"
         ),
+        expected: NotHere("the test host's kernel has no ipvlan interfaces"),
         ..ROW
     },
     Row {
         keys: &["lxc.net.N.vlan.id"],
         lines: second!("vlan", "lxc.net.1.link = br0\nlxc.net.1.vlan.id = 5\n"),
+        expected: NotHere("the test host's kernel has no VLAN interfaces"),
         ..ROW
     },
     Row {
