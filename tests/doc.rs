@@ -6,6 +6,16 @@ mod completions;
 #[path = "../packaging/doc/pages.rs"]
 mod pages;
 
+/// The trials of `make test-keys`, of which only the list is used here.
+#[allow(dead_code)]
+#[path = "system/key"]
+mod key {
+    #[path = "row.rs"]
+    mod row;
+    pub mod rows;
+    pub use row::{Expected, ROW, Row};
+}
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::CommandExt;
@@ -283,4 +293,18 @@ fn every_state_of_the_inspector_has_its_line_in_the_page() {
     let (listed, states): (Vec<&str>, Vec<&str>) =
         (lines.collect(), lxc_cr::api::inspect::state::all().map(|s| s.name).collect());
     assert_eq!(listed, states);
+}
+
+/// `make test-keys` makes the page again.
+#[test]
+fn every_trial_of_a_key_has_its_line_in_the_page_and_none_is_wrong() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = fs::read_to_string(path).unwrap();
+    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("| `")).collect();
+    let listed: Vec<String> =
+        lines.iter().filter_map(|l| Some(l[2..].split_once(" | ")?.0.to_owned())).collect();
+    let tried: Vec<String> = key::rows::all().map(key::Row::keys_in_page).collect();
+    assert_eq!(listed, tried);
+    let wrong: Vec<&&str> = lines.iter().filter(|line| line.contains(" | **")).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -101,6 +101,30 @@ fn host_null((key, value): (String, String)) -> (String, String) {
     }
 }
 
+/// Without which of the host's terminals the console is: that of the life before may still be
+/// closing when this one's is opened.
+fn console_number((key, value): (String, String)) -> (String, String) {
+    let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    if key == "dev/console" {
+        let mut words = words(&value);
+        if let Some(device) = words.get_mut(3).filter(|device| device.starts_with("88")) {
+            "PTY".clone_into(device);
+        }
+        return (key, words.join(" "));
+    }
+    if !key.ends_with("/mountinfo") {
+        return (key, value);
+    }
+    let mount = |line: &str| {
+        let mut words = words(line);
+        if words.get(4).is_some_and(|place| place == "/dev/console") {
+            "/PTY".clone_into(&mut words[3]);
+        }
+        words.join(" ")
+    };
+    (key, value.lines().map(mount).collect::<Vec<_>>().join("\n"))
+}
+
 fn judge(row: &Row, mut differ: Vec<String>, said: &str) -> Outcome {
     if differ.is_empty() {
         return Outcome::Same;
@@ -260,7 +284,7 @@ impl<'w> Subject<'w> {
         if let Some(witness) = witness {
             seen.extend(witness.probe().into_iter().map(host_null));
         }
-        seen
+        seen.into_iter().map(console_number).collect()
     }
 
     /// Nothing was touched: it runs, and all is as it was.
