@@ -88,7 +88,8 @@ fn in_words(row: &Row, outcome: &Outcome) -> String {
 
 /// Without the program's and the container's name, and what a message begins with.
 fn reason(words: &str) -> &str {
-    let words = words.lines().next().unwrap_or_default();
+    let refusal = words.lines().find(|line| line.starts_with("lxc-checkpoint: "));
+    let words = refusal.or_else(|| words.lines().next()).unwrap_or_default();
     let starts =
         ["lxc-checkpoint: ", "key: ", "note: ", "warning: ", "it cannot be checkpointed: "];
     starts.iter().fold(words, |words, start| words.strip_prefix(start).unwrap_or(words))
