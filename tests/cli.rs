@@ -59,6 +59,8 @@ fn subcommands(help: &str) -> impl Iterator<Item = &str> {
     let names = list
         .lines()
         .take_while(|l| l.starts_with("  "))
+        // What is said of one goes on further to the right.
+        .filter(|l| !l.starts_with("   "))
         .filter_map(|l| l.split_whitespace().next());
     names.filter(|name| *name != "help")
 }
