@@ -158,12 +158,13 @@ pub(crate) fn ask(
     limit: Duration,
 ) -> io::Result<Answer> {
     let socket = new_socket(SockFlag::empty())?;
+    // Before it is connected: that waits, too, where the command is not listening any more.
+    limit_waiting(&socket, limit)?;
     match connect(socket.as_raw_fd(), &UnixAddr::new(path)?) {
         Ok(()) => {}
         Err(Errno::ENOENT | Errno::ECONNREFUSED) => return Ok(Answer::Nobody),
         Err(e) => return Err(e.into()),
     }
-    limit_waiting(&socket, limit)?;
     let text = format!("{} {}", action.name(), init_pid.map(|p| p.to_string()).unwrap_or_default());
     match send(socket.as_raw_fd(), text.as_bytes(), MsgFlags::MSG_NOSIGNAL) {
         Ok(_) => {}
