@@ -8,7 +8,10 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, fstat, openat2, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, open, openat2, statat, statx,
+    unlinkat,
+};
 use rustix::io::Errno;
 
 /// A root whose inside is not trusted.
@@ -100,9 +103,25 @@ impl Below {
         }
     }
 
-    /// Opens a root; the path itself is trusted.
+    /// Opens a root; the path itself is trusted. The file system there is not asked: it may be one
+    /// that never answers.
     pub fn open(root: &Path) -> io::Result<Below> {
-        Ok(Below(File::open(root)?))
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Below(open(root, flags, Mode::empty())?.into()))
+    }
+
+    /// A directory (O_PATH) to which no link leads, and the number of the mount that it is on, as
+    /// in /proc/PID/mountinfo.
+    ///
+    /// # Errors
+    /// `ELOOP` when a link is on the way or at its end; else as openat2(2).
+    pub(crate) fn directory_itself(&self, path: &Path) -> io::Result<(OwnedFd, u64)> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        let dir = openat2(&self.0, path, flags, Mode::empty(), how)?;
+        let how = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let mount = statx(&dir, "", how, StatxFlags::MNT_ID)?.stx_mnt_id;
+        Ok((dir, mount))
     }
 
     fn directory(&self, path: &Path) -> io::Result<OwnedFd> {
@@ -224,6 +243,22 @@ mod tests {
                 link.map(Path::new),
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn a_directory_itself_is_behind_no_link() {
+        let top = tempfile::tempdir().unwrap();
+        fs::create_dir_all(top.path().join("dev/pts")).unwrap();
+        symlink("pts", top.path().join("dev/link")).unwrap();
+        symlink("/dev", top.path().join("other")).unwrap();
+        let below = Below::open(top.path()).unwrap();
+        let (_, mount) = below.directory_itself(Path::new("dev/pts")).unwrap();
+        let of_root = below.directory_itself(Path::new("/")).unwrap().1;
+        assert_eq!(mount, of_root);
+        for link in ["dev/link", "other/pts", "other/link"] {
+            let error = below.directory_itself(Path::new(link)).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{link}");
         }
     }
 
