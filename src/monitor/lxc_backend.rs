@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,10 +14,12 @@ use crate::lxc::config::SignalKind;
 use crate::lxc::definition::Defined;
 use crate::lxc::protocol::{ConsoleLog, DeviceItem, Layout};
 use crate::lxc::server::{Hierarchy, Served};
+use crate::resources::cgroup::Cgroup;
 use crate::resources::cgroup::devices::Attached;
-use crate::resources::cgroup::{self, Cgroup};
+use crate::resources::mounts;
 use crate::resources::network::Port;
 use crate::resources::terminals::Terminal;
+use crate::sys::in_root::Below;
 use crate::sys::process::Process;
 
 use super::cgroups::Cgroups;
@@ -74,7 +76,7 @@ impl Container {
             cgroups: Cgroups::new(payload)?,
             devpts: match defined.config.pty_max() {
                 0 => None,
-                _ => open_devpts(init.pid()),
+                _ => open_devpts(init.pid())?,
             },
             devices,
             terminals: Terminals::new(terminals, &defined.config),
@@ -111,8 +113,18 @@ fn own_namespaces(init: i32) -> anyhow::Result<u32> {
     Ok(flags)
 }
 
-fn open_devpts(init: i32) -> Option<OwnedFd> {
-    cgroup::open_path(&PathBuf::from(format!("/proc/{init}/root/dev/pts"))).ok()
+/// The container's devpts, in which lxc-attach has a terminal made for it. It is served to programs
+/// of root's: what else the container has at /dev/pts, a link to the host's directories above all,
+/// is not.
+fn open_devpts(init: i32) -> anyhow::Result<Option<OwnedFd>> {
+    let root = Below::open(&PathBuf::from(format!("/proc/{init}/root")))
+        .context("open the container's root")?;
+    let Ok((devpts, mount)) = root.directory_itself(Path::new("dev/pts")) else { return Ok(None) };
+    let table = mounts::table(init)?;
+    let is_devpts = table.iter().any(|m| {
+        u64::try_from(m.id) == Ok(mount) && m.kind == "devpts" && m.root == Path::new("/")
+    });
+    Ok(is_devpts.then_some(devpts))
 }
 
 impl Served for Container {
