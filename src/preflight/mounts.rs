@@ -203,8 +203,8 @@ fn without_proc(main: &[Mount]) -> Option<Finding> {
     })
 }
 
-/// A piece of a file system of which CRIU sees no wider piece, and of which the host has no mount
-/// any more.
+/// A piece of a file system of which CRIU sees no wider piece, neither on the host nor in the
+/// container.
 ///
 /// mount.c: `… doesn't have a proper root mount`.
 fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
@@ -222,11 +222,17 @@ fn rootless(mount: &Mount, tables: &Tables) -> Option<Finding> {
     }
     Some(
         Finding::blocker(
-            format!("{} is a bind mount of something that the host has unmounted", mount.point.display()),
+            format!(
+                "{} is a bind mount of a file system that is mounted nowhere else any more",
+                mount.point.display()
+            ),
             "neither CRIU nor lxc-cr knows where to mount it from at a restore",
         )
         .at(place(mount))
-        .remedy("mount its file system on the host again and restart the container, or unmount it in the container"),
+        .remedy(
+            "mount its file system again where it was and restart the container, or unmount it in \
+             the container",
+        ),
     )
 }
 

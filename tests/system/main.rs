@@ -286,6 +286,7 @@ const STORIES: &[Story] = &[
     ("consoles_output_is_kept", scenario::consoles::the_consoles_output_is_kept),
     ("consoles_in_the_foreground", scenario::consoles::in_the_foreground_the_console_is_here),
     ("consoles_of_an_id_map", scenario::consoles::they_belong_to_the_containers_root),
+    ("consoles_link_at_devpts", scenario::consoles::a_link_at_devpts_leads_nowhere),
     ("it_stops_in_every_way", scenario::monitor::it_stops_in_every_way),
     ("it_is_small_and_idle", scenario::monitor::it_is_small_and_idle),
     (

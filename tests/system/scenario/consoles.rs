@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use lxc_cr::api::lxc::command::Client;
 
+use super::monitor::monitor_of;
 use crate::harness::World;
 use crate::harness::container::Container;
 use crate::harness::run::wait_for;
@@ -195,5 +196,22 @@ pub fn they_belong_to_the_containers_root(world: &World) {
     at(&container, 1).line("echo still at $WHERE").see("still at tty");
     assert_eq!(settings(&container), before);
     assert!(before.iter().any(|l| l.ends_with(" 7 8")), "{before:?}");
+    container.kill();
+}
+
+/// What is at /dev/pts is handed to lxc-attach: no link of the container's may lead it to the host.
+pub fn a_link_at_devpts_leads_nowhere(world: &World) {
+    let container = with_terminals(world, "lxc.pty.max = 64\n");
+    let victim = world.images("victim");
+    let script = "busybox umount /dev/ptmx && busybox umount -l /dev/pts && rmdir /dev/pts && ln -s $0 /dev/pts";
+    container.exec(["/bin/sh", "-c", script, victim.to_str().unwrap()]).assert_code(0);
+    suspend_and_restart(&container);
+    let held: Vec<_> = fs::read_dir(format!("/proc/{}/fd", monitor_of(container.init_pid())))
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .collect();
+    assert!(!held.is_empty() && !held.contains(&victim), "{held:?}");
+    let told = container.exec(["/bin/echo", "hello"]);
+    assert_eq!(told.stdout, "hello\n", "{told}");
     container.kill();
 }

@@ -128,7 +128,7 @@ fn told(container: &crate::harness::container::Container) -> Vec<String> {
     info.lines().filter(counted).filter(|l| !l.contains("bytes")).map(str::to_owned).collect()
 }
 
-fn monitor_of(init: u32) -> u32 {
+pub fn monitor_of(init: u32) -> u32 {
     let stat = fs::read_to_string(format!("/proc/{init}/stat")).unwrap();
     stat.rsplit_once(')').unwrap().1.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
