@@ -46,9 +46,11 @@ use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
 use crate::sys::{self, files};
 
+use super::Request;
+use super::assess::look_at_root;
 use super::cgroups::{self, Made};
+use super::open::damaged;
 use super::plan::Plan;
-use super::{Request, damaged, look_at_root};
 use crate::restore::actions::RestoreActions;
 use crate::restore::preflight::{self, Subject};
 use crate::restore::sandbox::{self, HOST_VARIABLE, USER_SCRIPT_VARIABLE};

@@ -19,13 +19,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use super::Request;
 use super::actions::RestoreActions;
+use super::assess::{no_plan, place_of, root_of};
 use super::attempt::{failure_of, lend_images, unified};
 use super::cgroups::{self, Made, Wanted};
 use super::plan::{self, Plan};
 use super::preflight::{self, Subject, Weight};
 use super::sandbox;
-use super::{Request, no_plan, place_of, root_of};
 use crate::criu::control::Control;
 use crate::criu::log::reader::LogReader;
 use crate::criu::options::{External, RESTORE_LOG};

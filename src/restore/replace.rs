@@ -5,7 +5,6 @@
 //! addresses and its root, and the checksums of its memory, which are otherwise compared while CRIU
 //! works. What is looked at again afterwards is silent then.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::anyhow;
@@ -15,16 +14,15 @@ use crate::lxc::command::{Client, Error};
 use crate::lxc::protocol::State;
 use crate::lxc::shell;
 use crate::report::Report;
-use crate::resources::network;
 use crate::resources::rootfs::Held;
 use crate::settings::Settings;
 use crate::store::verify::Comparison;
 use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
 
-use super::copy::Copy;
-use super::{Found, Request, damaged, look_at_root, no_plan, place_of, plan, refuse_connections};
-use crate::restore::preflight::{self, Subject};
+use super::assess::Assessed;
+use super::open::damaged;
+use super::{Found, Request};
 
 /// Whether the place of the container is free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,41 +96,21 @@ fn look(
     signals: &Signals,
     report: &mut dyn Report,
 ) -> Result<bool> {
-    let Found { defined, criu, record, root, deadline, .. } = found;
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
-    let copy = match record {
-        Some(record) => {
-            Copy::of(record, defined, &request.images, &mut netlink).map_err(no_plan)?
-        }
-        None => None,
-    };
-    let (copy, record) = match &copy {
-        Some((copy, own)) => (Some(copy), Some(own)),
-        None => (None, record.as_ref()),
-    };
-    let subject = Subject { images: &request.images, record, copy, defined, criu, beside: false };
-    copy.map_or(Ok(()), |copy| refuse_connections(request, copy))?;
-    check_names(request, settings, &subject, place_of(root, &subject)?, &mut netlink)?;
-    let to_compare = record.filter(|_| settings.verify && !request.dry_run);
+    let assessed = Assessed::of(request, found, &mut netlink)?;
+    assessed.check_names(settings, &mut netlink)?;
+    let to_compare = assessed.record().filter(|_| settings.verify && !request.dry_run);
     if let Some(record) = to_compare {
         report.phase("comparing checksums");
         let compared =
             Comparison::of_memory(record, &request.images).and_then(|images| images.make());
         compared.map_err(|e| damaged(&request.images, e))?;
     }
-    // Last: the container is still running writing to its files.
-    let mut reasons = subject.of_definition().map_err(no_plan)?;
-    // Nothing is mounted a second time while the container writes to it.
-    match client.init_pid().map_err(Into::into).and_then(|init| Held::in_use(init.as_raw())) {
-        Ok(held) => reasons.extend(subject.of_root(root, held.path()).map_err(no_plan)?),
-        Err(_) if root.directory().is_some() && !subject.root_may_come_from_hooks() => {
-            reasons.extend(look_at_root(&subject, root)?.1);
-        }
-        // That is looked at when it has stopped.
-        Err(e) => log::debug!("the root that it has: {e:#}"),
-    }
-    preflight::judge(&subject.called(), reasons, request.force)?;
-    if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+    // Last: the container is still running and writing to its files. Nothing is mounted a second
+    // time while it does.
+    let in_use = client.init_pid().map_err(Into::into);
+    assessed.judge_replaced(in_use.and_then(|init| Held::in_use(init.as_raw())))?;
+    if found.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
         return Err(Failure::msg(Exit::TimeLimit, "the time limit is up already")
             .hint("give it more time: --timeout"));
     }
@@ -142,26 +120,4 @@ fn look(
         }
     }
     Ok(to_compare.is_some())
-}
-
-/// Refuses names and bridges that no plan can be made with. That a name is taken, or a device of
-/// the host's is not here, says nothing yet: the container has them.
-fn check_names(
-    request: &Request,
-    settings: &Settings,
-    subject: &Subject<'_>,
-    root: PathBuf,
-    netlink: &mut Netlink,
-) -> Result<()> {
-    use network::plan::Error;
-    let Err(e) = plan::plan(request, settings, subject, Vec::new(), root, netlink) else {
-        return Ok(());
-    };
-    match e.downcast_ref::<Error>() {
-        None | Some(Error::NameTaken { .. }) => {
-            log::debug!("a plan while it runs: {e:#}");
-            Ok(())
-        }
-        Some(_) => Err(no_plan(e)),
-    }
 }
