@@ -63,6 +63,7 @@ test-host:
 
 lint:
 	$(CARGO) fmt --check
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --quiet --no-deps --document-private-items
 	@if command -v cargo-clippy >/dev/null || [ -n "$$CI" ]; then set -ex; \
 	$(CARGO) clippy --all-targets -- -D warnings; \
 	$(CARGO) clippy $(addprefix --test ,demo faults fidelity hostile keys kills lazy programs soak workloads) -- -D warnings; \

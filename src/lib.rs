@@ -25,6 +25,8 @@
 
 #![deny(unsafe_code)]
 #![warn(unreachable_pub)]
+// The guided tour is for who works on this: `cargo doc --document-private-items`.
+#![allow(rustdoc::private_intra_doc_links)]
 
 mod error;
 mod report;

@@ -5,7 +5,7 @@
 //! 3. Find the container running.
 //! 4. Check what stands in the way ([`preflight`]) and decide ([`plan`]). A dry run ends here.
 //! 5. Copy memory while the container runs, if that is asked for ([`precopy`]), and run CRIU on
-//!    `DIR.partial` ([`target`], [`dump`]). It freezes the container, and our action
+//!    `DIR.partial` ([`directories`], [`dump`](mod@dump)). It freezes the container, and our action
 //!    takes its ports off their bridges. A failure of a kind that passes is tried again
 //!    ([`retry`]).
 //! 6. When the images are complete and the container is to stop, it is still frozen: its restore is
@@ -101,7 +101,7 @@ pub(crate) struct Request {
     /// Leave TCP connections out: they are closed in what is restored.
     pub tcp_close: bool,
     /// The checkpoint is one that `lxc-cr resume` brings back, and is marked so
-    /// ([`resume_mark`](crate::store::resume_mark)).
+    /// ([`resume_mark`]).
     pub to_be_resumed: bool,
     /// The host's shutdown asks for it: `lxc-cr resume --all` brings it back at boot.
     pub at_shutdown: bool,

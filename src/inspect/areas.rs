@@ -159,7 +159,7 @@ fn backing(file: &str) -> String {
     without_ghost(file)
 }
 
-/// "7f2c8a400000-7f2c8a421000 rw-p 00000000 00:00 0 [heap]".
+/// `7f2c8a400000-7f2c8a421000 rw-p 00000000 00:00 0 [heap]`.
 fn header(line: &str) -> Option<Area> {
     let mut words = line.splitn(6, ' ');
     let (start, end) = words.next()?.split_once('-')?;

@@ -133,7 +133,7 @@ impl Around {
     }
 }
 
-/// "socket:[4711]".
+/// `socket:[4711]`.
 fn inode(target: &str) -> Option<u32> {
     target.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }

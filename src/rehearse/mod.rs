@@ -4,7 +4,7 @@
 //!
 //! 1. decide whether a rehearsal is possible, and whether it costs little ([`room`]);
 //! 2. plan the restore as it would be done now ([`Twin::plan`]);
-//! 3. make a [scene](scene): covers over all that it would write to, and a network without a way
+//! 3. make a [scene]: covers over all that it would write to, and a network without a way
 //!    out;
 //! 4. restore a twin there, which never runs, and put right what a restore puts right
 //!    ([`Twin::restore`]);

@@ -1,7 +1,7 @@
 //! A container at the host's shutdown: it is suspended, or else shut down.
 //!
 //! 1. A container that could be started without lxc-cr noticing is not suspended
-//!    ([`resume_mark`](crate::store::resume_mark)).
+//!    ([`resume_mark`]).
 //! 2. A checkpoint is made and marked as one to be resumed. It may take two thirds of the time.
 //! 3. Where that fails, the container is as before, and `lxc-stop` shuts it down in the time left.
 //!

@@ -1,6 +1,6 @@
 //! `ifaddr-NETNS.img`: the addresses of a container's interfaces.
 //!
-//! Messages of rtnetlink (linux/if_addr.h); see [`super::saved`].
+//! Messages of rtnetlink (linux/if_addr.h); see [`mod@super::saved`].
 
 use std::net::IpAddr;
 use std::path::Path;

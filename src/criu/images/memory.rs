@@ -68,7 +68,7 @@ pub(super) struct PagemapHead {
 /// The memory of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Memory {
-    /// The [`id`](super::OpenFile::id) of its program's file.
+    /// The [`id`](super::files::OpenFile::id) of its program's file.
     pub program: u32,
     /// Bytes of its address space.
     pub mapped: u64,
@@ -113,7 +113,7 @@ pub(crate) fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     Ok(Some(Memory { program: mm.exe_file_id, mapped, pages, pages_in_parent }))
 }
 
-/// The [`id`](super::OpenFile::id)s of the files that a process has mapped so that what it writes
+/// The [`id`](super::files::OpenFile::id)s of the files that a process has mapped so that what it writes
 /// to its memory goes to them.
 pub(crate) fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Error> {
     let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {

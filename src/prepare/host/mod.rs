@@ -3,7 +3,7 @@
 //! What is looked at, each with what would be changed: cgroups ([`cgroups`]), the bridge
 //! ([`bridge`]), the kernel's modules ([`modules`]), ranges of ids ([`ids`]); kernel and programs
 //! ([`tools`]) are only looked at. What is written to files counts from the next boot on; the same
-//! is done to the running host at once ([`apply`]), but for what could cut it off.
+//! is done to the running host at once ([`apply`](mod@apply)), but for what could cut it off.
 //!
 //! The interface over which the host's default route goes is left alone unless the user names it.
 //! Then only files are written: the user chooses the moment.

@@ -14,7 +14,7 @@
 //! * where a page cannot be given (a damaged image, a failing disk, an event that cannot be
 //!   followed) the container is ended, and the log says why.
 //!
-//! The images are held, and the container is marked ([`filling`]), until the last page is in.
+//! The images are held, and the container is marked ([`filling`](crate::rollback::filling)), until the last page is in.
 
 mod criu;
 mod pager;
