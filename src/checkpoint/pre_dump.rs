@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result as AnyResult};
 
+use super::failure::undo;
 use super::limits::Limits;
-use super::{Done, Outcome, Request, directories, dump, enter, find_running, plan, settle, undo};
+use super::{Done, Outcome, Request, directories, dump, enter, find_running, plan, settle};
 use crate::criu::action_env::Action;
 use crate::criu::control::Control;
 use crate::criu::failure::describe;

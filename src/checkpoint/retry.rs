@@ -15,10 +15,9 @@ use crate::sys::files;
 use crate::sys::netlink::Netlink;
 
 use super::dump::{self, Dumped, Means};
-use super::failure_of;
+use super::failure::{failure_of, undo};
 use super::plan::Plan;
 use super::precopy::{self, Copied};
-use super::undo;
 use crate::checkpoint::directories;
 
 /// How long an init takes at most to end that a killed CRIU has left in the middle of code that is

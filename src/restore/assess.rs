@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::copy::{self, Copy};
+use super::failure::no_plan;
 use super::plan::{self, Plan};
 use super::preflight::{self, Reason, Subject};
 use super::{Found, Request, connections};
-use crate::criu::images;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::definition::Defined;
 use crate::report::Report;
@@ -207,17 +207,5 @@ fn refuse_connections(request: &Request, copy: &Copy) -> Result<()> {
     match open.is_empty() {
         true => Ok(()),
         false => Err(copy::refuse_connections(&copy.original.name, &open)),
-    }
-}
-
-/// The failure for what cannot be decided.
-pub(super) fn no_plan(error: anyhow::Error) -> Failure {
-    use crate::resources::network::plan::Error;
-    let hint = error.downcast_ref::<Error>().and_then(Error::hint);
-    let exit = if error.is::<images::Error>() { Exit::BadCheckpoint } else { Exit::Refused };
-    let failure = Failure::new(exit, error);
-    match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
     }
 }

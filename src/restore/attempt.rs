@@ -7,20 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 
 use crate::criu::control::Control;
-use crate::criu::failure::{describe, in_words};
-use crate::criu::log::Operation as CriuOperation;
 use crate::criu::log::reader::LogReader;
 use crate::criu::options::RESTORE_LOG;
-use crate::criu::run::{self, Ended, GiveUp, Job};
+use crate::criu::run::{self, Job};
 use crate::criu::version::Criu;
-use crate::error::{ErrorList, Exit, Failure, Interrupted, Result};
+use crate::error::{ErrorList, Exit, Failure, Result};
 use crate::lxc::config::HookKind;
 use crate::lxc::definition::Defined;
 use crate::lxc::hook;
@@ -36,8 +34,7 @@ use crate::rollback::criu_cgroup::CriuCgroup;
 use crate::rollback::lock::Operation;
 use crate::rollback::{Journal, Undo};
 use crate::settings::Lazy;
-use crate::store::parents::Parents;
-use crate::store::record::{Damage, Record};
+use crate::store::record::Record;
 use crate::store::verify::Comparison;
 use crate::sys::netlink::Netlink;
 use crate::sys::process::Process;
@@ -49,7 +46,8 @@ use crate::sys::{self, files};
 use super::Request;
 use super::assess::look_at_root;
 use super::cgroups::{self, Made};
-use super::open::damaged;
+use super::failure::{damaged, damaged_or_not, failure_of};
+use super::open::lend_images;
 use super::plan::Plan;
 use crate::restore::actions::RestoreActions;
 use crate::restore::preflight::{self, Subject};
@@ -459,34 +457,9 @@ fn start_thread(
         .context("start a thread")?)
 }
 
-/// Why the pager has ended the tasks.
-fn damaged_or_not(images: &Path, error: anyhow::Error) -> Failure {
-    match error.is::<Damage>() {
-        true => damaged(images, error),
-        false => Failure::new(Exit::Other, error.context("fill its memory")),
-    }
-}
-
 /// How long a hook may take, now.
 fn hook_limit(deadline: Option<Instant>) -> Duration {
     deadline.map_or(hook::LIMIT, |d| d.saturating_duration_since(Instant::now()).min(hook::LIMIT))
-}
-
-/// Why CRIU has not restored it. Of one that has crashed the log tells more than that we ended it.
-pub(super) fn failure_of(ended: Ended, crashed: bool, images: &Path) -> Failure {
-    match (ended.given_up, ended.refused) {
-        (Some(why @ GiveUp::TimeLimit), _) => Failure::msg(Exit::TimeLimit, in_words(why)),
-        (Some(GiveUp::Signal(number)), _) => Failure::new(Exit::Other, Interrupted(number)),
-        (Some(why @ (GiveUp::Lost | GiveUp::Standstill)), _) if !crashed => {
-            Failure::msg(Exit::CriuFailed, in_words(why))
-        }
-        (None, Some(refused)) if refused.is::<Damage>() => damaged(images, refused),
-        (None, Some(refused)) => Failure::new(Exit::Other, refused),
-        (None, None) | (Some(GiveUp::Lost | GiveUp::Standstill), _) => {
-            let log = images.join(RESTORE_LOG);
-            describe(&ended.status, &ended.stderr, &log, CriuOperation::Restore, Exit::CriuFailed)
-        }
-    }
 }
 
 /// cgroup2's, which is always among them.
@@ -519,21 +492,4 @@ fn reap_children() {
             break;
         }
     }
-}
-
-/// CRIU reads images in the container's user namespace, too, as the root of that: while it works,
-/// that root's group may read them. Gives the directories that were changed.
-pub(super) fn lend_images(
-    dir: &Path,
-    defined: &Defined,
-    journal: &mut Journal,
-) -> Result<Vec<PathBuf>> {
-    let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
-    let mut dirs = vec![dir.to_owned()];
-    dirs.extend(Parents::of(dir)?.directories().map(Path::to_owned));
-    for dir in &dirs {
-        journal.note(Undo::TakeBackImages { dir: dir.clone() })?;
-        files::lend_to_group(dir, guest.gid)?;
-    }
-    Ok(dirs)
 }

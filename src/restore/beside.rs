@@ -21,9 +21,12 @@ use anyhow::Context;
 
 use super::Request;
 use super::actions::RestoreActions;
-use super::assess::{no_plan, place_of, root_of};
-use super::attempt::{failure_of, lend_images, unified};
+use super::assess::{place_of, root_of};
+use super::attempt::unified;
 use super::cgroups::{self, Made, Wanted};
+use super::failure::failure_of;
+use super::failure::no_plan;
+use super::open::lend_images;
 use super::plan::{self, Plan};
 use super::preflight::{self, Subject, Weight};
 use super::sandbox;

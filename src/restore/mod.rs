@@ -32,6 +32,7 @@ pub(crate) mod cgroups;
 mod claim;
 mod connections;
 mod copy;
+mod failure;
 pub(crate) mod lazy;
 mod links;
 mod open;
@@ -78,8 +79,9 @@ use crate::sys::signals::Signals;
 use assess::Assessed;
 use attempt::{Inputs, Running};
 use copy::Copy;
+use failure::damaged;
 use lazy::{Decision, Filling};
-use open::{Opened, damaged};
+use open::Opened;
 use plan::Plan;
 use replace::Way;
 

@@ -5,17 +5,19 @@
 //! before a container that runs is [replaced](super::replace).
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::anyhow;
 
+use super::failure::damaged;
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::rollback::lock;
+use crate::lxc::definition::Defined;
+use crate::rollback::{Journal, Undo, lock};
 use crate::store::checksums::Image;
 use crate::store::layout::PARENT;
 use crate::store::parents::Parents;
-use crate::store::record::{Damage, Record};
+use crate::store::record::Record;
 use crate::sys::files;
 
 /// How long another container's restore from the same checkpoint is waited for.
@@ -78,8 +80,19 @@ pub(super) fn open(dir: &Path) -> Result<Opened> {
     Ok(Opened { held, record: Some(record) })
 }
 
-/// The failure for a checkpoint that is not what was written.
-pub(super) fn damaged(dir: &Path, error: anyhow::Error) -> Failure {
-    let exit = if error.is::<Damage>() { Exit::BadCheckpoint } else { Exit::Other };
-    Failure::new(exit, error.context(format!("the checkpoint in {} is damaged", dir.display())))
+/// CRIU reads images in the container's user namespace, too, as the root of that: while it works,
+/// that root's group may read them. Gives the directories that were changed.
+pub(super) fn lend_images(
+    dir: &Path,
+    defined: &Defined,
+    journal: &mut Journal,
+) -> Result<Vec<PathBuf>> {
+    let Some(guest) = defined.config.guest() else { return Ok(Vec::new()) };
+    let mut dirs = vec![dir.to_owned()];
+    dirs.extend(Parents::of(dir)?.directories().map(Path::to_owned));
+    for dir in &dirs {
+        journal.note(Undo::TakeBackImages { dir: dir.clone() })?;
+        files::lend_to_group(dir, guest.gid)?;
+    }
+    Ok(dirs)
 }

@@ -21,7 +21,7 @@ use crate::sys::netlink::Netlink;
 use crate::sys::signals::Signals;
 
 use super::assess::Assessed;
-use super::open::damaged;
+use super::failure::damaged;
 use super::{Found, Request};
 
 /// Whether the place of the container is free.

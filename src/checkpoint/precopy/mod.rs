@@ -16,8 +16,9 @@ use anyhow::Context;
 
 use super::directories::{self, Target, partial};
 use super::dump::Means;
+use super::failure::{exit_of, explain};
 use super::plan::Plan;
-use super::{exit_of, explain, pre_dump};
+use super::pre_dump;
 use crate::criu::images::DumpStats;
 use crate::criu::options::{PRE_DUMP_LOG, PreDump};
 use crate::error::Result;

@@ -1,34 +1,34 @@
 //! What a restore will do: decided from the record and the configuration before anything is made.
 
+mod command_line;
+mod network;
+
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::os::fd::OwnedFd;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use nix::mount::MsFlags;
 
+use network::{bridges_of, complete, inside, interfaces, netns, ports_of};
+
 use super::Request;
 use super::cgroups;
 use super::connections;
-use super::copy::Copy;
 use crate::criu::images::{self, NamespaceIds, Shown};
-use crate::criu::options::{
-    CgroupRoot, Cgroups, Common, External, InheritedFd, Restore, tty_resource,
-};
-use crate::lxc::config::{Config, Nic, NicKind};
+use crate::criu::options::External;
+use crate::lxc::config::Nic;
 use crate::resources::apparmor::Profile;
 use crate::resources::cgroup::confine::Confinement;
-use crate::resources::cgroup::{self, Cgroup, Tree};
+use crate::resources::cgroup::{self, Tree};
 use crate::resources::mounts::{self, HostFile};
-use crate::resources::network::inside::{self, Inside};
+use crate::resources::network::inside::Inside;
 use crate::resources::network::interfaces::{self, Device, Origin};
 use crate::resources::network::multicast::Membership;
-use crate::resources::network::plan::{NewPort, Wanted};
+use crate::resources::network::plan::{self as ports, NewPort, Wanted};
 use crate::resources::network::state::Within;
 use crate::resources::network::sysctl::Sysctls;
-use crate::resources::network::{self, Elsewhere, Port, apply, iptables, lxc_defaults};
+use crate::resources::network::{Elsewhere, apply, iptables, lxc_defaults};
 use crate::resources::states::core_filters::CoreFilter;
 use crate::resources::states::tmpfs::TmpfsFile;
 use crate::resources::states::{States, personality};
@@ -36,10 +36,7 @@ use crate::resources::terminals::{self, Terminal};
 use crate::restore::preflight::Subject;
 use crate::settings::Settings;
 use crate::store::record::Record;
-use crate::sys::netlink::{Mac, Netlink, Route};
-
-/// Descriptors that are handed to CRIU get numbers from here on.
-const FIRST_INHERITED_FD: i32 = 100;
+use crate::sys::netlink::{Netlink, Route};
 
 /// A restore, ready to be done.
 #[derive(Debug)]
@@ -193,7 +190,7 @@ pub(super) fn plan(
         Some(record) if copy.is_none() => record.elsewhere.clone(),
         _ => config.nics().iter().flat_map(lxc_defaults::of_link).collect(),
     };
-    let veths = network::plan::plan(&ports, &wanted, &links, apply::random_numbers())?;
+    let veths = ports::plan(&ports, &wanted, &links, apply::random_numbers())?;
     // Of a namespace that it leaves empty CRIU reads no interfaces.
     if let Some((name, content)) = interfaces.filter(|_| inside.is_none()) {
         shown.put([(name.clone(), content)]);
@@ -321,189 +318,6 @@ fn own_cgroup(bind: &mounts::External, cgroups: &[cgroups::Wanted]) -> Option<Ow
     })
 }
 
-impl Plan {
-    /// The payload cgroups, as far as they are known before they are made.
-    pub(crate) fn expected_payload(&self) -> Vec<Cgroup> {
-        let expected = |w: &cgroups::Wanted| {
-            let dir = cgroup::directory(&w.hierarchy.mount, &w.payload).ok()?;
-            Some(Cgroup { hierarchy: w.hierarchy.clone(), dir, inner: w.inner.clone() })
-        };
-        self.cgroups.iter().filter_map(expected).collect()
-    }
-
-    /// What CRIU is asked, once it is known which payload cgroups were made.
-    pub(crate) fn criu(&self, request: &Request, payload: &[Cgroup], pidfile: &Path) -> Restore {
-        let mut scripts = vec![request.action_script.clone()];
-        scripts.extend(request.user_script.clone());
-        let own_cgroups = self.own_cgroups.iter().filter_map(|own| {
-            // No slash at the end, for CRIU takes the path as it is.
-            let path = payload.get(own.hierarchy)?.dir.join(&own.below).components().collect();
-            Some(External::Mount { key: own.key.clone(), path })
-        });
-        // In a cgroup namespace of its own CRIU sees them as the roots that they are.
-        let outside = payload.iter().filter(|_| !self.cgroup_namespace);
-        let roots =
-            outside.map(|c| CgroupRoot::of(&c.hierarchy.controllers, &c.home_path())).collect();
-        Restore {
-            common: Common {
-                images: request.images.clone(),
-                action_scripts: scripts,
-                externals: self.mounts.iter().cloned().chain(own_cgroups).collect(),
-                extra: Vec::new(),
-            },
-            root: self.root.clone(),
-            pidfile: pidfile.to_owned(),
-            cgroups: match self.born_there {
-                true => Cgroups::Inherited,
-                false => Cgroups::Moved { roots },
-            },
-            tcp_close: self.tcp_close,
-            inherited: self.inherited(),
-            empty_network: self.inside.is_some(),
-            older_mount_engine: self.older_mount_engine,
-            lazy: false,
-            lsm_profile: None,
-        }
-    }
-
-    /// What the tasks take over: first the host's files, then the terminals.
-    pub(crate) fn inherited(&self) -> Vec<InheritedFd> {
-        let files = self.host_files.iter().map(|f| format!("file[{:x}:{:x}]", f.mount_id, f.inode));
-        let terminals = self.terminals.iter().map(|t| tty_resource(t.tty.rdev, t.tty.dev));
-        files
-            .chain(terminals)
-            .zip(FIRST_INHERITED_FD..)
-            .map(|(resource, number)| InheritedFd { number, resource })
-            .collect()
-    }
-
-    /// The descriptors for [`Restore::inherited`], in its order.
-    pub(crate) fn handed_over(&self) -> Result<Vec<OwnedFd>> {
-        let files = self.host_files.iter().map(|f| open_host_file(&f.path));
-        let terminals =
-            self.terminals.iter().map(|t| t.pty.slave.try_clone().context("hold a terminal"));
-        files.chain(terminals).collect()
-    }
-
-    /// The plan in words, for `--dry-run`.
-    pub(crate) fn in_words(&self, program: &Path, criu: &Restore) -> Vec<String> {
-        let of = |w: &cgroups::Wanted| {
-            format!("cgroups {} and {}", w.payload.display(), w.monitor.display())
-        };
-        let mut lines = vec![
-            self.cgroups.first().map(of).unwrap_or_default(),
-            format!("the root is mounted on {} in CRIU's own mount namespace", criu.root.display()),
-        ];
-        for veth in &self.veths {
-            lines.push(match &veth.port.bridge {
-                Some(bridge) => format!(
-                    "{} is made for {} and joins {bridge} at the end",
-                    veth.host, veth.port.inside
-                ),
-                None => {
-                    format!("{} is made for {} and joins no bridge", veth.host, veth.port.inside)
-                }
-            });
-        }
-        for device in &self.devices {
-            lines.push(match &device.from {
-                Origin::Upon { host, .. } => format!("{} is made upon {host}", device.inside),
-                Origin::Lent { host } => {
-                    format!("{host} is moved into the container as {}", device.inside)
-                }
-            });
-        }
-        lines.push(crate::criu::options::printable(program, &criu.args()));
-        lines.extend(self.notes.iter().cloned());
-        lines
-    }
-}
-
-/// Gives host's ends of which nothing was recorded what LXC gives them, and those of a copy what
-/// goes with its addresses.
-fn complete(
-    ports: &mut [Port],
-    config: &Config,
-    copy: Option<&Copy>,
-    netlink: &mut Netlink,
-) -> Result<()> {
-    for port in ports {
-        let nics = config.nics().iter().filter(|n| n.kind == NicKind::Veth);
-        let nic = nics.into_iter().find(|n| n.name_inside() == port.inside);
-        port.state = match (port.state.take(), nic, copy) {
-            (Some(state), _, Some(copy)) => Some(state.readdressed(&|ip| copy.moved(ip))),
-            (None, Some(nic), _) => Some(lxc_defaults::unrecorded(nic, netlink)?),
-            (state, _, _) => state,
-        };
-    }
-    Ok(())
-}
-
-/// The image of interfaces, in which those that we make are marked as there. Ports whose interface
-/// is not in the checkpoint are dropped, and the others learn their index.
-fn interfaces(
-    images: &Path,
-    ports: &mut Vec<Port>,
-    devices: &mut Vec<Device>,
-) -> Result<Option<(String, Vec<u8>)>, images::Error> {
-    let root = images::root_of_tree(images)?;
-    let Some(netns) = NamespaceIds::of_task(images, root)?.net else {
-        ports.clear();
-        devices.clear();
-        return Ok(None);
-    };
-    let found = match images::interfaces(images, netns) {
-        Ok(found) => found,
-        // It was in the host's namespace.
-        Err(e) if e.is_not_found() => Vec::new(),
-        Err(e) => return Err(e),
-    };
-    ports.retain_mut(|port| match found.iter().find(|i| i.veth && i.name == port.inside) {
-        Some(interface) => {
-            port.inside_index = interface.index;
-            true
-        }
-        None => false,
-    });
-    devices.retain_mut(|device| match found.iter().find(|i| i.name == device.inside) {
-        Some(interface) => {
-            device.inside_index = interface.index;
-            device.mac = interface.mac.map(Mac);
-            true
-        }
-        None => false,
-    });
-    let ready = |name: &str| {
-        ports.iter().any(|p| p.inside == name) || devices.iter().any(|d| d.inside == name)
-    };
-    if !found.iter().any(|i| ready(&i.name)) {
-        return Ok(None);
-    }
-    let content = images::with_ready_made(images, netns, ready)?;
-    Ok(Some((images::netdev_file_name(netns), content)))
-}
-
-/// What is in the container's network namespace, if we can bring it back.
-fn inside(
-    shown: &Shown,
-    record: Option<&Record>,
-    ports: &[Port],
-) -> Result<Option<(Inside, Sysctls)>, images::Error> {
-    let settings = record.and_then(|r| r.interface_settings.clone());
-    match netns(shown.dir())?.zip(settings) {
-        // With the host's own there is no image.
-        Some((netns, settings)) if !ports.is_empty() => {
-            Ok(inside::of_checkpoint(shown, netns, ports)?.map(|inside| (inside, settings)))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// The number of init's network namespace in the images.
-fn netns(images: &Path) -> Result<Option<u32>, images::Error> {
-    Ok(NamespaceIds::of_task(images, images::root_of_tree(images)?)?.net)
-}
-
 /// What its mounts forbid, in the order of their making.
 fn mount_flags(
     images: &Path,
@@ -524,49 +338,4 @@ fn mount_flags(
         (m.point, if more { known | mounts::NO_SYMLINKS } else { known })
     };
     Ok(mounts.into_iter().map(flags).collect())
-}
-
-fn open_host_file(path: &Path) -> Result<OwnedFd> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(path)
-        .with_context(|| format!("open {}", path.display()))?;
-    Ok(file.into())
-}
-
-/// The interfaces that the configuration gives a container of which nothing was recorded.
-fn ports_of(config: &Config) -> Vec<Port> {
-    config
-        .nics()
-        .iter()
-        .filter(|nic| nic.kind == NicKind::Veth)
-        .map(|nic| {
-            let mut port = Port::unrecorded(nic.name_inside());
-            port.host = nic.veth_pair.clone().unwrap_or_default();
-            port.bridge = nic.link.clone().filter(|_| !lxc_defaults::is_routed(nic));
-            port
-        })
-        .collect()
-}
-
-/// The bridge of each interface of which there is more to say than what was recorded: what the
-/// configuration says now.
-fn bridges_of(
-    config: &Config,
-    record: Option<&Record>,
-    settings: &Settings,
-) -> BTreeMap<String, Option<String>> {
-    let mut bridges = BTreeMap::new();
-    for nic in config.nics().iter().filter(|n| n.kind == NicKind::Veth) {
-        let name = nic.name_inside();
-        match (&nic.link, record) {
-            _ if lxc_defaults::is_routed(nic) => drop(bridges.insert(name, None)),
-            (Some(link), _) => drop(bridges.insert(name, Some(link.clone()))),
-            // Where a script had put it, if it was on a bridge.
-            (None, Some(_)) => {}
-            (None, None) => drop(bridges.insert(name, Some(settings.bridge.clone()))),
-        }
-    }
-    bridges
 }
