@@ -5,7 +5,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use nix::mount::{MntFlags, umount2};
@@ -17,13 +17,16 @@ use super::run::{Run, wait_for};
 
 /// For the monitor of a container that was stopped to have undone what it did on the host.
 const LIMIT: Duration = Duration::from_secs(5);
+/// The last byte of the first address that is given out, and how many there are.
+const FIRST_ADDRESS: u8 = 10;
+const ADDRESSES: u32 = 240;
 
 /// The state of one trial; what it made is stopped and removed when it is dropped.
 #[derive(Debug)]
 pub struct World {
     name: String,
     lxcpath: PathBuf,
-    made: AtomicU8,
+    made: AtomicU32,
 }
 
 impl World {
@@ -49,7 +52,7 @@ impl World {
     fn with_lxcpath(name: &str, lxcpath: PathBuf) -> World {
         // Checkpoints go below it; our commands do not make it.
         fs::create_dir_all(lxcpath.join("images")).unwrap();
-        World { name: name.to_owned(), lxcpath, made: AtomicU8::new(0) }
+        World { name: name.to_owned(), lxcpath, made: AtomicU32::new(0) }
     }
 
     /// The name of its trial.
@@ -90,7 +93,9 @@ impl World {
     /// The same with a name.
     pub fn container_named(&self, name: &str) -> Container<'_> {
         let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
-        Container::make(self, name, Ipv4Addr::new(10, 99, 0, 10 + number))
+        // More than there are addresses do not live at once.
+        let last = u8::try_from(number % ADDRESSES).unwrap();
+        Container::make(self, name, Ipv4Addr::new(10, 99, 0, FIRST_ADDRESS + last))
     }
 
     /// A command of LXC on a container of this world.
