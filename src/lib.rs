@@ -27,6 +27,8 @@
 #![warn(unreachable_pub)]
 // The guided tour is for who works on this: `cargo doc --document-private-items`.
 #![allow(rustdoc::private_intra_doc_links)]
+// What can wait for ever (clippy.toml).
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 mod error;
 mod report;

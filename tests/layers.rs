@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
+#[path = "layers/waits.rs"]
+mod waits;
+
 /// The rows, the lowest first. A module imports from its own folder and from rows below.
 const ROWS: &[&[&str]] = &[
     &["error", "report"],
@@ -249,8 +252,25 @@ fn rust_files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// The project's directory.
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The files below `src` with their text, those with tests alone left out.
+fn sources() -> Vec<(String, String)> {
+    let src = root().join("src");
+    let mut files = Vec::new();
+    rust_files(&src, &mut files);
+    let read = |path: &PathBuf| {
+        let file = path.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
+        (file, fs::read_to_string(path).unwrap())
+    };
+    files.iter().map(read).filter(|(file, _)| !file.contains("/tests")).collect()
+}
+
 fn house() -> House {
-    House::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+    House::read(&root().join("src"))
 }
 
 #[test]
@@ -316,23 +336,16 @@ const READS_ENVIRONMENT: &[&str] =
 
 #[test]
 fn the_environment_and_tmp_are_not_relied_upon() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    rust_files(&src, &mut files);
-    for file in files {
-        let inner = file.strip_prefix(&src).unwrap().to_string_lossy().into_owned();
-        let text = fs::read_to_string(&file).unwrap();
+    for (inner, text) in sources() {
         let own = text.split("#[cfg(test)]").next().unwrap();
         let own: String = own.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
-        let is_test = inner.contains("/tests");
-        let reads = own.contains("env::var") && !is_test;
         assert!(
-            !reads || READS_ENVIRONMENT.contains(&inner.as_str()),
+            !own.contains("env::var") || READS_ENVIRONMENT.contains(&inner.as_str()),
             "{inner} reads the environment"
         );
         for word in ["temp_dir", "tempfile::"] {
             assert!(
-                is_test || !own.contains(word),
+                !own.contains(word),
                 "{inner}: '{word}' goes by TMPDIR; see sys::files::scratch"
             );
         }

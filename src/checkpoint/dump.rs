@@ -232,6 +232,7 @@ struct DumpActions<'a> {
 }
 
 impl DumpActions<'_> {
+    #[expect(clippy::disallowed_methods, reason = "the thread only reads sysctls")]
     fn add_net_settings(&mut self) {
         match self.net_settings.take().map(JoinHandle::join) {
             None => {}

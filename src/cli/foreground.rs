@@ -13,15 +13,16 @@ use anyhow::Context;
 use crate::error::Result;
 use crate::lxc::command::{Client, LentTty};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::sys::poll;
 use crate::sys::process::Process;
 use crate::sys::pty::{self, Settings};
 use crate::sys::signals::Signals;
+use crate::sys::{child, poll};
 
 /// Read at once, in bytes.
 const PIECE: usize = 4096;
 
 /// Waits for the container's end, and says how its monitor has ended; signals go to it.
+#[expect(clippy::disallowed_methods, reason = "it lasts as long as the container")]
 pub(super) fn stay(
     monitor: &mut Child,
     name: &ContainerName,
@@ -37,7 +38,7 @@ pub(super) fn stay(
         if let Some(terminal) = &terminal {
             watched.extend([terminal.console.end.as_fd(), terminal.ours]);
         }
-        let come = poll::readable_among(&watched, None).context("wait for the container")?;
+        let come = poll::readable_at_last(&watched, None).context("wait for the container")?;
         let come = |i: usize| come.get(i) == Some(&true);
         let (output, input) = (come(2), come(3));
         if let Some(t) = &terminal
@@ -62,7 +63,7 @@ pub(super) fn stay(
         while terminal.show().is_ok_and(|n| n > 0) {}
     }
     drop(terminal);
-    Ok(monitor.wait().context("wait for the monitor")?)
+    Ok(child::ended(monitor).context("wait for the monitor")?)
 }
 
 /// Our terminal, at which the container's console is.

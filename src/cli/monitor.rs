@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use serde::{Deserialize, Serialize};
@@ -129,6 +129,7 @@ pub(crate) fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a memfd that the command has written")]
 fn run(signals: &Signals) -> Result<()> {
     let mut text = String::new();
     std::io::stdin().read_to_string(&mut text).context("read the job")?;
@@ -286,19 +287,24 @@ pub(super) struct Interruptible<'a, R> {
     pub forward: &'a dyn Fn(),
     /// Called where nothing has come for a while.
     pub nudge: &'a dyn Fn(),
+    /// When it is not waited for any longer, as far as that is known by now.
+    pub limit: &'a dyn Fn() -> Option<Instant>,
 }
 
 impl<R: Read + AsFd> Read for Interruptible<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         loop {
             let watched = [self.output.as_fd(), self.signals.as_fd()];
-            let [readable, signalled] = poll::readable(watched, Some(NUDGE_INTERVAL))?;
+            let [readable, signalled] = poll::readable(watched, NUDGE_INTERVAL)?;
             if !readable && !signalled {
                 (self.nudge)();
             }
             (self.forward)();
             if readable {
                 return self.output.read(buffer);
+            }
+            if (self.limit)().is_some_and(|limit| Instant::now() >= limit) {
+                return Err(std::io::ErrorKind::TimedOut.into());
             }
         }
     }

@@ -3,11 +3,11 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
@@ -31,9 +31,13 @@ use crate::store::shared_dir;
 use crate::sys::process::{self, Process};
 use crate::sys::signals::{GIVE_UP, Signals};
 use crate::sys::spawn::Place;
-use crate::sys::{clean_start, files, path_trust};
+use crate::sys::{child, clean_start, files, path_trust};
 
 const PROGRAM: &str = "lxc-restart";
+/// How long the monitor may take to end when it has said all.
+const END_LIMIT: Duration = Duration::from_secs(30);
+/// How long it may take to give up and undo what it has begun: hooks of the user's are part of it.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(180);
 
 /// Restart an LXC container from its checkpoint
 ///
@@ -202,12 +206,14 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     let signals = signals.context("take signals")?;
     let mut monitor =
         start(&job, has_own_keyring(&name, &lxcpath, &job)).context("start the monitor")?;
-    let told = listen(&mut monitor, &signals, &mut progress);
+    let limit = match job.settings.timeout {
+        0 => None,
+        seconds => begin.checked_add(Duration::from_secs(seconds)),
+    };
+    let told = listen(&mut monitor, &signals, limit, &mut progress);
     progress.clear();
     match told? {
-        Told::Planned => {
-            monitor.wait().context("wait for the monitor")?;
-        }
+        Told::Planned => see_off(&mut monitor)?,
         Told::Running { pid, criu, cut_off } => {
             if !restart.lxc.quiet {
                 let took = seconds(begin.elapsed());
@@ -234,7 +240,7 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
             }
         }
         Told::Failed(failure) => {
-            monitor.wait().context("wait for the monitor")?;
+            see_off(&mut monitor)?;
             return Err(failure);
         }
     }
@@ -267,6 +273,7 @@ fn checkpoint_dir(dir: Option<&Path>, name: &ContainerName, lxcpath: &LxcPath) -
 /// Starts this program again as the monitor. The job goes over its standard input; its standard
 /// output tells us how it goes on. It gets a session of its own, and the title that LXC's monitors
 /// have, and a session keyring of its own unless the container inherits that of its caller.
+#[expect(clippy::disallowed_methods, reason = "the pipe is read with a limit, by listen()")]
 fn start(job: &Job, own_keyring: bool) -> anyhow::Result<Child> {
     let mut input = files::scratch("job").context("make a temporary file")?;
     let text = toml::to_string(job).context("put the job into words")?;
@@ -296,18 +303,41 @@ enum Told {
     Failed(Failure),
 }
 
-/// Passes on what the monitor tells, until it has come to an end of some kind.
-fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Result<Told> {
+/// Waits for the end of a monitor that has said all.
+fn see_off(monitor: &mut Child) -> Result<()> {
+    if child::wait(monitor, END_LIMIT).context("wait for the monitor")?.is_none() {
+        log::warn!("the monitor, process {}, has not ended yet", monitor.id());
+    }
+    Ok(())
+}
+
+/// The monitor has not come to an end although its time is over.
+fn late(monitor: &Process) -> Failure {
+    let pid = monitor.pid();
+    Failure::msg(Exit::RollbackIncomplete, format!("the monitor, process {pid}, does not give up"))
+        .hint(format!("end it with 'kill -KILL {pid}', then run 'lxc-cr recover'"))
+        .state("the container is half restored, its checkpoint is as before")
+}
+
+/// Passes on what the monitor tells, until it has come to an end of some kind. `limit` is when it
+/// is to give up by itself.
+fn listen(
+    monitor: &mut Child,
+    signals: &Signals,
+    limit: Option<Instant>,
+    progress: &mut Progress,
+) -> Result<Told> {
     let output = monitor.stdout.take().context("the monitor's output")?;
     let process = Process::of_child(monitor).context("hold the monitor")?;
     // A Ctrl-C is passed on: the monitor undoes what it has begun and tells the failure.
-    let forwarded = Cell::new(None);
+    let (forwarded, limit) = (Cell::new(None), Cell::new(limit));
     let forward = || {
         while let Ok(Some(received)) = signals.next() {
             if received.number == libc::SIGWINCH {
                 continue;
             }
             forwarded.set(Some(received.number));
+            limit.set(limit.get().into_iter().chain([Instant::now()]).min());
             log::debug!("signal {}: the monitor gives up", received.number);
             if let Err(e) = process.signal(GIVE_UP) {
                 log::warn!("ask the monitor to give up: {e}");
@@ -322,17 +352,23 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             log::debug!("continue the monitor: {e}");
         }
     };
+    let overdue = || limit.get()?.checked_add(GIVE_UP_LIMIT);
     let mut reader = BufReader::new(super::monitor::Interruptible {
         output,
         signals,
         forward: &forward,
         nudge: &nudge,
+        limit: &overdue,
     });
+    let heard = |e: io::Error| match e.kind() {
+        io::ErrorKind::TimedOut => late(&process),
+        _ => Failure::new(Exit::Other, anyhow::Error::new(e).context("listen to the monitor")),
+    };
     let mut line = String::new();
     let mut cut_off = None;
     loop {
         line.clear();
-        if reader.read_line(&mut line).context("listen to the monitor")? == 0 {
+        if reader.read_line(&mut line).map_err(heard)? == 0 {
             return Err(Failure::msg(Exit::Other, "the monitor died without reporting why"));
         }
         let (word, rest) =
@@ -354,7 +390,7 @@ fn listen(monitor: &mut Child, signals: &Signals, progress: &mut Progress) -> Re
             }
             "failed" => {
                 let mut text = String::new();
-                reader.read_to_string(&mut text).context("listen to the monitor")?;
+                reader.read_to_string(&mut text).map_err(heard)?;
                 let message: FailureMessage =
                     toml::from_str(&text).context("read the monitor's failure")?;
                 let failure = message.into_failure();

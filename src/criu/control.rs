@@ -78,6 +78,10 @@ impl Control {
     }
 
     /// The next script that asks; `None` when nobody does or when it was not a question of root's.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the listener does not block, its peer has limits"
+    )]
     pub(crate) fn next(&self) -> io::Result<Option<Question>> {
         let raw = match accept4(self.socket.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
             Ok(raw) => raw,
@@ -119,6 +123,7 @@ impl Drop for Control {
 
 impl Question {
     /// Lets CRIU go on, or tells it why it must not.
+    #[expect(clippy::disallowed_methods, reason = "the peer has limits")]
     pub(crate) fn answer(self, answer: Result<(), String>) {
         let text = answer.err().unwrap_or_else(|| GO_ON.into());
         let bytes = text.as_bytes();
@@ -151,6 +156,7 @@ pub(crate) enum Answer {
 }
 
 /// Asks the command that listens at `path`; waits at most `limit` for its answer.
+#[expect(clippy::disallowed_methods, reason = "the socket has limits")]
 pub(crate) fn ask(
     path: &Path,
     action: &Action,

@@ -19,18 +19,17 @@ use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
 use super::action_env::Action;
 use super::control::{CONTROL_VARIABLE, Control};
 use super::pulse::Pulse;
 use super::script::{self, SPARED, Script};
-use crate::sys::files;
-use crate::sys::poll;
 use crate::sys::process::{self, Process};
 use crate::sys::signals::Signals;
 use crate::sys::spawn::Place;
+use crate::sys::{child, files, poll};
 
 /// How often the log is looked at while somebody watches it.
 const LOG_INTERVAL: Duration = Duration::from_millis(50);
@@ -43,6 +42,8 @@ const STANDSTILL: Duration = Duration::from_secs(15);
 const STANDSTILL_AT_END: Duration = Duration::from_millis(700);
 /// How long a CRIU that was asked to give up may take for it, however much it does.
 const END_LIMIT: Duration = Duration::from_secs(10);
+/// How long one that was killed may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
 /// How often it is looked whether it gets on: usually, and at the end.
 const PULSE_INTERVAL: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(100)];
 /// How much of what CRIU writes to its standard error is kept, in bytes: enough for a usage error.
@@ -179,76 +180,85 @@ pub(crate) fn run(job: Job<'_>, signals: &Signals, watch: &mut dyn Watch) -> Res
         .stderr(stderr.try_clone().context("duplicate a descriptor")?);
     let mut child =
         place.spawn(&mut command).with_context(|| format!("start {}", program.display()))?;
-    let process = Process::of_child(&child).context("hold criu by its pidfd");
-    let mut end =
-        Ending { given_up: None, asked_at: None, lost_at: None, script: Script::default() };
+    let process = match Process::of_child(&child) {
+        Ok(process) => process,
+        Err(e) => {
+            child.kill().context("end criu")?;
+            return Err(e).context("hold criu by its pidfd");
+        }
+    };
+    let mut end = Ending {
+        given_up: None,
+        asked_at: None,
+        lost_at: None,
+        killed_at: None,
+        script: Script::default(),
+    };
     let mut refused = None;
-    if let Ok(process) = &process {
-        let mut deadline = deadline;
-        let mut pulse = Pulse::default();
-        let (mut next_tick, mut next_pulse) = (Instant::now(), Instant::now());
-        loop {
-            let now = Instant::now();
-            let mut until = next_pulse;
-            if watch.wants_ticks() {
-                until = until.min(next_tick);
-            }
-            if end.given_up.is_none() {
-                until = [deadline, end.lost_at].into_iter().flatten().fold(until, Instant::min);
-            }
-            let ready =
-                wait(process, &control, signals, Some(until.saturating_duration_since(now)))?;
-            // Before the action that came with it, which may be the one after which it is too late.
-            while ready.signal
-                && let Some(received) = signals.next().context("read a signal")?
-            {
-                if received.asks_to_give_up() {
-                    end.ask(watch, process, GiveUp::Signal(received.number));
-                }
-            }
-            if ready.control {
-                while let Some(question) =
-                    control.next().context("read what the action script asks")?
-                {
-                    end.may_write_again(process, &question.action);
-                    let answer = answer(watch, &question.action, question.init_pid, end.given_up);
-                    let text = answer.as_ref().map(|_| ()).map_err(|e| format!("{e:#}"));
-                    question.answer(text);
-                    if let Err(e) = answer {
-                        refused.get_or_insert(e);
-                    }
-                }
-                pulse.beat();
-            }
-            let now = Instant::now();
-            let child_ended = ready.signal && has_lost_task(process.pid());
-            if end.lost_at.is_none() && watch.is_lost(child_ended) {
-                end.lost_at = Some(now + LOST_GRACE);
-            }
-            if end.given_up.is_none() && end.lost_at.take_if(|at| *at <= now).is_some() {
-                end.ask(watch, process, GiveUp::Lost);
-            }
-            if deadline.take_if(|d| *d <= now).is_some() {
-                end.ask(watch, process, GiveUp::TimeLimit);
-            }
-            if end.given_up.is_some() {
-                end.script.look(process.pid());
-            }
-            if now >= next_pulse {
-                end.look(watch, process, &mut pulse);
-                next_pulse = now + PULSE_INTERVAL[usize::from(end.asked_at.is_some())];
-            }
-            if watch.wants_ticks() && now >= next_tick {
-                watch.tick();
-                next_tick = now + LOG_INTERVAL;
-            }
-            if ready.ended {
-                break;
+    let process = &process;
+    let mut deadline = deadline;
+    let mut pulse = Pulse::default();
+    let (mut next_tick, mut next_pulse) = (Instant::now(), Instant::now());
+    loop {
+        let now = Instant::now();
+        let mut until = next_pulse;
+        if watch.wants_ticks() {
+            until = until.min(next_tick);
+        }
+        if end.given_up.is_none() {
+            until = [deadline, end.lost_at].into_iter().flatten().fold(until, Instant::min);
+        }
+        let ready = wait(process, &control, signals, until.saturating_duration_since(now))?;
+        // Before the action that came with it, which may be the one after which it is too late.
+        while ready.signal
+            && let Some(received) = signals.next().context("read a signal")?
+        {
+            if received.asks_to_give_up() {
+                end.ask(watch, process, GiveUp::Signal(received.number));
             }
         }
+        if ready.control {
+            while let Some(question) = control.next().context("read what the action script asks")? {
+                end.may_write_again(process, &question.action);
+                let answer = answer(watch, &question.action, question.init_pid, end.given_up);
+                let text = answer.as_ref().map(|_| ()).map_err(|e| format!("{e:#}"));
+                question.answer(text);
+                if let Err(e) = answer {
+                    refused.get_or_insert(e);
+                }
+            }
+            pulse.beat();
+        }
+        let now = Instant::now();
+        let child_ended = ready.signal && has_lost_task(process.pid());
+        if end.lost_at.is_none() && watch.is_lost(child_ended) {
+            end.lost_at = Some(now + LOST_GRACE);
+        }
+        if end.given_up.is_none() && end.lost_at.take_if(|at| *at <= now).is_some() {
+            end.ask(watch, process, GiveUp::Lost);
+        }
+        if deadline.take_if(|d| *d <= now).is_some() {
+            end.ask(watch, process, GiveUp::TimeLimit);
+        }
+        if end.given_up.is_some() {
+            end.script.look(process.pid());
+        }
+        if now >= next_pulse {
+            end.look(watch, process, &mut pulse);
+            next_pulse = now + PULSE_INTERVAL[usize::from(end.asked_at.is_some())];
+        }
+        if watch.wants_ticks() && now >= next_tick {
+            watch.tick();
+            next_tick = now + LOG_INTERVAL;
+        }
+        if ready.ended {
+            break;
+        }
+        if end.is_stuck() {
+            bail!("criu, process {}, was killed and does not end", process.pid());
+        }
     }
-    let status = child.wait().context("wait for criu")?;
-    process?;
+    let status = child::ended(&mut child).context("wait for criu")?;
     let took = begin.elapsed();
     if watch.wants_ticks() {
         watch.tick();
@@ -264,6 +274,8 @@ struct Ending {
     asked_at: Option<(GiveUp, Instant)>,
     /// When a container that is lost is given up.
     lost_at: Option<Instant>,
+    /// When CRIU was killed.
+    killed_at: Option<Instant>,
     /// The user's script that CRIU waits for.
     script: Script,
 }
@@ -280,7 +292,7 @@ impl Ending {
             Giving::AtNextAction => {
                 note("forbid it to write:", criu, process::forbid_writing(criu.pid()))
             }
-            Giving::Now => kill(criu),
+            Giving::Now => self.kill(criu),
         }
         self.given_up = Some(why);
     }
@@ -317,14 +329,20 @@ impl Ending {
         let why = self.asked_at.map_or(GiveUp::Standstill, |(why, _)| why);
         if watch.give_up(GiveUp::Standstill) != Giving::TooLate {
             log::warn!("CRIU does not come to an end: process {} is killed", criu.pid());
-            kill(criu);
+            self.kill(criu);
             self.given_up.get_or_insert(why);
         }
     }
-}
 
-fn kill(criu: &Process) {
-    note("end", criu, criu.signal(libc::SIGKILL));
+    fn kill(&mut self, criu: &Process) {
+        note("end", criu, criu.signal(libc::SIGKILL));
+        self.killed_at.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether CRIU was killed and stays in the kernel all the same.
+    fn is_stuck(&self) -> bool {
+        self.killed_at.is_some_and(|at| at.elapsed() >= KILL_LIMIT)
+    }
 }
 
 /// What is done to a CRIU that has ended meanwhile has no effect, and needs none.
@@ -335,6 +353,7 @@ fn note(what: &str, criu: &Process, done: io::Result<()>) {
 }
 
 /// Whether a child of ours other than CRIU has ended. It is not collected.
+#[expect(clippy::disallowed_methods, reason = "WNOHANG")]
 fn has_lost_task(criu: i32) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
     let ended = waitid(Id::All, flags).ok().and_then(|status| status.pid());
@@ -367,12 +386,7 @@ struct Ready {
     signal: bool,
 }
 
-fn wait(
-    process: &Process,
-    control: &Control,
-    signals: &Signals,
-    limit: Option<Duration>,
-) -> Result<Ready> {
+fn wait(process: &Process, control: &Control, signals: &Signals, limit: Duration) -> Result<Ready> {
     let watched = [process.as_fd(), control.as_fd(), signals.as_fd()];
     let [ended, control, signal] = poll::readable(watched, limit).context("wait for criu")?;
     Ok(Ready { ended, control, signal })

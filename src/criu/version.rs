@@ -9,9 +9,9 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::sys::spawn::SAFE_PATH;
-use crate::sys::{files, path_trust};
+use crate::sys::{child, files, path_trust};
 
 /// Where CRIU is looked for when the settings don't name it. A fixed list: `$PATH` is the caller's.
 const PLACES: &[&str] =
@@ -19,6 +19,9 @@ const PLACES: &[&str] =
 
 /// How much of the output of a program that says it is CRIU is quoted in a message.
 const QUOTED: usize = 120;
+
+/// How long it may take to tell its version.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// A version of CRIU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,17 +226,13 @@ fn is_program(path: &Path) -> bool {
 
 fn ask(path: &Path) -> Result<Version, Error> {
     // The environment is cleared because CRIU takes a configuration file from CRIU_CONFIG_FILE.
-    let output = Command::new(path)
-        .args(["--no-default-config", "--version"])
-        .env_clear()
-        .env("PATH", SAFE_PATH)
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output()
+    let mut command = Command::new(path);
+    command.args(["--no-default-config", "--version"]).env_clear().stdin(Stdio::null());
+    let output = child::run(&mut command, LIMIT)
         .map_err(|source| Error::NotRun { path: path.to_owned(), source })?;
-    let said = String::from_utf8_lossy(&output.stdout);
+    let said = output.stdout;
     Version::parse(&said).ok_or_else(|| {
-        let all = format!("{said}{}", String::from_utf8_lossy(&output.stderr));
+        let all = format!("{said}{}", output.stderr);
         Error::Unreadable { path: path.to_owned(), said: all.trim().chars().take(QUOTED).collect() }
     })
 }

@@ -323,6 +323,7 @@ impl Client {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the socket has limits")]
     fn connect(&self) -> Result<UnixStream> {
         let address = protocol::address(&self.lxcpath, &self.name).map_err(io::Error::from)?;
         let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)

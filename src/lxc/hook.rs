@@ -17,16 +17,13 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use super::config::{HookKind, Nic, NicKind};
 use crate::lxc::definition::Defined;
-use crate::sys::poll;
 use crate::sys::spawn::Place;
+use crate::sys::{child, poll};
 
 pub(crate) use call::HookCall;
 
@@ -275,6 +272,7 @@ fn quoted(word: &str) -> String {
 }
 
 /// Runs a line of shell to its end; an error is anything but success.
+#[expect(clippy::disallowed_methods, reason = "the pipe does not block")]
 fn run(line: &str, environment: Vec<(String, OsString)>, limit: Duration) -> Result<()> {
     let (mut reader, writer) = io::pipe().context("make a pipe")?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).context("set a pipe up")?;
@@ -294,13 +292,9 @@ fn run(line: &str, environment: Vec<(String, OsString)>, limit: Duration) -> Res
     let mut output = Vec::new();
     let in_time = wait(&child, &mut reader, &mut output, limit);
     if !matches!(in_time, Ok(true)) {
-        // The child has not been waited for yet, so the number is still that of its group.
-        match killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(e) => log::warn!("end a hook that hangs: {e}"),
-        }
+        child::kill_session(&child).context("end it, for it hangs")?;
     }
-    let status = child.wait().context("wait for it")?;
+    let status = child::ended(&mut child).context("wait for it")?;
     let mut left = PIPE_SIZE;
     while left > 0 {
         match read_some(&mut reader, &mut output) {
@@ -340,7 +334,7 @@ fn wait(
         }
         let mut watched = vec![pidfd.as_fd()];
         watched.extend(open.then(|| reader.as_fd()));
-        let come = poll::readable_among(&watched, Some(left)).context("wait for it")?;
+        let come = poll::readable_among(&watched, left).context("wait for it")?;
         if come.first() == Some(&true) {
             return Ok(true);
         }

@@ -7,7 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::sys::child;
 use crate::sys::spawn::Place;
+
+/// How long a start may take, its hooks and mounts included.
+const START_LIMIT: Duration = Duration::from_secs(300);
+/// How long lxc-stop may take beyond the time in which init is to end the container: it kills it
+/// then, and LXC's monitor cleans up.
+const STOP_GRACE: Duration = Duration::from_secs(60);
 
 /// How a container was shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +34,7 @@ pub(crate) fn start(lxcpath: &Path, name: &str, config: Option<&Path>) -> Result
         lxcpath,
         name,
         &[OsStr::new("-d")].into_iter().chain(config).collect::<Vec<_>>(),
+        START_LIMIT,
     )
 }
 
@@ -35,19 +43,25 @@ pub(crate) fn shut_down(lxcpath: &Path, name: &str, limit: Duration) -> Result<S
     let begin = Instant::now();
     // lxc-stop reads a C int.
     let seconds = limit.as_secs().clamp(1, i32::MAX as u64).to_string();
-    run("lxc-stop", lxcpath, name, &["-t".as_ref(), seconds.as_ref()])?;
+    let limit_of_tool = limit.saturating_add(STOP_GRACE);
+    run("lxc-stop", lxcpath, name, &["-t".as_ref(), seconds.as_ref()], limit_of_tool)?;
     Ok(if begin.elapsed() < limit { ShutDown::Cleanly } else { ShutDown::Killed })
 }
 
 /// Not with our own signal mask: a new init would inherit it. What the tool says goes where ours
 /// does.
-fn run(program: &str, lxcpath: &Path, name: &str, more: &[&OsStr]) -> Result<()> {
+fn run(program: &str, lxcpath: &Path, name: &str, more: &[&OsStr], limit: Duration) -> Result<()> {
     let mut command = Command::new(program);
     command.env_clear().args(["-n", name, "-P"]).arg(lxcpath).args(more).stdin(Stdio::null());
-    let status = Place::here().spawn(&mut command).and_then(|mut child| child.wait());
-    let status = status.with_context(|| format!("run {program}"))?;
-    match status.success() {
-        true => Ok(()),
-        false => bail!("{program}: {status}"),
+    let what = || format!("run {program}");
+    let mut child = Place::here().spawn(&mut command).with_context(what)?;
+    match child::wait(&mut child, limit).with_context(what)? {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => bail!("{program}: {status}"),
+        None => {
+            child.kill().with_context(what)?;
+            child::ended(&mut child).with_context(what)?;
+            bail!("{program} did not end within {} s and was killed", limit.as_secs())
+        }
     }
 }

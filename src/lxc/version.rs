@@ -7,13 +7,16 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use crate::sys::files;
+use crate::sys::{child, files};
 
 /// Where the tool is looked for. A fixed list: `$PATH` is the caller's.
 const PLACES: &[&str] = &["/usr/bin/lxc-info", "/usr/local/bin/lxc-info"];
 /// More than this is no version.
 const LONGEST: usize = 40;
+/// How long it may take to tell it. It takes some milliseconds.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// LXC's version; none where its tools are not installed, or do not tell.
 pub(crate) fn find_cached(cache: &Path) -> Option<String> {
@@ -36,14 +39,10 @@ pub(crate) fn find_cached(cache: &Path) -> Option<String> {
 }
 
 fn ask(program: &Path) -> Option<String> {
-    let told = Command::new(program)
-        .arg("--version")
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .output();
-    match told {
-        Ok(told) => parse(&String::from_utf8_lossy(&told.stdout)),
+    let mut command = Command::new(program);
+    command.arg("--version").env_clear().stdin(Stdio::null());
+    match child::run(&mut command, LIMIT) {
+        Ok(told) => parse(&told.stdout),
         Err(e) => {
             log::debug!("run {}: {e}", program.display());
             None

@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::errno::Errno;
@@ -32,6 +32,10 @@ use crate::sys::signals::{GIVE_UP, Received, Signals};
 
 use end::{AtEnd, Namespaces};
 use lxc_backend::Container;
+
+/// How long what traces init may keep its exit status.
+const REAP_LIMIT: Duration = Duration::from_secs(5);
+const REAP_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a container ended.
 #[derive(Debug)]
@@ -132,6 +136,7 @@ struct Ready {
     terminals: bool,
 }
 
+#[expect(clippy::disallowed_methods, reason = "its work lasts as long as the container")]
 fn wait(
     container: &Container,
     server: std::os::fd::BorrowedFd<'_>,
@@ -145,7 +150,7 @@ fn wait(
     let watched =
         ours.into_iter().chain(filling.iter().copied()).chain(container.terminals.watched());
     let watched: Vec<_> = watched.collect();
-    let come = poll::readable_among(&watched, limit).context("wait for something to do")?;
+    let come = poll::readable_at_last(&watched, limit).context("wait for something to do")?;
     let (first, terminals) = come.split_at(ours.len() + filling.len());
     Ok(Ready {
         ended: first.first() == Some(&true),
@@ -172,12 +177,20 @@ fn pass_on(received: Received, init: &Process) {
     }
 }
 
-/// Takes init's exit status, as wait(2) gives it.
+/// Takes the exit status of init, which has ended, as wait(2) gives it. While something traces
+/// init, the tracer has it first; one that keeps it does not keep us: then the status is 0.
+#[expect(clippy::disallowed_methods, reason = "WNOHANG")]
 fn reap(pid: i32) -> Result<i32> {
+    let end = Instant::now() + REAP_LIMIT;
     loop {
-        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::empty())) {
+        match waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(_, code)) => return Ok(code << 8),
             Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(signal as i32),
+            Ok(WaitStatus::StillAlive) if Instant::now() >= end => {
+                log::warn!("init has ended, and its exit status is kept by what traces it");
+                return Ok(0);
+            }
+            Ok(WaitStatus::StillAlive) => std::thread::sleep(REAP_PAUSE),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e).context("take init's exit status"),
         }

@@ -214,6 +214,7 @@ struct Look {
 }
 
 impl Onlooker for Look {
+    #[expect(clippy::disallowed_methods, reason = "the thread only reads what stands still")]
     fn look(&mut self, init: Option<i32>, payload: &Path) -> anyhow::Result<()> {
         let init = init.context("CRIU does not say which process init is")?;
         let tasks =
@@ -259,6 +260,7 @@ fn children() -> BTreeSet<i32> {
 }
 
 /// Takes the exit status of a twin's init and no other child's.
+#[expect(clippy::disallowed_methods, reason = "WNOHANG")]
 fn reap(before: &BTreeSet<i32>) {
     for child in children().difference(before) {
         if let Err(e) = waitpid(Pid::from_raw(*child), Some(WaitPidFlag::WNOHANG)) {

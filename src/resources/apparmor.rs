@@ -13,13 +13,13 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::files;
 use crate::sys::path_trust::{self, Guest};
-use crate::sys::spawn::Place;
+use crate::sys::{child, files};
 
 /// The kernel's own files of AppArmor (security/apparmor/apparmorfs.c).
 const SECURITYFS: &str = "/sys/kernel/security/apparmor";
@@ -36,6 +36,8 @@ const MAX_SIZE: u64 = 1 << 20;
 /// Where `apparmor_parser` may be; nobody's PATH is trusted.
 const PARSERS: [&str; 3] =
     ["/usr/sbin/apparmor_parser", "/sbin/apparmor_parser", "/usr/bin/apparmor_parser"];
+/// How long it may compile a profile. It takes a second or two.
+const LIMIT: Duration = Duration::from_secs(60);
 /// What stands between profiles that confine a task together (a stack), and before a namespace.
 const STACKED: &str = "//&";
 
@@ -170,18 +172,12 @@ fn run_parser(path: &Path) -> Result<()> {
         bail!("apparmor_parser is not installed (Debian: apt install apparmor)");
     };
     let mut command = Command::new(parser);
-    command.env_clear().args(["--replace", "--skip-cache"]).arg(path).current_dir("/");
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let told =
-        Place::here().dies_with_us().spawn(&mut command).and_then(|child| child.wait_with_output());
-    let told = told.with_context(|| format!("run {parser}"))?;
+    command.env_clear().args(["--replace", "--skip-cache"]).arg(path);
+    command.stdin(Stdio::null());
+    let told = child::run(&mut command, LIMIT).with_context(|| format!("run {parser}"))?;
     match told.status.success() {
         true => Ok(()),
-        false => bail!(
-            "apparmor_parser: {}: {}",
-            told.status,
-            String::from_utf8_lossy(&told.stderr).trim()
-        ),
+        false => bail!("apparmor_parser: {}: {}", told.status, told.stderr.trim()),
     }
 }
 

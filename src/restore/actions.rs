@@ -288,6 +288,10 @@ impl RestoreActions<'_> {
 }
 
 /// Waits for a thread, and says how its work came out.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it reads images, as CRIU does, or waits for a program with a limit"
+)]
 fn end_of(thread: Option<JoinHandle<Result<()>>>, what: &str) -> Result<()> {
     match thread.map(JoinHandle::join) {
         None => Ok(()),

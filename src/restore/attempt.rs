@@ -485,6 +485,7 @@ fn start_loading(
 }
 
 /// Takes the exit status of children that have ended, so that no zombie keeps a cgroup busy.
+#[expect(clippy::disallowed_methods, reason = "WNOHANG")]
 fn reap_children() {
     use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
     while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {

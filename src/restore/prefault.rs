@@ -82,6 +82,7 @@ impl Prefault {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the thread sees the flag at the next piece")]
     fn stop(&mut self) -> Result<u64> {
         self.stop.store(true, Ordering::Release);
         let Some(thread) = self.thread.take() else { return Ok(0) };

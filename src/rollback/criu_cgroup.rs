@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::criu::pulse::Pulse;
 use crate::resources::cgroup::{self, Cgroup, Hierarchy};
@@ -189,6 +189,10 @@ fn see_off(criu: &Process, dir: &Path) -> Result<()> {
                 criu.pid()
             );
             note("kill", criu.signal(libc::SIGKILL));
+            if !criu.wait_exit(END_LIMIT).context("wait for the end of a CRIU")? {
+                bail!("process {}, the CRIU of a command that died, does not end", criu.pid());
+            }
+            break;
         }
     }
     Ok(())

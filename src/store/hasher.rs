@@ -70,6 +70,7 @@ impl Sealer {
     }
 
     /// The images are complete: waits for the rest to be read, and gives their checksums.
+    #[expect(clippy::disallowed_methods, reason = "it reads what is there and ends")]
     pub(crate) fn finish(self) -> Result<Vec<Image>> {
         self.finish.store(true, Ordering::Release);
         self.thread.thread().unpark();

@@ -116,6 +116,7 @@ pub(crate) fn find(lxcpath: &LxcPath, name: Option<&ContainerName>) -> Result<Ve
 
 /// The checkpoints in these directories, in their order. Reading a thousand records is work for all
 /// processors.
+#[expect(clippy::disallowed_methods, reason = "they do what one would do")]
 fn look_at_all(found: Vec<PathBuf>, lxcpath: &LxcPath) -> Result<Vec<Entry>> {
     let share = found.len().div_ceil(memory::processors()).max(LEAST_SHARE);
     let look = |share: &[PathBuf]| {

@@ -10,17 +10,18 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::lxc::name::ContainerName;
-use crate::sys::files;
-use crate::sys::poll;
 use crate::sys::process::Process;
 use crate::sys::signals::{Received, Signals};
 use crate::sys::spawn::Place;
+use crate::sys::{child, files, poll};
 
 /// More than this of what a program says is not passed on, in bytes.
 const MAX_OUTPUT: u64 = 1 << 20;
+/// How long programs that were asked to end may take to undo what they have begun.
+const GIVE_UP_LIMIT: Duration = Duration::from_secs(240);
 
 /// How a program ended.
 #[derive(Debug)]
@@ -67,7 +68,7 @@ impl Jobs<'_> {
     ///
     /// # Errors
     /// When a program cannot be started or watched. Those that run by then are waited for all the
-    /// same.
+    /// same; but not for ever once a signal has asked them to end.
     pub(crate) fn run(
         &mut self,
         names: &[ContainerName],
@@ -76,7 +77,7 @@ impl Jobs<'_> {
     ) -> Result<()> {
         let mut waiting = names.iter();
         let mut working: Vec<Worker> = Vec::new();
-        let mut outcome = Ok(());
+        let (mut outcome, mut interrupted_at) = (Ok(()), None::<Instant>);
         loop {
             while outcome.is_ok() && self.interrupted.is_none() && working.len() < self.limit {
                 let Some(name) = waiting.next() else { break };
@@ -88,9 +89,15 @@ impl Jobs<'_> {
             if working.is_empty() {
                 return outcome;
             }
-            let done = self.wait(&working, None).context("wait for the programs at work")?;
+            let left = interrupted_at.map(|at| GIVE_UP_LIMIT.saturating_sub(at.elapsed()));
+            if left.is_some_and(|left| left.is_zero()) {
+                let names: Vec<&str> = working.iter().map(|worker| worker.name.as_str()).collect();
+                bail!("the programs for {} do not give up", names.join(", "));
+            }
+            let done = self.wait(&working, left).context("wait for the programs at work")?;
             if let Some(signal) = self.read_signals()? {
                 self.interrupted = Some(signal);
+                interrupted_at.get_or_insert_with(Instant::now);
                 for worker in &working {
                     // One that has just ended cannot be told.
                     if let Err(e) = worker.process.signal(libc::SIGTERM) {
@@ -123,10 +130,14 @@ impl Jobs<'_> {
     }
 
     /// Waits for a signal or an end; gives the places of those who have ended.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "each program has a limit, and may be told to end"
+    )]
     fn wait(&self, working: &[Worker], limit: Option<Duration>) -> io::Result<Vec<usize>> {
         let processes = working.iter().map(|w| w.process.as_fd());
         let watched: Vec<_> = std::iter::once(self.signals.as_fd()).chain(processes).collect();
-        let come = poll::readable_among(&watched, limit)?;
+        let come = poll::readable_at_last(&watched, limit)?;
         let ended = come.iter().skip(1).enumerate().filter(|(_, come)| **come);
         Ok(ended.map(|(index, _)| index).collect())
     }
@@ -154,7 +165,8 @@ impl Worker {
 
     fn end(self) -> Result<Ended> {
         let Worker { name, mut child, mut output, .. } = self;
-        let status = child.wait().with_context(|| format!("wait for the program for {name}"))?;
+        let status =
+            child::ended(&mut child).with_context(|| format!("wait for the program for {name}"))?;
         let mut bytes = Vec::new();
         output.rewind().with_context(|| format!("read what the program for {name} has said"))?;
         output

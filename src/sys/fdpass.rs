@@ -32,6 +32,7 @@ fn control_len(max_fds: usize) -> usize {
 /// Receives into `buf` once, with at most `max_fds` descriptors (CLOEXEC, the rest is closed) and
 /// the sender's credentials if the socket asks for them (SO_PASSCRED). Blocks as the socket does; 0
 /// bytes are the end.
+#[expect(clippy::disallowed_methods, reason = "as the socket does, for which callers set a limit")]
 pub(crate) fn recv_with_fds(
     sock: BorrowedFd<'_>,
     buf: &mut [u8],
@@ -100,6 +101,7 @@ fn take_control(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<Credentials>) {
 /// Sends all of `bufs` as one message, with descriptors and, if wanted, this process's credentials.
 /// Blocks as the socket does; a peer that is gone is EPIPE and no signal. Returns how many bytes
 /// were taken.
+#[expect(clippy::disallowed_methods, reason = "as the socket does, for which callers set a limit")]
 pub(crate) fn send_with_fds(
     sock: BorrowedFd<'_>,
     bufs: &[IoSlice<'_>],

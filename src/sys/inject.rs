@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use super::inject_arch::{self as arch, Registers};
 use super::ptrace::trace;
+use super::thread::on_a_thread;
 
 /// How long a thread may take to stop, or a system call to return.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -78,17 +79,13 @@ pub(crate) fn with<T: Send>(
     tid: i32,
     work: impl FnOnce(&Stopped) -> io::Result<T> + Send,
 ) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let hold = move || {
-            let stopped = Stopped::hold(tid)?;
-            let result = work(&stopped);
-            stopped.detach()?;
-            result
-        };
-        let thread =
-            std::thread::Builder::new().name("ptrace".to_owned()).spawn_scoped(scope, hold)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let hold = move || {
+        let stopped = Stopped::hold(tid)?;
+        let result = work(&stopped);
+        stopped.detach()?;
+        result
+    };
+    on_a_thread("ptrace", hold)?
 }
 
 impl Stopped {
@@ -306,10 +303,15 @@ impl Stopped {
 
     /// Waits for the stop that `INTERRUPT` asks for; signals that come first are delivered.
     fn wait_interrupted(&self) -> io::Result<()> {
+        let end = Instant::now() + LIMIT;
         loop {
             let status = self.wait_stop()?;
             if status >> 8 == EVENT_STOP {
                 return Ok(());
+            }
+            // Somebody may send signals without end.
+            if Instant::now() >= end {
+                return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
             }
             // Any other stop makes the kernel forget the interruption.
             trace(INTERRUPT, self.tid, 0, 0)?;
@@ -506,8 +508,10 @@ fn change_of(tid: i32, flags: libc::c_int) -> io::Result<Option<(libc::c_int, li
     // SAFETY: all zeroes is a valid siginfo_t.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     let flags = flags | libc::__WALL | libc::WNOHANG;
+    #[expect(clippy::disallowed_methods, reason = "WNOHANG")]
     // SAFETY: `info` lives through the call.
-    if unsafe { libc::waitid(libc::P_PID, tid.cast_unsigned(), &raw mut info, flags) } < 0 {
+    let done = unsafe { libc::waitid(libc::P_PID, tid.cast_unsigned(), &raw mut info, flags) };
+    if done < 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: waitid sets the fields of a child's change, or leaves zeroes.

@@ -9,10 +9,15 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::time::Duration;
+
+use super::poll;
 
 /// How often, and how many times, it asks whether the cgroup is empty: 30 s.
 const PAUSE: libc::timespec = libc::timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 const TRIES: usize = 3000;
+/// How long it may take to be gone when it was killed.
+const AFTER_KILL: Duration = Duration::from_secs(10);
 
 /// The process. It ends when this is dropped.
 #[derive(Debug)]
@@ -100,8 +105,7 @@ impl Drop for Keeper {
             self.events
         );
         let none: libc::c_long = 0;
-        // SAFETY: the descriptor is open; the signal carries no data. Then its status is taken, and
-        // not wanted.
+        // SAFETY: the descriptor is open; the signal carries no data.
         unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
@@ -110,8 +114,15 @@ impl Drop for Keeper {
                 none,
                 none,
             );
-            libc::waitpid(self.pid, std::ptr::null_mut(), 0);
         }
+        if !matches!(poll::readable([self.process.as_fd()], AFTER_KILL), Ok([true])) {
+            log::debug!("the keeper, process {}, was killed and does not end", self.pid);
+        }
+        #[expect(clippy::disallowed_methods, reason = "WNOHANG")]
+        // SAFETY: no memory is named. Its status is taken, and not wanted.
+        unsafe {
+            libc::waitpid(self.pid, std::ptr::null_mut(), libc::WNOHANG)
+        };
     }
 }
 
@@ -132,6 +143,7 @@ struct Watched {
 }
 
 /// The keeper's life: only system calls on what was made ready.
+#[expect(clippy::disallowed_methods, reason = "to wait for our end is all it does")]
 fn keep(watched: Watched) -> ! {
     // SAFETY: each call gets numbers, or pointers to locals and static memory that outlive it; the
     // descriptors are open for as long as this process, which shares the table, is not ended by its

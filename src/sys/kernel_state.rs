@@ -265,17 +265,13 @@ pub(crate) fn within<T: Send>(
         std::fs::File::open(format!("/proc/{pid}/ns/{name}")).map(|file| (file, *kind))
     };
     let files = namespaces.iter().map(open).collect::<io::Result<Vec<_>>>()?;
-    std::thread::scope(|scope| {
-        let enter = move || {
-            for (file, kind) in files {
-                nix::sched::setns(file, kind)?;
-            }
-            work()
-        };
-        let thread =
-            std::thread::Builder::new().name("within".to_owned()).spawn_scoped(scope, enter)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let enter = move || {
+        for (file, kind) in files {
+            nix::sched::setns(file, kind)?;
+        }
+        work()
+    };
+    super::thread::on_a_thread("within", enter)?
 }
 
 #[cfg(test)]

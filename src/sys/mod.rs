@@ -4,6 +4,7 @@ use std::{fs, io};
 
 pub(crate) mod acl;
 pub(crate) mod bpf;
+pub(crate) mod child;
 pub(crate) mod clean_start;
 pub(crate) mod cover;
 pub(crate) mod entry;
@@ -35,6 +36,7 @@ pub(crate) mod spawn;
 pub(crate) mod statmount;
 pub(crate) mod systemd_journal;
 pub(crate) mod tcp_repair;
+pub(crate) mod thread;
 pub(crate) mod timer_list;
 pub(crate) mod timerfd;
 pub(crate) mod userfaultfd;

@@ -15,6 +15,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::CWD;
 use rustix::mount::{OpenTreeFlags, open_tree};
 
+use super::thread;
+
 /// Where the file system is mounted for the moment in which it is made: any directory that is
 /// always there, in a mount namespace that nobody else is in.
 const FOR_A_MOMENT: &str = "/proc";
@@ -131,10 +133,7 @@ pub(crate) fn enter_mount_namespace(namespace: BorrowedFd<'_>) -> io::Result<()>
 }
 
 pub(super) fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("mount".to_owned()).spawn_scoped(scope, f)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    thread::on_a_thread("mount", f)?
 }
 
 /// A block device with the content of a file; it goes when nobody has it open or mounted any more.

@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use nix::sched::{CloneFlags, setns};
 
 use super::process::own_fd;
+use super::thread::on_a_thread;
 
 /// include/uapi/linux/nsfs.h.
 const NS_GET_USERNS: libc::Ioctl = 0xb701;
@@ -69,12 +70,8 @@ pub(crate) fn inside<T: Send>(
     namespace: BorrowedFd<'_>,
     f: impl FnOnce() -> T + Send,
 ) -> io::Result<T> {
-    std::thread::scope(|scope| {
-        let enter = move || setns(namespace, CloneFlags::empty()).map(|()| f());
-        let thread =
-            std::thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, enter)?;
-        Ok(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
-    })
+    let enter = move || setns(namespace, CloneFlags::empty()).map(|()| f());
+    Ok(on_a_thread("namespace", enter)??)
 }
 
 /// The inode of the socket that listens at an abstract address in our network namespace.

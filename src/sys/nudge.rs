@@ -40,6 +40,10 @@ impl Nudger {
 }
 
 impl Drop for Nudger {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the thread sees at once that its channel is closed"
+    )]
     fn drop(&mut self) {
         drop(self.done.take());
         if self.thread.take().is_some_and(|thread| thread.join().is_err()) {

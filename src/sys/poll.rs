@@ -9,13 +9,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Waits until one of these can be read, or its other end is gone, or, as a pidfd, its process has
 /// ended; gives for each whether it is so. None is when `limit` has passed or a signal was handled
-/// meanwhile: callers wait in a loop with a limit of their own. Without a limit it waits for ever.
+/// meanwhile: callers wait in a loop with a limit of their own.
 ///
 /// # Errors
 /// As poll(2), but for `EINTR`.
 pub(crate) fn readable<const N: usize>(
     watched: [BorrowedFd<'_>; N],
-    limit: Option<Duration>,
+    limit: Duration,
 ) -> io::Result<[bool; N]> {
     let come = readable_among(&watched, limit)?;
     Ok(std::array::from_fn(|i| come.get(i) == Some(&true)))
@@ -25,13 +25,26 @@ pub(crate) fn readable<const N: usize>(
 ///
 /// # Errors
 /// As [`readable`].
-pub(crate) fn readable_among(
+pub(crate) fn readable_among(watched: &[BorrowedFd<'_>], limit: Duration) -> io::Result<Vec<bool>> {
+    wait(watched, timeout(limit))
+}
+
+/// As [`readable_among`], but for ever where there is no limit: for what has nothing else to do.
+///
+/// # Errors
+/// As [`readable`].
+pub(crate) fn readable_at_last(
     watched: &[BorrowedFd<'_>],
     limit: Option<Duration>,
 ) -> io::Result<Vec<bool>> {
+    wait(watched, limit.map_or(PollTimeout::NONE, timeout))
+}
+
+#[expect(clippy::disallowed_methods, reason = "with the limit of the caller")]
+fn wait(watched: &[BorrowedFd<'_>], limit: PollTimeout) -> io::Result<Vec<bool>> {
     let mut fds: Vec<PollFd<'_>> =
         watched.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    match poll(&mut fds, limit.map_or(PollTimeout::NONE, timeout)) {
+    match poll(&mut fds, limit) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(e) => return Err(e.into()),
     }
@@ -63,7 +76,8 @@ mod tests {
         let (over, end) = io::pipe().unwrap();
         drop(end);
         let watched = [quiet.as_fd(), full.as_fd(), over.as_fd()];
-        assert_eq!(readable(watched, None).unwrap(), [false, true, true]);
+        let come = readable_at_last(&watched, None).unwrap();
+        assert_eq!(come, [false, true, true]);
     }
 
     #[test]
@@ -71,7 +85,7 @@ mod tests {
         let (quiet, _writer) = io::pipe().unwrap();
         let begin = Instant::now();
         let limit = Duration::from_micros(1_500);
-        assert_eq!(readable([quiet.as_fd()], Some(limit)).unwrap(), [false]);
+        assert_eq!(readable([quiet.as_fd()], limit).unwrap(), [false]);
         assert!(begin.elapsed() >= limit);
         assert_eq!(timeout(Duration::ZERO), PollTimeout::ZERO);
         assert_eq!(timeout(Duration::from_nanos(1)), PollTimeout::from(1_u8));

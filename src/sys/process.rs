@@ -14,6 +14,7 @@ use rustix::process::{
 };
 
 use super::poll;
+use super::thread::on_a_thread;
 
 /// A process, alive when it was opened. Its number may be taken again later; the pidfd may not.
 #[derive(Debug)]
@@ -92,7 +93,7 @@ impl Process {
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());
-            match poll::readable([self.pidfd.as_fd()], Some(left))? {
+            match poll::readable([self.pidfd.as_fd()], left)? {
                 [true] => return Ok(true),
                 [false] if Instant::now() >= end => return Ok(false),
                 [false] => {}
@@ -219,16 +220,11 @@ pub(crate) fn cgroups_within(pid: i32) -> io::Result<Option<String>> {
     }
     let namespace = fs::File::open(&path)?;
     // Only this thread goes there, and ends.
-    std::thread::scope(|scope| {
-        let read = move || {
-            setns(namespace, CloneFlags::CLONE_NEWCGROUP)?;
-            fs::read_to_string(format!("/proc/{pid}/cgroup"))
-        };
-        let thread =
-            std::thread::Builder::new().name("cgroups".to_owned()).spawn_scoped(scope, read)?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-    .map(Some)
+    let read = move || {
+        setns(namespace, CloneFlags::CLONE_NEWCGROUP)?;
+        fs::read_to_string(format!("/proc/{pid}/cgroup"))
+    };
+    on_a_thread("cgroups", read)?.map(Some)
 }
 
 /// Takes a descriptor that a call has just returned and that nothing else owns.

@@ -4,13 +4,18 @@
 use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::attributes::{Names, Shape};
 use super::reader::{Reader, part};
 use crate::inspect::compare::plain;
 use crate::inspect::state::{Class, PutBack, State, states};
+use crate::sys::child;
 use crate::sys::netlink::raw::{self, Message, Protocol, Socket};
 use crate::sys::spawn::SAFE_PATH;
+
+/// How long a program may take to list its rules.
+const LIMIT: Duration = Duration::from_secs(20);
 
 states! { rows;
     TABLE = "nftables.table", PutBack::Criu, Class::Weakens,
@@ -326,11 +331,11 @@ fn run(program: &str) -> io::Result<String> {
     let path =
         directories.into_iter().find(|path| path.is_file()).ok_or(io::ErrorKind::NotFound)?;
     let mut command = Command::new(path);
-    command.env_clear().env("PATH", SAFE_PATH).current_dir("/").stdin(Stdio::null());
-    let output = command.output()?;
+    command.env_clear().stdin(Stdio::null());
+    let output = child::run(&mut command, LIMIT)?;
     match output.status.success() {
-        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-        false => Err(io::Error::other(plain(output.stderr.trim_ascii()))),
+        true => Ok(output.stdout),
+        false => Err(io::Error::other(plain(output.stderr.trim().as_bytes()))),
     }
 }
 

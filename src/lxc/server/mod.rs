@@ -204,6 +204,7 @@ impl Server {
     }
 
     /// Does what is to be done without waiting. Errors are the epoll's own, never a client's.
+    #[expect(clippy::disallowed_methods, reason = "a timeout of zero")]
     pub fn on_ready(&mut self, served: &mut dyn Served) -> io::Result<()> {
         let mut events = [EpollEvent::empty(); 32];
         let ready = match self.epoll.wait(&mut events, EpollTimeout::ZERO) {
@@ -263,6 +264,7 @@ impl Server {
         })
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the listener does not block")]
     fn accept(&mut self, served: &mut dyn Served) {
         for _ in 0..ACCEPT_AT_ONCE {
             // An earlier client's request can't close the listener, but it may have gone to rest.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
@@ -12,11 +13,13 @@ use super::cgroups::MOUNT_POINT;
 use crate::prepare::host::spec::Cidr;
 
 use crate::prepare::undo::{Kept, Step};
+use crate::sys::child;
 use crate::sys::netlink::{Error, Netlink};
-use crate::sys::spawn::SAFE_PATH;
 
 /// Where modprobe is looked for. A fixed list: `$PATH` is the caller's.
 const MODPROBE: [&str; 2] = ["/usr/sbin/modprobe", "/sbin/modprobe"];
+/// How long it may take: a module may wait for its device.
+const LOAD_LIMIT: Duration = Duration::from_secs(60);
 
 /// One thing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,17 +97,12 @@ fn load(names: &[&str]) -> Result<Vec<String>> {
     let Some(program) = MODPROBE.iter().map(Path::new).find(|p| p.is_file()) else {
         bail!("modprobe is not installed: the modules {} cannot be loaded", names.join(", "));
     };
-    let told = Command::new(program)
-        .arg("-a")
-        .arg("--")
-        .args(names)
-        .env_clear()
-        .env("PATH", SAFE_PATH)
-        .stdin(Stdio::null())
-        .output()
+    let mut command = Command::new(program);
+    command.arg("-a").arg("--").args(names).env_clear().stdin(Stdio::null());
+    let told = child::run(&mut command, LOAD_LIMIT)
         .with_context(|| format!("run {}", program.display()))?;
     if !told.status.success() {
-        bail!("load modules: {}", String::from_utf8_lossy(&told.stderr).trim());
+        bail!("load modules: {}", told.stderr.trim());
     }
     Ok(vec![format!("modules are loaded: {}", names.join(", "))])
 }

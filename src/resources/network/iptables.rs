@@ -6,21 +6,19 @@
 //! and CRIU is not shown them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::sys::files;
 use crate::sys::netlink::raw::{self, Message, Protocol, Socket};
 use crate::sys::netlink::{in_netns, in_new_netns};
-use crate::sys::process::Process;
-use crate::sys::spawn::{Place, SAFE_PATH};
+use crate::sys::spawn::SAFE_PATH;
+use crate::sys::{child, files};
 
 /// `NFNL_SUBSYS_NFTABLES << 8`, with `NFT_MSG_GETCHAIN`, `…RULE`, `…SET`, `…OBJ`, `…FLOWTABLE`.
 const GET_CHAIN: u16 = 0xa04;
@@ -331,34 +329,15 @@ fn tool(name: &str) -> Option<PathBuf> {
 /// Runs a tool in this thread's network namespace; gives what it says.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
     let name = program.display();
-    let stream = || files::scratch("iptables");
-    let (mut stdin, mut stdout, mut stderr) = (stream()?, stream()?, stream()?);
+    let mut stdin = files::scratch("iptables")?;
     stdin.write_all(input.as_bytes()).and_then(|()| stdin.rewind()).context("hand rules over")?;
     let mut command = Command::new(program);
-    command
-        .env_clear()
-        .args(arguments)
-        .stdin(stdin)
-        .stdout(stdout.try_clone()?)
-        .stderr(stderr.try_clone()?);
-    let mut child =
-        Place::here().dies_with_us().spawn(&mut command).with_context(|| format!("run {name}"))?;
-    let in_time = Process::of_child(&child)?.wait_exit(LIMIT)?;
-    if !in_time {
-        child.kill().with_context(|| format!("end {name}"))?;
+    command.env_clear().args(arguments).stdin(stdin);
+    let told = child::run(&mut command, LIMIT).with_context(|| format!("run {name}"))?;
+    match told.status.success() {
+        true => Ok(told.stdout),
+        false => bail!("{name}: {}: {}", told.status, told.stderr.trim()),
     }
-    let status: ExitStatus = child.wait().with_context(|| format!("wait for {name}"))?;
-    match (in_time, status.success()) {
-        (true, true) => text_of(&mut stdout),
-        (true, false) => bail!("{name}: {status}: {}", text_of(&mut stderr)?.trim()),
-        (false, _) => bail!("{name} did not end within {} s", LIMIT.as_secs()),
-    }
-}
-
-fn text_of(file: &mut File) -> Result<String> {
-    let mut bytes = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).context("read what a tool says")?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]

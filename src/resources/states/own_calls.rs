@@ -181,6 +181,7 @@ struct Orders<'a> {
 ///
 /// # Errors
 /// When a state cannot be set. Then the container is frozen or goes on, and has to be ended.
+#[expect(clippy::disallowed_methods, reason = "held for one push")]
 pub(crate) fn restore(
     payload: &Path,
     recorded: &[OwnCalls],
@@ -244,6 +245,10 @@ fn threads(pid: i32) -> Result<Vec<i32>> {
 
 /// Holds all of these threads at once; when all stand still, `between` is done, then `work` in each
 /// of them. None goes on before all are done.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "holding a thread has a limit, and all tell or are gone"
+)]
 fn hold_all<T: Sync>(
     threads: &[(i32, bool, T)],
     between: impl FnOnce() -> Result<()>,

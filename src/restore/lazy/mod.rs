@@ -82,6 +82,7 @@ pub(crate) enum Filled {
 impl Filling {
     /// Begins to listen for CRIU, which restores into this cgroup2 directory. `state` is the
     /// container's state directory.
+    #[expect(clippy::disallowed_methods, reason = "the pair is only watched, by poll")]
     pub(super) fn start(
         mut source: Source,
         images: &Path,
@@ -186,6 +187,7 @@ impl Drop for Filling {
 
 impl Pager {
     /// Stops it, and says how it has ended.
+    #[expect(clippy::disallowed_methods, reason = "the pager watches for the end of its line")]
     fn join(&mut self) -> Result<()> {
         self.line = None;
         match self.thread.take().map(JoinHandle::join) {
@@ -213,5 +215,5 @@ fn is_populated(cgroup: &Path) -> io::Result<bool> {
 }
 
 fn has_ended(process: BorrowedFd<'_>) -> bool {
-    matches!(poll::readable([process], Some(Duration::ZERO)), Ok([true]))
+    matches!(poll::readable([process], Duration::ZERO), Ok([true]))
 }

@@ -128,6 +128,7 @@ impl Pager<'_> {
         }
     }
 
+    #[expect(clippy::disallowed_methods, reason = "it ends by its line or the tasks' end")]
     fn wait(&self, listener: &UnixListener, line: &UnixStream) -> Result<Ready> {
         let limit = if self.background().is_some() {
             Some(Duration::ZERO)
@@ -142,7 +143,7 @@ impl Pager<'_> {
         let spaces = self.spaces.iter().map(|space| space.uffd.as_fd());
         let fds: Vec<BorrowedFd<'_>> =
             [Some(line.as_fd()), criu].into_iter().flatten().chain(spaces).collect();
-        let come = poll::readable_among(&fds, limit).context("wait for pages to be touched")?;
+        let come = poll::readable_at_last(&fds, limit).context("wait for pages to be touched")?;
         let mut come = come.into_iter();
         let stop = come.next().unwrap_or(false);
         let criu = criu.is_some() && come.next().unwrap_or(false);
@@ -151,6 +152,7 @@ impl Pager<'_> {
     }
 
     /// Takes what CRIU sends.
+    #[expect(clippy::disallowed_methods, reason = "poll(2) has seen the connection")]
     fn hear(&mut self, listener: &UnixListener) -> Result<()> {
         let Link::Open(connection) = &self.criu else {
             self.criu = Link::Open(listener.accept().context("take CRIU's connection")?.0);

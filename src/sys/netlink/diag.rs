@@ -166,6 +166,7 @@ fn shown_key(key: &[u8]) -> String {
 }
 
 /// Asks for all sockets of a kind, and hands each answer over.
+#[expect(clippy::disallowed_methods, reason = "the socket has a limit")]
 fn ask(question: &[u8], mut answer: impl FnMut(&[u8])) -> Result<(), Error> {
     let setup = |what: &'static str| move |e: nix::errno::Errno| Error::Setup(what, e.into());
     let fd: OwnedFd = socket(

@@ -22,6 +22,8 @@ use rtnetlink::packet_core::{
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
 
+use super::thread;
+
 mod addresses;
 mod bridge;
 mod diag;
@@ -132,6 +134,7 @@ impl Netlink {
     }
 
     /// Sends one message and waits for its whole answer.
+    #[expect(clippy::disallowed_methods, reason = "ANSWER_LIMIT")]
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> Result<Answer, Error> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | flags;
@@ -216,11 +219,6 @@ fn on_a_thread<T: Send>(
     enter: impl FnOnce() -> Result<(), Error> + Send,
     f: impl FnOnce() -> T + Send,
 ) -> Result<T, Error> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("netns".to_owned())
-            .spawn_scoped(scope, move || enter().map(|()| f()))
-            .map_err(|e| Error::Setup("start a thread", e))?;
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+    let enter = move || enter().map(|()| f());
+    thread::on_a_thread("netns", enter).map_err(|e| Error::Setup("start a thread", e))?
 }

@@ -252,6 +252,10 @@ impl Socket {
         self.answers().map(drop)
     }
 
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the kernel takes it at once or says that it has no room"
+    )]
     fn send(&mut self, message: &Message, flags: u16) -> Result<(), Error> {
         self.sequence = self.sequence.wrapping_add(1);
         let length = u32::try_from(HEADER + message.payload.len()).unwrap_or(u32::MAX);
@@ -267,6 +271,7 @@ impl Socket {
     }
 
     /// The answer to the last question, and whether what it lists changed meanwhile.
+    #[expect(clippy::disallowed_methods, reason = "the socket has a limit")]
     fn answers(&mut self) -> Result<(Vec<Message>, bool), Error> {
         let (mut found, mut interrupted) = (Vec::new(), false);
         loop {
