@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
+#[path = "layers/roots.rs"]
+mod roots;
 #[path = "layers/waits.rs"]
 mod waits;
 

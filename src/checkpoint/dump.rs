@@ -485,8 +485,7 @@ pub(crate) struct BehindLink {
 ///
 /// Says whether all of it could be seen: from init's mount namespace, and under no other mount.
 fn refuse_links(images: &Path, init: i32) -> Result<bool> {
-    let root = Below::open(Path::new(&format!("/proc/{init}/root")))
-        .context("open the container's root")?;
+    let root = Below::of_process(init).context("open the container's root")?;
     let mut all_seen = true;
     let mut mounts = match NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt {
         Some(mntns) => images::mounts(images, mntns)

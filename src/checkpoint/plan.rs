@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,6 +29,8 @@ use crate::resources::terminals::{self, Tty};
 use crate::rollback::lock;
 use crate::settings::Settings;
 use crate::store::record::{self, Record};
+use crate::sys::glance::glance_root;
+use crate::sys::in_root::Below;
 use crate::sys::namespace;
 use crate::sys::netlink::Netlink;
 
@@ -80,10 +81,9 @@ pub(crate) fn plan(
     let own_users = described.namespaces.iter().any(|n| n == "user");
     let mut externals =
         external::externals(&from_host, external::Host { table: &own_mounts, own_users });
-    let root_of_monitor = PathBuf::from(format!("/proc/{monitor}/root"));
+    let seen = Below::of_process(monitor).context("open the root of LXC's monitor")?;
     for external in &mut externals {
-        external.identity =
-            Identity::seen_from(&root_of_monitor, &external.source, &own_mounts).ok();
+        external.identity = Identity::seen_from(&seen, &external.source, &own_mounts).ok();
     }
     let host_files = mounts::host_streams(init, &container_mounts)?;
     let payload = cgroup::of_container(running)?;
@@ -254,8 +254,7 @@ fn inode_of_root(defined: &Defined, init: i32) -> Result<u64> {
     match Root::of(defined) {
         // The host may see an empty directory there.
         Ok(Root::Directory { .. }) if defined.config.monitor_unshare() => {
-            let path = format!("/proc/{init}/root");
-            Ok(fs::metadata(&path).with_context(|| format!("stat {path}"))?.ino())
+            Ok(glance_root(init).context("inspect the container's root")?.ino)
         }
         Ok(root) => root.inode(),
         Err(_) => Ok(0),

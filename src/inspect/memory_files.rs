@@ -267,7 +267,7 @@ fn open(of: &Distinct, line: &Line, lines: &[Line]) -> io::Result<(Entry, Facts)
         return Err(io::Error::other(text));
     }
     let point = PathBuf::from(OsStr::from_bytes(&line.point));
-    let entry = Entry::below(&of.proc("root"), &point)?;
+    let entry = Entry::of_process(of.host_pid, &point)?;
     let facts = entry.facts()?;
     match facts.mount == 0 || u64::try_from(line.id) == Ok(facts.mount) {
         true => Ok((entry, facts)),

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::config::unescape;
-use crate::sys::glance::glance;
+use crate::sys::glance::glance_root;
 use crate::sys::mount::behind_loop_device;
 
 /// What tells a process that has a container's root.
@@ -54,7 +54,7 @@ impl RootIs {
         if let RootIs::Directory(device, inode) = self {
             // One that is the root of another container may be a file system whose server has
             // stopped.
-            let found = glance(Path::new(&format!("/proc/{pid}/root")));
+            let found = glance_root(pid);
             return found.is_ok_and(|found| (found.dev, found.ino) == (*device, *inode));
         }
         let mounts = procfs::process::Process::new(pid).and_then(|process| process.mountinfo());

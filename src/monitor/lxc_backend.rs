@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -117,8 +117,7 @@ fn own_namespaces(init: i32) -> anyhow::Result<u32> {
 /// of root's: what else the container has at /dev/pts, a link to the host's directories above all,
 /// is not.
 fn open_devpts(init: i32) -> anyhow::Result<Option<OwnedFd>> {
-    let root = Below::open(&PathBuf::from(format!("/proc/{init}/root")))
-        .context("open the container's root")?;
+    let root = Below::of_process(init).context("open the container's root")?;
     let Ok((devpts, mount)) = root.directory_itself(Path::new("dev/pts")) else { return Ok(None) };
     let table = mounts::table(init)?;
     let is_devpts = table.iter().any(|m| {

@@ -2,9 +2,10 @@
 //! contents that are in memory alone, and what CRIU does not save of a mount.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statx};
+use rustix::fs::{FileType, major, minor};
 
 use super::Names;
 use super::descriptor::{Kind, Opened};
@@ -14,6 +15,8 @@ use crate::lxc::config::{Config, HookKind};
 use crate::resources::mounts::Mount;
 use crate::resources::mounts::external::{External, source_of};
 use crate::resources::mounts::identity::Identity;
+use crate::sys::glance::{Glance, glance, glance_root};
+use crate::sys::in_root::{Below, holds_something};
 
 /// What has to be looked up.
 #[derive(Clone, Debug, Default)]
@@ -38,20 +41,21 @@ impl Seen {
         (monitor, host): (i32, &[Mount]),
         rootfs: &Path,
     ) -> Seen {
-        let root_of_monitor = PathBuf::from(format!("/proc/{monitor}/root"));
+        let seen_by_monitor = Below::of_process(monitor);
         let is_external = |m: &Mount| externals.iter().any(|e| e.point == m.point);
         let main = tables.main();
         let gone = main.iter().filter(|m| m.deleted && is_external(m));
         let now = gone.filter_map(|m| {
             let path = source_of(m, host)?.path(m);
-            Some((m.point.clone(), Identity::seen_from(&root_of_monitor, &path, host).ok()))
+            let seen = seen_by_monitor.as_ref().ok();
+            Some((m.point.clone(), seen.and_then(|s| Identity::seen_from(s, &path, host).ok())))
         });
-        let inside = |m: &Mount| PathBuf::from(format!("/proc/{init}/root{}", m.point.display()));
-        let holds_something = |m: &&Mount| {
-            let path = inside(m);
+        let inside = Below::of_process(init);
+        let is_filled = |m: &&Mount| {
+            let mounted = inside.as_ref().ok().and_then(|root| root.mounted(&m.point).ok());
             // Else another mount covers it.
-            let is_there = seen_as(&path).is_some_and(|(device, ..)| device == m.device);
-            is_there && fs::read_dir(&path).is_ok_and(|mut entries| entries.next().is_some())
+            let mounted = mounted.filter(|(_, known)| device_of(known) == m.device);
+            mounted.is_some_and(|(dir, _)| holds_something(dir.as_fd()).unwrap_or(false))
         };
         let in_memory = main
             .iter()
@@ -60,25 +64,24 @@ impl Seen {
         let root = main.iter().rfind(|m| m.point == Path::new("/"));
         Seen {
             now: now.collect(),
-            filled: in_memory.filter(holds_something).map(|m| m.id).collect(),
+            filled: in_memory.filter(is_filled).map(|m| m.id).collect(),
             on_passing_loops: on_loops
                 .filter(|m| root.is_none_or(|r| r.device != m.device))
                 .map(|m| m.id)
                 .collect(),
-            root_is_hidden: seen_as(rootfs)
-                .zip(seen_as(Path::new(&format!("/proc/{init}/root"))))
-                .is_some_and(|(host, container)| host.2 && host != container),
+            root_is_hidden: glance(rootfs).ok().zip(glance_root(init).ok()).is_some_and(
+                |(host, container)| {
+                    let is_directory = FileType::from_raw_mode(host.mode) == FileType::Directory;
+                    is_directory && (host.dev, host.ino) != (container.dev, container.ino)
+                },
+            ),
         }
     }
 }
 
-/// The device and the inode of what is at a path, and whether it is a directory. No server of a
-/// file system is asked.
-fn seen_as(path: &Path) -> Option<(String, u64, bool)> {
-    let stat =
-        statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE | StatxFlags::INO).ok()?;
-    let is_directory = FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory;
-    Some((format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor), stat.stx_ino, is_directory))
+/// The device of its file system, as a mount table has it.
+fn device_of(known: &Glance) -> String {
+    format!("{}:{}", major(known.dev), minor(known.dev))
 }
 
 /// Whether a block device is a loop device that was set up for as long as it is mounted.

@@ -142,7 +142,7 @@ pub(crate) fn homeless(
 
 /// What cannot be looked into is taken to be there.
 fn exists(pid: i32, path: &Path) -> bool {
-    let Ok(root) = Below::open(Path::new(&format!("/proc/{pid}/root"))) else { return true };
+    let Ok(root) = Below::of_process(pid) else { return true };
     !matches!(root.look(path), Err(e) if e.kind() == std::io::ErrorKind::NotFound)
 }
 

@@ -205,9 +205,8 @@ fn open_root_of_running(defined: &Defined) -> Result<Option<(PathBuf, Below)>> {
         container::Marks::of(defined),
     )?;
     let Some(running) = found else { return Ok(None) };
-    let path = PathBuf::from(format!("/proc/{}/root", running.init.pid()));
-    let below = Below::open(&path).with_context(|| format!("open {}", path.display()))?;
-    Ok(Some((path, below)))
+    let below = Below::of_process(running.init.pid()).context("open the container's root")?;
+    Ok(Some((defined.rootfs.clone(), below)))
 }
 
 /// The directory that is the container's root, or in which its programs are found.

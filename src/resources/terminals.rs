@@ -7,7 +7,6 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::criu::images::{self, Controlling};
 use crate::resources::mounts::Mount;
+use crate::sys::entry::Entry;
 use crate::sys::glance::glance;
 use crate::sys::pty::Pty;
 
@@ -256,17 +256,11 @@ pub(crate) fn external_controlling(ttys: &[Tty], holders: &[Holder]) -> Vec<(u64
 pub(crate) fn note_owners(ttys: &mut [Tty], init: i32) {
     for tty in ttys {
         let Some(point) = tty.points.first() else { continue };
-        let path =
-            Path::new("/proc").join(init.to_string()).join("root").join(relative(&point.path));
+        let found = Entry::of_process(init, &point.path).and_then(|entry| entry.facts());
         // The container may have put something else in its place meanwhile.
-        let meta =
-            fs::symlink_metadata(path).ok().filter(|m| (m.rdev(), m.dev()) == (tty.rdev, tty.dev));
-        tty.owner = meta.map(|m| Owner { uid: m.uid(), gid: m.gid(), mode: m.mode() & 0o777 });
+        let facts = found.ok().filter(|f| (f.rdev, f.device) == (tty.rdev, tty.dev));
+        tty.owner = facts.map(|f| Owner { uid: f.uid, gid: f.gid, mode: f.mode & 0o777 });
     }
-}
-
-fn relative(path: &Path) -> &Path {
-    path.strip_prefix("/").unwrap_or(path)
 }
 
 /// Notes which session each terminal controls, in the container's own numbers.
@@ -339,6 +333,8 @@ pub(crate) fn make(ttys: &[Tty]) -> Result<Vec<Terminal>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn mount(device: &str, root: &str, point: &str, kind: &str) -> Mount {

@@ -10,7 +10,7 @@
 //! Earlier the freezer would be in CRIU's way: its parasite code has to run in the tasks.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -115,8 +115,7 @@ impl Seized {
         if deleted.is_empty() {
             return Ok(Vec::new());
         }
-        let root = Below::open(Path::new(&format!("/proc/{}/root", self.init)))
-            .context("open the container's root")?;
+        let root = Below::of_process(self.init).context("open the container's root")?;
         let mut removed = Vec::new();
         for (path, inode) in deleted {
             // CRIU takes the directory above where a file's own has been deleted, too.

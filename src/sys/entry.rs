@@ -64,6 +64,11 @@ impl Facts {
 }
 
 impl Entry {
+    /// What is at a path below the root of a process.
+    pub(crate) fn of_process(pid: i32, path: &Path) -> io::Result<Entry> {
+        Entry::below(Path::new(&format!("/proc/{pid}/root")), path)
+    }
+
     /// What is at a path below a root; the path to the root is trusted, that below is not.
     pub(crate) fn below(root: &Path, path: &Path) -> io::Result<Entry> {
         let root = File::open(root)?;

@@ -5,6 +5,7 @@
 //! which need no look-up of a name, and with what is cached of them.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, Statx, StatxFlags, makedev, statx};
@@ -43,11 +44,21 @@ impl Glance {
     }
 }
 
-/// Glances at what a link of /proc leads to: `/proc/PID/root`, `/proc/PID/fd/N`,
-/// `/proc/PID/map_files/RANGE`.
+/// Glances at what a link of /proc leads to: `/proc/PID/fd/N`, `/proc/PID/map_files/RANGE`.
 pub(crate) fn glance(link: &Path) -> io::Result<Glance> {
     let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
     Ok(Glance::of(&statx(CWD, link, flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?))
+}
+
+/// Glances at the root of a process.
+pub(crate) fn glance_root(pid: i32) -> io::Result<Glance> {
+    glance(Path::new(&format!("/proc/{pid}/root")))
+}
+
+/// Glances at an open file.
+pub(crate) fn glance_open(file: BorrowedFd<'_>) -> io::Result<Glance> {
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    Ok(Glance::of(&statx(file, "", flags, StatxFlags::BASIC_STATS | StatxFlags::MNT_ID)?))
 }
 
 #[cfg(test)]

@@ -5,14 +5,28 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, open, openat2, statat, statx,
-    unlinkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstat, open, openat, openat2,
+    statat, statx, unlinkat,
 };
 use rustix::io::Errno;
+
+use super::glance::{Glance, glance_open};
+
+/// Whether a directory of a file system that asks no server has something in it.
+pub(crate) fn holds_something(directory: BorrowedFd<'_>) -> io::Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat(directory, ".", flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::new(opened)? {
+        if ![c".", c".."].contains(&entry?.file_name()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 /// A root whose inside is not trusted.
 #[derive(Debug)]
@@ -36,6 +50,32 @@ impl Below {
     /// The host's own root.
     pub fn host() -> io::Result<Below> {
         Below::open(Path::new("/"))
+    }
+
+    /// The root of a process; the file system there is not asked.
+    pub(crate) fn of_process(pid: i32) -> io::Result<Below> {
+        Below::open(Path::new(&format!("/proc/{pid}/root")))
+    }
+
+    /// What the kernel knows of what is at a path, and a descriptor (O_PATH) that holds it.
+    pub(crate) fn glance(&self, path: &Path) -> io::Result<(OwnedFd, Glance)> {
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let file = openat2(&self.0, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), how)?;
+        let known = glance_open(file.as_fd())?;
+        Ok((file, known))
+    }
+
+    /// The directory that is mounted at a path, as [`Below::glance`] but by what the kernel has in
+    /// its cache: it keeps all names on the way to a mount there, so no server is asked for them.
+    ///
+    /// # Errors
+    /// `EAGAIN` when the kernel would have to ask, `ELOOP` when a link is on the way.
+    pub(crate) fn mounted(&self, point: &Path) -> io::Result<(OwnedFd, Glance)> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let how = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS | ResolveFlags::CACHED;
+        let file = openat2(&self.0, point, flags, Mode::empty(), how)?;
+        let known = glance_open(file.as_fd())?;
+        Ok((file, known))
     }
 
     /// What is at a path.
@@ -260,6 +300,21 @@ mod tests {
             let error = below.directory_itself(Path::new(link)).unwrap_err();
             assert_eq!(error.raw_os_error(), Some(libc::ELOOP), "{link}");
         }
+    }
+
+    #[test]
+    fn what_is_mounted_is_known_from_the_cache() {
+        let root = Below::of_process(std::process::id().cast_signed()).unwrap();
+        let (dir, known) = root.mounted(Path::new("/proc")).unwrap();
+        let meta = fs::metadata("/proc").unwrap();
+        use std::os::unix::fs::MetadataExt;
+        assert_eq!((known.dev, known.ino), (meta.dev(), meta.ino()));
+        assert!(holds_something(dir.as_fd()).unwrap());
+        let empty = tempfile::tempdir().unwrap();
+        assert!(!holds_something(File::open(empty.path()).unwrap().as_fd()).unwrap());
+        // A link is not followed, and what no cache holds is not asked for.
+        assert!(root.mounted(Path::new("/proc/self")).is_err());
+        assert!(root.mounted(Path::new("/no/such/mount")).is_err());
     }
 
     #[test]

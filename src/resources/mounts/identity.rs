@@ -4,10 +4,11 @@
 use std::io;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, StatxFlags, statvfs, statx};
+use rustix::fs::{FileType, fstatvfs, major, minor};
 use serde::{Deserialize, Serialize};
 
 use super::{Mount, seen_at};
+use crate::sys::in_root::Below;
 
 /// File systems on which a file keeps its inode when they are mounted again.
 const LASTING: &[&str] =
@@ -75,28 +76,25 @@ pub enum Difference {
 impl Identity {
     /// What a path leads to, given the host's mount table. No server of a file system is asked.
     pub fn of(path: &Path, host: &[Mount]) -> io::Result<Identity> {
-        Identity::seen_from(Path::new("/"), path, host)
+        Identity::seen_from(&Below::host()?, path, host)
     }
 
-    /// The same in another mount namespace, which has this table: `root` leads to its root
-    /// directory (`/proc/PID/root`).
-    pub fn seen_from(root: &Path, path: &Path, host: &[Mount]) -> io::Result<Identity> {
-        let wanted = StatxFlags::TYPE | StatxFlags::INO;
-        let there = root.join(path.strip_prefix("/").unwrap_or(path));
-        let stat = statx(CWD, &there, AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT, wanted)?;
-        let kind = match FileType::from_raw_mode(stat.stx_mode.into()) {
+    /// The same in another mount namespace, which has this root and this table.
+    pub fn seen_from(root: &Below, path: &Path, host: &[Mount]) -> io::Result<Identity> {
+        let (file, known) = root.glance(path)?;
+        let kind = match FileType::from_raw_mode(known.mode) {
             FileType::Directory => Kind::Directory,
             FileType::RegularFile => Kind::File,
             FileType::CharacterDevice | FileType::BlockDevice => {
-                Kind::Device { major: stat.stx_rdev_major, minor: stat.stx_rdev_minor }
+                Kind::Device { major: major(known.rdev), minor: minor(known.rdev) }
             }
             _ => Kind::Other,
         };
         let file_system = seen_at(host, path).map(|m| m.kind.clone()).unwrap_or_default();
         let is_among = |kinds: &[&str]| kinds.contains(&file_system.as_str());
         Ok(Identity {
-            number: is_among(NUMBERED).then(|| statvfs(&there)).transpose()?.map(|s| s.f_fsid),
-            inode: is_among(LASTING).then_some(stat.stx_ino),
+            number: is_among(NUMBERED).then(|| fstatvfs(&file)).transpose()?.map(|s| s.f_fsid),
+            inode: is_among(LASTING).then_some(known.ino),
             kind,
             file_system,
         })

@@ -65,7 +65,7 @@ fn is_behind_a_server(mount: &mounts::Mount, table: &[mounts::Mount]) -> bool {
 }
 
 fn below(init: i32, path: &Path) -> std::io::Result<Entry> {
-    Entry::below(Path::new(&format!("/proc/{init}/root")), path)
+    Entry::of_process(init, path)
 }
 
 fn walk(entry: &Entry, facts: Facts, path: PathBuf, found: &mut Vec<TmpfsFile>) -> Result<()> {
