@@ -134,6 +134,7 @@ pub(crate) fn run<'a>(
     let disk = if settings.sync { Disk::IsWaitedFor } else { Disk::IsNotWaitedFor };
     let sealer = Sealer::start(&dir, disk)?;
     let net_settings = plan.netns.clone().map(read_net_settings).transpose()?;
+    let own_calls = read_own_calls(seized, payload, journal, report)?;
     let mut watch = DumpActions {
         means,
         rehearsal: None,
@@ -149,7 +150,7 @@ pub(crate) fn run<'a>(
         record: plan.record,
         net_settings,
         netns: plan.netns,
-        own_calls: read_own_calls(seized, payload)?,
+        own_calls,
         began: timerfd::now(libc::CLOCK_REALTIME).context("read the clock")?,
         config: &defined.config,
         payload,
@@ -306,8 +307,11 @@ impl DumpActions<'_> {
     fn has_thawed_below(&mut self) -> bool {
         let Some(payload) = &self.seized.cgroup else { return false };
         let frozen = cgroup::frozen_below(payload).unwrap_or_default();
-        let thawed: Vec<_> =
-            frozen.into_iter().filter(|dir| cgroup::set_frozen(dir, false).is_ok()).collect();
+        let mut thaw = |dir: &Path| -> Result<()> {
+            self.journal.note(frozen_again(dir)?)?;
+            cgroup::set_frozen(dir, false)
+        };
+        let thawed: Vec<_> = frozen.into_iter().filter(|dir| thaw(dir).is_ok()).collect();
         thawed.iter().for_each(|dir| {
             log::warn!("CRIU waits for what is frozen: {} is thawed", dir.display())
         });
@@ -318,7 +322,9 @@ impl DumpActions<'_> {
     /// What was thawed for CRIU is frozen again.
     fn freeze_again(&mut self) {
         for dir in self.thawed.drain(..) {
-            if let Err(e) = cgroup::set_frozen(&dir, true) {
+            // What cannot be frozen now stays in the journal.
+            let frozen = cgroup::set_frozen(&dir, true).and_then(|()| frozen_again(&dir));
+            if let Err(e) = frozen.and_then(|step| self.journal.forget(|undo| *undo == step)) {
                 self.log.report.note(&format!("it was frozen before: {e:#}"));
             }
         }
@@ -508,13 +514,45 @@ fn refuse_links(images: &Path, init: i32) -> Result<bool> {
     Ok(all_seen)
 }
 
-/// Asks the processes for what only they can tell. What is frozen does not answer.
-fn read_own_calls(seized: &Seized, payload: &[Cgroup]) -> Result<own_calls::Read> {
-    let is_frozen = |cgroup: &Cgroup| cgroup::is_frozen(&cgroup.home()).unwrap_or(false);
-    match &seized.cgroup {
-        Some(dir) if !payload.iter().any(is_frozen) => own_calls::read(dir),
-        _ => Ok(own_calls::Read::new()),
+/// Asks the processes for what only they can tell.
+fn read_own_calls(
+    seized: &Seized,
+    payload: &[Cgroup],
+    journal: &mut Journal,
+    report: &mut dyn Report,
+) -> Result<own_calls::Read> {
+    let is_frozen = |cgroup: &&Cgroup| cgroup::is_frozen(&cgroup.home()).unwrap_or(false);
+    let Some(dir) = &seized.cgroup else { return Ok(own_calls::Read::new()) };
+    if !payload.iter().any(|cgroup| is_frozen(&cgroup)) {
+        return own_calls::read(dir);
     }
+    let asked = match payload.iter().filter(is_frozen).all(|cgroup| cgroup.home() == *dir) {
+        true => ask_frozen(dir, journal),
+        false => Err(anyhow::anyhow!("the freezer of cgroup v1 holds it")),
+    };
+    asked.or_else(|e| {
+        report.note(&format!(
+            "what only a process itself can read (MemoryDenyWriteExecute, KSM, machine check \
+             policy) is not in the record: {e:#}"
+        ));
+        Ok(own_calls::Read::new())
+    })
+}
+
+fn frozen_again(dir: &Path) -> Result<Undo> {
+    Ok(Undo::FreezeAgain { cgroup: dir.to_owned(), inode: cgroup::identity(dir)? })
+}
+
+/// Asks the processes of a container that its owner has frozen.
+fn ask_frozen(dir: &Path, journal: &mut Journal) -> Result<own_calls::Read> {
+    let step = frozen_again(dir)?;
+    let thaw = || {
+        journal.note(step.clone())?;
+        cgroup::set_frozen(dir, false)
+    };
+    let read = own_calls::read_frozen(dir, thaw, || cgroup::set_frozen(dir, true))?;
+    journal.forget(|undo| *undo == step)?;
+    Ok(read)
 }
 
 /// Reads the settings of the container's network while CRIU works.

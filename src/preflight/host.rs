@@ -160,8 +160,7 @@ pub(crate) fn judge(
     if host.frozen {
         found.push(Finding::note(
             "the container is frozen",
-            "it is dumped as it is, and will be frozen again after the restore; what only a process itself can \
-             read (MemoryDenyWriteExecute, KSM, machine check policy) is lost",
+            "it is dumped as it is, and will be frozen again after the restore",
         ));
     }
     found

@@ -90,6 +90,13 @@ pub(crate) enum Undo {
     },
     /// CRIU was let at the tasks of a running container: they are let go.
     Release(Box<Seized>),
+    /// What its owner had frozen was thawed for a moment: it is frozen again.
+    FreezeAgain {
+        /// The directory of the cgroup.
+        cgroup: PathBuf,
+        /// By what it is told from another one at that path.
+        inode: i64,
+    },
     /// CRIU was told to restore tasks in a cgroup: they are ended.
     EndTasks {
         /// Its directory.
@@ -391,6 +398,13 @@ fn undo(step: &Undo, netlink: &mut Option<Netlink>) -> Result<Vec<String>> {
             )
         }
         Undo::Release(seized) => seized.release()?,
+        Undo::FreezeAgain { cgroup, inode } => {
+            let thawed = cgroup::is_the(cgroup, *inode) && !cgroup::is_frozen(cgroup)?;
+            if thawed {
+                cgroup::set_frozen(cgroup, true)?;
+            }
+            told(thawed, format!("cgroup {} frozen again", cgroup.display()))
+        }
         Undo::EndTasks { cgroup, inode } => {
             let is_ours = cgroup::is_the(cgroup, *inode);
             let tasks = if is_ours { cgroup::tasks(cgroup)? } else { Vec::new() };

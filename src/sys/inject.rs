@@ -168,6 +168,19 @@ impl Stopped {
         }
     }
 
+    /// Takes it out of the state in which it would be lost if this process was killed, as after its
+    /// calls, until the next one.
+    ///
+    /// # Errors
+    /// Those of ptrace(2); `ETIMEDOUT` where it does not stop in time.
+    pub(crate) fn leave_call(&self) -> io::Result<()> {
+        if self.restarts.get() {
+            return Ok(());
+        }
+        self.come_to_restart()?;
+        trace(libc::PTRACE_SETOPTIONS, self.tid, 0, self.options).map(drop)
+    }
+
     /// A page of memory for calls that take pointers, mapped into the process.
     ///
     /// # Errors

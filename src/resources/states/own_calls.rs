@@ -3,7 +3,8 @@
 //!
 //! They are read moments before a dump, while the container runs, for CRIU holds the tasks after
 //! that. A process that has come into being since has those of its parent: all of them pass on to
-//! children. They are set when CRIU has let its hands off the restored tasks, which the freezer of
+//! children. What is frozen does not get to a call: all threads of a frozen container are held with
+//! ptrace, and it is thawed as long as they are. They are set when CRIU has let its hands off the restored tasks, which the freezer of
 //! cgroup2 holds then: those that need it are held with ptrace, the container is thawed, and they
 //! are let go once their states are set.
 
@@ -139,6 +140,40 @@ pub(crate) fn read(payload: &Path) -> Result<Read> {
     Ok(found)
 }
 
+/// The same of a cgroup that is frozen, which is thawed for a moment and frozen again: none of its
+/// threads runs meanwhile, for all are held.
+///
+/// # Errors
+/// Where a thread cannot be held; then nothing was thawed. Whatever happens, `freeze` is called
+/// after `thaw`.
+pub(crate) fn read_frozen(
+    payload: &Path,
+    thaw: impl FnOnce() -> Result<()>,
+    freeze: impl FnOnce() -> Result<()>,
+) -> Result<Read> {
+    let mut threads = Vec::new();
+    for task in cgroup::tasks(payload)? {
+        let Ok(started) = start_time(task) else { continue };
+        for tid in self::threads(task)? {
+            // What has ended or is stopped stays so.
+            if state(tid).is_ok_and(|state| matches!(state, 'R' | 'S' | 'D')) {
+                threads.push((tid, tid == task, started));
+            }
+        }
+    }
+    let found = Mutex::new(Read::new());
+    hold_all(&threads, thaw, freeze, |stopped, (tid, leads, started)| {
+        if *leads {
+            // One after the other: a thread that is in a call is lost if we are killed.
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.insert((*tid, *started), read_one(stopped));
+            stopped.leave_call()?;
+        }
+        Ok(())
+    })?;
+    Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
 /// What the kernel does not know, or does not tell this process, is not there.
 fn read_one(stopped: &Stopped) -> Values {
     let value = |row: &Row| {
@@ -203,7 +238,8 @@ pub(crate) fn restore(
     }
     let missed = Mutex::new(Vec::new());
     let thaw = || cgroup::set_frozen(payload, false);
-    hold_all(&threads, thaw, |stopped, (tid, leads, orders)| {
+    let nothing_more = || Ok(());
+    hold_all(&threads, thaw, nothing_more, |stopped, (tid, leads, orders)| {
         let values = orders.values.map_or(Ok(()), |values| set_all(stopped, *leads, values));
         values.with_context(|| format!("have thread {tid} set its states"))?;
         for alarm in orders.alarms.iter().filter(|_| *leads) {
@@ -243,15 +279,16 @@ fn threads(pid: i32) -> Result<Vec<i32>> {
     Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// Holds all of these threads at once; when all stand still, `between` is done, then `work` in each
-/// of them. None goes on before all are done.
+/// Holds all of these threads at once; when all stand still, `before` is done, then `work` in each
+/// of them, then `after`, in any case. None goes on before that.
 #[expect(
     clippy::disallowed_methods,
     reason = "holding a thread has a limit, and all tell or are gone"
 )]
 fn hold_all<T: Sync>(
     threads: &[(i32, bool, T)],
-    between: impl FnOnce() -> Result<()>,
+    before: impl FnOnce() -> Result<()>,
+    after: impl FnOnce() -> Result<()>,
     work: impl Fn(&Stopped, &(i32, bool, T)) -> Result<()> + Sync,
 ) -> Result<()> {
     thread::scope(|scope| {
@@ -288,12 +325,14 @@ fn hold_all<T: Sync>(
             errors.into_result()
         };
         all()?;
-        between()?;
-        for gate in &gates {
-            // One that failed is gone, and has told why.
-            let _ = gate.send(());
-        }
-        all()
+        let worked = before().and_then(|()| {
+            for gate in &gates {
+                // One that failed is gone, and has told why.
+                let _ = gate.send(());
+            }
+            all()
+        });
+        worked.and(after())
     })
 }
 
@@ -338,12 +377,17 @@ mod tests {
         };
         let work =
             |stopped: &Stopped, held: &(i32, bool, &Values)| set_all(stopped, held.1, held.2);
-        hold_all(&[(pid, true, &values)], thaw, work).unwrap();
+        let mut frozen = false;
+        let freeze = || {
+            frozen = true;
+            Ok(())
+        };
+        hold_all(&[(pid, true, &values)], thaw, freeze, work).unwrap();
         let now = inject::with(pid, |stopped| Ok(read_one(stopped))).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
-        assert!(thawed);
+        assert!(thawed && frozen);
         assert_eq!(now.get("PR_MCE_KILL"), Some(&1));
-        assert!(hold_all(&[(i32::MAX, true, &values)], || Ok(()), work).is_err());
+        assert!(hold_all(&[(i32::MAX, true, &values)], || Ok(()), || Ok(()), work).is_err());
     }
 }
