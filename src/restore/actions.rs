@@ -396,7 +396,8 @@ impl Watch for RestoreActions<'_> {
                 self.mended = true;
                 let groups = multicast::rejoin(self.payload, &self.plan.groups);
                 let filters = states::core_filters::set(self.payload, &self.plan.core_filters);
-                let states = states::States::restore(self.plan.states.as_ref(), self.payload);
+                let states =
+                    states::States::restore(self.plan.states.as_ref(), self.payload, self.init);
                 let files =
                     self.init.map_or(Ok(()), |init| states::tmpfs::restore(init, &self.plan.tmpfs));
                 for e in [states, groups, filters, files].into_iter().filter_map(Result::err) {

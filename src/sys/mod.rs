@@ -30,6 +30,7 @@ pub(crate) mod process;
 mod ptrace;
 pub(crate) mod pty;
 pub(crate) mod sandbox;
+pub(crate) mod shm;
 pub(crate) mod signals;
 pub(crate) mod sockopt;
 pub(crate) mod spawn;

@@ -14,6 +14,8 @@ pub(crate) mod core_filters;
 pub(crate) mod own_calls;
 pub(crate) mod personality;
 pub(crate) mod scheduling;
+pub(crate) mod sealed;
+pub(crate) mod shm;
 pub(crate) mod sockets;
 pub(crate) mod timers;
 pub(crate) mod tmpfs;
@@ -21,6 +23,7 @@ pub(crate) mod tmpfs;
 use alarms::Alarm;
 use own_calls::OwnCalls;
 use scheduling::Scheduling;
+use shm::Segment;
 use sockets::Socket;
 use timers::TimerFd;
 
@@ -42,6 +45,9 @@ pub struct States {
     /// Threads that are scheduled otherwise than a new one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scheduling: Vec<Scheduling>,
+    /// Segments of shared memory that are not as they were made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<Segment>,
 }
 
 /// What is known of a container that is being dumped.
@@ -67,6 +73,7 @@ impl States {
             own_calls: own_calls::of_tasks(payload, own_calls)?,
             alarms: alarms::of_tasks(images, since)?,
             scheduling: scheduling::of_tasks(payload)?,
+            segments: shm::read(init)?,
             timers: timers::of_tasks(payload).context("read its timers")?,
             sockets: sockets::of_tasks(payload, init).context("read the options of its sockets")?,
         })
@@ -88,9 +95,11 @@ impl States {
 
     /// Gives the restored tasks the rest before they run. None where the checkpoint has no record
     /// of them.
-    pub fn restore(states: Option<&States>, payload: &Path) -> Result<()> {
+    pub fn restore(states: Option<&States>, payload: &Path, init: Option<i32>) -> Result<()> {
         let scheduled =
             scheduling::set(payload, states.map(|s| s.scheduling.as_slice()).unwrap_or_default());
-        timers::set(payload, states.map(|s| s.timers.as_slice())).and(scheduled)
+        let segments = states.map(|s| s.segments.as_slice()).unwrap_or_default();
+        let segments = init.map_or(Ok(()), |init| shm::restore(init, segments));
+        timers::set(payload, states.map(|s| s.timers.as_slice())).and(scheduled).and(segments)
     }
 }

@@ -1,5 +1,5 @@
-//! States of a process that only its own system calls read and set (prctl(2)). CRIU (4.2) neither
-//! saves nor restores those in [`ROWS`].
+//! States of a process that only its own system calls read and set (prctl(2)), or only set
+//! ([`sealed`] memory). CRIU (4.2) neither saves nor restores those in [`ROWS`].
 //!
 //! They are read moments before a dump, while the container runs, for CRIU holds the tasks after
 //! that. A process that has come into being since has those of its parent: all of them pass on to
@@ -19,6 +19,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::alarms::{self, Alarm};
+use super::sealed::{self, Area};
 use crate::error::ErrorList;
 use crate::resources::cgroup;
 use crate::sys::inject::{self, Stopped};
@@ -110,8 +111,15 @@ fn flush(value: u64) -> Option<u64> {
 /// The states of a process, by name.
 pub(crate) type Values = BTreeMap<String, u64>;
 
+/// What was read of a process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Answers {
+    values: Values,
+    sealed: Vec<Area>,
+}
+
 /// Those that were read, by process and its start time.
-pub(crate) type Read = BTreeMap<(i32, u64), Values>;
+pub(crate) type Read = BTreeMap<(i32, u64), Answers>;
 
 /// A process with states that a new one does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,7 +127,11 @@ pub struct OwnCalls {
     /// Its number in the container.
     pub pid: i32,
     /// Their values by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub values: Values,
+    /// Its memory that is sealed: starts and lengths, in bytes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sealed: Vec<Area>,
 }
 
 /// Reads those of all processes that run in a cgroup and below it; none may be frozen. One that
@@ -133,7 +145,7 @@ pub(crate) fn read(payload: &Path) -> Result<Read> {
             continue;
         }
         match inject::with(task, |stopped| Ok(read_one(stopped))) {
-            Ok(values) => drop(found.insert((task, started), values)),
+            Ok(values) => drop(found.insert((task, started), answers(task, values))),
             Err(e) => log::debug!("read the states of process {task} by its own calls: {e}"),
         }
     }
@@ -166,12 +178,21 @@ pub(crate) fn read_frozen(
         if *leads {
             // One after the other: a thread that is in a call is lost if we are killed.
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.insert((*tid, *started), read_one(stopped));
+            found.insert((*tid, *started), answers(*tid, read_one(stopped)));
             stopped.leave_call()?;
         }
         Ok(())
     })?;
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Seals are only seen, which needs no call.
+fn answers(pid: i32, values: Values) -> Answers {
+    let sealed = sealed::of_process(pid).unwrap_or_else(|e| {
+        log::debug!("read what memory process {pid} has sealed: {e}");
+        Vec::new()
+    });
+    Answers { values, sealed }
 }
 
 /// What the kernel does not know, or does not tell this process, is not there.
@@ -186,19 +207,25 @@ fn read_one(stopped: &Stopped) -> Values {
 /// What is to be recorded of the tasks of a container that stands still.
 pub(crate) fn of_tasks(payload: &Path, read: &Read) -> Result<Vec<OwnCalls>> {
     let of = |task: i32| {
-        let values = inherited(task, read)?;
-        (!values.is_empty())
-            .then_some(OwnCalls { pid: number_inside(task)?, values: values.clone() })
+        let Answers { values, .. } = inherited(task, read)?;
+        // A new process may have other memory than its parent.
+        let own = start_time(task).ok().and_then(|started| read.get(&(task, started)));
+        let sealed = own.map(|own| own.sealed.clone()).unwrap_or_default();
+        (!values.is_empty() || !sealed.is_empty()).then_some(OwnCalls {
+            pid: number_inside(task)?,
+            values: values.clone(),
+            sealed,
+        })
     };
     Ok(cgroup::tasks(payload)?.into_iter().filter_map(of).collect())
 }
 
 /// The values of a process, or of the nearest before it that was read.
-fn inherited(mut task: i32, read: &Read) -> Option<&Values> {
+fn inherited(mut task: i32, read: &Read) -> Option<&Answers> {
     loop {
         let started = start_time(task).ok()?;
-        if let Some(values) = read.get(&(task, started)) {
-            return Some(values);
+        if let Some(answers) = read.get(&(task, started)) {
+            return Some(answers);
         }
         task = parent(task).ok().filter(|parent| *parent > 1)?;
     }
@@ -207,7 +234,7 @@ fn inherited(mut task: i32, read: &Read) -> Option<&Values> {
 /// What a process has to do.
 #[derive(Clone, Debug)]
 struct Orders<'a> {
-    values: Option<&'a Values>,
+    calls: Option<&'a OwnCalls>,
     alarms: Vec<&'a Alarm>,
 }
 
@@ -225,10 +252,10 @@ pub(crate) fn restore(
     let mut threads = Vec::new();
     for task in cgroup::tasks(payload)? {
         let Some(inside) = number_inside(task) else { continue };
-        let values = recorded.iter().find(|calls| calls.pid == inside).map(|calls| &calls.values);
+        let calls = recorded.iter().find(|calls| calls.pid == inside);
         let orders =
-            Orders { values, alarms: alarms.iter().filter(|alarm| alarm.pid == inside).collect() };
-        if values.is_some() {
+            Orders { calls, alarms: alarms.iter().filter(|alarm| alarm.pid == inside).collect() };
+        if calls.is_some() {
             threads.extend(
                 self::threads(task)?.into_iter().map(|tid| (tid, tid == task, orders.clone())),
             );
@@ -240,8 +267,11 @@ pub(crate) fn restore(
     let thaw = || cgroup::set_frozen(payload, false);
     let nothing_more = || Ok(());
     hold_all(&threads, thaw, nothing_more, |stopped, (tid, leads, orders)| {
-        let values = orders.values.map_or(Ok(()), |values| set_all(stopped, *leads, values));
-        values.with_context(|| format!("have thread {tid} set its states"))?;
+        if let Some(OwnCalls { values, sealed, .. }) = orders.calls {
+            set_all(stopped, *leads, values)
+                .and_then(|()| if *leads { sealed::set(stopped, sealed) } else { Ok(()) })
+                .with_context(|| format!("have thread {tid} set its states"))?;
+        }
         for alarm in orders.alarms.iter().filter(|_| *leads) {
             if let Err(e) = alarms::set(stopped, alarm) {
                 let mut missed = missed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -357,9 +387,10 @@ mod tests {
         let me = std::process::id().cast_signed();
         let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
         let values = Values::from([("PR_SET_MDWE".to_owned(), 1)]);
-        let read = Read::from([((me, start_time(me).unwrap()), values.clone())]);
-        assert_eq!(inherited(child.id().cast_signed(), &read), Some(&values));
-        let other = Read::from([((me, 7), values)]);
+        let answers = Answers { values, sealed: Vec::new() };
+        let read = Read::from([((me, start_time(me).unwrap()), answers.clone())]);
+        assert_eq!(inherited(child.id().cast_signed(), &read), Some(&answers));
+        let other = Read::from([((me, 7), answers)]);
         assert_eq!(inherited(child.id().cast_signed(), &other), None);
         child.kill().unwrap();
         child.wait().unwrap();
