@@ -135,6 +135,7 @@ pub(crate) fn run<'a>(
     let sealer = Sealer::start(&dir, disk)?;
     let net_settings = plan.netns.clone().map(read_net_settings).transpose()?;
     let own_calls = read_own_calls(seized, payload, journal, report)?;
+    name_keys(&own_calls, report);
     let mut watch = DumpActions {
         means,
         rehearsal: None,
@@ -537,6 +538,27 @@ fn read_own_calls(
         ));
         Ok(own_calls::Read::new())
     })
+}
+
+/// Names what a restore does not make again.
+fn name_keys(read: &own_calls::Read, report: &mut dyn Report) {
+    let named = own_calls::keys(read).into_iter().map(|(key, pids)| {
+        let first = pids.first().copied().unwrap_or_default();
+        let comm = fs::read_to_string(format!("/proc/{first}/comm")).unwrap_or_default();
+        let more = match pids.len() {
+            0 | 1 => String::new(),
+            count => format!(" and {} more", count - 1),
+        };
+        shown(&format!("{key} (process {first}, {}{more})", comm.trim_end()))
+    });
+    let named: Vec<String> = named.collect();
+    if !named.is_empty() {
+        report.note(&format!(
+            "a restore does not add the keys that its processes have: {}; programs that need them \
+             have to add them again",
+            named.join(", ")
+        ));
+    }
 }
 
 fn frozen_again(dir: &Path) -> Result<Undo> {

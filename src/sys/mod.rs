@@ -17,6 +17,7 @@ mod inject_arch;
 pub(crate) mod kcmp;
 pub(crate) mod keeper;
 pub(crate) mod kernel_state;
+pub(crate) mod keys;
 pub(crate) mod landlock;
 pub(crate) mod memory;
 pub(crate) mod mount;

@@ -90,6 +90,10 @@ const STORIES: &[Story] = &[
         scenario::retries::an_old_veth_pair_that_lingers_is_waited_for,
     ),
     ("states_alarms_come_at_their_time_of_day", scenario::states::alarms_come_at_their_time_of_day),
+    (
+        "states_guards_of_a_frozen_container_come_back",
+        scenario::states::guards_of_a_frozen_container_come_back,
+    ),
     ("states_guards_of_processes_come_back", scenario::states::guards_of_processes_come_back),
     (
         "states_guards_that_cannot_be_restored_fail_the_restore",

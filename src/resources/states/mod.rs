@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) mod alarms;
 pub(crate) mod core_filters;
+pub(crate) mod keyrings;
 pub(crate) mod own_calls;
 pub(crate) mod personality;
 pub(crate) mod scheduling;
@@ -52,7 +53,7 @@ pub struct States {
 
 /// What is known of a container that is being dumped.
 #[derive(Clone, Copy, Debug)]
-pub struct Dumped<'a> {
+pub(crate) struct Dumped<'a> {
     /// The cgroup of its tasks.
     pub payload: &'a Path,
     /// The first of them.
@@ -67,7 +68,7 @@ pub struct Dumped<'a> {
 
 impl States {
     /// Those of the tasks of a container, which stand still.
-    pub fn of_tasks(dumped: &Dumped<'_>) -> Result<States> {
+    pub(crate) fn of_tasks(dumped: &Dumped<'_>) -> Result<States> {
         let Dumped { payload, init, own_calls, images, since } = *dumped;
         Ok(States {
             own_calls: own_calls::of_tasks(payload, own_calls)?,

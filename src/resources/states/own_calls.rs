@@ -19,6 +19,7 @@ use anyhow::{Context, Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::alarms::{self, Alarm};
+use super::keyrings;
 use super::sealed::{self, Area};
 use crate::error::ErrorList;
 use crate::resources::cgroup;
@@ -116,6 +117,7 @@ pub(crate) type Values = BTreeMap<String, u64>;
 pub(crate) struct Answers {
     values: Values,
     sealed: Vec<Area>,
+    keys: Vec<String>,
 }
 
 /// Those that were read, by process and its start time.
@@ -144,8 +146,8 @@ pub(crate) fn read(payload: &Path) -> Result<Read> {
         if !state(task).is_ok_and(|state| matches!(state, 'R' | 'S')) {
             continue;
         }
-        match inject::with(task, |stopped| Ok(read_one(stopped))) {
-            Ok(values) => drop(found.insert((task, started), answers(task, values))),
+        match inject::with(task, |stopped| Ok(answers(task, stopped))) {
+            Ok(answers) => drop(found.insert((task, started), answers)),
             Err(e) => log::debug!("read the states of process {task} by its own calls: {e}"),
         }
     }
@@ -178,7 +180,7 @@ pub(crate) fn read_frozen(
         if *leads {
             // One after the other: a thread that is in a call is lost if we are killed.
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.insert((*tid, *started), answers(*tid, read_one(stopped)));
+            found.insert((*tid, *started), answers(*tid, stopped));
             stopped.leave_call()?;
         }
         Ok(())
@@ -186,13 +188,13 @@ pub(crate) fn read_frozen(
     Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Seals are only seen, which needs no call.
-fn answers(pid: i32, values: Values) -> Answers {
+fn answers(pid: i32, stopped: &Stopped) -> Answers {
     let sealed = sealed::of_process(pid).unwrap_or_else(|e| {
         log::debug!("read what memory process {pid} has sealed: {e}");
         Vec::new()
     });
-    Answers { values, sealed }
+    let keys = stopped.page().map(|page| keyrings::of_process(&page)).unwrap_or_default();
+    Answers { values: read_one(stopped), sealed, keys }
 }
 
 /// What the kernel does not know, or does not tell this process, is not there.
@@ -202,6 +204,15 @@ fn read_one(stopped: &Stopped) -> Values {
         Some((row.name.to_owned(), (row.wanted)(value.cast_unsigned())?))
     };
     ROWS.iter().filter_map(value).collect()
+}
+
+/// The keys that a restore does not make again, and the processes that have them.
+pub(crate) fn keys(read: &Read) -> BTreeMap<&str, Vec<i32>> {
+    let mut found: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
+    for ((pid, _), answers) in read {
+        answers.keys.iter().for_each(|key| found.entry(key).or_default().push(*pid));
+    }
+    found
 }
 
 /// What is to be recorded of the tasks of a container that stands still.
@@ -387,7 +398,7 @@ mod tests {
         let me = std::process::id().cast_signed();
         let mut child = Command::new("/bin/cat").stdin(Stdio::piped()).spawn().unwrap();
         let values = Values::from([("PR_SET_MDWE".to_owned(), 1)]);
-        let answers = Answers { values, sealed: Vec::new() };
+        let answers = Answers { values, ..Answers::default() };
         let read = Read::from([((me, start_time(me).unwrap()), answers.clone())]);
         assert_eq!(inherited(child.id().cast_signed(), &read), Some(&answers));
         let other = Read::from([((me, 7), answers)]);

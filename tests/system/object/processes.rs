@@ -225,8 +225,24 @@ fn guards() -> [i64; GUARDS.len()] {
     std::array::from_fn(|at| unsafe { syscall(157, GUARDS[at].1[0], GUARDS[at].1[1], 0u64, 0u64, 0u64) })
 }
 
+/// A page that cannot be unmapped any more (mseal(2)); none on a kernel that has no such call.
+fn sealed() -> Option<usize> {
+    let page = unsafe { mmap(ptr::null_mut(), 4096, 1, 0x22, -1, 0) } as usize;
+    (unsafe { syscall(462, page, 4096u64, 0u64) } == 0).then_some(page)
+}
+
+/// A segment of shared memory that goes with its last user; its number.
+fn doomed() -> i64 {
+    const IPC_RMID: u64 = 0;
+    let segment = unsafe { syscall(29, 0u64, 4096u64, 0o600u64) };
+    unsafe { syscall(30, segment, 0u64, 0u64) };
+    unsafe { syscall(31, segment, IPC_RMID, 0u64) };
+    segment
+}
+
 /// What only a process itself sets: in two processes, one with a thread.
 pub fn guarded() -> Made {
+    let (page, segment) = (sealed(), doomed());
     let before = guards();
     for (_, _, set) in GUARDS {
         unsafe { syscall(157, set[0], set[1], set[2], 0u64, 0u64) };
@@ -249,6 +265,14 @@ pub fn guarded() -> Made {
     Ok(Box::new(move || {
         let writable_code = unsafe { mmap(ptr::null_mut(), 4096, 7, 0x22, -1, 0) };
         ensure(writable_code as isize == -1, || "memory may be written and executed".to_owned())?;
+        let unmapped = page.map(|page| unsafe { syscall(11, page, 4096u64) });
+        ensure(unmapped != Some(0), || "memory that was sealed could be unmapped".to_owned())?;
+        let segments = fs::read_to_string("/proc/sysvipc/shm").map_err(|e| e.to_string())?;
+        let is_doomed = segments.lines().any(|line| {
+            let mut words = line.split_ascii_whitespace().skip(1);
+            words.next() == Some(&segment.to_string()) && words.next() == Some("1600")
+        });
+        ensure(is_doomed, || format!("segment {segment} outlives its last user: {segments}"))?;
         let (answer, told) = std::sync::mpsc::channel();
         ask.send(answer).map_err(|e| e.to_string())?;
         same("the thread's", told.recv().map_err(|e| e.to_string())?, set)?;

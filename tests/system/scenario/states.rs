@@ -109,6 +109,22 @@ pub fn guards_of_processes_come_back(world: &World) {
     assert_comes_back(world, "", "guarded", "");
 }
 
+/// Of a container that its owner has frozen, too, which stays so.
+pub fn guards_of_a_frozen_container_come_back(world: &World) {
+    let container = world.container();
+    let mut object = Object::start_in(&container, "guarded", "");
+    object.assert_right();
+    container.lxc("lxc-freeze").ok();
+    container.ours("lxc-checkpoint").arg("--leave-running").arg("-D").arg(world.images("c")).ok();
+    assert_eq!(container.state(), "FROZEN");
+    container.ours("lxc-checkpoint").ok();
+    container.ours("lxc-restart").ok();
+    assert_eq!(container.state(), "FROZEN");
+    container.lxc("lxc-unfreeze").ok();
+    object.assert_right();
+    container.kill();
+}
+
 /// A container whose processes would be less safe than before does not run.
 pub fn guards_that_cannot_be_restored_fail_the_restore(world: &World) {
     let container = world.container();
