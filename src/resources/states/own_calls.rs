@@ -160,6 +160,10 @@ pub(crate) fn read(payload: &Path) -> Result<Read> {
 /// # Errors
 /// Where a thread cannot be held; then nothing was thawed. Whatever happens, `freeze` is called
 /// after `thaw`.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "held for the calls of one process, which have a limit"
+)]
 pub(crate) fn read_frozen(
     payload: &Path,
     thaw: impl FnOnce() -> Result<()>,
