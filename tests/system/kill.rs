@@ -221,6 +221,11 @@ impl<'w> Rig<'w> {
         }
         assert!(in_time, "the command hangs");
         let recovered = self.recover();
+        // LXC says that it runs until its monitor has seen the end of init.
+        if hit && case.signal == Signal::SIGKILL && victim.map(|pid| pid.as_raw() as u32) == init {
+            let ended = || (self.container.state() != "RUNNING").then_some(());
+            wait_for("the container without its init to end", LIMIT, ended).unwrap();
+        }
         assert!(
             recovered.success() && recovered.took < self.usual(Command::Recover) + MORE,
             "{recovered}"

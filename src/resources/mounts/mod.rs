@@ -11,7 +11,7 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use procfs::process::MountInfo;
 use procfs::process::MountOptFields::{self, Master, Shared};
@@ -105,9 +105,12 @@ const DELETED: &str = "//deleted";
 
 /// The mount table of a process.
 pub(crate) fn table(pid: i32) -> Result<Vec<Mount>> {
-    let what = || format!("read /proc/{pid}/mountinfo");
-    let lines =
-        procfs::process::Process::new(pid).and_then(|p| p.mountinfo()).with_context(what)?;
+    let read = procfs::process::Process::new(pid).and_then(|process| process.mountinfo());
+    // The kernel says that the argument is invalid.
+    if read.is_err() && process::is_killed(pid) {
+        bail!("process {pid} is ending");
+    }
+    let lines = read.with_context(|| format!("read /proc/{pid}/mountinfo"))?;
     Ok(lines.into_iter().map(Mount::from).collect())
 }
 
