@@ -1,5 +1,10 @@
 //! What a story tells while it goes on. `cli` decides what of it a person sees, and how.
 
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
 /// Somebody who is told.
 pub(crate) trait Report: std::fmt::Debug {
     /// A phase begins: "writing memory".
@@ -25,6 +30,60 @@ pub(crate) trait Report: std::fmt::Debug {
     }
 }
 
+/// Text that comes from inside a container: the name of a process, a file, a mount, an interface.
+/// Shown, nothing of it steers a terminal or begins a line; written for programs (JSON, TOML), it
+/// is as it was. There is no other way to its characters than [`Foreign::raw`].
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Foreign(String);
+
+impl Foreign {
+    /// The text itself, to be compared or looked up; never to be shown (tests/layers/foreign.rs).
+    pub(crate) fn raw(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Without this at its end.
+    pub(crate) fn without_end(&self, end: &str) -> Foreign {
+        Foreign(self.0.strip_suffix(end).unwrap_or(&self.0).to_owned())
+    }
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&shown(&self.0))
+    }
+}
+
+impl fmt::Debug for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&shown(&self.0), f)
+    }
+}
+
+impl From<&str> for Foreign {
+    fn from(text: &str) -> Foreign {
+        Foreign(text.to_owned())
+    }
+}
+
+impl From<String> for Foreign {
+    fn from(text: String) -> Foreign {
+        Foreign(text)
+    }
+}
+
+impl From<&Path> for Foreign {
+    fn from(path: &Path) -> Foreign {
+        Foreign(path.to_string_lossy().into_owned())
+    }
+}
+
 /// Text that a container may have a part in: nothing of it may steer the terminal that it is shown
 /// on.
 pub(crate) fn shown(text: &str) -> String {
@@ -34,6 +93,23 @@ pub(crate) fn shown(text: &str) -> String {
 /// The same of text that is laid out, on several lines or in columns: line ends and tabs stay.
 pub(crate) fn shown_lines(text: &str) -> String {
     replaced(text, |c| steers(c) && !['\n', '\t'].contains(&c))
+}
+
+/// JSON in which nothing steers a terminal: what would is escaped, and is read as it was.
+///
+/// # Errors
+/// As serde_json.
+pub(crate) fn to_json(value: &impl Serialize) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    // Within a string alone: JSON itself is printable.
+    if text.chars().any(|c| steers(c) && c != '\n') {
+        let escaped = |c: char| match steers(c) && c != '\n' {
+            true => c.encode_utf16(&mut [0; 2]).iter().map(|u| format!("\\u{u:04x}")).collect(),
+            false => c.to_string(),
+        };
+        text = text.chars().map(escaped).collect();
+    }
+    Ok(text)
 }
 
 /// Whether a character moves, hides or turns around what is beside it: control characters, line
@@ -110,6 +186,24 @@ mod tests {
         // From right to left, of no width, and a line separator.
         assert_eq!(shown("a\u{202e}b\u{200b}c\u{2028}d"), "a\u{fffd}b\u{fffd}c\u{fffd}d");
         assert_eq!(shown("Grüße, 世界"), "Grüße, 世界");
+    }
+
+    #[test]
+    fn foreign_text_is_shown_safely_and_written_as_it_is() {
+        let name = Foreign::from("x\nhint: forged\u{202e}");
+        assert_eq!(name.to_string(), "x\u{fffd}hint: forged\u{fffd}");
+        assert_eq!(format!("{name:?}"), format!("{:?}", name.to_string()));
+        assert_eq!(format!("{name:>20}"), format!("{:>20}", name.to_string()));
+        let text = to_json(&name).unwrap();
+        assert!(!text.chars().any(steers), "{text}");
+        assert_eq!(serde_json::from_str::<Foreign>(&text).unwrap(), name);
+        let tag = Foreign::from("\u{9b}\u{e0001}");
+        assert_eq!(to_json(&[&tag]).unwrap(), "[\n  \"\\u009b\\udb40\\udc01\"\n]");
+        assert_eq!(
+            serde_json::from_str::<[Foreign; 1]>(&to_json(&[&tag]).unwrap()).unwrap(),
+            [tag]
+        );
+        assert_eq!(name.raw(), "x\nhint: forged\u{202e}");
     }
 
     #[test]

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use syn::visit::{self, Visit};
 
+#[path = "layers/foreign.rs"]
+mod foreign;
 #[path = "layers/roots.rs"]
 mod roots;
 #[path = "layers/waits.rs"]

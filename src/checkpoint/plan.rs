@@ -356,7 +356,7 @@ fn describe_init(pid: i32) -> Result<record::Init> {
     let label = read("attr/current").ok().map(|l| l.trim_end_matches(['\n', '\0']).to_owned());
     Ok(record::Init {
         pid,
-        command: read("comm")?.trim_end().to_owned(),
+        command: read("comm")?.trim_end().into(),
         uid_map: if in_user_namespace { lines(read("uid_map")?) } else { Vec::new() },
         gid_map: if in_user_namespace { lines(read("gid_map")?) } else { Vec::new() },
         namespaces,

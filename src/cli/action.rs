@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use super::common::print_error;
+use super::common::print_error_line;
 use crate::criu::action_env::{ActionEnv, IMAGE_DIR};
 use crate::criu::control::CONTROL_VARIABLE;
 use crate::restore::sandbox::{HOST_VARIABLE, USER_SCRIPT, USER_SCRIPT_VARIABLE};
@@ -22,22 +22,22 @@ pub(crate) fn main() -> ExitCode {
     let env = match ActionEnv::from_env(lookup) {
         Ok(env) => env,
         Err(e) => {
-            print_error(&format!(
-                "lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-hooks(7)\n"
+            print_error_line(&format!(
+                "lxc-cr: {e}: this program is CRIU's action script, see lxc-cr-hooks(7)"
             ));
             return ExitCode::FAILURE;
         }
     };
     if std::env::args_os().next().is_some_and(|name| name == USER_SCRIPT) {
         let Err(e) = run_users_script(&env);
-        print_error(&format!("lxc-cr[{}]: {e:#}\n", env.action.name()));
+        print_error_line(&format!("lxc-cr[{}]: {e:#}", env.action.name()));
         return ExitCode::FAILURE;
     }
     let command = lookup(CONTROL_VARIABLE).map(PathBuf::from);
     match crate::hooks::criu_action::run(&env, command.as_deref()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            print_error(&format!("lxc-cr[{}]: {e:#}\n", env.action.name()));
+            print_error_line(&format!("lxc-cr[{}]: {e:#}", env.action.name()));
             ExitCode::FAILURE
         }
     }

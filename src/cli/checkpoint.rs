@@ -8,7 +8,7 @@ use clap::{CommandFactory, Parser};
 
 use super::common::{
     EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, milliseconds, print,
-    print_json, require_root, start_log, time, user_script,
+    print_json, print_line, require_root, start_log, time, user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
@@ -168,7 +168,7 @@ pub(crate) fn main() -> ExitCode {
         Err(code) => return code,
     };
     if arguments.lxc.usage {
-        print(&format!("{}\n", Arguments::command().render_usage()));
+        print(&(Arguments::command().render_usage().to_string() + "\n"));
         return ExitCode::SUCCESS;
     }
     match run(&arguments) {
@@ -254,7 +254,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     progress.clear();
     match outcome.map_err(|failure| name_the_cure(failure, &request))? {
-        Outcome::Planned(lines) => lines.iter().for_each(|line| print(&format!("{line}\n"))),
+        Outcome::Planned(lines) => lines.iter().for_each(|line| print_line(line)),
         Outcome::Done(done) => {
             let text = in_words(&done);
             logger::keep(Priority::Info, &text);
@@ -262,9 +262,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 print_json(&as_json(&done, request.name.as_str()))?;
             } else if !arguments.lxc.quiet {
                 if let Some(copied) = &done.precopied {
-                    print(&format!("{}: {}\n", request.name, precopy_in_words(copied)));
+                    print_line(&format!("{}: {}", request.name, precopy_in_words(copied)));
                 }
-                print(&format!("{}: {text}\n", request.name));
+                print_line(&format!("{}: {text}", request.name));
             }
         }
     }

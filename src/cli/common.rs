@@ -12,7 +12,7 @@ use super::logger;
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::report::{shown, shown_lines};
+use crate::report::{shown, shown_lines, to_json};
 use crate::settings::{self, Settings};
 use crate::store::resume_mark;
 use crate::sys::files;
@@ -224,8 +224,13 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
         .map_err(|e| Failure::msg(Exit::Usage, format!("'{}' is not a path: {e}", path.display())))
 }
 
-/// Prints what a command was asked for; what a container has named does not steer the terminal. A
-/// reader that has seen enough (`| head`) is no failure.
+/// Prints a line of what a command was asked for: nothing in it ends the line.
+pub(crate) fn print_line(text: &str) {
+    print(&format!("{}\n", shown(text)));
+}
+
+/// Prints what is laid out on several lines, of parts that were each made safe; what a container has
+/// named does not steer the terminal. A reader that has seen enough (`| head`) is no failure.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
     if let Err(e) = out.write_all(shown_lines(text).as_bytes()).and_then(|()| out.flush()) {
@@ -268,7 +273,7 @@ pub(crate) fn milliseconds(text: &str) -> std::result::Result<u64, String> {
 
 /// Prints what a program reads; docs/json.md describes it.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).map_err(|e| Failure::new(Exit::Other, e))?;
+    let text = to_json(value).map_err(|e| Failure::new(Exit::Other, e))?;
     print(&(text + "\n"));
     Ok(())
 }
@@ -293,7 +298,12 @@ fn tell(text: &str) {
     print_error(&format!("{}\n", shown_lines(text)));
 }
 
-/// Prints to standard error. A reader that has gone (a closed pipe, a terminal) is not a reason to
+/// Prints a line to standard error: nothing in it ends the line.
+pub(crate) fn print_error_line(text: &str) {
+    print_error(&format!("{}\n", shown(text)));
+}
+
+/// Prints to standard error, as it is. A reader that has gone (a closed pipe, a terminal) is not a reason to
 /// leave a container half-way, as `eprint!` would.
 pub(crate) fn print_error(text: &str) {
     if let Err(e) = std::io::stderr().write_all(text.as_bytes()) {
@@ -311,13 +321,13 @@ pub(crate) fn fail(program: &str, container: Option<&str>, failure: &Failure) ->
         None => tell(&format!("{program}: {failure}")),
     }
     if let Some(hint) = &failure.hint {
-        tell(&format!("hint: {}", shown(hint)));
+        print_error_line(&format!("hint: {hint}"));
     }
     if let Some(log) = &failure.log {
-        tell(&format!("log: {}", shown(&log.to_string_lossy())));
+        print_error_line(&format!("log: {}", log.display()));
     }
     if let Some(state) = &failure.state {
-        tell(&format!("now: {}", shown(state)));
+        print_error_line(&format!("now: {state}"));
     }
     ExitCode::from(failure.exit.code())
 }

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use super::common::print_error;
+use super::common::print_error_line;
 use super::{action, checkpoint, hook, lxc_cr, restart};
 use crate::restore::sandbox::USER_SCRIPT;
 
@@ -45,7 +45,10 @@ pub fn hooks() -> ExitCode {
         Some(main) => main(),
         None => {
             let names: Vec<&str> = HOOKS.iter().map(|(name, _)| *name).collect();
-            print_error(&format!("lxc-cr-hook: call it by a hook's name: {}\n", names.join(", ")));
+            print_error_line(&format!(
+                "lxc-cr-hook: call it by a hook's name: {}",
+                names.join(", ")
+            ));
             ExitCode::FAILURE
         }
     }

@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use super::common::print_error;
+use super::common::{print_error, print_error_line};
 use super::logger;
 use crate::report::{Report, bytes, seconds, shown, shown_lines};
 use crate::sys::systemd_journal::Priority;
@@ -109,12 +109,13 @@ impl Report for Progress {
         self.clear();
         logger::keep(Priority::Info, text);
         if !self.quiet {
-            print_error(&format!("note: {}\n", shown(text)));
+            print_error_line(&format!("note: {text}"));
         }
     }
 
     fn log_line(&mut self, line: &str) {
-        print_error(&format!("{}\n", shown_lines(line)));
+        // With its tabs.
+        print_error(&(shown_lines(line) + "\n"));
     }
 
     fn wants_log(&self) -> bool {

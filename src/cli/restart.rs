@@ -13,8 +13,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, print, require_root,
-    start_log, time,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, print, print_line,
+    require_root, start_log, time,
 };
 use super::monitor::{FailureMessage, Job};
 use super::monitor_title::title;
@@ -145,7 +145,7 @@ pub(crate) fn main() -> ExitCode {
         Err(code) => return code,
     };
     if restart.lxc.usage {
-        print(&format!("{}\n", Arguments::command().render_usage()));
+        print(&(Arguments::command().render_usage().to_string() + "\n"));
         return ExitCode::SUCCESS;
     }
     let started =
@@ -217,8 +217,8 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
         Told::Running { pid, criu, cut_off } => {
             if !restart.lxc.quiet {
                 let took = seconds(begin.elapsed());
-                print(&format!(
-                    "{name}: running again, init is process {pid} ({took}, CRIU {criu})\n"
+                print_line(&format!(
+                    "{name}: running again, init is process {pid} ({took}, CRIU {criu})"
                 ));
             }
             if restart.foreground {
@@ -381,7 +381,7 @@ fn listen(
             "note" => progress.note(rest),
             "log" => progress.log_line(rest),
             "cut-off" => cut_off = Some(rest.to_owned()),
-            "plan" => print(&format!("{rest}\n")),
+            "plan" => print_line(rest),
             "planned" => return Ok(Told::Planned),
             "running" => {
                 let (pid, criu) = rest.split_once(' ').unwrap_or((rest, ""));

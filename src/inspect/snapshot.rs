@@ -145,7 +145,7 @@ impl Snapshot {
             value: None,
             unread: Some(why.clone()),
         });
-        serde_json::to_string_pretty(&read.chain(unread).collect::<Vec<_>>())
+        crate::report::to_json(&read.chain(unread).collect::<Vec<_>>())
     }
 
     /// Reads what [`Snapshot::to_json`] wrote. States that are not known any more are left out.

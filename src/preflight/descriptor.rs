@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::task::{self, Task, is_gone};
+use crate::report::Foreign;
 use crate::sys::glance::glance;
 use anyhow::{Context, Result};
 
@@ -58,7 +59,7 @@ pub(crate) struct Descriptor {
     /// Its number.
     pub number: u32,
     /// What `/proc/PID/fd` says of it.
-    pub target: String,
+    pub target: Foreign,
     /// What it is.
     pub kind: Kind,
 }
@@ -67,7 +68,7 @@ pub(crate) struct Descriptor {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mapped {
     /// Its former path, or what the kernel calls it.
-    pub target: String,
+    pub target: Foreign,
     /// What it takes of its disk, in bytes.
     pub size: u64,
     /// Its inode.
@@ -85,7 +86,7 @@ pub(crate) struct Opened<'a> {
     pub mapped: Vec<Mapped>,
     /// The code that comes first in its memory, if that is shared and cannot be written: what is
     /// mapped there.
-    pub shared_code: Option<String>,
+    pub shared_code: Option<Foreign>,
     /// Its program; none when it has ended.
     pub program: Option<Executed>,
 }
@@ -94,7 +95,7 @@ pub(crate) struct Opened<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Executed {
     /// Its path, as it was.
-    pub target: String,
+    pub target: Foreign,
     /// The mount that it was executed from.
     pub mount: i32,
 }
@@ -116,7 +117,13 @@ impl<'a> Opened<'a> {
         descriptors.sort_by_key(|d| d.number);
         let maps = task::read(task.pid, "maps")?.unwrap_or_default();
         let (mapped, shared_code) = (mapped(task.pid, &maps), shared_code(&maps));
-        Ok(Opened { task, descriptors, mapped, shared_code, program: program(task.pid) })
+        Ok(Opened {
+            task,
+            descriptors,
+            mapped,
+            shared_code: shared_code.map(Foreign::from),
+            program: program(task.pid),
+        })
     }
 }
 
@@ -125,7 +132,7 @@ fn program(pid: i32) -> Option<Executed> {
     let link = format!("/proc/{pid}/exe");
     let target = fs::read_link(&link).ok()?.to_string_lossy().into_owned();
     let mount = glance(Path::new(&link)).ok()?.mount?;
-    Some(Executed { target, mount: i32::try_from(mount).ok()? })
+    Some(Executed { target: target.into(), mount: i32::try_from(mount).ok()? })
 }
 
 /// None when it was closed meanwhile.
@@ -142,7 +149,7 @@ fn descriptor(pid: i32, number: u32) -> Option<Descriptor> {
     } else {
         Kind::Other
     };
-    Some(Descriptor { number, target, kind })
+    Some(Descriptor { number, target: target.into(), kind })
 }
 
 /// The kernel calls an eventfd that is a semaphore as any other, and tells the difference in its
@@ -191,8 +198,8 @@ fn mapped(pid: i32, maps: &str) -> Vec<Mapped> {
         // Shared memory without a name looks like a deleted file of the kernel's own.
         let seen = glance(Path::new(&format!("/proc/{pid}/map_files/{range}"))).ok();
         let (size, inode) = seen.map_or((0, 0), |seen| (seen.allocated, seen.ino));
-        if !found.iter().any(|f| f.target == target && f.inode == inode) {
-            found.push(Mapped { target: target.to_owned(), size, inode });
+        if !found.iter().any(|f| f.target.raw() == target && f.inode == inode) {
+            found.push(Mapped { target: target.into(), size, inode });
         }
     }
     found

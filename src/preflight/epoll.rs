@@ -93,7 +93,7 @@ pub(crate) fn judge(found: &[Foreign<'_>]) -> Vec<Finding> {
         );
         let place = Place {
             descriptor: Some(*descriptor),
-            file: Some("anon_inode:[eventpoll]".to_owned()),
+            file: Some("anon_inode:[eventpoll]".into()),
             ..task.place()
         };
         Finding::blocker(

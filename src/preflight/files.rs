@@ -6,7 +6,7 @@ use super::descriptor::{Descriptor, Executed, File, Kind, Opened};
 use super::finding::{Finding, Place};
 use super::mounts::Tables;
 use super::task::{Task, end};
-use crate::report::bytes;
+use crate::report::{Foreign, bytes};
 use crate::resources::mounts::HostFile;
 
 /// Files without a name that CRIU 4.2 dumps (files.c: `dump_one_file`), as `/proc/PID/fd` spells
@@ -55,7 +55,7 @@ pub(crate) fn judge(opened: &[Opened<'_>], tables: &Tables, cures: &Cures<'_>) -
         for mapping in mapped {
             let place = Place { file: Some(mapping.target.clone()), ..task.place() };
             let known = descriptors.iter().any(|d| d.target == mapping.target);
-            if mapping.target.starts_with("anon_inode:") && !known {
+            if mapping.target.raw().starts_with("anon_inode:") && !known {
                 found.push(unsupported(task, place, &format!("has mapped {}", mapping.target)));
             } else if mapping.size > cures.ghost_limit && !known {
                 found.push(ghost(task, place, &mapping.target, mapping.size, cures));
@@ -148,7 +148,7 @@ fn path(
             .any(|f| (f.mount_id, f.inode) == (mount.cast_unsigned().into(), file.inode));
         return (!told).then(|| foreign(task, descriptor));
     }
-    if let Some(thread) = thread_of(&descriptor.target) {
+    if let Some(thread) = thread_of(descriptor.target.raw()) {
         return Some(of_thread(task, descriptor, thread));
     }
     if kind != libc::S_IFREG {
@@ -159,7 +159,7 @@ fn path(
             .then(|| ghost(task, at(), &descriptor.target, file.size, cures));
     }
     let hidden_by =
-        file.mount.and_then(|mount| tables.hidden_by(mount, Path::new(&descriptor.target)))?;
+        file.mount.and_then(|mount| tables.hidden_by(mount, Path::new(descriptor.target.raw())))?;
     Some(hidden(task, descriptor, hidden_by))
 }
 
@@ -228,7 +228,7 @@ fn outside(task: &Task, program: &Executed) -> Finding {
 /// files-reg.c: `Can't link remap to …: Invalid cross-device link`, `Open files on overmounted
 /// mounts are not supported yet`.
 fn hidden(task: &Task, descriptor: &Descriptor, by: PathBuf) -> Finding {
-    let at = Place { mount: Some(by.clone()), ..place(task, descriptor) };
+    let at = Place { mount: Some(by.as_path().into()), ..place(task, descriptor) };
     Finding::blocker(
         format!(
             "{} has opened {}, which is now hidden by the mount on {}",
@@ -246,10 +246,10 @@ fn hidden(task: &Task, descriptor: &Descriptor, by: PathBuf) -> Finding {
 }
 
 /// files-reg.c: `Can't dump ghost file … increase limit`.
-fn ghost(task: &Task, place: Place, target: &str, size: u64, cures: &Cures<'_>) -> Finding {
+fn ghost(task: &Task, place: Place, target: &Foreign, size: u64, cures: &Cures<'_>) -> Finding {
     let limit = size.div_ceil(1 << 20);
     Finding::blocker(
-        format!("{} holds the deleted file {}", task.name(), target.trim_end_matches(" (deleted)")),
+        format!("{} holds the deleted file {}", task.name(), target.without_end(" (deleted)")),
         format!(
             "its {} have to go into the checkpoint, which takes deleted files up to {}",
             bytes(size),

@@ -1,11 +1,10 @@
 //! What a look at a container finds.
 
 use std::fmt;
-use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::report::shown;
+use crate::report::{Foreign, shown};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -58,22 +57,22 @@ pub struct Place {
     pub pid_inside: Option<i32>,
     /// Its command.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub command: Option<String>,
+    pub command: Option<Foreign>,
     /// The systemd unit that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
+    pub unit: Option<Foreign>,
     /// The number of the open descriptor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub descriptor: Option<u32>,
     /// The file, as the container sees it, or what the kernel calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    pub file: Option<Foreign>,
     /// The mount point in the container.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub mount: Option<PathBuf>,
+    pub mount: Option<Foreign>,
     /// The network interface in the container.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub interface: Option<String>,
+    pub interface: Option<Foreign>,
 }
 
 /// One thing that was found.
@@ -132,12 +131,7 @@ impl Finding {
 
     /// Adds where it was found.
     pub fn at(mut self, place: Place) -> Finding {
-        let Place { command, unit, file, interface, mount, .. } = &place;
-        let name = |name: &Option<String>| name.as_deref().map(shown);
-        let (command, unit, file, interface) =
-            (name(command), name(unit), name(file), name(interface));
-        let mount = mount.as_ref().map(|point| shown(&point.to_string_lossy()).into());
-        self.place = Place { command, unit, file, interface, mount, ..place };
+        self.place = place;
         self
     }
 

@@ -120,7 +120,7 @@ pub(crate) fn judge_kernel(host: &Host) -> Vec<Finding> {
                 "the host's loopback interface is down",
                 "CRIU needs it for its own tests",
             )
-            .at(Place { interface: Some("lo".to_owned()), ..Place::default() })
+            .at(Place { interface: Some("lo".into()), ..Place::default() })
             .remedy("run: ip link set lo up"),
         );
     }

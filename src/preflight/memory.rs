@@ -4,21 +4,22 @@ use super::Names;
 use super::descriptor::Opened;
 use super::finding::{Finding, Place};
 use super::task::{Task, end};
+use crate::report::Foreign;
 
 /// Judges the memory of all processes; pure. infect.c: `POKEDATA failed`.
 pub(crate) fn judge(opened: &[Opened<'_>], names: &Names) -> Vec<Finding> {
     opened
         .iter()
-        .filter_map(|o| Some(shared_code(o.task, o.shared_code.as_deref()?, names)))
+        .filter_map(|o| Some(shared_code(o.task, o.shared_code.as_ref()?, names)))
         .collect()
 }
 
-fn shared_code(task: &Task, target: &str, names: &Names) -> Finding {
+fn shared_code(task: &Task, target: &Foreign, names: &Names) -> Finding {
     let finding = Finding::blocker(
         format!("{} has shared memory with code in front of its program's", task.name()),
         "CRIU makes its calls from the first code of a process, and cannot write into shared memory",
     )
-    .at(Place { file: Some(target.to_owned()), ..task.place() });
+    .at(Place { file: Some(target.clone()), ..task.place() });
     if is_php(task) {
         return finding.remedy(format!(
             "start PHP without the buffer of its compiler (opcache.jit_buffer_size=0): {}",
@@ -33,7 +34,7 @@ fn shared_code(task: &Task, target: &str, names: &Names) -> Finding {
 
 /// PHP's own process manager, its command lines, and web servers with it as a module.
 fn is_php(task: &Task) -> bool {
-    ["php", "apache2", "httpd"].iter().any(|name| task.command.starts_with(name))
+    ["php", "apache2", "httpd"].iter().any(|name| task.command.raw().starts_with(name))
 }
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ mod tests {
             task,
             descriptors: Vec::new(),
             mapped: Vec::new(),
-            shared_code: Some("/dev/zero (deleted)".to_owned()),
+            shared_code: Some("/dev/zero (deleted)".into()),
             program: None,
         };
         let found = judge(

@@ -125,7 +125,7 @@ pub(crate) fn of_root(unsupported: &Unsupported) -> Finding {
 }
 
 pub(super) fn place(mount: &Mount) -> Place {
-    Place { mount: Some(mount.point.clone()), ..Place::default() }
+    Place { mount: Some(mount.point.as_path().into()), ..Place::default() }
 }
 
 /// The last resort of the remedies.
@@ -430,7 +430,7 @@ pub(super) mod tests {
         let found =
             judge_complete(&tables(vec![mount(1, 0, "/", "/"), orphan]), &[], &Names::test());
         assert_eq!(found[0].severity, Severity::Blocker);
-        assert_eq!(found[0].place.mount.as_deref(), Some(Path::new("/data")));
+        assert_eq!(found[0].place.mount, Some("/data".into()));
     }
 
     #[test]

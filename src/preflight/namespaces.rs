@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 
 use super::Names;
 use super::finding::Finding;
-use super::task::{NAMESPACES, Task, Tasks, end};
+use super::task::{NAMESPACES, Task, Tasks, end, is_plain_service};
 use crate::lxc::config::Config;
-use crate::lxc::shell;
 
 /// Judges the namespaces; pure.
 pub(crate) fn judge(tasks: &Tasks, names: &Names) -> Vec<Finding> {
@@ -66,13 +65,13 @@ fn nested(task: &Task, kind: &str, names: &Names) -> Finding {
 }
 
 fn remedy(task: &Task, kind: &str, names: &Names) -> String {
-    if task.command == "vsftpd" {
+    if task.command.raw() == "vsftpd" {
         // No setting of its unit: it makes them for each session.
         return format!("serve its sessions without (isolate=NO): {}", names.prepare());
     }
     match (task.unit(), directive(kind)) {
         // The container's root names its cgroups as it likes.
-        (Some(unit), Some(directive)) if unit.ends_with(".service") && shell::is_plain(unit) => {
+        (Some(unit), Some(directive)) if is_plain_service(&unit) => {
             let dir = format!("/etc/systemd/system/{unit}.d");
             names.attach(&format!(
                 "sh -c 'mkdir -p {dir} && printf \"[Service]\\n{directive}\\n\" > {dir}/lxc-cr.conf && systemctl daemon-reload && systemctl restart {unit}'"
@@ -152,7 +151,7 @@ mod tests {
         };
         let found = judged(vec![task(101, "init"), with("uts", 90, logind)]);
         insta::assert_snapshot!(found[0].remedy, @r#"lxc-attach -n web -- sh -c 'mkdir -p /etc/systemd/system/systemd-logind.service.d && printf "[Service]\nProtectHostname=no\n" > /etc/systemd/system/systemd-logind.service.d/lxc-cr.conf && systemctl daemon-reload && systemctl restart systemd-logind.service'"#);
-        assert_eq!(found[0].place.unit.as_deref(), Some("systemd-logind.service"));
+        assert_eq!(found[0].place.unit, Some("systemd-logind.service".into()));
     }
 
     #[test]

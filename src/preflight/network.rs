@@ -59,7 +59,7 @@ pub(crate) fn judge_ports(ports: &[Port]) -> Vec<Finding> {
 }
 
 fn place(interface: &str) -> Place {
-    Place { interface: Some(interface.to_owned()), ..Place::default() }
+    Place { interface: Some(interface.into()), ..Place::default() }
 }
 
 /// The name is the container's choice: it stands in a command only where a shell makes nothing of

@@ -128,7 +128,7 @@ mod tests {
     fn a_request_may_pass_and_packets_do_not() {
         let socket = |inode| Descriptor {
             number: 3,
-            target: format!("socket:[{inode}]"),
+            target: format!("socket:[{inode}]").into(),
             kind: Kind::Socket { inode, protocol: "UNIX".to_owned() },
         };
         let fpm = task(105, "php-fpm");

@@ -10,8 +10,7 @@ use anyhow::{Context, Result};
 use super::Names;
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
-use super::task::{Task, Tasks, end};
-use crate::lxc::shell;
+use super::task::{Task, Tasks, end, is_plain_service};
 use crate::sys::multicast;
 use crate::sys::namespace;
 use crate::sys::netlink::{Error, in_netns, tcp_listeners, unix_peers};
@@ -227,7 +226,7 @@ pub(crate) fn judge(opened: &[Opened<'_>], known: &Sockets, names: &Names) -> Ve
 }
 
 fn place(task: &Task, inode: u64) -> Place {
-    Place { file: Some(format!("socket:[{inode}]")), ..task.place() }
+    Place { file: Some(format!("socket:[{inode}]").into()), ..task.place() }
 }
 
 fn unknown(task: &Task, inode: u64, protocol: &str) -> Option<Finding> {
@@ -258,8 +257,8 @@ fn far_groups(task: &Task, inode: u64, names: &Names) -> Finding {
         ),
         "CRIU cannot dump such a socket",
     )
-    .at(Place { file: Some(format!("socket:[{inode}]")), ..task.place() });
-    match task.unit().filter(|unit| unit.ends_with(".service") && shell::is_plain(unit)) {
+    .at(Place { file: Some(format!("socket:[{inode}]").into()), ..task.place() });
+    match task.unit().filter(is_plain_service) {
         Some(unit) => finding.remedy(format!(
             "stop it for the checkpoint: {}",
             names.attach(&format!("systemctl stop {unit}"))
@@ -349,7 +348,7 @@ mod tests {
         let task = task(105, "x");
         let descriptors = of.iter().map(|(inode, protocol)| Descriptor {
             number: 3,
-            target: format!("socket:[{inode}]"),
+            target: format!("socket:[{inode}]").into(),
             kind: Kind::Socket { inode: *inode, protocol: (*protocol).to_owned() },
         });
         let opened = Opened {

@@ -59,7 +59,7 @@ pub(crate) fn judge(tasks: &Tasks, target: &Target) -> Option<Finding> {
     let finding = if certain { Finding::blocker(what, why) } else { Finding::warning(what, why) };
     Some(
         finding
-            .at(Place { file: Some(target.dir.display().to_string()), ..Place::default() })
+            .at(Place { file: Some(target.dir.as_path().into()), ..Place::default() })
             .remedy("make room there, or put the checkpoint somewhere else: -D DIR"),
     )
 }

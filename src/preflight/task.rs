@@ -15,6 +15,7 @@ use anyhow::{Context, Result};
 
 use super::finding::Place;
 use crate::lxc::shell;
+use crate::report::Foreign;
 
 /// The kinds of namespaces, as `/proc/PID/ns` names them.
 pub(crate) const NAMESPACES: [&str; 9] =
@@ -37,7 +38,7 @@ pub(crate) struct Task {
     /// Its parent's number on the host.
     pub parent: i32,
     /// Its command.
-    pub command: String,
+    pub command: Foreign,
     /// `R`, `S`, `D`, `T`, `Z`, …
     pub state: char,
     /// Who traces it; 0 for nobody.
@@ -98,7 +99,7 @@ impl Task {
             let kibibytes =
                 || value.trim_end_matches(" kB").parse::<u64>().unwrap_or_default() << 10;
             match key {
-                "Name" => task.command = value.to_owned(),
+                "Name" => task.command = value.into(),
                 "State" => task.state = value.chars().next().unwrap_or_default(),
                 "PPid" => task.parent = number(),
                 "TracerPid" => task.tracer = number(),
@@ -125,11 +126,11 @@ impl Task {
     }
 
     /// The systemd unit that it belongs to, by its cgroup: the innermost service or scope.
-    pub(crate) fn unit(&self) -> Option<&str> {
+    pub(crate) fn unit(&self) -> Option<Foreign> {
         let is_unit = |name: &&str| {
             name.ends_with(".service") || (name.ends_with(".scope") && *name != "init.scope")
         };
-        self.cgroup.rsplit('/').find(is_unit)
+        self.cgroup.rsplit('/').find(is_unit).map(Foreign::from)
     }
 
     /// Where a finding about it is.
@@ -138,7 +139,7 @@ impl Task {
             pid: Some(self.pid),
             pid_inside: Some(self.pid_inside),
             command: Some(self.command.clone()),
-            unit: self.unit().map(str::to_owned),
+            unit: self.unit(),
             ..Place::default()
         }
     }
@@ -152,10 +153,15 @@ impl Task {
     }
 }
 
+/// Whether it is a service whose name can be pasted into a command.
+pub(super) fn is_plain_service(unit: &Foreign) -> bool {
+    unit.raw().ends_with(".service") && shell::is_plain(unit.raw())
+}
+
 /// How to end a process. Its unit is stopped by the container's systemd, which would start a killed
 /// one again; and with its init the container would end.
 pub(crate) fn end(task: &Task) -> String {
-    let unit = task.unit().filter(|unit| unit.ends_with(".service") && shell::is_plain(unit));
+    let unit = task.unit().filter(is_plain_service);
     match (task.pid_inside, unit) {
         (1, _) => {
             "this is the container's init: have it started without that, and restart the container"
@@ -302,7 +308,7 @@ pub(super) mod tests {
             pid,
             pid_inside: pid - 100,
             parent: 101,
-            command: command.to_owned(),
+            command: command.into(),
             state: 'S',
             session: pid - 100,
             uids: vec![0; 4],
@@ -318,7 +324,7 @@ pub(super) mod tests {
                     NSpid:\t492\t12\nNSpgid:\t0\t0\nNSsid:\t480\t0\nRssAnon:\t      56 kB\nRssShmem:\t 8 kB\nVmSwap:\t 4 kB\n";
         let task = Task::parse(text);
         assert_eq!(
-            (task.command.as_str(), task.state, task.parent, task.tracer),
+            (task.command.raw(), task.state, task.parent, task.tracer),
             ("sleep x", 'S', 489, 7)
         );
         assert_eq!(
@@ -331,7 +337,9 @@ pub(super) mod tests {
     #[test]
     fn a_task_belongs_to_its_innermost_unit() {
         let unit = |cgroup: &str| {
-            Task { cgroup: cgroup.into(), ..Task::default() }.unit().map(str::to_owned)
+            Task { cgroup: cgroup.into(), ..Task::default() }
+                .unit()
+                .map(|unit| unit.raw().to_owned())
         };
         assert_eq!(unit("/lxc.payload.t/system.slice/ssh.service").as_deref(), Some("ssh.service"));
         assert_eq!(

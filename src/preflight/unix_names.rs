@@ -8,8 +8,7 @@ use super::Names;
 use super::descriptor::{Kind, Opened};
 use super::finding::{Finding, Place};
 use super::mounts::{Tables, place};
-use super::task::{self, Task, end};
-use crate::lxc::shell;
+use super::task::{self, Task, end, is_plain_service};
 use crate::resources::mounts::{External, Mount};
 use crate::sys::in_root::Below;
 
@@ -80,7 +79,7 @@ fn of_a_mount(bind: &Mount, opened: &[Opened<'_>], names: &Names) -> Finding {
     )
     .at(place(bind));
     match holder.and_then(Task::unit) {
-        Some(unit) if unit.ends_with(".service") && shell::is_plain(unit) => {
+        Some(unit) if is_plain_service(&unit) => {
             let dir = format!("/etc/systemd/system/{unit}.d");
             let lines = "[Service]\\nBindPaths=\\nBindReadOnlyPaths=\\n";
             finding.remedy(format!(
@@ -107,7 +106,7 @@ pub(crate) fn homeless(
             let Some(Named { path, listens }) = sockets.get(inode) else { continue };
             let at = Place {
                 descriptor: Some(descriptor.number),
-                file: Some(path.display().to_string()),
+                file: Some(path.as_path().into()),
                 ..task.place()
             };
             // A process that was chrooted since has bound it by a path outside.
@@ -185,7 +184,7 @@ mod tests {
         let task = Task { pid: me, ..task(me, "x") };
         let socket = |number, inode| Descriptor {
             number,
-            target: String::new(),
+            target: "".into(),
             kind: Kind::Socket { inode, protocol: "UNIX-STREAM".to_owned() },
         };
         let descriptors = vec![socket(3, 1), socket(4, 2), socket(5, 3), socket(6, 4)];

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::report::Foreign;
 use crate::resources::apparmor::Profile;
 use crate::resources::cgroup::Tree;
 use crate::resources::mounts::{External, HostFile};
@@ -194,7 +195,7 @@ pub struct Init {
     /// Its pid on the host at the checkpoint.
     pub pid: i32,
     /// Its command.
-    pub command: String,
+    pub command: Foreign,
     /// The namespaces that the container has for itself: `mnt`, `pid`, `net`, …
     pub namespaces: Vec<String>,
     /// Lines of `/proc/PID/uid_map`, when it has a user namespace.

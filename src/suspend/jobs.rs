@@ -130,10 +130,7 @@ impl Jobs<'_> {
     }
 
     /// Waits for a signal or an end; gives the places of those who have ended.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "each program has a limit, and may be told to end"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "each program has a limit, and a signal ends it")]
     fn wait(&self, working: &[Worker], limit: Option<Duration>) -> io::Result<Vec<usize>> {
         let processes = working.iter().map(|w| w.process.as_fd());
         let watched: Vec<_> = std::iter::once(self.signals.as_fd()).chain(processes).collect();

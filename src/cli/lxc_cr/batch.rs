@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::PROGRAM;
-use crate::cli::common::{LxcOptions, print};
+use crate::cli::common::{LxcOptions, print, print_line};
 use crate::cli::logger;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -96,7 +96,7 @@ impl Terms {
     pub(super) fn tell(&self, name: &ContainerName, priority: Priority, text: &str) {
         logger::keep_about(name.as_str(), &self.lxcpath.to_string(), priority, text);
         if self.shows(priority) {
-            print(&format!("{name}: {text}\n"));
+            print_line(&format!("{name}: {text}"));
         }
     }
 

@@ -8,7 +8,8 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::cli::common::{
-    LxcOptions, absolute, load_settings, on_one_line, print, print_error, print_json, start_log,
+    LxcOptions, absolute, load_settings, on_one_line, print, print_error_line, print_json,
+    start_log,
 };
 use crate::cli::cure;
 use crate::cli::lxc_cr::batch::all_containers;
@@ -20,7 +21,6 @@ use crate::lxc::definition::Defined;
 use crate::lxc::name::ContainerName;
 use crate::lxc::{container, settled};
 use crate::preflight::{self, Finding, Findings, Subject, entry};
-use crate::report::shown;
 use crate::rollback::lock;
 use crate::settings::Settings;
 use crate::store::resume_mark;
@@ -131,7 +131,7 @@ impl Check {
             match looked {
                 Ok(checked) => all.extend(checked),
                 Err(failure) => {
-                    print_error(&format!("lxc-cr: {name}: {}\n", shown(&on_one_line(&failure))));
+                    print_error_line(&format!("lxc-cr: {name}: {}", on_one_line(&failure)));
                     failed = failed.or(Some(failure.exit));
                 }
             }

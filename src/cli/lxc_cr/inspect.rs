@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, print, start_log};
+use crate::cli::common::{LxcOptions, print, print_line, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::inspect::{Class, Snapshot, Standing, compare};
 use crate::lxc::container;
 use crate::lxc::definition::Defined;
 use crate::preflight::entry;
-use crate::report::shown_lines;
+use crate::report::shown;
 
 /// Print every state that the kernel keeps about a running container; nothing is changed
 ///
@@ -64,10 +64,9 @@ impl Inspect {
             })?;
             return Ok(differences(&before, &snapshot));
         }
-        print(&if self.json {
-            snapshot.to_json().or_exit(Exit::Other)? + "\n"
-        } else {
-            in_words(&snapshot)
+        print(&match self.json {
+            true => snapshot.to_json().or_exit(Exit::Other)? + "\n",
+            false => in_words(&snapshot),
         });
         Ok(ExitCode::SUCCESS)
     }
@@ -84,9 +83,9 @@ fn differences(before: &Snapshot, after: &Snapshot) -> ExitCode {
             Class::Breaks => "breaks",
             Class::Weakens => "weakens",
         };
-        print(&format!(
-            "{}: {} ({class}): {} before, {} now\n",
-            shown_lines(&difference.subject.to_string()),
+        print_line(&format!(
+            "{}: {} ({class}): {} before, {} now",
+            difference.subject,
             difference.state.name,
             value(&difference.before),
             value(&difference.after)
@@ -98,12 +97,14 @@ fn differences(before: &Snapshot, after: &Snapshot) -> ExitCode {
 fn in_words(snapshot: &Snapshot) -> String {
     let mut text = String::new();
     for (subject, state, value) in snapshot.values() {
-        text += &format!("{subject}: {state}: {}\n", on_one_line(value));
+        text += &shown(&format!("{subject}: {state}: {}", on_one_line(value)));
+        text.push('\n');
     }
     for (subject, state, why) in snapshot.unread() {
-        text += &format!("{subject}: {state}: could not be read: {why}\n");
+        text += &shown(&format!("{subject}: {state}: could not be read: {why}"));
+        text.push('\n');
     }
-    shown_lines(&text)
+    text
 }
 
 fn on_one_line(value: &str) -> String {

@@ -92,7 +92,7 @@ pub(crate) fn main() -> ExitCode {
         Err(code) => return code,
     };
     if let Some(usage) = arguments.command.usage() {
-        print(&format!("{usage}\n"));
+        print(&(usage.to_string() + "\n"));
         return ExitCode::SUCCESS;
     }
     let outcome = match &arguments.command {

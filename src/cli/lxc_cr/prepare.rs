@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, print, start_log};
-use crate::error::{Exit, Failure, OrExit, Result};
+use crate::cli::common::{LxcOptions, print, print_json, start_log};
+use crate::error::{Exit, Failure, Result};
 use crate::lxc::definition::Defined;
 use crate::preflight::entry;
 use crate::prepare::change::Change;
@@ -147,7 +147,7 @@ impl Prepare {
         let exit =
             ExitCode::from(if plan.findings.blocked() { Exit::Refused } else { Exit::Done }.code());
         if self.json {
-            print(&(serde_json::to_string_pretty(&plan.told()).or_exit(Exit::Other)? + "\n"));
+            print_json(&plan.told())?;
             return Ok(exit);
         }
         if self.apply || self.dry_run {

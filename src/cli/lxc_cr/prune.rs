@@ -10,11 +10,11 @@ use serde::Serialize;
 
 use super::chosen::Chosen;
 use crate::cli::common::{
-    LxcOptions, hidden, on_one_line, print, print_error, print_json, start_log,
+    LxcOptions, hidden, on_one_line, print, print_error_line, print_json, print_line, start_log,
 };
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
-use crate::report::{bytes, shown};
+use crate::report::bytes;
 use crate::rollback::holder::Command;
 use crate::rollback::lock::{self, Operation};
 use crate::settings::{self, Settings};
@@ -216,12 +216,12 @@ impl Prune {
             return Ok(());
         }
         for outcome in outcomes {
-            let text = shown(&in_words(outcome));
+            let text = in_words(outcome);
             match outcome.result {
-                FAILED => print_error(&format!("{text}\n")),
+                FAILED => print_error_line(&text),
                 KEPT if !self.dry_run => {}
                 _ if self.lxc.quiet => {}
-                _ => print(&format!("{text}\n")),
+                _ => print_line(&text),
             }
         }
         if !self.lxc.quiet {

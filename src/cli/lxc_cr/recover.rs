@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, hidden, print, start_log};
+use crate::cli::common::{LxcOptions, hidden, print_line, start_log};
 use crate::error::{Exit, Failure, Result};
 use crate::rollback::recover::{self, Known};
 
@@ -28,7 +28,7 @@ impl Recover {
         let quiet = self.lxc.quiet;
         let mut tell = |name: &str, done: &str| {
             if !quiet {
-                print(&format!("{name}: {done}\n"));
+                print_line(&format!("{name}: {done}"));
             }
         };
         if self.lxc.called().is_none() {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::chosen::is_path;
-use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print, print_json, start_log};
+use crate::cli::common::{LxcOptions, hidden, of_checkpoint, print_json, print_line, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::definition::Defined;
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -87,7 +87,11 @@ impl Remove {
             print_json(&text)?;
         } else if !self.lxc.quiet {
             let name = container.map(|name| format!("{name}: ")).unwrap_or_default();
-            print(&format!("{name}removed the checkpoint {} ({})\n", dir.display(), bytes(size)));
+            print_line(&format!(
+                "{name}removed the checkpoint {} ({})",
+                dir.display(),
+                bytes(size)
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::check;
-use crate::cli::common::{action_script, on_one_line, print, print_json, start_log};
+use crate::cli::common::{action_script, on_one_line, print_json, print_line, start_log};
 use crate::cli::logger;
 use crate::cli::lxc_cr::batch::{Several, Terms, all_containers};
 use crate::cli::progress::Progress;
@@ -17,7 +17,7 @@ use crate::lxc::definition::Defined;
 use crate::lxc::name::ContainerName;
 use crate::lxc::tools::ShutDown;
 use crate::preflight::entry;
-use crate::report::{bytes, seconds, shown, shown_lines};
+use crate::report::{bytes, seconds};
 use crate::suspend::order::{Member, batches, reversed};
 use crate::suspend::{self, Otherwise, Suspended};
 use crate::sys::signals::Signals;
@@ -109,7 +109,7 @@ impl Suspend {
                 let text = format!("suspended: {size} in {dir} ({})", seconds(done.took));
                 logger::keep(Priority::Info, &text);
                 if !self.several.quiet {
-                    print(&format!("{name}: {text}\n"));
+                    print_line(&format!("{name}: {text}"));
                 }
                 Ok(ExitCode::SUCCESS)
             }
@@ -179,13 +179,10 @@ fn rehearse(
     } else {
         for Rehearsal { container, would_be, reason, remedy } in &all {
             let reason = reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-            let remedy =
-                remedy.as_deref().map(|remedy| format!("hint: {remedy}\n")).unwrap_or_default();
-            print(&format!(
-                "{}\n{}",
-                shown(&format!("{container}: would be {would_be}{reason}")),
-                shown_lines(&remedy)
-            ));
+            print_line(&format!("{container}: would be {would_be}{reason}"));
+            if let Some(remedy) = remedy {
+                print_line(&format!("hint: {remedy}"));
+            }
         }
     }
     let exit =

@@ -8,10 +8,10 @@ use clap::Args;
 use serde::Serialize;
 
 use super::chosen::Chosen;
-use crate::cli::common::{LxcOptions, hidden, print, print_error, print_json, start_log};
+use crate::cli::common::{LxcOptions, hidden, print_error_line, print_json, print_line, start_log};
 use crate::cli::progress::Progress;
 use crate::error::{Exit, Failure, Result};
-use crate::report::{Report, bytes, moment, shown};
+use crate::report::{Report, bytes, moment};
 use crate::rollback::lock;
 use crate::store::history::{self, History};
 use crate::store::list::{Entry, State};
@@ -116,15 +116,16 @@ impl Verify {
 
     fn tell(&self, outcome: &Outcome) {
         let name = outcome.container.as_deref().unwrap_or("-");
-        let text = shown(&format!("{name}: {}", in_words(outcome)));
+        let text = format!("{name}: {}", in_words(outcome));
         match outcome.result {
             Verdict::Whole if self.lxc.quiet => {}
-            Verdict::Whole => print(&format!("{text}\n")),
-            Verdict::Skipped => print_error(&format!("{text}\n")),
+            Verdict::Whole => print_line(&text),
+            Verdict::Skipped => print_error_line(&text),
             Verdict::Damaged => {
-                print_error(&format!(
-                    "{text}\nhint: restore another checkpoint; or copy this one again from a backup\n"
-                ));
+                print_error_line(&text);
+                print_error_line(
+                    "hint: restore another checkpoint; or copy this one again from a backup",
+                );
             }
         }
     }

@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::criu::images::{self, Inventory, NamespaceIds};
 use crate::criu::options::DUMP_LOG;
+use crate::report::Foreign;
 use crate::store::calendar::Calendar;
 use crate::store::record::Record;
 use crate::store::{layout, resume_mark};
@@ -105,10 +106,10 @@ pub(crate) struct Process {
     /// Its parent's; 0 for the first.
     pub parent: u32,
     /// Its name, as in `ps`.
-    pub name: String,
+    pub name: Foreign,
     /// The path of its program.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub program: Option<String>,
+    pub program: Option<Foreign>,
     /// How many threads it has.
     pub threads: usize,
     /// Whether it had ended and was not yet collected.
@@ -130,7 +131,7 @@ pub(crate) struct Process {
 #[derive(Debug, Serialize)]
 pub(crate) struct Interface {
     /// Its name.
-    pub name: String,
+    pub name: Foreign,
     /// Its hardware address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
@@ -147,9 +148,9 @@ pub(crate) struct Interface {
 #[derive(Debug, Serialize)]
 pub(crate) struct Mount {
     /// Where.
-    pub point: PathBuf,
+    pub point: Foreign,
     /// The file system.
-    pub kind: String,
+    pub kind: Foreign,
     /// Where on the host it comes from; an empty path where that was not recorded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub from_host: Option<PathBuf>,
@@ -297,7 +298,7 @@ fn processes(dir: &Path, open: &open::Open, problems: &mut Vec<String>) -> Vec<P
             memory: memory.map_or(0, |m| m.pages.saturating_mul(page)),
             memory_in_parent: memory.map_or(0, |m| m.pages_in_parent.saturating_mul(page)),
             open: open.of_process(dir, process.pid, process.zombie, problems),
-            name: process.comm,
+            name: process.comm.into(),
         });
     }
     found
@@ -328,7 +329,7 @@ fn interfaces(
                 .map(|a| format!("{}/{}", a.ip, a.prefix))
                 .collect(),
             bridge: port(&i.name).and_then(|p| p.bridge.clone()),
-            name: i.name,
+            name: i.name.into(),
         })
         .collect()
 }
@@ -353,8 +354,8 @@ fn mounts(
         .into_iter()
         .map(|m| Mount {
             from_host: m.external.as_deref().map(source),
-            point: m.point,
-            kind: m.kind,
+            point: m.point.as_path().into(),
+            kind: m.kind.into(),
         })
         .collect()
 }

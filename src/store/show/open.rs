@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::{Process, keep};
 use crate::criu::images::{self, FileKind, InetSocket, NamespaceIds, UnixSocket};
+use crate::report::Foreign;
 
 /// A descriptor of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -14,7 +15,7 @@ pub(crate) struct Descriptor {
     /// Its number.
     pub fd: u32,
     /// What it led to, in words: a path, a socket's ends, "pipe 3", "eventfd".
-    pub what: String,
+    pub what: Foreign,
     /// CRIU's number for it: descriptors with the same one share it.
     pub file: u32,
 }
@@ -27,9 +28,9 @@ pub(crate) struct Socket {
     /// "listen", "established", …
     pub state: String,
     /// Its address or name.
-    pub local: String,
+    pub local: Foreign,
     /// Its other end; empty without one.
-    pub remote: String,
+    pub remote: Foreign,
     /// The processes that had it open.
     pub pids: Vec<u32>,
     #[serde(skip)]
@@ -47,9 +48,9 @@ impl Open {
     }
 
     /// The path of a file.
-    pub(super) fn path_of(&self, file: u32) -> Option<String> {
+    pub(super) fn path_of(&self, file: u32) -> Option<Foreign> {
         match self.0.get(&file)? {
-            FileKind::Path(path) => Some(path.path.display().to_string()),
+            FileKind::Path(path) => Some(path.path.as_path().into()),
             _ => None,
         }
     }
@@ -76,13 +77,13 @@ impl Open {
         found.sort_by_key(|d| d.fd);
         found
             .into_iter()
-            .map(|d| Descriptor { fd: d.fd, what: self.in_words(d.file), file: d.file })
+            .map(|d| Descriptor { fd: d.fd, what: self.in_words(d.file).into(), file: d.file })
             .collect()
     }
 
     fn in_words(&self, file: u32) -> String {
         match self.0.get(&file) {
-            Some(FileKind::Path(path)) => path.path.display().to_string(),
+            Some(FileKind::Path(path)) => path.path.to_string_lossy().into_owned(),
             Some(FileKind::Inet(inet)) => {
                 let socket = inet_socket(file, inet);
                 let remote = if socket.remote.is_empty() {
@@ -94,7 +95,7 @@ impl Open {
             }
             Some(FileKind::Unix(unix)) => {
                 let socket = unix_socket(file, unix);
-                [socket.kind.as_str(), socket.local.as_str()].join(" ").trim_end().to_owned()
+                [socket.kind.as_str(), socket.local.raw()].join(" ").trim_end().to_owned()
             }
             Some(FileKind::Pipe(number)) => format!("pipe {number}"),
             Some(FileKind::Other(text)) => (*text).to_owned(),
@@ -128,8 +129,8 @@ fn inet_socket(file: u32, inet: &InetSocket) -> Socket {
     Socket {
         kind: inet.protocol.to_owned(),
         state: inet.state.to_owned(),
-        local: text(inet.local),
-        remote: text(inet.remote),
+        local: text(inet.local).into(),
+        remote: text(inet.remote).into(),
         pids: Vec::new(),
         file,
     }
@@ -144,8 +145,8 @@ fn unix_socket(file: u32, unix: &UnixSocket) -> Socket {
     Socket {
         kind: format!("unix {}", unix.kind),
         state: state.to_owned(),
-        local: unix.name.clone(),
-        remote: String::new(),
+        local: unix.name.as_str().into(),
+        remote: Foreign::default(),
         pids: Vec::new(),
         file,
     }

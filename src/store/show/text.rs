@@ -80,7 +80,7 @@ impl Contents {
         for i in &self.interfaces {
             let mac = i.mac.as_ref().map(|m| format!(" {m}")).unwrap_or_default();
             let bridge = i.bridge.as_ref().map(|b| format!(" on {b}")).unwrap_or_default();
-            writeln!(f, "  {}{mac}{bridge}, MTU {}", shown(&i.name), i.mtu)?;
+            writeln!(f, "  {}{mac}{bridge}, MTU {}", i.name, i.mtu)?;
             i.addresses.iter().try_for_each(|address| writeln!(f, "    {address}"))?;
         }
         Ok(())
@@ -89,9 +89,9 @@ impl Contents {
     fn files(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nopen files ({})", self.open_files())?;
         for process in self.processes.iter().filter(|p| !p.open.is_empty()) {
-            writeln!(f, "  {} {}", process.pid, shown(&process.name))?;
+            writeln!(f, "  {} {}", process.pid, process.name)?;
             for descriptor in &process.open {
-                writeln!(f, "    {:>3}  {}", descriptor.fd, shown(&descriptor.what))?;
+                writeln!(f, "    {:>3}  {}", descriptor.fd, descriptor.what)?;
             }
         }
         Ok(())
@@ -102,14 +102,15 @@ impl Contents {
         for s in &self.sockets {
             let remote =
                 if s.remote.is_empty() { String::new() } else { format!(" to {}", s.remote) };
-            let local = if s.local.is_empty() { "without a name" } else { s.local.as_str() };
+            let nameless = "without a name".into();
+            let local = if s.local.is_empty() { &nameless } else { &s.local };
             let pids: Vec<String> = s.pids.iter().map(u32::to_string).collect();
             let of = if pids.is_empty() {
                 "no process".to_owned()
             } else {
                 format!("process {}", pids.join(", "))
             };
-            writeln!(f, "  {} {} {}{remote}, of {of}", s.kind, s.state, shown(local))?;
+            writeln!(f, "  {} {} {}{remote}, of {of}", s.kind, s.state, local)?;
         }
         Ok(())
     }
@@ -122,7 +123,7 @@ impl Contents {
                 Some(path) => format!(", {} of the host", path.display()),
                 None => String::new(),
             };
-            writeln!(f, "  {} ({}{from})", shown(&m.point.to_string_lossy()), shown(&m.kind))?;
+            writeln!(f, "  {} ({}{from})", m.point, m.kind)?;
         }
         Ok(())
     }
@@ -173,7 +174,7 @@ struct Line<'a>(&'a Process);
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Line(p) = self;
-        write!(f, "{} {}", p.pid, shown(&p.name))?;
+        write!(f, "{} {}", p.pid, p.name)?;
         if p.zombie {
             return write!(f, " (zombie)");
         }
@@ -184,7 +185,7 @@ impl fmt::Display for Line<'_> {
         if p.threads > 1 {
             write!(f, ", {} threads", p.threads)?;
         }
-        p.program.as_ref().map_or(Ok(()), |program| write!(f, ", {}", shown(program)))
+        p.program.as_ref().map_or(Ok(()), |program| write!(f, ", {}", program))
     }
 }
 
