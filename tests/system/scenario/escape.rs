@@ -1,8 +1,9 @@
 //! From inside a container to the host, by way of a checkpoint and a restart: not possible.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::harness::World;
 use crate::harness::hostile::{HostTree, Hostile};
@@ -172,6 +173,89 @@ const ATTACKS: &[Attack] = &[
         told: "/x",
         ..NONE
     },
+    // What CRIU does by path at the dump, with the host's tree around it: names for deleted files
+    // that have others, directories for mounts that are covered, watched files looked for.
+    Attack {
+        name: "e-hard-link-by-magic",
+        before: &[
+            "mkdir /b/d",
+            "create /b/d/f",
+            "link /b/d/f /other",
+            "unlink /b/d/f",
+            "rmdir /b/d",
+            "rmdir /b",
+            "symlink /proc/1/root@VICTIM /b",
+        ],
+        ..NONE
+    },
+    Attack {
+        name: "e-hard-link-upwards",
+        before: &[
+            "mkdir /b/d",
+            "create /b/d/f",
+            "link /b/d/f /other",
+            "unlink /b/d/f",
+            "rmdir /b/d",
+            "rmdir /b",
+            "symlink ../../../../../../../..@VICTIM /b",
+        ],
+        ..NONE
+    },
+    Attack {
+        name: "e-content-of-the-victim",
+        before: &[
+            "mkdir /b/d",
+            "create /b/d/file",
+            "unlink /b/d/file",
+            "rmdir /b/d",
+            "rmdir /b",
+            "symlink @VICTIM /b",
+        ],
+        told: "/b",
+        ..NONE
+    },
+    Attack {
+        name: "e-covered-mount",
+        before: &[
+            "mkdir /m",
+            "tmpfs /m",
+            "create /m/f",
+            "tmpfs /m",
+            "rename /tmp /old",
+            "symlink @VICTIM /tmp",
+        ],
+        ..NONE
+    },
+    Attack {
+        name: "e-covered-mount-by-magic",
+        before: &[
+            "mkdir /m",
+            "tmpfs /m",
+            "create /m/f",
+            "tmpfs /m",
+            "rename /tmp /old",
+            "symlink /proc/1/root@VICTIM /tmp",
+        ],
+        ..NONE
+    },
+    Attack {
+        name: "e-watched-and-gone",
+        before: &[
+            "mkdir /w/d",
+            "create /w/d/file",
+            "watch /w/d/file",
+            "watch /w/d",
+            "unlink /w/d/file",
+            "rmdir /w/d",
+            "rmdir /w",
+            "symlink @VICTIM /w",
+            "rename /etc /old-etc",
+            "rename /var /old-var",
+            "symlink @VICTIM /etc",
+            "symlink / /var",
+        ],
+        ..NONE
+    },
     Attack {
         name: "d-shared",
         before: &["mkdir /mnt", "bind /shared/sub /mnt"],
@@ -212,11 +296,12 @@ fn attempt(world: &World, attack: &Attack, id_mapped: bool) {
     let without: Vec<&Path> =
         own.iter().copied().chain(parents.iter().map(AsRef::as_ref)).collect();
 
-    let before = HostTree::take(&without);
+    let before = (HostTree::take(&without), names_in_tmp());
     let goes_on = !attack.after.is_empty();
     let how = if goes_on { "--leave-running" } else { "-s" };
     let told = container.ours("lxc-checkpoint").arg(how).arg("-D").arg(&images).output();
     let mut answers = vec![told];
+    assert_eq!(holding(&images, "of the host"), Vec::<PathBuf>::new(), "{name}: {answers:#?}");
     if answers[0].success() {
         for step in attack.after {
             let failed = hostile.go_on(step);
@@ -230,8 +315,9 @@ fn attempt(world: &World, attack: &Attack, id_mapped: bool) {
         let restart = if goes_on { restart.arg("--replace") } else { restart };
         answers.push(restart.output());
     }
-    let after = HostTree::take(&without);
-    assert_eq!(after.changes(&before), Vec::<String>::new(), "{name}: {answers:#?}");
+    let after = (HostTree::take(&without), names_in_tmp());
+    assert_eq!(after.0.changes(&before.0), Vec::<String>::new(), "{name}: {answers:#?}");
+    assert_eq!(after.1, before.1, "{name}: {answers:#?}");
     let last: &Output = answers.last().unwrap();
     let forged = |line: &str| line.starts_with("hint: forged") || line.starts_with("now: forged");
     assert!(
@@ -244,4 +330,19 @@ fn attempt(world: &World, attack: &Attack, id_mapped: bool) {
     container.lxc("lxc-stop").arg("-k").output();
     // Later ones have their own.
     fs::remove_dir_all(container.dir()).unwrap();
+}
+
+/// Where CRIU makes directories for mounts, on the host and in a container.
+fn names_in_tmp() -> BTreeSet<PathBuf> {
+    fs::read_dir("/tmp").unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+/// The files in a directory, if it is there, that have this text in them.
+fn holding(dir: &Path, text: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    let holds = |file: &PathBuf| {
+        let bytes = fs::read(file).unwrap();
+        bytes.windows(text.len()).any(|part| part == text.as_bytes())
+    };
+    files.filter(|file| file.is_file()).filter(holds).collect()
 }
