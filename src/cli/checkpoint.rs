@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, milliseconds, print,
-    print_json, print_line, require_root, start_log, time, user_script,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, microseconds,
+    milliseconds, print, print_json, print_line, require_root, start_log, time, user_script,
 };
 use super::progress::Progress;
 use super::restart::{self, Restart};
@@ -140,7 +139,7 @@ struct Arguments {
     dry_run: bool,
 
     /// Print the result as JSON
-    #[arg(long, conflicts_with_all = ["restore", "dry_run"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "foreground"])]
     json: bool,
 
     /// Give up and undo everything after this time: seconds, or with a unit like 5m
@@ -189,6 +188,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             verbose: arguments.verbose,
             action_script: arguments.action_script.clone(),
             dry_run: arguments.dry_run,
+            json: arguments.json,
             timeout: arguments.timeout,
             tcp_close: arguments.tcp_close,
             force: arguments.force,
@@ -304,28 +304,26 @@ fn name_the_cure(failure: Failure, request: &Request) -> Failure {
 }
 
 fn as_json(done: &Done, name: &str) -> serde_json::Value {
-    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     serde_json::json!({
         "version": 1,
         "changed": true,
         "container": name,
         "directory": done.images,
         "size_bytes": done.size,
-        "frozen_us": done.frozen.map(us),
-        "criu_us": us(done.criu),
-        "took_us": us(done.took),
+        "frozen_us": done.frozen.map(microseconds),
+        "criu_us": microseconds(done.criu),
+        "took_us": microseconds(done.took),
         "stopped": done.stopped,
         "precopy": done.precopied.as_deref().map(precopy_as_json),
     })
 }
 
 fn precopy_as_json(copied: &Copied) -> serde_json::Value {
-    let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
     let rounds = copied.rounds.iter().map(|round| {
         serde_json::json!({
             "size_bytes": round.written,
-            "frozen_us": us(round.frozen),
-            "took_us": us(round.took),
+            "frozen_us": microseconds(round.frozen),
+            "took_us": microseconds(round.took),
         })
     });
     serde_json::json!({
@@ -333,7 +331,7 @@ fn precopy_as_json(copied: &Copied) -> serde_json::Value {
         "copied_bytes_per_second": copied.forecast.rate,
         "changed_bytes_per_second": copied.forecast.changing,
         "left_bytes": copied.forecast.left,
-        "expected_downtime_us": us(copied.forecast.downtime),
+        "expected_downtime_us": microseconds(copied.forecast.downtime),
         "ended_because": copied.why,
     })
 }

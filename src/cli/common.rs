@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use log::LevelFilter;
@@ -269,6 +270,11 @@ pub(crate) fn milliseconds(text: &str) -> std::result::Result<u64, String> {
     count
         .and_then(|(count, factor)| count.checked_mul(factor))
         .ok_or_else(|| "it is a number of milliseconds, or one with a unit: 300ms, 2s".to_owned())
+}
+
+/// A span of time as JSON has it.
+pub(crate) fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Prints what a program reads; docs/json.md describes it.

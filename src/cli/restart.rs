@@ -13,8 +13,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, print, print_line,
-    require_root, start_log, time,
+    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, microseconds, print,
+    print_json, print_line, require_root, start_log, time,
 };
 use super::monitor::{FailureMessage, Job};
 use super::monitor_title::title;
@@ -107,6 +107,10 @@ pub(crate) struct Restart {
     #[arg(long)]
     pub dry_run: bool,
 
+    /// Print the result as JSON
+    #[arg(long, conflicts_with_all = ["dry_run", "foreground"])]
+    pub json: bool,
+
     /// Do not compare the checksums of memory images
     #[arg(long)]
     pub no_verify: bool,
@@ -118,6 +122,10 @@ pub(crate) struct Restart {
     /// Give up and undo everything after this time: seconds, or with a unit like 5m
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub timeout: Option<u64>,
+
+    /// The caller itself reports that the container runs.
+    #[arg(skip)]
+    pub reported: bool,
 }
 
 fn veth(text: &str) -> std::result::Result<(String, String), String> {
@@ -215,8 +223,20 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
     match told? {
         Told::Planned => see_off(&mut monitor)?,
         Told::Running { pid, criu, cut_off } => {
-            if !restart.lxc.quiet {
-                let took = seconds(begin.elapsed());
+            let took = begin.elapsed();
+            if restart.json {
+                print_json(&serde_json::json!({
+                    "version": 1,
+                    "changed": true,
+                    "container": name.as_str(),
+                    "directory": job.images,
+                    "pid": pid,
+                    "criu": criu,
+                    "took_us": microseconds(took),
+                    "cut_off": cut_off,
+                }))?;
+            } else if !restart.lxc.quiet && !restart.reported {
+                let took = seconds(took);
                 print_line(&format!(
                     "{name}: running again, init is process {pid} ({took}, CRIU {criu})"
                 ));

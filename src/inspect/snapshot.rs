@@ -37,6 +37,7 @@ impl Standing {
 /// Whose state it is. All numbers are those that the container itself sees, so that a twin with
 /// other host pids compares equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "pid, tid, fd and path say it")]
 pub enum Subject {
     /// Of all of it: host name, cgroup, System V objects.
@@ -116,6 +117,17 @@ impl Snapshot {
     }
 }
 
+/// A snapshot as JSON has it; docs/json.md has each field.
+#[derive(Serialize, Deserialize)]
+struct Text {
+    version: u32,
+    changed: bool,
+    states: Vec<Entry>,
+}
+
+/// The version of its form.
+const VERSION: u32 = 1;
+
 /// A value as JSON has it.
 #[derive(Serialize, Deserialize)]
 struct Entry {
@@ -128,7 +140,7 @@ struct Entry {
 }
 
 impl Snapshot {
-    /// A list with an object for each value: `subject`, `state`, and `value` or `unread` (why).
+    /// An object with `states`, a list with an object for each value: `subject`, `state`, and `value` or `unread` (why).
     ///
     /// # Errors
     /// None that is known.
@@ -145,7 +157,8 @@ impl Snapshot {
             value: None,
             unread: Some(why.clone()),
         });
-        crate::report::to_json(&read.chain(unread).collect::<Vec<_>>())
+        let states = read.chain(unread).collect();
+        crate::report::to_json(&Text { version: VERSION, changed: false, states })
     }
 
     /// Reads what [`Snapshot::to_json`] wrote. States that are not known any more are left out.
@@ -153,8 +166,13 @@ impl Snapshot {
     /// # Errors
     /// When it is something else.
     pub fn from_json(text: &str) -> serde_json::Result<Snapshot> {
+        let text: Text = serde_json::from_str(text)?;
+        if text.version != VERSION {
+            let version = format!("it is of version {}", text.version);
+            return Err(serde::de::Error::custom(version));
+        }
         let mut snapshot = Snapshot::new();
-        for entry in serde_json::from_str::<Vec<Entry>>(text)? {
+        for entry in text.states {
             let Some(state) = state::by_name(&entry.state) else { continue };
             match (entry.value, entry.unread) {
                 (Some(value), _) => snapshot.enter(entry.subject, state, value),

@@ -386,7 +386,8 @@ const STORIES: &[Story] = &[
         scenario::day_two::what_is_suspended_is_said_to_be_so,
     ),
     ("day_two_the_next_shutdown_is_rehearsed", scenario::day_two::the_next_shutdown_is_rehearsed),
-    ("day_two_json_is_as_documented", scenario::day_two::json_is_as_documented),
+    ("json_is_as_documented", scenario::json::is_as_documented),
+    ("json_metrics_are_written", scenario::json::metrics_are_written),
     ("day_two_checkpoints_are_a_list", scenario::day_two::checkpoints_are_a_list),
     (
         "day_two_a_disk_that_is_not_mounted_is_named_and_not_filled",

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::PROGRAM;
-use crate::cli::common::{LxcOptions, print, print_line};
+use crate::cli::common::{LxcOptions, print, print_error_line, print_line};
 use crate::cli::logger;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -45,6 +45,10 @@ pub(super) struct Several {
     /// How many side by side [default: suspend_jobs]
     #[arg(long, value_name = "NUMBER")]
     jobs: Option<usize>,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 
     /// Containers are in this directory (LXCPATH)
     #[arg(short = 'P', long = "lxcpath", value_name = "PATH")]
@@ -86,6 +90,8 @@ pub(super) struct Terms {
     end: Option<Instant>,
     jobs: usize,
     quiet: bool,
+    /// What is printed is for programs; what goes wrong is for standard error.
+    json: bool,
     /// What we print goes to the journal, where everything stands by then.
     in_journal: bool,
 }
@@ -95,7 +101,9 @@ impl Terms {
     /// output goes there.
     pub(super) fn tell(&self, name: &ContainerName, priority: Priority, text: &str) {
         logger::keep_about(name.as_str(), &self.lxcpath.to_string(), priority, text);
-        if self.shows(priority) {
+        if self.json {
+            print_error_line(&format!("{name}: {text}"));
+        } else if self.shows(priority) {
             print_line(&format!("{name}: {text}"));
         }
     }
@@ -113,12 +121,23 @@ impl Terms {
 /// How it went with several.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
-    /// Each container with its exit status, in the order of their ends.
-    pub ended: Vec<(ContainerName, u8)>,
+    /// Each container, in the order of their ends.
+    pub ended: Vec<Worked>,
     /// Those whose turn has not come.
     pub left_out: Vec<ContainerName>,
     /// The signal that has asked us to end.
     pub interrupted: Option<i32>,
+}
+
+/// How it went with one of several.
+#[derive(Debug)]
+pub(super) struct Worked {
+    /// The container.
+    pub name: ContainerName,
+    /// The exit status of the command that was about it.
+    pub code: u8,
+    /// What that has printed.
+    pub said: String,
 }
 
 impl Several {
@@ -188,6 +207,7 @@ impl Several {
             end: Instant::now().checked_add(time),
             jobs,
             quiet: self.quiet,
+            json: self.json,
             in_journal: systemd_journal::is_stream(std::io::stdout().as_fd()),
         })
     }
@@ -212,7 +232,7 @@ impl Several {
         }
         summary.interrupted = jobs.interrupted();
         let all = batches.iter().flat_map(|b| &b.names);
-        let left_out = all.filter(|name| !summary.ended.iter().any(|(done, _)| done == *name));
+        let left_out = all.filter(|name| !summary.ended.iter().any(|done| done.name == **name));
         summary.left_out = left_out.cloned().collect();
         Ok(summary)
     }
@@ -242,7 +262,7 @@ impl Several {
 
 impl Summary {
     fn add(&mut self, end: Ended, terms: &Terms) {
-        if !terms.in_journal {
+        if !terms.in_journal && !terms.json {
             print(&end.output);
         }
         let code = end.status.code().and_then(|code| u8::try_from(code).ok());
@@ -253,7 +273,8 @@ impl Summary {
                 &format!("its command was interrupted: {}", end.status),
             );
         }
-        self.ended.push((end.name, code.unwrap_or(Exit::Other.code())));
+        let code = code.unwrap_or(Exit::Other.code());
+        self.ended.push(Worked { name: end.name, code, said: end.output });
     }
 
     /// The exit status of all: that of the first who has not done what was asked for.
@@ -262,7 +283,7 @@ impl Summary {
             return Err(Failure::new(Exit::Other, Interrupted(signal)));
         }
         Ok(ExitCode::from(
-            self.ended.iter().map(|(_, code)| *code).find(|code| *code != 0).unwrap_or(0),
+            self.ended.iter().map(|done| done.code).find(|code| *code != 0).unwrap_or(0),
         ))
     }
 }

@@ -6,9 +6,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, print, print_line, start_log};
+use crate::cli::common::{LxcOptions, print, print_json, print_line, start_log};
 use crate::error::{Exit, Failure, OrExit, Result};
-use crate::inspect::{Class, Snapshot, Standing, compare};
+use crate::inspect::{Class, Difference, Snapshot, Standing, compare};
 use crate::lxc::container;
 use crate::lxc::definition::Defined;
 use crate::preflight::entry;
@@ -62,7 +62,7 @@ impl Inspect {
                 Failure::msg(Exit::Other, format!("{} is not a snapshot: {e}", file.display()))
                     .hint("lxc-cr inspect --json prints one")
             })?;
-            return Ok(differences(&before, &snapshot));
+            return differences(&before, &snapshot, self.json);
         }
         print(&match self.json {
             true => snapshot.to_json().or_exit(Exit::Other)? + "\n",
@@ -72,26 +72,47 @@ impl Inspect {
     }
 }
 
-fn differences(before: &Snapshot, after: &Snapshot) -> ExitCode {
+fn differences(before: &Snapshot, after: &Snapshot, json: bool) -> Result<ExitCode> {
     let found = compare(before, after);
-    for difference in &found {
-        let value =
-            |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), on_one_line);
-        let class = match difference.state.class {
-            Class::Varies => "varies",
-            Class::Bearable => "bearable",
-            Class::Breaks => "breaks",
-            Class::Weakens => "weakens",
-        };
-        print_line(&format!(
-            "{}: {} ({class}): {} before, {} now",
-            difference.subject,
-            difference.state.name,
-            value(&difference.before),
-            value(&difference.after)
-        ));
+    if json {
+        let rows: Vec<_> = found.iter().map(as_json).collect();
+        print_json(&serde_json::json!({ "version": 1, "changed": false, "differences": rows }))?;
+    } else {
+        found.iter().for_each(|difference| print_line(&as_line(difference)));
     }
-    if found.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(Exit::Other.code()) }
+    let exit = if found.is_empty() { Exit::Done } else { Exit::Other };
+    Ok(ExitCode::from(exit.code()))
+}
+
+fn class(difference: &Difference) -> &'static str {
+    match difference.state.class {
+        Class::Varies => "varies",
+        Class::Bearable => "bearable",
+        Class::Breaks => "breaks",
+        Class::Weakens => "weakens",
+    }
+}
+
+fn as_json(difference: &Difference) -> serde_json::Value {
+    serde_json::json!({
+        "subject": difference.subject,
+        "state": difference.state.name,
+        "class": class(difference),
+        "before": difference.before,
+        "after": difference.after,
+    })
+}
+
+fn as_line(difference: &Difference) -> String {
+    let value = |value: &Option<String>| value.as_deref().map_or("nothing".to_owned(), on_one_line);
+    format!(
+        "{}: {} ({}): {} before, {} now",
+        difference.subject,
+        difference.state.name,
+        class(difference),
+        value(&difference.before),
+        value(&difference.after)
+    )
 }
 
 fn in_words(snapshot: &Snapshot) -> String {

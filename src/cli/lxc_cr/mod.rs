@@ -13,6 +13,7 @@ mod remove;
 mod resume;
 mod show;
 mod suspend;
+mod told;
 mod verify;
 
 use std::process::ExitCode;

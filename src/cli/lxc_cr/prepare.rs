@@ -17,7 +17,7 @@ use crate::prepare::host::{self};
 use crate::prepare::init::Init;
 use crate::prepare::installed::Installed;
 use crate::prepare::undo::Undone;
-use crate::settings;
+use crate::settings::{self, Settings};
 
 /// Configure a container, or the host, for checkpoints
 ///
@@ -74,8 +74,8 @@ pub(super) struct Prepare {
     #[arg(long, value_name = "IFACE", value_parser = spec::interface)]
     port: Option<String>,
 
-    /// With --host: print as JSON
-    #[arg(long, conflicts_with_all = ["apply", "undo"])]
+    /// Print the result as JSON
+    #[arg(long)]
     json: bool,
 }
 
@@ -87,13 +87,8 @@ impl Prepare {
             return self.of_host();
         }
         // clap does not ask for --host where a name forbids it.
-        let of_host = [
-            self.apply,
-            self.json,
-            self.bridge.is_some(),
-            self.address.is_some(),
-            self.port.is_some(),
-        ];
+        let of_host =
+            [self.apply, self.bridge.is_some(), self.address.is_some(), self.port.is_some()];
         if of_host.contains(&true) {
             return Err(Failure::msg(Exit::Usage, "these options are for the host")
                 .hint("add --host, without a name"));
@@ -115,6 +110,9 @@ impl Prepare {
         let plan = container::plan(&defined, &Installed::find()?, init)?;
         let map = if plan.id_map { "with an id map" } else { "without an id map" };
         let what = format!("{}, {map}", plan.init);
+        if self.json {
+            return self.apply_for_programs(&defined, &plan);
+        }
         let Some(change) = &plan.change else {
             self.say(&format!("{}{name}: nothing to do: it is prepared ({what})\n", plan.notes));
             return Ok(ExitCode::SUCCESS);
@@ -132,6 +130,24 @@ impl Prepare {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The same, told as JSON.
+    fn apply_for_programs(&self, defined: &Defined, plan: &container::Plan) -> Result<ExitCode> {
+        let changed = plan.change.is_some() && !self.dry_run;
+        if changed {
+            container::apply(defined, plan, &container::hold(defined)?)?;
+        }
+        print_json(&serde_json::json!({
+            "version": 1,
+            "changed": changed,
+            "container": defined.name.as_str(),
+            "init": plan.init.to_string(),
+            "has_id_map": plan.id_map,
+            "changes": as_json(plan.change.as_slice()),
+            "findings": plan.notes,
+        }))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
     fn of_host(&self) -> Result<ExitCode> {
         if self.undo {
             return self.tell_undone("host", &host::undo()?);
@@ -144,11 +160,8 @@ impl Prepare {
             port: self.port.clone(),
         };
         let plan = host::look(&spec, &settings)?;
-        let exit =
-            ExitCode::from(if plan.findings.blocked() { Exit::Refused } else { Exit::Done }.code());
         if self.json {
-            print_json(&plan.told())?;
-            return Ok(exit);
+            return self.host_for_programs(&spec, &settings, &plan);
         }
         if self.apply || self.dry_run {
             let diffs: String = plan.changes.iter().map(Change::diff).collect();
@@ -156,7 +169,7 @@ impl Prepare {
         }
         if !self.apply {
             self.say(&host_in_words(&plan, self.dry_run));
-            return Ok(exit);
+            return Ok(exit_of(&plan));
         }
         let told = host::apply(&plan)?;
         let files = plan.changes.iter().map(|c| format!("{} is written", c.path.display()));
@@ -169,7 +182,34 @@ impl Prepare {
         // What was found before may be gone now; what only the user can mend is not.
         let left = host::look(&spec, &settings)?;
         self.say(&host_in_words(&left, false));
-        Ok(ExitCode::from(if left.findings.blocked() { Exit::Refused } else { Exit::Done }.code()))
+        Ok(exit_of(&left))
+    }
+
+    /// The same, told as JSON: after --apply the findings are those that are left.
+    fn host_for_programs(
+        &self,
+        spec: &BridgeSpec,
+        settings: &Settings,
+        plan: &host::Plan,
+    ) -> Result<ExitCode> {
+        let left = match self.apply {
+            true => {
+                host::apply(plan)?;
+                Some(host::look(spec, settings)?)
+            }
+            false => None,
+        };
+        let now = left.as_ref().unwrap_or(plan);
+        print_json(&serde_json::json!({
+            "version": 1,
+            "changed": self.apply && !plan.is_nothing(),
+            "ready": !now.findings.blocked(),
+            "findings": now.findings,
+            "changes": as_json(&plan.changes),
+            "actions": plan.deeds(),
+            "advice": plan.advice,
+        }))?;
+        Ok(exit_of(now))
     }
 
     fn say(&self, text: &str) {
@@ -181,16 +221,36 @@ impl Prepare {
     /// What was not undone is a failure, after all that was.
     fn tell_undone(&self, subject: &str, undone: &Undone) -> Result<ExitCode> {
         let text: String = undone.told.iter().map(|line| format!("{subject}: {line}\n")).collect();
-        self.say(&text);
+        if self.json {
+            print_json(&serde_json::json!({
+                "version": 1,
+                "changed": !undone.told.is_empty(),
+                "undone": undone.told,
+                "left": undone.left,
+            }))?;
+        } else {
+            self.say(&text);
+        }
         if !undone.left.is_empty() {
             return Err(Failure::msg(Exit::RollbackIncomplete, undone.left.join("; "))
                 .hint("take it out by hand; all else is undone"));
         }
-        if undone.told.is_empty() {
+        if undone.told.is_empty() && !self.json {
             self.say(&format!("{subject}: nothing to undo\n"));
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Each file that is written, with the difference that this makes.
+fn as_json(changes: &[Change]) -> Vec<serde_json::Value> {
+    let row = |change: &Change| serde_json::json!({ "path": change.path, "diff": change.diff() });
+    changes.iter().map(row).collect()
+}
+
+/// Refused where something stands in the way of every checkpoint on this host.
+fn exit_of(plan: &host::Plan) -> ExitCode {
+    ExitCode::from(if plan.findings.blocked() { Exit::Refused } else { Exit::Done }.code())
 }
 
 /// What was found, and what would be done about it.

@@ -10,6 +10,7 @@ use super::suspend::{AT_SHUTDOWN, member, nobody};
 use crate::cli::common::{on_one_line, start_log};
 use crate::cli::logger;
 use crate::cli::lxc_cr::batch::{Several, Summary, Terms, all_containers};
+use crate::cli::lxc_cr::told::Told;
 use crate::cli::restart::{self, Restart};
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::command::Client;
@@ -24,6 +25,9 @@ use crate::store::{known, resume_mark, status};
 use crate::suspend::order::{Batch, Member, batches, reversed};
 use crate::sys::signals::Signals;
 use crate::sys::systemd_journal::Priority;
+
+/// What becomes of a container, for programs.
+const RESUMED: &str = "resumed";
 
 /// Bring back containers that lxc-cr suspend or lxc-checkpoint has suspended
 ///
@@ -59,15 +63,21 @@ impl Resume {
                     if self.if_suspended
                         && !resume_mark::is_marked(&terms.lxcpath.container_dir(one))? =>
                 {
+                    let told = Told::begin(&self.several, &terms, []);
+                    told.about_several(&Summary::default(), RESUMED)?;
                     return Ok(ExitCode::SUCCESS);
                 }
-                [one] => return self.one(one, &terms),
+                [one] => {
+                    let told = Told::begin(&self.several, &terms, [one]);
+                    return told.about_one(one, RESUMED, self.one(one, &terms));
+                }
                 names => self.named(names, &terms)?,
             },
             (true, _) => self.waiting(&terms)?,
         };
         let batches = batches(members, self.several.groups());
         let signals = Signals::of_termination().context("take signals")?;
+        let told = Told::begin(&self.several, &terms, batches.iter().flat_map(|b| &b.names));
         let summary = self.several.run(&["resume"], &batches, &terms, &signals)?;
         summary.left_out.iter().for_each(|name| {
             terms.tell(name, Priority::Warning, "it stays suspended: we were interrupted");
@@ -75,6 +85,7 @@ impl Resume {
         if summary.interrupted == Some(libc::SIGTERM) {
             self.suspend_again(&summary, batches, &signals)?;
         }
+        told.about_several(&summary, RESUMED)?;
         summary.outcome()
     }
 
@@ -88,6 +99,7 @@ impl Resume {
             lxc: self.several.of(name),
             dir: (!is_marked).then(|| images.clone()),
             timeout: Some(self.time_of(name, terms)),
+            reported: self.several.json,
             ..Restart::default()
         };
         let failure = match restart::run(&restart) {
@@ -198,7 +210,7 @@ impl Resume {
                     .names
                     .into_iter()
                     .filter(|name| {
-                        summary.ended.iter().any(|(ended, _)| ended == name) && runs(name)
+                        summary.ended.iter().any(|ended| ended.name == *name) && runs(name)
                     })
                     .collect(),
                 ..batch

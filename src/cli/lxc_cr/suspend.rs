@@ -10,6 +10,7 @@ use super::check;
 use crate::cli::common::{action_script, on_one_line, print_json, print_line, start_log};
 use crate::cli::logger;
 use crate::cli::lxc_cr::batch::{Several, Terms, all_containers};
+use crate::cli::lxc_cr::told::Told;
 use crate::cli::progress::Progress;
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::container;
@@ -42,10 +43,6 @@ pub(super) struct Suspend {
     #[arg(long)]
     dry_run: bool,
 
-    /// Print the result of --dry-run as JSON
-    #[arg(long, requires = "dry_run")]
-    json: bool,
-
     /// Shut down by lxc-stop what cannot be suspended, as --all does
     #[arg(long)]
     or_shut_down: bool,
@@ -65,23 +62,28 @@ impl Suspend {
                 (false, names) => names,
                 (true, _) => self.opted_in(&terms)?.into_iter().map(|member| member.name).collect(),
             };
-            return rehearse(&names, &terms, self.all || self.or_shut_down, self.json);
+            return rehearse(&names, &terms, self.all || self.or_shut_down, self.several.json);
         }
         let members = match (self.all, self.several.containers()?) {
             (false, names) => match names.as_slice() {
                 [] => return Err(nobody()),
-                [one] => return self.one(one, &terms),
+                [one] => {
+                    let told = Told::begin(&self.several, &terms, [one]);
+                    return told.about_one(one, "suspended", self.one(one, &terms));
+                }
                 names => names.iter().map(|name| member(name, &terms)).collect::<Result<_>>()?,
             },
             (true, _) => self.opted_in(&terms)?,
         };
         let batches = reversed(batches(members, self.several.groups()));
         let signals = Signals::of_termination().context("take signals")?;
+        let told = Told::begin(&self.several, &terms, batches.iter().flat_map(|b| &b.names));
         let words = if self.all || self.or_shut_down { AT_SHUTDOWN } else { &AT_SHUTDOWN[..1] };
         let summary = self.several.run(words, &batches, &terms, &signals)?;
         summary.left_out.iter().for_each(|name| {
             terms.tell(name, Priority::Warning, "it keeps running: the command was interrupted")
         });
+        told.about_several(&summary, "suspended")?;
         summary.outcome()
     }
 
@@ -108,7 +110,7 @@ impl Suspend {
                 let (size, dir) = (bytes(done.size), done.images.display());
                 let text = format!("suspended: {size} in {dir} ({})", seconds(done.took));
                 logger::keep(Priority::Info, &text);
-                if !self.several.quiet {
+                if !self.several.quiet && !self.several.json {
                     print_line(&format!("{name}: {text}"));
                 }
                 Ok(ExitCode::SUCCESS)

@@ -21,7 +21,6 @@ mod tools;
 use std::path::Path;
 
 use anyhow::Context;
-use serde::Serialize;
 
 use self::bridge::Manager;
 pub use self::root::Root;
@@ -76,21 +75,6 @@ pub struct Plan {
     pub advice: Vec<String>,
 }
 
-/// A plan as `--json` prints it.
-#[derive(Debug, Serialize)]
-pub struct Told<'a> {
-    ready: bool,
-    findings: &'a Findings,
-    changes: Vec<ToldChange>,
-    deeds: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct ToldChange {
-    path: String,
-    diff: String,
-}
-
 impl Plan {
     /// Whether there is nothing to do.
     pub fn is_nothing(&self) -> bool {
@@ -100,21 +84,6 @@ impl Plan {
     /// What is done to the running host, in words.
     pub fn deeds(&self) -> Vec<String> {
         self.deeds.iter().map(ToString::to_string).collect()
-    }
-
-    /// All of it for `--json`.
-    pub fn told(&self) -> Told<'_> {
-        let changes = self
-            .changes
-            .iter()
-            .map(|c| ToldChange { path: c.path.display().to_string(), diff: c.diff() })
-            .collect();
-        Told {
-            ready: !self.findings.blocked(),
-            findings: &self.findings,
-            changes,
-            deeds: self.deeds(),
-        }
     }
 }
 

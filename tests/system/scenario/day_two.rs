@@ -1,6 +1,6 @@
 //! The second day: checkpoints that lie for a while, and what is known of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -13,11 +13,11 @@ use crate::harness::culprit::Culprits;
 use crate::harness::run::{Run, patient};
 
 /// `lxc-cr SUBCOMMAND` without a container, below the world's LXC path.
-fn lxc_cr(world: &World, subcommand: &str) -> Run {
+pub(super) fn lxc_cr(world: &World, subcommand: &str) -> Run {
     Run::ours("lxc-cr").args([subcommand, "-P"]).arg(world.lxcpath())
 }
 
-fn json(run: Run) -> serde_json::Value {
+pub(super) fn json(run: Run) -> serde_json::Value {
     serde_json::from_str(&run.arg("--json").ok().stdout).unwrap()
 }
 
@@ -384,108 +384,4 @@ pub fn the_next_shutdown_is_rehearsed(world: &World) {
     );
     assert_eq!([&good, &blocked, &unnoticed].map(|container| container.init_pid()), before);
     [&good, &blocked, &unnoticed].iter().for_each(|container| container.kill());
-}
-
-const JSON: &str = include_str!("../../../docs/json.md");
-
-/// The fields that a section of docs/json.md has, each with whether it may be missing.
-fn documented(section: &str) -> BTreeMap<String, bool> {
-    let text = JSON
-        .split(&format!("\n## {section}\n"))
-        .nth(1)
-        .unwrap_or_else(|| panic!("{section} is not documented"));
-    let text = text.split("\n## ").next().unwrap();
-    let mut fields = BTreeMap::new();
-    for cell in text
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once(" |"))
-        .map(|(cell, _)| cell)
-    {
-        for field in cell.split(", `") {
-            let (name, rest) = field.split_once('`').unwrap();
-            fields.insert(name.to_owned(), rest == "?");
-        }
-    }
-    fields
-}
-
-/// The paths of all fields of a value: `checkpoints[].size_bytes`.
-fn fields(value: &serde_json::Value, at: &str, found: &mut BTreeSet<String>) {
-    match value {
-        serde_json::Value::Object(fields_of) => {
-            for (name, value) in fields_of {
-                let path = if at.is_empty() { name.clone() } else { format!("{at}.{name}") };
-                // What a process or a file is told by has fields of its own.
-                match value {
-                    serde_json::Value::Array(_) => found.insert(format!("{path}[]")),
-                    _ => found.insert(path.clone()),
-                };
-                if !path.ends_with(".where") {
-                    fields(value, &path, found);
-                }
-            }
-        }
-        serde_json::Value::Array(values) if values.iter().any(serde_json::Value::is_object) => {
-            values.iter().for_each(|value| fields(value, &format!("{at}[]"), found));
-        }
-        _ => {}
-    }
-}
-
-/// What each command prints for programs is what docs/json.md says, no field more and none less.
-pub fn json_is_as_documented(world: &World) {
-    let container = prepared(world, "web", "");
-    container.start();
-    let made = json(container.ours("lxc-checkpoint").args(["--keep", "--label", "good"]));
-    container.ours("lxc-checkpoint").arg("--keep").ok();
-    let verified = json(container.lxc_cr("verify"));
-    let listed = json(container.lxc_cr("list"));
-    let checked = json(lxc_cr(world, "check").arg("--all"));
-    let rehearsed = json(container.lxc_cr("suspend").arg("--dry-run"));
-    let pruned = json(container.lxc_cr("prune").args(["--dry-run", "--keep-last", "1"]));
-    let removed = json(lxc_cr(world, "remove").arg(made["directory"].as_str().unwrap()));
-    let shown =
-        json(lxc_cr(world, "show").arg(listed["checkpoints"][1]["directory"].as_str().unwrap()));
-    for (section, value) in [
-        ("lxc-checkpoint", &made),
-        ("lxc-cr list", &listed),
-        ("lxc-cr verify", &verified),
-        ("lxc-cr prune", &pruned),
-        ("lxc-cr remove", &removed),
-        ("lxc-cr check", &checked),
-        ("lxc-cr suspend", &rehearsed),
-    ] {
-        let (documented, mut found) = (documented(section), BTreeSet::new());
-        fields(value, "", &mut found);
-        for field in &found {
-            let plain = field.strip_suffix("[]").unwrap_or(field);
-            assert!(
-                documented.contains_key(field) || documented.contains_key(plain),
-                "{section}: {field} in {value:#}"
-            );
-        }
-        for (field, may_be_missing) in &documented {
-            assert!(*may_be_missing || found.contains(field), "{section}: no {field} in {value:#}");
-        }
-        assert_eq!(value["version"], 1, "{section}");
-    }
-    assert_eq!(
-        (&shown["version"], shown["size_bytes"].is_u64()),
-        (&serde_json::json!(1), true),
-        "{shown:#}"
-    );
-    let time = listed["checkpoints"][0]["created"].as_str().unwrap();
-    assert!(time.len() >= 20 && time.as_bytes()[10] == b'T', "{time}");
-
-    let metrics = world.lxcpath().join("lxc_cr.prom");
-    lxc_cr(world, "list").arg("--prometheus").arg(&metrics).ok();
-    let text = fs::read_to_string(&metrics).unwrap();
-    let line = |name: &str| {
-        text.lines().any(|line| line.starts_with(&format!("{name}{{container=\"web\",")))
-    };
-    assert!(
-        line("lxc_cr_checkpoint_frozen_seconds") && line("lxc_cr_checkpoint_size_bytes"),
-        "{text}"
-    );
-    container.kill();
 }

@@ -16,6 +16,7 @@ pub mod inspect;
 pub mod inspected;
 pub mod interfaces;
 pub mod interop;
+pub mod json;
 pub mod kills;
 pub mod lazy;
 pub mod limits;
