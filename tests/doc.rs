@@ -239,15 +239,23 @@ fn bash_completes_options_containers_and_checkpoints() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
     let lxcpath = dir.path().join("lxc");
+    const TIMES: [&str; 2] = ["2026-11-30T22:04:10", "2026-12-01T22:04:10"];
     for place in ["web/dump", "web/before", "web/rootfs", "db"] {
         fs::create_dir_all(lxcpath.join(place)).unwrap();
     }
     for image in ["web/dump", "web/before"] {
         fs::write(lxcpath.join(image).join("inventory.img"), "").unwrap();
     }
+    for time in TIMES {
+        fs::create_dir_all(lxcpath.join("web/checkpoints").join(time)).unwrap();
+        fs::write(lxcpath.join("web/checkpoints").join(time).join("inventory.img"), "").unwrap();
+    }
     // Stands in for LXC's two programs, which need not be on this machine.
     for (name, text) in [
-        ("lxc-ls", format!("ls ${{3:-{}}}", lxcpath.display())),
+        (
+            "lxc-ls",
+            format!("[ \"$2\" = --running ] && echo db || ls ${{3:-{}}}", lxcpath.display()),
+        ),
         ("lxc-config", format!("echo {}", lxcpath.display())),
     ] {
         let program = dir.path().join(name);
@@ -259,6 +267,23 @@ fn bash_completes_options_containers_and_checkpoints() {
     assert_eq!(complete(&["lxc-restart", "w"], at), ["web"]);
     assert_eq!(complete(&["lxc-checkpoint", "--name", "=", "d"], at), ["db"]);
     assert_eq!(complete(&["lxc-restart", "-n", "web", "-D", "d"], at), ["dump"]);
+    // Only what runs can be checkpointed, suspended or inspected.
+    assert_eq!(complete(&["lxc-checkpoint", "-n", ""], at), ["db"]);
+    assert_eq!(complete(&["lxc-checkpoint", ""], at), ["db"]);
+    assert_eq!(complete(&["lxc-checkpoint", "-r", "-n", ""], at), ["db", "web"]);
+    assert_eq!(complete(&["lxc-cr", "suspend", ""], at), ["db"]);
+    assert_eq!(complete(&["lxc-cr", "resume", ""], at), ["db", "web"]);
+    let all = ["latest", TIMES[0], TIMES[1]];
+    assert_eq!(complete(&["lxc-restart", "-n", "web", "--at", ""], at), all);
+    assert_eq!(complete(&["lxc-restart", "web", "--at", "2026-12"], at), [TIMES[1]]);
+    // Bash takes a colon for the end of a word: only what follows it is put in.
+    let line = ["lxc-restart", "web", "--at", "2026-12-01T22", ":", "0"];
+    assert_eq!(complete(&line, at), ["04:10"]);
+    assert_eq!(complete(&line[..5], at), ["04:10"]);
+    assert_eq!(complete(&["lxc-cr", "show", "w"], at), ["web"]);
+    assert_eq!(complete(&["lxc-cr", "show", "../web/du"], at), ["../web/dump"]);
+    assert_eq!(complete(&["lxc-cr", "prepare", "--host", "--port", "lo"], at), ["lo"]);
+    assert!(!complete(&["lxc-cr", "prepare", "--host", "--bridge", ""], at).contains(&"db".into()));
     assert_eq!(complete(&["lxc-restart", "-n", "web", "--rep"], at), ["--replace"]);
     assert_eq!(complete(&["lxc-restart", "-l", "WA"], at), ["WARN"]);
     assert_eq!(complete(&["lxc-cr", "rec"], at), ["recover"]);

@@ -1,8 +1,8 @@
 //! Completions for bash, zsh and fish, made of the commands' definitions.
 //!
-//! What an option's value is tells its name in the help: `NAME` is a container, the `DIR` of `-D` a
+//! The name of a value in the help says what it is: `NAME` is a container, the `DIR` of `-D` a
 //! checkpoint, `PATH` and any other `DIR` a directory, `FILE` a file. So new options and
-//! subcommands need nothing here. (The static generators of clap_complete cannot ask a program for
+//! subcommands need nothing here, but for commands that work on running containers only. (The static generators of clap_complete cannot ask a program for
 //! names, and its dynamic one would have to be in our commands.)
 
 use clap::{Arg, ArgAction, Command};
@@ -20,7 +20,15 @@ enum Value {
     /// The option takes none.
     Nothing,
     Container,
+    /// One that runs.
+    Running,
+    /// A container, or a checkpoint's directory once there is a slash.
+    ContainerOrDirectory,
     Checkpoint,
+    /// One of a container's list, by its time.
+    Kept,
+    Bridge,
+    Interface,
     Directory,
     File,
     OneOf(Vec<String>),
@@ -28,7 +36,10 @@ enum Value {
     Free,
 }
 
-fn value(arg: &Arg) -> Value {
+/// Those that work on a container that runs.
+const OF_RUNNING: [&str; 4] = ["lxc-checkpoint", "check", "inspect", "suspend"];
+
+fn value(command: &Command, arg: &Arg) -> Value {
     if !matches!(arg.get_action(), ArgAction::Set | ArgAction::Append) {
         return Value::Nothing;
     }
@@ -38,8 +49,12 @@ fn value(arg: &Arg) -> Value {
         return Value::OneOf(possible);
     }
     match arg.get_value_names().and_then(|names| names.first()).map_or("", |n| n.as_str()) {
-        // Where a directory may be named as well, a name is what cannot be typed by heart.
-        "NAME" | "NAME|DIR" | "DIR|NAME" => Value::Container,
+        "NAME" if arg.get_long() == Some("bridge") => Value::Bridge,
+        "NAME" if OF_RUNNING.contains(&command.get_name()) => Value::Running,
+        "NAME" => Value::Container,
+        "NAME|DIR" | "DIR|NAME" => Value::ContainerOrDirectory,
+        "IFACE" => Value::Interface,
+        "latest|TIME|LABEL" => Value::Kept,
         "DIR" if arg.get_long() == Some("checkpoint-dir") => Value::Checkpoint,
         "DIR" | "PATH" => Value::Directory,
         "FILE" => Value::File,
@@ -113,10 +128,15 @@ pub fn bash(command: &Command) -> String {
 fn bash_words(command: &Command, indent: &str) -> String {
     let mut text = format!("{indent}case $prev in\n");
     for arg in options(command) {
-        let action = match value(arg) {
+        let action = match value(command, arg) {
             Value::Nothing => continue,
             Value::Container => "_lxc_cr_containers".to_owned(),
+            Value::Running => "_lxc_cr_running".to_owned(),
+            Value::ContainerOrDirectory => "_lxc_cr_containers_or_paths".to_owned(),
             Value::Checkpoint => "_lxc_cr_checkpoints".to_owned(),
+            Value::Kept => "_lxc_cr_kept".to_owned(),
+            Value::Bridge => "_lxc_cr_bridges".to_owned(),
+            Value::Interface => "_lxc_cr_interfaces".to_owned(),
             Value::Directory => "_lxc_cr_paths -d".to_owned(),
             Value::File => "_lxc_cr_paths -f".to_owned(),
             Value::OneOf(words) => format!("_lxc_cr_words \"{}\"", words.join(" ")),
@@ -128,15 +148,22 @@ fn bash_words(command: &Command, indent: &str) -> String {
     text.push_str(&format!("{indent}esac\n{indent}case $cur in\n"));
     // A question mark is a pattern for nobody here: the words are quoted.
     text.push_str(&format!("{indent}    -*) _lxc_cr_words \"{}\" ;;\n", all.join(" ")));
-    if takes_container(command) {
-        text.push_str(&format!("{indent}    *) _lxc_cr_containers ;;\n"));
+    if let Some(names) = container_of(command) {
+        text.push_str(&format!("{indent}    *) _lxc_cr_{names} ;;\n"));
     }
     text.push_str(&format!("{indent}esac\n"));
     text
 }
 
-fn takes_container(command: &Command) -> bool {
-    shown(command).any(|arg| arg.is_positional() && matches!(value(arg), Value::Container))
+/// The function that gives the names for a command without an option, where it takes some.
+fn container_of(command: &Command) -> Option<&'static str> {
+    let mut positional = shown(command).filter(|arg| arg.is_positional());
+    positional.find_map(|arg| match value(command, arg) {
+        Value::Container => Some("containers"),
+        Value::Running => Some("running"),
+        Value::ContainerOrDirectory => Some("containers_or_paths"),
+        _ => None,
+    })
 }
 
 /// A file for zsh's `fpath`.
@@ -169,10 +196,15 @@ pub fn zsh(command: &Command) -> String {
 fn zsh_arguments(command: &Command, indent: &str) -> String {
     let mut lines = vec![format!("{indent}_arguments -s -S")];
     for arg in shown(command) {
-        let action = match value(arg) {
+        let action = match value(command, arg) {
             Value::Nothing => String::new(),
             Value::Container => ":container:_lxc_cr_containers".to_owned(),
+            Value::Running => ":container:_lxc_cr_running".to_owned(),
+            Value::ContainerOrDirectory => ":container:_lxc_cr_containers_or_paths".to_owned(),
             Value::Checkpoint => ":checkpoint:_lxc_cr_checkpoints".to_owned(),
+            Value::Kept => ":checkpoint:_lxc_cr_kept".to_owned(),
+            Value::Bridge => ":bridge:_lxc_cr_bridges".to_owned(),
+            Value::Interface => ":interface:_lxc_cr_interfaces".to_owned(),
             Value::Directory => ":directory:_files -/".to_owned(),
             Value::File => ":file:_files".to_owned(),
             Value::OneOf(words) => format!(":value:({})", words.join(" ")),
@@ -240,9 +272,14 @@ pub fn fish(command: &Command) -> String {
 fn fish_lines(name: &str, command: &Command, condition: &str) -> String {
     let mut text = String::new();
     for arg in options(command) {
-        let value = match value(arg) {
+        let value = match value(command, arg) {
             Value::Nothing => " -f".to_owned(),
             Value::Container => " -x -a '(__lxc_cr_containers)'".to_owned(),
+            Value::Running => " -x -a '(__lxc_cr_running)'".to_owned(),
+            Value::ContainerOrDirectory => " -x -a '(__lxc_cr_containers_or_paths)'".to_owned(),
+            Value::Kept => " -x -a '(__lxc_cr_kept)'".to_owned(),
+            Value::Bridge => " -x -a '(__lxc_cr_bridges)'".to_owned(),
+            Value::Interface => " -x -a '(__lxc_cr_interfaces)'".to_owned(),
             Value::Checkpoint => {
                 " -x -a '(__lxc_cr_checkpoints; __fish_complete_directories)'".to_owned()
             }
@@ -258,8 +295,8 @@ fn fish_lines(name: &str, command: &Command, condition: &str) -> String {
             fish_quote(&help(arg))
         ));
     }
-    if takes_container(command) {
-        text.push_str(&format!("complete -c {name} -f{condition} -a '(__lxc_cr_containers)'\n"));
+    if let Some(names) = container_of(command) {
+        text.push_str(&format!("complete -c {name} -f{condition} -a '(__lxc_cr_{names})'\n"));
     }
     text
 }
