@@ -34,6 +34,8 @@ if [ $# != 1 ] || [ ! -e "$1" ]; then fail "not one package in $packages: $*"; f
 package=$1
 lxc=$(lxc-checkpoint --version)
 case $lxc in [0-9]*) ;; *) fail "lxc-checkpoint is not LXC's own: $lxc" ;; esac
+# The test host has it for its own programs.
+rmdir /var/lib/lxc-cr 2>/dev/null || true
 files >"$work/before"
 
 # The same with a lower version and another default, as the previous build.
@@ -60,13 +62,39 @@ lxc-restart -n test-lxc
 [ "$(lxc-info -n test-lxc -sH)" = RUNNING ] || fail "it does not run again"
 lxc-stop -k -n test-lxc
 
-step "remove: LXC's own is back, the settings stay"
+step "remove: LXC's own is back, the settings stay, and prepared containers are known and start"
+cp /var/lib/lxc/test-lxc/config "$work/config"
+lxc-cr prepare -n test-lxc --init busybox >"$work/log" 2>&1 || { cat "$work/log"; fail "prepare"; }
+cp -a /var/lib/lxc/test-lxc /var/lib/lxc/renamed
+sed -i 's|lxc/test-lxc/|lxc/renamed/|; s|= test-lxc$|= renamed|' /var/lib/lxc/renamed/config
+lxc-start -n test-lxc
+lxc-wait -n test-lxc -s RUNNING -t 20
+lxc-start -n renamed
+lxc-wait -n renamed -s RUNNING -t 20
+lxc-checkpoint -n renamed >"$work/log" 2>&1 || { cat "$work/log"; fail "suspend"; }
 dpkg -r lxc-cr >"$work/log" 2>&1 || { cat "$work/log"; fail "remove"; }
+grep -q '^  renamed .*suspended' "$work/log" || { cat "$work/log"; fail "a suspended container is not named"; }
+[ "$(lxc-info -n test-lxc -sH)" = RUNNING ] || fail "LXC does not know the container any more"
+[ "$(lxc-ls -1 | grep -c -e '^test-lxc *$' -e '^renamed *$')" = 2 ] || fail "lxc-ls does not list them"
+lxc-stop -k -n test-lxc
+for name in test-lxc renamed; do
+    lxc-start -n $name
+    lxc-wait -n $name -s RUNNING -t 20
+    lxc-stop -k -n $name
+done
 says /usr/bin/lxc-checkpoint "$lxc"
 [ -z "$(dpkg-divert --list lxc-cr)" ] || fail "diversions are left: $(dpkg-divert --list lxc-cr)"
 [ -e /etc/lxc/lxc-cr.toml ] || fail "the settings are gone after a removal"
 
+step "purge: an include that a container names stays, and says so"
+dpkg -P lxc-cr >"$work/log" 2>&1 || { cat "$work/log"; fail "purge"; }
+grep -q 'lxc-cr.conf stays: .*/renamed/config' "$work/log" || { cat "$work/log"; fail "nothing is said of the include"; }
+lxc-info -n renamed -s >"$work/log" 2>&1 || { cat "$work/log"; fail "LXC does not know the container any more"; }
+rm -rf /var/lib/lxc/renamed /var/lib/lxc/test-lxc/lxc-cr.prepare
+cp "$work/config" /var/lib/lxc/test-lxc/config
+
 step "purge: all is as before"
+dpkg -i "$package" >"$work/log" 2>&1 || { cat "$work/log"; fail "install again"; }
 dpkg -P lxc-cr >"$work/log" 2>&1 || { cat "$work/log"; fail "purge"; }
 # What a container that has run leaves in any case.
 rm -rf /run/lxc /run/lock/lxc /run/criu.kdat /var/lib/lxc/test-lxc/dump

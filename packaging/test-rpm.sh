@@ -16,9 +16,10 @@ if [ $# != 1 ] || [ ! -e "$1" ]; then fail "not one package in $packages: $*"; f
 package=$1
 
 # What the package's scripts need, and rpm's books.
-mkdir -p "$root/bin" "$root/usr/bin" "$root/etc"
+mkdir -p "$root/bin" "$root/usr/bin" "$root/etc" "$root/dev"
+mknod -m 666 "$root/dev/null" c 1 3
 cp "$(command -v busybox)" "$root/bin/busybox"
-for tool in sh mv ln rm mkdir dirname basename; do ln -s busybox "$root/bin/$tool"; done
+for tool in sh mv ln rm cp sed grep mkdir rmdir dirname basename; do ln -s busybox "$root/bin/$tool"; done
 rpm --root "$root" --initdb
 
 # LXC's files, with its version in each.
@@ -59,7 +60,7 @@ step "rpmlint"
 rpmlint --ignore-unused-rpmlintrc "$package" >"$work/lint" 2>&1 || true
 # Not wanted: what a distribution adds when it signs and publishes a package, and a tag that RPM has given up. And the
 # name of ours does not end with a language.
-not_ours='no-signature|no-packager-tag|no-group-tag|no-dependency-on locales-cr'
+not_ours='no-signature|no-packager-tag|no-group-tag|no-dependency-on locales-cr|hardlink-across-partition'
 if grep ' E: ' "$work/lint" | grep -Ev "$not_ours"; then fail "rpmlint"; fi
 
 with_rpm -i "$work/lxc-6.0.rpm"
@@ -72,6 +73,17 @@ with_rpm -U "$work/lxc-7.0.rpm"
 ours 7.0
 step "the same again, as an upgrade"
 with_rpm -U --force "$package"
+ours 7.0
+step "remove: what containers name stays"
+mkdir -p "$root/var/lib/lxc/web"
+printf 'lxc.include = %s\nlxc.seccomp.profile = %s\n' /usr/share/lxc/config/lxc-cr.conf \
+    /usr/share/lxc-cr/systemd/no-bpf.seccomp >"$root/var/lib/lxc/web/config"
+with_rpm -e lxc-cr
+[ -s "$root/usr/share/lxc/config/lxc-cr.conf" ] || fail "an include that a container names is gone"
+[ -s "$root/usr/share/lxc-cr/systemd/no-bpf.seccomp" ] || fail "a profile that a container names is gone"
+[ ! -e "$root/usr/share/lxc/config/lxc-cr-systemd.conf" ] || fail "an include that no container names stays"
+rm -rf "$root/var/lib/lxc/web"
+with_rpm -i "$package"
 ours 7.0
 step "remove: all is as before"
 with_rpm -e lxc-cr
