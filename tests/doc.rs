@@ -56,7 +56,9 @@ fn options(help: &str) -> Vec<(String, String)> {
         .nth(1)
         .unwrap()
         .lines()
-        .take_while(|l| l.is_empty() || l.starts_with(' '))
+        .take_while(|l| !["Examples:", "Exit status:"].contains(l))
+        // The headings of groups.
+        .filter(|l| l.is_empty() || l.starts_with(' '))
     {
         let text = line.trim();
         let indent = line.len() - text.len();

@@ -57,7 +57,9 @@ fn fill(name: &str, hand: &str, commands: &[Command]) -> io::Result<String> {
 /// The options of a command, without a heading.
 fn options(command: &Command) -> io::Result<String> {
     let mut source = Vec::new();
-    Man::new(command.clone()).render_options_section(&mut source)?;
+    // The groups of the help would be sections of the manual.
+    let flat = command.clone().mut_args(|arg| arg.help_heading(None::<&'static str>));
+    Man::new(flat).render_options_section(&mut source)?;
     let text = String::from_utf8_lossy(&source);
     // Without its preamble, which says how an apostrophe is made, and without its heading.
     Ok(text

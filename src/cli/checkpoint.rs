@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, microseconds,
+    HOW, LxcOptions, absolute, action_script, below_options, fail, load_settings, microseconds,
     milliseconds, print, print_json, print_line, require_root, start_log, time, user_script,
 };
 use super::progress::Progress;
@@ -29,6 +29,16 @@ use crate::sys::clean_start;
 use crate::sys::systemd_journal::Priority;
 
 const PROGRAM: &str = "lxc-checkpoint";
+/// Headings of options in the help.
+const COPIES: &str = "Copies of memory while the container runs";
+const REHEARSAL: &str = "Rehearsal of the restore";
+const EXAMPLES: &str = "\
+  lxc-checkpoint web                     suspend; lxc-restart web brings it back
+  lxc-checkpoint web --keep              add to web's list; web goes on
+  lxc-checkpoint web -D /srv/web-1       write it there; web goes on
+  lxc-checkpoint web --precopy           stand still for less time
+  lxc-checkpoint web --timeout 5m        give up after five minutes
+";
 
 /// Checkpoint a running LXC container
 ///
@@ -37,7 +47,7 @@ const PROGRAM: &str = "lxc-checkpoint";
 /// tool, unless -s is given; and so it does with --keep, which adds a checkpoint to the container's
 /// list. lxc-cr prune removes old ones from there.
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
+#[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = below_options(EXAMPLES))]
 struct Arguments {
     #[command(flatten)]
     lxc: LxcOptions,
@@ -60,7 +70,7 @@ struct Arguments {
     label: Option<String>,
 
     /// Show CRIU's log while it works
-    #[arg(short = 'v', long)]
+    #[arg(help_heading = HOW, short = 'v', long)]
     verbose: bool,
 
     /// Stop the container once its checkpoint is complete
@@ -72,23 +82,23 @@ struct Arguments {
     leave_running: bool,
 
     /// Only copy memory while the container runs, to make a later checkpoint shorter
-    #[arg(short = 'p', long)]
+    #[arg(help_heading = COPIES, short = 'p', long)]
     pre_dump: bool,
 
     /// Build on the pre-dump in this directory, which is relative to the checkpoint's
-    #[arg(long, value_name = "DIR")]
+    #[arg(help_heading = COPIES, long, value_name = "DIR")]
     predump_dir: Option<PathBuf>,
 
     /// Also run this program at each of CRIU's actions
-    #[arg(short = 'A', long, value_name = "FILE")]
+    #[arg(help_heading = HOW, short = 'A', long, value_name = "FILE")]
     action_script: Option<PathBuf>,
 
     /// With -r: leave the container in the background (the default)
-    #[arg(short = 'd', long, conflicts_with = "foreground")]
+    #[arg(help_heading = HOW, short = 'd', long, conflicts_with = "foreground")]
     daemon: bool,
 
     /// With -r: stay until the container ends
-    #[arg(short = 'F', long)]
+    #[arg(help_heading = HOW, short = 'F', long)]
     foreground: bool,
 
     /// Replace an existing checkpoint in the directory
@@ -102,28 +112,28 @@ struct Arguments {
 
     /// Restore the container once beside itself before it is ended; WHEN is auto (where it costs
     /// little: the default), always (the default after --rehearse alone) or never
-    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    #[arg(help_heading = REHEARSAL, long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     rehearse: Option<Rehearse>,
 
     /// Copy memory in at most so many rounds while the container runs, so that it stands still for a
     /// shorter time; 0 for none [default: precopy of the
     /// settings; without a number: 8]
-    #[arg(long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
+    #[arg(help_heading = COPIES, long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
         conflicts_with_all = ["pre_dump", "predump_dir", "restore"])]
     precopy: Option<u32>,
 
     /// With --precopy: make no further round once the rest can be written within this time
     /// [default: max_downtime, 300ms]
-    #[arg(long, value_name = "TIME", value_parser = milliseconds)]
+    #[arg(help_heading = COPIES, long, value_name = "TIME", value_parser = milliseconds)]
     max_downtime: Option<u64>,
 
     /// The same as --rehearse=never
-    #[arg(long, conflicts_with = "rehearse")]
+    #[arg(help_heading = REHEARSAL, long, conflicts_with = "rehearse")]
     no_rehearse: bool,
 
     /// End the container although a rehearsal has shown that this state comes back different (see
     /// lxc-cr.toml(5))
-    #[arg(long, value_name = "STATE", value_delimiter = ',')]
+    #[arg(help_heading = REHEARSAL, long, value_name = "STATE", value_delimiter = ',')]
     accept: Vec<String>,
 
     /// For trials: nothing that was found beforehand stands in the way
@@ -135,19 +145,19 @@ struct Arguments {
     force: bool,
 
     /// Show what would be done, and CRIU's command line; do nothing
-    #[arg(long)]
+    #[arg(help_heading = HOW, long)]
     dry_run: bool,
 
     /// Print the result as JSON
-    #[arg(long, conflicts_with_all = ["dry_run", "foreground"])]
+    #[arg(help_heading = HOW, long, conflicts_with_all = ["dry_run", "foreground"])]
     json: bool,
 
     /// Give up and undo everything after this time: seconds, or with a unit like 5m
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(help_heading = HOW, long, value_name = "TIME", value_parser = time)]
     timeout: Option<u64>,
 
     /// Do not wait until the checkpoint is on disk
-    #[arg(long)]
+    #[arg(help_heading = HOW, long)]
     no_sync: bool,
 }
 

@@ -39,6 +39,16 @@ Exit status:
    9  checkpoint damaged or not usable here
   10  another operation holds this container";
 
+/// The heading of those options in the help; a command's own come first.
+pub(super) const COMMON: &str = "Options of every LXC tool";
+/// The heading of options that do not change what is done.
+pub(super) const HOW: &str = "How it works and what it prints";
+
+/// What stands below the options in a program's help.
+pub(super) fn below_options(examples: &str) -> String {
+    format!("Examples:\n  {examples}\n{EXIT_CODES}")
+}
+
 /// The options of every LXC tool.
 #[derive(Args, Clone, Debug, Default)]
 pub(crate) struct LxcOptions {
@@ -51,35 +61,35 @@ pub(crate) struct LxcOptions {
     pub positional: Option<String>,
 
     /// Containers are in this directory (LXCPATH)
-    #[arg(short = 'P', long = "lxcpath", value_name = "PATH")]
+    #[arg(help_heading = COMMON, short = 'P', long = "lxcpath", value_name = "PATH")]
     pub lxcpath: Option<PathBuf>,
 
     /// Read this configuration instead of the container's own
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = COMMON, long, value_name = "FILE")]
     pub rcfile: Option<PathBuf>,
 
     /// Write our own log to FILE
-    #[arg(short = 'o', long = "logfile", value_name = "FILE")]
+    #[arg(help_heading = COMMON, short = 'o', long = "logfile", value_name = "FILE")]
     pub logfile: Option<PathBuf>,
 
     /// How much is logged: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, CRIT, ALERT, FATAL
-    #[arg(short = 'l', long = "logpriority", value_name = "LEVEL")]
+    #[arg(help_heading = COMMON, short = 'l', long = "logpriority", value_name = "LEVEL")]
     pub logpriority: Option<String>,
 
     /// Print errors only
-    #[arg(short = 'q', long)]
+    #[arg(help_heading = COMMON, short = 'q', long)]
     pub quiet: bool,
 
     /// Show this help
-    #[arg(short = '?', long, short_alias = 'h', action = clap::ArgAction::Help)]
+    #[arg(help_heading = COMMON, short = '?', long, short_alias = 'h', action = clap::ArgAction::Help)]
     pub help: Option<bool>,
 
     /// Show a short usage message
-    #[arg(long, exclusive = true)]
+    #[arg(help_heading = COMMON, long, exclusive = true)]
     pub usage: bool,
 
     /// Show the version
-    #[arg(long, action = clap::ArgAction::Version)]
+    #[arg(help_heading = COMMON, long, action = clap::ArgAction::Version)]
     pub version: Option<bool>,
 }
 

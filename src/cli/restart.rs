@@ -13,8 +13,8 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, Parser};
 
 use super::common::{
-    EXIT_CODES, LxcOptions, absolute, action_script, fail, load_settings, microseconds, print,
-    print_json, print_line, require_root, start_log, time,
+    HOW, LxcOptions, absolute, action_script, below_options, fail, load_settings, microseconds,
+    print, print_json, print_line, require_root, start_log, time,
 };
 use super::monitor::{FailureMessage, Job};
 use super::monitor_title::title;
@@ -34,6 +34,12 @@ use crate::sys::spawn::Place;
 use crate::sys::{child, clean_start, files, path_trust};
 
 const PROGRAM: &str = "lxc-restart";
+const EXAMPLES: &str = "\
+  lxc-restart web                        bring back what was suspended
+  lxc-restart web --at latest --replace  go back to the newest of web's list
+  lxc-restart web -D /srv/web-1          restore what is in this directory
+  lxc-restart web --dry-run              show what would be done
+";
 /// How long the monitor may take to end when it has said all.
 const END_LIMIT: Duration = Duration::from_secs(30);
 /// How long it may take to give up and undo what it has begun: hooks of the user's are part of it.
@@ -45,7 +51,7 @@ const GIVE_UP_LIMIT: Duration = Duration::from_secs(180);
 /// LXCPATH/NAME/dump, where lxc-checkpoint puts a suspended container. A checkpoint of another
 /// container becomes a copy of it, which needs a definition and a root of its own.
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = EXIT_CODES)]
+#[command(name = PROGRAM, version, disable_help_flag = true, disable_version_flag = true, after_help = below_options(EXAMPLES))]
 struct Arguments {
     #[command(flatten)]
     restart: Restart,
@@ -68,11 +74,11 @@ pub(crate) struct Restart {
     pub at: Option<At>,
 
     /// Leave the container in the background (the default)
-    #[arg(short = 'd', long, conflicts_with = "foreground")]
+    #[arg(help_heading = HOW, short = 'd', long, conflicts_with = "foreground")]
     pub daemon: bool,
 
     /// Stay until the container ends
-    #[arg(short = 'F', long)]
+    #[arg(help_heading = HOW, short = 'F', long)]
     pub foreground: bool,
 
     /// Name of the host end of a veth pair
@@ -80,7 +86,7 @@ pub(crate) struct Restart {
     pub veth: Vec<(String, String)>,
 
     /// Write the monitor's pid to FILE
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = HOW, long, value_name = "FILE")]
     pub pidfile: Option<PathBuf>,
 
     /// Stop the container first if it runs: it goes back to the checkpoint
@@ -88,11 +94,11 @@ pub(crate) struct Restart {
     pub replace: bool,
 
     /// Show CRIU's log while it works
-    #[arg(short = 'v', long)]
+    #[arg(help_heading = HOW, short = 'v', long)]
     pub verbose: bool,
 
     /// Also run this program at each of CRIU's actions
-    #[arg(short = 'A', long, value_name = "FILE")]
+    #[arg(help_heading = HOW, short = 'A', long, value_name = "FILE")]
     pub action_script: Option<PathBuf>,
 
     /// Close the TCP connections with the outside; those within the container go on
@@ -104,11 +110,11 @@ pub(crate) struct Restart {
     pub force: bool,
 
     /// Show what would be done, and CRIU's command line; do nothing
-    #[arg(long)]
+    #[arg(help_heading = HOW, long)]
     pub dry_run: bool,
 
     /// Print the result as JSON
-    #[arg(long, conflicts_with_all = ["dry_run", "foreground"])]
+    #[arg(help_heading = HOW, long, conflicts_with_all = ["dry_run", "foreground"])]
     pub json: bool,
 
     /// Do not compare the checksums of memory images
@@ -120,7 +126,7 @@ pub(crate) struct Restart {
     pub lazy: bool,
 
     /// Give up and undo everything after this time: seconds, or with a unit like 5m
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(help_heading = HOW, long, value_name = "TIME", value_parser = time)]
     pub timeout: Option<u64>,
 
     /// The caller itself reports that the container runs.

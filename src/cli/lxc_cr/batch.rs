@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::PROGRAM;
-use crate::cli::common::{LxcOptions, print, print_error_line, print_line};
+use crate::cli::common::{COMMON, LxcOptions, print, print_error_line, print_line};
 use crate::cli::logger;
 use crate::error::{Exit, Failure, Interrupted, OrExit, Result};
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -51,31 +51,31 @@ pub(super) struct Several {
     pub json: bool,
 
     /// Containers are in this directory (LXCPATH)
-    #[arg(short = 'P', long = "lxcpath", value_name = "PATH")]
+    #[arg(help_heading = COMMON, short = 'P', long = "lxcpath", value_name = "PATH")]
     lxcpath: Option<PathBuf>,
 
     /// Write our own log to FILE
-    #[arg(short = 'o', long = "logfile", value_name = "FILE")]
+    #[arg(help_heading = COMMON, short = 'o', long = "logfile", value_name = "FILE")]
     pub logfile: Option<PathBuf>,
 
     /// How much is logged: TRACE, DEBUG, INFO, NOTICE, WARN, ERROR, CRIT, ALERT, FATAL
-    #[arg(short = 'l', long = "logpriority", value_name = "LEVEL")]
+    #[arg(help_heading = COMMON, short = 'l', long = "logpriority", value_name = "LEVEL")]
     logpriority: Option<String>,
 
     /// Print errors only
-    #[arg(short = 'q', long)]
+    #[arg(help_heading = COMMON, short = 'q', long)]
     pub quiet: bool,
 
     /// Show this help
-    #[arg(short = '?', long, short_alias = 'h', action = clap::ArgAction::Help)]
+    #[arg(help_heading = COMMON, short = '?', long, short_alias = 'h', action = clap::ArgAction::Help)]
     help: Option<bool>,
 
     /// Show a short usage message
-    #[arg(long, exclusive = true)]
+    #[arg(help_heading = COMMON, long, exclusive = true)]
     pub usage: bool,
 
     /// Show the version
-    #[arg(long, action = clap::ArgAction::Version)]
+    #[arg(help_heading = COMMON, long, action = clap::ArgAction::Version)]
     version: Option<bool>,
 }
 

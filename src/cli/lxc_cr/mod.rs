@@ -21,15 +21,22 @@ use std::process::ExitCode;
 use clap::builder::StyledStr;
 use clap::{CommandFactory, Parser, Subcommand};
 
-use super::common::{EXIT_CODES, fail, print, require_root};
+use super::common::{below_options, fail, print, require_root};
 use super::usage::parse;
 use crate::error::{Failure, Result};
 
 const PROGRAM: &str = "lxc-cr";
+const EXAMPLES: &str = "\
+  lxc-cr prepare web                     configure web for checkpoints
+  lxc-cr check web                       whether a checkpoint would succeed
+  lxc-cr list                            the checkpoints of all containers
+  lxc-cr prune --keep-daily 7 --dry-run  what would be removed
+  lxc-cr suspend --all --dry-run         what the next shutdown would come to
+";
 
 /// Manage checkpoints of LXC containers
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM, version, after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true, propagate_version = true)]
+#[command(name = PROGRAM, version, after_help = below_options(EXAMPLES), subcommand_required = true, arg_required_else_help = true, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
