@@ -4,12 +4,9 @@
 //! now, they would run with sockets in repair mode and lose their connections. When CRIU lets the
 //! network go, their sockets are well again.
 
-use std::fs::{self, File};
-use std::os::fd::AsFd;
+use std::fs::{self};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
@@ -18,22 +15,18 @@ use super::limits::Limits;
 use crate::checkpoint::directories::{Target, partial, seal};
 use crate::criu::action_env::Action;
 use crate::criu::control::Control;
-use crate::criu::images::{self, NamespaceIds};
 use crate::criu::log::reader::LogReader;
 use crate::criu::options::{AfterDump, DUMP_LOG};
 use crate::criu::run::{self, Ended, GiveUp, Giving, Job, Watch};
 use crate::criu::version::Criu;
 use crate::error::{ErrorList, Failure};
-use crate::lxc::config::Config;
 use crate::lxc::container::Running;
 use crate::lxc::definition::Defined;
 use crate::rehearse::{self, Rehearsed};
-use crate::report::{Report, shown};
+use crate::report::Report;
 use crate::resources::cgroup::{self, Cgroup};
 use crate::resources::network::drop_filter::DropFilter;
-use crate::resources::network::state::Within;
-use crate::resources::network::{Port, interfaces, iptables, multicast, ports, sysctl};
-use crate::resources::states::{self, core_filters, own_calls, tmpfs};
+use crate::resources::network::{Port, interfaces, ports};
 use crate::restore::beside::Asked;
 use crate::rollback::criu_cgroup::CriuCgroup;
 use crate::rollback::killed_dump::Seized;
@@ -43,12 +36,13 @@ use crate::settings::{Rehearse, Settings};
 use crate::store::checksums::Memory;
 use crate::store::hasher::{Disk, Sealer};
 use crate::store::record::Record;
-use crate::sys::in_root::Below;
 use crate::sys::netlink::Netlink;
 use crate::sys::spawn::Place;
 use crate::sys::{process, timerfd};
 
-use super::plan::{self, Plan};
+use super::plan::Plan;
+use super::surroundings::{self, Surroundings};
+use super::{asked, links};
 
 /// How a dump ended.
 #[derive(Debug)]
@@ -133,9 +127,15 @@ pub(crate) fn run<'a>(
     };
     let disk = if settings.sync { Disk::IsWaitedFor } else { Disk::IsNotWaitedFor };
     let sealer = Sealer::start(&dir, disk)?;
-    let net_settings = plan.netns.clone().map(read_net_settings).transpose()?;
-    let own_calls = read_own_calls(seized, payload, journal, report)?;
-    name_keys(&own_calls, report);
+    let surroundings = Surroundings {
+        net_settings: plan.netns.clone().map(surroundings::read_net_settings).transpose()?,
+        netns: plan.netns,
+        own_calls: asked::ask(seized, payload, journal, report)?,
+        began: timerfd::now(libc::CLOCK_REALTIME).context("read the clock")?,
+        config: &defined.config,
+        payload,
+        seized,
+    };
     let mut watch = DumpActions {
         means,
         rehearsal: None,
@@ -149,11 +149,7 @@ pub(crate) fn run<'a>(
             &running.init,
         ),
         record: plan.record,
-        net_settings,
-        netns: plan.netns,
-        own_calls,
-        began: timerfd::now(libc::CLOCK_REALTIME).context("read the clock")?,
-        config: &defined.config,
+        surroundings,
         payload,
         seized,
         criu_cgroup: &criu_cgroup,
@@ -209,15 +205,7 @@ struct DumpActions<'a> {
     /// Those that are closed meanwhile.
     gates: Option<DropFilter>,
     record: Record,
-    /// Who reads the settings of the container's network.
-    net_settings: Option<JoinHandle<Result<sysctl::Settings>>>,
-    /// The container's network namespace, if it has one for itself.
-    netns: Option<Arc<File>>,
-    /// States that its processes were asked for.
-    own_calls: own_calls::Read,
-    /// When the dump began, since 1970.
-    began: Duration,
-    config: &'a Config,
+    surroundings: Surroundings<'a>,
     payload: &'a [Cgroup],
     seized: &'a Seized,
     criu_cgroup: &'a CriuCgroup,
@@ -234,74 +222,6 @@ struct DumpActions<'a> {
 }
 
 impl DumpActions<'_> {
-    #[expect(clippy::disallowed_methods, reason = "the thread only reads sysctls")]
-    fn add_net_settings(&mut self) {
-        match self.net_settings.take().map(JoinHandle::join) {
-            None => {}
-            Some(Ok(Ok(settings))) => {
-                self.record.net_settings = settings.general;
-                self.record.interface_settings = Some(settings.interfaces);
-            }
-            Some(Ok(Err(e))) => self
-                .log
-                .report
-                .note(&format!("settings of its network are not in the record: {e:#}")),
-            Some(Err(_)) => self
-                .log
-                .report
-                .note("settings of its network are not in the record: a thread has crashed"),
-        }
-    }
-
-    /// What of its network CRIU does not save is read when nothing in the container changes it any
-    /// more.
-    fn add_network(&mut self) {
-        match self.netns.as_ref().map_or(Ok(None), |netns| Within::read(netns.as_fd())) {
-            Ok(within) => self.record.within = within,
-            Err(e) => {
-                self.log.report.note(&format!("a part of its network is not in the record: {e:#}"))
-            }
-        }
-    }
-
-    /// Rules with extensions have to be saved: without them packets would pass that were dropped.
-    fn add_iptables(&mut self) -> Result<()> {
-        if let Some(netns) = &self.netns {
-            self.record.iptables =
-                iptables::save(netns.as_fd()).context("save its rules of iptables")?;
-        }
-        Ok(())
-    }
-
-    /// Services came and went until the tasks stood still; CRIU has seen what there was then.
-    fn add_cgroups(&mut self) -> Result<()> {
-        let known: Vec<_> = self.record.cgroups().cloned().collect();
-        let of = |cgroup: &Cgroup| known.iter().find(|tree| tree.is_in(&cgroup.hierarchy));
-        let changed =
-            |cgroup: &Cgroup| of(cgroup).map_or(Ok(true), |tree| tree.has_changed(cgroup));
-        if !self.payload.iter().map(changed).collect::<Result<Vec<_>>>()?.contains(&true) {
-            return Ok(());
-        }
-        let (mut trees, _) = plan::read_cgroups(self.payload, self.config)?;
-        for (tree, cgroup) in trees.iter_mut().zip(self.payload) {
-            // By now it is we who have frozen it.
-            tree.frozen = of(cgroup).is_some_and(|before| before.frozen);
-        }
-        self.record.set_cgroups(trees);
-        Ok(())
-    }
-
-    /// A socket that has joined a group is asked while nobody can join or leave one.
-    fn add_groups(&mut self) {
-        let Some(payload) = &self.seized.cgroup else { return };
-        match multicast::of_tasks(payload, self.seized.init) {
-            Ok(groups) => self.record.groups = groups,
-            Err(e) => {
-                self.log.report.note(&format!("its multicast groups are not in the record: {e:#}"))
-            }
-        }
-    }
-
     /// CRIU has its code run in each task, and waits for ever for one that is frozen in a cgroup of
     /// the container's own. It could not even put that task back. Says whether there was any that
     /// is thawed now.
@@ -309,7 +229,7 @@ impl DumpActions<'_> {
         let Some(payload) = &self.seized.cgroup else { return false };
         let frozen = cgroup::frozen_below(payload).unwrap_or_default();
         let mut thaw = |dir: &Path| -> Result<()> {
-            self.journal.note(frozen_again(dir)?)?;
+            self.journal.note(asked::frozen_again(dir)?)?;
             cgroup::set_frozen(dir, false)
         };
         let thawed: Vec<_> = frozen.into_iter().filter(|dir| thaw(dir).is_ok()).collect();
@@ -324,47 +244,9 @@ impl DumpActions<'_> {
     fn freeze_again(&mut self) {
         for dir in self.thawed.drain(..) {
             // What cannot be frozen now stays in the journal.
-            let frozen = cgroup::set_frozen(&dir, true).and_then(|()| frozen_again(&dir));
+            let frozen = cgroup::set_frozen(&dir, true).and_then(|()| asked::frozen_again(&dir));
             if let Err(e) = frozen.and_then(|step| self.journal.forget(|undo| *undo == step)) {
                 self.log.report.note(&format!("it was frozen before: {e:#}"));
-            }
-        }
-    }
-
-    fn add_core_filters(&mut self) {
-        let Some(payload) = &self.seized.cgroup else { return };
-        match core_filters::of_tasks(payload) {
-            Ok(filters) => self.record.core_filters = filters,
-            Err(e) => self
-                .log
-                .report
-                .note(&format!("its filters for core dumps are not in the record: {e:#}")),
-        }
-    }
-
-    fn add_tmpfs(&mut self) {
-        match tmpfs::read(self.seized.init) {
-            Ok(files) => self.record.tmpfs = files,
-            Err(e) => self.log.report.note(&format!(
-                "times and extended attributes of its files in memory are not in the record: {e:#}"
-            )),
-        }
-    }
-
-    fn add_states(&mut self) {
-        let Some(payload) = &self.seized.cgroup else { return };
-        let (images, since) = (partial(&self.request.images), self.began);
-        let (own_calls, init) = (&self.own_calls, self.seized.init);
-        match states::States::of_tasks(&states::Dumped {
-            payload,
-            init,
-            own_calls,
-            images: &images,
-            since,
-        }) {
-            Ok(states) => self.record.states = Some(states),
-            Err(e) => {
-                self.log.report.note(&format!("states of its tasks are not in the record: {e:#}"))
             }
         }
     }
@@ -384,16 +266,9 @@ impl DumpActions<'_> {
         self.seized.hold().context("freeze the container")?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.record.still_ns = i64::try_from(now.as_nanos()).ok();
-        self.record.looked_through =
-            refuse_links(&partial(&self.request.images), self.seized.init)?;
-        self.add_cgroups().context("read the container's cgroups again")?;
-        self.add_net_settings();
-        self.add_network();
-        self.add_iptables()?;
-        self.add_groups();
-        self.add_core_filters();
-        self.add_tmpfs();
-        self.add_states();
+        let images = partial(&self.request.images);
+        self.record.looked_through = links::refuse(&images, self.seized.init)?;
+        self.surroundings.read(&mut self.record, &images, self.log.report)?;
         self.rehearse()?;
         if self.request.after == AfterDump::Stop {
             self.log.report.phase("completing the checkpoint");
@@ -474,113 +349,6 @@ impl DumpActions<'_> {
         self.let_go = true;
         self.journal.forget(|u| matches!(u, Undo::PutPortBack(_) | Undo::OpenGates(_)))
     }
-}
-
-/// A deleted file that a restore could not make again.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "{file} is open and deleted, and a restore would make it again through the symbolic link {link}"
-)]
-pub(crate) struct BehindLink {
-    file: String,
-    link: String,
-}
-
-/// What is deleted and still open CRIU makes again in a restore, under its last name. Now that all
-/// stands still it can be seen, in memory too, whether that name leads elsewhere by now: then a
-/// restore, which follows no link, would fail.
-///
-/// Says whether all of it could be seen: from init's mount namespace, and under no other mount.
-fn refuse_links(images: &Path, init: i32) -> Result<bool> {
-    let root = Below::of_process(init).context("open the container's root")?;
-    let mut all_seen = true;
-    let mut mounts = match NamespaceIds::of_task(images, images::root_of_tree(images)?)?.mnt {
-        Some(mntns) => images::mounts(images, mntns)
-            .or_else(|e| if e.is_not_found() { Ok(Vec::new()) } else { Err(e) })?,
-        None => Vec::new(),
-    };
-    mounts.sort_by_key(|mount| mount.point.components().count());
-    for file in images::made_again(images)? {
-        let path = shown(&file.path.to_string_lossy());
-        if let Some(link) =
-            root.link_on(&file.path).with_context(|| format!("inspect {path} in the container"))?
-        {
-            return Err(BehindLink { file: path, link: shown(&link.to_string_lossy()) }.into());
-        }
-        all_seen &= mounts
-            .iter()
-            .rfind(|m| file.path.starts_with(&m.point))
-            .is_some_and(|m| Some(m.id) == file.mount);
-    }
-    Ok(all_seen)
-}
-
-/// Asks the processes for what only they can tell.
-fn read_own_calls(
-    seized: &Seized,
-    payload: &[Cgroup],
-    journal: &mut Journal,
-    report: &mut dyn Report,
-) -> Result<own_calls::Read> {
-    let is_frozen = |cgroup: &&Cgroup| cgroup::is_frozen(&cgroup.home()).unwrap_or(false);
-    let Some(dir) = &seized.cgroup else { return Ok(own_calls::Read::new()) };
-    if !payload.iter().any(|cgroup| is_frozen(&cgroup)) {
-        return own_calls::read(dir);
-    }
-    let asked = match payload.iter().filter(is_frozen).all(|cgroup| cgroup.home() == *dir) {
-        true => ask_frozen(dir, journal),
-        false => Err(anyhow::anyhow!("the freezer of cgroup v1 holds it")),
-    };
-    asked.or_else(|e| {
-        report.note(&format!(
-            "what only a process itself can read (MemoryDenyWriteExecute, KSM, machine check \
-             policy) is not in the record: {e:#}"
-        ));
-        Ok(own_calls::Read::new())
-    })
-}
-
-/// Names what a restore does not make again.
-fn name_keys(read: &own_calls::Read, report: &mut dyn Report) {
-    let named = own_calls::keys(read).into_iter().map(|(key, pids)| {
-        let first = pids.first().copied().unwrap_or_default();
-        let comm = fs::read_to_string(format!("/proc/{first}/comm")).unwrap_or_default();
-        let more = match pids.len() {
-            0 | 1 => String::new(),
-            count => format!(" and {} more", count - 1),
-        };
-        shown(&format!("{key} (process {first}, {}{more})", comm.trim_end()))
-    });
-    let named: Vec<String> = named.collect();
-    if !named.is_empty() {
-        report.note(&format!(
-            "a restore does not add the keys that its processes have: {}; programs that need them \
-             have to add them again",
-            named.join(", ")
-        ));
-    }
-}
-
-fn frozen_again(dir: &Path) -> Result<Undo> {
-    Ok(Undo::FreezeAgain { cgroup: dir.to_owned(), inode: cgroup::identity(dir)? })
-}
-
-/// Asks the processes of a container that its owner has frozen.
-fn ask_frozen(dir: &Path, journal: &mut Journal) -> Result<own_calls::Read> {
-    let step = frozen_again(dir)?;
-    let thaw = || {
-        journal.note(step.clone())?;
-        cgroup::set_frozen(dir, false)
-    };
-    let read = own_calls::read_frozen(dir, thaw, || cgroup::set_frozen(dir, true))?;
-    journal.forget(|undo| *undo == step)?;
-    Ok(read)
-}
-
-/// Reads the settings of the container's network while CRIU works.
-fn read_net_settings(netns: Arc<File>) -> Result<JoinHandle<Result<sysctl::Settings>>> {
-    let read = move || sysctl::read(netns.as_fd());
-    std::thread::Builder::new().name("sysctl".to_owned()).spawn(read).context("start a thread")
 }
 
 impl Watch for DumpActions<'_> {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use anyhow::anyhow;
 
-use super::dump::{self, Dumped};
-use super::{Request, directories};
+use super::dump::Dumped;
+use super::{Request, directories, links};
 use crate::criu::failure::{describe, in_words};
 use crate::criu::log::Operation as CriuOperation;
 use crate::criu::options::{DUMP_LOG, RESTORE_LOG};
@@ -59,7 +59,7 @@ pub(super) fn explain(ended: &Ended, dir: &Path, log: &str, exit: Exit) -> Failu
     }
     if let Some(refused) = &ended.refused {
         let failure = Failure::msg(exit, format!("{refused:#}"));
-        return match refused.is::<dump::BehindLink>() && exit == Exit::CriuFailed {
+        return match refused.is::<links::BehindLink>() && exit == Exit::CriuFailed {
             true => Failure { exit: Exit::Refused, ..failure }.hint(
                 "remove that link in the container, or restart the program that has the file open",
             ),

@@ -17,14 +17,17 @@
 //! So at each moment the container runs, or can run on, or its checkpoint is complete on disk.
 //! Every failure is rolled back, and reported with the state in which the container is.
 
+mod asked;
 pub(crate) mod directories;
 pub(crate) mod dump;
 mod failure;
 mod limits;
+mod links;
 pub(crate) mod plan;
 mod pre_dump;
 mod precopy;
 mod retry;
+mod surroundings;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
