@@ -100,8 +100,33 @@ pub(crate) fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option
         Err(e @ Error::Denied) => Err(e).context("ask LXC's monitor for the container's init"),
         Err(e) => {
             log::debug!("LXC's monitor gives no answer ({e}); looking in /proc");
-            find_without_monitor(name, marks)
+            let found = find_without_monitor(name, marks)?;
+            if let Some(running) = &found {
+                wake_monitor(&running.init, &protocol::socket_name(lxcpath, name));
+            }
+            Ok(found)
         }
+    }
+}
+
+/// Continues LXC's monitor where something has stopped it: each question to it would have to be
+/// waited for, and what it does when the container ends would not be done.
+fn wake_monitor(init: &Process, address: &str) {
+    let woken = || -> Result<bool> {
+        if !is_child_of_who_answers(init, address)? {
+            return Ok(false);
+        }
+        let monitor = process::parent(init.pid())?;
+        if !process::is_stopped(monitor) {
+            return Ok(false);
+        }
+        Process::open(monitor)?.signal(libc::SIGCONT)?;
+        Ok(true)
+    };
+    match woken() {
+        Ok(true) => log::warn!("LXC's monitor was stopped: it is continued"),
+        Ok(false) => {}
+        Err(e) => log::debug!("continue LXC's monitor: {e:#}"),
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::sys::resource::{UsageWho, getrusage};
 
 use crate::harness::World;
-use crate::harness::run::{Run, wait_for};
+use crate::harness::run::{Run, patient, wait_for};
 
 /// More than this at rest and somebody will ask what it is for, in KiB; of a debug build nobody
 /// asks.
@@ -144,4 +144,19 @@ fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+/// Somebody has stopped LXC's monitor: it goes on, and holds up no checkpoint.
+pub fn a_stopped_monitor_of_lxcs_is_continued(world: &World) {
+    let container = world.container();
+    container.start();
+    let monitor = nix::unistd::Pid::from_raw(monitor_of(container.init_pid()) as i32);
+    nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGSTOP).unwrap();
+    let told = container.ours("lxc-checkpoint").ok();
+    assert!(told.stderr.contains("LXC's monitor was stopped"), "{told}");
+    // It is asked once in vain.
+    assert!(told.took < patient(Duration::from_secs(9)), "{told}");
+    container.wait_state("STOPPED");
+    container.ours("lxc-restart").ok();
+    container.kill();
 }
