@@ -104,7 +104,7 @@ pub mod prepare {
         pub use crate::prepare::host::{Network, Port, Root, plan};
         /// The bridge that is asked for.
         pub mod spec {
-            pub use crate::prepare::host::spec::BridgeSpec;
+            pub use crate::prepare::host::spec::{Address, BridgeSpec, Cidr};
         }
     }
     /// The inits that are known.

@@ -14,7 +14,7 @@ use lxc_cr::api::lxc::definition::Defined;
 use lxc_cr::api::lxc::name::{ContainerName, LxcPath};
 use lxc_cr::api::prepare::change::Change;
 use lxc_cr::api::prepare::container;
-use lxc_cr::api::prepare::host::spec::BridgeSpec;
+use lxc_cr::api::prepare::host::spec::{Address, BridgeSpec, Cidr};
 use lxc_cr::api::prepare::host::{self, Network, Port, Root};
 use lxc_cr::api::prepare::init::Init;
 use lxc_cr::api::prepare::installed::Installed;
@@ -84,6 +84,13 @@ fn diffs<'a>(changes: impl IntoIterator<Item = &'a Change>) -> String {
     changes.into_iter().map(|change| format!("{}mode {:o}\n", change.diff(), change.mode)).collect()
 }
 
+/// "lxcbr0 10.0.3.1/24".
+fn network_of(text: &str) -> Option<(String, Cidr)> {
+    let (link, cidr) = text.split_once(' ')?;
+    let Ok(Address::Fixed(cidr)) = cidr.parse() else { return None };
+    Some((link.to_owned(), cidr))
+}
+
 fn of_host(case: &Case) -> String {
     let spec = BridgeSpec {
         bridge: case.spec("bridge").unwrap_or("br0").to_owned(),
@@ -99,6 +106,7 @@ fn of_host(case: &Case) -> String {
             default_route,
             on_bridge: false,
         }),
+        networks: case.spec("network").map(|text| network_of(text).unwrap()).into_iter().collect(),
     };
     match host::plan(&Root::new(case.dir.path()), &spec, &network, Vec::new()) {
         Ok(plan) => {

@@ -27,9 +27,10 @@ pub use self::root::Root;
 use self::tools::Tools;
 use super::change::Change;
 use crate::error::{Exit, Failure, OrExit, Result};
+use crate::lxc::config::{Config, NicKind};
 use crate::preflight::{Finding, Findings};
 use crate::prepare::host::apply::Action;
-use crate::prepare::host::spec::{Address, BridgeSpec};
+use crate::prepare::host::spec::{Address, BridgeSpec, Cidr};
 use crate::prepare::undo::{Kept, Undone};
 use crate::rollback::holder::Command;
 use crate::rollback::lock::Operation;
@@ -49,6 +50,8 @@ pub struct Network {
     /// The port that is wished for: its hardware address, whether a default route goes over it, and
     /// whether it is on the bridge.
     pub port: Option<Port>,
+    /// The networks in which other links have an address, each with the name of the link.
+    pub networks: Vec<(String, Cidr)>,
 }
 
 /// An interface that shall be a port.
@@ -73,6 +76,38 @@ pub struct Plan {
     deeds: Vec<Action>,
     /// What is to be said when it is done.
     pub advice: Vec<String>,
+}
+
+/// The bridge that LXC's own service makes, and that service.
+const LXC_BRIDGE: &str = "lxcbr0";
+const LXC_NET: [&str; 2] =
+    ["usr/lib/systemd/system/lxc-net.service", "lib/systemd/system/lxc-net.service"];
+/// What LXC puts into the configurations of new containers.
+const DEFAULT_CONFIG: &str = "/etc/lxc/default.conf";
+
+/// The bridge that is meant where none is named: that of the settings if it is there, else that
+/// which new containers are put on.
+///
+/// # Errors
+/// When the links cannot be listed.
+pub(crate) fn default_bridge(settings: &Settings) -> Result<String> {
+    let mut netlink = Netlink::open().or_exit(Exit::Other)?;
+    let links = netlink.links().context("list the links")?;
+    if links.iter().any(|link| link.name == settings.bridge) {
+        return Ok(settings.bridge.clone());
+    }
+    let config = Config::load(Path::new(DEFAULT_CONFIG)).ok();
+    let named = config.and_then(|config| {
+        let mut veths = config.nics().iter().filter(|nic| nic.kind == NicKind::Veth);
+        veths.find_map(|nic| nic.link.clone())
+    });
+    Ok(named.unwrap_or_else(|| settings.bridge.clone()))
+}
+
+impl Network {
+    fn taken(&self) -> Vec<Cidr> {
+        self.networks.iter().map(|(_, cidr)| *cidr).collect()
+    }
 }
 
 impl Plan {
@@ -115,7 +150,18 @@ fn network(netlink: &mut Netlink, spec: &BridgeSpec) -> Result<Network> {
     let defaults = netlink.default_links().context("list the routes")?;
     let bridge_index = bridge.as_ref().map(|b| b.index);
     let is_bridge = |link: &Link| link.kind.as_deref() == Some("bridge");
+    let links = netlink.links().context("list the links")?;
+    let networks = netlink.networks().context("list the addresses")?;
+    let of_others = networks.into_iter().filter(|(index, ..)| Some(*index) != bridge_index);
+    let networks = of_others.filter_map(|(index, address, prefix)| {
+        let link = links.iter().find(|link| link.index == index)?;
+        // What moves to the bridge with its port.
+        let moves = spec.port.as_ref() == Some(&link.name);
+        (!moves).then(|| (link.name.clone(), Cidr { address, prefix }))
+    });
+    let networks = networks.collect();
     Ok(Network {
+        networks,
         bridge: bridge.as_ref().map(|link| (is_bridge(link), link.up)),
         port: port.map(|link| Port {
             mac: link.mac,
@@ -171,6 +217,16 @@ fn check(spec: &BridgeSpec, network: &Network) -> Result<()> {
             "name an interface of the host: --port IFACE",
         );
     }
+    if let Some(Address::Fixed(cidr)) = &spec.address
+        && let Some((link, other)) = network.networks.iter().find(|(_, it)| it.overlaps(cidr))
+    {
+        let taken = network.taken();
+        let spec = BridgeSpec { address: None, ..spec.clone() };
+        return wrong(
+            format!("the network of {cidr} is on {link} already, which has {other}"),
+            &format!("use {link}, if it is a bridge, or another network: {}", spec.options(&taken)),
+        );
+    }
     if let Some(gateway) = spec.gateway
         && !matches!(&spec.address, Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == gateway.is_ipv4())
     {
@@ -200,7 +256,7 @@ fn plan_bridge(
     plan: &mut Plan,
 ) -> Result<()> {
     let bridge = &spec.bridge;
-    let remedy = format!("lxc-cr prepare --host --apply {}", spec.options());
+    let remedy = format!("lxc-cr prepare --host --apply {}", spec.options(&network.taken()));
     let is_up = network.bridge.is_some_and(|(_, up)| up);
     let ours = [
         "etc/systemd/network/05-lxc-cr-",
@@ -219,6 +275,19 @@ fn plan_bridge(
         if spec.address.is_some() || spec.port.is_some() {
             return Err(Failure::msg(Exit::Usage, format!("/{file} makes {bridge} already"))
                 .hint("change that file, or choose another name: --bridge NAME"));
+        }
+        return Ok(());
+    }
+    let asks_nothing = spec.address.is_none() && spec.port.is_none();
+    if bridge == LXC_BRIDGE && LXC_NET.iter().any(|unit| root.has(unit)) && asks_nothing {
+        if !is_up {
+            findings.push(
+                Finding::warning(
+                    format!("there is no bridge {bridge}"),
+                    "LXC's own service makes it, and does not run",
+                )
+                .remedy("systemctl enable --now lxc-net"),
+            );
         }
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! What the user wishes of the bridge. Pure.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 /// The longest name of an interface (IFNAMSIZ, with its NUL).
@@ -21,13 +21,14 @@ pub struct BridgeSpec {
 }
 
 impl BridgeSpec {
-    /// The options of the command line that say it; an address that may be chosen is an example.
-    pub fn options(&self) -> String {
+    /// The options of the command line that say it; an address that may be chosen is an example,
+    /// in a network that the host does not have.
+    pub fn options(&self, taken: &[Cidr]) -> String {
         let mut text = format!("--bridge {}", self.bridge);
         match &self.address {
             Some(Address::Dhcp) => text += " --address dhcp",
             Some(Address::Fixed(cidr)) => text += &format!(" --address {cidr}"),
-            None => text += " --address 10.0.3.1/24",
+            None => text += &format!(" --address {}", Cidr::free(taken)),
         }
         if let Some(gateway) = self.gateway {
             text += &format!(" --gateway {gateway}");
@@ -55,6 +56,29 @@ pub struct Cidr {
     pub address: IpAddr,
     /// The length of the network's prefix in bits.
     pub prefix: u8,
+}
+
+impl Cidr {
+    /// Whether an address is in both networks.
+    pub fn overlaps(&self, other: &Cidr) -> bool {
+        let prefix = u32::from(self.prefix.min(other.prefix));
+        match (self.address, other.address) {
+            (IpAddr::V4(one), IpAddr::V4(two)) => {
+                (one.to_bits() ^ two.to_bits()).checked_shr(32 - prefix).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(one), IpAddr::V6(two)) => {
+                (one.to_bits() ^ two.to_bits()).checked_shr(128 - prefix).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+
+    /// An address for a bridge in a network that overlaps none of these.
+    fn free(taken: &[Cidr]) -> Cidr {
+        let of = |third: u8| Cidr { address: Ipv4Addr::new(10, 0, third, 1).into(), prefix: 24 };
+        let is_free = |cidr: &Cidr| !taken.iter().any(|other| cidr.overlaps(other));
+        (3..=u8::MAX).map(of).find(is_free).unwrap_or(of(3))
+    }
 }
 
 impl FromStr for Address {
@@ -93,6 +117,22 @@ pub(crate) fn interface(name: &str) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_that_is_there_is_not_proposed() {
+        let cidr = |text: &str| match text.parse() {
+            Ok(Address::Fixed(cidr)) => cidr,
+            other => panic!("{other:?}"),
+        };
+        assert!(cidr("10.0.3.1/24").overlaps(&cidr("10.0.0.0/16")));
+        assert!(cidr("10.0.3.1/24").overlaps(&cidr("0.0.0.0/1")));
+        assert!(!cidr("10.0.3.1/24").overlaps(&cidr("10.0.4.1/24")));
+        assert!(!cidr("10.0.3.1/24").overlaps(&cidr("fd00::1/64")));
+        assert!(cidr("fd00::1/64").overlaps(&cidr("fd00::2/128")));
+        assert_eq!(Cidr::free(&[]).to_string(), "10.0.3.1/24");
+        assert_eq!(Cidr::free(&[cidr("10.0.2.7/22")]).to_string(), "10.0.4.1/24");
+        assert_eq!(Cidr::free(&[cidr("10.0.0.1/8")]).to_string(), "10.0.3.1/24");
+    }
 
     #[test]
     fn an_address_has_a_prefix() {

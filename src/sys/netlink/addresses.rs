@@ -51,6 +51,22 @@ impl Netlink {
         Ok(found)
     }
 
+    /// The networks in which links have addresses: the index of the link, its address, and the
+    /// length of the prefix in bits.
+    pub fn networks(&mut self) -> Result<Vec<(u32, IpAddr, u8)>, Error> {
+        let mut found = Vec::new();
+        for answer in self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))? {
+            let RouteNetlinkMessage::NewAddress(message) = answer else { continue };
+            found.extend(message.attributes.iter().filter_map(|a| match a {
+                AddressAttribute::Address(address) => {
+                    Some((message.header.index, *address, message.header.prefix_len))
+                }
+                _ => None,
+            }));
+        }
+        Ok(found)
+    }
+
     /// The addresses of all links.
     pub fn all_addresses(&mut self) -> Result<Vec<IpAddr>, Error> {
         let mut found = Vec::new();
