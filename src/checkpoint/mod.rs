@@ -258,13 +258,16 @@ pub(crate) fn checkpoint(
         ));
     }
     let ended_at = Instant::now();
+    // LXC's monitor cleans up meanwhile.
+    if !request.only_to_rehearse {
+        enter(request, &record, report);
+    }
     if let Some(mut monitor) = monitor
         && monitor.wait(MONITOR_LIMIT).is_err()
     {
         report.note("LXC's monitor has not yet cleaned up after the container");
     }
     let cleanup = ended_at.elapsed();
-    enter(request, &record, report);
     settle(request, let_go, &mut journal, report)?;
     if request.only_to_rehearse {
         // The log of a dump that nothing is left of.
