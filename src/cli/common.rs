@@ -1,7 +1,7 @@
 //! What all commands have in common: the options of every LXC tool, the log, and how a failure is
 //! printed.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +9,8 @@ use std::time::Duration;
 use clap::Args;
 use log::LevelFilter;
 
-use super::logger;
+use super::colour::{self, Kind};
+use super::logger::{self, Shown};
 use crate::error::{Exit, Failure, OrExit, Result};
 use crate::lxc::config::system::{SYSTEM_CONFIG, SystemConfig};
 use crate::lxc::name::{ContainerName, LxcPath};
@@ -152,9 +153,11 @@ impl LxcOptions {
         self.name.as_deref().or(self.positional.as_deref())
     }
 
-    /// The level of our own log.
+    /// The level of our own log. A file is there for what has happened.
     pub(crate) fn level(&self) -> Result<LevelFilter> {
-        let Some(text) = &self.logpriority else { return Ok(LevelFilter::Warn) };
+        let Some(text) = &self.logpriority else {
+            return Ok(if self.logfile.is_some() { LevelFilter::Info } else { LevelFilter::Warn });
+        };
         Ok(match text.to_ascii_uppercase().as_str() {
             "TRACE" => LevelFilter::Trace,
             "DEBUG" => LevelFilter::Debug,
@@ -168,27 +171,21 @@ impl LxcOptions {
 
 /// Begins our own log.
 pub(crate) fn start_log(level: LevelFilter, file: Option<&Path>) -> Result<()> {
-    let mut builder = env_logger::Builder::new();
-    builder.filter_level(level);
-    match file {
-        Some(path) => {
-            let file = files::open_log(path).or_exit(Exit::Other)?;
-            builder.target(env_logger::Target::Pipe(Box::new(file)));
-        }
-        None => {
-            builder.format(|out, record| {
-                use std::io::Write;
-                writeln!(
-                    out,
-                    "{}: {}",
-                    record.level().as_str().to_ascii_lowercase(),
-                    shown_lines(&record.args().to_string())
-                )
-            });
-        }
-    }
-    logger::start(builder);
+    logger::start(match file {
+        Some(path) => Shown::In(files::open_log(path).or_exit(Exit::Other)?, level),
+        None => Shown::Here(on_standard_error(level)),
+    });
     Ok(())
+}
+
+fn on_standard_error(level: LevelFilter) -> env_logger::Builder {
+    use std::io::Write;
+    let mut builder = env_logger::Builder::new();
+    builder.filter_level(level).format(|out, record| {
+        let level = record.level().as_str().to_ascii_lowercase();
+        writeln!(out, "{level}: {}", shown_lines(&record.args().to_string()))
+    });
+    builder
 }
 
 /// Refuses everybody but root, before anything is looked at.
@@ -243,8 +240,19 @@ pub(crate) fn print_line(text: &str) {
 /// Prints what is laid out on several lines, of parts that were each made safe; what a container has
 /// named does not steer the terminal. A reader that has seen enough (`| head`) is no failure.
 pub(crate) fn print(text: &str) {
+    print_as(Kind::Lines, text);
+}
+
+/// The same of a diff.
+pub(crate) fn print_diff(text: &str) {
+    print_as(Kind::Diff, text);
+}
+
+fn print_as(kind: Kind, text: &str) {
     let mut out = std::io::stdout().lock();
-    if let Err(e) = out.write_all(shown_lines(text).as_bytes()).and_then(|()| out.flush()) {
+    let text = shown_lines(text);
+    let text = colour::for_stream(&text, kind, out.is_terminal());
+    if let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         log::debug!("print: {e}");
     }
 }
@@ -322,7 +330,9 @@ pub(crate) fn print_error_line(text: &str) {
 /// Prints to standard error, as it is. A reader that has gone (a closed pipe, a terminal) is not a reason to
 /// leave a container half-way, as `eprint!` would.
 pub(crate) fn print_error(text: &str) {
-    if let Err(e) = std::io::stderr().write_all(text.as_bytes()) {
+    let mut out = std::io::stderr();
+    let text = colour::for_stream(text, Kind::Lines, out.is_terminal());
+    if let Err(e) = out.write_all(text.as_bytes()) {
         log::debug!("print: {e}");
     }
 }

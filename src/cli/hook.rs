@@ -97,5 +97,5 @@ fn start_log(prefix: String) {
         .filter_level(LevelFilter::Warn)
         .filter_module("lxc_cr", level)
         .format(move |out, record| writeln!(out, "{prefix}: {}", record.args()));
-    logger::start(builder);
+    logger::start(logger::Shown::Here(builder));
 }

@@ -5,6 +5,7 @@
 pub(crate) mod action;
 pub(crate) mod checkpoint;
 mod choice;
+mod colour;
 pub(crate) mod common;
 mod cure;
 mod foreground;

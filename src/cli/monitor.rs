@@ -135,8 +135,12 @@ fn run(signals: &Signals) -> Result<()> {
     std::io::stdin().read_to_string(&mut text).context("read the job")?;
     let job: Job = toml::from_str(&text).context("read the job")?;
     drop(text);
-    let level =
-        LxcOptions { logpriority: job.logpriority.clone(), ..LxcOptions::default() }.level()?;
+    let options = LxcOptions {
+        logpriority: job.logpriority.clone(),
+        logfile: job.logfile.clone(),
+        ..LxcOptions::default()
+    };
+    let level = options.level()?;
     start_log(level, job.logfile.as_deref())?;
     let name = ContainerName::new(&job.name).map_err(|e| Failure::new(Exit::Usage, e))?;
     let lxcpath = LxcPath::new(&job.lxcpath).map_err(|e| Failure::new(Exit::Usage, e))?;

@@ -96,6 +96,7 @@ impl Progress {
 impl Report for Progress {
     fn phase(&mut self, text: &str) {
         text.clone_into(&mut self.phase);
+        logger::step(text);
         self.total = None;
         self.show();
     }
@@ -123,7 +124,7 @@ impl Report for Progress {
     }
 
     fn wants_phases(&self) -> bool {
-        self.terminal
+        self.terminal || logger::is_in_file()
     }
 }
 

@@ -33,6 +33,18 @@ pub(crate) enum Priority {
     Debug = 7,
 }
 
+impl Priority {
+    /// In a word, as the levels of a log.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Priority::Error => "error",
+            Priority::Warning => "warn",
+            Priority::Info => "info",
+            Priority::Debug => "debug",
+        }
+    }
+}
+
 /// A way to the journal.
 #[derive(Debug)]
 pub(crate) struct Journal {

@@ -291,6 +291,10 @@ const STORIES: &[Story] = &[
     ("consoles_in_the_foreground", scenario::consoles::in_the_foreground_the_console_is_here),
     ("consoles_of_an_id_map", scenario::consoles::they_belong_to_the_containers_root),
     ("consoles_link_at_devpts", scenario::consoles::a_link_at_devpts_leads_nowhere),
+    (
+        "a_stopped_monitor_of_lxcs_is_continued",
+        scenario::monitor::a_stopped_monitor_of_lxcs_is_continued,
+    ),
     ("it_stops_in_every_way", scenario::monitor::it_stops_in_every_way),
     ("it_is_small_and_idle", scenario::monitor::it_is_small_and_idle),
     (
@@ -377,6 +381,10 @@ const STORIES: &[Story] = &[
     ("copies_of_an_unprivileged_container_run", scenario::copies::of_an_unprivileged_container_run),
     ("copies_that_cannot_be_are_refused", scenario::copies::that_cannot_be_are_refused),
     ("connections_are_closed_if_told_to", scenario::copies::connections_are_closed_if_told_to),
+    (
+        "day_two_a_log_file_has_steps_and_outcomes",
+        scenario::day_two::a_log_file_has_steps_and_outcomes,
+    ),
     (
         "day_two_a_thousand_checkpoints_are_listed_at_once",
         scenario::day_two::a_thousand_checkpoints_are_listed_at_once,

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::cli::common::{LxcOptions, print, print_json, start_log};
+use crate::cli::common::{LxcOptions, print, print_diff, print_json, start_log};
 use crate::error::{Exit, Failure, Result};
 use crate::lxc::definition::Defined;
 use crate::preflight::entry;
@@ -58,7 +58,8 @@ pub(super) struct Prepare {
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
 
-    /// With --host: name of the bridge [default: the bridge in the settings]
+    /// With --host: name of the bridge [default: that in the settings, or that of LXC's default.conf
+    /// where there is no such link]
     #[arg(long, value_name = "NAME", value_parser = spec::interface)]
     bridge: Option<String>,
 
@@ -118,7 +119,7 @@ impl Prepare {
             return Ok(ExitCode::SUCCESS);
         };
         let held = (!self.dry_run).then(|| container::hold(&defined)).transpose()?;
-        self.say(&change.diff());
+        self.show_diff(&change.diff());
         let done = match &held {
             None => format!("{name}: nothing was changed ({what})\n"),
             Some(held) => {
@@ -154,7 +155,10 @@ impl Prepare {
         }
         let settings = settings::Files::read(Path::new(settings::FILE))?.host();
         let spec = BridgeSpec {
-            bridge: self.bridge.clone().unwrap_or_else(|| settings.bridge.clone()),
+            bridge: match &self.bridge {
+                Some(named) => named.clone(),
+                None => host::default_bridge(&settings)?,
+            },
             address: self.address.clone(),
             gateway: self.gateway,
             port: self.port.clone(),
@@ -165,7 +169,7 @@ impl Prepare {
         }
         if self.apply || self.dry_run {
             let diffs: String = plan.changes.iter().map(Change::diff).collect();
-            self.say(&diffs);
+            self.show_diff(&diffs);
         }
         if !self.apply {
             self.say(&host_in_words(&plan, self.dry_run));
@@ -210,6 +214,12 @@ impl Prepare {
             "advice": plan.advice,
         }))?;
         Ok(exit_of(now))
+    }
+
+    fn show_diff(&self, diff: &str) {
+        if !self.lxc.quiet {
+            print_diff(diff);
+        }
     }
 
     fn say(&self, text: &str) {

@@ -306,6 +306,34 @@ pub fn a_thousand_checkpoints_are_listed_at_once(world: &World) {
     container.kill();
 }
 
+/// A file for what has happened: when, by which program, to which container, and how it ended.
+pub fn a_log_file_has_steps_and_outcomes(world: &World) {
+    let container = world.container();
+    container.start();
+    let log = world.images("log").join("web.log");
+    let run = |program: &str| container.ours(program).arg("-o").arg(&log);
+    run("lxc-checkpoint").ok();
+    run("lxc-checkpoint").output().assert_code(3);
+    run("lxc-restart").ok();
+    let text = fs::read_to_string(&log).unwrap();
+    let name = container.name();
+    let has = |program: &str, level: &str, words: &str| {
+        let about = format!(" {program}[{name}] {level}: ");
+        let found = text.lines().any(|line| {
+            let (time, rest) = line.split_at(line.find(' ').unwrap());
+            let is_time = time.len() >= 20 && time.as_bytes()[10] == b'T';
+            is_time && rest.starts_with(&about) && rest.contains(words)
+        });
+        assert!(found, "{about}{words} is missing: {text}");
+    };
+    has("lxc-checkpoint", "step", "freezing");
+    has("lxc-checkpoint", "info", "the container is stopped");
+    has("lxc-checkpoint", "error", "it is not running");
+    has("lxc-restart", "step", "restoring");
+    has("lxc-monitor", "info", "it runs again");
+    container.kill();
+}
+
 /// One vocabulary for all that is suspended: what `lxc-checkpoint` stopped is resumed, what `lxc-cr
 /// suspend` suspended is restored, and a start in between is noticed.
 pub fn what_is_suspended_is_said_to_be_so(world: &World) {
