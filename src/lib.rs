@@ -4,17 +4,17 @@
 //! above and never from another folder of its row; `tests/layers.rs` enforces that.
 //!
 //! ```text
-//! api                           what is public: for the programs and for tests outside of the crate
+//! api                           what is public: for the programs and for tests
 //! cli                           prints; nothing else does
-//! monitor  suspend              what outlives a command: a restored container's monitor, a host's shutdown
+//! monitor  suspend              outlives a command: a container's monitor, a host's shutdown
 //! checkpoint                    a running container becomes a directory
 //! rehearse                      a restore beside the container, before that is ended
-//! restore  prepare              a directory becomes a running container; configurations that can be dumped
-//! preflight  hooks              what stands in the way, before anything is touched; LXC's and CRIU's hooks
+//! restore  prepare              a directory becomes a container; configurations that can be dumped
+//! preflight  hooks              what stands in the way beforehand; LXC's and CRIU's hooks
 //! rollback                      the undo log, the lock on a container, recovery after a crash
 //! store                         a checkpoint's directory: record, checksums, list
 //! inspect  resources            what the kernel says about a container; what it has of its host
-//! lxc  criu  settings           LXC's configuration and protocol; CRIU's command line, images and log
+//! lxc  criu  settings           LXC's configuration and protocol; CRIU's options, images, log
 //! sys                           the kernel; the only place that says `unsafe`
 //! error  report                 for everybody
 //! ```

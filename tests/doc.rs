@@ -221,7 +221,8 @@ fn complete(line: &[&str], path: &Path) -> Vec<String> {
     let words: Vec<String> = line.iter().map(|w| format!("'{w}'")).collect();
     let function = format!("_{}", line[0].replace('-', "_"));
     let script = format!(
-        "{}\nCOMP_WORDS=({}); COMP_CWORD={}; COMPREPLY=(); {function}; printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        "{}\nCOMP_WORDS=({}); COMP_CWORD={}; COMPREPLY=(); {function}; printf '%s\\n' \
+         \"${{COMPREPLY[@]}}\"",
         completions::bash(command),
         words.join(" "),
         line.len() - 1

@@ -11,6 +11,8 @@ use syn::visit::{self, Visit};
 
 #[path = "layers/foreign.rs"]
 mod foreign;
+#[path = "layers/lines.rs"]
+mod lines;
 #[path = "layers/roots.rs"]
 mod roots;
 #[path = "layers/waits.rs"]

@@ -2,8 +2,9 @@
 //!
 //! The name of a value in the help says what it is: `NAME` is a container, the `DIR` of `-D` a
 //! checkpoint, `PATH` and any other `DIR` a directory, `FILE` a file. So new options and
-//! subcommands need nothing here, but for commands that work on running containers only. (The static generators of clap_complete cannot ask a program for
-//! names, and its dynamic one would have to be in our commands.)
+//! subcommands need nothing here, but for commands that work on running containers only. (The
+//! static generators of clap_complete cannot ask a program for names, and its dynamic one would
+//! have to be in our commands.)
 
 use clap::{Arg, ArgAction, Command};
 

@@ -3,8 +3,8 @@
 //!
 //! The change of the name is the step that counts. Before it the directory is half-written, and
 //! goes in a failure; from then on it is a checkpoint, which a container may be ended for; one that
-//! is not ended after all takes the name away again ([`uncommit`](crate::rollback::uncommit)). What had the
-//! name before is swapped for it, and goes last.
+//! is not ended after all takes the name away again ([`uncommit`](crate::rollback::uncommit)). What
+//! had the name before is swapped for it, and goes last.
 
 use std::ffi::OsString;
 use std::fs;

@@ -1,5 +1,5 @@
-//! What a checkpoint holds beside CRIU's images: what CRIU does not save of the container's cgroups,
-//! network and tasks, read when all tasks are dumped and stand still.
+//! What a checkpoint holds beside CRIU's images: what CRIU does not save of the container's
+//! cgroups, network and tasks, read when all tasks are dumped and stand still.
 //!
 //! What cannot be read is named, and missing in the record; but without its cgroups or its rules of
 //! iptables the container would be less confined, so there is no checkpoint then.

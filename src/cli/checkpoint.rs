@@ -115,9 +115,8 @@ struct Arguments {
     #[arg(help_heading = REHEARSAL, long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
     rehearse: Option<Rehearse>,
 
-    /// Copy memory in at most so many rounds while the container runs, so that it stands still for a
-    /// shorter time; 0 for none [default: precopy of the
-    /// settings; without a number: 8]
+    /// Copy memory in at most so many rounds while the container runs, so that it stands still for
+    /// a shorter time; 0 for none [default: precopy of the settings; without a number: 8]
     #[arg(help_heading = COPIES, long, value_name = "ROUNDS", num_args = 0..=1, require_equals = true, default_missing_value = "8",
         conflicts_with_all = ["pre_dump", "predump_dir", "restore"])]
     precopy: Option<u32>,

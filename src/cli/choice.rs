@@ -63,7 +63,8 @@ pub(super) fn own_checkpoint(name: &ContainerName, lxcpath: &LxcPath) -> Result<
     let hint = match At::Latest.find(&others, &Calendar::of_host()) {
         Some(_) => {
             format!(
-                "lxc-restart {named} --at latest takes the newest of its others, lxc-cr list {named} shows them"
+                "lxc-restart {named} --at latest takes the newest of its others, lxc-cr list \
+                 {named} shows them"
             )
         }
         None => format!(

@@ -237,8 +237,8 @@ pub(crate) fn print_line(text: &str) {
     print(&format!("{}\n", shown(text)));
 }
 
-/// Prints what is laid out on several lines, of parts that were each made safe; what a container has
-/// named does not steer the terminal. A reader that has seen enough (`| head`) is no failure.
+/// Prints what is laid out on several lines, of parts that were each made safe; what a container
+/// has named does not steer the terminal. A reader that has seen enough (`| head`) is no failure.
 pub(crate) fn print(text: &str) {
     print_as(Kind::Lines, text);
 }
@@ -327,8 +327,8 @@ pub(crate) fn print_error_line(text: &str) {
     print_error(&format!("{}\n", shown(text)));
 }
 
-/// Prints to standard error, as it is. A reader that has gone (a closed pipe, a terminal) is not a reason to
-/// leave a container half-way, as `eprint!` would.
+/// Prints to standard error, as it is. A reader that has gone (a closed pipe, a terminal) is not a
+/// reason to leave a container half-way, as `eprint!` would.
 pub(crate) fn print_error(text: &str) {
     let mut out = std::io::stderr();
     let text = colour::for_stream(text, Kind::Lines, out.is_terminal());

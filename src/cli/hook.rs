@@ -81,7 +81,8 @@ fn refuse(prefix: &str, failure: &Failure) -> ExitCode {
         text.push_str(&format!("{prefix}: hint: {hint}\n"));
     }
     logger::keep(Priority::Error, &on_one_line(failure));
-    // In one piece: LXC stops reading after ten. If no one listens, there is nowhere else to say it.
+    // In one piece: LXC stops reading after ten. If no one listens, there is nowhere else to say
+    // it.
     let _ = std::io::stderr().write_all(text.as_bytes());
     ExitCode::FAILURE
 }

@@ -213,7 +213,8 @@ fn live(mut restored: Restored, job: &Job, signals: &Signals) -> Result<()> {
         }
         Err(e) => {
             log::error!(
-                "what it held of the host could not be given back: {e:#}; lxc-cr recover tries it again"
+                "what it held of the host could not be given back: {e:#}; lxc-cr recover tries it \
+                 again"
             );
             Err(Failure::new(Exit::RollbackIncomplete, e))
         }

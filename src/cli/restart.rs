@@ -261,7 +261,10 @@ pub(super) fn run(restart: &Restart) -> Result<ExitCode> {
             }
             if let Some(cause) = cut_off {
                 return Err(Failure::msg(Exit::RollbackIncomplete, cause)
-                    .hint("repair the bridge, then run 'lxc-cr recover' to attach the container to it")
+                    .hint(
+                        "repair the bridge, then run 'lxc-cr recover' to attach the container to \
+                         it",
+                    )
                     .state(format!("{name} is running, but no packets reach it")));
             }
         }

@@ -113,7 +113,8 @@ mod tests {
     fn the_class_is_known_whatever_is_said_around_it() {
         let top = tempfile::tempdir().unwrap();
         let log = top.path().join("restore.log");
-        let line = "(00.1)      1: Error (criu/mount-v2.c:911): mnt-v2: Failed to copy sharing from source /srv to 412\n";
+        let line = "(00.1)      1: Error (criu/mount-v2.c:911): mnt-v2: Failed to copy sharing \
+                    from source /srv to 412\n";
         std::fs::write(&log, line).unwrap();
         let mut failure =
             describe(&ExitStatus::from_raw(256), "", &log, Operation::Restore, Exit::CriuFailed)

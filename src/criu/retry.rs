@@ -182,7 +182,8 @@ mod tests {
         }
         assert_eq!(
             tries.success().unwrap(),
-            "make veth1: it exists already; tried again a moment later: the same; tried again a moment later: it worked"
+            "make veth1: it exists already; tried again a moment later: the same; tried again a \
+             moment later: it worked"
         );
         let end = tries.after(taken()).unwrap_err().to_string();
         assert!(end.ends_with("tried again a moment later: the same"), "{end}");

@@ -172,8 +172,8 @@ fn refuse_newer_than_suspended(lxcpath: &LxcPath, call: &HookCall) -> Result<(),
         }
         let named = shell::options(&call.name, lxcpath);
         log::warn!(
-            "it starts afresh: what was suspended in {} is stale now (lxc-cr list {named}); next time lxc-cr resume {named} \
-             brings it back instead",
+            "it starts afresh: what was suspended in {} is stale now (lxc-cr list {named}); next \
+             time lxc-cr resume {named} brings it back instead",
             dir.display()
         );
     }
@@ -223,7 +223,8 @@ fn refuse_start(lxcpath: &LxcPath, call: &HookCall, dir: &Path) -> Failure {
         dir.display()
     );
     Failure::msg(Exit::Refused, text).hint(format!(
-        "bring it back: lxc-cr resume {named}; or give that up: lxc-cr remove --force {} (on_start in lxc-cr.toml)",
+        "bring it back: lxc-cr resume {named}; or give that up: lxc-cr remove --force {} (on_start \
+         in lxc-cr.toml)",
         shell::quoted(&dir.to_string_lossy())
     ))
 }

@@ -299,7 +299,8 @@ mod tests {
     #[test]
     fn a_containers_cgroups_begin_where_it_sees_them_begin() {
         let mounted = mounts::parse(
-            b"5 1 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n6 1 0:8 /c /sys/cpu rw - cgroup x rw,cpu,cpuacct\n",
+            b"5 1 0:9 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n6 1 0:8 /c /sys/cpu rw - cgroup x \
+              rw,cpu,cpuacct\n",
         );
         let outside = "0::/lxc.payload.web/init.scope\n4:cpu,cpuacct:/c/lxc/web\n7:name=x:/y\n";
         let found = find_tops(outside, Some("0::/init.scope\n4:cpu,cpuacct:/\n"), &mounted);

@@ -213,7 +213,8 @@ mod tests {
             words_but(line, &["pos", "ino", "sdev"]),
             "tfd:5 events:1d data:ffffffff00000005"
         );
-        let line = "inotify wd:3 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:7e9e";
+        let line = "inotify wd:3 ino:9e7e sdev:800013 mask:800afce ignored_mask:0 fhandle-bytes:8 \
+                    fhandle-type:1 f_handle:7e9e";
         assert_eq!(watch(line), "inotify wd:3 mask:800afce ignored_mask:0");
         let numbers = Numbers::default();
         let flock = "lock:\t1: FLOCK  ADVISORY  WRITE 359 00:13:11691 0 EOF";

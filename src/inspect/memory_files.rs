@@ -313,8 +313,8 @@ mod tests {
     #[test]
     fn no_server_is_asked_on_the_way() {
         let table = mounts::parse(
-            b"1 0 8:1 / / rw - ext4 x rw\n2 1 0:5 / /srv rw - fuse.sshfs x rw\n3 2 0:6 / /srv/t rw - tmpfs x rw\n\
-              4 1 0:7 / /srvt rw - tmpfs x rw\n",
+            b"1 0 8:1 / / rw - ext4 x rw\n2 1 0:5 / /srv rw - fuse.sshfs x rw\n3 2 0:6 / /srv/t rw \
+              - tmpfs x rw\n4 1 0:7 / /srvt rw - tmpfs x rw\n",
         );
         assert_eq!(served_on_the_way(&table[2], &table).map(|l| l.id), Some(2));
         assert_eq!(served_on_the_way(&table[3], &table), None);

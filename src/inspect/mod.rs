@@ -3,8 +3,9 @@
 //! A [`Snapshot`] holds every state that can be read from outside of one container: its tasks and
 //! threads, descriptors, sockets, timers, mounts, network, IPC objects, keys and cgroups. Two
 //! snapshots, one of the container and one of its restored twin (or of the container after the
-//! restore), are [compared](mod@compare) and every difference is named. Each kind of state is one row
-//! of the [table](state::all): its name, what is done to bring it back, and what its loss means.
+//! restore), are [compared](mod@compare) and every difference is named. Each kind of state is one
+//! row of the [table](state::all): its name, what is done to bring it back, and what its loss
+//! means.
 //!
 //! Nothing here changes the container, and nothing here knows why the question is asked: `rehearse`
 //! compares and decides, `preflight` warns, `resources` puts back.

@@ -140,7 +140,8 @@ struct Entry {
 }
 
 impl Snapshot {
-    /// An object with `states`, a list with an object for each value: `subject`, `state`, and `value` or `unread` (why).
+    /// An object with `states`, a list with an object for each value: `subject`, `state`, and
+    /// `value` or `unread` (why).
     ///
     /// # Errors
     /// None that is known.

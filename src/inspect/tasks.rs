@@ -257,9 +257,10 @@ mod tests {
 
     #[test]
     fn what_the_kernel_writes_is_read() {
-        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
-                      Max cpu time              unlimited            unlimited            seconds   \n\
-                      Max open files            1024                 524288               files     \n";
+        let limits = "Limit                     Soft Limit           Hard Limit           \
+                      Units     \nMax cpu time              unlimited            \
+                      unlimited            seconds   \nMax open files            \
+                      1024                 524288               files     \n";
         assert_eq!(limit_of(limits, "Max open files").as_deref(), Some("1024 524288"));
         assert_eq!(limit_of(limits, "Max nice priority"), None);
         assert_eq!(word_after("/autogroup-42 nice -3", "nice"), Some("-3"));

@@ -182,14 +182,15 @@ fn due(timer: &Timer, now: f64) -> Option<f64> {
 mod tests {
     use super::*;
 
-    const INFO: &str = "pos:\t0\nflags:\t02\nmnt_id:\t16\nino:\t1063\nclockid: 0\nticks: 0\nsettime flags: 01\n\
-                        it_value: (59, 500000000)\nit_interval: (0, 0)\n";
+    const INFO: &str = "pos:\t0\nflags:\t02\nmnt_id:\t16\nino:\t1063\nclockid: 0\nticks: \
+                        0\nsettime flags: 01\nit_value: (59, 500000000)\nit_interval: (0, 0)\n";
 
     #[test]
     fn what_the_kernel_writes_is_read() {
         let timer = parse(INFO).unwrap();
         assert_eq!(timer, Timer { clock: 0, kind: 1, ticks: 0, value: 59.5, interval: 0.0 });
-        let text = "ID: 1\nsignal: 60/00007fff86e452a8\nnotify: signal/pid.2634\nClockID: 0\nID: 0\nsignal: 14/0\nnotify: none/tid.0\nClockID: 1\n";
+        let text = "ID: 1\nsignal: 60/00007fff86e452a8\nnotify: signal/pid.2634\nClockID: 0\nID: \
+                    0\nsignal: 14/0\nnotify: none/tid.0\nClockID: 1\n";
         let numbers = Numbers::default();
         assert_eq!(
             posix(text, &numbers),

@@ -81,7 +81,8 @@ pub(crate) fn find(lxcpath: &str, name: &str, marks: Marks<'_>) -> Result<Option
                 if client.init_pid().is_ok_and(|again| again == pid) {
                     if !is_child_of_who_answers(&init, &protocol::socket_name(lxcpath, name))? {
                         log::warn!(
-                            "the process on {name}'s command socket is not the parent of {pid}: ignored"
+                            "the process on {name}'s command socket is not the parent of {pid}: \
+                             ignored"
                         );
                         return find_without_monitor(name, marks);
                     }

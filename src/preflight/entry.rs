@@ -91,8 +91,8 @@ pub(crate) fn check_places(defined: &Defined, images: &Path) -> Result<PathBuf> 
                 format!("give it to root: chown root:{gid} {at} && chmod u=rwx,g=x,o= {at}")
             }
             _ => {
-                "what root restores must be root's alone to change: keep it below a directory that only root can write \
-                 to, such as /var/lib/lxc"
+                "what root restores must be root's alone to change: keep it below a directory that \
+                 only root can write to, such as /var/lib/lxc"
                     .to_owned()
             }
         };
@@ -107,11 +107,14 @@ pub(crate) fn refuse_restricted() -> Result<()> {
         true => Ok(()),
         false => Err(Failure::msg(
             Exit::Refused,
-            format!("this command is restricted, and the container would be for good: {}", found.join(", ")),
+            format!(
+                "this command is restricted, and the container would be for good: {}",
+                found.join(", ")
+            ),
         )
         .hint(
-            "run it from a root shell, or from a service without NoNewPrivileges=, SystemCallFilter=, \
-             MemoryDenyWriteExecute= and CapabilityBoundingSet=",
+            "run it from a root shell, or from a service without NoNewPrivileges=, \
+             SystemCallFilter=, MemoryDenyWriteExecute= and CapabilityBoundingSet=",
         )),
     }
 }
@@ -126,7 +129,8 @@ pub(crate) fn refuse_ephemeral(defined: &Defined) -> Result<()> {
             "it is ephemeral: LXC destroys it when it stops, and nothing could be restarted",
         )
         .hint(
-            "keep it running (lxc-checkpoint -D DIR), or take lxc.ephemeral out of its configuration and restart it",
+            "keep it running (lxc-checkpoint -D DIR), or take lxc.ephemeral out of its \
+             configuration and restart it",
         )),
     }
 }

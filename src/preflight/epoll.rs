@@ -88,7 +88,8 @@ fn parse(info: &str) -> Vec<u32> {
 pub(crate) fn judge(found: &[Foreign<'_>]) -> Vec<Finding> {
     let finding = |Foreign { task, descriptor, watched }: &Foreign<'_>| {
         let what = format!(
-            "{} has an epoll (descriptor {descriptor}) that watches what another process has added: its descriptor {watched}",
+            "{} has an epoll (descriptor {descriptor}) that watches what another process has \
+             added: its descriptor {watched}",
             task.name()
         );
         let place = Place {

@@ -85,7 +85,8 @@ fn anonymous(
     let finding = unsupported(task, place(task, descriptor), &format!("holds {}", in_words(name)));
     Some(match name {
         "bpf-prog" | "bpf-map" | "bpf_link" | "bpf-link" => finding.remedy(format!(
-            "give the container a seccomp profile (lxc.seccomp.profile) with the line 'bpf errno 1', or an id map (lxc.idmap), and restart the container; or {}",
+            "give the container a seccomp profile (lxc.seccomp.profile) with the line 'bpf errno \
+             1', or an id map (lxc.idmap), and restart the container; or {}",
             end(task)
         )),
         "[io_uring]" => finding.remedy(format!(

@@ -29,7 +29,8 @@ pub(crate) fn judge(tried: &Result<(), Unsaved>, names: &Names) -> Option<Findin
         )
         .remedy("apt install iptables"),
         Unsaved::Unknown((family, table)) => {
-            let what = "have nft alone make these rules, or delete the table for the time of the checkpoint";
+            let what = "have nft alone make these rules, or delete the table for the time of the \
+                        checkpoint";
             let command = match shell::is_plain(table) {
                 true => format!(
                     "{what}: {}",

@@ -17,7 +17,8 @@ pub(crate) fn judge(opened: &[Opened<'_>], names: &Names) -> Vec<Finding> {
 fn shared_code(task: &Task, target: &Foreign, names: &Names) -> Finding {
     let finding = Finding::blocker(
         format!("{} has shared memory with code in front of its program's", task.name()),
-        "CRIU makes its calls from the first code of a process, and cannot write into shared memory",
+        "CRIU makes its calls from the first code of a process, and cannot write into shared \
+         memory",
     )
     .at(Place { file: Some(target.clone()), ..task.place() });
     if is_php(task) {

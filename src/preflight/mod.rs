@@ -236,8 +236,8 @@ impl Names {
     pub(crate) fn null_output(&self) -> String {
         let dir = format!("/etc/systemd/system/lxc@{}.service.d", self.name);
         format!(
-            "mkdir -p '{dir}' && printf '[Service]\\nStandardOutput=null\\nStandardError=null\\n' > '{dir}/no-journal.conf' && \
-             systemctl daemon-reload"
+            "mkdir -p '{dir}' && printf '[Service]\\nStandardOutput=null\\nStandardError=null\\n' \
+             > '{dir}/no-journal.conf' && systemctl daemon-reload"
         )
     }
 

@@ -112,7 +112,8 @@ pub(crate) fn judge(
         } else if mount.id_mapped {
             Some(Finding::blocker(
                 format!("{point} is mounted with an id map of its own (idmap=)"),
-                "CRIU does not save that: all files there would belong to other users after a restore",
+                "CRIU does not save that: all files there would belong to other users after a \
+                 restore",
             ))
         } else if mount.kind == "tracefs"
             && !main.iter().any(|m| m.id == mount.parent && m.kind == "debugfs")
@@ -129,10 +130,12 @@ pub(crate) fn judge(
         } else if seen.on_passing_loops.contains(&mount.id) {
             Some(Finding::blocker(
                 format!(
-                    "{point} is an image file that something in the container, or a hook, has mounted"
+                    "{point} is an image file that something in the container, or a hook, has \
+                     mounted"
                 ),
                 format!(
-                    "its loop device ({}) goes when the container stops, and a restore would not find it",
+                    "its loop device ({}) goes when the container stops, and a restore would not \
+                     find it",
                     mount.source
                 ),
             ))
@@ -166,7 +169,8 @@ fn replaced(mount: &Mount, now: Option<&Identity>, opened: &[Opened<'_>]) -> Fin
         _ => false,
     });
     let what = format!(
-        "the source of the bind mount {point} was replaced on the host since the container was started"
+        "the source of the bind mount {point} was replaced on the host since the container was \
+         started"
     );
     if is_held {
         return Finding::blocker(
@@ -191,13 +195,17 @@ fn mounted_by_hook(main: &[Mount], seen: &Seen, config: &Config) -> Option<Findi
     Some(
         Finding::blocker(
             format!(
-                "its root ({}) was mounted by a hook (lxc.hook.pre-mount) where the host does not see it",
+                "its root ({}) was mounted by a hook (lxc.hook.pre-mount) where the host does not \
+                 see it",
                 root.kind
             ),
             "a restore could not mount it",
         )
         .at(place(root))
-        .remedy("mount it on the host, in a pre-start hook (lxc.hook.pre-start), and restart the container"),
+        .remedy(
+            "mount it on the host, in a pre-start hook (lxc.hook.pre-start), and restart the \
+             container",
+        ),
     )
 }
 

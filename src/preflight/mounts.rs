@@ -168,14 +168,16 @@ fn of_a_kind(mount: &Mount, root: &Mount, names: &Names) -> Option<Finding> {
         return Some(
             Finding::warning(
                 format!("an automount waits on {point}"),
-                "CRIU can restore it only if its daemon is in the container, and /dev/autofs is there",
+                "CRIU can restore it only if its daemon is in the container, and /dev/autofs is \
+                 there",
             )
             .at(place(mount))
             .remedy(match plain_point(mount) {
                 Some(point) => format!(
                     "if it is systemd's: {}",
                     names.attach(&format!(
-                        "sh -c 'systemctl mask --now $(systemd-escape -p --suffix=automount {point})'"
+                        "sh -c 'systemctl mask --now $(systemd-escape -p --suffix=automount \
+                         {point})'"
                     ))
                 ),
                 None => "if it is systemd's, mask its automount unit in the container".to_owned(),
@@ -249,12 +251,18 @@ fn deleted_twice(tables: &Tables, externals: &[External]) -> Option<Finding> {
     let point = mount.point.display();
     Some(
         Finding::blocker(
-            format!("{point} is a bind mount of a deleted directory, and there are more mount namespaces with it"),
+            format!(
+                "{point} is a bind mount of a deleted directory, and there are more mount \
+                 namespaces with it"
+            ),
             "CRIU can dump it, but fails when it makes the directory for the second time",
         )
         .on_restore()
         .at(place(mount))
-        .remedy(format!("unmount {point} in the container, in each of its mount namespaces, or restart the services")),
+        .remedy(format!(
+            "unmount {point} in the container, in each of its mount namespaces, or restart the \
+             services"
+        )),
     )
 }
 
@@ -266,12 +274,19 @@ fn pressure(tables: &Tables) -> Option<Finding> {
     })?;
     Some(
         Finding::blocker(
-            format!("a systemd unit has {} mounted in a mount namespace of its own", mount.point.display()),
+            format!(
+                "a systemd unit has {} mounted in a mount namespace of its own",
+                mount.point.display()
+            ),
             "CRIU can dump it, but fails to mount it again (Failed to move_mount)",
         )
         .on_restore()
         .at(place(mount))
-        .remedy("include lxc-cr-systemd.conf in its configuration and restart the container (or, in the container: set DefaultMemoryPressureWatch=off under [Manager] in /etc/systemd/system.conf, and restart its units)"),
+        .remedy(
+            "include lxc-cr-systemd.conf in its configuration and restart the container (or, in \
+             the container: set DefaultMemoryPressureWatch=off under [Manager] in \
+             /etc/systemd/system.conf, and restart its units)",
+        ),
     )
 }
 
@@ -281,12 +296,18 @@ fn terminals(tables: &Tables) -> Option<Finding> {
     let mount = tables.tables.iter().skip(1).flatten().find(|m| terminals::is_lent(m))?;
     Some(
         Finding::blocker(
-            format!("a service has LXC's {} in a mount namespace of its own", mount.point.display()),
+            format!(
+                "a service has LXC's {} in a mount namespace of its own",
+                mount.point.display()
+            ),
             "CRIU can dump it, but fails to mount it again (Failed to copy sharing)",
         )
         .on_restore()
         .at(place(mount))
-        .remedy("write lxc.console.path = none and lxc.tty.max = 0 into its configuration (lxc.include = …/lxc-cr-systemd.conf does), and restart the container"),
+        .remedy(
+            "write lxc.console.path = none and lxc.tty.max = 0 into its configuration (lxc.include \
+             = …/lxc-cr-systemd.conf does), and restart the container",
+        ),
     )
 }
 

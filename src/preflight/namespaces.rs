@@ -40,12 +40,20 @@ pub(crate) fn shared(config: &Config) -> Vec<Finding> {
         Finding::blocker(
             format!("it has the {kind} namespace of {with} (lxc.namespace.share.{kind})"),
             match kind {
-                "net" => "CRIU would dump it as the container's own, and take the other one off its network",
-                _ => "CRIU would dump it as the container's own, and restore it apart from the other one",
+                "net" => {
+                    "CRIU would dump it as the container's own, and take the other one off its \
+                     network"
+                }
+                _ => {
+                    "CRIU would dump it as the container's own, and restore it apart from the \
+                     other one"
+                }
             },
         )
         .on_restore()
-        .remedy(format!("remove lxc.namespace.share.{kind} from its configuration, and restart the container"))
+        .remedy(format!(
+            "remove lxc.namespace.share.{kind} from its configuration, and restart the container"
+        ))
     });
     found.collect()
 }
@@ -74,7 +82,8 @@ fn remedy(task: &Task, kind: &str, names: &Names) -> String {
         (Some(unit), Some(directive)) if is_plain_service(&unit) => {
             let dir = format!("/etc/systemd/system/{unit}.d");
             names.attach(&format!(
-                "sh -c 'mkdir -p {dir} && printf \"[Service]\\n{directive}\\n\" > {dir}/lxc-cr.conf && systemctl daemon-reload && systemctl restart {unit}'"
+                "sh -c 'mkdir -p {dir} && printf \"[Service]\\n{directive}\\n\" > \
+                 {dir}/lxc-cr.conf && systemctl daemon-reload && systemctl restart {unit}'"
             ))
         }
         _ => end(task),

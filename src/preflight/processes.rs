@@ -29,7 +29,8 @@ fn session(task: &Task) -> Option<Finding> {
     (task.session == 0).then(|| {
         Finding::blocker(
             format!("{} was left behind by a command from outside (lxc-attach)", task.name()),
-            "the leader of its session is outside of the container, and CRIU cannot restore such a session",
+            "the leader of its session is outside of the container, and CRIU cannot restore such a \
+             session",
         )
         .at(task.place())
         .remedy(format!("{}; start it with setsid, then it can be checkpointed", end(task)))
@@ -50,7 +51,9 @@ fn zombies(tree: &[Task]) -> Option<Finding> {
     let remedy = match tree.iter().find(|t| t.pid == leader.parent && t.pid != init.pid) {
         Some(parent) => format!("{} does not collect it; {}", parent.name(), end(parent)),
         None => {
-            "the container's init does not collect its children: use one that does, as busybox or systemd".to_owned()
+            "the container's init does not collect its children: use one that does, as busybox or \
+             systemd"
+                .to_owned()
         }
     };
     Some(
@@ -78,11 +81,15 @@ pub(crate) fn frozen_below(dir: &Path, frozen: &[PathBuf], names: &Names) -> Vec
         });
         Finding::blocker(
             format!("its cgroup {} is frozen", path.display()),
-            "CRIU has code of its own run in each process, and would wait for ever for those in there",
+            "CRIU has code of its own run in each process, and would wait for ever for those in \
+             there",
         )
         .remedy(match unit {
             Some(unit) => format!("thaw it: {}", names.attach(&format!("systemctl thaw {unit}"))),
-            None => format!("thaw it: echo 0 > {}", shell::quoted(&cgroup.join("cgroup.freeze").to_string_lossy())),
+            None => format!(
+                "thaw it: echo 0 > {}",
+                shell::quoted(&cgroup.join("cgroup.freeze").to_string_lossy())
+            ),
         })
     };
     frozen.iter().map(tell).collect()
@@ -120,10 +127,15 @@ fn limits(task: &Task, caller: &Caller) -> Option<Finding> {
     (!allowed).then(|| {
         let first = |ids: &[u32]| ids.first().copied().unwrap_or_default();
         Finding::blocker(
-            format!("{} runs as user {}, group {}", task.name(), first(&task.uids), first(&task.gids)),
             format!(
-                "this host's root has no CAP_SYS_RESOURCE, without which CRIU cannot read the limits of a process \
-                 that is not of user {} and group {}",
+                "{} runs as user {}, group {}",
+                task.name(),
+                first(&task.uids),
+                first(&task.gids)
+            ),
+            format!(
+                "this host's root has no CAP_SYS_RESOURCE, without which CRIU cannot read the \
+                 limits of a process that is not of user {} and group {}",
                 caller.uid, caller.gid
             ),
         )
@@ -142,8 +154,14 @@ fn attached(tasks: &[Task]) -> Option<Finding> {
     };
     Some(
         Finding::warning(
-            format!("{who} {} {they} put into the container from outside (lxc-attach, nsenter)", names.join(", ")),
-            format!("CRIU leaves {them} out: the checkpoint is without {them}, and a container that stops takes {them} along"),
+            format!(
+                "{who} {} {they} put into the container from outside (lxc-attach, nsenter)",
+                names.join(", ")
+            ),
+            format!(
+                "CRIU leaves {them} out: the checkpoint is without {them}, and a container that \
+                 stops takes {them} along"
+            ),
         )
         .at(first.place())
         .remedy(format!("leave these shells, or end {them}: kill {}", pids.join(" "))),
@@ -164,8 +182,13 @@ fn labels(tree: &[Task]) -> Vec<Finding> {
         )
         .at(task.place())
         .remedy(match shell::is_plain(label) {
-            true => format!("if the dump fails with 'Permission denied', run in the container: aa-complain {label}"),
-            false => "if the dump fails with 'Permission denied', put that profile into complain mode".to_owned(),
+            true => format!(
+                "if the dump fails with 'Permission denied', run in the container: aa-complain \
+                 {label}"
+            ),
+            false => "if the dump fails with 'Permission denied', put that profile into complain \
+                      mode"
+                .to_owned(),
         })
     };
     tree.iter().filter(other).map(tell).collect()

@@ -66,7 +66,8 @@ fn of_source(mount: &Mount, host: &[Mount]) -> Option<Finding> {
         return None;
     }
     let what = format!(
-        "{point} receives mounts from a mount that the host does not have any more, or had in another mount namespace"
+        "{point} receives mounts from a mount that the host does not have any more, or had in \
+         another mount namespace"
     );
     let why = format!(
         "after a restore it no longer does; what the host mounts below {} may reach it instead",
@@ -82,10 +83,14 @@ fn of_source(mount: &Mount, host: &[Mount]) -> Option<Finding> {
 fn in_both_directions(mount: &Mount) -> Finding {
     Finding::blocker(
         format!("{} shares its mounts with the host in both directions", mount.point.display()),
-        "CRIU can restore it only so that the host's mounts reach the container, not the other way round",
+        "CRIU can restore it only so that the host's mounts reach the container, not the other way \
+         round",
     )
     .at(place(mount))
-    .remedy(format!("make it a slave in the container: mount --make-slave {}", mount.point.display()))
+    .remedy(format!(
+        "make it a slave in the container: mount --make-slave {}",
+        mount.point.display()
+    ))
 }
 
 fn without_a_source(mount: &Mount) -> Finding {

@@ -91,9 +91,13 @@ pub(crate) fn judge(opened: &[Opened<'_>], queues: &Queues) -> Vec<Finding> {
 fn request(task: &Task) -> Finding {
     Finding::warning(
         format!("{} has not yet accepted a request at its unix socket", task.name()),
-        "CRIU cannot dump what was sent before a connection is accepted; a checkpoint tries three times",
+        "CRIU cannot dump what was sent before a connection is accepted; a checkpoint tries three \
+         times",
     )
-    .remedy(format!("if it stays so, the process is busy or hangs: give it more workers, restart it, or {}", end(task)))
+    .remedy(format!(
+        "if it stays so, the process is busy or hangs: give it more workers, restart it, or {}",
+        end(task)
+    ))
 }
 
 /// sk-netlink.c does not know what the socket was told of queues.
@@ -117,10 +121,11 @@ mod tests {
     fn receivers_are_found_by_the_number_of_their_socket() {
         let list = "    5   4242     0 2 65531     0     0        0  1\n";
         assert_eq!(ports(list), [4242].into());
-        let sockets = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n\
-                       000000004f7a58e3 12  4242       00000000 0        0        0     2        0        15861\n\
-                       000000004f7a58e4 12  4243       00000000 0        0        0     2        0        15862\n\
-                       000000004f7a58e5 0   4242       00000000 0        0        0     2        0        15863\n";
+        let sockets = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    \
+                       Drops    Inode\n000000004f7a58e3 12  4242       00000000 0        0        \
+                       0     2        0        15861\n000000004f7a58e4 12  4243       00000000 \
+                       0        0        0     2        0        15862\n000000004f7a58e5 0   \
+                       4242       00000000 0        0        0     2        0        15863\n";
         assert_eq!(netfilter(sockets, &[4242].into()).collect::<Vec<_>>(), [15861]);
     }
 

@@ -240,7 +240,8 @@ fn unknown(task: &Task, inode: u64, protocol: &str) -> Option<Finding> {
     };
     let remedy = match protocol {
         "MPTCP" | "MPTCPv6" => format!(
-            "start the program without MPTCP (a Go program: with GODEBUG=multipathtcp=0 in its environment), or {}",
+            "start the program without MPTCP (a Go program: with GODEBUG=multipathtcp=0 in its \
+             environment), or {}",
             end(task)
         ),
         _ => format!("have the process close that socket, or {}", end(task)),
@@ -292,7 +293,8 @@ fn waiting_connection(task: &Task, inode: u64) -> Finding {
 fn link_local_connection(task: &Task, inode: u64) -> Finding {
     Finding::warning(
         format!("{} has a TCP connection at a link-local address of IPv6", task.name()),
-        "CRIU forgets the link of it, and a restart fails, but for one that closes the connections: lxc-restart --tcp-close",
+        "CRIU forgets the link of it, and a restart fails, but for one that closes the \
+         connections: lxc-restart --tcp-close",
     )
     .at(place(task, inode))
     .remedy(format!("let it use another address, or {}", end(task)))
@@ -304,7 +306,8 @@ fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding 
     let finding = match holder {
         Some((pid, command)) => Finding::blocker(
             format!(
-                "{} is connected by a unix socket to process {pid} ({command}) outside of the container",
+                "{} is connected by a unix socket to process {pid} ({command}) outside of the \
+                 container",
                 task.name()
             ),
             why,
@@ -325,11 +328,13 @@ fn external(task: &Task, inode: u64, holder: Option<&(i32, String)>) -> Finding 
 /// starts keeps the streams of that: those of a unit lead to the journal.
 fn stream_of_init(held: &Held<'_>, (pid, command): &(i32, String), names: &Names) -> Finding {
     let what = format!(
-        "{} has its standard output from the host: a unix socket to process {pid} ({command}) there",
+        "{} has its standard output from the host: a unix socket to process {pid} ({command}) \
+         there",
         held.task.name()
     );
     let remedy = format!(
-        "a unit of systemd's that starts it needs StandardOutput=null; write that, and restart the unit: {}",
+        "a unit of systemd's that starts it needs StandardOutput=null; write that, and restart the \
+         unit: {}",
         names.null_output()
     );
     Finding::blocker(what, "CRIU knows no socket of another network namespace")
@@ -441,17 +446,20 @@ mod tests {
         assert_eq!(tcp6(fe80, "0A"), None);
         assert_eq!(tcp6("990000FD000000000000000008000000", "01"), None);
 
-        let netlink = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode";
+        let netlink = "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    \
+                       Drops    Inode";
         assert_eq!(unread_line(netlink), None);
         assert_eq!(
             unread_line(
-                "000000004f7a58e3 0   1          00000111 0        0        0     2        0   15861"
+                "000000004f7a58e3 0   1          00000111 0        0        0     2        0   \
+                 15861"
             ),
             None
         );
         assert_eq!(
             unread_line(
-                "000000004f7a58e3 0   1          00000111 212992   0        0     2        0   15861"
+                "000000004f7a58e3 0   1          00000111 212992   0        0     2        0   \
+                 15861"
             ),
             Some(15861)
         );

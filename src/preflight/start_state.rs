@@ -92,8 +92,12 @@ pub(crate) fn of_a_user(uid: u32) -> Finding {
 
 fn listener(profile: &Path) -> Finding {
     Finding::blocker(
-        format!("its seccomp profile {} has a process of the host decide on system calls (notify)", profile.display()),
-        "CRIU restores the filter without its listener (lxc.seccomp.notify.proxy): these calls would fail",
+        format!(
+            "its seccomp profile {} has a process of the host decide on system calls (notify)",
+            profile.display()
+        ),
+        "CRIU restores the filter without its listener (lxc.seccomp.notify.proxy): these calls \
+         would fail",
     )
     .on_restore()
     .remedy("remove the rules with 'notify' from the profile, and restart the container")
@@ -107,7 +111,10 @@ fn other_personality(all: &[(Task, u32)]) -> Option<Finding> {
     Some(
         Finding::warning(
             format!("{} has the personality {now:#x} (setarch)", task.name()),
-            format!("CRIU does not restore it: after a restore it is {later:#x}, as that of all processes"),
+            format!(
+                "CRIU does not restore it: after a restore it is {later:#x}, as that of all \
+                 processes"
+            ),
         )
         .at(task.place()),
     )

@@ -320,8 +320,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_status_file_is_read() {
-        let text = "Name:\tsleep x\nState:\tS (sleeping)\nPPid:\t489\nTracerPid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\n\
-                    NSpid:\t492\t12\nNSpgid:\t0\t0\nNSsid:\t480\t0\nRssAnon:\t      56 kB\nRssShmem:\t 8 kB\nVmSwap:\t 4 kB\n";
+        let text = "Name:\tsleep x\nState:\tS \
+                    (sleeping)\nPPid:\t489\nTracerPid:\t7\nUid:\t1\t2\t3\t4\nGid:\t5\t6\t7\t8\nNSpid:\t492\t12\nNSpgid:\t0\t0\nNSsid:\t480\t0\nRssAnon:\t      \
+                    56 kB\nRssShmem:\t 8 kB\nVmSwap:\t 4 kB\n";
         let task = Task::parse(text);
         assert_eq!(
             (task.command.raw(), task.state, task.parent, task.tracer),

@@ -42,10 +42,12 @@ pub(crate) fn judge(opened: &[Opened<'_>], tables: &Tables, handed_over: &[u32])
             continue;
         }
         let remedy = match task.pid_inside {
-            1 => "set lxc.console.path = none and lxc.tty.max = 0 in its configuration, and restart the container"
+            1 => "set lxc.console.path = none and lxc.tty.max = 0 in its configuration, and \
+                  restart the container"
                 .to_owned(),
             _ => format!(
-                "log out there, or {}; lxc.console.path = none and lxc.tty.max = 0 in its configuration keep such terminals out",
+                "log out there, or {}; lxc.console.path = none and lxc.tty.max = 0 in its \
+                 configuration keep such terminals out",
                 end(task)
             ),
         };

@@ -94,7 +94,8 @@ fn judge_one(task: &Task, threads: &Threads) -> Vec<Finding> {
     match threads.directories {
         Some(true) => {
             let what = format!("{} has a thread with {of_its_own}", task.name());
-            let why = "CRIU restores those of its main thread alone: the thread would open other files than it means to";
+            let why = "CRIU restores those of its main thread alone: the thread would open other \
+                       files than it means to";
             found.push(at(Finding::blocker(what, why).on_restore().remedy(end(task))));
         }
         Some(false) => {

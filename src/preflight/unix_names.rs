@@ -85,7 +85,8 @@ fn of_a_mount(bind: &Mount, opened: &[Opened<'_>], names: &Names) -> Finding {
             finding.remedy(format!(
                 "start it without that mount: {}",
                 names.attach(&format!(
-                    "sh -c 'mkdir -p {dir} && printf \"{lines}\" > {dir}/lxc-cr-binds.conf && systemctl daemon-reload && systemctl restart {unit}'"
+                    "sh -c 'mkdir -p {dir} && printf \"{lines}\" > {dir}/lxc-cr-binds.conf && \
+                     systemctl daemon-reload && systemctl restart {unit}'"
                 ))
             ))
         }
@@ -127,11 +128,18 @@ pub(crate) fn homeless(
             } else if *listens && !is_there(path) {
                 found.push(
                     Finding::warning(
-                        format!("{} listens at {}, which is gone or was renamed", task.name(), path.display()),
-                        "CRIU does not make other names of a socket again: clients will not find it",
+                        format!(
+                            "{} listens at {}, which is gone or was renamed",
+                            task.name(),
+                            path.display()
+                        ),
+                        "CRIU does not make other names of a socket again: clients will not find \
+                         it",
                     )
                     .at(at)
-                    .remedy("if it had another name, restart the program after the container's restart"),
+                    .remedy(
+                        "if it had another name, restart the program after the container's restart",
+                    ),
                 );
             }
         }

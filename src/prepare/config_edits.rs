@@ -340,7 +340,8 @@ mod tests {
         }
         // By hand, and then ttys all the same.
         let by_hand = SYSTEMD_INCLUDE.replace("@DATADIR@", "/usr/share/lxc-cr")
-            + "lxc.hook.pre-start = /opt/lxc-cr-pre-start --bind-root\nlxc.hook.post-stop = /opt/lxc-cr-post-stop\n";
+            + "lxc.hook.pre-start = /opt/lxc-cr-pre-start --bind-root\nlxc.hook.post-stop = \
+               /opt/lxc-cr-post-stop\n";
         assert!(Lacking::of(&config(&by_hand), &Init::Systemd, false, &[]).unwrap().is_nothing());
         let lacking =
             Lacking::of(&config(&(by_hand + "lxc.tty.max = 2\n")), &Init::Systemd, false, &[])

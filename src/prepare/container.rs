@@ -305,7 +305,8 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
         notes.push(
             Finding::note(
                 "it will have no console and no ttys of LXC",
-                "systemd's services have mount namespaces of their own, and CRIU cannot mount terminals twice",
+                "systemd's services have mount namespaces of their own, and CRIU cannot mount \
+                 terminals twice",
             )
             .remedy(format!("for a shell inside: lxc-attach {named}")),
         );
@@ -337,7 +338,8 @@ fn say(notes: &mut Vec<Finding>, defined: &Defined, lacking: &Lacking) {
             notes.push(
                 Finding::note(
                     format!("{} was made before this", entry.directory.display()),
-                    "the mounts that systemd now gets were not there: lxc-restart refuses it without --force",
+                    "the mounts that systemd now gets were not there: lxc-restart refuses it \
+                     without --force",
                 )
                 .remedy(format!("to restart it as it was: lxc-cr prepare --undo {named}")),
             );

@@ -42,8 +42,14 @@ impl Installed {
         let found = Installed::below(prefix);
         for file in found.files() {
             if !file.is_file() {
-                return Err(Failure::msg(Exit::Other, format!("{} is not installed", file.display()))
-                    .hint("install lxc-cr (make install, or its package) and run the lxc-cr that was installed"));
+                return Err(Failure::msg(
+                    Exit::Other,
+                    format!("{} is not installed", file.display()),
+                )
+                .hint(
+                    "install lxc-cr (make install, or its package) and run the lxc-cr that was \
+                     installed",
+                ));
             }
             path_trust::check(&file).map_err(|e| Failure::new(Exit::Other, e))?;
         }

@@ -61,7 +61,8 @@ const FAMILIES: &[Family] = &[
         goes: Goes::To("etc/systemd/system/haproxy.service.d/lxc-cr.conf"),
         note: (
             "HAProxy will not have /dev/log mounted in its chroot",
-            "CRIU cannot mount a socket again; rsyslog makes one there by itself, and 'log stdout format raw local0' needs none",
+            "CRIU cannot mount a socket again; rsyslog makes one there by itself, and 'log stdout \
+             format raw local0' needs none",
         ),
     },
     Family {

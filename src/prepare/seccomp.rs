@@ -70,8 +70,9 @@ mod tests {
 
     const OURS: &str = include_str!("../../lxc-config/systemd/no-bpf.seccomp");
     /// LXC's own, as of 5.0 to 7.0.
-    const COMMON: &str = "2\ndenylist\nreject_force_umount  # comment this to allow umount -f;  not recommended\n[all]\n\
-        kexec_load errno 1\nopen_by_handle_at errno 1\ninit_module errno 1\nfinit_module errno 1\ndelete_module errno 1\n";
+    const COMMON: &str = "2\ndenylist\nreject_force_umount  # comment this to allow umount -f;  \
+                          not recommended\n[all]\nkexec_load errno 1\nopen_by_handle_at errno \
+                          1\ninit_module errno 1\nfinit_module errno 1\ndelete_module errno 1\n";
 
     #[test]
     fn lxcs_own_profile_can_be_replaced_by_ours() {

@@ -250,7 +250,8 @@ impl Kept {
             Step::Controllers { file, names } => {
                 if let Some(user) = file.parent().and_then(running_below) {
                     undone.left.push(format!(
-                        "controllers {} are handed on until a reboot: {user} runs, and its limits are theirs",
+                        "controllers {} are handed on until a reboot: {user} runs, and its limits \
+                         are theirs",
                         names.join(", ")
                     ));
                     return Ok(());

@@ -48,7 +48,8 @@ pub(crate) fn fails(failure: &Failure) -> Failure {
     }
 }
 
-const HINT: &str = "take away what is named (close the file, restart the program, remove the rule or route), then try again";
+const HINT: &str = "take away what is named (close the file, restart the program, remove the rule \
+                    or route), then try again";
 
 /// All that differs, in words.
 pub(crate) fn told(differences: &[Difference]) -> Vec<String> {
@@ -133,8 +134,8 @@ mod tests {
         };
         assert_eq!(
             failure.to_string(),
-            "it would not come back as it is:\n  mdwe of process 7: 1, 2 becomes 0; process 8: 1, 2 becomes 0 \
-             (memory may become executable)"
+            "it would not come back as it is:\n  mdwe of process 7: 1, 2 becomes 0; process 8: 1, \
+             2 becomes 0 (memory may become executable)"
         );
         assert_eq!(
             (failure.exit, failure.hint.as_deref().map(|h| h.ends_with("--accept mdwe"))),

@@ -252,7 +252,8 @@ mod tests {
         Profile {
             name: "lxc-web_</var/lib/lxc>".into(),
             namespace: Some("lxc-web_<-var-lib-lxc>".into()),
-            text: "profile \"lxc-web_</var/lib/lxc>\" {\n  change_profile -> \":lxc-web_<-var-lib-lxc>:*\",\n}\n"
+            text: "profile \"lxc-web_</var/lib/lxc>\" \
+                   {\n  change_profile -> \":lxc-web_<-var-lib-lxc>:*\",\n}\n"
                 .into(),
         }
     }
@@ -299,7 +300,8 @@ mod tests {
         assert_eq!(copy.name, "lxc-web2_</srv/lxc>");
         assert_eq!(
             copy.text,
-            "profile \"lxc-web2_</srv/lxc>\" {\n  change_profile -> \":lxc-web2_<-srv-lxc>:*\",\n}\n"
+            "profile \"lxc-web2_</srv/lxc>\" \
+             {\n  change_profile -> \":lxc-web2_<-srv-lxc>:*\",\n}\n"
         );
         let label = copy.relabelled(&profile(), STACK);
         assert_eq!(label, "lxc-web2_</srv/lxc>//&:lxc-web2_<-srv-lxc>:unconfined");

@@ -72,7 +72,8 @@ pub(crate) enum Unsupported {
     Layers(String),
     /// The mount shows other owners than the directory has.
     #[error(
-        "its root is mounted with other owners (idmap= in lxc.rootfs.options), which CRIU cannot dump"
+        "its root is mounted with other owners (idmap= in lxc.rootfs.options), which CRIU cannot \
+         dump"
     )]
     IdMapped,
 }

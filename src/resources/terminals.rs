@@ -303,8 +303,8 @@ pub(crate) fn resolve_controlling(images: &Path, ttys: &[Tty]) -> Result<Vec<(St
             "a process has /dev/tty open that does not belong to the terminal's session any more"
         ),
         Some(session) => bail!(
-            "a process of the session of process {session} (as the container counts) has /dev/tty open, and nothing \
-             shows which terminal that is"
+            "a process of the session of process {session} (as the container counts) has /dev/tty \
+             open, and nothing shows which terminal that is"
         ),
     }
 }

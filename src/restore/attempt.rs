@@ -316,7 +316,10 @@ impl<'a> Work<'a> {
                 Exit::Refused,
                 format!("this host cannot limit it as before: {}", missing.join(", ")),
             )
-            .hint("enable the controllers in cgroup.subtree_control of the cgroups above, or change the limits back before the checkpoint"));
+            .hint(
+                "enable the controllers in cgroup.subtree_control of the cgroups above, or change \
+                 the limits back before the checkpoint",
+            ));
         }
         Ok(made)
     }

@@ -60,7 +60,8 @@ fn bind(defined: &Defined) -> Result<Server> {
             }
             // Any program can take an address of this kind.
             Ok(_) | Err(_) if left.is_zero() => {
-                let text = "its old monitor does not end, or another program has the address of its command socket";
+                let text = "its old monitor does not end, or another program has the address of \
+                            its command socket";
                 let address = protocol::socket_name(&lxcpath, name);
                 return Err(Failure::msg(Exit::Busy, text)
                     .hint(format!("ss -xap shows who has @{address}")));

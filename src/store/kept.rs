@@ -48,7 +48,8 @@ pub(crate) fn label(text: &str) -> std::result::Result<String, String> {
     let is_plain = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
     if !begins_well || !is_plain || text.len() > LONGEST_LABEL || text == LATEST {
         return Err(format!(
-            "a label has up to {LONGEST_LABEL} letters, digits, '.', '_' and '-', begins with a letter, and is not '{LATEST}'"
+            "a label has up to {LONGEST_LABEL} letters, digits, '.', '_' and '-', begins with a \
+             letter, and is not '{LATEST}'"
         ));
     }
     Ok(text.to_owned())

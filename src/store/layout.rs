@@ -9,7 +9,7 @@
 //! DIR/lxc-cr.history          what happened to it since
 //! DIR/lxc-cr.restarted         the mark of a checkpoint that was restored
 //! DIR/lxc-cr-blocks-*         checksums of the blocks of memory images
-//! DIR/lxc-cr-ports.toml        bridge ports of a dump that another program made with our action script
+//! DIR/lxc-cr-ports.toml        bridge ports of a dump by another program with our script
 //! DIR/.lxc-cr-*                a file of ours that is being written
 //! DIR.partial                  a checkpoint while it is written
 //! DIR.failed.log               CRIU's log of a dump that failed

@@ -40,8 +40,8 @@ impl Parents {
             let parent = match fs::read_link(&link) {
                 Ok(target) => {
                     let parent = child.join(&target);
-                    // Beside its child, or in it, it is as safe as that, whose place the command has
-                    // looked at.
+                    // Beside its child, or in it, it is as safe as that, whose place the command
+                    // has looked at.
                     if !is_beside(&target) && !is_within(&target) {
                         path_trust::check(&parent)?;
                     }

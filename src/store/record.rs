@@ -416,8 +416,8 @@ impl Record {
 fn is_one_component(path: &Path) -> bool {
     let mut parts = path.components();
     // Components leaves a slash at the end out.
-    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == path.as_os_str());
-    plain
+    let (first, second) = (parts.next(), parts.next());
+    first == Some(Component::Normal(path.as_os_str())) && second.is_none()
 }
 
 fn has_parent(path: &Path) -> bool {

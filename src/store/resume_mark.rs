@@ -80,7 +80,8 @@ pub(crate) fn take_back(container: &Path, has_run: bool) -> Result<Option<String
         return Ok(None);
     }
     if has_run {
-        let text = "is not resumed at boot any more: the container was about to run from it; lxc-restart brings it back";
+        let text = "is not resumed at boot any more: the container was about to run from it; \
+                    lxc-restart brings it back";
         return Ok(Some(format!("{} {text}", images.display())));
     }
     mark(&images)?;

@@ -1,5 +1,5 @@
-//! Keys and keyrings (keyctl(2)) that a thread can reach. The kernel says of them only to the thread
-//! itself, so it is had to ask.
+//! Keys and keyrings (keyctl(2)) that a thread can reach. The kernel says of them only to the
+//! thread itself, so it is had to ask.
 
 use super::inject::Page;
 

@@ -186,8 +186,9 @@ mod tests {
 
     #[test]
     fn what_the_kernel_writes_is_read() {
-        let text = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\
-                    \t\t\t\t010000E0     1 0:00000000\t\t0\n2\teth0      :     2      V3\n\t\t\t\t010163EF     1 0:00000000\t\t0\n";
+        let text = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        \
+                    :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n2\teth0      :     \
+                    2      V3\n\t\t\t\t010163EF     1 0:00000000\t\t0\n";
         let groups =
             [(1, Ipv4Addr::new(224, 0, 0, 1).into()), (2, Ipv4Addr::new(239, 99, 1, 1).into())];
         assert_eq!(four(text), groups);

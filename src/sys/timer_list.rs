@@ -45,10 +45,11 @@ mod tests {
     #[test]
     fn those_of_the_day_are_picked() {
         let list = "Timer List Version: v0.10\ncpu: 0\n clock 0:\n  .index: 0\nactive timers:\n \
-                    #0: <00000000d9b6bdb1>, posix_timer_fn, S:01\n \
-                    # expires at 17-17 nsecs [in 5 to 5 nsecs]\n clock 1:\nactive timers:\n \
-                    #0: <00000000d9b6bdb2>, timerfd_tmrproc, S:01\n # expires at 18-18 nsecs [in 5 to 5 nsecs]\n \
-                    #1: <00000000d9b6bdb3>, posix_timer_fn, S:01\n # expires at 19-20 nsecs [in 5 to 5 nsecs]\n";
+                    #0: <00000000d9b6bdb1>, posix_timer_fn, S:01\n # expires at 17-17 nsecs [in 5 \
+                    to 5 nsecs]\n clock 1:\nactive timers:\n #0: <00000000d9b6bdb2>, \
+                    timerfd_tmrproc, S:01\n # expires at 18-18 nsecs [in 5 to 5 nsecs]\n #1: \
+                    <00000000d9b6bdb3>, posix_timer_fn, S:01\n # expires at 19-20 nsecs [in 5 to 5 \
+                    nsecs]\n";
         assert_eq!(parse(list), [Duration::from_nanos(19)]);
         assert_eq!(parse(" clock 1:\n # expires at x\n"), []);
     }

@@ -126,7 +126,8 @@ fn main() -> ExitCode {
     }
     println!("\nmilliseconds, medians of {runs} interleaved runs; in brackets: of bare CRIU's\n");
     println!(
-        "| images on | MiB | by | dump | frozen | restore | down | all in | MiB then | ours beside CRIU, dump / restore |"
+        "| images on | MiB | by | dump | frozen | restore | down | all in | MiB then | ours beside \
+         CRIU, dump / restore |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let (tmpfs, disk) = (World::on_tmpfs("bench"), World::new("bench"));
@@ -136,7 +137,8 @@ fn main() -> ExitCode {
         }
     }
     println!(
-        "\nfrom a disk of which nothing is cached; down: from the beginning of the restart to the first answer\n"
+        "\nfrom a disk of which nothing is cached; down: from the beginning of the restart to the \
+         first answer\n"
     );
     for mebibytes in sizes.unwrap_or(COLD_MEBIBYTES) {
         table("cold disk", &disk, WAYS_FROM_COLD_DISK, *mebibytes, runs, true);

@@ -162,7 +162,8 @@ pub fn go_through(world: &World, cycles: usize) -> String {
             let (monitor, inside, images) = (kib("monitor"), kib("container"), kib("images"));
             writeln!(
                 table,
-                "{from:>3}-{number:<3} {median:>11.0} {slowest:>12.0} {monitor:>13} {inside:>15} {images:>12}"
+                "{from:>3}-{number:<3} {median:>11.0} {slowest:>12.0} {monitor:>13} {inside:>15} \
+                 {images:>12}"
             )
             .unwrap();
             let grown = now.growth_since(&first);

@@ -32,7 +32,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!(
-        "\nlxc-cr: LXC containers with open TCP connections are checkpointed, stopped and brought back."
+        "\nlxc-cr: LXC containers with open TCP connections are checkpointed, stopped and brought \
+         back."
     );
     let before = Snapshot::take();
     let worked = catch_unwind(stories).is_ok();
@@ -159,8 +160,8 @@ impl Teller {
 
     fn goes_on(&self, status: &Status) {
         self.say(&format!(
-            "the same connection answers: process {}, its count went on to {}, locks, pipe, shared memory, timer, \
-             deleted file, syslog and {} MiB of memory as before",
+            "the same connection answers: process {}, its count went on to {}, locks, pipe, shared \
+             memory, timer, deleted file, syslog and {} MiB of memory as before",
             status.get("pid"),
             status.get("counter"),
             status.get("memory").split(':').next().unwrap_or_default()

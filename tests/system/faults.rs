@@ -202,7 +202,8 @@ impl Tally {
     fn tell(&self, title: &str) {
         let Tally { held, ended, cut_off, not_reached, lost, .. } = self;
         println!(
-            "\n{title}: {} cases, {} held ({ended} of them ended by the fault itself, {cut_off} without their connection), {not_reached} not reached, {lost} NOT HELD",
+            "\n{title}: {} cases, {} held ({ended} of them ended by the fault itself, {cut_off} \
+             without their connection), {not_reached} not reached, {lost} NOT HELD",
             held + ended + lost,
             held + ended
         );

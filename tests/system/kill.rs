@@ -98,8 +98,8 @@ impl fmt::Display for Tally {
         let Tally { held, missed, by_itself, by_ptrace, lost } = self;
         write!(
             f,
-            "{held} held ({missed} of them met nobody), {by_itself} ended by the kill itself, {by_ptrace} ended by CRIU's \
-             ptrace and told so, {} NOT HELD",
+            "{held} held ({missed} of them met nobody), {by_itself} ended by the kill itself, \
+             {by_ptrace} ended by CRIU's ptrace and told so, {} NOT HELD",
             lost.len()
         )
     }

@@ -57,7 +57,8 @@ impl std::fmt::Display for Outcomes {
         let all = self.refused + self.not_restored + self.restored;
         write!(
             f,
-            "{all} hostile containers: {} refused, {} not restored, {} restored; the host is as it was",
+            "{all} hostile containers: {} refused, {} not restored, {} restored; the host is as it \
+             was",
             self.refused, self.not_restored, self.restored
         )
     }

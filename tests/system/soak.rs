@@ -33,7 +33,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     println!(
-        "PASSED: {wanted} cycles; nothing has grown, nothing is left, the connection of the start goes on."
+        "PASSED: {wanted} cycles; nothing has grown, nothing is left, the connection of the start \
+         goes on."
     );
     ExitCode::SUCCESS
 }

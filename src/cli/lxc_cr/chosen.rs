@@ -51,7 +51,8 @@ impl Chosen {
                         "there is no container {name} in {lxcpath}, and no checkpoint of one"
                     );
                     return Err(Failure::msg(Exit::WrongState, text).hint(
-                        "lxc-ls shows the containers, lxc-cr list all checkpoints; -P chooses another directory",
+                        "lxc-ls shows the containers, lxc-cr list all checkpoints; -P chooses \
+                         another directory",
                     ));
                 }
                 Ok(found)

@@ -58,8 +58,8 @@ pub(super) struct Prepare {
     #[arg(long, conflicts_with = "dry_run")]
     apply: bool,
 
-    /// With --host: name of the bridge [default: that in the settings, or that of LXC's default.conf
-    /// where there is no such link]
+    /// With --host: name of the bridge [default: that in the settings, or that of LXC's
+    /// default.conf where there is no such link]
     #[arg(long, value_name = "NAME", value_parser = spec::interface)]
     bridge: Option<String>,
 

@@ -251,7 +251,8 @@ fn summary(outcomes: &[Outcome]) -> String {
     let without_rule = count(KEPT).any(|outcome| outcome.reasons == ["no retention is set"]);
     let hint = match without_rule {
         true => {
-            "\nhint: say what is to be kept, with --keep-last and the like or in /etc/lxc/lxc-cr.toml"
+            "\nhint: say what is to be kept, with --keep-last and the like or in \
+             /etc/lxc/lxc-cr.toml"
         }
         false => "",
     };

@@ -125,8 +125,13 @@ fn refuse_only_state(dir: &Path, container: Option<&(PathBuf, String)>) -> Resul
         Some(_) => {
             let named = shell::options(&name, &lxcpath);
             let dir = shell::quoted(&dir.to_string_lossy());
-            Err(Failure::msg(Exit::Refused, format!("{name} is suspended, and this is its only state")).hint(format!(
-                "bring it back: lxc-restart {named} -D {dir}; to lose what was in its memory: lxc-cr remove --force {dir}"
+            Err(Failure::msg(
+                Exit::Refused,
+                format!("{name} is suspended, and this is its only state"),
+            )
+            .hint(format!(
+                "bring it back: lxc-restart {named} -D {dir}; to lose what was in its memory: \
+                 lxc-cr remove --force {dir}"
             )))
         }
     }
@@ -134,7 +139,7 @@ fn refuse_only_state(dir: &Path, container: Option<&(PathBuf, String)>) -> Resul
 
 fn same_directory(one: &Path, other: &Path) -> bool {
     one == other
-        || matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
+        || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 /// Its container's root; a container that is gone or cannot be read has none.

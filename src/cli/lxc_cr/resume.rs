@@ -228,7 +228,9 @@ fn only_state(name: &ContainerName, terms: &Terms) -> Result<PathBuf> {
     let found = entries.iter().zip(status).find(|(_, status)| status.is_only_state());
     found.map(|(entry, _)| entry.directory.clone()).ok_or_else(|| {
         let named = shell::options(name, &terms.lxcpath);
-        Failure::msg(Exit::WrongState, "it is not suspended")
-            .hint(format!("lxc-cr list {named} shows its checkpoints; lxc-restart {named} --at TIME goes back to one"))
+        Failure::msg(Exit::WrongState, "it is not suspended").hint(format!(
+            "lxc-cr list {named} shows its checkpoints; lxc-restart {named} --at TIME goes back to \
+             one"
+        ))
     })
 }

@@ -113,8 +113,8 @@ pub(crate) fn memory(dir: &Path, pid: u32) -> Result<Option<Memory>, Error> {
     Ok(Some(Memory { program: mm.exe_file_id, mapped, pages, pages_in_parent }))
 }
 
-/// The [`id`](super::files::OpenFile::id)s of the files that a process has mapped so that what it writes
-/// to its memory goes to them.
+/// The [`id`](super::files::OpenFile::id)s of the files that a process has mapped so that what it
+/// writes to its memory goes to them.
 pub(crate) fn files_written_through_memory(dir: &Path, pid: u32) -> Result<Vec<u32>, Error> {
     let mm: MmEntry = match read_one(&dir.join(format!("mm-{pid}.img")), Head::Common(MM_MAGIC)) {
         Ok(mm) => mm,

@@ -32,11 +32,14 @@ classes! {
     Unknown: "CRIU's log names no cause that is known here",
         "read the end of the log";
     // Namespaces and processes.
-    NestedNamespace: "a process in the container has a namespace of its own of a kind that CRIU cannot nest (only mount and network may be)",
-        "for a systemd unit, switch off ProtectHostname=, PrivateUsers=, PrivateIPC= or ProtectControlGroups= in a drop-in; else end the process";
+    NestedNamespace: "a process in the container has a namespace of its own of a kind that CRIU \
+                      cannot nest (only mount and network may be)",
+        "for a systemd unit, switch off ProtectHostname=, PrivateUsers=, PrivateIPC= or \
+         ProtectControlGroups= in a drop-in; else end the process";
     SessionOutside: "a process belongs to a session whose leader is outside the container",
         "end the processes that were started from outside (lxc-attach), or start them with setsid";
-    ForeignProcess: "a process was put into the container from outside, without its cgroup or its time namespace",
+    ForeignProcess: "a process was put into the container from outside, without its cgroup or its \
+                     time namespace",
         "end it, and enter the container with lxc-attach instead of nsenter";
     FreezeTimeout: "the processes could not be stopped in time; one of them waits in the kernel",
         "find the process in state D (ps), and try again when it has gone on";
@@ -51,12 +54,14 @@ classes! {
     NoSysResource: "the limits of another user's process cannot be read without CAP_SYS_RESOURCE",
         "give the host's root CAP_SYS_RESOURCE, or give the container an id map (lxc.idmap)";
     Seccomp: "seccomp filters cannot be suspended or dumped on this kernel",
-        "use a kernel with CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP_FILTER, and run as root of the host";
+        "use a kernel with CONFIG_CHECKPOINT_RESTORE and CONFIG_SECCOMP_FILTER, and run as root of \
+         the host";
     Uprobes: "a process is probed by the host (uprobes)",
         "stop the tracing tool, and restart the process if the probes stay";
     PidInUse: "a pid that the checkpoint needs is taken",
         "stop what still runs of the container; it needs a pid namespace of its own";
-    ExeLink: "the program file of a process cannot be set, as with (sd-pam) of systemd's user@.service",
+    ExeLink: "the program file of a process cannot be set, as with (sd-pam) of systemd's \
+              user@.service",
         "mask user@.service in the container, or end the login sessions before the dump";
     Crashed: "CRIU or a process under its control crashed",
         "read the end of the log; report it to CRIU with the log";
@@ -71,21 +76,27 @@ classes! {
     TcpClose: "the dump closed the TCP connections, so the restore must close them, too",
         "restore with TCP connections closed (--tcp-close)";
     TcpInFlight: "a TCP connection is just being opened",
-        "try again; if it stays so, the process that listens hangs (lxc-cr check names it): restart it";
-    UnixRequest: "a request waits at a unix socket until a process accepts it, and CRIU cannot save it",
-        "try again; if it stays so, the process that listens is busy or hangs (lxc-cr check names it): give it more workers";
+        "try again; if it stays so, the process that listens hangs (lxc-cr check names it): \
+         restart it";
+    UnixRequest: "a request waits at a unix socket until a process accepts it, and CRIU cannot \
+                  save it",
+        "try again; if it stays so, the process that listens is busy or hangs (lxc-cr check names \
+         it): give it more workers";
     NetlinkData: "a netlink socket holds unread data",
         "try again";
-    QueuedCredentials: "a message with the credentials of its sender waits in a unix socket, and CRIU cannot save those",
+    QueuedCredentials: "a message with the credentials of its sender waits in a unix socket, and \
+                        CRIU cannot save those",
         "try again; if it stays so, see why the process that should read the message does not";
     WatchRace: "a watched file vanished during the dump",
         "try again";
     PassCred: "this CRIU cannot dump inet and packet sockets on Linux 6.16 and newer",
         "install CRIU 4.2 or newer";
-    UnsupportedSocket: "a process has a socket of a kind that CRIU does not know (ICMP, SCTP, MPTCP, …)",
+    UnsupportedSocket: "a process has a socket of a kind that CRIU does not know (ICMP, SCTP, \
+                        MPTCP, …)",
         "end that process; for Go programs set GODEBUG=multipathtcp=0";
     DiagModule: "the kernel cannot list its sockets",
-        "load the modules inet_diag tcp_diag udp_diag unix_diag netlink_diag af_packet_diag on the host";
+        "load the modules inet_diag tcp_diag udp_diag unix_diag netlink_diag af_packet_diag on the \
+         host";
     ExternalUnixSocket: "a unix socket is connected to a process outside the container",
         "close the connection (a bind-mounted socket of the host?) before the dump";
     // Files.
@@ -98,12 +109,15 @@ classes! {
     StaleRemap: "the root filesystem holds files that an earlier CRIU run left",
         "remove link_remap.* and *.cr.*.ghost from the root filesystem";
     WatchedFile: "the path of a file that is watched (inotify, fanotify) cannot be found",
-        "at a dump, restart the process that watches it; at a restore, make the file or cgroup first";
+        "at a dump, restart the process that watches it; at a restore, make the file or cgroup \
+         first";
     ForeignFile: "a process holds a file of a mount that the container does not have",
-        "end processes started by lxc-attach; set lxc.autodev = 1, so that init has the container's own /dev/null";
+        "end processes started by lxc-attach; set lxc.autodev = 1, so that init has the \
+         container's own /dev/null";
     BpfProgram: "a process (mostly systemd) holds an eBPF program, which CRIU cannot dump",
         "forbid bpf in the container's seccomp profile (bpf errno 1), or use an id map (lxc.idmap)";
-    UnsupportedFile: "a process holds a file of a kind that CRIU cannot dump (io_uring, a device, …)",
+    UnsupportedFile: "a process holds a file of a kind that CRIU cannot dump (io_uring, a device, \
+                      …)",
         "end that process, or have it not use it";
     FileChanged: "a file was changed since the dump",
         "put the root filesystem back to what it was at the dump";

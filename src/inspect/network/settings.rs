@@ -177,8 +177,9 @@ mod tests {
 
     #[test]
     fn groups_are_told_by_their_link() {
-        let table = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\
-                     \t\t\t\t010000E0     1 0:00000000\t\t0\n2\teth0      :     2      V3\n\t\t\t\tFB0000E0     2 0:0\t0\n";
+        let table = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        \
+                     :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n2\teth0      :     \
+                     2      V3\n\t\t\t\tFB0000E0     2 0:0\t0\n";
         let found: Vec<(String, String)> = igmp(table);
         assert_eq!(found[0], ("lo".to_owned(), "010000E0 1".to_owned()));
         assert_eq!(found[1], ("eth0".to_owned(), "FB0000E0 2".to_owned()));

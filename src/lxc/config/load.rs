@@ -189,8 +189,8 @@ mod tests {
         fs::write(path("d/.conf"), "lxc.uts.name = never\n").unwrap();
         fs::write(path("one"), "lxc.uts.name = from-one\nlxc.hook.start = /one\n").unwrap();
         let main = format!(
-            "lxc.hook.start = /zero\nlxc.include = {0}/one\nlxc.hook.start = /two\nlxc.include = {0}/d\n\
-             lxc.include = {0}/none/\nlxc.include =\n",
+            "lxc.hook.start = /zero\nlxc.include = {0}/one\nlxc.hook.start = /two\nlxc.include = \
+             {0}/d\nlxc.include = {0}/none/\nlxc.include =\n",
             dir.path().display()
         );
         fs::write(path("config"), main).unwrap();

@@ -316,7 +316,8 @@ mod tests {
         assert_eq!(mount_points_of_fstab(&path).unwrap(), Vec::<PathBuf>::new());
         std::fs::write(
             &path,
-            "# /dev/x /no ext4\n/dev/a / ext4\n\nLABEL=b\t/mnt/my\\040disk xfs noauto\nc none swap\n",
+            "# /dev/x /no ext4\n/dev/a / ext4\n\nLABEL=b\t/mnt/my\\040disk xfs noauto\nc none \
+             swap\n",
         )
         .unwrap();
         assert_eq!(

@@ -25,10 +25,11 @@ fn answer(text: &str, key: &str) -> Option<String> {
 #[test]
 fn reads_the_old_language() {
     let c = parse(
-        "lxc.utsname = old\nlxc.rootfs = /srv/a:b/rootfs\nlxc.mount = /srv/fstab\nlxc.console = none\nlxc.tty = 4\n\
-         lxc.network.type = veth\nlxc.network.link = br0\nlxc.network.ipv4 = 10.0.0.2/24\n\
-         lxc.network.type = empty\nlxc.network.0.name = eth7\nlxc.limit.nofile = 10:20\nlxc.haltsignal = SIGPWR\n\
-         lxc.cgroup.devices.deny = a\nlxc.cgroup.devices.allow = c 1:3 rwm\nlxc.kmsg = 0\nlxc.id_map = u 0 100000 10\n",
+        "lxc.utsname = old\nlxc.rootfs = /srv/a:b/rootfs\nlxc.mount = /srv/fstab\nlxc.console = \
+         none\nlxc.tty = 4\nlxc.network.type = veth\nlxc.network.link = br0\nlxc.network.ipv4 = \
+         10.0.0.2/24\nlxc.network.type = empty\nlxc.network.0.name = eth7\nlxc.limit.nofile = \
+         10:20\nlxc.haltsignal = SIGPWR\nlxc.cgroup.devices.deny = a\nlxc.cgroup.devices.allow = c \
+         1:3 rwm\nlxc.kmsg = 0\nlxc.id_map = u 0 100000 10\n",
     );
     assert_eq!(c.uts_name(), Some("old"));
     let rootfs =
@@ -161,7 +162,8 @@ fn wrong_values_are_errors_with_their_place() {
 #[test]
 fn unknown_keys_are_kept_and_ignored() {
     let c = parse(
-        "lxc.future = 1\nlxc.net.0.future = 2\nlxc.network.future = 3\nother = 4\nlxc.procs.x = 5\nnonsense\n",
+        "lxc.future = 1\nlxc.net.0.future = 2\nlxc.network.future = 3\nother = 4\nlxc.procs.x = \
+         5\nnonsense\n",
     );
     assert_eq!(c.items().len(), 5);
     assert!(c.nics().is_empty());

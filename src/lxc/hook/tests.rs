@@ -21,7 +21,8 @@ fn defined(top: &Path, name: &str, text: &str) -> Defined {
 fn noting(top: &Path) -> (String, PathBuf) {
     let (script, notes) = (top.join("hook"), top.join("notes"));
     let text = format!(
-        "#!/bin/sh\n{{ echo \"$PWD $#: $*\"; env | grep ^LXC_ | grep -v ROOTFS_MOUNT | sort; }} >> {}\n",
+        "#!/bin/sh\n{{ echo \"$PWD $#: $*\"; env | grep ^LXC_ | grep -v ROOTFS_MOUNT | sort; }} >> \
+         {}\n",
         notes.display()
     );
     fs::write(&script, text).unwrap();
@@ -67,10 +68,8 @@ fn a_hook_of_version_0_gets_arguments() {
     assert_eq!(
         fs::read_to_string(notes).unwrap(),
         format!(
-            "/ 6: own web lxc stop mnt:/proc/7/fd/5 net:/proc/7/fd/6\nLXC_CGNS_AWARE=1\n\
-             LXC_CONFIG_FILE={at}/web/config\nLXC_CONSOLE=none\nLXC_HOOK_VERSION=0\nLXC_LOG_LEVEL=DEBUG\n\
-             LXC_MNT_NS=/proc/7/fd/5\nLXC_NAME=web\nLXC_NET_NS=/proc/7/fd/6\nLXC_PID=812\n\
-             LXC_ROOTFS_PATH={at}/web/rootfs\nLXC_TARGET=reboot\n"
+            "/ 6: own web lxc stop mnt:/proc/7/fd/5 \
+             net:/proc/7/fd/6\nLXC_CGNS_AWARE=1\nLXC_CONFIG_FILE={at}/web/config\nLXC_CONSOLE=none\nLXC_HOOK_VERSION=0\nLXC_LOG_LEVEL=DEBUG\nLXC_MNT_NS=/proc/7/fd/5\nLXC_NAME=web\nLXC_NET_NS=/proc/7/fd/6\nLXC_PID=812\nLXC_ROOTFS_PATH={at}/web/rootfs\nLXC_TARGET=reboot\n"
         )
     );
 }
@@ -80,7 +79,8 @@ fn a_hook_of_version_1_gets_variables() {
     let top = tempfile::tempdir().unwrap();
     let (script, notes) = noting(top.path());
     let text = format!(
-        "lxc.hook.version = 1\nlxc.net.0.type = veth\nlxc.net.0.link = br0\nlxc.net.0.script.down = {script} own\n"
+        "lxc.hook.version = 1\nlxc.net.0.type = veth\nlxc.net.0.link = br0\nlxc.net.0.script.down \
+         = {script} own\n"
     );
     let defined = defined(top.path(), "web", &text);
     let nic = &defined.config.nics()[0];
@@ -150,7 +150,8 @@ fn a_program_left_behind_does_not_hold_us_up() {
 #[test]
 fn more_output_than_a_pipe_holds_does_not_stop_a_hook() {
     let top = tempfile::tempdir().unwrap();
-    let text = "lxc.hook.stop = /bin/sh -c 'head -c 300000 /dev/zero | tr \"\\\\0\" x; echo; echo last; exit 1' #\n";
+    let text = "lxc.hook.stop = /bin/sh -c 'head -c 300000 /dev/zero | tr \"\\\\0\" x; echo; echo \
+                last; exit 1' #\n";
     let defined = defined(top.path(), "web", text);
     let error = format!("{:#}", run_all(HookKind::Stop, &Context::new(&defined)).unwrap_err());
     assert!(error.ends_with("x; last"), "{error}");

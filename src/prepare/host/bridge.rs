@@ -123,7 +123,8 @@ fn networkd(root: &Root, spec: &BridgeSpec, mac: Option<Mac>) -> anyhow::Result<
     let mac = mac.map(|mac| format!("MACAddress={mac}\n")).unwrap_or_default();
     let netdev = format!("# By lxc-cr prepare.\n[NetDev]\nName={bridge}\nKind=bridge\n{mac}");
     let mut network = format!(
-        "# By lxc-cr prepare.\n[Match]\nName={bridge}\n\n[Link]\nRequiredForOnline={}\n\n[Network]\nConfigureWithoutCarrier=yes\n",
+        "# By lxc-cr \
+         prepare.\n[Match]\nName={bridge}\n\n[Link]\nRequiredForOnline={}\n\n[Network]\nConfigureWithoutCarrier=yes\n",
         if spec.gateway.is_some() || spec.address == Some(Address::Dhcp) { "yes" } else { "no" }
     );
     match &spec.address {
@@ -164,8 +165,8 @@ fn network_manager(
     };
     let mac = mac.map(|mac| format!("mac-address={mac}\n")).unwrap_or_default();
     let text = format!(
-        "# By lxc-cr prepare.\n[connection]\nid=lxc-cr-{bridge}\ntype=bridge\ninterface-name={bridge}\n\n\
-         [bridge]\nstp=false\n{mac}\n[ipv4]\n{}\n[ipv6]\n{}",
+        "# By lxc-cr \
+         prepare.\n[connection]\nid=lxc-cr-{bridge}\ntype=bridge\ninterface-name={bridge}\n\n[bridge]\nstp=false\n{mac}\n[ipv4]\n{}\n[ipv6]\n{}",
         method(true),
         method(false)
     );
@@ -174,8 +175,8 @@ fn network_manager(
     if let Some(port) = &spec.port {
         // What the host has for the port stays; ours is preferred.
         let text = format!(
-            "# By lxc-cr prepare.\n[connection]\nid=lxc-cr-{port}\ntype=ethernet\ninterface-name={port}\n\
-             autoconnect-priority=100\nmaster={bridge}\nslave-type=bridge\n"
+            "# By lxc-cr \
+             prepare.\n[connection]\nid=lxc-cr-{port}\ntype=ethernet\ninterface-name={port}\nautoconnect-priority=100\nmaster={bridge}\nslave-type=bridge\n"
         );
         changes.extend(root.change(&file(port), text, PRIVATE)?);
     }

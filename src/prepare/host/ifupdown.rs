@@ -114,8 +114,8 @@ fn stanza(spec: &BridgeSpec, mac: Option<Mac>, has_stanza: bool) -> String {
         None => ("inet", "manual"),
     };
     text += &format!(
-        "auto {bridge}\niface {bridge} {family} {method}\n    \
-         pre-up ip link show dev {bridge} >/dev/null 2>&1 || ip link add name {bridge} type bridge\n"
+        "auto {bridge}\niface {bridge} {family} {method}\n    pre-up ip link show dev {bridge} \
+         >/dev/null 2>&1 || ip link add name {bridge} type bridge\n"
     );
     if let Some(mac) = mac {
         text += &format!("    pre-up ip link set dev {bridge} address {mac}\n");
@@ -140,12 +140,14 @@ mod tests {
 
     #[test]
     fn a_port_loses_its_addresses_and_nothing_else_is_touched() {
-        let text = "auto lo eth0\niface lo inet loopback\n\n# the uplink\niface eth0 inet static\n\taddress 10.0.0.2/24\n\
-                    \t# a comment\n\tgateway 10.0.0.1\n\niface eth0 inet6 auto\nallow-hotplug eth1\niface eth1 inet dhcp\n";
+        let text = "auto lo eth0\niface lo inet loopback\n\n# the uplink\niface eth0 inet \
+                    static\n\taddress 10.0.0.2/24\n\t# a comment\n\tgateway 10.0.0.1\n\niface eth0 \
+                    inet6 auto\nallow-hotplug eth1\niface eth1 inet dhcp\n";
         assert_eq!(
             given_away(text, "eth0"),
-            "auto lo eth0\niface lo inet loopback\n\n# the uplink\niface eth0 inet manual\n#\taddress 10.0.0.2/24\n\
-             \t# a comment\n#\tgateway 10.0.0.1\n\niface eth0 inet6 manual\nallow-hotplug eth1\niface eth1 inet dhcp\n"
+            "auto lo eth0\niface lo inet loopback\n\n# the uplink\niface eth0 inet \
+             manual\n#\taddress 10.0.0.2/24\n\t# a comment\n#\tgateway 10.0.0.1\n\niface eth0 \
+             inet6 manual\nallow-hotplug eth1\niface eth1 inet dhcp\n"
         );
         assert_eq!(given_away(text, "eth2"), text);
         assert_eq!(given_away("iface eth0 inet dhcp", "eth0"), "iface eth0 inet manual");

@@ -228,7 +228,10 @@ fn check(spec: &BridgeSpec, network: &Network) -> Result<()> {
         );
     }
     if let Some(gateway) = spec.gateway
-        && !matches!(&spec.address, Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == gateway.is_ipv4())
+        && !matches!(
+            &spec.address,
+            Some(Address::Fixed(cidr)) if cidr.address.is_ipv4() == gateway.is_ipv4()
+        )
     {
         return wrong(
             "a gateway needs an address of the same kind".to_owned(),
@@ -242,7 +245,8 @@ fn check(spec: &BridgeSpec, network: &Network) -> Result<()> {
     {
         return wrong(
             format!("the host's default route goes over {port}: on a bridge it would have none"),
-            "say what the bridge gets instead: --address dhcp, or --address ADDRESS/PREFIX --gateway ADDRESS",
+            "say what the bridge gets instead: --address dhcp, or --address ADDRESS/PREFIX \
+             --gateway ADDRESS",
         );
     }
     Ok(())

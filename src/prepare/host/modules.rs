@@ -103,7 +103,8 @@ pub(super) fn plan(root: &Root) -> anyhow::Result<(Vec<Finding>, Vec<Change>, Ve
         findings.push(
             Finding::note(
                 format!("modules are not loaded: {}", now.join(", ")),
-                "CRIU asks sockets with them, and not every kernel loads them when they are asked for",
+                "CRIU asks sockets with them, and not every kernel loads them when they are asked \
+                 for",
             )
             .remedy(format!("modprobe -a {}", now.join(" "))),
         );

@@ -74,7 +74,8 @@ pub(crate) fn make_new(
     }
     if let Some((_, dir)) = places.iter().find(|(_, dir)| dir.exists()).filter(|_| exact) {
         bail!(
-            "the cgroup {} that its configuration names is there already (rmdir removes it if nothing runs there)",
+            "the cgroup {} that its configuration names is there already (rmdir removes it if \
+             nothing runs there)",
             dir.display()
         );
     }

@@ -247,7 +247,8 @@ mod tests {
             ("hugetlb.1GB.max", "9223372036854771712\n"),
             (
                 "io.max",
-                "8:16 rbps=2097152 wbps=max riops=max wiops=120\n8:0 rbps=1 wbps=max riops=max wiops=max\n",
+                "8:16 rbps=2097152 wbps=max riops=max wiops=120\n8:0 rbps=1 wbps=max riops=max \
+                 wiops=max\n",
             ),
             ("memory.max", "1073741824\n"),
             ("memory.high", "max\n"),

@@ -209,7 +209,8 @@ fn is_plain(line: &str) -> bool {
     }
     if let Some(chain) = line.strip_prefix(':') {
         let words: Vec<&str> = chain.split(' ').collect();
-        return matches!(words.as_slice(), [_, policy, _] if policy.bytes().all(|b| b.is_ascii_uppercase() || b == b'-'));
+        let is_policy = |word: &&str| word.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
+        return matches!(words.as_slice(), [_, policy, _] if is_policy(policy));
     }
     line == "COMMIT"
         || line.strip_prefix('*').is_some_and(|name| name.bytes().all(|b| b.is_ascii_lowercase()))
@@ -346,7 +347,8 @@ mod tests {
 
     #[test]
     fn tables_are_named_by_the_tool() {
-        let text = "# Generated\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m comment --comment \"*x\" -j DROP\nCOMMIT\n*nat\n";
+        let text = "# Generated\n*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -m comment --comment \
+                    \"*x\" -j DROP\nCOMMIT\n*nat\n";
         let saved = Saved { family: "ip".to_owned(), text: text.to_owned() };
         let table = |name: &str| ("ip".to_owned(), name.to_owned());
         assert_eq!(saved.tables(), [table("filter"), table("nat")]);
@@ -358,7 +360,8 @@ mod tests {
             "*filter",
             ":INPUT ACCEPT [0:0]",
             ":f2b-sshd - [0:0]",
-            "[1:22] -A INPUT -p tcp -m statistic --mode random -m comment --comment \"a - b -- c\" -j f2b-sshd",
+            "[1:22] -A INPUT -p tcp -m statistic --mode random -m comment --comment \"a - b -- c\" \
+             -j f2b-sshd",
             "COMMIT",
         ] {
             assert!(is_plain(plain), "{plain}");
@@ -380,8 +383,8 @@ mod tests {
         }
     }
 
-    const TEXT: &str = "# x\n*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n[1:2] -A INPUT -j DROP\nCOMMIT\n# y\n*nat\n\
-                        :INPUT ACCEPT [0:0]\nCOMMIT\n";
+    const TEXT: &str = "# x\n*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n[1:2] -A INPUT \
+                        -j DROP\nCOMMIT\n# y\n*nat\n:INPUT ACCEPT [0:0]\nCOMMIT\n";
 
     #[test]
     fn only_what_a_tool_says_as_it_is_counts() {

@@ -147,10 +147,9 @@ mod tests {
 
     #[test]
     fn a_routed_pair_has_what_lxc_gives_it() {
-        let nic = nic(
-            "lxc.net.0.veth.mode = router\nlxc.net.0.link = eno1\nlxc.net.0.l2proxy = 1\nlxc.net.0.ipv4.address = 10.0.0.5/32\n\
-             lxc.net.0.ipv4.gateway = auto\nlxc.net.0.veth.ipv4.route = 192.0.2.0/24\n",
-        );
+        let nic = nic("lxc.net.0.veth.mode = router\nlxc.net.0.link = eno1\nlxc.net.0.l2proxy = \
+                       1\nlxc.net.0.ipv4.address = 10.0.0.5/32\nlxc.net.0.ipv4.gateway = \
+                       auto\nlxc.net.0.veth.ipv4.route = 192.0.2.0/24\n");
         let state = of_host_end(&nic, &[[203, 0, 113, 1].into()]);
         assert_eq!(
             state.settings.into_iter().collect::<Vec<_>>(),

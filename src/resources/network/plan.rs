@@ -301,7 +301,8 @@ mod tests {
             (
                 None,
                 names(&[("eth0", "sixteen-letters-")]),
-                "'sixteen-letters-' is longer than 15 characters, the most that a link's name may have",
+                "'sixteen-letters-' is longer than 15 characters, the most that a link's name may \
+                 have",
             ),
             (None, names(&[("eth0", "a/b")]), "'a/b' cannot be the name of a link"),
             (None, names(&[("eth0", "")]), "'' cannot be the name of a link"),
@@ -315,7 +316,8 @@ mod tests {
             (
                 None,
                 bridge("eth0", Some("vethOLD")),
-                "'vethOLD', to which eth0 is to be connected, is of kind veth and not a Linux bridge",
+                "'vethOLD', to which eth0 is to be connected, is of kind veth and not a Linux \
+                 bridge",
             ),
             (
                 None,

@@ -1,5 +1,6 @@
-//! Keys in keyrings of a thread, a process or a session (keyrings(7)). A restore makes none of them:
-//! restored processes have the keyrings that LXC gives to those of a container that it starts.
+//! Keys in keyrings of a thread, a process or a session (keyrings(7)). A restore makes none of
+//! them: restored processes have the keyrings that LXC gives to those of a container that it
+//! starts.
 
 use crate::sys::inject::Page;
 use crate::sys::keys::{self, Ring};

@@ -4,9 +4,9 @@
 //! They are read moments before a dump, while the container runs, for CRIU holds the tasks after
 //! that. A process that has come into being since has those of its parent: all of them pass on to
 //! children. What is frozen does not get to a call: all threads of a frozen container are held with
-//! ptrace, and it is thawed as long as they are. They are set when CRIU has let its hands off the restored tasks, which the freezer of
-//! cgroup2 holds then: those that need it are held with ptrace, the container is thawed, and they
-//! are let go once their states are set.
+//! ptrace, and it is thawed as long as they are. They are set when CRIU has let its hands off the
+//! restored tasks, which the freezer of cgroup2 holds then: those that need it are held with
+//! ptrace, the container is thawed, and they are let go once their states are set.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -105,7 +105,8 @@ impl Copy {
                 .collect();
             if let (false, Some(nic)) = (kept.is_empty(), claim.nic) {
                 notes.push(format!(
-                    "its {} has the address of {original}, {}; lxc.net.{nic}.ipv4.address or .ipv6.address gives it another",
+                    "its {} has the address of {original}, {}; lxc.net.{nic}.ipv4.address or \
+                     .ipv6.address gives it another",
                     claim.inside,
                     kept.join(" and ")
                 ));
@@ -237,8 +238,9 @@ fn how_to_make(
     );
     match running {
         Ok(Some(_)) => format!(
-            "make it of {of}, suspended, so that the root is that of the checkpoint: lxc-checkpoint -n {of}{from} && {make} && \
-             lxc-restart -n {of}{from} && lxc-restart -n {name}{} -D {}",
+            "make it of {of}, suspended, so that the root is that of the checkpoint: \
+             lxc-checkpoint -n {of}{from} && {make} && lxc-restart -n {of}{from} && lxc-restart -n \
+             {name}{} -D {}",
             other("-P", lxcpath.as_path()),
             original.lxcpath.join(of).join("dump").display(),
         ),

@@ -203,13 +203,15 @@ mod tests {
 
     #[test]
     fn the_configurations_differ_only_in_what_is_no_copys_own() {
-        let then = "lxc.rootfs.path = dir:/roots/web\nlxc.uts.name = web\nlxc.net.0.type = veth\n\
-                    lxc.net.0.hwaddr = 00:16:3e:00:00:01\nlxc.net.0.ipv4.address = 10.0.0.1/24\n\
-                    lxc.mount.fstab = /var/lib/lxc/web/fstab\nlxc.mount.entry = /var/lib/lxc/web/data data none bind\n\
-                    lxc.mount.entry = /srv/web srv none bind,create=dir 0 0\nlxc.idmap = u 0 100000 9\n";
-        let now = "lxc.rootfs.path = /roots/copy\nlxc.net.0.type = veth\nlxc.net.0.ipv6.address = fd00::1\n\
-                   lxc.mount.fstab = /srv/lxc/copy/fstab\nlxc.mount.entry = /srv/lxc/copy/data data none bind\n\
-                   lxc.mount.entry = /srv/copy srv none bind,create=dir 0 0\nlxc.idmap = u 0 100000 9\n";
+        let then = "lxc.rootfs.path = dir:/roots/web\nlxc.uts.name = web\nlxc.net.0.type = \
+                    veth\nlxc.net.0.hwaddr = 00:16:3e:00:00:01\nlxc.net.0.ipv4.address = \
+                    10.0.0.1/24\nlxc.mount.fstab = /var/lib/lxc/web/fstab\nlxc.mount.entry = \
+                    /var/lib/lxc/web/data data none bind\nlxc.mount.entry = /srv/web srv none \
+                    bind,create=dir 0 0\nlxc.idmap = u 0 100000 9\n";
+        let now = "lxc.rootfs.path = /roots/copy\nlxc.net.0.type = veth\nlxc.net.0.ipv6.address = \
+                   fd00::1\nlxc.mount.fstab = /srv/lxc/copy/fstab\nlxc.mount.entry = \
+                   /srv/lxc/copy/data data none bind\nlxc.mount.entry = /srv/copy srv none \
+                   bind,create=dir 0 0\nlxc.idmap = u 0 100000 9\n";
         let sorted = |text: &str| {
             let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
             lines.sort();

@@ -14,7 +14,8 @@
 //! * where a page cannot be given (a damaged image, a failing disk, an event that cannot be
 //!   followed) the container is ended, and the log says why.
 //!
-//! The images are held, and the container is marked ([`filling`](crate::rollback::filling)), until the last page is in.
+//! The images are held, and the container is marked ([`filling`](crate::rollback::filling)), until
+//! the last page is in.
 
 mod criu;
 mod pager;
@@ -148,7 +149,8 @@ impl Filling {
             return None;
         }
         log::warn!(
-            "process {}, which would end the container if we die, has ended: another one is started",
+            "process {}, which would end the container if we die, has ended: another one is \
+             started",
             self.keeper.pid()
         );
         match Keeper::start(&self.cgroup) {

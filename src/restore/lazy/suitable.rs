@@ -53,7 +53,8 @@ pub(crate) fn decide(
     let Some(record) = record else { return because("the checkpoint has no record") };
     let Some(source) = Source::open(record, images)? else {
         return because(
-            "the checkpoint has no checksums of single blocks of memory (it was made by an older release)",
+            "the checkpoint has no checksums of single blocks of memory (it was made by an older \
+             release)",
         );
     };
     match wanted == Lazy::Always || is_worth_it(source.addresses()) {
@@ -87,7 +88,8 @@ fn hindrance(id_mapped: bool) -> Option<String> {
     // (fs/userfaultfd.c).
     let allowed = fs::read_to_string(UNPRIVILEGED).is_ok_and(|text| text.trim() == "1");
     (id_mapped && !allowed).then(|| {
-        "the kernel allows a container with an id map no userfaultfd (sysctl vm.unprivileged_userfaultfd is not 1)"
+        "the kernel allows a container with an id map no userfaultfd (sysctl \
+         vm.unprivileged_userfaultfd is not 1)"
             .to_owned()
     })
 }

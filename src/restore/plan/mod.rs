@@ -302,7 +302,8 @@ fn propagation(
     shown.put(images::with_groups_apart(images, &is_private)?);
     let note = |path: PathBuf| {
         format!(
-            "{0} is on a private mount now: what the host mounts below {0} later does not reach the container",
+            "{0} is on a private mount now: what the host mounts below {0} later does not reach \
+             the container",
             path.display()
         )
     };

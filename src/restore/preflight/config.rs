@@ -55,7 +55,8 @@ pub(super) fn changes(then: &str, now: &str) -> Vec<Reason> {
     if !in_force.is_empty() {
         let which = in_force.join(", ");
         let text = format!(
-            "{which} changed in the configuration since: it comes back as it was; this counts at its next start"
+            "{which} changed in the configuration since: it comes back as it was; this counts at \
+             its next start"
         );
         reasons.push(Reason::note(text));
     }
@@ -126,8 +127,9 @@ mod tests {
     use super::super::Weight;
     use super::*;
 
-    const THEN: &str = "lxc.rootfs.path = dir:/r\nlxc.net.0.type = veth\nlxc.net.0.link = br0\nlxc.idmap = u 0 100000 9\n\
-                        lxc.idmap = g 0 100000 9\nlxc.mount.entry = /a b none bind\n";
+    const THEN: &str = "lxc.rootfs.path = dir:/r\nlxc.net.0.type = veth\nlxc.net.0.link = \
+                        br0\nlxc.idmap = u 0 100000 9\nlxc.idmap = g 0 100000 9\nlxc.mount.entry = \
+                        /a b none bind\n";
 
     #[test]
     fn what_does_not_matter_may_change() {
@@ -152,8 +154,8 @@ mod tests {
         assert_eq!(reason.weight, Weight::Note);
         assert_eq!(
             reason.text,
-            "lxc.cap.drop, lxc.cgroup2.memory.max changed in the configuration since: it comes back as it was; this \
-             counts at its next start"
+            "lxc.cap.drop, lxc.cgroup2.memory.max changed in the configuration since: it comes \
+             back as it was; this counts at its next start"
         );
     }
 
@@ -172,8 +174,8 @@ mod tests {
         assert_eq!(
             told(&format!("{THEN}lxc.net.0.ipv4.address = 10.0.0.2/24\nlxc.mount.entry =\n")),
             format!(
-                "{begin}lxc.mount.entry was '/a b none bind', is not set, lxc.net.0.ipv4.address was not set, is \
-                 '10.0.0.2/24'"
+                "{begin}lxc.mount.entry was '/a b none bind', is not set, lxc.net.0.ipv4.address \
+                 was not set, is '10.0.0.2/24'"
             )
         );
     }

@@ -75,7 +75,8 @@ pub(super) fn changed(dir: &Path, root: &Path, record: Option<&Record>) -> Resul
     if !mapped.is_empty() {
         let files = named(mapped, "are, too");
         reasons.push(Reason::doubtful(format!(
-            "the container went on, and {files} is mapped writable: what it wrote there since changes no time"
+            "the container went on, and {files} is mapped writable: what it wrote there since \
+             changes no time"
         )));
     }
     Ok(reasons)

@@ -84,7 +84,8 @@ fn changed(
         )),
         // As a program that is restarted would see it.
         Some(Difference::Replaced) if now.kind == Kind::File => Reason::note(format!(
-            "{source}, which was mounted on {point}, was replaced since: the container sees the new file"
+            "{source}, which was mounted on {point}, was replaced since: the container sees the \
+             new file"
         )),
         Some(Difference::Replaced) => {
             Reason::doubtful(format!("{source}, which was mounted on {point}, is another {is} now"))

@@ -109,7 +109,8 @@ mod tests {
             told(neighbour("br0", mac, [10, 0, 0, 5])),
             [
                 "02:00:00:00:00:07, the hardware address of its eth0, is that of web on br0",
-                "10.0.0.5, the address of its eth0, is that of web on br0 (lxc.net.0.ipv4.address gives it another)"
+                "10.0.0.5, the address of its eth0, is that of web on br0 (lxc.net.0.ipv4.address \
+                 gives it another)"
             ]
         );
     }

@@ -24,7 +24,9 @@ macro_rules! port_settings {
         /// and a backup port, which is an index that means nothing later.
         #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         pub struct PortSettings {
-            $($(#[$doc])* #[serde(default, skip_serializing_if = "Option::is_none")] pub $field: Option<$type>,)*
+            $($(#[$doc])*
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub $field: Option<$type>,)*
         }
 
         impl PortSettings {
@@ -32,7 +34,9 @@ macro_rules! port_settings {
                 let mut settings = PortSettings::default();
                 for attribute in attributes {
                     match attribute {
-                        $(InfoBridgePort::$attribute(value) => settings.$field = Some((*value).into()),)*
+                        $(InfoBridgePort::$attribute(value) => {
+                            settings.$field = Some((*value).into());
+                        })*
                         _ => {}
                     }
                 }

@@ -32,7 +32,8 @@ pub enum Untrusted {
     /// A directory on the way belongs to the container's root, as whom a user of this host may act,
     /// too.
     #[error(
-        "{} could be replaced: {} belongs to the container's root, user {uid}, as whom {user} may act, too",
+        "{} could be replaced: {} belongs to the container's root, user {uid}, as whom {user} may \
+         act, too",
         path.display(),
         at.display()
     )]

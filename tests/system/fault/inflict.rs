@@ -109,7 +109,8 @@ fn make_bridge(address: &str) {
     // Without a port it had none: it takes that of the next one.
     let address = if address == NO_ADDRESS { String::new() } else { format!("address {address}") };
     let commands = format!(
-        "link add {BRIDGE} {address} type bridge forward_delay 0\naddr add {BRIDGE_ADDRESS} dev {BRIDGE}\nlink set {BRIDGE} up\n"
+        "link add {BRIDGE} {address} type bridge forward_delay 0\naddr add {BRIDGE_ADDRESS} dev \
+         {BRIDGE}\nlink set {BRIDGE} up\n"
     );
     Run::new("ip").args(["-batch", "-"]).input(commands).ok();
 }

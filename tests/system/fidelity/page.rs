@@ -45,8 +45,8 @@ pub fn counts(rows: &[Row]) -> String {
             .count()
     };
     format!(
-        "{} states: {} same ({} of them with an unusual value), {} vary, {} named, {} refused, {} different and not \
-         named, {} not tried.",
+        "{} states: {} same ({} of them with an unusual value), {} vary, {} named, {} refused, {} \
+         different and not named, {} not tried.",
         rows.len(),
         count(Outcome::Same, None),
         count(Outcome::Same, Some(Tried::Unusual)),

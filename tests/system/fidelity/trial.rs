@@ -85,8 +85,10 @@ pub static SETTINGS: &[Setting] = &[
         inside: &[
             "mkdir /dev/shm/d && echo text > /dev/shm/d/file && ln /dev/shm/d/file /dev/shm/d/hard",
             "chmod 4750 /dev/shm/d/file && chown 5:6 /dev/shm/d/file && ln -s d/file /dev/shm/link",
-            "mkfifo /dev/shm/fifo && dd if=/dev/zero of=/dev/shm/hole bs=1 count=1 seek=1000000 2>&1",
-            "mkdir /tmp/mounted && mount -t tmpfs -o size=100k,mode=700,nosuid,noexec,ro m /tmp/mounted",
+            "mkfifo /dev/shm/fifo && dd if=/dev/zero of=/dev/shm/hole bs=1 count=1 seek=1000000 \
+             2>&1",
+            "mkdir /tmp/mounted && mount -t tmpfs -o size=100k,mode=700,nosuid,noexec,ro m \
+             /tmp/mounted",
         ],
     },
 ];

@@ -262,7 +262,8 @@ fn move_processes(from: &Path, to: &Path) {
     }
 }
 
-/// Waits until the kernel has found no other owner of the addresses in a list of /proc/net/if_inet6.
+/// Waits until the kernel has found no other owner of the addresses in a list of
+/// /proc/net/if_inet6.
 pub fn wait_addresses(path: &str) {
     let tentative = |line: &str| {
         let flags =

@@ -461,7 +461,8 @@ fn mount_kernel_file_systems(root: &Path) -> Result<(), String> {
 /// CRIU's own check of the kernel needs `lo` up.
 fn make_network() -> Result<(), String> {
     let commands = format!(
-        "link set lo up\nlink add {BRIDGE} type bridge forward_delay 0\naddr add {BRIDGE_ADDRESS} dev {BRIDGE}\nlink set {BRIDGE} up\n"
+        "link set lo up\nlink add {BRIDGE} type bridge forward_delay 0\naddr add {BRIDGE_ADDRESS} \
+         dev {BRIDGE}\nlink set {BRIDGE} up\n"
     );
     let told = Run::new("ip").args(["-batch", "-"]).input(commands).output();
     if told.success() { Ok(()) } else { Err(told.to_string()) }

@@ -60,10 +60,10 @@ impl<'w> Hostile<'w> {
     fn configure(&self, id_mapped: bool) {
         let dir = self.container.dir();
         let mut config = format!(
-            "lxc.uts.name = {}\nlxc.rootfs.path = {}/rootfs\nlxc.net.0.type = empty\nlxc.console.path = none\n\
-             lxc.tty.max = 0\nlxc.init.cmd = /hostile\nlxc.mount.auto = proc:mixed sys:mixed\n\
-             lxc.apparmor.profile = unconfined\n\
-             lxc.mount.entry = {} shared none bind,create=dir 0 0\n",
+            "lxc.uts.name = {}\nlxc.rootfs.path = {}/rootfs\nlxc.net.0.type = \
+             empty\nlxc.console.path = none\nlxc.tty.max = 0\nlxc.init.cmd = \
+             /hostile\nlxc.mount.auto = proc:mixed sys:mixed\nlxc.apparmor.profile = \
+             unconfined\nlxc.mount.entry = {} shared none bind,create=dir 0 0\n",
             self.container.name(),
             dir.display(),
             self.shared.display(),

@@ -171,9 +171,9 @@ impl<'w> Guest<'w> {
         let guest = Guest { container, id, address };
         let (mac, net) = (guest.mac(), wish.net);
         let text = format!(
-            "arch: amd64\ncores: 2\nhostname: ct{id}\nmemory: 512\n\
-             net0: name=eth0,bridge={bridge},hwaddr={mac},ip={address}/24,type=veth{net}\nostype: debian\n\
-             rootfs: {},size=1G\nswap: 512\nunprivileged: {}\n{}",
+            "arch: amd64\ncores: 2\nhostname: ct{id}\nmemory: 512\nnet0: \
+             name=eth0,bridge={bridge},hwaddr={mac},ip={address}/24,type=veth{net}\nostype: \
+             debian\nrootfs: {},size=1G\nswap: 512\nunprivileged: {}\n{}",
             volume.display(),
             u8::from(wish.unprivileged),
             wish.conf,
@@ -192,14 +192,15 @@ impl<'w> Guest<'w> {
         let (id, share) = (self.id, "/usr/share/lxc/config");
         let dir = self.container.dir();
         let mut text = format!(
-            "lxc.cgroup.relative = 0\nlxc.cgroup.dir.monitor = lxc.monitor/{id}\nlxc.cgroup.dir.container = lxc/{id}\n\
-             lxc.cgroup.dir.container.inner = ns\nlxc.arch = amd64\nlxc.include = {share}/common.conf\n\
-             lxc.include = {INCLUDED}\n"
+            "lxc.cgroup.relative = 0\nlxc.cgroup.dir.monitor = \
+             lxc.monitor/{id}\nlxc.cgroup.dir.container = lxc/{id}\nlxc.cgroup.dir.container.inner \
+             = ns\nlxc.arch = amd64\nlxc.include = {share}/common.conf\nlxc.include = {INCLUDED}\n"
         );
         if wish.unprivileged {
             text += &format!("lxc.include = {share}/userns.conf\n");
             // As PVE's userns.conf.d: a list of what is denied.
-            text += "lxc.cgroup2.devices.deny =\nlxc.cgroup2.devices.allow =\nlxc.cgroup2.devices.allow = a\n";
+            text += "lxc.cgroup2.devices.deny =\nlxc.cgroup2.devices.allow \
+                     =\nlxc.cgroup2.devices.allow = a\n";
             text += "lxc.mount.auto = sys:mixed\n";
         }
         text += "lxc.monitor.unshare = 1\n";
@@ -207,11 +208,13 @@ impl<'w> Guest<'w> {
             text += &format!("lxc.idmap = u 0 {BASE} 65536\nlxc.idmap = g 0 {BASE} 65536\n");
         }
         text += &format!(
-            "lxc.tty.max = 2\nlxc.environment = TERM=linux\nlxc.uts.name = ct{id}\nlxc.cgroup2.pids.max = 400\n\
-             lxc.cgroup2.memory.max = 536870912\nlxc.rootfs.path = {dir}/rootfs\nlxc.net.0.type = veth\n\
-             lxc.net.0.veth.pair = veth{id}i0\nlxc.net.0.hwaddr = {mac}\nlxc.net.0.name = eth0\nlxc.net.0.mtu = 1500\n\
-             lxc.net.0.script.up = /usr/share/lxc/lxcnetaddbr\nlxc.net.0.ipv4.address = {address}/24\n\
-             lxc.net.0.flags = up\nlxc.mount.entry = tmpfs dev/shm tmpfs nosuid,nodev,create=dir 0 0\n",
+            "lxc.tty.max = 2\nlxc.environment = TERM=linux\nlxc.uts.name = \
+             ct{id}\nlxc.cgroup2.pids.max = 400\nlxc.cgroup2.memory.max = \
+             536870912\nlxc.rootfs.path = {dir}/rootfs\nlxc.net.0.type = veth\nlxc.net.0.veth.pair \
+             = veth{id}i0\nlxc.net.0.hwaddr = {mac}\nlxc.net.0.name = eth0\nlxc.net.0.mtu = \
+             1500\nlxc.net.0.script.up = /usr/share/lxc/lxcnetaddbr\nlxc.net.0.ipv4.address = \
+             {address}/24\nlxc.net.0.flags = up\nlxc.mount.entry = tmpfs dev/shm tmpfs \
+             nosuid,nodev,create=dir 0 0\n",
             dir = dir.display(),
             mac = self.mac(),
             address = self.address,

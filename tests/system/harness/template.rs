@@ -57,7 +57,8 @@ impl<'w> Template<'w> {
     /// With an id map.
     pub fn unprivileged(world: &'w World, name: &'static str, number: u8) -> Template<'w> {
         let ids = format!(
-            "lxc.include = {CONFIGS}/userns.conf\nlxc.idmap = u 0 {SHIFT} 65536\nlxc.idmap = g 0 {SHIFT} 65536\n"
+            "lxc.include = {CONFIGS}/userns.conf\nlxc.idmap = u 0 {SHIFT} 65536\nlxc.idmap = g 0 \
+             {SHIFT} 65536\n"
         );
         let container = Template::make(world, name, number, &ids);
         shift_owners(&container.root(), SHIFT);

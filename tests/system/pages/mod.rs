@@ -100,8 +100,8 @@ impl fmt::Display for Tally {
         let Tally { went_on, ended, refused, pages, lost } = self;
         write!(
             f,
-            "{} lazy restores: {went_on} with all of their memory, {ended} ended by what befell them, {refused} \
-             refused; {pages} pages compared by those that answered; {} NOT HELD",
+            "{} lazy restores: {went_on} with all of their memory, {ended} ended by what befell \
+             them, {refused} refused; {pages} pages compared by those that answered; {} NOT HELD",
             went_on + ended + refused + lost.len(),
             lost.len()
         )

@@ -2,8 +2,8 @@
 //!
 //! `pattern MEBIBYTES` fills them and listens on port 7001. A line `check` looks at every page;
 //! `churn SEED` first reads, writes, forks, moves, drops, protects and unmaps at random, and
-//! children look at all of it, too; `storm SEED` first forks many at once; `serve COUNT` forks
-//! so many that share all of it, and stay. The answer is `good …` or `wrong …`: pages that are zeroes
+//! children look at all of it, too; `storm SEED` first forks many at once; `serve COUNT` forks so
+//! many that share all of it, and stay. The answer is `good …` or `wrong …`: pages that are zeroes
 //! where there should be something are counted apart.
 //!
 //! Built by `rustc` alone into one static program: it runs in a container that has no library.

@@ -29,39 +29,44 @@ const WRITTEN: &[(&str, &str)] = &[
     ("srv/app.js", "require('http').createServer((q, a) => a.end('hello\\n')).listen(3000);\n"),
     (
         "srv/app.py",
-        "def application(environ, start_response):\n    start_response('200 OK', [('Content-Type', 'text/plain')])\n    return [b'hello\\n']\n",
+        "def application(environ, start_response):\n    start_response('200 OK', [('Content-Type', \
+         'text/plain')])\n    return [b'hello\\n']\n",
     ),
     (
         "etc/openvpn/static.conf",
-        "dev tun0\nifconfig 10.8.0.1 10.8.0.2\nsecret static.key\nproviders legacy default\n\
-        allow-deprecated-insecure-static-crypto\ncipher AES-256-CBC\n",
+        "dev tun0\nifconfig 10.8.0.1 10.8.0.2\nsecret static.key\nproviders legacy \
+         default\nallow-deprecated-insecure-static-crypto\ncipher AES-256-CBC\n",
     ),
     (
         "etc/wireguard/wg0.conf",
-        "[Interface]\nPrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\nListenPort = 51820\nAddress = 10.9.0.1/24\n",
+        "[Interface]\nPrivateKey = yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\nListenPort = \
+         51820\nAddress = 10.9.0.1/24\n",
     ),
     ("etc/tinc/net/tinc.conf", "Name = programs\nDeviceType = dummy\n"),
     ("etc/tinc/net/hosts/programs", ""),
     (
         "etc/radvd.conf",
-        "interface eth0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 10; prefix fd99::/64 {}; };\n",
+        "interface eth0 \
+         { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 10; prefix fd99::/64 {}; };\n",
     ),
     (
         "etc/keepalived/keepalived.conf",
-        "vrrp_instance one {\n  state BACKUP\n  interface eth0\n  virtual_router_id 7\n  priority 100\n\
-          virtual_ipaddress { 10.99.0.77/24 }\n}\n",
+        "vrrp_instance one \
+         {\n  state BACKUP\n  interface eth0\n  virtual_router_id 7\n  priority 100\nvirtual_ipaddress { 10.99.0.77/24 }\n}\n",
     ),
     ("etc/default/isc-kea", ""),
     (
         "etc/stunnel/app.conf",
-        "foreground = yes\npid =\n[app]\naccept = 4430\nconnect = 22\ncert = /etc/stunnel/app.pem\n",
+        "foreground = yes\npid =\n[app]\naccept = 4430\nconnect = 22\ncert = \
+         /etc/stunnel/app.pem\n",
     ),
 ];
 const SERVICES: &[(&str, &str)] = &[
     ("node-app", "/usr/bin/node /srv/app.js"),
     (
         "uwsgi-app",
-        "/usr/bin/uwsgi-core --plugin python3 --http-socket 127.0.0.1:3001 --wsgi-file /srv/app.py --master",
+        "/usr/bin/uwsgi-core --plugin python3 --http-socket 127.0.0.1:3001 --wsgi-file /srv/app.py \
+         --master",
     ),
     ("gunicorn-app", "/usr/bin/gunicorn --chdir /srv --bind 127.0.0.1:3002 app:application"),
     ("stunnel-app", "/usr/bin/stunnel4 /etc/stunnel/app.conf"),
@@ -75,7 +80,8 @@ const KEYS: &[(&str, &str)] = &[
     ("usr/sbin/tincd", "yes '' | tincd -n net -K 2>/dev/null; touch /etc/tinc/net/hosts/programs"),
     (
         "usr/bin/stunnel4",
-        "openssl req -new -x509 -nodes -days 9 -subj /CN=x -out /etc/stunnel/app.pem -keyout /etc/stunnel/app.pem",
+        "openssl req -new -x509 -nodes -days 9 -subj /CN=x -out /etc/stunnel/app.pem -keyout \
+         /etc/stunnel/app.pem",
     ),
     ("usr/sbin/corosync", "corosync-keygen -l"),
 ];

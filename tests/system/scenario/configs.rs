@@ -150,8 +150,8 @@ pub fn served_as_lxcs_monitor_serves_them(world: &World) {
     for more in [
         String::new(),
         format!(
-            "lxc.group = one\nlxc.group = two\nlxc.start.auto = 1\nlxc.no_new_privs = 1\nlxc.arch = {}\n\
-             lxc.network.veth.pair = vethserved\nlxc.seccomp = {}\n",
+            "lxc.group = one\nlxc.group = two\nlxc.start.auto = 1\nlxc.no_new_privs = 1\nlxc.arch \
+             = {}\nlxc.network.veth.pair = vethserved\nlxc.seccomp = {}\n",
             std::env::consts::ARCH,
             seccomp.display()
         ),

@@ -203,7 +203,8 @@ pub fn they_belong_to_the_containers_root(world: &World) {
 pub fn a_link_at_devpts_leads_nowhere(world: &World) {
     let container = with_terminals(world, "lxc.pty.max = 64\n");
     let victim = world.images("victim");
-    let script = "busybox umount /dev/ptmx && busybox umount -l /dev/pts && rmdir /dev/pts && ln -s $0 /dev/pts";
+    let script = "busybox umount /dev/ptmx && busybox umount -l /dev/pts && rmdir /dev/pts && ln \
+                  -s $0 /dev/pts";
     container.exec(["/bin/sh", "-c", script, victim.to_str().unwrap()]).assert_code(0);
     suspend_and_restart(&container);
     let held: Vec<_> = fs::read_dir(format!("/proc/{}/fd", monitor_of(container.init_pid())))

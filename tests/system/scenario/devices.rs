@@ -100,7 +100,8 @@ pub fn that_are_none_stay_none(world: &World) {
 /// No process of the container runs a single instruction without them.
 pub fn hold_from_the_first_instruction_on(world: &World) {
     let container = world.container().configure(
-        "lxc.cgroup2.devices.deny = a\nlxc.cgroup2.devices.allow = c 1:3 rwm\nlxc.cgroup2.devices.allow = c 5:0 rwm\n",
+        "lxc.cgroup2.devices.deny = a\nlxc.cgroup2.devices.allow = c 1:3 \
+         rwm\nlxc.cgroup2.devices.allow = c 5:0 rwm\n",
     );
     fs::write(container.rootfs().join("bin/attacker"), ATTACKER).unwrap();
     let inittab = container.rootfs().join("etc/inittab");

@@ -138,7 +138,8 @@ pub fn a_missing_bridge_is_named(world: &World) {
         for text in [
             format!("lxc-cr[pre-start {name}]: bridge 'br-none' does not exist"),
             format!(
-                "lxc-cr[pre-start {name}]: hint: make it: ip link add br-none type bridge && ip link set br-none up"
+                "lxc-cr[pre-start {name}]: hint: make it: ip link add br-none type bridge && ip \
+                 link set br-none up"
             ),
         ] {
             assert!(log.contains(&text), "{text} in {log}");

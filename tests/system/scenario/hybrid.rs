@@ -81,9 +81,10 @@ fn assert_differences(before: &BTreeMap<PathBuf, String>, after: &BTreeMap<PathB
 /// those that were set since; its monitor, too.
 pub fn it_is_in_every_hierarchy_again(world: &World) {
     let container = world.container().configure(
-        "lxc.cgroup.memory.limit_in_bytes = 512M\nlxc.cgroup.memory.memsw.limit_in_bytes = 1G\n\
-         lxc.cgroup.cpu.shares = 512\nlxc.cgroup.cpu.cfs_quota_us = 50000\nlxc.cgroup.cpuset.cpus = 0\n\
-         lxc.cgroup.memory.oom_control = 1\nlxc.cgroup2.cgroup.max.descendants = 12\n",
+        "lxc.cgroup.memory.limit_in_bytes = 512M\nlxc.cgroup.memory.memsw.limit_in_bytes = \
+         1G\nlxc.cgroup.cpu.shares = 512\nlxc.cgroup.cpu.cfs_quota_us = \
+         50000\nlxc.cgroup.cpuset.cpus = 0\nlxc.cgroup.memory.oom_control = \
+         1\nlxc.cgroup2.cgroup.max.descendants = 12\n",
     );
     container.start();
     let mut witness = container.witness();
@@ -140,8 +141,8 @@ mknod /tmp/node c 1 5 2>/dev/null && echo 1 5 m && rm /tmp/node
 true
 ";
     let container = world.container().configure(
-        "lxc.cgroup.devices.deny = a\nlxc.cgroup.devices.allow = c 1:3 rwm\nlxc.cgroup.devices.allow = c *:* m\n\
-         lxc.cgroup.devices.allow = c 1:8 r\n",
+        "lxc.cgroup.devices.deny = a\nlxc.cgroup.devices.allow = c 1:3 \
+         rwm\nlxc.cgroup.devices.allow = c *:* m\nlxc.cgroup.devices.allow = c 1:8 r\n",
     );
     symlink("busybox", container.rootfs().join("bin/mknod")).unwrap();
     container.start();

@@ -133,7 +133,8 @@ pub fn lifetimes_go_on(world: &World) {
             "ip addr add fd00:99::7/64 dev eth0 nodad valid_lft 600 preferred_lft 300",
             "ip addr add 192.0.2.77/24 dev eth0 valid_lft 600 preferred_lft 300",
             "ip -6 route add 2001:db8:5::/48 via fd00:99::1 dev eth0 expires 600",
-            "ip -6 route add default via fe80::1 dev eth0 proto ra metric 1024 expires 40 pref high",
+            "ip -6 route add default via fe80::1 dev eth0 proto ra metric 1024 expires 40 pref \
+             high",
         ],
     );
 }
@@ -163,9 +164,12 @@ pub fn rules_with_extensions_of_iptables_come_back(world: &World) {
         "nft add table ip mine",
         "nft add table inet other",
         "iptables -A INPUT -p tcp --dport 7001 -m comment --comment 'a { b }' -j ACCEPT",
-        "iptables -A INPUT -p tcp --dport 7002 -m recent --name r --set --mask 255.255.255.255 -j ACCEPT",
-        "iptables -A INPUT -p tcp -m multiport --dports 1,2 -m hashlimit --hashlimit-name h --hashlimit-above 5/sec -j DROP",
-        "iptables -t nat -A PREROUTING -p tcp --dport 7003 -m comment --comment y -j REDIRECT --to-ports 7000",
+        "iptables -A INPUT -p tcp --dport 7002 -m recent --name r --set --mask 255.255.255.255 -j \
+         ACCEPT",
+        "iptables -A INPUT -p tcp -m multiport --dports 1,2 -m hashlimit --hashlimit-name h \
+         --hashlimit-above 5/sec -j DROP",
+        "iptables -t nat -A PREROUTING -p tcp --dport 7003 -m comment --comment y -j REDIRECT \
+         --to-ports 7000",
         "ip6tables -A INPUT -p tcp --dport 7001 -m comment --comment x -j DROP",
     ];
     assert_network_comes_back(world, &commands);
@@ -185,9 +189,8 @@ pub fn rules_that_no_tool_can_save_stand_in_the_way(world: &World) {
     // What iptables does not know makes its tool leave the table out.
     in_network(
         &container,
-        &[
-            "nft add rule ip filter input tcp dport 7001 meta mark set 5 fib daddr type local accept",
-        ],
+        &["nft add rule ip filter input tcp dport 7001 meta mark set 5 fib daddr type local \
+           accept"],
     );
     let told = container.ours("lxc-checkpoint").output();
     told.assert_code(4);

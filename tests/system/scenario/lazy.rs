@@ -216,8 +216,8 @@ pub fn what_forked_servers_share_is_not_multiplied(world: &World) {
     let auto = restarted(&["--force"]);
     fs::remove_file(SETTINGS).unwrap();
     println!(
-        "{MEBIBYTES} MiB shared with {CHILDREN} children: {before} MiB; restored eagerly {eager}, lazily {lazy}, with \
-         lazy = \"auto\" {auto}"
+        "{MEBIBYTES} MiB shared with {CHILDREN} children: {before} MiB; restored eagerly {eager}, \
+         lazily {lazy}, with lazy = \"auto\" {auto}"
     );
     for held in [eager, auto] {
         assert!(held * 10 <= before * 11, "{held} MiB");

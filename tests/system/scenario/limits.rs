@@ -146,8 +146,8 @@ pub fn of_cgroups_that_come_and_go_meanwhile_survive(world: &World) {
     let script = world.images("scripts").join("script");
     let own = format!("/sys/fs/cgroup/lxc.payload.{}", container.name());
     let text = format!(
-        "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = pre-dump ] || exit 0\ncd {own} && rmdir early && mkdir -p late/below\n\
-         echo 5 > late/cgroup.max.depth\n"
+        "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = pre-dump ] || exit 0\ncd {own} && rmdir early \
+         && mkdir -p late/below\necho 5 > late/cgroup.max.depth\n"
     );
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();

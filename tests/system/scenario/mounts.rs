@@ -82,7 +82,8 @@ fn as_lxc_creates<'w>(
     let users = match shift {
         0 => String::new(),
         shift => format!(
-            "lxc.include = {CONFIGS}/userns.conf\nlxc.idmap = u 0 {shift} 65536\nlxc.idmap = g 0 {shift} 65536\n"
+            "lxc.include = {CONFIGS}/userns.conf\nlxc.idmap = u 0 {shift} 65536\nlxc.idmap = g 0 \
+             {shift} 65536\n"
         ),
     };
     let text = format!(

@@ -18,13 +18,16 @@ const END: &str = "webhost";
 pub fn what_an_administrator_gave_a_port_comes_back(world: &World) {
     let container = world.container();
     container.append_config(&format!(
-        "lxc.net.0.veth.pair = {END}\nlxc.net.0.veth.ipv4.route = 192.0.2.0/24\nlxc.net.0.veth.n_rxqueues = 4\nlxc.net.0.veth.n_txqueues = 3\nlxc.net.0.mtu = 1400\n"
+        "lxc.net.0.veth.pair = {END}\nlxc.net.0.veth.ipv4.route = \
+         192.0.2.0/24\nlxc.net.0.veth.n_rxqueues = 4\nlxc.net.0.veth.n_txqueues = 3\nlxc.net.0.mtu \
+         = 1400\n"
     ));
     container.start();
     let mut witness = container.witness();
     let status = witness.status();
     host(&[
-        "ip link set webhost alias uplink-of-web group 7 txqueuelen 321 promisc on gso_max_size 40000",
+        "ip link set webhost alias uplink-of-web group 7 txqueuelen 321 promisc on gso_max_size \
+         40000",
         "ip link property add dev webhost altname web-on-the-host",
         "ip addr add 198.51.100.1/32 dev webhost",
         "ip route add 203.0.113.0/24 via 192.0.2.9 dev webhost table 77 metric 12",
@@ -41,10 +44,13 @@ pub fn what_an_administrator_gave_a_port_comes_back(world: &World) {
         "tc class add dev webhost parent 1:1 classid 1:10 htb rate 8mbit ceil 70mbit prio 3",
         "tc class add dev webhost parent 1:1 classid 1:20 htb rate 4mbit",
         "tc qdisc add dev webhost parent 1:20 handle 20: tbf rate 4mbit burst 10k latency 50ms",
-        "tc filter add dev webhost parent 1: protocol ip prio 5 u32 match ip dport 7000 0xffff flowid 1:20",
-        "tc filter add dev webhost parent 1: protocol ip prio 5 u32 match ip src 10.99.0.1 flowid 1:10",
+        "tc filter add dev webhost parent 1: protocol ip prio 5 u32 match ip dport 7000 0xffff \
+         flowid 1:20",
+        "tc filter add dev webhost parent 1: protocol ip prio 5 u32 match ip src 10.99.0.1 flowid \
+         1:10",
         "tc qdisc add dev webhost handle ffff: ingress",
-        "tc filter add dev webhost parent ffff: protocol all prio 50 u32 match u32 0 0 action mirred egress mirror dev lo",
+        "tc filter add dev webhost parent ffff: protocol all prio 50 u32 match u32 0 0 action \
+         mirred egress mirror dev lo",
     ]);
     // The bridge learns nothing there: it has to be told.
     let mac = container.exec(["cat", "/sys/class/net/eth0/address"]).stdout;
@@ -146,8 +152,9 @@ pub fn what_a_script_makes_is_made_again(world: &World) {
     let up = script(
         "up",
         &format!(
-            "for end; do :; done\nip link add fwbr7 type bridge\nip link set fwbr7 up\nip addr add 10.99.0.251/32 dev fwbr7\n\
-             ip link set $end master fwbr7\nip route add {}/32 dev fwbr7\nip neigh add proxy 192.0.2.1 dev $end",
+            "for end; do :; done\nip link add fwbr7 type bridge\nip link set fwbr7 up\nip addr add \
+             10.99.0.251/32 dev fwbr7\nip link set $end master fwbr7\nip route add {}/32 dev \
+             fwbr7\nip neigh add proxy 192.0.2.1 dev $end",
             container.address()
         ),
     );
@@ -206,7 +213,9 @@ fn routed<'w>(world: &'w World, link: bool, more: &str) -> Container<'w> {
     let kept = text.lines().filter(|line| !line.contains(".link") && !line.contains(".ipv4"));
     let kept: Vec<&str> = kept.collect();
     let link = if link { format!("lxc.net.0.link = {BRIDGE}\n") } else { String::new() };
-    let lines = "lxc.net.0.veth.mode = router\nlxc.net.0.veth.ipv6.route = 2001:db8:7::/64\nlxc.net.0.ipv6.gateway = fe80::97\nlxc.net.0.ipv4.address = 10.97.0.5/32\nlxc.net.0.ipv6.address = fd00:97::5/128\n";
+    let lines = "lxc.net.0.veth.mode = router\nlxc.net.0.veth.ipv6.route = \
+                 2001:db8:7::/64\nlxc.net.0.ipv6.gateway = fe80::97\nlxc.net.0.ipv4.address = \
+                 10.97.0.5/32\nlxc.net.0.ipv6.address = fd00:97::5/128\n";
     let text = format!("{}\n{link}lxc.net.0.veth.pair = {END}\n{lines}{more}", kept.join("\n"));
     fs::write(&config, text).unwrap();
     container

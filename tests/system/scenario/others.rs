@@ -382,7 +382,8 @@ pub fn one_that_dies_in_the_middle_may_come_back(world: &World) {
     let mut witness = container.witness();
     let before = witness.status();
     let script = world.images("deadly").join("script.sh");
-    let text = "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != post-dump ] || { kill -9 \"$CRTOOLS_INIT_PID\"; sleep 4; }\n";
+    let text = "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" != post-dump ] || \
+                { kill -9 \"$CRTOOLS_INIT_PID\"; sleep 4; }\n";
     fs::write(&script, text).unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let told = container.ours("lxc-checkpoint").arg("-A").arg(&script).output();

@@ -80,7 +80,8 @@ pub fn under_device_rules(world: &World) {
 
 /// Capabilities taken away by name.
 pub fn without_some_capabilities(world: &World) {
-    let drop = "lxc.cap.drop = sys_module mac_admin mac_override sys_time net_raw sys_rawio syslog mknod\n";
+    let drop = "lxc.cap.drop = sys_module mac_admin mac_override sys_time net_raw sys_rawio syslog \
+                mknod\n";
     assert_seen_the_same(
         world,
         drop,
@@ -129,13 +130,13 @@ pub fn under_a_seccomp_profile(world: &World) {
 
 /// Resource limits, kernel settings of its namespaces, the killer's preference, the environment.
 pub fn under_limits_and_settings(world: &World) {
-    let settings = "lxc.prlimit.nofile = 500:1000\nlxc.prlimit.core = 0\nlxc.prlimit.nproc = 2000:3000\n\
-                    lxc.prlimit.stack = 4194304\n\
-                    lxc.sysctl.net.ipv4.ip_forward = 1\nlxc.sysctl.net.core.somaxconn = 321\n\
-                    lxc.sysctl.net.ipv4.tcp_keepalive_time = 77\nlxc.sysctl.net.ipv4.ip_local_port_range = 20000 30000\n\
-                    lxc.sysctl.net.ipv6.conf.all.forwarding = 1\nlxc.sysctl.kernel.msgmax = 16384\n\
-                    lxc.sysctl.kernel.shmmni = 123\nlxc.sysctl.fs.mqueue.msg_max = 20\n\
-                    lxc.proc.oom_score_adj = 500\nlxc.environment = COLOUR=blue\n";
+    let settings = "lxc.prlimit.nofile = 500:1000\nlxc.prlimit.core = 0\nlxc.prlimit.nproc = \
+                    2000:3000\nlxc.prlimit.stack = 4194304\nlxc.sysctl.net.ipv4.ip_forward = \
+                    1\nlxc.sysctl.net.core.somaxconn = 321\nlxc.sysctl.net.ipv4.tcp_keepalive_time \
+                    = 77\nlxc.sysctl.net.ipv4.ip_local_port_range = 20000 \
+                    30000\nlxc.sysctl.net.ipv6.conf.all.forwarding = 1\nlxc.sysctl.kernel.msgmax = \
+                    16384\nlxc.sysctl.kernel.shmmni = 123\nlxc.sysctl.fs.mqueue.msg_max = \
+                    20\nlxc.proc.oom_score_adj = 500\nlxc.environment = COLOUR=blue\n";
     assert_seen_the_same(
         world,
         settings,

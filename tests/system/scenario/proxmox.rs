@@ -70,9 +70,10 @@ pub fn mount_points_and_devices_come_back(world: &World) {
     for dir in ["/srv/disk/pve-data", "/srv/disk/pve-data/sub"] {
         fs::create_dir_all(dir).unwrap();
     }
-    let conf = "mp0: /srv/disk/pve-data,mp=/mnt/data\nmp1: /srv/disk/pve-data/sub,mp=/mnt/ro,ro=1\n\
-                mp2: /srv/disk/pve-image.raw,mp=/mnt/image\nmp3: /srv/disk/pve-data,mp=/mnt/image/below\n\
-                dev0: /dev/kmsg\ndev1: /dev/zero\n";
+    let conf = "mp0: /srv/disk/pve-data,mp=/mnt/data\nmp1: \
+                /srv/disk/pve-data/sub,mp=/mnt/ro,ro=1\nmp2: \
+                /srv/disk/pve-image.raw,mp=/mnt/image\nmp3: \
+                /srv/disk/pve-data,mp=/mnt/image/below\ndev0: /dev/kmsg\ndev1: /dev/zero\n";
     goes_on(world, &Host::make(), &Wish { conf, ..Wish::new(103) }, 2);
     goes_on(world, &Host::make(), &Wish { conf, unprivileged: false, ..Wish::new(104) }, 1);
     fs::remove_file(image).unwrap();

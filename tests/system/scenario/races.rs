@@ -466,7 +466,8 @@ pub fn a_full_tmp_stops_nothing(world: &World) {
 /// Runs a command where /tmp is full; nobody else sees that one.
 fn in_full_tmp(run: &Run, options: &str, fill: &str) -> Output {
     let script = format!(
-        "mount -t tmpfs -o mode=1777,{options} full /tmp; {fill}; (echo x > /tmp/one) 2>/dev/null && exit 99; exec \"$@\""
+        "mount -t tmpfs -o mode=1777,{options} full /tmp; {fill}; (echo x > /tmp/one) 2>/dev/null \
+         && exit 99; exec \"$@\""
     );
     Run::new("unshare")
         .args(["--mount", "sh", "-c", &script, "sh"])

@@ -136,12 +136,14 @@ pub fn keeps_the_host_and_its_files_as_they_are(world: &World) {
     let shared = container.dir().join("shared");
     fs::create_dir(&shared).unwrap();
     container.append_config(&format!(
-        "lxc.mount.entry = {0} mnt none bind 0 0\nlxc.mount.entry = {0}/note root/note none bind,create=file 0 0\n",
+        "lxc.mount.entry = {0} mnt none bind 0 0\nlxc.mount.entry = {0}/note root/note none \
+         bind,create=file 0 0\n",
         shared.display()
     ));
     fs::write(shared.join("note"), "as it was").unwrap();
     fs::File::create(shared.join("large")).unwrap().set_len(64 << 30).unwrap();
-    let script = "mkfifo /tmp/never; exec 3<>/mnt/large 4<>/root/note 5<>/mnt/small 6<>/tmp/never; echo > /mnt/ready; read -r x <&6";
+    let script = "mkfifo /tmp/never; exec 3<>/mnt/large 4<>/root/note 5<>/mnt/small 6<>/tmp/never; \
+                  echo > /mnt/ready; read -r x <&6";
     let inittab = container.rootfs().join("etc/inittab");
     let text = fs::read_to_string(&inittab).unwrap();
     let program = container.rootfs().join("bin/holds");

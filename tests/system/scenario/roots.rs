@@ -243,17 +243,15 @@ pub fn entries(world: &World) -> String {
     symlink("dir", shared.join("link")).unwrap();
     let at = shared.display();
     format!(
-        "lxc.mount.entry = {at}/dir mnt/a none ro,bind,create=dir 0 0\n\
-         lxc.mount.entry = {at}/link mnt/b none ro,bind,create=dir 0 0\n\
-         lxc.mount.entry = {at}/dir mnt/c none bind,create=dir 0 0\n\
-         lxc.mount.entry = {at}/link mnt/d none bind,ro,nosuid,nodev,noexec,noatime,create=dir 0 0\n\
-         lxc.mount.entry = {at}/file mnt/file none bind,ro,create=file 0 0\n\
-         lxc.mount.entry = /lib lib none ro,bind,create=dir 0 0\n\
-         lxc.mount.entry = /usr/lib usr/lib none ro,bind,create=dir 0 0\n\
-         lxc.mount.entry = tmpfs mnt/t tmpfs size=1m,mode=700,nosuid,create=dir 0 0\n\
-         lxc.mount.entry = mnt/t mnt/u none bind,relative,create=dir 0 0\n\
-         lxc.mount.entry = mqueue dev/mqueue mqueue rw,nodev,noexec,nosuid,optional,create=dir 0 0\n\
-         lxc.autodev.tmpfs.size = 1000000\n\
-         lxc.rootfs.options = noatime,nodev\n"
+        "lxc.mount.entry = {at}/dir mnt/a none ro,bind,create=dir 0 0\nlxc.mount.entry = {at}/link \
+         mnt/b none ro,bind,create=dir 0 0\nlxc.mount.entry = {at}/dir mnt/c none bind,create=dir \
+         0 0\nlxc.mount.entry = {at}/link mnt/d none \
+         bind,ro,nosuid,nodev,noexec,noatime,create=dir 0 0\nlxc.mount.entry = {at}/file mnt/file \
+         none bind,ro,create=file 0 0\nlxc.mount.entry = /lib lib none ro,bind,create=dir 0 \
+         0\nlxc.mount.entry = /usr/lib usr/lib none ro,bind,create=dir 0 0\nlxc.mount.entry = \
+         tmpfs mnt/t tmpfs size=1m,mode=700,nosuid,create=dir 0 0\nlxc.mount.entry = mnt/t mnt/u \
+         none bind,relative,create=dir 0 0\nlxc.mount.entry = mqueue dev/mqueue mqueue \
+         rw,nodev,noexec,nosuid,optional,create=dir 0 0\nlxc.autodev.tmpfs.size = \
+         1000000\nlxc.rootfs.options = noatime,nodev\n"
     )
 }

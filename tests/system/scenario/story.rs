@@ -167,10 +167,10 @@ pub fn what_the_host_lends_is_there_again(world: &World) {
     let link = world.lxcpath().join("images/link");
     std::os::unix::fs::symlink(&shared, &link).unwrap();
     let container = world.container().configure(&format!(
-        "lxc.mount.entry = {} mnt none bind,ro 0 0\n\
-         lxc.mount.entry = {} data none bind,create=dir 0 0\n\
-         lxc.network.type = veth\nlxc.network.link = br0\nlxc.network.name = inner1\nlxc.network.flags = up\n\
-         lxc.network.hwaddr = 00:16:3e:01:02:03\nlxc.network.mtu = 1400\n",
+        "lxc.mount.entry = {} mnt none bind,ro 0 0\nlxc.mount.entry = {} data none bind,create=dir \
+         0 0\nlxc.network.type = veth\nlxc.network.link = br0\nlxc.network.name = \
+         inner1\nlxc.network.flags = up\nlxc.network.hwaddr = 00:16:3e:01:02:03\nlxc.network.mtu = \
+         1400\n",
         link.display(),
         shared.display()
     ));

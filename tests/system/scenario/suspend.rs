@@ -396,7 +396,8 @@ pub fn many_go_side_by_side(world: &World) {
 pub fn the_journal_tells_of_each_container(world: &World) {
     let _settings = Settings::with("suspend = true\n");
     let hooks = format!(
-        "lxc.hook.start-host = {PROGRAMS}/lxc-cr-start-host\nlxc.hook.post-stop = {PROGRAMS}/lxc-cr-post-stop\n"
+        "lxc.hook.start-host = {PROGRAMS}/lxc-cr-start-host\nlxc.hook.post-stop = \
+         {PROGRAMS}/lxc-cr-post-stop\n"
     );
     let kept = prepared(world, "kept", &hooks);
     let blocked = prepared(world, "told-why", "");

@@ -66,7 +66,8 @@ pub fn with_privileges_goes_on(world: &World) {
 /// The lines for an id map.
 pub fn id_map() -> String {
     format!(
-        "lxc.include = /usr/share/lxc/config/userns.conf\nlxc.idmap = u 0 {SHIFT} 65536\nlxc.idmap = g 0 {SHIFT} 65536\n"
+        "lxc.include = /usr/share/lxc/config/userns.conf\nlxc.idmap = u 0 {SHIFT} 65536\nlxc.idmap \
+         = g 0 {SHIFT} 65536\n"
     )
 }
 

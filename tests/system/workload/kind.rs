@@ -67,7 +67,8 @@ impl Kind {
                 "Debian 13 with systemd, its servers started by its units, with an id map"
             }
             Kind::SystemdPrivileged => {
-                "the same without an id map; rows whose programs are root's alone in a container of their own"
+                "the same without an id map; rows whose programs are root's alone in a container \
+                 of their own"
             }
             Kind::Sysvinit => "Debian 13 with sysvinit, rsyslog and cron, with an id map",
             Kind::Openrc => "the same with OpenRC",

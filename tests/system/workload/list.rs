@@ -17,7 +17,8 @@ const fn object(name: &'static str, kind: &'static str, argument: &'static str) 
 }
 
 const NGINX: &str = "exec nginx -g 'daemon off;'";
-const REDIS: &str = "exec setpriv --reuid=redis --regid=redis --clear-groups redis-server /etc/redis/redis.conf --daemonize no";
+const REDIS: &str = "exec setpriv --reuid=redis --regid=redis --clear-groups redis-server \
+                     /etc/redis/redis.conf --daemonize no";
 const POSTGRES: &str = "install -d -o postgres -g postgres /run/postgresql
 exec setpriv --reuid=postgres --regid=postgres --init-groups /usr/lib/postgresql/17/bin/postgres \\
     -D /var/lib/postgresql/17/main -c config_file=/etc/postgresql/17/main/postgresql.conf";

@@ -23,7 +23,8 @@ pub const REFUSALS: &[Refusal] = &[
     Refusal {
         words: "CAP_SYS_RESOURCE",
         of: |kind, _| !kind.is_unprivileged() && !has_sys_resource(),
-        source: "the kernel: prlimit(2) of another user's process, by a root without that capability",
+        source: "the kernel: prlimit(2) of another user's process, by a root without that \
+                 capability",
     },
     Refusal {
         words: "io_uring",
@@ -38,7 +39,8 @@ pub const REFUSALS: &[Refusal] = &[
     Refusal {
         words: "which is outside of the container",
         of: |kind, _| kind == Kind::Execute,
-        source: "CRIU 4.2: files-reg.c looks for the mount of a program among those of the container",
+        source: "CRIU 4.2: files-reg.c looks for the mount of a program among those of the \
+                 container",
     },
 ];
 

@@ -206,12 +206,14 @@ pub(crate) fn read_devices(
                     let policy = configured.filter(|_| directory.path.as_os_str().is_empty());
                     let policy = policy.ok_or_else(|| {
                         anyhow::anyhow!(
-                            "on cgroup {} is a device program that uses more than itself: it cannot be carried over",
+                            "on cgroup {} is a device program that uses more than itself: it \
+                             cannot be carried over",
                             dir.display()
                         )
                     })?;
                     notes.push(
-                        "the kernel does not show the device rules in force: those of the configuration are recorded"
+                        "the kernel does not show the device rules in force: those of the \
+                         configuration are recorded"
                             .to_owned(),
                     );
                     directory.devices.push(Program::Rules(policy));

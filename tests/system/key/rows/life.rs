@@ -4,13 +4,16 @@ use super::super::Expected::Refused;
 use super::super::{ROW, Row};
 
 /// Kills the monitor, and says what becomes of init.
-const WITHOUT_MONITOR: &str = "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$INIT/status); i=0; \
-    while [ -d /proc/$INIT ] && [ $i -lt 60 ]; do sleep 0.1; i=$((i+1)); done; [ -d /proc/$INIT ] && echo lives || echo ended; \
-    /opt/lxc-cr/lxc-cr recover -n $NAME -P $LXCPATH >/dev/null 2>&1; \
-    rmdir /sys/fs/cgroup/lxc.payload.$NAME /sys/fs/cgroup/lxc.monitor.$NAME 2>/dev/null";
+const WITHOUT_MONITOR: &str = "kill -9 $(sed -n 's/^PPid:[[:space:]]*//p' /proc/$INIT/status); \
+                               i=0; while [ -d /proc/$INIT ] && [ $i -lt 60 ]; do sleep 0.1; \
+                               i=$((i+1)); done; [ -d /proc/$INIT ] && echo lives || echo ended; \
+                               /opt/lxc-cr/lxc-cr recover -n $NAME -P $LXCPATH >/dev/null 2>&1; \
+                               rmdir /sys/fs/cgroup/lxc.payload.$NAME \
+                               /sys/fs/cgroup/lxc.monitor.$NAME 2>/dev/null";
 /// An ephemeral container is gone when it has ended.
-const GONE: &str = "cp -a $DIR $LXCPATH/kept; lx lxc-stop -k; i=0; while [ -d $DIR ] && [ $i -lt 50 ]; do sleep 0.1; i=$((i+1)); done; \
-    [ -d $DIR ] && echo there || echo gone; rm -rf $DIR; mv $LXCPATH/kept $DIR";
+const GONE: &str = "cp -a $DIR $LXCPATH/kept; lx lxc-stop -k; i=0; while [ -d $DIR ] && [ $i -lt \
+                    50 ]; do sleep 0.1; i=$((i+1)); done; [ -d $DIR ] && echo there || echo gone; \
+                    rm -rf $DIR; mv $LXCPATH/kept $DIR";
 
 pub const ROWS: &[Row] = &[
     Row {

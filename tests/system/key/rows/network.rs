@@ -41,7 +41,8 @@ pub const ROWS: &[Row] = &[
     Row { keys: &["lxc.net.N.mtu"], lines: "lxc.net.0.mtu = 1400\n", ..ROW },
     Row {
         keys: &["lxc.net.N.ipv4.address", "lxc.net.N.ipv4.gateway"],
-        lines: "lxc.net.0.ipv4.address = 10.99.0.77/24 10.99.0.255\nlxc.net.0.ipv4.gateway = 10.99.0.1\n",
+        lines: "lxc.net.0.ipv4.address = 10.99.0.77/24 10.99.0.255\nlxc.net.0.ipv4.gateway = \
+                10.99.0.1\n",
         sample: true,
         ..ROW
     },
@@ -54,7 +55,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         keys: &["lxc.net.N.script.up", "lxc.net.N.script.down"],
-        lines: "lxc.net.0.script.up = $DIR/hook own\nlxc.net.0.script.down = $DIR/hook own\nlxc.net.0.veth.pair = keyveth\n",
+        lines: "lxc.net.0.script.up = $DIR/hook own\nlxc.net.0.script.down = $DIR/hook \
+                own\nlxc.net.0.veth.pair = keyveth\n",
         hooks_again: true,
         ..ROW
     },
@@ -63,8 +65,8 @@ pub const ROWS: &[Row] = &[
         keys: &["lxc.net.N.veth.mode", "lxc.net.N.l2proxy"],
         lines: second!(
             "veth",
-            "lxc.net.1.veth.mode = router\nlxc.net.1.link = br0\nlxc.net.1.l2proxy = 1\n\
-                lxc.net.1.ipv4.address = 10.98.0.5/32\nlxc.net.1.ipv4.gateway = auto\n"
+            "lxc.net.1.veth.mode = router\nlxc.net.1.link = br0\nlxc.net.1.l2proxy = \
+             1\nlxc.net.1.ipv4.address = 10.98.0.5/32\nlxc.net.1.ipv4.gateway = auto\n"
         ),
         make: "sysctl -qw net.ipv4.conf.br0.forwarding=1",
         ..ROW
@@ -73,8 +75,8 @@ pub const ROWS: &[Row] = &[
         keys: &["lxc.net.N.veth.ipv4.route", "lxc.net.N.veth.ipv6.route"],
         lines: second!(
             "veth",
-            "lxc.net.1.veth.mode = router\nlxc.net.1.veth.ipv4.route = 10.97.0.0/24\n\
-                lxc.net.1.veth.ipv6.route = fd00:97::/64\n"
+            "lxc.net.1.veth.mode = router\nlxc.net.1.veth.ipv4.route = \
+             10.97.0.0/24\nlxc.net.1.veth.ipv6.route = fd00:97::/64\n"
         ),
         ..ROW
     },
@@ -90,7 +92,8 @@ pub const ROWS: &[Row] = &[
         keys: &["lxc.net.N.veth.vlan.id", "lxc.net.N.veth.vlan.tagged.id"],
         lines: second!(
             "veth",
-            "lxc.net.1.link = keybr\nlxc.net.1.veth.vlan.id = 5\nlxc.net.1.veth.vlan.tagged.id = 7\n"
+            "lxc.net.1.link = keybr\nlxc.net.1.veth.vlan.id = 5\nlxc.net.1.veth.vlan.tagged.id = \
+             7\n"
         ),
         make: "ip link add keybr type bridge vlan_filtering 1 2>/dev/null; ip link set keybr up",
         end: "lx lxc-stop -k; ip link del keybr",
@@ -106,7 +109,8 @@ pub const ROWS: &[Row] = &[
         keys: &["lxc.net.N.ipvlan.mode", "lxc.net.N.ipvlan.isolation"],
         lines: second!(
             "ipvlan",
-            "lxc.net.1.link = br0\nlxc.net.1.ipvlan.mode = l3\nlxc.net.1.ipvlan.isolation = private\n"
+            "lxc.net.1.link = br0\nlxc.net.1.ipvlan.mode = l3\nlxc.net.1.ipvlan.isolation = \
+             private\n"
         ),
         expected: NotHere("the test host's kernel has no ipvlan interfaces"),
         ..ROW

@@ -12,7 +12,8 @@ macro_rules! in_a_user_namespace {
 }
 
 /// An init that needs nothing.
-const WAITS: &str = "printf '#!/bin/sh\\nwhile :; do sleep 3; done\\n' > $ROOTFS/bin/waits; chmod 755 $ROOTFS/bin/waits";
+const WAITS: &str = "printf '#!/bin/sh\\nwhile :; do sleep 3; done\\n' > $ROOTFS/bin/waits; chmod \
+                     755 $ROOTFS/bin/waits";
 
 pub const ROWS: &[Row] = &[
     Row {
@@ -25,7 +26,8 @@ pub const ROWS: &[Row] = &[
     Row { keys: &["lxc.cap.drop"], lines: "lxc.cap.drop = sys_time mknod net_raw\n", ..ROW },
     Row {
         keys: &["lxc.cap.keep"],
-        lines: "lxc.cap.keep = chown dac_override fowner kill setgid setuid net_bind_service sys_chroot\n",
+        lines: "lxc.cap.keep = chown dac_override fowner kill setgid setuid net_bind_service \
+                sys_chroot\n",
         ..ROW
     },
     Row { keys: &["lxc.no_new_privs"], lines: "lxc.no_new_privs = 1\n", ..ROW },
@@ -41,7 +43,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         keys: &["lxc.sysctl"],
-        lines: "lxc.sysctl.net.core.somaxconn = 321\nlxc.sysctl.kernel.msgmax = 16384\nlxc.sysctl.net.ipv4.ip_forward = 1\n",
+        lines: "lxc.sysctl.net.core.somaxconn = 321\nlxc.sysctl.kernel.msgmax = \
+                16384\nlxc.sysctl.net.ipv4.ip_forward = 1\n",
         ..ROW
     },
     Row {
@@ -57,8 +60,8 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         keys: &["lxc.environment.hooks"],
-        lines: "lxc.environment.hooks = LXC_COLOUR=blue\nlxc.hook.pre-start = $DIR/hook\nlxc.hook.stop = $DIR/hook\n\
-                lxc.hook.post-stop = $DIR/hook\n",
+        lines: "lxc.environment.hooks = LXC_COLOUR=blue\nlxc.hook.pre-start = \
+                $DIR/hook\nlxc.hook.stop = $DIR/hook\nlxc.hook.post-stop = $DIR/hook\n",
         hooks_again: true,
         ..ROW
     },
@@ -109,9 +112,11 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         keys: &["lxc.seccomp.notify.proxy", "lxc.seccomp.notify.cookie"],
-        lines: "lxc.seccomp.profile = $DIR/seccomp\nlxc.seccomp.notify.proxy = unix:$DIR/proxy\nlxc.seccomp.notify.cookie = crumb\n",
-        make: "printf '2\\ndenylist\\n[all]\\nmknod notify\\n' > $DIR/seccomp; perl -MSocket -e 'socket(S, AF_UNIX, \
-               SOCK_SEQPACKET, 0); bind(S, sockaddr_un($ARGV[0])); listen(S, 5); sleep 40' $DIR/proxy >/dev/null 2>&1 & sleep 0.3",
+        lines: "lxc.seccomp.profile = $DIR/seccomp\nlxc.seccomp.notify.proxy = \
+                unix:$DIR/proxy\nlxc.seccomp.notify.cookie = crumb\n",
+        make: "printf '2\\ndenylist\\n[all]\\nmknod notify\\n' > $DIR/seccomp; perl -MSocket -e \
+               'socket(S, AF_UNIX, SOCK_SEQPACKET, 0); bind(S, sockaddr_un($ARGV[0])); listen(S, \
+               5); sleep 40' $DIR/proxy >/dev/null 2>&1 & sleep 0.3",
         expected: super::super::Expected::Refused("decide on system calls (notify)"),
         sample: true,
         ..ROW

@@ -13,7 +13,8 @@ pub const ROWS: &[Row] = &[
         keys: &["lxc.console.logfile"],
         lines: "lxc.console.path =\nlxc.console.logfile = $DIR/console\n",
         make: "rm -f $DIR/console",
-        probe: "inside /bin/sh -c 'echo hello > /dev/console'; sleep 0.3; grep -c hello $DIR/console; stat -c %a:%u $DIR/console",
+        probe: "inside /bin/sh -c 'echo hello > /dev/console'; sleep 0.3; grep -c hello \
+                $DIR/console; stat -c %a:%u $DIR/console",
         end: "lx lxc-stop -k; rm -f $DIR/console",
         ..ROW
     },
@@ -26,9 +27,10 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         keys: &["lxc.console.size", "lxc.console.rotate"],
-        lines: "lxc.console.path =\nlxc.console.logfile = $DIR/console\nlxc.console.size = 4096\nlxc.console.rotate = 1\n",
-        probe: "inside /bin/sh -c 'i=0; while [ $i -lt 600 ]; do echo 0123456789abcdef; i=$((i+1)); done > /dev/console'; sleep 0.5; \
-                ls $DIR | grep ^console",
+        lines: "lxc.console.path =\nlxc.console.logfile = $DIR/console\nlxc.console.size = \
+                4096\nlxc.console.rotate = 1\n",
+        probe: "inside /bin/sh -c 'i=0; while [ $i -lt 600 ]; do echo 0123456789abcdef; \
+                i=$((i+1)); done > /dev/console'; sleep 0.5; ls $DIR | grep ^console",
         end: "lx lxc-stop -k; rm -f $DIR/console*",
         ..ROW
     },

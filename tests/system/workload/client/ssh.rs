@@ -52,7 +52,8 @@ struct Session {
 impl Session {
     /// The client is the container's, run on the host.
     fn open(place: &Place) -> Session {
-        let options = "-F none -tt -q -i /root/.ssh/id_ed25519 -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null";
+        let options = "-F none -tt -q -i /root/.ssh/id_ed25519 -o StrictHostKeyChecking=no -o \
+                       UserKnownHostsFile=/dev/null";
         drop(super::Connection::open(place.address, 22));
         let (mut output, writer) = std::io::pipe().unwrap();
         let mut ssh = Command::new("chroot")
