@@ -39,7 +39,7 @@ impl<'a> Assessed<'a> {
     /// Brings the two together; a checkpoint of another container becomes a copy.
     ///
     /// # Errors
-    /// The failure of a restore: the copy would need what its original has.
+    /// The failure of a restore: there is nowhere to mount the root, or no copy can be made of it.
     pub(super) fn of(
         request: &'a Request,
         found: &'a Found,
@@ -51,7 +51,6 @@ impl<'a> Assessed<'a> {
             }
             None => None,
         };
-        copy.as_ref().map_or(Ok(()), |(copy, _)| refuse_connections(request, copy))?;
         let mut assessed = Assessed { request, found, copy, place: PathBuf::new() };
         assessed.place = place_of(&found.root, &assessed.subject())?;
         Ok(assessed)
@@ -77,6 +76,11 @@ impl<'a> Assessed<'a> {
     /// What makes it another container.
     pub(super) fn copy(&self) -> Option<&Copy> {
         self.copy.as_ref().map(|(copy, _)| copy)
+    }
+
+    /// Refuses a copy that would need the connections of its original.
+    pub(super) fn refuse_connections(&self) -> Result<()> {
+        self.copy().map_or(Ok(()), |copy| refuse_connections(self.request, copy))
     }
 
     /// Refuses all that speaks against it while the container is stopped, and gives the root that

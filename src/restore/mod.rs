@@ -240,6 +240,7 @@ fn bring_back(
         Way::InUse => None,
         Way::Free | Way::Cleared { .. } => assessed.judge(&mut netlink, report)?,
     };
+    assessed.refuse_connections()?;
     if let Some(copy) = assessed.copy() {
         copy.notes.iter().for_each(|note| report.note(note));
     }

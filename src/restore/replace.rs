@@ -98,6 +98,7 @@ fn look(
 ) -> Result<bool> {
     let mut netlink = Netlink::open().or_exit(Exit::Other)?;
     let assessed = Assessed::of(request, found, &mut netlink)?;
+    assessed.refuse_connections()?;
     assessed.check_names(settings, &mut netlink)?;
     let to_compare = assessed.record().filter(|_| settings.verify && !request.dry_run);
     if let Some(record) = to_compare {
