@@ -141,7 +141,7 @@ pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     // Both units are stopped while they work.
     let host = machine.boot();
     host.run("systemctl", &["stop", "lxc-cr-suspend.service"]);
-    assert_all_are("STOPPED", &all);
+    assert_all_are("STOPPED", &all, &machine);
     host.run("systemctl", &["stop", "lxc-cr-resume.service"]);
     gate.arm();
     host.run(
@@ -156,7 +156,7 @@ pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     host.wait_until("lxc-cr-resume.service", "deactivating");
     waiting.let_through();
     host.wait_until("lxc-cr-resume.service", "failed");
-    assert_all_are("STOPPED", &all);
+    assert_all_are("STOPPED", &all, &machine);
     host.run("systemctl", &["start", "lxc-cr-resume.service", "lxc-cr-suspend.service"]);
     for (witness, before) in witnesses.iter_mut().zip(&before) {
         witness.assert_goes_on_from(before);
@@ -166,7 +166,7 @@ pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     // What works for it, not CRIU.
     host.run("systemctl", &["kill", "--kill-whom", "control", "lxc-cr-suspend.service"]);
     host.wait_until("lxc-cr-suspend.service", "failed");
-    assert_none_is_between(&all);
+    assert_none_is_between(&all, &machine);
     for container in all.iter().filter(|c| marker(c).exists()) {
         container.lxc_cr("resume").ok();
     }
@@ -182,7 +182,9 @@ pub fn a_second_shutdown_leaves_nothing_between(world: &World) {
     host.wait_for_its_end();
     let suspended = all.map(|container| marker(container).exists());
     let host = machine.boot();
-    assert_all_are("RUNNING", &all);
+    // A unit of LXC's has started as soon as lxc-start has, which then starts the container.
+    all.iter().for_each(|container| container.wait_state("RUNNING"));
+    assert_all_are("RUNNING", &all, &machine);
     for ((container, witness), (before, suspended)) in
         all.iter().zip(&mut witnesses).zip(before.iter().zip(suspended))
     {
@@ -199,16 +201,23 @@ fn half_done(containers: &[&Container; 3]) -> bool {
     containers.iter().any(|c| c.dir().join("dump.partial").exists())
 }
 
-fn assert_all_are(state: &str, containers: &[&Container; 3]) {
-    assert_none_is_between(containers);
-    containers.iter().for_each(|c| assert_eq!(c.state(), state, "{}", c.name()));
+#[track_caller]
+fn assert_all_are(state: &str, containers: &[&Container; 3], machine: &Machine) {
+    assert_none_is_between(containers, machine);
+    for container in containers {
+        let journal = || machine.journal(&["-b"]);
+        assert!(container.state() == state, "{}:\n{}", container.name(), journal());
+    }
 }
 
 /// Either suspended, or running and not to be resumed.
-fn assert_none_is_between(containers: &[&Container; 3]) {
+#[track_caller]
+fn assert_none_is_between(containers: &[&Container; 3], machine: &Machine) {
     for container in containers {
         let expected = if marker(container).exists() { "STOPPED" } else { "RUNNING" };
-        assert_eq!(container.state(), expected, "{}", container.name());
+        let state = container.state();
+        let journal = || machine.journal(&["-b"]);
+        assert!(state == expected, "{} is {state}:\n{}", container.name(), journal());
     }
     assert!(!half_done(containers));
 }
